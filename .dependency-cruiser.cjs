@@ -1,0 +1,23 @@
+// Import directions (README, "Rooms"): imports point down only.
+const down = (name, from, to, comment) => ({ name, severity: "error", comment, from: { path: from }, to: { path: to } });
+module.exports = {
+  forbidden: [
+    down("base-imports-nothing", "^host/base/", "^(host/(?!base/)|vmm/|guest-fixtures/|test/)", "host/base imports nothing of ours"),
+    down("arch-sees-base", "^host/arch/", "^(host/(?!base/|arch/)|vmm/|guest-fixtures/|test/)", "host/arch may import host/base only"),
+    down("uapi-sees-base", "^host/uapi/", "^(host/(?!base/|uapi/)|vmm/|guest-fixtures/|test/)", "host/uapi may import host/base only"),
+    down("devices-see-base", "^host/devices/", "^(host/(?!base/|devices/)|vmm/|guest-fixtures/|test/)", "host/devices may import host/base only"),
+    down("hw-sees-what-lies-below", "^host/hw/", "^(host/(kernel|adapters|[^/]+\\.ts)|vmm/|guest-fixtures/|test/)", "host/hw imports base, arch, uapi, devices"),
+    down("kernel-sees-what-lies-below", "^host/kernel/", "^(host/(adapters|[^/]+\\.ts)|vmm/|guest-fixtures/|test/)", "host/kernel imports nothing above it"),
+    down("host-knows-no-vmm", "^host/", "^(vmm|guest-fixtures|test)/", "the host knows no VMM"),
+    down("vmm-enters-by-system-calls", "^vmm/(?!cli/|scenario/)", "^host/(hw|kernel|adapters|[^/]+\\.ts)", "the VMM reaches the host by system calls only"),
+    down("vmm-shell-makes-a-host", "^vmm/(cli|scenario)/", "^host/(hw|kernel)/", "only host/ itself puts a host together"),
+    down("viommu-knows-no-vfio", "^vmm/viommu/", "^vmm/(vfio|cli|scenario)/", "vmm/viommu speaks to a port; vmm/vfio implements it"),
+    down("product-knows-no-tests", "^(host|vmm|guest-fixtures)/", "^test/", "tests are not part of the product"),
+    { name: "core-runs-in-a-browser", severity: "error", comment: "node: only in host/adapters, vmm/cli and what builds fixtures",
+      from: { path: "^(host/(?!adapters/)|vmm/(?!cli/|scenario/files/))" }, to: { dependencyTypes: ["core"] } },
+    { name: "no-circles", severity: "error", from: {}, to: { circular: true, viaOnly: { dependencyTypesNot: ["type-only"] } } },
+    { name: "no-unresolvable", severity: "error", from: {}, to: { couldNotResolve: true } },
+  ],
+  options: { parser: "swc", tsPreCompilationDeps: true, doNotFollow: { path: "node_modules" }, exclude: { path: "/assembly/|/build/" },
+    enhancedResolveOptions: { extensions: [".ts", ".mjs", ".js"] } },
+};

