@@ -1,0 +1,136 @@
+// One trace for the whole machine: a closed set of event types, each event with a sequence number, virtual time and the
+// sequence number of its cause. Emitting is guarded by `on`, so that an untraced run pays one load and a branch:
+//
+//     if (trace.on) trace.emit({ type: "dma", ... });
+//
+// Nesting of causes: `enter` emits an event and makes it the cause of what follows until `leave`.
+
+/** Where an address of a walk step lives. */
+export type WalkSpace = "spa" | "gpa";
+
+export type TraceEvent =
+  /** A guest's access to a device register, as it left the vCPU. */
+  | {
+      type: "mmio";
+      device: string;
+      offset: number;
+      size: number;
+      write: boolean;
+      value: bigint;
+      register?: string;
+    }
+  /** One command taken from a command queue; `where` is "guest" (vIOMMU) or "host" (hardware). */
+  | { type: "command"; where: "guest" | "host"; iommu: string; name: string; words: readonly bigint[]; text: string }
+  /** A system call of the VMM's: name as in the uAPI headers, result >= 0 or -errno. */
+  | {
+      type: "ioctl";
+      process: string;
+      fd: number;
+      name: string;
+      result: number;
+      fields: Record<string, bigint | number | string>;
+    }
+  /** The host's driver changed what a device's DMA goes through. */
+  | { type: "attach"; device: string; pasid?: number; domain: string; detail: string }
+  /** One load of a table entry by a walker. `stage` says which table, `space` where `address` lives. */
+  | {
+      type: "walk";
+      where: "host" | "guest";
+      iommu: string;
+      deviceId: number;
+      table: "DDT" | "PDT" | "stage1" | "stage2" | "MSI";
+      level: number;
+      space: WalkSpace;
+      address: bigint;
+      entry: bigint;
+      cached: boolean;
+      /** For implicit second-stage walks: the first-stage (or PDT) level they serve. */
+      serves?: number;
+      text?: string;
+    }
+  /** One transfer by a device, after translation. */
+  | {
+      type: "dma";
+      device: string;
+      deviceId: number;
+      pasid?: number;
+      iova: bigint;
+      spa?: bigint;
+      length: number;
+      write: boolean;
+      result: "ok" | "aborted" | "msi";
+    }
+  /** A fault record: of the hardware, as relayed by the kernel, or as written for the guest. */
+  | {
+      type: "fault";
+      where: "hardware" | "kernel" | "guest";
+      iommu: string;
+      cause: number;
+      deviceId: number;
+      pasid?: number;
+      iotval: bigint;
+      iotval2: bigint;
+      ttyp: number;
+      text: string;
+    }
+  /** An interrupt: a host interrupt, an eventfd, or one delivered to the guest. */
+  | { type: "irq"; where: "host" | "vfio" | "guest"; source: string; vector: number };
+
+export type TraceEventType = TraceEvent["type"];
+
+/** An event as sinks see it. `seq` counts from 1; `cause` 0 means none; `time` in ns. */
+export type TracedEvent = { readonly seq: number; readonly time: number; readonly cause: number } & TraceEvent;
+
+export interface TraceSink {
+  event(event: TracedEvent): void;
+}
+
+/** Anything that tells the time: the clock. */
+export interface TimeSource {
+  readonly now: number;
+}
+
+export class Trace {
+  /** True when some sink listens. */
+  on = false;
+  /** Sequence number of the event that what happens now is a consequence of; 0 none. */
+  cause = 0;
+  #seq = 0;
+  readonly #time: TimeSource;
+  readonly #sinks: TraceSink[] = [];
+
+  constructor(time: TimeSource) {
+    this.#time = time;
+  }
+
+  addSink(sink: TraceSink): void {
+    this.#sinks.push(sink);
+    this.on = true;
+  }
+
+  removeSink(sink: TraceSink): void {
+    const index = this.#sinks.indexOf(sink);
+    if (index >= 0) this.#sinks.splice(index, 1);
+    this.on = this.#sinks.length > 0;
+  }
+
+  /** Sends an event to every sink; returns its sequence number (0 when nobody listens). */
+  emit(event: TraceEvent): number {
+    if (!this.on) return 0;
+    const seq = ++this.#seq;
+    const traced = { seq, time: this.#time.now, cause: this.cause, ...event };
+    for (const sink of this.#sinks) sink.event(traced);
+    return seq;
+  }
+
+  /** Emits an event and makes it the cause of what follows. Returns the previous cause, to hand to `leave`. */
+  enter(event: TraceEvent): number {
+    const previous = this.cause;
+    if (this.on) this.cause = this.emit(event);
+    return previous;
+  }
+
+  leave(previous: number): void {
+    this.cause = previous;
+  }
+}

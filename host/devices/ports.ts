@@ -1,0 +1,121 @@
+// The ports an endpoint model sees: DMA, interrupts, the clock. They let the same model sit behind the host's PCI bus or on a
+// VM's own bus. The bus side implements them (see host/hw/pci for the host's).
+
+import type { AccessSize, MmioPort } from "../base/mmio.ts";
+
+export type { AccessSize, MmioPort };
+
+/** The transfer was done. */
+export const DMA_OK = 0;
+/** Completer answered Unsupported Request or Completer Abort: nothing was transferred. */
+export const DMA_ABORTED = 1;
+export type DmaStatus = 0 | 1;
+
+/** No PASID prefix on the request. */
+export const NO_PASID = -1;
+
+/**
+ * Bus-master port of one function. Addresses are a page-frame number (any integer below 2^52) and an offset below 4096: what
+ * the device was told, before any translation. A transfer may cross pages; the bus splits it at page boundaries and stops at
+ * the first refused piece (what went before it stays done, as on a real bus). `pasid` is NO_PASID or 0..2^20-1.
+ * A 4-byte write is also how a message-signalled interrupt leaves the device. If bus mastering is off, all is aborted.
+ */
+export interface DmaPort {
+  read(pfn: number, offset: number, into: Uint8Array, at: number, length: number, pasid: number): DmaStatus;
+  write(pfn: number, offset: number, from: Uint8Array, at: number, length: number, pasid: number): DmaStatus;
+  /** Present where the function has an ATS capability. */
+  readonly ats?: AtsPort;
+}
+
+/** Result of an ATS translation request, left in these fields until the next one. */
+export interface AtsTranslation {
+  /** Translated page-frame number (SPA, or GPA under T2GPA) of the start of the range. */
+  pfn: number;
+  /** log2 of the range in bytes, >= 12. */
+  sizeLog2: number;
+  read: boolean;
+  write: boolean;
+  execute: boolean;
+  privileged: boolean;
+  global: boolean;
+  /** Untranslated requests only (U). */
+  untranslatedOnly: boolean;
+}
+
+export const ATS_SUCCESS = 0;
+export const ATS_UNSUPPORTED_REQUEST = 1;
+export const ATS_COMPLETER_ABORT = 2;
+export type AtsStatus = 0 | 1 | 2;
+
+/** PCIe ATS and PRI, requester side (PCIe 6.0 §10). */
+export interface AtsPort {
+  readonly translation: AtsTranslation;
+  translate(pfn: number, pasid: number, noWrite: boolean, privileged: boolean, execute: boolean): AtsStatus;
+  /** DMA with a translated address (AT = 10b). */
+  readTranslated(pfn: number, offset: number, into: Uint8Array, at: number, length: number, pasid: number): DmaStatus;
+  writeTranslated(pfn: number, offset: number, from: Uint8Array, at: number, length: number, pasid: number): DmaStatus;
+  /** Page Request message; `flags` are R = 1, W = 2, L = 4, execute = 8, privileged = 16. */
+  pageRequest(pfn: number, pasid: number, group: number, flags: number): void;
+  /** Stop Marker for a PASID. */
+  stopMarker(pasid: number): void;
+}
+
+/** Messages that reach a function from its root complex; implemented by endpoint models with ATS/PRI. */
+export interface AtsTarget {
+  /**
+   * Invalidation Request: drop cached translations of [pfn, pfn + pages) (pages = Infinity: all; pasid NO_PASID: those without;
+   * globalInvalidate: in every PASID). Returns true when complete at once; else the device completes later with `completed(itag)`;
+   * a device that never does times out.
+   */
+  invalidate(pfn: number, pages: number, pasid: number, globalInvalidate: boolean, itag: number): boolean;
+  /** PRG Response: code 0 success, 1 invalid request, 15 response failure. */
+  pageResponse(pasid: number, group: number, code: number): void;
+}
+
+/** INTx of one function. */
+export interface InterruptPort {
+  /** Level of the function's interrupt pin. */
+  intx(asserted: boolean): void;
+}
+
+/** Time as a device sees it; host/base/clock.ts implements it. */
+export interface DeviceClock {
+  readonly now: number;
+  schedule(delay: number, fire: () => void): number;
+  cancel(id: number): void;
+}
+
+/** What a function gets when it is plugged in. */
+export interface FunctionPorts {
+  readonly dma: DmaPort;
+  readonly interrupt: InterruptPort;
+  readonly clock: DeviceClock;
+}
+
+export interface BarDescription {
+  /** Bytes, a power of two >= 16. */
+  readonly size: number;
+  readonly kind: "memory32" | "memory64";
+  readonly prefetchable: boolean;
+  /** Registers behind the BAR, offsets from its start. */
+  readonly registers: MmioPort;
+}
+
+/**
+ * A PCI function as a bus sees it. Configuration space is 4096 bytes; accesses of 1, 2, 4 bytes, naturally aligned. The function
+ * itself keeps command register, BAR bases and capabilities (see pci-function.ts); buses ask it where its BARs decode.
+ */
+export interface PciFunction {
+  readonly name: string;
+  readonly bars: readonly (BarDescription | null)[];
+  configRead(offset: number, size: 1 | 2 | 4): number;
+  configWrite(offset: number, size: 1 | 2 | 4, value: number): void;
+  /** Page-aligned base that BAR `index` decodes at now, or -1 when memory decoding is off or the BAR is absent. */
+  barBase(index: number): number;
+  /** Plugs the function into a bus. Called once, before anything else. */
+  connect(ports: FunctionPorts): void;
+  /** Function-level reset (PCIe 6.0 §6.6.2): as after power-on, DMA in flight is given up. */
+  reset(): void;
+  /** Present on functions with ATS. */
+  readonly atsTarget?: AtsTarget;
+}

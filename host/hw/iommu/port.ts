@@ -1,0 +1,81 @@
+// A hardware IOMMU as the rest of the machine sees it: registers on the memory side, transactions and messages on the PCI side.
+// One folder a kind implements it (riscv/; later smmuv3/, vtd/). Kernel drivers know their kind and use its registers.
+
+import type { HpaPfn } from "../../base/address.ts";
+import type { Clock } from "../../base/clock.ts";
+import type { PhysicalMemory } from "../../base/memory.ts";
+import type { MmioPort } from "../../base/mmio.ts";
+import type { Trace } from "../../base/trace.ts";
+import type { AtsStatus, AtsTarget, AtsTranslation } from "../../devices/ports.ts";
+
+export const ACCESS_READ = 1;
+export const ACCESS_WRITE = 2;
+export const ACCESS_EXECUTE = 4;
+
+/** The transaction may proceed at `resultPfn`. */
+export const TRANSLATED = 0;
+/** Refused: the requester sees UR or CA; a fault record was written if the architecture asks for one. */
+export const REFUSED = 1;
+/** The write was a message that the IOMMU took itself (MSI stored in a memory-resident interrupt file). */
+export const CONSUMED = 2;
+export type TranslationStatus = 0 | 1 | 2;
+
+export interface IommuParts {
+  readonly name: string;
+  readonly memory: PhysicalMemory<HpaPfn>;
+  readonly clock: Clock;
+  readonly trace: Trace;
+}
+
+export interface HardwareIommu {
+  readonly name: string;
+  /** Architecture: "riscv", "smmuv3", … ; chooses the kernel driver. */
+  readonly kind: string;
+  /** Memory-mapped registers. A write only latches; work is done by `step`/`drain`. */
+  readonly registers: MmioPort;
+  /** Bytes of register space. */
+  readonly registerBytes: number;
+
+  /**
+   * Translates one untranslated (`translated` false) or translated request that stays within one 4 KiB page. On TRANSLATED the
+   * system physical page is in `resultPfn`. `data` is the 4-byte payload of a write that may be a message (else 0).
+   */
+  translate(
+    deviceId: number,
+    pasid: number,
+    privileged: boolean,
+    access: number,
+    pfn: number,
+    offset: number,
+    translated: boolean,
+    data: number,
+  ): TranslationStatus;
+  resultPfn: HpaPfn;
+  /** ATS translation request; the answer is left in `atsTranslation`. */
+  translateForDevice(
+    deviceId: number,
+    pasid: number,
+    pfn: number,
+    noWrite: boolean,
+    privileged: boolean,
+    execute: boolean,
+  ): AtsStatus;
+  readonly atsTranslation: AtsTranslation;
+  /** Page Request (flags as AtsPort.pageRequest) or Stop Marker message from a function. */
+  pageRequest(deviceId: number, pasid: number, pfn: number, group: number, flags: number): void;
+  stopMarker(deviceId: number, pasid: number): void;
+  /** Invalidation Completion from a function. */
+  invalidationCompleted(deviceId: number, itag: number): void;
+
+  /** Where messages to functions go; undefined id: nobody there. */
+  findTarget: (deviceId: number) => AtsTarget | undefined;
+  /** Wired interrupts, by vector; level. */
+  onWire: (vector: number, asserted: boolean) => void;
+
+  /** Processes one queued command; false when there is nothing to do (idle, off, stopped by an error, waiting for the clock). */
+  step(): boolean;
+  /** Processes commands until there is nothing to do. Bounded by the queue's size. */
+  drain(): void;
+  /** Architectural reset. */
+  reset(): void;
+}

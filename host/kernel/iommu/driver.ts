@@ -1,0 +1,209 @@
+// What an IOMMU driver offers the iommu core, iommufd and VFIO (Linux: struct iommu_ops, iommu_domain_ops, iommufd_viommu_ops).
+// One folder a driver beside this file: riscv/ over hardware, mock/ for Linux's selftests. All results are 0, a value, or a
+// negated errno; object-returning calls return the object or a negated errno.
+//
+// Addresses and sizes are bigints in bytes. A "frame" is a page of memory the kernel can name: a host page-frame number for
+// simulated memory, an identity of a foreign process's page under `serve-iommufd`; drivers pass frames through.
+
+import type { WaitingCall } from "./wait.ts";
+
+export const IOMMU_READ = 1;
+export const IOMMU_WRITE = 2;
+export const IOMMU_CACHE = 4;
+export const IOMMU_NOEXEC = 8;
+export const IOMMU_MMIO = 16;
+
+export type IommuCapability = "CACHE_COHERENCY" | "ENFORCE_CACHE_COHERENCY" | "DIRTY_TRACKING" | "PCI_ATS_SUPPORTED";
+
+export interface ReservedRegion {
+  readonly start: bigint;
+  readonly length: bigint;
+  readonly type: "DIRECT" | "DIRECT_RELAXABLE" | "RESERVED" | "MSI" | "SW_MSI";
+}
+
+/** A device as the iommu core knows it (driver core's struct device plus dev_iommu). */
+export interface IommuDevice {
+  /** Kernel name: a PCI BDF such as "0000:00:01.0", or a mock's. */
+  readonly name: string;
+  /** Requester id on its IOMMU. */
+  readonly deviceId: number;
+  /** Largest PASID count the device and IOMMU can do together (0: none). */
+  readonly maxPasids: number;
+  readonly hasAts: boolean;
+  readonly hasPri: boolean;
+  /** The virtual function's physical function has PRI (iommufd refuses fault-capable HWPTs then). */
+  readonly isVirtualFunction: boolean;
+  /** What the driver keeps for the device (Linux: dev_iommu->priv). */
+  driverData: unknown;
+}
+
+/** Anything a device (or one of its PASIDs) can be attached to. */
+export interface IommuDomain {
+  readonly kind: "paging" | "nested" | "identity" | "blocked";
+  readonly owner: IommuDriver;
+  /**
+   * Points the device's DMA at this domain; `old` is what it was attached to. On an error nothing has changed. A driver switches
+   * without passing through blocking where its hardware can.
+   */
+  attach(device: IommuDevice, old: IommuDomain | null): number;
+  /** Attaches one PASID; absent: the driver cannot. */
+  setPasid?(device: IommuDevice, pasid: number, old: IommuDomain | null): number;
+  /** Frees what the driver holds. Only when nothing is attached. */
+  free(): void;
+}
+
+export interface PagingDomain extends IommuDomain {
+  readonly kind: "paging";
+  /** Bit n set: pages of 2^n bytes. */
+  readonly pageSizes: bigint;
+  readonly aperture: { readonly start: bigint; readonly last: bigint };
+  readonly forceAperture: boolean;
+  /** The domain answers CACHE_COHERENCY-enforcing (Linux: enforce_cache_coherency succeeded). */
+  readonly enforcesCoherency: boolean;
+  /** Maps [iova, +size) to the physically contiguous [paddr, +size); all multiples of the smallest page size. All or nothing. */
+  map(iova: bigint, paddr: bigint, size: bigint, prot: number): number;
+  /** Unmaps what is mapped in the range (whole leaves; splits larger leaves where it must); returns the bytes unmapped. */
+  unmap(iova: bigint, size: bigint): bigint;
+  /** Makes earlier unmaps of the range visible to hardware (Linux: iotlb_sync). Pages may be freed only after it. */
+  sync(iova: bigint, size: bigint): void;
+  /** Physical address that iova maps to, or null. */
+  iovaToPhys(iova: bigint): bigint | null;
+  /** Present where DIRTY_TRACKING was asked for. */
+  readonly dirty?: DirtyOperations;
+  /** NEST_PARENT domain: can carry nested ones. */
+  readonly nestParent: boolean;
+}
+
+export interface DirtyOperations {
+  setTracking(on: boolean): number;
+  /** Calls `report(iova, size)` for each dirty leaf in the range; clears the bits unless `keep`. */
+  readAndClear(iova: bigint, size: bigint, keep: boolean, report: (iova: bigint, size: bigint) => void): number;
+}
+
+export interface NestedDomain extends IommuDomain {
+  readonly kind: "nested";
+  readonly parent: PagingDomain;
+  /** Nested HWPTs that take invalidations themselves (VT-d, mock). Shapes as ViommuBackend.invalidate. */
+  invalidate?(batch: InvalidationBatch): number;
+}
+
+/** User data of an ioctl: type and bytes as copied from user space (trailing zeroes beyond the kernel's struct already checked). */
+export interface UserData {
+  readonly type: number;
+  readonly bytes: Uint8Array;
+}
+
+/** Array of fixed-size entries from user space. `fetch(i)` copies one; null is EFAULT. `done` counts fully processed ones. */
+export interface InvalidationBatch {
+  readonly type: number;
+  readonly entryLength: number;
+  readonly count: number;
+  done: number;
+  /** Entry i, as `length` bytes under copy_struct rules; a negated errno on EFAULT or E2BIG. */
+  fetch(index: number, length: number): Uint8Array | number;
+}
+
+/** A driver's half of a vIOMMU object. */
+export interface ViommuBackend {
+  /** Extra reply data for VIOMMU_ALLOC, if the type has any. */
+  readonly reply?: Uint8Array;
+  allocNested(device: IommuDevice, flags: number, data: UserData): NestedDomain | number;
+  invalidate?(batch: InvalidationBatch): number;
+  /** A vDEVICE appeared: 0 or a negated errno that refuses it. The driver may keep private data per vDEVICE. */
+  vdeviceInit?(vdevice: VdeviceBackendView): number;
+  vdeviceDestroy?(vdevice: VdeviceBackendView): void;
+  hwQueue?: HwQueueOperations;
+  destroy(): void;
+}
+
+export interface VdeviceBackendView {
+  readonly device: IommuDevice;
+  /** The guest's id for the device, u64. */
+  readonly virtualId: bigint;
+  driverData: unknown;
+}
+
+export interface HwQueueOperations {
+  /** True if `type` exists. */
+  supports(type: number): boolean;
+  /** The range's physical base is given; a negated errno refuses. `queue` is opaque to the core. */
+  init(
+    index: number,
+    nestingParentIova: bigint,
+    length: bigint,
+    physicalBase: bigint,
+    core: HwQueueCore,
+  ): HwQueueBackend | number;
+}
+
+export interface HwQueueCore {
+  /** Makes the new queue depend on an earlier one (Linux: _iommufd_object_depend). */
+  dependOn(earlier: HwQueueBackend): number;
+}
+
+export interface HwQueueBackend {
+  destroy(): void;
+}
+
+/** What iommufd gives a driver's vIOMMU: lookups and event reporting (Linux: iommufd_viommu_find_dev, _report_event, …). */
+export interface ViommuCore {
+  /** Device behind a guest's id, or null. */
+  findDevice(virtualId: bigint): IommuDevice | null;
+  /** Guest's id of a device in this vIOMMU, or null. */
+  virtualIdOf(device: IommuDevice): bigint | null;
+  /** Calls for every vDEVICE of this vIOMMU. */
+  eachVdevice(visit: (vdevice: VdeviceBackendView) => void): void;
+  /** Queues an event on the vEVENTQ of `type`; -EOPNOTSUPP if there is none. */
+  reportEvent(type: number, data: Uint8Array): number;
+  /** Reserves an mmap region backed by `memory`; returns its offset token, or a negated errno. */
+  exportRegion?(memory: Uint8Array): bigint | number;
+}
+
+/** Page request from a device, as drivers report it (Linux: iopf_fault). */
+export interface PageRequest {
+  readonly pasid: number;
+  readonly group: number;
+  readonly last: boolean;
+  /** READ 1, WRITE 2, EXEC 4, PRIV 8. */
+  readonly permissions: number;
+  readonly address: bigint;
+}
+
+export interface HwInfo {
+  readonly type: number;
+  readonly bytes: Uint8Array;
+}
+
+export interface IommuDriver {
+  readonly name: string;
+  /** The driver's instance behind this device; two devices share an instance iff behind one IOMMU. */
+  instanceOf(device: IommuDevice): object;
+  probeDevice(device: IommuDevice): number;
+  releaseDevice(device: IommuDevice): void;
+  capable(device: IommuDevice, capability: IommuCapability): boolean;
+  reservedRegions(device: IommuDevice): readonly ReservedRegion[];
+  /** Domain type the core gives a group at boot. */
+  readonly defaultDomain: "identity" | "blocked";
+  readonly identityDomain: IommuDomain | null;
+  readonly blockedDomain: IommuDomain;
+  /** GET_HW_INFO; `requested` 0 is the default type. -EOPNOTSUPP for a type it does not know. */
+  hwInfo?(device: IommuDevice, requested: number): HwInfo | number;
+  /** Paging domain with IOMMU_HWPT_ALLOC_* flags and optional user data. */
+  allocPaging(device: IommuDevice, flags: number, data: UserData | null): PagingDomain | number;
+  /** Nested domain directly on a parent HWPT (VT-d, mock). */
+  allocNested?(device: IommuDevice, parent: PagingDomain, flags: number, data: UserData): NestedDomain | number;
+  /** vIOMMU of `type`; -EOPNOTSUPP when unknown. */
+  allocViommu?(
+    device: IommuDevice,
+    type: number,
+    parent: PagingDomain,
+    data: UserData | null,
+    core: ViommuCore,
+  ): ViommuBackend | number;
+  /** Turns page requests of the device on or off (Linux: iopf enabling at attach of a fault-capable domain). */
+  enablePageRequests?(device: IommuDevice, on: boolean): number;
+  /** Answers a page-request group; code 0 SUCCESS, 1 INVALID (iommufd), 0xf FAILURE. */
+  pageResponse?(device: IommuDevice, request: PageRequest, code: number): void;
+  /** Waits until the hardware has done what was asked; see wait.ts. */
+  readonly waiting?: WaitingCall;
+}
