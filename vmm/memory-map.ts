@@ -1,0 +1,23 @@
+// Where things stand in every machine's guest-physical address space. Guest RAM starts at 2 GiB, clear of the host's software MSI
+// window, so that a component guest's pointer p is GPA 0x80000000 + p.
+
+/** The host's software-managed MSI window (Linux: MSI_IOVA_BASE, 1 MiB); a guest's stage 1 must map it one to one. */
+export const SW_MSI_BASE = 0x0800_0000;
+export const SW_MSI_SIZE = 0x0010_0000;
+/** Platform-level interrupt controller of RV64 machines. */
+export const APLIC_BASE = 0x0d00_0000;
+export const UART_BASE = 0x1000_0000;
+/** Registers of vIOMMU i: VIOMMU_BASE + i * 0x1000. */
+export const VIOMMU_BASE = 0x0301_0000;
+/** MSI page (component machines) or IMSIC pages (RV64 machines), one a hart. */
+export const MSI_BASE = 0x2800_0000;
+/** PCI configuration space, 1 MiB a bus. */
+export const ECAM_BASE = 0x3000_0000;
+export const ECAM_BUSES = 256;
+/** 32-bit memory window for BARs. */
+export const PCI_MEMORY32_BASE = 0x4000_0000;
+export const PCI_MEMORY32_SIZE = 0x4000_0000;
+export const RAM_BASE = 0x8000_0000;
+/** 64-bit prefetchable memory window for BARs. */
+export const PCI_MEMORY64_BASE = 0x4_0000_0000;
+export const PCI_MEMORY64_SIZE = 0x4_0000_0000;
