@@ -1,0 +1,108 @@
+// What a host consists of, as a JSON document: memory, IOMMUs with their capabilities, PCI devices behind them, groups.
+// `parseHost` checks a document and says in one line what is wrong and where. host/README.md documents every field.
+
+import { z } from "zod";
+
+/** "16M", "2G", 4096: bytes, a multiple of 4 KiB. */
+const size = z
+  .union([z.string().regex(/^\d+[KMG]?$/, "a size such as 64M"), z.number().int().positive()])
+  .transform((value) => parseSize(value))
+  .refine((bytes) => bytes > 0 && bytes % 4096 === 0, "a size is a positive multiple of 4096 bytes");
+
+const bdf = z
+  .string()
+  .regex(/^([0-9a-f]{4}:)?[0-9a-f]{2}:[01][0-9a-f]\.[0-7]$/, "a PCI address such as 0000:01:00.0")
+  .transform((text) => (text.length === 7 ? `0000:${text}` : text));
+
+const hexOrNumber = z
+  .union([z.number().int().nonnegative(), z.string().regex(/^0x[0-9a-fA-F]+$/, "a number or 0x… string")])
+  .transform((value) => BigInt(value));
+
+/** RISC-V IOMMU; every key of `options` is an option of host/hw/iommu/riscv (see its README). */
+const riscvIommu = z.strictObject({
+  name: z.string().min(1),
+  kind: z.literal("riscv"),
+  options: z.record(z.string(), z.unknown()).default({}),
+});
+
+const edu = z.strictObject({
+  dmaMask: hexOrNumber.optional(),
+  pasid: z.boolean().optional(),
+  ats: z.boolean().optional(),
+  pri: z.boolean().optional(),
+});
+
+const nvme = z.strictObject({
+  /** Host file behind namespace 1; without it, memory. */
+  file: z.string().optional(),
+  size: size.optional(),
+  blockBytes: z.union([z.literal(512), z.literal(4096)]).optional(),
+});
+
+const device = z.discriminatedUnion("model", [
+  z.strictObject({
+    model: z.literal("edu"),
+    bdf,
+    iommu: z.string().optional(),
+    group: z.number().int().nonnegative().optional(),
+    options: edu.default({}),
+  }),
+  z.strictObject({
+    model: z.literal("nvme"),
+    bdf,
+    iommu: z.string().optional(),
+    group: z.number().int().nonnegative().optional(),
+    options: nvme.default({}),
+  }),
+]);
+
+const host = z.strictObject({
+  name: z.string().min(1),
+  description: z.string().optional(),
+  memory: size.default(64 * 1024 * 1024),
+  iommus: z.array(riscvIommu).default([]),
+  devices: z.array(device).default([]),
+});
+
+export type HostDescription = z.output<typeof host>;
+export type DeviceDescription = z.output<typeof device>;
+export type IommuDescription = z.output<typeof riscvIommu>;
+
+/** Bytes of "64M", "1G", "4096" or a number; NaN if it is none of these. */
+export function parseSize(text: string | number): number {
+  if (typeof text === "number") return text;
+  const match = /^(\d+)([KMG]?)$/i.exec(text);
+  if (match === null) return Number.NaN;
+  return (
+    Number(match[1]) * { "": 1, K: 2 ** 10, M: 2 ** 20, G: 2 ** 30 }[match[2]!.toUpperCase() as "" | "K" | "M" | "G"]
+  );
+}
+
+export class HostDescriptionError extends Error {}
+
+/** Checks a host description; throws HostDescriptionError with one line that names the place. `source` names the document. */
+export function parseHost(document: unknown, source: string): HostDescription {
+  const result = host.safeParse(document);
+  if (!result.success) {
+    const issue = result.error.issues[0]!;
+    const place = issue.path.map(String).join(".") || "(top)";
+    throw new HostDescriptionError(`${source}: ${place}: ${issue.message}`);
+  }
+  const description = result.data;
+  const iommus = new Set<string>();
+  for (const iommu of description.iommus) {
+    if (iommus.has(iommu.name)) throw new HostDescriptionError(`${source}: two IOMMUs are named "${iommu.name}"`);
+    iommus.add(iommu.name);
+  }
+  const addresses = new Set<string>();
+  for (const [index, { bdf: address, iommu }] of description.devices.entries()) {
+    if (addresses.has(address)) {
+      throw new HostDescriptionError(`${source}: devices.${index}.bdf: ${address} is taken by another device`);
+    }
+    addresses.add(address);
+    if (iommu !== undefined && !iommus.has(iommu)) {
+      throw new HostDescriptionError(`${source}: devices.${index}.iommu: there is no IOMMU "${iommu}"`);
+    }
+  }
+  return description;
+}
