@@ -121,9 +121,8 @@ class Ecam implements MmioPort {
   mmioWrite(offset: number, size: AccessSize, lo: number, hi: number): void {
     const routingId = Math.floor(offset / 4096);
     const register = offset & 0xfff;
-    if (size !== 8) return this.#bridge.configWrite(routingId, register, size, lo);
-    this.#bridge.configWrite(routingId, register, 4, lo);
-    this.#bridge.configWrite(routingId, register + 4, 4, hi);
+    this.#bridge.configWrite(routingId, register, size === 8 ? 4 : size, lo);
+    if (size === 8) this.#bridge.configWrite(routingId, register + 4, 4, hi);
   }
 }
 
