@@ -50,6 +50,8 @@ export interface IommuDomain {
   setPasid?(device: IommuDevice, pasid: number, old: IommuDomain | null): number;
   /** Frees what the driver holds. Only when nothing is attached. */
   free(): void;
+  /** One line for traces: table format, root, tags. */
+  describe?(): string;
 }
 
 export interface PagingDomain extends IommuDomain {
@@ -161,7 +163,9 @@ export interface ViommuCore {
 
 /** Page request from a device, as drivers report it (Linux: iopf_fault). */
 export interface PageRequest {
+  /** NO_PASID (-1) for a request without one. */
   readonly pasid: number;
+  /** The device's own index of the group: not to be trusted, never to index anything. */
   readonly group: number;
   readonly last: boolean;
   /** READ 1, WRITE 2, EXEC 4, PRIV 8. */
@@ -182,6 +186,8 @@ export interface IommuDriver {
   releaseDevice(device: IommuDevice): void;
   capable(device: IommuDevice, capability: IommuCapability): boolean;
   reservedRegions(device: IommuDevice): readonly ReservedRegion[];
+  /** Under a nested domain the guest owns the PASID table: page requests of any PASID go to the nested domain's handler. */
+  readonly userPasidTable?: boolean;
   /** Domain type the core gives a group at boot. */
   readonly defaultDomain: "identity" | "blocked";
   readonly identityDomain: IommuDomain | null;
