@@ -12,9 +12,9 @@ const documents = [
       { name: "iommu1", kind: "riscv" },
     ],
     devices: [
-      { model: "edu", bdf: "0000:01:00.0", iommu: "iommu0" },
-      { model: "edu", bdf: "0000:01:08.0", iommu: "iommu0" },
-      { model: "edu", bdf: "0000:81:00.0", iommu: "iommu1" },
+      { model: "edu", bdf: "0000:00:01.0", iommu: "iommu0" },
+      { model: "edu", bdf: "0000:00:02.0", iommu: "iommu0" },
+      { model: "edu", bdf: "0000:80:01.0", iommu: "iommu1" },
     ],
   },
   {
@@ -24,8 +24,8 @@ const documents = [
     memory: "64M",
     iommus: [{ name: "iommu0", kind: "riscv" }],
     devices: [
-      { model: "edu", bdf: "0000:01:00.0", iommu: "iommu0", options: { pasid: true, ats: true, pri: true } },
-      { model: "nvme", bdf: "0000:02:00.0", iommu: "iommu0", options: { size: "16M" } },
+      { model: "edu", bdf: "0000:00:01.0", iommu: "iommu0", options: { pasid: true, ats: true, pri: true } },
+      { model: "nvme", bdf: "0000:00:02.0", iommu: "iommu0", options: { size: "16M" } },
     ],
   },
 ];

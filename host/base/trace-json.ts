@@ -1,0 +1,61 @@
+// The trace as JSON Lines. First line: {"nestbox-trace":1}, the format's version. Then one event a line, keys in this order: seq,
+// time (ns), cause, type, and the event's own fields. 64-bit values are "0x…" strings, everything else JSON numbers and strings.
+// The same run gives the same bytes.
+
+import type { TracedEvent, TraceSink } from "./trace.ts";
+
+export const TRACE_VERSION = 1;
+
+/** One event as one line, without the newline. */
+export function traceLine(event: TracedEvent): string {
+  return JSON.stringify(event, (_key, value: unknown) =>
+    typeof value === "bigint" ? `0x${value.toString(16)}` : value,
+  );
+}
+
+/** Hands chunks of whole lines to `write`; call `end` to get the rest out. */
+export class JsonLinesSink implements TraceSink {
+  #chunk: string;
+  readonly #write: (text: string) => void;
+
+  constructor(write: (text: string) => void) {
+    this.#write = write;
+    this.#chunk = `{"nestbox-trace":${TRACE_VERSION}}\n`;
+  }
+
+  event(event: TracedEvent): void {
+    this.#chunk += `${traceLine(event)}\n`;
+    if (this.#chunk.length > 65536) this.#flush();
+  }
+
+  end(): void {
+    this.#flush();
+  }
+
+  #flush(): void {
+    if (this.#chunk !== "") this.#write(this.#chunk);
+    this.#chunk = "";
+  }
+}
+
+/** Keeps the last `capacity` events, for explaining a failure. */
+export class RecentEvents implements TraceSink {
+  readonly #capacity: number;
+  readonly #events: TracedEvent[] = [];
+  #next = 0;
+
+  constructor(capacity: number) {
+    this.#capacity = capacity;
+  }
+
+  event(event: TracedEvent): void {
+    this.#events[this.#next] = event;
+    this.#next = (this.#next + 1) % this.#capacity;
+  }
+
+  /** Oldest first. */
+  all(): TracedEvent[] {
+    if (this.#events.length < this.#capacity) return [...this.#events];
+    return [...this.#events.slice(this.#next), ...this.#events.slice(0, this.#next)];
+  }
+}

@@ -1,0 +1,27 @@
+// Finds the host that `--host NAME|FILE` names: a built-in one, or a JSON document (host/README.md).
+
+import { existsSync, readFileSync } from "node:fs";
+import { builtInHosts, DEFAULT_HOST } from "../../host/built-in-hosts.ts";
+import { type HostDescription, HostDescriptionError, parseHost } from "../../host/description.ts";
+import { UsageError } from "./exit-codes.ts";
+
+export function findHost(name: string = DEFAULT_HOST): HostDescription {
+  const builtIn = builtInHosts.find((host) => host.name === name);
+  if (builtIn !== undefined) return builtIn;
+  if (!existsSync(name)) {
+    const known = builtInHosts.map((host) => host.name).join(", ");
+    throw new UsageError(`--host ${name}: no such file, and no built-in host (${known})`);
+  }
+  let document: unknown;
+  try {
+    document = JSON.parse(readFileSync(name, "utf8"));
+  } catch (error) {
+    throw new UsageError(`--host ${name}: ${(error as Error).message}`);
+  }
+  try {
+    return parseHost(document, name);
+  } catch (error) {
+    if (error instanceof HostDescriptionError) throw new UsageError(error.message);
+    throw error;
+  }
+}

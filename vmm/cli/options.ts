@@ -1,0 +1,31 @@
+// Values of command-line options: durations and sizes, with errors that say what was expected.
+
+import { InvalidArgumentError } from "commander";
+import { parseSize } from "../../host/description.ts";
+
+const UNITS: Readonly<Record<string, number>> = { ns: 1, us: 1e3, µs: 1e3, ms: 1e6, s: 1e9, m: 60e9 };
+
+/** "250ms", "60s", "2m": nanoseconds. A bare number is seconds. */
+export function duration(text: string): number {
+  const match = /^(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m)?$/.exec(text);
+  if (match === null) throw new InvalidArgumentError("expected a duration such as 250ms, 60s or 2m");
+  return Number(match[1]) * UNITS[match[2] ?? "s"]!;
+}
+
+/** "64M": bytes, whole pages. */
+export function memorySize(text: string): number {
+  const bytes = parseSize(text);
+  if (!Number.isInteger(bytes) || bytes <= 0 || bytes % 65536 !== 0) {
+    throw new InvalidArgumentError("expected a size such as 64M, a multiple of 64 KiB");
+  }
+  return bytes;
+}
+
+export function wholeNumber(text: string): number {
+  if (!/^\d+$/.test(text)) throw new InvalidArgumentError("expected a whole number");
+  return Number(text);
+}
+
+export function collect(value: string, previous: string[]): string[] {
+  return [...previous, value];
+}
