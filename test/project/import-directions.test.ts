@@ -1,0 +1,66 @@
+// The checks that CI relies on must be able to fail: each is run against a planted violation.
+
+import { spawnSync } from "node:child_process";
+import { mkdirSync, rmSync, writeFileSync } from "node:fs";
+import { dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { afterEach, describe, expect, it } from "vitest";
+
+const root = fileURLToPath(new URL("../..", import.meta.url));
+const planted: string[] = [];
+
+function plant(path: string, text: string): void {
+  const file = join(root, path);
+  mkdirSync(dirname(file), { recursive: true });
+  writeFileSync(file, text);
+  planted.push(file);
+}
+
+function run(command: string, ...args: string[]): { status: number | null; output: string } {
+  const result = spawnSync(process.execPath, [join(root, "node_modules", command), ...args], {
+    cwd: root,
+    encoding: "utf8",
+    env: { ...process.env, NO_COLOR: "1" },
+  });
+  return { status: result.status, output: result.stdout + result.stderr };
+}
+
+const depcruise = (path: string) =>
+  run("dependency-cruiser/bin/dependency-cruise.mjs", "--config", ".dependency-cruiser.cjs", path);
+
+afterEach(() => {
+  for (const file of planted.splice(0)) rmSync(file, { force: true });
+});
+
+describe("import directions", () => {
+  const violations: [rule: string, path: string, text: string][] = [
+    ["base-imports-nothing", "host/base/planted-violation.ts", 'export * from "../uapi/errno.ts";\n'],
+    ["arch-sees-base", "host/arch/planted-violation.ts", 'export * from "../hw/iommu/port.ts";\n'],
+    ["hw-sees-what-lies-below", "host/hw/planted-violation.ts", 'export * from "../kernel/iommu/wait.ts";\n'],
+    ["host-knows-no-vmm", "host/planted-violation.ts", 'export * from "../vmm/bus.ts";\n'],
+    ["vmm-enters-by-system-calls", "vmm/planted-violation.ts", 'export * from "../host/kernel/iommu/wait.ts";\n'],
+    ["core-runs-in-a-browser", "vmm/planted-violation.ts", 'export { readFileSync } from "node:fs";\n'],
+  ];
+  for (const [rule, path, text] of violations) {
+    it(`refuse a planted violation of ${rule}`, () => {
+      plant(path, text);
+      const { status, output } = depcruise(path);
+      expect(output).toContain(rule);
+      expect(status).not.toBe(0);
+    });
+  }
+});
+
+describe("formatter and linter", () => {
+  it("refuse a file that is not formatted", () => {
+    plant("host/base/planted-format.ts", "export   const a=1\n");
+    expect(run("@biomejs/biome/bin/biome", "ci", "host/base/planted-format.ts").status).not.toBe(0);
+  });
+
+  it("refuse an explicit any", () => {
+    plant("host/base/planted-any.ts", "export const a: any = 1;\n");
+    const { status, output } = run("@biomejs/biome/bin/biome", "ci", "host/base/planted-any.ts");
+    expect(output).toContain("noExplicitAny");
+    expect(status).not.toBe(0);
+  });
+});
