@@ -1,0 +1,93 @@
+// Gets Debian packages of another suite and architecture from the mirror this system is configured with, signature-checked by apt.
+// Installs nothing and leaves the system's own apt state alone: apt runs with lists, cache and status of our own.
+
+import { spawnSync } from "node:child_process";
+import { accessSync, existsSync, mkdirSync, readdirSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+
+const KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg";
+
+/** Something this machine lacks: the message is a sentence for the user; exit status 77. */
+export class MissingHere extends Error {}
+
+function run(command: string, args: readonly string[], cwd?: string): { status: number; output: string } {
+  const result = spawnSync(command, args, { cwd, encoding: "utf8", maxBuffer: 64 * 1024 * 1024 });
+  if (result.error !== undefined) throw new MissingHere(`${command} cannot be run here (${result.error.message})`);
+  return { status: result.status ?? 1, output: result.stdout + (result.status === 0 ? "" : result.stderr) };
+}
+
+export interface DebianSuite {
+  readonly suite: string;
+  readonly architecture: string;
+}
+
+/** apt of its own state under `directory`. */
+export class DebianPackages {
+  readonly #directory: string;
+  readonly #options: readonly string[];
+
+  constructor(directory: string, { suite, architecture }: DebianSuite) {
+    this.#directory = directory;
+    const targets = run("apt-get", ["indextargets", "--format", "$(REPO_URI)"]);
+    const mirror = targets.output.split("\n").find((line) => line.endsWith("/debian/"));
+    if (mirror === undefined) {
+      throw new MissingHere("no Debian mirror in this system's apt sources (run apt-get update first?)");
+    }
+    try {
+      accessSync(KEYRING);
+    } catch {
+      throw new MissingHere(`${KEYRING} is missing (package debian-archive-keyring)`);
+    }
+    const state = join(directory, "apt");
+    mkdirSync(join(state, "lists/partial"), { recursive: true });
+    mkdirSync(join(state, "cache/archives/partial"), { recursive: true });
+    writeFileSync(join(state, "status"), "");
+    writeFileSync(join(state, "sources.list"), `deb [signed-by=${KEYRING}] ${mirror} ${suite} main\n`);
+    this.#options = Object.entries({
+      "Dir::Etc::SourceList": join(state, "sources.list"),
+      "Dir::Etc::SourceParts": "/dev/null",
+      "Dir::State::Lists": join(state, "lists"),
+      "Dir::State::status": join(state, "status"),
+      "Dir::Cache": join(state, "cache"),
+      "APT::Architecture": architecture,
+      "APT::Architectures": architecture,
+      "APT::Sandbox::User": "",
+    }).flatMap(([key, value]) => ["-o", `${key}=${value}`]);
+  }
+
+  update(): void {
+    const { status, output } = run("apt-get", ["-qq", ...this.#options, "update"]);
+    if (status !== 0) throw new MissingHere(`the Debian mirror cannot be reached: ${lastLine(output)}`);
+  }
+
+  /** Names in the Depends field of `name`'s candidate, alternatives dropped, versions cut. */
+  dependencies(name: string): string[] {
+    const { status, output } = run("apt-cache", [...this.#options, "show", "--no-all-versions", name]);
+    if (status !== 0) throw new MissingHere(`the suite has no package ${name}`);
+    const depends = /^Depends: (.*)$/m.exec(output)?.[1] ?? "";
+    return depends.split(", ").map((entry) => entry.replace(/[ (|].*$/, ""));
+  }
+
+  /** Downloads packages into the directory; paths of the .deb files, in the order asked for. */
+  download(names: readonly string[]): string[] {
+    const { status, output } = run("apt-get", ["-qq", ...this.#options, "download", ...names], this.#directory);
+    if (status !== 0) throw new MissingHere(`a package could not be downloaded: ${lastLine(output)}`);
+    const files = readdirSync(this.#directory);
+    return names.map((name) => {
+      const file = files.find((candidate) => candidate.startsWith(`${name}_`) && candidate.endsWith(".deb"));
+      if (file === undefined) throw new MissingHere(`apt downloaded no file for ${name}`);
+      return join(this.#directory, file);
+    });
+  }
+}
+
+/** Unpacks a .deb below `directory`. */
+export function unpack(deb: string, directory: string): void {
+  if (!existsSync(deb)) throw new MissingHere(`${deb}: no such file`);
+  const { status, output } = run("dpkg-deb", ["-x", deb, directory]);
+  if (status !== 0) throw new Error(`${deb}: not a Debian package (${lastLine(output)})`);
+}
+
+function lastLine(text: string): string {
+  return text.trim().split("\n").at(-1) ?? "";
+}

@@ -1,0 +1,26 @@
+// `npm run fixture:debian [-- --suite S] [-- --refresh] [-- FILE.deb…]`
+
+import { Command } from "commander";
+import { debianFixture, MissingHere } from "./recipe.ts";
+
+new Command("fixture:debian")
+  .description("build the Debian riscv64 guest image from the system's Debian mirror, or from .deb files")
+  .argument("[debs...]", ".deb files: kernel binary, modules, base, busybox-static")
+  .option("--suite <name>", "Debian suite, forky or newer", "forky")
+  .option("--refresh", "do not use the cache")
+  .action((debs: string[], options: { suite: string; refresh?: true }) => {
+    try {
+      const fixture = debianFixture({
+        suite: options.suite,
+        refresh: options.refresh ?? false,
+        ...(debs.length > 0 ? { debs } : {}),
+        log: (line) => console.error(line),
+      });
+      console.log(`${fixture.release}\n${fixture.kernel}\n${fixture.initrd}`);
+    } catch (error) {
+      if (!(error instanceof MissingHere)) throw error;
+      console.error(`fixture:debian: ${error.message}`);
+      process.exitCode = 77;
+    }
+  })
+  .parse();

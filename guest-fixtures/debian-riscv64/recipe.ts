@@ -1,0 +1,96 @@
+// The Debian riscv64 fixture: stock kernel, the modules it needs for the drive, static busybox, as kernel image and initramfs.
+// Everything comes from the user's own Debian mirror (or from .deb files by name) and is cached under .cache/debian-riscv64.
+
+import { createHash } from "node:crypto";
+import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { basename, join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { CHARACTER_DEVICE, type CpioEntry, cpio, DIRECTORY, EXECUTABLE, FILE } from "./cpio.ts";
+import { DebianPackages, MissingHere, unpack } from "./debian-packages.ts";
+import { moduleClosure } from "./kernel-modules.ts";
+
+export { MissingHere } from "./debian-packages.ts";
+
+// This file runs from dist/guest-fixtures/debian-riscv64; the project is three folders up.
+const projectRoot = fileURLToPath(new URL("../../..", import.meta.url));
+const sources = join(projectRoot, "guest-fixtures/debian-riscv64");
+const MODULES = ["nvme", "ext4", "vfat", "nls_cp437", "nls_iso8859_1", "nls_ascii"];
+
+export interface DebianFixture {
+  /** Kernel image ("Image" format) and initramfs. */
+  readonly kernel: string;
+  readonly initrd: string;
+  /** Version of the kernel, such as 7.2.12+deb14-riscv64. */
+  readonly release: string;
+}
+
+export interface DebianFixtureOptions {
+  readonly suite?: string;
+  /** .deb files to use instead of the mirror: kernel binary, modules, base and busybox-static. */
+  readonly debs?: readonly string[];
+  readonly refresh?: boolean;
+  readonly log?: (line: string) => void;
+}
+
+/** Builds the fixture, or finds it in the cache. Throws MissingHere for what this machine lacks. */
+export function debianFixture(options: DebianFixtureOptions = {}): DebianFixture {
+  const log = options.log ?? (() => {});
+  const cache = join(projectRoot, ".cache/debian-riscv64");
+  const stamp = join(cache, "fixture.json");
+  const sourcesId = createHash("sha256")
+    .update(readFileSync(join(sources, "init.sh")))
+    .digest("hex");
+  if (options.refresh !== true && options.debs === undefined && existsSync(stamp)) {
+    const cached = JSON.parse(readFileSync(stamp, "utf8")) as DebianFixture & { sourcesId: string };
+    if (cached.sourcesId === sourcesId && existsSync(cached.kernel) && existsSync(cached.initrd)) return cached;
+  }
+  mkdirSync(cache, { recursive: true });
+  const tree = join(cache, "tree");
+  rmSync(tree, { recursive: true, force: true });
+  mkdirSync(tree);
+  for (const deb of options.debs ?? downloaded(cache, options.suite ?? "forky", log)) {
+    log(`unpacking ${basename(deb)}`);
+    unpack(deb, tree);
+  }
+  const fixture = assemble(tree, cache, log);
+  rmSync(tree, { recursive: true, force: true });
+  writeFileSync(stamp, JSON.stringify({ ...fixture, sourcesId }));
+  return fixture;
+}
+
+function downloaded(cache: string, suite: string, log: (line: string) => void): string[] {
+  const packages = new DebianPackages(cache, { suite, architecture: "riscv64" });
+  log(`reading the package lists of ${suite}/riscv64`);
+  packages.update();
+  const image = packages.dependencies("linux-image-riscv64").find((name) => name.startsWith("linux-image-"));
+  if (image === undefined) throw new MissingHere(`${suite} has no kernel behind linux-image-riscv64`);
+  const parts = packages.dependencies(image).filter((name) => /^linux-(base|binary|modules)-\d/.test(name));
+  log(`downloading ${[image, ...parts].join(", ")} and busybox-static`);
+  return packages.download([image, ...parts, "busybox-static"]);
+}
+
+function assemble(tree: string, cache: string, log: (line: string) => void): DebianFixture {
+  const modulesRoot = ["usr/lib/modules", "lib/modules"].map((path) => join(tree, path)).find(existsSync);
+  const release = modulesRoot === undefined ? undefined : readdirSync(modulesRoot)[0];
+  if (modulesRoot === undefined || release === undefined) throw new MissingHere("the packages hold no kernel modules");
+  const image = [join(modulesRoot, release, "vmlinuz"), join(tree, `boot/vmlinux-${release}`)].find(existsSync);
+  if (image === undefined) throw new MissingHere(`the packages hold no kernel image for ${release}`);
+  const busybox = ["usr/bin/busybox", "bin/busybox"].map((path) => join(tree, path)).find(existsSync);
+  if (busybox === undefined) throw new MissingHere("the packages hold no busybox");
+
+  const modules = moduleClosure(join(modulesRoot, release), MODULES);
+  log(`initramfs with ${modules.map((module) => module.name).join(", ")}`);
+  const entries: CpioEntry[] = [
+    ...["bin", "dev", "modules"].map((path) => ({ path, mode: DIRECTORY })),
+    { path: "dev/console", mode: CHARACTER_DEVICE, device: [5, 1] },
+    { path: "bin/busybox", mode: EXECUTABLE, data: readFileSync(busybox) },
+    { path: "init", mode: EXECUTABLE, data: readFileSync(join(sources, "init.sh")) },
+    { path: "modules/order", mode: FILE, data: Buffer.from(modules.map((module) => `${module.name}\n`).join("")) },
+    ...modules.map(({ name, data }) => ({ path: `modules/${name}.ko`, mode: FILE, data })),
+  ];
+  const kernel = join(cache, "Image");
+  const initrd = join(cache, "initrd.cpio");
+  cpSync(image, kernel);
+  writeFileSync(initrd, cpio(entries));
+  return { kernel, initrd, release };
+}
