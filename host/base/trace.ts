@@ -90,6 +90,13 @@ export interface TimeSource {
   readonly now: number;
 }
 
+/** An event begun and not emitted yet. */
+export interface OpenEvent {
+  readonly seq: number;
+  readonly time: number;
+  readonly cause: number;
+}
+
 export class Trace {
   /** True when some sink listens. */
   on = false;
@@ -132,5 +139,21 @@ export class Trace {
 
   leave(previous: number): void {
     this.cause = previous;
+  }
+
+  /**
+   * Begins an event that is emitted only when it is over, because its result is part of it (an ioctl): its sequence number and time
+   * are those of the beginning, and until `close` it is the cause of what happens. Sinks see it after what it caused. Call only
+   * when `on`.
+   */
+  open(): OpenEvent {
+    const span = { seq: ++this.#seq, time: this.#time.now, cause: this.cause };
+    this.cause = span.seq;
+    return span;
+  }
+
+  close(span: OpenEvent, event: TraceEvent): void {
+    this.cause = span.cause;
+    for (const sink of this.#sinks) sink.event({ ...span, ...event });
   }
 }

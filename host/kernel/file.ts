@@ -189,6 +189,16 @@ export abstract class OpenFile {
     return -ENODEV;
   }
 
+  /** Name of a request as in the uAPI headers, null for one the file does not know: for failure injection and traces. */
+  ioctlName(_request: number): string | null {
+    return null;
+  }
+
+  /** Decoded fields of a request, for traces; called when it has been handled, so that outputs are there. */
+  ioctlFields(_call: CallContext, _request: number, _argument: bigint): Record<string, bigint | number | string> {
+    return {};
+  }
+
   /** Lets `ready` be called whenever the file becomes readable; it only sets a flag. */
   watch(ready: () => void): void {
     this.#watchers ??= new Set();

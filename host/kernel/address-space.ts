@@ -1,0 +1,226 @@
+// A simulated process's memory (Linux: mm_struct and its VMAs): user addresses over host frames, seen from inside (UserMemory) and
+// from the kernel (AddressSpace).
+//
+//     allocate(n)            frames of host RAM, zeroed
+//     mapBuffer(window)      a buffer the process already has, lent to the host as a bank of its own
+//     mapKernelMemory(file)  what mmap of a kernel file gives: bytes of the kernel's, no frames, so it cannot be pinned
+//
+// Addresses are below 2^47, as on a real 64-bit system, so that inside they are plain numbers. Between mappings lies at least one
+// unmapped page.
+
+import { type HpaPfn, PAGE_SIZE } from "../base/address.ts";
+import { EFAULT, EINVAL, ENOMEM } from "../uapi/errno.ts";
+import type { UserMemory } from "../uapi/system-calls.ts";
+import type { AddressSpace, FrameRun } from "./file.ts";
+import type { HostFrames } from "./host-frames.ts";
+
+const FIRST_VA = 0x7f00_0000_0000;
+const VA_END = 2 ** 47;
+const MEGAPAGE_BYTES = 512 * PAGE_SIZE;
+
+/** What stands behind a mapping and all the pieces it was cut into. */
+interface Backing {
+  /** -1: kernel memory without frames. */
+  readonly frame: number;
+  readonly writable: boolean;
+  pieces: number;
+  readonly release: () => void;
+}
+
+interface Mapping {
+  readonly va: number;
+  readonly bytes: Uint8Array;
+  /** Byte offset of this piece within its backing. */
+  readonly offset: number;
+  readonly backing: Backing;
+}
+
+export class ProcessMemory implements AddressSpace, UserMemory {
+  readonly #frames: HostFrames;
+  /** Ascending, disjoint. */
+  #mappings: Mapping[] = [];
+  #next = FIRST_VA;
+  #alive = true;
+  lockedPages = 0;
+  pinnedPages = 0;
+
+  constructor(frames: HostFrames) {
+    this.#frames = frames;
+  }
+
+  get alive(): boolean {
+    return this.#alive;
+  }
+
+  get mappings(): number {
+    return this.#mappings.length;
+  }
+
+  // --- seen from inside ---
+
+  allocate(length: number): bigint {
+    const pages = Math.ceil(length / PAGE_SIZE);
+    if (!this.#alive || !(pages > 0)) return BigInt(-ENOMEM);
+    const frame = this.#frames.allocate(pages);
+    if (frame < 0) return BigInt(frame);
+    const bytes = this.#frames.view(frame as HpaPfn, pages);
+    return this.#add(bytes, frame, true, () => this.#frames.release(frame as HpaPfn, pages));
+  }
+
+  mapBuffer(buffer: ArrayBufferLike, offset: number, length: number): bigint {
+    if (!this.#alive) return BigInt(-ENOMEM);
+    const frame = this.#frames.lend(buffer, offset, length);
+    if (frame < 0) return BigInt(frame);
+    const bytes = new Uint8Array(buffer, offset, length);
+    return this.#add(bytes, frame, true, () => this.#frames.takeBack(frame as HpaPfn, length / PAGE_SIZE));
+  }
+
+  /** Maps memory of a kernel object; `close` runs when the last piece is unmapped. */
+  mapKernelMemory(bytes: Uint8Array, writable: boolean, close: () => void): bigint {
+    return this.#add(bytes, -1, writable, close);
+  }
+
+  free(va: bigint, length: number): void {
+    this.unmap(va, length);
+  }
+
+  bytes(va: bigint, length: number): Uint8Array {
+    const mapping = this.#find(Number(va));
+    const from = mapping === null ? 0 : Number(va) - mapping.va;
+    if (mapping === null || from + length > mapping.bytes.length) {
+      throw new RangeError(`segmentation fault: [0x${va.toString(16)}, +${length}) is not one mapping`);
+    }
+    return mapping.bytes.subarray(from, from + length);
+  }
+
+  /** munmap: 0, or -EINVAL for a misaligned range. A range may cover several mappings, parts of them, or nothing. */
+  unmap(va: bigint, length: number): number {
+    if (va % BigInt(PAGE_SIZE) !== 0n || va < 0n || va >= BigInt(VA_END) || !(length > 0)) return -EINVAL;
+    const start = Number(va);
+    const end = start + Math.ceil(length / PAGE_SIZE) * PAGE_SIZE;
+    const gone: Mapping[] = [];
+    const kept: Mapping[] = [];
+    for (const mapping of this.#mappings) {
+      const last = mapping.va + mapping.bytes.length;
+      if (last <= start || mapping.va >= end) {
+        kept.push(mapping);
+        continue;
+      }
+      gone.push(mapping);
+      if (mapping.va < start) kept.push(piece(mapping, 0, start - mapping.va));
+      if (last > end) kept.push(piece(mapping, end - mapping.va, last - end));
+    }
+    this.#mappings = kept;
+    for (const mapping of gone) this.#drop(mapping.backing);
+    return 0;
+  }
+
+  /** The process ends: nothing is mapped any more; pinned frames stay until they are unpinned. */
+  exit(): void {
+    this.#alive = false;
+    const mappings = this.#mappings;
+    this.#mappings = [];
+    for (const mapping of mappings) this.#drop(mapping.backing);
+  }
+
+  // --- seen from the kernel ---
+
+  read(va: bigint, into: Uint8Array): number {
+    return this.#copy(va, into.length, false, (bytes, from, length, at) => {
+      into.set(bytes.subarray(from, from + length), at);
+    });
+  }
+
+  write(va: bigint, from: Uint8Array): number {
+    return this.#copy(va, from.length, true, (bytes, start, length, at) => {
+      bytes.set(from.subarray(at, at + length), start);
+    });
+  }
+
+  pin(va: bigint, pages: number, writable: boolean): FrameRun[] | number {
+    if (!this.#alive || va % BigInt(PAGE_SIZE) !== 0n || va < 0n || va >= BigInt(VA_END)) return -EFAULT;
+    const runs: FrameRun[] = [];
+    let at = Number(va);
+    let left = pages;
+    while (left > 0) {
+      const mapping = this.#find(at);
+      if (mapping === null || mapping.backing.frame < 0 || (writable && !mapping.backing.writable)) return -EFAULT;
+      const skipped = (at - mapping.va) / PAGE_SIZE;
+      const count = Math.min(left, mapping.bytes.length / PAGE_SIZE - skipped);
+      const frame = mapping.backing.frame + mapping.offset / PAGE_SIZE + skipped;
+      const last = runs[runs.length - 1];
+      if (last !== undefined && last.frame + last.count === frame) {
+        runs[runs.length - 1] = { frame: last.frame, count: last.count + count };
+      } else {
+        runs.push({ frame, count });
+      }
+      at += count * PAGE_SIZE;
+      left -= count;
+    }
+    for (const run of runs) this.#frames.pins.pin(run);
+    return runs;
+  }
+
+  // --- mappings ---
+
+  #add(bytes: Uint8Array, frame: number, writable: boolean, release: () => void): bigint {
+    const alignment = bytes.length >= MEGAPAGE_BYTES ? MEGAPAGE_BYTES : PAGE_SIZE;
+    const va = Math.ceil(this.#next / alignment) * alignment;
+    if (va + bytes.length > VA_END) {
+      release();
+      return BigInt(-ENOMEM);
+    }
+    this.#next = va + Math.ceil(bytes.length / PAGE_SIZE) * PAGE_SIZE + PAGE_SIZE;
+    // Addresses only grow: the list stays sorted.
+    this.#mappings.push({ va, bytes, offset: 0, backing: { frame, writable, pieces: 1, release } });
+    return BigInt(va);
+  }
+
+  #drop(backing: Backing): void {
+    if (--backing.pieces === 0) backing.release();
+  }
+
+  #find(va: number): Mapping | null {
+    let low = 0;
+    let high = this.#mappings.length - 1;
+    while (low <= high) {
+      const middle = (low + high) >> 1;
+      const mapping = this.#mappings[middle]!;
+      if (va < mapping.va) high = middle - 1;
+      else if (va >= mapping.va + mapping.bytes.length) low = middle + 1;
+      else return mapping;
+    }
+    return null;
+  }
+
+  #copy(
+    va: bigint,
+    length: number,
+    store: boolean,
+    move: (bytes: Uint8Array, from: number, length: number, at: number) => void,
+  ): number {
+    if (!this.#alive || va < 0n || va + BigInt(length) > BigInt(VA_END)) return length === 0 ? 0 : -EFAULT;
+    let at = Number(va);
+    let done = 0;
+    while (done < length) {
+      const mapping = this.#find(at);
+      if (mapping === null || (store && !mapping.backing.writable)) return -EFAULT;
+      const from = at - mapping.va;
+      const count = Math.min(length - done, mapping.bytes.length - from);
+      move(mapping.bytes, from, count, done);
+      done += count;
+      at += count;
+    }
+    return 0;
+  }
+}
+
+function piece(mapping: Mapping, from: number, length: number): Mapping {
+  mapping.backing.pieces++;
+  return {
+    va: mapping.va + from,
+    bytes: mapping.bytes.subarray(from, from + length),
+    offset: mapping.offset + from,
+    backing: mapping.backing,
+  };
+}

@@ -1,0 +1,113 @@
+// The kernel of one host: what its parts share (frames, iommu core, live objects, failure points), the device nodes a process can
+// open, and the processes.
+//
+// A part of the kernel makes itself reachable by `addNode` ("/dev/iommu" → a function that makes the open file). Everything the
+// kernel hands out is counted; `liveObjects` is 0 when all processes have gone and nothing leaked.
+
+import type { HpaPfn } from "../base/address.ts";
+import type { Clock } from "../base/clock.ts";
+import type { PhysicalMemory } from "../base/memory.ts";
+import type { Trace } from "../base/trace.ts";
+import { ENOENT } from "../uapi/errno.ts";
+import type { CallContext, OpenFile } from "./file.ts";
+import { HostFrames } from "./host-frames.ts";
+import { type Injector, NO_INJECTION } from "./inject.ts";
+import { IommuCore } from "./iommu/core.ts";
+import { LiveObjects } from "./live-objects.ts";
+import { Process, type ProcessOptions } from "./process.ts";
+
+/** Opens a device node: the open file with one reference, or a negated errno. */
+export type OpenNode = (call: CallContext, flags: number) => OpenFile | number;
+
+export interface KernelParts {
+  readonly memory: PhysicalMemory<HpaPfn>;
+  /** A bank of `memory` for the kernel's own use and for processes' plain memory. */
+  readonly ram: { readonly base: HpaPfn; readonly pages: number };
+  readonly clock: Clock;
+  readonly trace: Trace;
+}
+
+export class Kernel {
+  readonly memory: PhysicalMemory<HpaPfn>;
+  readonly clock: Clock;
+  readonly trace: Trace;
+  readonly live = new LiveObjects();
+  readonly frames: HostFrames;
+  readonly iommu: IommuCore;
+  /** What is made to fail; may be exchanged at any time. */
+  injector: Injector = NO_INJECTION;
+  readonly #nodes = new Map<string, OpenNode>();
+  readonly #processes = new Set<Process>();
+  readonly #bootPages: number;
+
+  constructor(parts: KernelParts) {
+    this.memory = parts.memory;
+    this.clock = parts.clock;
+    this.trace = parts.trace;
+    this.frames = new HostFrames(parts.memory, parts.ram);
+    this.iommu = new IommuCore(parts.trace);
+    this.#bootPages = this.frames.usedPages;
+  }
+
+  get processes(): readonly Process[] {
+    return [...this.#processes];
+  }
+
+  /** Pages of RAM that drivers took when they were probed (queues, directories) and others use now. */
+  get pagesInUse(): number {
+    return this.frames.usedPages - this.#bootPages;
+  }
+
+  /**
+   * Objects that somebody still holds: processes, open files, kernel objects, DMA owners, pins, lent buffers. 0 when every process
+   * has ended and nothing leaked.
+   */
+  get liveObjects(): number {
+    return this.live.total + this.iommu.ownedGroups + this.frames.pins.total + this.frames.lentBuffers;
+  }
+
+  /** The same by kind, for `inspect` and failed tests. */
+  get liveKinds(): [string, number][] {
+    const more: [string, number][] = [
+      ["DMA owner", this.iommu.ownedGroups],
+      ["pin", this.frames.pins.total],
+      ["lent buffer", this.frames.lentBuffers],
+    ];
+    return [...this.live.entries(), ...more.filter(([, count]) => count > 0)];
+  }
+
+  createProcess(name: string, options: ProcessOptions = {}): Process {
+    const kernel = this;
+    const process = new Process(
+      name,
+      {
+        frames: this.frames,
+        trace: this.trace,
+        live: this.live,
+        get injector() {
+          return kernel.injector;
+        },
+        openPath: (call, path, flags) => this.#nodes.get(path)?.(call, flags) ?? -ENOENT,
+        exited: (gone) => this.#processes.delete(gone),
+      },
+      options,
+    );
+    this.#processes.add(process);
+    return process;
+  }
+
+  /** Makes a path openable. */
+  addNode(path: string, open: OpenNode): void {
+    this.#nodes.set(path, open);
+  }
+
+  /** Takes a path away; what is open stays open. */
+  removeNode(path: string): void {
+    this.#nodes.delete(path);
+  }
+
+  /** Paths that can be opened, sorted. */
+  get nodes(): readonly string[] {
+    return [...this.#nodes.keys()].sort();
+  }
+}
