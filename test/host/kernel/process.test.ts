@@ -115,7 +115,7 @@ describe("a process's memory", () => {
 
   it.each([[0n], [-1n], [2n ** 47n - 4n], [2n ** 64n - 4n], [2n ** 70n]])("answers EFAULT for address %s", (va) => {
     const { kernel } = boot();
-    using process = kernel.createProcess("vmm");
+    const process = kernel.createProcess("vmm");
     expect(process.memory.read(va, new Uint8Array(8))).toBe(-EFAULT);
     expect(process.memory.write(va, new Uint8Array(8))).toBe(-EFAULT);
   });
@@ -144,13 +144,13 @@ describe("a process's descriptors", () => {
 
   it("run out at the limit", () => {
     const { kernel } = boot();
-    using process = kernel.createProcess("vmm", { descriptorLimit: 2 });
+    const process = kernel.createProcess("vmm", { descriptorLimit: 2 });
     expect([process.eventfd(), process.eventfd(), process.eventfd()]).toEqual([0, 1, -EMFILE]);
   });
 
   it("take bad numbers without complaint", () => {
     const { kernel } = boot();
-    using process = kernel.createProcess("vmm");
+    const process = kernel.createProcess("vmm");
     for (const fd of [-1, 0.5, 7, 2 ** 31, Number.NaN]) {
       expect(process.close(fd)).toBe(-EBADF);
       expect(process.poll(fd)).toBe(-EBADF);
@@ -173,7 +173,7 @@ describe("an ioctl in the trace", () => {
       };
       return file;
     });
-    using process = kernel.createProcess("vmm");
+    const process = kernel.createProcess("vmm");
     process.ioctl(process.open("/dev/echo", O_RDWR), 1, 77n);
     const ioctl = events.find((event) => event.type === "ioctl");
     const inside = events.find((event) => event.type === "irq");
@@ -190,7 +190,7 @@ describe("an ioctl in the trace", () => {
       allocation: () => false,
       loseEvent: () => false,
     };
-    using process = kernel.createProcess("vmm");
+    const process = kernel.createProcess("vmm");
     expect(process.ioctl(process.open("/dev/echo", O_RDWR), 1, 77n)).toBe(-ENOMEM);
   });
 });
