@@ -1,0 +1,81 @@
+// Reads what a boot loader must know from a kernel file: Linux "Image" (Documentation/arch/riscv/boot-image-header) or a statically
+// linked ELF64 for RISC-V. Files are hostile input: everything is checked, the error says what is wrong.
+
+export interface LoadSegment {
+  /** Guest-physical address, or the offset from the load address when `relocatable`. */
+  readonly address: number;
+  readonly bytes: Uint8Array;
+  /** Bytes to reserve, at least bytes.length; the rest is zero. */
+  readonly memoryBytes: number;
+}
+
+export interface KernelImage {
+  readonly format: "Image" | "ELF";
+  /** True: may be loaded at any 2 MiB aligned address, and `entry` is an offset from it. */
+  readonly relocatable: boolean;
+  readonly entry: number;
+  readonly segments: readonly LoadSegment[];
+}
+
+export class KernelImageError extends Error {}
+
+const IMAGE_MAGIC = 0x05435352; // "RSC\x05" at 56
+const EM_RISCV = 243;
+const PT_LOAD = 1;
+const PT_INTERP = 3;
+
+/** Parses `file`; throws KernelImageError with one line. Compressed images must be unpacked first (see `compressionOf`). */
+export function parseKernelImage(file: Uint8Array): KernelImage {
+  const view = new DataView(file.buffer, file.byteOffset, file.byteLength);
+  if (file.length >= 64 && view.getUint32(0, false) === 0x7f454c46) return parseElf(file, view);
+  if (file.length >= 64 && view.getUint32(56, true) === IMAGE_MAGIC) {
+    const flags = view.getBigUint64(24, true);
+    if (flags & 1n) throw new KernelImageError("a big-endian kernel image cannot boot here");
+    const reserved = Number(view.getBigUint64(16, true));
+    return {
+      format: "Image",
+      relocatable: true,
+      entry: 0,
+      segments: [{ address: 0, bytes: file, memoryBytes: Math.max(reserved, file.length) }],
+    };
+  }
+  if (compressionOf(file) !== null) throw new KernelImageError(`a ${compressionOf(file)} image: unpack it first`);
+  throw new KernelImageError("neither a RISC-V Linux Image nor an ELF file");
+}
+
+/** How the file is compressed, null if it is not. */
+export function compressionOf(file: Uint8Array): "gzip" | "EFI zboot" | null {
+  if (file[0] === 0x1f && file[1] === 0x8b) return "gzip";
+  if (file[0] === 0x4d && file[1] === 0x5a && file[4] === 0x7a && file[5] === 0x69) return "EFI zboot";
+  return null;
+}
+
+function parseElf(file: Uint8Array, view: DataView): KernelImage {
+  if (file[4] !== 2 || file[5] !== 1) throw new KernelImageError("not a 64-bit little-endian ELF file");
+  if (view.getUint16(18, true) !== EM_RISCV) throw new KernelImageError("an ELF file for another machine than RISC-V");
+  const type = view.getUint16(16, true);
+  if (type !== 2 && type !== 3) throw new KernelImageError("an ELF file that is no executable (a relocatable object?)");
+  const tableAt = Number(view.getBigUint64(32, true));
+  const entrySize = view.getUint16(54, true);
+  const count = view.getUint16(56, true);
+  if (entrySize < 56 || tableAt + entrySize * count > file.length) {
+    throw new KernelImageError("an ELF file whose program headers lie outside the file");
+  }
+  const segments: LoadSegment[] = [];
+  for (let i = 0; i < count; i++) {
+    const at = tableAt + i * entrySize;
+    const kind = view.getUint32(at, true);
+    if (kind === PT_INTERP) throw new KernelImageError("a dynamically linked program, not a bare-metal image");
+    if (kind !== PT_LOAD) continue;
+    const offset = Number(view.getBigUint64(at + 8, true));
+    const address = Number(view.getBigUint64(at + 24, true));
+    const fileBytes = Number(view.getBigUint64(at + 32, true));
+    const memoryBytes = Number(view.getBigUint64(at + 40, true));
+    if (offset + fileBytes > file.length || memoryBytes < fileBytes) {
+      throw new KernelImageError("an ELF file with a segment outside the file");
+    }
+    if (memoryBytes > 0) segments.push({ address, bytes: file.subarray(offset, offset + fileBytes), memoryBytes });
+  }
+  if (segments.length === 0) throw new KernelImageError("an ELF file with nothing to load");
+  return { format: "ELF", relocatable: false, entry: Number(view.getBigUint64(24, true)), segments };
+}
