@@ -11,8 +11,6 @@ import {
   PCI_MEMORY64_BASE,
   PCI_MEMORY64_SIZE,
   RAM_BASE,
-  SW_MSI_BASE,
-  SW_MSI_SIZE,
   UART_BASE,
   VIOMMU_BASE,
 } from "../memory-map.ts";
@@ -96,7 +94,12 @@ function cpus(platform: Rv64Platform): TreeNode {
         {
           name: "interrupt-controller",
           label: `intc${hart}`,
-          properties: { compatible: "riscv,cpu-intc", "interrupt-controller": true as const, "#interrupt-cells": [1] },
+          properties: {
+            compatible: "riscv,cpu-intc",
+            "interrupt-controller": true as const,
+            "#interrupt-cells": [1],
+            "#address-cells": [0],
+          },
         },
       ],
     })),
@@ -113,6 +116,7 @@ function soc(platform: Rv64Platform): TreeNode[] {
         reg: range(MSI_BASE, 0x1000 * platform.harts),
         "interrupt-controller": true,
         "#interrupt-cells": [0],
+        "#address-cells": [0],
         "msi-controller": true,
         "#msi-cells": [0],
         "interrupts-extended": Array.from({ length: platform.harts }, (_, hart) => [ref(`intc${hart}`), 9]).flat(),
@@ -188,6 +192,3 @@ function pci(platform: Rv64Platform): TreeNode {
     },
   };
 }
-
-/** The window of the host's software-managed MSIs, for documents that list it; Linux keeps devices in identity domains and needs none. */
-export const reservedMsiWindow = { base: SW_MSI_BASE, size: SW_MSI_SIZE } as const;

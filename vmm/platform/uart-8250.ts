@@ -16,10 +16,8 @@ const SCR = 7;
 
 const IER_RDI = 1;
 const IER_THRI = 2;
-const IER_RLSI = 4;
 const LCR_DLAB = 0x80;
 const LSR_DATA_READY = 0x01;
-const LSR_OVERRUN = 0x02;
 /** Transmitter holding register and shift register empty. */
 const LSR_IDLE = 0x60;
 /** Carrier detect, data set ready, clear to send: somebody is there. */
@@ -41,7 +39,6 @@ export class Uart8250 implements MmioPort {
   #lcr = 0;
   #mcr = 0;
   #scratch = 0;
-  #overrun = false;
   /** THR-empty interrupt pending: set by enabling it and by a transmission, cleared by reading IIR. */
   #thrEmptyPending = false;
   #wire = false;
@@ -87,11 +84,8 @@ export class Uart8250 implements MmioPort {
         return this.#lcr;
       case MCR:
         return this.#mcr;
-      case LSR: {
-        const status = LSR_IDLE | (this.#received.length > 0 ? LSR_DATA_READY : 0) | (this.#overrun ? LSR_OVERRUN : 0);
-        this.#overrun = false;
-        return status;
-      }
+      case LSR:
+        return LSR_IDLE | (this.#received.length > 0 ? LSR_DATA_READY : 0);
       case MSR:
         return MSR_CONNECTED;
       case SCR:
@@ -141,9 +135,8 @@ export class Uart8250 implements MmioPort {
     }
   }
 
-  /** Interrupt identification by priority: line status, received data, THR empty, none. */
+  /** Interrupt identification by priority: received data, THR empty, none (the line never has errors). */
   #cause(): number {
-    if (this.#ier & IER_RLSI && this.#overrun) return 0x06;
     if (this.#ier & IER_RDI && this.#received.length > 0) return 0x04;
     if (this.#ier & IER_THRI && this.#thrEmptyPending) return 0x02;
     return 0x01;

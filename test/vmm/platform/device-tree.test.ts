@@ -1,0 +1,59 @@
+// The flattened tree is read back by dtc, the reference compiler of the format.
+
+import { spawnSync } from "node:child_process";
+import { describe, expect, it } from "vitest";
+import { encodeDeviceTree, ref } from "../../../vmm/platform/flattened-device-tree.ts";
+import { rv64DeviceTree } from "../../../vmm/platform/rv64-device-tree.ts";
+
+const hasDtc = spawnSync("dtc", ["--version"]).status === 0;
+if (!hasDtc)
+  console.warn("SKIPPED: dtc (package device-tree-compiler) is not installed; device trees are not read back");
+
+function decompile(blob: Uint8Array): { text: string; warnings: string; status: number | null } {
+  const result = spawnSync("dtc", ["-I", "dtb", "-O", "dts"], { input: blob });
+  return { text: result.stdout.toString(), warnings: result.stderr.toString(), status: result.status };
+}
+
+describe.runIf(hasDtc)("a flattened device tree", () => {
+  it("holds strings, cells, 64-bit cells, flags and references as written", () => {
+    const blob = encodeDeviceTree({
+      name: "",
+      properties: { "#address-cells": [2], "#size-cells": [2], model: "m", names: ["a", "bc"] },
+      children: [
+        { name: "target@1000", label: "t", properties: { reg: [0x1000n, 16n], flag: true } },
+        { name: "user", properties: { points: [ref("t"), 7] } },
+      ],
+    });
+    const { text, status } = decompile(blob);
+    expect(status).toBe(0);
+    expect(text).toContain('names = "a\\0bc";');
+    expect(text).toContain("reg = <0x00 0x1000 0x00 0x10>;");
+    expect(text).toContain("flag;");
+    expect(text).toContain("phandle = <0x01>;");
+    expect(text).toContain("points = <0x01 0x07>;");
+  });
+
+  it("of an RV64 machine passes the compiler's checks", () => {
+    const blob = rv64DeviceTree({
+      harts: 2,
+      memoryBytes: 512 * 2 ** 20,
+      timebaseHz: 10_000_000,
+      isaExtensions: ["i", "m", "a", "f", "d", "c", "zicsr", "zifencei", "ssaia", "sstc"],
+      mmuType: "riscv,sv57",
+      bootArguments: "console=ttyS0",
+      initrd: { start: 0x8800_0000, end: 0x8900_0000 },
+      viommu: true,
+      aplicSources: 96,
+      imsicIds: 255,
+      uartSource: 10,
+      intxSource: 32,
+      seed: new Uint8Array(32).fill(7),
+    });
+    const { text, warnings, status } = decompile(blob);
+    expect(status).toBe(0);
+    expect(warnings).toBe("");
+    expect(text).toContain("linux,initrd-start = <0x00 0x88000000>;");
+    expect(text).toMatch(/iommu-map = <0x00 0x0\w 0x00 0x10000>;/);
+    expect(blob.length % 8).toBe(0);
+  });
+});
