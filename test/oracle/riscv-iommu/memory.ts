@@ -1,6 +1,6 @@
 /**
- * The physical memory of the oracle: a map of 8-byte words, absent words being zero, with faults injected by word. Values are those a
- * little-endian reader sees; who stores big-endian structures swaps.
+ * The physical memory of the oracle: pages that exist, a map of 8-byte words in them (absent ones are zero), and faults injected by word.
+ * Where there is no page, accesses fault. Values are those a little-endian reader sees; who stores big-endian structures swaps.
  */
 
 /**
@@ -10,17 +10,19 @@
 export type Injected = "access" | "corrupt" | "read-only";
 
 export interface Memory {
+  /** Page-frame numbers (address >> 12) of the pages that exist. */
+  readonly pages: Set<bigint>;
   /** 8-byte words by address; addresses are multiples of 8. */
   readonly words: Map<bigint, bigint>;
   readonly injected: Map<bigint, Injected>;
 }
 
 export function emptyMemory(): Memory {
-  return { words: new Map(), injected: new Map() };
+  return { pages: new Set(), words: new Map(), injected: new Map() };
 }
 
 export function copyMemory(memory: Memory): Memory {
-  return { words: new Map(memory.words), injected: new Map(memory.injected) };
+  return { pages: new Set(memory.pages), words: new Map(memory.words), injected: new Map(memory.injected) };
 }
 
 export function word(memory: Memory, address: bigint): bigint {
@@ -52,6 +54,7 @@ export function store(memory: Memory, address: bigint, bytes: number, value: big
 
 /** What a load of `bytes` bytes at `address` meets: an access fault anywhere comes before corruption anywhere (§3.3.1, steps in order). */
 export function injectedOnLoad(memory: Memory, address: bigint, bytes: number): "access" | "corrupt" | null {
+  if (!memory.pages.has(address >> 12n)) return "access";
   let corrupt = false;
   for (let at = address & ~7n; at < address + BigInt(bytes); at += 8n) {
     const injected = memory.injected.get(at);
