@@ -12,7 +12,20 @@ const TOOLS = ["wit", "driver", "build.mjs", "make-image.mjs", "../package-lock.
 /** Name, entry file, and what differs from an ordinary image. */
 const IMAGES = [
   ["hello", "hello/assembly/index.ts"],
+  ["nested-dma", "nested-dma/assembly/index.ts"],
   ["trap-bench", "trap-bench/assembly/index.ts"],
+  ["error-trap", "errors/assembly/trap.ts"],
+  ["error-endless-loop", "errors/assembly/endless-loop.ts"],
+  ["error-pointer-past-ram", "errors/assembly/pointer-past-ram.ts"],
+  ["error-mmio-to-nothing", "errors/assembly/mmio-to-nothing.ts"],
+  ["error-dma-past-ram", "errors/assembly/dma-past-ram.ts"],
+  ["error-exit-status", "errors/assembly/exit-status.ts"],
+  ["error-core-module", "errors/core-module.wat", { component: false }],
+  [
+    "error-other-world",
+    "errors/other-world.wat",
+    { wit: new URL("errors/other-world.wit", import.meta.url), world: "elsewhere" },
+  ],
 ];
 
 /** Newest modification time under a file or folder, in ms. */
