@@ -1,6 +1,7 @@
 /**
  * All that an implementation without caches may answer to a request, with the effects on memory: the oracle's front door.
  */
+import { CachedTables, type MemoryHistory } from "./cached-tables.ts";
 import type { Implementation } from "./implementation.ts";
 import { everyOutcome } from "./latitude.ts";
 import { copyMemory, type Memory } from "./memory.ts";
@@ -18,4 +19,14 @@ export function allowedOutcomes(
   return everyOutcome((choose) =>
     translate(implementation, ddtp, new DirectTables(copyMemory(memory)), request, choose),
   );
+}
+
+/** All that an implementation with caches may answer, given what memory held and which invalidations were done (§3.8). */
+export function allowedOutcomesWithCaches(
+  implementation: Implementation,
+  ddtp: DirectoryPointer,
+  history: MemoryHistory,
+  request: Request,
+): Outcome[] | null {
+  return everyOutcome((choose) => translate(implementation, ddtp, new CachedTables(history, choose), request, choose));
 }
