@@ -4,7 +4,7 @@
 import { CachedTables, type MemoryHistory } from "./cached-tables.ts";
 import type { Implementation } from "./implementation.ts";
 import { everyOutcome } from "./latitude.ts";
-import { copyMemory, type Memory } from "./memory.ts";
+import type { Memory } from "./memory.ts";
 import type { DirectoryPointer, Outcome, Request } from "./outcome.ts";
 import { DirectTables } from "./tables.ts";
 import { translate } from "./translate.ts";
@@ -16,9 +16,7 @@ export function allowedOutcomes(
   memory: Memory,
   request: Request,
 ): Outcome[] | null {
-  return everyOutcome((choose) =>
-    translate(implementation, ddtp, new DirectTables(copyMemory(memory)), request, choose),
-  );
+  return everyOutcome((choose) => translate(implementation, ddtp, new DirectTables(memory), request, choose));
 }
 
 /** All that an implementation with caches may answer, given what memory held and which invalidations were done (§3.8). */

@@ -8,7 +8,7 @@
  */
 import { type Command, covers, decodeInvalidation, type Invalidation } from "./invalidation.ts";
 import { type Choose, Impossible } from "./latitude.ts";
-import { injectedOnLoad, type Memory, store, structureAt } from "./memory.ts";
+import { injectedOnLoad, type Memory, RunMemory, structureAt } from "./memory.ts";
 import type { TableWrite } from "./outcome.ts";
 import type { EntryMeaning, EntryTag, Loaded, Tables } from "./tables.ts";
 
@@ -91,26 +91,18 @@ export class CachedTables implements Tables {
   readonly optional: TableWrite[] = [];
   readonly #history: MemoryHistory;
   readonly #choose: Choose;
-  readonly #updated: Memory;
+  readonly #memory: RunMemory;
   /** A pointer was taken that survives only in cached global leaves. */
   #mustBeGlobal = false;
 
   constructor(history: MemoryHistory, choose: Choose) {
     this.#history = history;
     this.#choose = choose;
-    this.#updated = { pages: history.now.pages, words: new Map(), injected: history.now.injected };
-  }
-
-  #current(address: bigint, bytes: number): bigint[] {
-    const { words } = this.#history.now;
-    for (let at = address & ~7n; at < address + BigInt(bytes); at += 8n) {
-      if (!this.#updated.words.has(at)) this.#updated.words.set(at, words.get(at) ?? 0n);
-    }
-    return structureAt(this.#updated, address, bytes);
+    this.#memory = new RunMemory(history.now);
   }
 
   load(address: bigint, bytes: number, tag: EntryTag, meaning: (values: readonly bigint[]) => EntryMeaning): Loaded {
-    const current = this.#current(address, bytes);
+    const current = this.#memory.structureAt(address, bytes);
     const injected = injectedOnLoad(this.#history.now, address, bytes);
     const candidates: { values: readonly bigint[]; global: boolean }[] = [{ values: current, global: false }];
     for (const { values, until } of this.#history.earlier(address, bytes)) {
@@ -131,9 +123,9 @@ export class CachedTables implements Tables {
 
   update(address: bigint, bytes: number, before: bigint, after: bigint): "done" | "access" {
     // Compare and retry (§3.4): an entry that is not what memory holds is not updated but read again.
-    if (this.#current(address, bytes)[0] !== before) throw new Impossible("the entry in memory is another");
+    if (this.#memory.structureAt(address, bytes)[0] !== before) throw new Impossible("the entry in memory is another");
     if (this.#history.now.injected.get(address & ~7n) === "read-only") return "access";
-    store(this.#updated, address, bytes, after);
+    this.#memory.store(address, bytes, after);
     this.writes.push({ address, bytes, value: after });
     return "done";
   }

@@ -63,3 +63,29 @@ export function injectedOnLoad(memory: Memory, address: bigint, bytes: number): 
   }
   return corrupt ? "corrupt" : null;
 }
+
+/** Memory as one run sees it: what the run stores stays in the run. */
+export class RunMemory {
+  readonly base: Memory;
+  readonly #own: Memory;
+  constructor(base: Memory) {
+    this.base = base;
+    this.#own = { pages: base.pages, words: new Map(), injected: base.injected };
+  }
+
+  structureAt(address: bigint, bytes: number): bigint[] {
+    return structureAt(this.#owning(address, bytes), address, bytes);
+  }
+
+  store(address: bigint, bytes: number, value: bigint): void {
+    store(this.#owning(address, bytes), address, bytes, value);
+  }
+
+  #owning(address: bigint, bytes: number): Memory {
+    const { words } = this.#own;
+    for (let at = address & ~7n; at < address + BigInt(bytes); at += 8n) {
+      if (!words.has(at)) words.set(at, word(this.base, at));
+    }
+    return this.#own;
+  }
+}

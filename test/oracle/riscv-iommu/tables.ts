@@ -2,7 +2,7 @@
  * How the oracle reads and updates in-memory structures. Every load says which cached entry it could be answered from (§3.8), so that the
  * same translation code runs over plain memory here and over memory with a history in `cached-tables.ts`.
  */
-import { injectedOnLoad, type Memory, store, structureAt } from "./memory.ts";
+import { injectedOnLoad, type Memory, RunMemory } from "./memory.ts";
 import type { TableWrite } from "./outcome.ts";
 
 /** The tags under which an entry may be cached (§3.8); `gscid` null is the host, that is, second stage Bare. */
@@ -47,25 +47,25 @@ export interface Tables {
   readonly optional: TableWrite[];
 }
 
-/** Tables read straight from memory: no caches. Updates go to the memory given. */
+/** One run over tables read straight from memory: no caches. Updates stay in the run. */
 export class DirectTables implements Tables {
   readonly writes: TableWrite[] = [];
   readonly optional: TableWrite[] = [];
-  readonly #memory: Memory;
+  readonly #memory: RunMemory;
   constructor(memory: Memory) {
-    this.#memory = memory;
+    this.#memory = new RunMemory(memory);
   }
 
   load(address: bigint, bytes: number): Loaded {
     return {
-      injected: injectedOnLoad(this.#memory, address, bytes),
-      values: structureAt(this.#memory, address, bytes),
+      injected: injectedOnLoad(this.#memory.base, address, bytes),
+      values: this.#memory.structureAt(address, bytes),
     };
   }
 
   update(address: bigint, bytes: number, _before: bigint, after: bigint): "done" | "access" {
-    if (this.#memory.injected.get(address & ~7n) === "read-only") return "access";
-    store(this.#memory, address, bytes, after);
+    if (this.#memory.base.injected.get(address & ~7n) === "read-only") return "access";
+    this.#memory.store(address, bytes, after);
     this.writes.push({ address, bytes, value: after });
     return "done";
   }

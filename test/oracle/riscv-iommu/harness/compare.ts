@@ -120,6 +120,7 @@ function wrongStores(
   const { result } = outcome;
   const file = result.kind === "translated" ? result.translation.interruptFile : null;
   if (openMessage(file, request, memory)) return null;
+  if (outcome.writes.length === 0 && changed.length === 0 && file === null) return null;
   const expected = copyMemory(memory);
   for (const { address, bytes, value } of outcome.writes) store(expected, address, bytes, value);
   if (file !== null) deliver(expected, file);

@@ -31,7 +31,7 @@ export function oracleSubject(mutation: Mutation = {}): MakeSubject {
       request(request): Observed {
         const asked = mutation.request?.(request) ?? request;
         const outcomes = everyOutcome((choose) => {
-          const tables: Tables = caches ? new CachedTables(history, choose) : new DirectTables(copyMemory(memory));
+          const tables: Tables = caches ? new CachedTables(history, choose) : new DirectTables(memory);
           return translate(actual, ddtp, tables, asked, choose);
         })!;
         const last = outcomes[outcomes.length - 1]!;
