@@ -7,7 +7,6 @@
 // store targets) and touch these registers again: messages raised meanwhile wait until the first store has returned, so that
 // nothing recurses.
 
-import { CAUSE_MSI_WRITE_ACCESS_FAULT, TTYP_NONE } from "../../../arch/riscv/fault-records.ts";
 import {
   CQCSR_CMD_ILL,
   CQCSR_CMD_TO,
@@ -23,7 +22,6 @@ import {
 } from "../../../arch/riscv/registers.ts";
 import type { HpaPfn } from "../../../base/address.ts";
 import { ACCESS_OK } from "../../../base/memory.ts";
-import type { FaultQueue } from "./fault-queue.ts";
 import type { HardwareState } from "./hardware-state.ts";
 
 const CAUSES = [IPSR_CIP, IPSR_FIP, IPSR_PMIP, IPSR_PIP] as const;
@@ -33,8 +31,8 @@ const QUEUE_CONDITIONS = CSR_MEMORY_FAULT | CSR_OVERFLOW;
 
 export class Interrupts {
   onWire: (vector: number, asserted: boolean) => void = () => {};
-  /** Where a failed message is reported; wired by the IOMMU. */
-  faults: FaultQueue | null = null;
+  /** Told when a message could not be stored, with its address; wired by the IOMMU (cause 273). */
+  onMessageFault: (pfn: number, offset: number) => void = () => {};
   readonly #state: HardwareState;
   /** Vectors whose message waits for its mask bit (§6.29), and those whose message waits for the one being sent. */
   #held = 0;
@@ -166,8 +164,6 @@ export class Interrupts {
       pfn >= state.frameLimit
         ? 1
         : state.memory.store32(pfn as HpaPfn, low & 0xffc, state.ordered(state.reg(entry + 8)));
-    if (status !== ACCESS_OK) {
-      this.faults?.report(CAUSE_MSI_WRITE_ACCESS_FAULT, 0, -1, false, TTYP_NONE, pfn, low & 0xffc, 0, 0, false);
-    }
+    if (status !== ACCESS_OK) this.onMessageFault(pfn, low & 0xffc);
   }
 }

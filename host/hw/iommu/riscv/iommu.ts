@@ -58,7 +58,8 @@ export class RiscvIommu implements HardwareIommu, MmioPort, RegisterEffects {
     this.#state = state;
     this.#interrupts = new Interrupts(state);
     this.#faults = new FaultQueue(state, this.#interrupts);
-    this.#interrupts.faults = this.#faults;
+    this.#interrupts.onMessageFault = (pfn, offset) =>
+      this.#faults.report(CAUSE_MSI_WRITE_ACCESS_FAULT, 0, -1, false, TTYP_NONE, pfn, offset, 0, 0, false);
     this.caches = new TranslationCaches(state);
     this.#ats = new AtsInvalidations(state);
     this.#commands = new CommandQueue(state, this.#interrupts, this.caches, this.#ats);
