@@ -5,6 +5,7 @@
 //     translate() ──▶ Translator ──▶ caches / walks ──▶ result or fault record
 //     fault, command, page request ──▶ Interrupts ──▶ wire or MSI
 
+import { CAUSE_MSI_WRITE_ACCESS_FAULT, TTYP_NONE } from "../../../arch/riscv/fault-records.ts";
 import { REG, REGISTER_PAGE_BYTES } from "../../../arch/riscv/registers.ts";
 import type { HpaPfn } from "../../../base/address.ts";
 import type { AccessSize, MmioPort } from "../../../base/mmio.ts";
