@@ -96,7 +96,7 @@ export class ComponentVcpu {
       if (!takesRam) {
         return {
           kind: "refused",
-          message: "keeps its memory to itself; build it with an imported memory (env.memory)",
+          message: "does not take the machine's RAM; build it with an imported memory (env.memory)",
         };
       }
       const status = component.run();

@@ -5,6 +5,7 @@
 // from a component that passed the check; names out of the file reach it only through jco's own quoting.
 
 import { generate } from "@bytecodealliance/jco/component";
+import { excessOfCore } from "./core-limits.ts";
 import { checkImage } from "./image-check.ts";
 
 /** jco's entry point for sync instantiation: links core modules by calling `instantiateCore` for each. */
@@ -43,8 +44,11 @@ export async function prepareComponent(bytes: Uint8Array): Promise<PreparedCompo
     const modules = new Map<string, WebAssembly.Module>();
     let source: string | null = null;
     for (const [name, contents] of files) {
-      if (name.endsWith(".wasm")) modules.set(name, await WebAssembly.compile(contents as BufferSource));
-      else if (name.endsWith(".js")) source = new TextDecoder().decode(contents);
+      if (name.endsWith(".js")) source = new TextDecoder().decode(contents);
+      if (!name.endsWith(".wasm")) continue;
+      modules.set(name, await WebAssembly.compile(contents as BufferSource));
+      const excess = excessOfCore(contents);
+      if (excess !== null) return { error: excess };
     }
     if (source === null) throw new Error("jco made no JavaScript module");
     const body = `${source.replace(/^export /gm, "")}\nreturn instantiate;`;

@@ -142,3 +142,30 @@ describe("preparing an image", () => {
     expect(image).toMatchObject({ error: expect.stringMatching(/^not a valid component: [^\n]+$/) });
   });
 });
+
+describe("what a guest may claim of the host beside RAM", () => {
+  const refusalOf = async (fields: string, memory?: string) => {
+    const options = memory === undefined ? { fields } : { fields, memory };
+    const image = await prepareComponent(await watGuest("(i32.const 0)", options));
+    return "error" in image ? image.error : null;
+  };
+
+  it("no memory of its own", async () => {
+    expect(await refusalOf("", '(memory (export "memory") 1)')).toMatch(/^keeps its memory to itself/);
+  });
+
+  it("a table that can grow without end", async () => {
+    expect(await refusalOf("(table 1 funcref)")).toMatch(/^has tables without a maximum/);
+  });
+
+  it("tables of a million elements together, not of more", async () => {
+    expect(await refusalOf("(table 1 1000000 funcref)")).toBeNull();
+    expect(await refusalOf("(table 1 1000000 funcref) (table 1 1000000 funcref)")).toMatch(
+      /more than 1048576 elements/,
+    );
+  });
+
+  it("no garbage-collected objects", async () => {
+    expect(await refusalOf("(type (array (mut i32)))")).toMatch(/garbage-collected types|not a valid component/);
+  });
+});
