@@ -72,14 +72,17 @@ export function causeName(cause: number): string {
   return CAUSE_NAMES[cause] ?? `cause ${cause}`;
 }
 
-/** True for causes that DC.tc.DTF = 1 keeps out of the fault queue (§4.2). */
+/**
+ * True for causes that DC.tc.DTF = 1 keeps out of the fault queue: those of the address translation process (§3.1.3.1, §4.2). What
+ * was found before there was a context to set DTF, and the IOMMU's own troubles, are reported always.
+ */
 export function suppressedByDtf(cause: number): boolean {
-  return (
+  const reported =
     (cause >= CAUSE_ALL_INBOUND_DISALLOWED && cause <= CAUSE_DDT_MISCONFIGURED) ||
     cause === CAUSE_DDT_DATA_CORRUPTION ||
     cause === CAUSE_INTERNAL_DATA_PATH_ERROR ||
-    cause === CAUSE_MSI_WRITE_ACCESS_FAULT
-  );
+    cause === CAUSE_MSI_WRITE_ACCESS_FAULT;
+  return !reported;
 }
 
 /** Transaction types. */
