@@ -92,7 +92,13 @@ export interface NestedDomain extends IommuDomain {
 /** User data of an ioctl: type and bytes as copied from user space (trailing zeroes beyond the kernel's struct already checked). */
 export interface UserData {
   readonly type: number;
+  /** Bytes that user space gave, at most a page; empty if unreadable. */
   readonly bytes: Uint8Array;
+  /**
+   * The structure of `size` bytes, zero-extended (Linux: iommu_copy_struct_from_user): -EINVAL if user space gave fewer than
+   * `minimum` bytes or more than `size`, -EFAULT if they cannot be read. Check the type first.
+   */
+  copy(minimum: number, size: number): Uint8Array | number;
 }
 
 /** Array of fixed-size entries from user space. `fetch(i)` copies one; null is EFAULT. `done` counts fully processed ones. */
@@ -186,6 +192,8 @@ export interface IommuDriver {
   releaseDevice(device: IommuDevice): void;
   capable(device: IommuDevice, capability: IommuCapability): boolean;
   reservedRegions(device: IommuDevice): readonly ReservedRegion[];
+  /** No DMA write of the device can raise an interrupt that is not its own; absent: true (Linux: iommu_group_has_isolated_msi). */
+  isolatesMsi?(device: IommuDevice): boolean;
   /** Under a nested domain the guest owns the PASID table: page requests of any PASID go to the nested domain's handler. */
   readonly userPasidTable?: boolean;
   /** Domain type the core gives a group at boot. */
@@ -198,6 +206,8 @@ export interface IommuDriver {
   allocPaging(device: IommuDevice, flags: number, data: UserData | null): PagingDomain | number;
   /** Nested domain directly on a parent HWPT (VT-d, mock). */
   allocNested?(device: IommuDevice, parent: PagingDomain, flags: number, data: UserData): NestedDomain | number;
+  /** False for a vIOMMU type that does not exist: it is refused before the parent is looked up. Absent: allocViommu decides. */
+  supportsViommu?(device: IommuDevice, type: number): boolean;
   /** vIOMMU of `type`; -EOPNOTSUPP when unknown. */
   allocViommu?(
     device: IommuDevice,

@@ -1,6 +1,0 @@
-/** Makes a guest image from AssemblyScript, WebAssembly text or a core module. */
-export function makeImage(
-  input: string,
-  output: string,
-  options?: { wit?: URL; world?: string; component?: boolean },
-): Promise<void>;

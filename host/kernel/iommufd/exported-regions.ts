@@ -1,0 +1,55 @@
+// Kernel memory that a driver's vIOMMU lets user space map through the iommufd itself (Linux: iommufd_ctx::mt_mmap; hardware
+// queue pages). A region must be taken whole and exactly; while mapped its owner counts one more user.
+
+import { EINVAL, ENXIO, EPERM } from "../../uapi/errno.ts";
+import { MAP_SHARED, PROT_EXEC } from "../../uapi/system-calls.ts";
+import type { FileMapping, MmapRequest, OpenFile } from "../file.ts";
+import type { IommufdObject } from "./object-table.ts";
+
+interface Region {
+  readonly offset: bigint;
+  readonly memory: Uint8Array;
+  readonly owner: IommufdObject;
+}
+
+export class ExportedRegions {
+  readonly #regions: Region[] = [];
+
+  /** Gives `memory` (whole pages) the lowest free offset, never 0; the offset, or -EINVAL. */
+  export(memory: Uint8Array, owner: IommufdObject): bigint | number {
+    if (memory.length === 0 || memory.length % 4096 !== 0) return -EINVAL;
+    const length = BigInt(memory.length);
+    let offset = 4096n;
+    for (const region of this.#regions) {
+      if (region.offset - offset >= length) break;
+      offset = region.offset + BigInt(region.memory.length);
+    }
+    this.#regions.push({ offset, memory, owner });
+    this.#regions.sort((a, b) => (a.offset < b.offset ? -1 : 1));
+    return offset;
+  }
+
+  remove(owner: IommufdObject): void {
+    for (let i = this.#regions.length - 1; i >= 0; i--) {
+      if (this.#regions[i]!.owner === owner) this.#regions.splice(i, 1);
+    }
+  }
+
+  map(request: MmapRequest, file: OpenFile): FileMapping | number {
+    if (request.length % 4096n !== 0n || (request.flags & MAP_SHARED) === 0) return -EINVAL;
+    if ((request.protection & PROT_EXEC) !== 0) return -EPERM;
+    const region = this.#regions.find(
+      ({ offset, memory }) => offset === request.offset && BigInt(memory.length) === request.length,
+    );
+    if (region === undefined) return -ENXIO;
+    region.owner.users++;
+    file.get();
+    return {
+      memory: region.memory,
+      close: () => {
+        region.owner.users--;
+        file.put();
+      },
+    };
+  }
+}

@@ -1,0 +1,163 @@
+// Fault queue objects (Linux: iommufd/eventq.c): page-request groups of devices attached through HWPTs with a fault queue, read from
+// a file as whole groups of `iommu_hwpt_pgfault`, answered by writing `iommu_hwpt_page_response`.
+//
+//     device ─→ group complete ─→ deliver list ─→ read: gets a cookie ─→ written answer ─→ device
+//                                      └──── detach, replace, destroy ─→ answered INVALID ────┘
+//
+// A cookie is the kernel's, the lowest free number of this queue from 1; it names one group until that is answered.
+
+import { EFAULT, EINVAL, ENOMEM, EOPNOTSUPP, ESPIPE } from "../../uapi/errno.ts";
+import {
+  IOMMU_PGFAULT_FLAGS_LAST_PAGE,
+  IOMMU_PGFAULT_FLAGS_PASID_VALID,
+  IOMMUFD_PAGE_RESP_INVALID,
+  IOMMUFD_PAGE_RESP_SUCCESS,
+  iommuFaultAlloc,
+  iommuHwptPageResponse,
+  iommuHwptPgfault,
+} from "../../uapi/iommufd.ts";
+import { POLLOUT } from "../../uapi/system-calls.ts";
+import type { CallContext } from "../file.ts";
+import type { Attachment } from "../iommu/group.ts";
+import type { PageRequestGroup } from "../iommu/page-requests.ts";
+import type { IommufdCommand } from "./command.ts";
+import { EventQueue } from "./event-file.ts";
+import { readUser, writeUser } from "./user-copy.ts";
+
+const MESSAGE_BYTES = 40;
+const RESPONSE_BYTES = 8;
+
+interface WaitingGroup {
+  readonly requests: PageRequestGroup;
+  /** Object id of the device, as user space knows it. */
+  readonly deviceId: number;
+  readonly attachment: Attachment;
+}
+
+export class FaultQueue extends EventQueue {
+  readonly type = "fault-queue";
+  #deliver: WaitingGroup[] = [];
+  /** Read and not answered, by cookie. */
+  readonly #awaiting = new Map<number, WaitingGroup>();
+  #lowestCookie = 1;
+
+  get pollEvents(): number {
+    return POLLOUT;
+  }
+
+  get deliverable(): boolean {
+    return this.#deliver.length > 0;
+  }
+
+  /** Groups delivered or read and not answered yet. */
+  get outstanding(): number {
+    return this.#deliver.length + this.#awaiting.size;
+  }
+
+  /** A complete group has come through `attachment`. */
+  deliver(requests: PageRequestGroup, deviceId: number, attachment: Attachment): number {
+    const { injector } = this.context.environment;
+    if (injector.allocation("fault group") || injector.loseEvent("fault")) return -ENOMEM;
+    this.#deliver.push({ requests, deviceId, attachment });
+    this.file?.ready();
+    return 0;
+  }
+
+  /** What came through an attachment that is going is answered INVALID (iommufd_auto_response_faults). */
+  answerAll(attachment: Attachment | null): void {
+    const concerns = (group: WaitingGroup) => attachment === null || group.attachment === attachment;
+    const gone = this.#deliver.filter(concerns);
+    this.#deliver = this.#deliver.filter((group) => !concerns(group));
+    for (const group of gone) group.requests.respond(IOMMUFD_PAGE_RESP_INVALID);
+    for (const [cookie, group] of [...this.#awaiting]) {
+      if (!concerns(group)) continue;
+      this.#forget(cookie);
+      group.requests.respond(IOMMUFD_PAGE_RESP_INVALID);
+    }
+  }
+
+  override destroy(): void {
+    this.answerAll(null);
+  }
+
+  override read(call: CallContext, va: bigint, length: number): number {
+    if (length % MESSAGE_BYTES !== 0) return -ESPIPE;
+    let done = 0;
+    while (this.#deliver.length > 0) {
+      const group = this.#deliver[0]!;
+      const bytes = group.requests.requests.length * MESSAGE_BYTES;
+      if (bytes > length - done) return done > 0 ? done : -EINVAL;
+      const cookie = this.#lowestFreeCookie();
+      const messages = compose(group, cookie);
+      if (writeUser(call.memory, va + BigInt(done), messages) < 0) return done > 0 ? done : -EFAULT;
+      this.#deliver.shift();
+      this.#awaiting.set(cookie, group);
+      done += bytes;
+    }
+    return done;
+  }
+
+  override write(call: CallContext, va: bigint, length: number): number {
+    if (length % RESPONSE_BYTES !== 0) return -ESPIPE;
+    const bytes = new Uint8Array(RESPONSE_BYTES);
+    for (let done = 0; done < length; done += RESPONSE_BYTES) {
+      if (readUser(call.memory, va + BigInt(done), bytes) < 0) return done > 0 ? done : -EFAULT;
+      const { cookie, code } = iommuHwptPageResponse.decode(bytes);
+      const group = this.#awaiting.get(cookie);
+      const known = code === IOMMUFD_PAGE_RESP_SUCCESS || code === IOMMUFD_PAGE_RESP_INVALID;
+      if (!known || group === undefined) return done > 0 ? done : -EINVAL;
+      this.#forget(cookie);
+      group.requests.respond(code);
+    }
+    return length;
+  }
+
+  #lowestFreeCookie(): number {
+    while (this.#awaiting.has(this.#lowestCookie)) this.#lowestCookie++;
+    return this.#lowestCookie;
+  }
+
+  #forget(cookie: number): void {
+    this.#awaiting.delete(cookie);
+    if (cookie < this.#lowestCookie) this.#lowestCookie = cookie;
+  }
+}
+
+function compose(group: WaitingGroup, cookie: number): Uint8Array {
+  const { requests } = group.requests;
+  const bytes = new Uint8Array(requests.length * MESSAGE_BYTES);
+  for (const [index, request] of requests.entries()) {
+    const withPasid = request.pasid >= 0;
+    iommuHwptPgfault.patch(
+      bytes,
+      {
+        flags: (withPasid ? IOMMU_PGFAULT_FLAGS_PASID_VALID : 0) | (request.last ? IOMMU_PGFAULT_FLAGS_LAST_PAGE : 0),
+        dev_id: group.deviceId,
+        pasid: withPasid ? request.pasid : 0,
+        grpid: request.group,
+        perm: request.permissions,
+        addr: request.address,
+        cookie,
+      },
+      index * MESSAGE_BYTES,
+    );
+  }
+  return bytes;
+}
+
+export function faultQueueAlloc(command: IommufdCommand): number {
+  const request = iommuFaultAlloc.decode(command.bytes);
+  const { call, context } = command;
+  if (request.flags !== 0) return -EOPNOTSUPP;
+  if (context.environment.injector.allocation("event file")) return -ENOMEM;
+  const queue = new FaultQueue(context);
+  const created = command.create(queue);
+  if (created < 0) return created;
+  const fd = queue.openFile("anon_inode:[iommufd-pgfault]", call);
+  if (fd < 0) return fd;
+  iommuFaultAlloc.patch(command.bytes, { out_fault_id: queue.id, out_fault_fd: fd });
+  const result = command.respond();
+  if (result < 0) call.descriptors.cancel(fd);
+  else call.descriptors.install(fd, queue.file!, command.address + 12n);
+  return result;
+}

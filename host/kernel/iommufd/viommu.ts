@@ -1,0 +1,108 @@
+// vIOMMU objects (Linux: iommufd/viommu.c): a slice of one physical IOMMU for one guest, over a nest-parent HWPT. The driver's half
+// (ViommuBackend) makes nested domains, takes the guest's invalidations, and asks back through ViommuCore: which device has a guest
+// id, and where events go.
+
+import { EFAULT, EINVAL, ENOENT, ENOMEM, EOPNOTSUPP } from "../../uapi/errno.ts";
+import { iommuViommuAlloc } from "../../uapi/iommufd.ts";
+import type { HwQueueBackend, IommuDevice, VdeviceBackendView, ViommuBackend, ViommuCore } from "../iommu/driver.ts";
+import type { IommufdCommand } from "./command.ts";
+import type { IommufdContext } from "./context.ts";
+import type { BoundDevice } from "./device.ts";
+import type { HwptPaging } from "./hw-pagetable.ts";
+import type { HwQueue } from "./hw-queue.ts";
+import { IommufdObject } from "./object-table.ts";
+import { UserDataAt, writeUser } from "./user-copy.ts";
+import type { Vdevice } from "./vdevice.ts";
+import type { VeventQueue } from "./veventq.ts";
+
+export class Viommu extends IommufdObject implements ViommuCore {
+  readonly type = "viommu";
+  readonly context: IommufdContext;
+  readonly parent: HwptPaging;
+  /** The physical IOMMU; devices behind another one are refused. */
+  readonly instance: object;
+  /** By guest id. An id that is being set up is in `settingUp` and not found by the driver yet. */
+  readonly vdevices = new Map<bigint, Vdevice>();
+  readonly settingUp = new Set<bigint>();
+  readonly eventQueues = new Map<number, VeventQueue>();
+  readonly hwQueues = new Map<HwQueueBackend, HwQueue>();
+  #backend: ViommuBackend | null = null;
+
+  constructor(context: IommufdContext, parent: HwptPaging, instance: object) {
+    super();
+    this.context = context;
+    this.parent = parent;
+    this.instance = instance;
+    parent.users++;
+  }
+
+  get backend(): ViommuBackend {
+    return this.#backend!;
+  }
+
+  set backend(backend: ViommuBackend) {
+    this.#backend = backend;
+  }
+
+  override destroy(): void {
+    this.#backend?.destroy();
+    this.context.regions.remove(this);
+    this.parent.users--;
+  }
+
+  // --- ViommuCore ---
+
+  findDevice(virtualId: bigint): IommuDevice | null {
+    return this.vdevices.get(virtualId)?.device ?? null;
+  }
+
+  virtualIdOf(device: IommuDevice): bigint | null {
+    for (const vdevice of this.vdevices.values()) if (vdevice.device === device) return vdevice.virtualId;
+    return null;
+  }
+
+  eachVdevice(visit: (vdevice: VdeviceBackendView) => void): void {
+    for (const vdevice of this.vdevices.values()) visit(vdevice);
+  }
+
+  reportEvent(type: number, data: Uint8Array): number {
+    return this.eventQueues.get(type)?.report(data) ?? -EOPNOTSUPP;
+  }
+
+  exportRegion(memory: Uint8Array): bigint | number {
+    if (this.context.environment.injector.allocation("exported region")) return -ENOMEM;
+    return this.context.regions.export(memory, this);
+  }
+}
+
+export function viommuAlloc(command: IommufdCommand): number {
+  const request = iommuViommuAlloc.decode(command.bytes);
+  const { call, context } = command;
+  if (request.flags !== 0 || request.type === 0) return -EOPNOTSUPP;
+  const device = command.find<BoundDevice>(request.dev_id, "device");
+  if (device === null) return -ENOENT;
+  const { driver } = device;
+  if (driver.allocViommu === undefined || driver.supportsViommu?.(device.device, request.type) === false)
+    return -EOPNOTSUPP;
+  const parent = command.find<HwptPaging>(request.hwpt_id, "hwpt-paging");
+  if (parent === null) return -ENOENT;
+  if (!parent.nestParent) return -EINVAL;
+  const viommu = new Viommu(context, parent, driver.instanceOf(device.device));
+  const created = command.create(viommu);
+  if (created < 0) {
+    parent.users--;
+    return created;
+  }
+  const data =
+    request.data_len > 0 ? new UserDataAt(call.memory, request.type, request.data_uptr, request.data_len) : null;
+  const backend = driver.allocViommu(device.device, request.type, parent.domain, data, viommu);
+  if (typeof backend === "number") return backend;
+  viommu.backend = backend;
+  const { reply } = backend;
+  if (reply !== undefined && data !== null) {
+    const written = writeUser(call.memory, data.va, reply.subarray(0, Math.min(reply.length, data.length)));
+    if (written < 0) return -EFAULT;
+  }
+  iommuViommuAlloc.patch(command.bytes, { out_viommu_id: viommu.id });
+  return command.respond();
+}
