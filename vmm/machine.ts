@@ -87,11 +87,9 @@ export class Machine implements VcpuPort {
     this.counters.traps++;
     this.clock.now += TRAP_NS;
     const previous = this.trace.cause;
-    const low = this.bus.load(address, size);
-    this.high = this.bus.high;
-    if (this.trace.on) this.#traceAccess(address, size, false, low, this.high);
+    const low = this.access(address, size);
     this.settle();
-    if (this.trace.on) this.trace.leave(previous);
+    this.trace.leave(previous);
     return low;
   }
 
@@ -99,10 +97,23 @@ export class Machine implements VcpuPort {
     this.counters.traps++;
     this.clock.now += TRAP_NS;
     const previous = this.trace.cause;
+    this.accessStore(address, size, lo, hi);
+    this.settle();
+    this.trace.leave(previous);
+  }
+
+  /** One load on the bus, traced; the caller accounts for time and settles, and restores the trace's cause. */
+  access(address: number, size: AccessSize): number {
+    const low = this.bus.load(address, size);
+    this.high = this.bus.high;
+    if (this.trace.on) this.#traceAccess(address, size, false, low, this.high);
+    return low;
+  }
+
+  /** One store on the bus; as `access`. */
+  accessStore(address: number, size: AccessSize, lo: number, hi: number): void {
     if (this.trace.on) this.#traceAccess(address, size, true, lo, hi);
     this.bus.store(address, size, lo, hi);
-    this.settle();
-    if (this.trace.on) this.trace.leave(previous);
   }
 
   /** Fires what is due and does flagged work until there is neither; then checks the time limit. */

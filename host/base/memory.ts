@@ -119,6 +119,11 @@ export class PhysicalMemory<P extends number> implements MemoryPort<P> {
     this.#targets.delete(pfn);
   }
 
+  /** True if page `pfn` is a device. */
+  isStoreTarget(pfn: P): boolean {
+    return this.#targets.has(pfn);
+  }
+
   /** True if `pages` page frames from `pfn` are memory of one bank. */
   contains(pfn: P, pages = 1): boolean {
     return this.#select(pfn) && pfn - this.#base + pages <= this.#pages;

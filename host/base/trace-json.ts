@@ -59,3 +59,37 @@ export class RecentEvents implements TraceSink {
     return [...this.#events.slice(this.#next), ...this.#events.slice(0, this.#next)];
   }
 }
+
+/** Why a trace file cannot be read: one line. */
+export class TraceFormatError extends Error {}
+
+/** Fields that are 64-bit values, per the event types of trace.ts. */
+const WIDE = new Set(["value", "address", "entry", "iova", "spa", "iotval", "iotval2"]);
+
+/** Events of a trace file, in order. Throws TraceFormatError with the line number for what is not one. */
+export function* parseTrace(text: string): Generator<TracedEvent> {
+  let line = 0;
+  for (const source of text.split("\n")) {
+    line++;
+    if (source === "") continue;
+    let value: unknown;
+    try {
+      value = JSON.parse(source, (key, field: unknown) => {
+        if (key === "words" && Array.isArray(field)) return field.map((word) => BigInt(word as string));
+        return WIDE.has(key) && typeof field === "string" && /^0x[0-9a-f]+$/.test(field) ? BigInt(field) : field;
+      });
+    } catch {
+      throw new TraceFormatError(`line ${line} is not JSON`);
+    }
+    if (line === 1) {
+      const version = (value as { "nestbox-trace"?: unknown })["nestbox-trace"];
+      if (version !== TRACE_VERSION) throw new TraceFormatError(`not a nestbox trace of version ${TRACE_VERSION}`);
+      continue;
+    }
+    const event = value as TracedEvent;
+    if (typeof event.seq !== "number" || typeof event.type !== "string") {
+      throw new TraceFormatError(`line ${line} is not a trace event`);
+    }
+    yield event;
+  }
+}

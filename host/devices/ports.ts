@@ -19,10 +19,27 @@ export const NO_PASID = -1;
  * the device was told, before any translation. A transfer may cross pages; the bus splits it at page boundaries and stops at
  * the first refused piece (what went before it stays done, as on a real bus). `pasid` is NO_PASID or 0..2^20-1.
  * A 4-byte write is also how a message-signalled interrupt leaves the device. If bus mastering is off, all is aborted.
+ * `privileged` is the Privileged Mode Requested bit of the PASID prefix; it means nothing without a PASID.
  */
 export interface DmaPort {
-  read(pfn: number, offset: number, into: Uint8Array, at: number, length: number, pasid: number): DmaStatus;
-  write(pfn: number, offset: number, from: Uint8Array, at: number, length: number, pasid: number): DmaStatus;
+  read(
+    pfn: number,
+    offset: number,
+    into: Uint8Array,
+    at: number,
+    length: number,
+    pasid: number,
+    privileged?: boolean,
+  ): DmaStatus;
+  write(
+    pfn: number,
+    offset: number,
+    from: Uint8Array,
+    at: number,
+    length: number,
+    pasid: number,
+    privileged?: boolean,
+  ): DmaStatus;
   /** Present where the function has an ATS capability. */
   readonly ats?: AtsPort;
 }
@@ -58,14 +75,16 @@ export interface AtsPort {
   pageRequest(pfn: number, pasid: number, group: number, flags: number): void;
   /** Stop Marker for a PASID. */
   stopMarker(pasid: number): void;
+  /** Invalidation Completion for a request that `AtsTarget.invalidate` did not complete at once. */
+  invalidationCompleted(itag: number): void;
 }
 
 /** Messages that reach a function from its root complex; implemented by endpoint models with ATS/PRI. */
 export interface AtsTarget {
   /**
    * Invalidation Request: drop cached translations of [pfn, pfn + pages) (pages = Infinity: all; pasid NO_PASID: those without;
-   * globalInvalidate: in every PASID). Returns true when complete at once; else the device completes later with `completed(itag)`;
-   * a device that never does times out.
+   * globalInvalidate: in every PASID). Returns true when complete at once; else the device completes later with
+   * `AtsPort.invalidationCompleted(itag)`; a device that never does times out.
    */
   invalidate(pfn: number, pages: number, pasid: number, globalInvalidate: boolean, itag: number): boolean;
   /** PRG Response: code 0 success, 1 invalid request, 15 response failure. */

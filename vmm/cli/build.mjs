@@ -2,6 +2,7 @@
 // Each step is skipped when its outputs are newer than its inputs.
 import { spawnSync } from "node:child_process";
 import { fileURLToPath } from "node:url";
+import { buildFixtures } from "../../guest-fixtures/build.mjs";
 
 const root = fileURLToPath(new URL("../..", import.meta.url));
 const run = (command, ...args) => {
@@ -9,3 +10,4 @@ const run = (command, ...args) => {
   if (result.status !== 0) process.exit(result.status ?? 1);
 };
 run(process.execPath, "node_modules/typescript/bin/tsc", "-p", ".");
+await buildFixtures();

@@ -11,6 +11,8 @@ import {
   PCI_MEMORY64_BASE,
   PCI_MEMORY64_SIZE,
   RAM_BASE,
+  SW_MSI_BASE,
+  SW_MSI_SIZE,
   UART_BASE,
   VIOMMU_BASE,
 } from "../memory-map.ts";
@@ -156,6 +158,9 @@ function soc(platform: Rv64Platform): TreeNode[] {
         reg: range(VIOMMU_BASE, 0x1000),
         "#iommu-cells": [1],
         "msi-parent": [ref("imsic")],
+        // What every first stage must map one to one, or devices lose their interrupts. No binding has a word for it; Linux
+        // leaves devices in an identity domain here.
+        "nestbox,identity-region": range(SW_MSI_BASE, SW_MSI_SIZE),
       },
     });
   }

@@ -1,0 +1,6 @@
+/** Makes a guest image from AssemblyScript, WebAssembly text or a core module. */
+export function makeImage(
+  input: string,
+  output: string,
+  options?: { wit?: URL; world?: string; component?: boolean },
+): Promise<void>;

@@ -1,0 +1,136 @@
+// Tags of cached translations (§3.8): which address space an entry belongs to, and how invalidation is O(1).
+//
+// Every address space that caches know of - (GSCID, PSCID) of a first stage, a GSCID's global mappings, a GSCID's second stage
+// alone - has an AddressTag with a stamp, a number never used twice. Cached entries carry the stamp. Invalidating a space gives
+// its tag a new stamp: the old entries can never match again, and nothing is scanned. Invalidating one page probes the few sets
+// in which that page can be.
+
+/** GSCID of "no second stage": the host's own address spaces. */
+export const HOST = -1;
+/** PSCID of "first stage Bare": second-stage translations of a guest-physical address. */
+export const SECOND_STAGE_ONLY = -1;
+/** PSCID under which mappings with G = 1 are kept, per GSCID. */
+export const GLOBAL = -2;
+
+/** Tags kept; when there would be more, all are dropped at once and the caches with them. */
+const TAG_LIMIT = 4096;
+
+/** Stamps are compared as 32-bit integers. */
+const STAMP_LIMIT = 2 ** 31 - 1;
+
+export class Stamps {
+  #next = 1;
+  /** Called when stamps run out, before they start again: everything stamped must be dropped. */
+  onExhausted: () => void = () => {};
+
+  next(): number {
+    if (this.#next >= STAMP_LIMIT) {
+      this.#next = 1;
+      this.onExhausted();
+    }
+    return this.#next++;
+  }
+}
+
+export class AddressTag {
+  readonly gscid: number;
+  readonly pscid: number;
+  /** Tells apart spaces of one GSCID whose devices have different MSI recognition (§3.1.3.7). */
+  readonly variant: number;
+  /** The same GSCID's global mappings; null on a tag that is global or has no first stage. */
+  readonly global: AddressTag | null;
+  /** What entries of this space carry now. */
+  stamp: number;
+  /** Page-size classes that entries of this space may have (bits; see translation-cache.ts). */
+  sizes = 0;
+  /** Size classes of first-stage leaves that were cached in smaller pieces. */
+  split = 0;
+  /** False once the table has forgotten this tag: whoever holds it must ask again. */
+  live = true;
+  /** Next tag of the same GSCID and PSCID. */
+  next: AddressTag | null = null;
+
+  constructor(gscid: number, pscid: number, variant: number, global: AddressTag | null, stamp: number) {
+    this.gscid = gscid;
+    this.pscid = pscid;
+    this.variant = variant;
+    this.global = global;
+    this.stamp = stamp;
+  }
+}
+
+export class AddressTags {
+  readonly #stamps: Stamps;
+  readonly #bySpace = new Map<number, AddressTag>();
+  readonly #byGscid = new Map<number, AddressTag[]>();
+  #count = 0;
+
+  constructor(stamps: Stamps) {
+    this.#stamps = stamps;
+  }
+
+  /** The tag of an address space; makes it if there is none yet. */
+  tagFor(gscid: number, pscid: number, variant: number): AddressTag {
+    const key = spaceKey(gscid, pscid);
+    for (let tag = this.#bySpace.get(key) ?? null; tag !== null; tag = tag.next) {
+      if (tag.variant === variant) return tag;
+    }
+    if (this.#count >= TAG_LIMIT) this.dropAll();
+    const global = pscid >= 0 ? this.tagFor(gscid, GLOBAL, variant) : null;
+    const tag = new AddressTag(gscid, pscid, variant, global, this.#stamps.next());
+    tag.next = this.#bySpace.get(key) ?? null;
+    this.#bySpace.set(key, tag);
+    const siblings = this.#byGscid.get(gscid);
+    if (siblings === undefined) this.#byGscid.set(gscid, [tag]);
+    else siblings.push(tag);
+    this.#count++;
+    return tag;
+  }
+
+  /** First tag of (gscid, pscid); the others hang on `next`. */
+  first(gscid: number, pscid: number): AddressTag | null {
+    return this.#bySpace.get(spaceKey(gscid, pscid)) ?? null;
+  }
+
+  /** All tags of a GSCID (or HOST). */
+  of(gscid: number): readonly AddressTag[] {
+    return this.#byGscid.get(gscid) ?? NO_TAGS;
+  }
+
+  /** Makes every entry of this space stale. */
+  invalidate(tag: AddressTag): void {
+    tag.stamp = this.#stamps.next();
+    tag.sizes = 0;
+    tag.split = 0;
+  }
+
+  /** Every space, of every GSCID and the host's. */
+  invalidateEverywhere(includeHost: boolean, includeSecondStageOfHost: boolean): void {
+    for (const tags of this.#byGscid.values()) {
+      for (const tag of tags) {
+        if (tag.gscid !== HOST || includeHost || (includeSecondStageOfHost && tag.pscid === SECOND_STAGE_ONLY)) {
+          this.invalidate(tag);
+        }
+      }
+    }
+  }
+
+  dropAll(): void {
+    for (const tags of this.#byGscid.values()) {
+      for (const tag of tags) {
+        tag.live = false;
+        tag.stamp = 0;
+        tag.sizes = 0;
+      }
+    }
+    this.#bySpace.clear();
+    this.#byGscid.clear();
+    this.#count = 0;
+  }
+}
+
+const NO_TAGS: readonly AddressTag[] = [];
+
+function spaceKey(gscid: number, pscid: number): number {
+  return (gscid + 1) * 2 ** 21 + (pscid + 2);
+}

@@ -1,0 +1,261 @@
+// The command queue (§4.1, §6.6–6.8, §6.15): fetches commands in order and executes them one at a time.
+//
+//     cqt write ─ latched ─▶ step(): fetch at cqh ─▶ execute ─┬─ done: cqh moves on
+//                                                            ├─ illegal: cmd_ill, cqh stays
+//                                                            ├─ memory fault: cqmf, cqh stays
+//                                                            └─ must wait (ATS): cqh stays, step() returns false
+//
+// Commands execute in the order fetched, each wholly before the next, except ATS.INVAL, which is outstanding until its completions
+// are in; only IOFENCE.C waits for those.
+
+import { swap32 } from "../../../arch/riscv/byte-order.ts";
+import {
+  commandName,
+  describeCommand,
+  OPCODE_ATS,
+  OPCODE_IODIR,
+  OPCODE_IOFENCE,
+  OPCODE_IOTINVAL,
+} from "../../../arch/riscv/commands.ts";
+import {
+  CQCSR_CMD_ILL,
+  CQCSR_CMD_TO,
+  CQCSR_FENCE_W_IP,
+  CSR_ENABLE,
+  CSR_INTERRUPT_ENABLE,
+  CSR_MEMORY_FAULT,
+  CSR_ON,
+  REG,
+} from "../../../arch/riscv/registers.ts";
+import type { HpaPfn } from "../../../base/address.ts";
+import { ACCESS_OK } from "../../../base/memory.ts";
+import type { AtsInvalidations } from "./ats-invalidations.ts";
+import type { HardwareState } from "./hardware-state.ts";
+import type { Interrupts } from "./interrupts.ts";
+import type { TranslationCaches } from "./translation-caches.ts";
+
+const ERRORS = CSR_MEMORY_FAULT | CQCSR_CMD_TO | CQCSR_CMD_ILL;
+const CLEARABLE = ERRORS | CQCSR_FENCE_W_IP;
+
+const DONE = 0;
+const ILLEGAL = 1;
+const FAULTED = 2;
+const WAIT = 3;
+const TIMED_OUT = 4;
+type Outcome = 0 | 1 | 2 | 3 | 4;
+
+const bit = (at: number): number => (1 << at) >>> 0;
+
+export class CommandQueue {
+  readonly #state: HardwareState;
+  readonly #interrupts: Interrupts;
+  readonly #caches: TranslationCaches;
+  readonly #ats: AtsInvalidations;
+  // The command at cqh, as halves.
+  #w0 = 0;
+  #w1 = 0;
+  #w2 = 0;
+  #w3 = 0;
+  /** An IOFENCE.C completed with WSI: the interrupt follows once cqh has moved. */
+  #fenceInterrupt = false;
+  /** The command waiting at cqh has been traced already. */
+  #traced = false;
+
+  constructor(state: HardwareState, interrupts: Interrupts, caches: TranslationCaches, ats: AtsInvalidations) {
+    this.#state = state;
+    this.#interrupts = interrupts;
+    this.#caches = caches;
+    this.#ats = ats;
+  }
+
+  /** Software wrote cqcsr. On and off are immediate; busy is never seen. */
+  writeControl(value: number): void {
+    const state = this.#state;
+    const old = state.reg(REG.cqcsr);
+    let next = (old & ~(CSR_ENABLE | CSR_INTERRUPT_ENABLE)) | (value & (CSR_ENABLE | CSR_INTERRUPT_ENABLE));
+    next &= ~(value & CLEARABLE);
+    if ((value & CSR_ENABLE) !== 0 && (old & CSR_ENABLE) === 0) {
+      state.setReg(REG.cqh, 0);
+      next = (next & ~CLEARABLE) | CSR_ON;
+    } else if ((value & CSR_ENABLE) === 0) {
+      next &= ~CSR_ON;
+    }
+    this.#traced = false;
+    state.setReg(REG.cqcsr, next);
+    this.#interrupts.evaluate();
+  }
+
+  /** True if a command could be fetched now. */
+  get ready(): boolean {
+    const csr = this.#state.reg(REG.cqcsr);
+    return (csr & CSR_ON) !== 0 && (csr & ERRORS) === 0 && this.#state.reg(REG.cqh) !== this.#state.reg(REG.cqt);
+  }
+
+  /** Entries the queue has. */
+  get size(): number {
+    return 2 ** ((this.#state.reg(REG.cqb) & 0x1f) + 1);
+  }
+
+  /** Executes the command at cqh. False when there is none, the queue is stopped, or the command must wait. */
+  step(): boolean {
+    if (!this.ready) return false;
+    const state = this.#state;
+    const head = state.reg(REG.cqh);
+    if (!this.#fetch(head)) {
+      this.#stop(CSR_MEMORY_FAULT);
+      return true;
+    }
+    let cause = -1;
+    if (state.trace.on && !this.#traced) {
+      const words = [this.#word(this.#w0, this.#w1), this.#word(this.#w2, this.#w3)] as const;
+      const name = commandName(words[0]) ?? "illegal";
+      const text = describeCommand(words[0], words[1]);
+      cause = state.trace.enter({ type: "command", where: "host", iommu: state.name, name, words, text });
+    }
+    const outcome = this.#execute();
+    this.#traced = outcome === WAIT;
+    if (outcome === DONE) {
+      state.setReg(REG.cqh, (head + 1) % this.size);
+      if (this.#fenceInterrupt) {
+        this.#fenceInterrupt = false;
+        state.setReg(REG.cqcsr, state.reg(REG.cqcsr) | CQCSR_FENCE_W_IP);
+        this.#interrupts.evaluate();
+      }
+    } else if (outcome !== WAIT) {
+      this.#stop(outcome === ILLEGAL ? CQCSR_CMD_ILL : outcome === FAULTED ? CSR_MEMORY_FAULT : CQCSR_CMD_TO);
+    }
+    if (cause >= 0) state.trace.leave(cause);
+    return outcome !== WAIT;
+  }
+
+  #word(lo: number, hi: number): bigint {
+    return (BigInt(hi) << 32n) | BigInt(lo);
+  }
+
+  #stop(error: number): void {
+    this.#state.setReg(REG.cqcsr, this.#state.reg(REG.cqcsr) | error);
+    this.#interrupts.evaluate();
+  }
+
+  #fetch(head: number): boolean {
+    const state = this.#state;
+    const memory = state.memory;
+    const pfn = state.frameIn(REG.cqb) + Math.floor((head * 16) / 4096);
+    const offset = (head * 16) % 4096;
+    if (pfn >= state.frameLimit) return false;
+    const swap = (state.reg(REG.fctl) & 1) !== 0;
+    if (memory.load64(pfn as HpaPfn, offset) !== ACCESS_OK) return false;
+    this.#w0 = swap ? swap32(memory.hi) : memory.lo;
+    this.#w1 = swap ? swap32(memory.lo) : memory.hi;
+    if (memory.load64(pfn as HpaPfn, offset + 8) !== ACCESS_OK) return false;
+    this.#w2 = swap ? swap32(memory.hi) : memory.lo;
+    this.#w3 = swap ? swap32(memory.lo) : memory.hi;
+    return true;
+  }
+
+  #execute(): Outcome {
+    const func3 = (this.#w0 >>> 7) & 7;
+    switch (this.#w0 & 0x7f) {
+      case OPCODE_IOTINVAL:
+        return func3 <= 1 ? this.#iotinval(func3 === 1) : ILLEGAL;
+      case OPCODE_IOFENCE:
+        return func3 === 0 ? this.#iofence() : ILLEGAL;
+      case OPCODE_IODIR:
+        return func3 <= 1 ? this.#iodir(func3 === 1) : ILLEGAL;
+      case OPCODE_ATS:
+        return func3 <= 1 && this.#state.rules.ATS ? this.#atsCommand(func3 === 1) : ILLEGAL;
+      default:
+        return ILLEGAL;
+    }
+  }
+
+  /** IOTINVAL.VMA and .GVMA (§4.1.1). */
+  #iotinval(secondStage: boolean): Outcome {
+    const rules = this.#state.rules;
+    const w0 = this.#w0;
+    const w1 = this.#w1;
+    // Reserved: bit 11; bits 43:35 and 63:60; of dword 1 bits 8:0 and 63:62.
+    if ((w0 & bit(11)) !== 0 || (w1 & 0xf0000ff8) !== 0) return ILLEGAL;
+    if ((this.#w2 & 0x1ff) !== 0 || (this.#w3 & 0xc0000000) !== 0) return ILLEGAL;
+    const av = (w0 & bit(10)) !== 0;
+    const pscv = (w1 & 1) !== 0;
+    const gv = (w1 & 2) !== 0;
+    const range = (this.#w2 & 0x200) !== 0;
+    if (secondStage && pscv) return ILLEGAL;
+    if ((w1 & 4) !== 0 && !rules.NL) return ILLEGAL;
+    if (range && !rules.S) return ILLEGAL;
+    const pscid = w0 >>> 12;
+    const gscid = (w1 >>> 12) & 0xffff;
+    // ADDR[63:12] stands in bits 61:10.
+    const pfn = (this.#w3 & 0x3fffffff) * 0x400000 + (this.#w2 >>> 10);
+    if (secondStage) this.#caches.invalidateSecondStage(gv ? gscid : -1);
+    else this.#caches.invalidateFirstStage(gv ? gscid : -1, pscv ? pscid : -1, av ? pfn : -1, range);
+    return DONE;
+  }
+
+  /** IOFENCE.C (§4.1.2). Everything before has executed; only ATS invalidations can be outstanding. */
+  #iofence(): Outcome {
+    const w0 = this.#w0;
+    // Reserved: bits 31:14 and dword 1 bits 63:62.
+    if ((w0 & 0xffffc000) !== 0 || (this.#w3 & 0xc0000000) !== 0) return ILLEGAL;
+    const wsi = (w0 & bit(11)) !== 0;
+    if (wsi && (this.#state.reg(REG.fctl) & 2) === 0) return ILLEGAL;
+    const pending = this.#ats.settle();
+    if (pending === "waiting") return WAIT;
+    if (pending === "timed-out") return TIMED_OUT;
+    if ((w0 & bit(10)) !== 0) {
+      // ADDR[63:2] stands in bits 61:0.
+      const low = (this.#w2 << 2) >>> 0;
+      const high = ((this.#w3 << 2) | (this.#w2 >>> 30)) >>> 0;
+      const pfn = high * 0x100000 + (low >>> 12);
+      if (pfn >= this.#state.frameLimit) return FAULTED;
+      const status = this.#state.memory.store32(pfn as HpaPfn, low & 0xfff, this.#state.ordered(this.#w1));
+      if (status !== ACCESS_OK) return FAULTED;
+    }
+    this.#fenceInterrupt = wsi;
+    return DONE;
+  }
+
+  /** IODIR.INVAL_DDT and .INVAL_PDT (§4.1.3). */
+  #iodir(process: boolean): Outcome {
+    const w0 = this.#w0;
+    const w1 = this.#w1;
+    // Reserved: bits 11:10, bit 32, bits 39:34, dword 1.
+    if ((w0 & 0xc00) !== 0 || (w1 & 0xfd) !== 0 || this.#w2 !== 0 || this.#w3 !== 0) return ILLEGAL;
+    const dv = (w1 & 2) !== 0;
+    const deviceId = w1 >>> 8;
+    const processId = w0 >>> 12;
+    if (process ? !dv : processId !== 0) return ILLEGAL;
+    if (dv && !this.#caches.deviceIdFits(deviceId)) return ILLEGAL;
+    if (process) {
+      if (!this.#caches.processIdFits(processId)) return ILLEGAL;
+      this.#caches.invalidateProcess(deviceId, processId);
+    } else {
+      this.#caches.invalidateDevice(dv ? deviceId : -1);
+    }
+    return DONE;
+  }
+
+  /** ATS.INVAL and ATS.PRGR (§4.1.4). */
+  #atsCommand(response: boolean): Outcome {
+    const w0 = this.#w0;
+    const w1 = this.#w1;
+    // Reserved: bits 11:10, bits 39:34.
+    if ((w0 & 0xc00) !== 0 || (w1 & 0xfc) !== 0) return ILLEGAL;
+    const pv = (w1 & 1) !== 0;
+    const dsv = (w1 & 2) !== 0;
+    const deviceId = ((w1 >>> 8) & 0xffff) | (dsv ? (w1 >>> 24) << 16 : 0);
+    const pasid = pv ? w0 >>> 12 : -1;
+    if (response) {
+      // Dword 1: 31:0, 43:41 and 63:48 are reserved.
+      if (this.#w2 !== 0 || (this.#w3 & 0xffff0e00) !== 0) return ILLEGAL;
+      this.#ats.respond(deviceId, pasid, this.#w3 & 0x1ff, (this.#w3 >>> 12) & 0xf);
+      return DONE;
+    }
+    // Dword 1: 10:1 are reserved.
+    if ((this.#w2 & 0x7fe) !== 0) return ILLEGAL;
+    const pfn = this.#w3 * 0x100000 + (this.#w2 >>> 12);
+    const global = (this.#w2 & 1) !== 0;
+    return this.#ats.invalidate(deviceId, pasid, pfn, (this.#w2 & 0x800) !== 0, global) ? DONE : WAIT;
+  }
+}

@@ -1,0 +1,290 @@
+// Caches of device contexts and process contexts, decoded (§3.8).
+//
+// A cached device context has a stamp of its own, given when it is loaded; process contexts are keyed by that stamp and their
+// process_id. So IODIR.INVAL_DDT of a device forgets its process contexts too (a new load has a new stamp), and INVAL_DDT of all
+// devices raises one floor. With no cache configured one scratch slot is refilled every time.
+
+import { AddressSpace } from "../../../arch/riscv/address-space.ts";
+import type { StructureRules } from "../../../arch/riscv/capabilities.ts";
+import {
+  MSIPTP_FLAT,
+  TC_DPE,
+  TC_DTF,
+  TC_EN_ATS,
+  TC_EN_PRI,
+  TC_PDTV,
+  TC_PRPR,
+  TC_SBE,
+  TC_SXL,
+  TC_T2GPA,
+} from "../../../arch/riscv/device-context.ts";
+import { PC_ENS, PC_SUM, processIdBits } from "../../../arch/riscv/process-context.ts";
+import { type AddressTag, type AddressTags, HOST, SECOND_STAGE_ONLY, type Stamps } from "./address-tags.ts";
+
+/** An address space with the tag its cached translations carry. */
+export class CachedSpace extends AddressSpace {
+  gscid = HOST;
+  pscid = SECOND_STAGE_ONLY;
+  variant = 0;
+  tag: AddressTag | null = null;
+  /** Both stages Bare and no MSI recognition: addresses pass unchanged. */
+  transparent = false;
+
+  /** Settles tag and transparency once stages are set. */
+  settle(tags: AddressTags, gscid: number, pscid: number, variant: number): void {
+    this.gscid = this.secondLevels === 0 ? HOST : gscid;
+    this.pscid = this.firstLevels === 0 ? SECOND_STAGE_ONLY : pscid;
+    this.variant = variant;
+    this.transparent = this.firstLevels === 0 && this.secondLevels === 0 && variant === 0;
+    this.tag = tags.tagFor(this.gscid, this.pscid, variant);
+  }
+
+  /** The tag, asked for again if the table has dropped it meanwhile. */
+  currentTag(tags: AddressTags): AddressTag {
+    let tag = this.tag;
+    if (tag === null || !tag.live) {
+      tag = tags.tagFor(this.gscid, this.pscid, this.variant);
+      this.tag = tag;
+    }
+    return tag;
+  }
+}
+
+export class CachedDevice {
+  deviceId = -1;
+  /** 0: empty. */
+  stamp = 0;
+  dtf = false;
+  enAts = false;
+  enPri = false;
+  t2gpa = false;
+  prpr = false;
+  pdtv = false;
+  dpe = false;
+  sbe = false;
+  sxl = false;
+  /** Process directory: levels (0 Bare), root frame (guest-physical unless the second stage is Bare), process_id bits. */
+  processLevels = 0;
+  processRoot = 0;
+  processBits = 0;
+  gscid = 0;
+  rcid = 0;
+  mcid = 0;
+  /** MSI recognition (§3.1.3.6, §3.1.3.7): frame of the table, mask and pattern as halves of 52-bit page numbers. */
+  msiFlat = false;
+  msiRoot = 0;
+  msiMaskLo = 0;
+  msiMaskHi = 0;
+  msiPatternLo = 0;
+  msiPatternHi = 0;
+  /** For requests without process_id (PDTV = 0, or PDTV = 1 without DPE). */
+  readonly space = new CachedSpace();
+  /** Second stage alone: translated requests under T2GPA, and process directories Bare. */
+  readonly secondStageOnly = new CachedSpace();
+
+  /** Decodes a sound device context (halves). */
+  load(deviceId: number, stamp: number, dc: Uint32Array, rules: StructureRules, tags: AddressTags): void {
+    const tc = dc[0]!;
+    this.deviceId = deviceId;
+    this.stamp = stamp;
+    this.dtf = (tc & TC_DTF) !== 0;
+    this.enAts = (tc & TC_EN_ATS) !== 0;
+    this.enPri = (tc & TC_EN_PRI) !== 0;
+    this.t2gpa = (tc & TC_T2GPA) !== 0;
+    this.prpr = (tc & TC_PRPR) !== 0;
+    this.pdtv = (tc & TC_PDTV) !== 0;
+    this.dpe = (tc & TC_DPE) !== 0;
+    this.sbe = (tc & TC_SBE) !== 0;
+    this.sxl = (tc & TC_SXL) !== 0;
+    this.gscid = (dc[3]! >>> 12) & 0xffff;
+    this.rcid = (dc[5]! >>> 8) & 0xfff;
+    this.mcid = dc[5]! >>> 20;
+    this.msiFlat = rules.MSI_FLAT && dc[9]! >>> 28 === MSIPTP_FLAT;
+    this.msiRoot = (dc[9]! & 0xfff) * 0x100000000 + dc[8]!;
+    this.msiMaskLo = dc[10]! | 0;
+    this.msiMaskHi = dc[11]! & 0xfffff;
+    this.msiPatternLo = dc[12]! | 0;
+    this.msiPatternHi = dc[13]! & 0xfffff;
+    const fscMode = dc[7]! >>> 28;
+    this.processLevels = this.pdtv ? fscMode : 0;
+    this.processRoot = (dc[7]! & 0xfff) * 0x100000000 + dc[6]!;
+    this.processBits = this.pdtv ? processIdBits(fscMode) : 0;
+    const variant = this.msiFlat ? this.#messageVariant() : 0;
+    this.secondStageOnly.setSecondStage(dc, rules);
+    this.secondStageOnly.settle(tags, this.gscid, SECOND_STAGE_ONLY, variant);
+    this.space.copySecondStage(this.secondStageOnly);
+    if (this.pdtv) this.space.setBareFirstStage();
+    else this.space.setFirstStage(dc[6]!, dc[7]!, this.sxl, false);
+    this.space.settle(tags, this.gscid, dc[4]! >>> 12, variant);
+  }
+
+  /** True if a guest-physical page is an interrupt file's (§3.1.3.7). */
+  isMessagePage(pfn: number): boolean {
+    const low = pfn | 0;
+    const high = (pfn * 2 ** -32) | 0;
+    return (
+      ((low ^ this.msiPatternLo) & ~this.msiMaskLo) === 0 &&
+      ((high ^ this.msiPatternHi) & ~this.msiMaskHi & 0xfffff) === 0
+    );
+  }
+
+  /** True if some interrupt-file page lies in the block of 2^shift pages around `pfn`. */
+  overlapsMessagePages(pfn: number, shift: number): boolean {
+    const low = pfn | 0;
+    const high = (pfn * 2 ** -32) | 0;
+    const keepLow = shift >= 32 ? 0 : -1 << shift;
+    const keepHigh = shift <= 32 ? -1 : -1 << (shift - 32);
+    return (
+      ((low ^ this.msiPatternLo) & ~this.msiMaskLo & keepLow) === 0 &&
+      ((high ^ this.msiPatternHi) & ~this.msiMaskHi & keepHigh & 0xfffff) === 0
+    );
+  }
+
+  /** A small number that differs (nearly always) between devices with different MSI tables; never 0. */
+  #messageVariant(): number {
+    let hash = this.msiRoot | 0;
+    for (const part of [this.msiMaskLo, this.msiMaskHi, this.msiPatternLo, this.msiPatternHi]) {
+      hash = Math.imul(hash ^ part, 0x01000193) ^ (hash >>> 15);
+    }
+    return (hash >>> 1) + 1;
+  }
+}
+
+export class CachedProcess {
+  deviceStamp = 0;
+  processId = -1;
+  ens = false;
+  readonly space = new CachedSpace();
+
+  /** Decodes a sound process context (halves) of `device`. */
+  load(device: CachedDevice, processId: number, pc: Uint32Array, tags: AddressTags): void {
+    const ta = pc[0]!;
+    this.deviceStamp = device.stamp;
+    this.processId = processId;
+    this.ens = (ta & PC_ENS) !== 0;
+    this.space.copySecondStage(device.secondStageOnly);
+    this.space.setFirstStage(pc[2]!, pc[3]!, device.sxl, (ta & PC_SUM) !== 0);
+    this.space.settle(tags, device.gscid, ta >>> 12, device.secondStageOnly.variant);
+  }
+}
+
+function roundUp(entries: number): number {
+  return 2 ** Math.ceil(Math.log2(Math.max(1, entries)));
+}
+
+export class DeviceContextCache {
+  readonly #slots: CachedDevice[];
+  readonly #ways: number;
+  readonly #setMask: number;
+  readonly #enabled: boolean;
+  readonly #stamps: Stamps;
+  /** Contexts with stamps up to here are invalid. */
+  #floor = 0;
+  #victim = 0;
+
+  constructor(entries: number, stamps: Stamps) {
+    const rounded = roundUp(entries);
+    this.#enabled = entries > 0;
+    this.#ways = Math.min(4, rounded);
+    this.#setMask = rounded / this.#ways - 1;
+    this.#slots = Array.from({ length: rounded }, () => new CachedDevice());
+    this.#stamps = stamps;
+  }
+
+  find(deviceId: number): CachedDevice | null {
+    const start = ((deviceId ^ (deviceId >>> 6)) & this.#setMask) * this.#ways;
+    for (let i = start; i < start + this.#ways; i++) {
+      const slot = this.#slots[i]!;
+      if (slot.deviceId === deviceId && slot.stamp > this.#floor) return this.#enabled ? slot : null;
+    }
+    return null;
+  }
+
+  /** Loads a context over some slot of its set and returns it. */
+  load(deviceId: number, dc: Uint32Array, rules: StructureRules, tags: AddressTags): CachedDevice {
+    const start = ((deviceId ^ (deviceId >>> 6)) & this.#setMask) * this.#ways;
+    let chosen = -1;
+    for (let i = start; i < start + this.#ways && chosen < 0; i++) {
+      const slot = this.#slots[i]!;
+      if (slot.deviceId === deviceId || slot.stamp <= this.#floor) chosen = i;
+    }
+    if (chosen < 0) {
+      this.#victim = (this.#victim + 1) & (this.#ways - 1);
+      chosen = start + this.#victim;
+    }
+    const slot = this.#slots[chosen]!;
+    slot.load(deviceId, this.#stamps.next(), dc, rules, tags);
+    return slot;
+  }
+
+  invalidate(deviceId: number): void {
+    const start = ((deviceId ^ (deviceId >>> 6)) & this.#setMask) * this.#ways;
+    for (let i = start; i < start + this.#ways; i++) {
+      const slot = this.#slots[i]!;
+      if (slot.deviceId === deviceId) slot.stamp = 0;
+    }
+  }
+
+  invalidateAll(): void {
+    this.#floor = this.#stamps.next();
+  }
+
+  clear(): void {
+    this.#floor = 0;
+    for (const slot of this.#slots) slot.stamp = 0;
+  }
+}
+
+export class ProcessContextCache {
+  readonly #slots: CachedProcess[];
+  readonly #ways: number;
+  readonly #setMask: number;
+  readonly #enabled: boolean;
+  #victim = 0;
+
+  constructor(entries: number) {
+    const rounded = roundUp(entries);
+    this.#enabled = entries > 0;
+    this.#ways = Math.min(4, rounded);
+    this.#setMask = rounded / this.#ways - 1;
+    this.#slots = Array.from({ length: rounded }, () => new CachedProcess());
+  }
+
+  #set(deviceStamp: number, processId: number): number {
+    return ((processId ^ (processId >>> 8) ^ Math.imul(deviceStamp, 0x9e3779b1)) & this.#setMask) * this.#ways;
+  }
+
+  find(device: CachedDevice, processId: number): CachedProcess | null {
+    const start = this.#set(device.stamp, processId);
+    for (let i = start; i < start + this.#ways; i++) {
+      const slot = this.#slots[i]!;
+      if (slot.processId === processId && slot.deviceStamp === device.stamp) return this.#enabled ? slot : null;
+    }
+    return null;
+  }
+
+  load(device: CachedDevice, processId: number, pc: Uint32Array, tags: AddressTags): CachedProcess {
+    const start = this.#set(device.stamp, processId);
+    let chosen = -1;
+    for (let i = start; i < start + this.#ways && chosen < 0; i++) {
+      const slot = this.#slots[i]!;
+      if (slot.processId === processId && slot.deviceStamp === device.stamp) chosen = i;
+    }
+    if (chosen < 0) {
+      this.#victim = (this.#victim + 1) & (this.#ways - 1);
+      chosen = start + this.#victim;
+    }
+    const slot = this.#slots[chosen]!;
+    slot.load(device, processId, pc, tags);
+    return slot;
+  }
+
+  invalidate(device: CachedDevice, processId: number): void {
+    const slot = this.find(device, processId);
+    if (slot !== null) slot.deviceStamp = 0;
+  }
+
+  clear(): void {
+    for (const slot of this.#slots) slot.deviceStamp = 0;
+  }
+}

@@ -1,0 +1,244 @@
+// The RISC-V IOMMU as one piece of hardware: puts register file, queues, caches, translation and interrupts together and is what
+// the machine sees (host/hw/iommu/port.ts).
+//
+//     registers ── latched writes ──▶ step()/drain(): commands, debug translation
+//     translate() ──▶ Translator ──▶ caches / walks ──▶ result or fault record
+//     fault, command, page request ──▶ Interrupts ──▶ wire or MSI
+
+import { CAUSE_MSI_WRITE_ACCESS_FAULT, TTYP_NONE } from "../../../arch/riscv/fault-records.ts";
+import { REG, REGISTER_PAGE_BYTES } from "../../../arch/riscv/registers.ts";
+import type { HpaPfn } from "../../../base/address.ts";
+import type { AccessSize, MmioPort } from "../../../base/mmio.ts";
+import type { AtsStatus, AtsTarget, AtsTranslation } from "../../../devices/ports.ts";
+import { ATS_UNSUPPORTED_REQUEST } from "../../../devices/ports.ts";
+import type { HardwareIommu, IommuParts, TranslationStatus } from "../port.ts";
+import { AtsInvalidations } from "./ats-invalidations.ts";
+import { CommandQueue } from "./command-queue.ts";
+import { FaultQueue } from "./fault-queue.ts";
+import { HardwareState } from "./hardware-state.ts";
+import { Interrupts } from "./interrupts.ts";
+import { configure, type RiscvIommuConfiguration, type RiscvIommuOptions, rulesOf } from "./options.ts";
+import { type RegisterEffects, RegisterFile } from "./register-file.ts";
+import { Translator } from "./translation.ts";
+import { TranslationCaches } from "./translation-caches.ts";
+import { WalkTrace } from "./walk-trace.ts";
+
+export class RiscvIommu implements HardwareIommu, MmioPort, RegisterEffects {
+  readonly name: string;
+  readonly kind = "riscv";
+  readonly registerBytes = REGISTER_PAGE_BYTES;
+  readonly registers: MmioPort;
+  readonly configuration: RiscvIommuConfiguration;
+  readonly atsTranslation: AtsTranslation = {
+    pfn: 0,
+    sizeLog2: 12,
+    read: false,
+    write: false,
+    execute: false,
+    privileged: false,
+    global: false,
+    untranslatedOnly: false,
+  };
+  /** All caches: for tests and benchmarks; software reaches them by commands. */
+  readonly caches: TranslationCaches;
+  readonly #state: HardwareState;
+  readonly #file: RegisterFile;
+  readonly #interrupts: Interrupts;
+  readonly #faults: FaultQueue;
+  readonly #commands: CommandQueue;
+  readonly #ats: AtsInvalidations;
+  readonly #translator: Translator;
+  readonly #walkTrace: WalkTrace;
+  #draining = false;
+  #scheduled = 0;
+
+  constructor(parts: IommuParts, options: RiscvIommuOptions = {}) {
+    this.name = parts.name;
+    this.configuration = configure(options);
+    const state = new HardwareState(parts, this.configuration);
+    this.#state = state;
+    this.#interrupts = new Interrupts(state);
+    this.#faults = new FaultQueue(state, this.#interrupts);
+    this.#interrupts.onMessageFault = (pfn, offset) =>
+      this.#faults.report(CAUSE_MSI_WRITE_ACCESS_FAULT, 0, -1, false, TTYP_NONE, pfn, offset, 0, 0, false);
+    this.caches = new TranslationCaches(state);
+    this.#ats = new AtsInvalidations(state);
+    this.#commands = new CommandQueue(state, this.#interrupts, this.caches, this.#ats);
+    this.#translator = new Translator(state, this.caches, this.#faults);
+    this.#walkTrace = new WalkTrace(parts.trace, parts.name);
+    this.#file = new RegisterFile(state, this);
+    this.registers = this;
+    this.directoryChanged();
+  }
+
+  // --- registers ---------------------------------------------------------------------------------------------------------------
+
+  /** High half of the last 8-byte register read. */
+  high = 0;
+
+  mmioRead(offset: number, size: AccessSize): number {
+    const low = this.#file.mmioRead(offset, size);
+    this.high = this.#file.high;
+    return low;
+  }
+
+  mmioWrite(offset: number, size: AccessSize, lo: number, hi: number): void {
+    this.#file.mmioWrite(offset, size, lo, hi);
+  }
+
+  fctlChanged(): void {
+    this.#state.rules = rulesOf(this.configuration, this.#state.reg(REG.fctl));
+    this.#translator.setRules(this.#state.rules);
+    // Legal only while everything is off (§6.4); contexts decoded under the old rules must not survive.
+    this.caches.clear();
+    this.#interrupts.tableChanged();
+  }
+
+  directoryChanged(): void {
+    this.#translator.directoryChanged();
+  }
+
+  commandTailChanged(): void {
+    this.#scheduleWork();
+  }
+
+  commandControl(value: number): void {
+    this.#commands.writeControl(value);
+    this.#scheduleWork();
+  }
+
+  faultControl(value: number): void {
+    this.#faults.writeControl(value);
+  }
+
+  pageRequestControl(_value: number): void {}
+
+  interruptsAcknowledged(bits: number): void {
+    this.#interrupts.acknowledge(bits);
+  }
+
+  interruptTableChanged(): void {
+    this.#interrupts.tableChanged();
+  }
+
+  counterChanged(_offset: number): void {}
+
+  countersRead(): void {}
+
+  translationRequested(): void {
+    this.#scheduleWork();
+  }
+
+  // --- transactions and messages -----------------------------------------------------------------------------------------------
+
+  translate(
+    deviceId: number,
+    pasid: number,
+    privileged: boolean,
+    access: number,
+    pfn: number,
+    offset: number,
+    translated: boolean,
+    data: number,
+  ): TranslationStatus {
+    this.#observe(deviceId);
+    return this.#translator.translate(deviceId, pasid, privileged, access, pfn, offset, translated, data);
+  }
+
+  get resultPfn(): HpaPfn {
+    return this.#translator.resultPfn;
+  }
+
+  translateForDevice(
+    _deviceId: number,
+    _pasid: number,
+    _pfn: number,
+    _noWrite: boolean,
+    _privileged: boolean,
+    _execute: boolean,
+  ): AtsStatus {
+    return ATS_UNSUPPORTED_REQUEST;
+  }
+
+  pageRequest(_deviceId: number, _pasid: number, _pfn: number, _group: number, _flags: number): void {}
+
+  stopMarker(_deviceId: number, _pasid: number): void {}
+
+  invalidationCompleted(deviceId: number, itag: number): void {
+    this.#ats.completed(deviceId, itag);
+    this.#scheduleWork();
+  }
+
+  get findTarget(): (deviceId: number) => AtsTarget | undefined {
+    return this.#ats.findTarget;
+  }
+
+  set findTarget(find: (deviceId: number) => AtsTarget | undefined) {
+    this.#ats.findTarget = find;
+  }
+
+  get onWire(): (vector: number, asserted: boolean) => void {
+    return this.#interrupts.onWire;
+  }
+
+  set onWire(drive: (vector: number, asserted: boolean) => void) {
+    this.#interrupts.onWire = drive;
+  }
+
+  // --- work --------------------------------------------------------------------------------------------------------------------
+
+  step(): boolean {
+    this.#observe(-1);
+    this.#interrupts.sendDue();
+    return this.#commands.step();
+  }
+
+  drain(): void {
+    // A handler that runs inside (an interrupt's store target) may drain too: the outer call goes on with what it left.
+    if (this.#draining) return;
+    this.#draining = true;
+    for (let left = this.#commands.size; left >= 0 && this.step(); left--);
+    this.#draining = false;
+  }
+
+  reset(): void {
+    this.#file.reset();
+    this.#ats.reset();
+    this.caches.clear();
+    this.#state.rules = rulesOf(this.configuration, this.configuration.fctl);
+    this.#translator.setRules(this.#state.rules);
+    this.directoryChanged();
+    this.#interrupts.reset();
+    this.#state.clock.cancel(this.#scheduled);
+    this.#scheduled = 0;
+  }
+
+  /** With automaticDelayNs: lets the clock do what was latched. */
+  #scheduleWork(): void {
+    const delay = this.configuration.automaticDelayNs;
+    if (delay === null || this.#scheduled !== 0) return;
+    this.#scheduled = this.#state.clock.schedule(delay, () => {
+      this.#scheduled = 0;
+      this.drain();
+      // An IOFENCE.C that waits for an ATS invalidation is looked at again when that has timed out.
+      const deadline = this.#ats.nextDeadline;
+      if (this.#commands.ready && deadline !== Number.POSITIVE_INFINITY && this.#scheduled === 0) {
+        this.#scheduled = this.#state.clock.schedule(Math.max(0, deadline - this.#state.clock.now), () => {
+          this.#scheduled = 0;
+          this.drain();
+        });
+      }
+    });
+  }
+
+  /** Attaches or detaches the walk observer as the trace goes on or off. */
+  #observe(deviceId: number): void {
+    const on = this.#state.trace.on;
+    const translator = this.#translator;
+    if (on) this.#walkTrace.deviceId = deviceId;
+    if (on !== (translator.walker.observer !== null)) {
+      translator.walker.observer = on ? this.#walkTrace : null;
+      translator.directories.observer = on ? this.#walkTrace : null;
+    }
+  }
+}

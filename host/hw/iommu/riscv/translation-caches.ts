@@ -1,0 +1,114 @@
+// All address-translation caches of one IOMMU, and what each invalidation command does to them (§3.8, §4.1).
+
+import { deviceIdBits } from "../../../arch/riscv/device-context.ts";
+import { DDTP_1LVL, REG } from "../../../arch/riscv/registers.ts";
+import { AddressTags, HOST, SECOND_STAGE_ONLY, Stamps } from "./address-tags.ts";
+import { type CachedDevice, DeviceContextCache, ProcessContextCache } from "./context-cache.ts";
+import type { HardwareState } from "./hardware-state.ts";
+import { TranslationCache } from "./translation-cache.ts";
+
+export class TranslationCaches {
+  readonly devices: DeviceContextCache;
+  readonly processes: ProcessContextCache;
+  readonly translations: TranslationCache;
+  readonly messages: TranslationCache;
+  readonly tags: AddressTags;
+  readonly #state: HardwareState;
+
+  constructor(state: HardwareState) {
+    const sizes = state.configuration.caches;
+    const stamps = new Stamps();
+    this.#state = state;
+    this.tags = new AddressTags(stamps);
+    this.devices = new DeviceContextCache(sizes.devices, stamps);
+    this.processes = new ProcessContextCache(sizes.processes);
+    this.translations = new TranslationCache(sizes.translations);
+    this.messages = new TranslationCache(sizes.messages);
+    stamps.onExhausted = () => this.clear();
+  }
+
+  /** As after reset. */
+  clear(): void {
+    this.tags.dropAll();
+    this.devices.clear();
+    this.processes.clear();
+    this.translations.clear();
+    this.messages.clear();
+  }
+
+  /** True if a device_id is not wider than the directory's mode allows. In Off and Bare no directory limits it. */
+  deviceIdFits(deviceId: number): boolean {
+    const mode = this.#state.reg(REG.ddtp) & 0xf;
+    if (mode < DDTP_1LVL) return true;
+    return deviceId < 2 ** deviceIdBits(mode - 1, this.#state.rules.MSI_FLAT);
+  }
+
+  /** True if a process_id is not wider than the widest process directory supported. */
+  processIdFits(processId: number): boolean {
+    const { PD20, PD17, PD8 } = this.#state.rules;
+    return processId < 2 ** (PD20 ? 20 : PD17 ? 17 : PD8 ? 8 : 0);
+  }
+
+  /** IODIR.INVAL_DDT: one device (its process contexts go with it), or -1 all. */
+  invalidateDevice(deviceId: number): void {
+    if (deviceId < 0) this.devices.invalidateAll();
+    else this.devices.invalidate(deviceId);
+  }
+
+  /** IODIR.INVAL_PDT. */
+  invalidateProcess(deviceId: number, processId: number): void {
+    const device: CachedDevice | null = this.devices.find(deviceId);
+    // A device context that is not cached has no process contexts either: they are found by its stamp.
+    if (device !== null) this.processes.invalidate(device, processId);
+  }
+
+  /**
+   * IOTINVAL.VMA. `gscid` -1: the host's spaces (second stage Bare); `pscid` -1: all address spaces, globals included; `pfn` -1: all
+   * addresses. `range`: the frame number carries a size (S bit, §9.3).
+   */
+  invalidateFirstStage(gscid: number, pscid: number, pfn: number, range: boolean): void {
+    const pages = range && pfn >= 0 ? napotPages(pfn) : 1;
+    const everything = pfn < 0 || pages > 2 ** 51;
+    const first = everything ? 0 : pfn - (pfn % pages);
+    const tags = this.tags;
+    if (pscid >= 0) {
+      for (let tag = tags.first(gscid, pscid); tag !== null; tag = tag.next) {
+        if (everything) tags.invalidate(tag);
+        else this.translations.invalidateRange(tags, tag, first, pages);
+      }
+      return;
+    }
+    for (const tag of tags.of(gscid)) {
+      if (tag.pscid === SECOND_STAGE_ONLY) continue;
+      if (everything) tags.invalidate(tag);
+      else this.translations.invalidateRange(tags, tag, first, pages);
+    }
+  }
+
+  /**
+   * IOTINVAL.GVMA. -1: every virtual machine. An address narrows nothing: entries go from IOVA to system-physical addresses, and
+   * which of them used a guest-physical page is not kept, so all of the machine's are dropped (§4.1.1 allows it).
+   */
+  invalidateSecondStage(gscid: number): void {
+    if (gscid < 0) {
+      this.tags.invalidateEverywhere(false, true);
+      return;
+    }
+    for (const tag of this.tags.of(gscid)) this.tags.invalidate(tag);
+  }
+
+  /** All translations, contexts kept (debugging aid for tests and benchmarks: IOTINVAL of everything). */
+  invalidateTranslations(): void {
+    this.tags.invalidateEverywhere(true, true);
+  }
+}
+
+/** The GSCID under which the host's address spaces are kept. */
+export { HOST };
+
+/** Pages of the naturally aligned range that a frame number with S = 1 encodes: lowest 0 bit at X means 2^(X+1). */
+export function napotPages(pfn: number): number {
+  let at = 0;
+  while (at < 52 && Math.floor(pfn / 2 ** at) % 2 === 1) at++;
+  return 2 ** (at + 1);
+}

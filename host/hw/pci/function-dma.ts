@@ -1,0 +1,244 @@
+// The way of one function's DMA: bus-mastering check, page by page through its IOMMU (or straight, where there is none), then
+// the bytes move in physical memory. Also ATS and PRI, requester side: translation requests, translated requests, page requests.
+// Whether a translated request is allowed is the IOMMU's decision. Nothing here allocates while the trace is off.
+//
+//     device model → FunctionDma.read/write → HardwareIommu.translate → PhysicalMemory (a page that is an interrupt file: an MSI)
+
+import { addressOf, type HpaPfn, type IovaPfn, PFN_LIMIT } from "../../base/address.ts";
+import { ACCESS_OK, type PhysicalMemory } from "../../base/memory.ts";
+import type { Trace } from "../../base/trace.ts";
+import { COMMAND_BUS_MASTER } from "../../devices/pci-function.ts";
+import {
+  ATS_UNSUPPORTED_REQUEST,
+  type AtsPort,
+  type AtsStatus,
+  type AtsTranslation,
+  DMA_ABORTED,
+  DMA_OK,
+  type DmaPort,
+  type DmaStatus,
+  NO_PASID,
+  type PciFunction,
+} from "../../devices/ports.ts";
+import { ACCESS_READ, ACCESS_WRITE, CONSUMED, type HardwareIommu, TRANSLATED } from "../iommu/port.ts";
+
+const COMMAND = 0x04;
+
+export interface FunctionDmaParts {
+  readonly function: PciFunction;
+  /** Name in traces. */
+  readonly name: string;
+  /** Requester id as the IOMMU sees it. */
+  readonly deviceId: number;
+  /** Null: DMA addresses are physical. */
+  readonly iommu: HardwareIommu | null;
+  readonly memory: PhysicalMemory<HpaPfn>;
+  readonly trace: Trace;
+}
+
+/** What an ATS request finds where there is nobody to translate. */
+const NO_TRANSLATION: AtsTranslation = {
+  pfn: 0,
+  sizeLog2: 12,
+  read: false,
+  write: false,
+  execute: false,
+  privileged: false,
+  global: false,
+  untranslatedOnly: false,
+};
+
+export class FunctionDma implements DmaPort {
+  readonly ats: AtsPort;
+  readonly #parts: FunctionDmaParts;
+  readonly #iommu: HardwareIommu | null;
+  readonly #memory: PhysicalMemory<HpaPfn>;
+  #plugged = true;
+
+  constructor(parts: FunctionDmaParts) {
+    this.#parts = parts;
+    this.#iommu = parts.iommu;
+    this.#memory = parts.memory;
+    this.ats = this.#atsPort();
+  }
+
+  /** The function is gone: nothing of it gets through any more. */
+  unplug(): void {
+    this.#plugged = false;
+  }
+
+  get #mayMaster(): boolean {
+    return this.#plugged && (this.#parts.function.configRead(COMMAND, 2) & COMMAND_BUS_MASTER) !== 0;
+  }
+
+  read(
+    pfn: number,
+    offset: number,
+    into: Uint8Array,
+    at: number,
+    length: number,
+    pasid: number,
+    privileged = false,
+  ): DmaStatus {
+    return this.#transfer(false, pfn, offset, into, at, length, pasid, privileged, false);
+  }
+
+  write(
+    pfn: number,
+    offset: number,
+    from: Uint8Array,
+    at: number,
+    length: number,
+    pasid: number,
+    privileged = false,
+  ): DmaStatus {
+    return this.#transfer(true, pfn, offset, from, at, length, pasid, privileged, false);
+  }
+
+  #transfer(
+    write: boolean,
+    startPfn: number,
+    startOffset: number,
+    bytes: Uint8Array,
+    at: number,
+    length: number,
+    pasid: number,
+    privileged: boolean,
+    translated: boolean,
+  ): DmaStatus {
+    if (!this.#mayMaster) return DMA_ABORTED;
+    let pfn = startPfn;
+    let offset = startOffset;
+    let position = at;
+    for (let left = length; left > 0; ) {
+      const piece = Math.min(left, 4096 - offset);
+      if (this.#piece(write, pfn, offset, bytes, position, piece, pasid, privileged, translated) !== DMA_OK) {
+        return DMA_ABORTED;
+      }
+      position += piece;
+      left -= piece;
+      offset = 0;
+      // Past the last page of the address space there is nothing.
+      if (++pfn >= PFN_LIMIT && left > 0) return DMA_ABORTED;
+    }
+    return DMA_OK;
+  }
+
+  /** One transfer within a page. */
+  #piece(
+    write: boolean,
+    pfn: number,
+    offset: number,
+    bytes: Uint8Array,
+    at: number,
+    length: number,
+    pasid: number,
+    privileged: boolean,
+    translated: boolean,
+  ): DmaStatus {
+    const iommu = this.#iommu;
+    let page = pfn as HpaPfn;
+    if (iommu !== null) {
+      const data = write && length === 4 ? loadWord(bytes, at) : 0;
+      const access = write ? ACCESS_WRITE : ACCESS_READ;
+      const status = iommu.translate(
+        this.#parts.deviceId,
+        pasid,
+        privileged,
+        access,
+        pfn as IovaPfn,
+        offset,
+        translated,
+        data,
+      );
+      if (status !== TRANSLATED) {
+        const consumed = status === CONSUMED;
+        if (this.#parts.trace.on)
+          this.#traceTransfer(write, pfn, offset, length, pasid, null, consumed ? "msi" : "aborted");
+        return consumed ? DMA_OK : DMA_ABORTED;
+      }
+      page = iommu.resultPfn;
+    }
+    if (this.#parts.trace.on) return this.#tracedMove(write, pfn, page, offset, bytes, at, length, pasid);
+    const moved = write
+      ? this.#memory.write(page, offset, bytes, at, length)
+      : this.#memory.read(page, offset, bytes, at, length);
+    return moved === ACCESS_OK ? DMA_OK : DMA_ABORTED;
+  }
+
+  #tracedMove(
+    write: boolean,
+    pfn: number,
+    page: HpaPfn,
+    offset: number,
+    bytes: Uint8Array,
+    at: number,
+    length: number,
+    pasid: number,
+  ): DmaStatus {
+    const memory = this.#memory;
+    if (write && memory.isStoreTarget(page)) {
+      // The interrupt is a consequence of this transfer, so the transfer's event comes first.
+      const previous = this.#parts.trace.cause;
+      this.#parts.trace.cause = this.#traceTransfer(write, pfn, offset, length, pasid, page, "msi");
+      memory.write(page, offset, bytes, at, length);
+      this.#parts.trace.leave(previous);
+      return DMA_OK;
+    }
+    const moved = write ? memory.write(page, offset, bytes, at, length) : memory.read(page, offset, bytes, at, length);
+    this.#traceTransfer(write, pfn, offset, length, pasid, page, moved === ACCESS_OK ? "ok" : "aborted");
+    return moved === ACCESS_OK ? DMA_OK : DMA_ABORTED;
+  }
+
+  #traceTransfer(
+    write: boolean,
+    pfn: number,
+    offset: number,
+    length: number,
+    pasid: number,
+    page: HpaPfn | null,
+    result: "ok" | "aborted" | "msi",
+  ): number {
+    const { name, deviceId, trace } = this.#parts;
+    return trace.emit({
+      type: "dma",
+      device: name,
+      deviceId,
+      ...(pasid === NO_PASID ? {} : { pasid }),
+      iova: addressOf(pfn as IovaPfn, offset),
+      ...(page === null ? {} : { spa: addressOf(page, offset) }),
+      length,
+      write,
+      result,
+    });
+  }
+
+  #atsPort(): AtsPort {
+    const iommu = this.#iommu;
+    const { deviceId } = this.#parts;
+    return {
+      translation: iommu === null ? NO_TRANSLATION : iommu.atsTranslation,
+      translate: (pfn, pasid, noWrite, privileged, execute): AtsStatus =>
+        iommu === null || !this.#mayMaster
+          ? ATS_UNSUPPORTED_REQUEST
+          : iommu.translateForDevice(deviceId, pasid, pfn, noWrite, privileged, execute),
+      readTranslated: (pfn, offset, into, at, length, pasid) =>
+        this.#transfer(false, pfn, offset, into, at, length, pasid, false, true),
+      writeTranslated: (pfn, offset, from, at, length, pasid) =>
+        this.#transfer(true, pfn, offset, from, at, length, pasid, false, true),
+      pageRequest: (pfn, pasid, group, flags) => {
+        if (this.#mayMaster) iommu?.pageRequest(deviceId, pasid, pfn, group, flags);
+      },
+      stopMarker: (pasid) => {
+        if (this.#mayMaster) iommu?.stopMarker(deviceId, pasid);
+      },
+      invalidationCompleted: (itag) => {
+        if (this.#plugged) iommu?.invalidationCompleted(deviceId, itag);
+      },
+    };
+  }
+}
+
+function loadWord(bytes: Uint8Array, at: number): number {
+  return (bytes[at]! | (bytes[at + 1]! << 8) | (bytes[at + 2]! << 16) | (bytes[at + 3]! << 24)) >>> 0;
+}

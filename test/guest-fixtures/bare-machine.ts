@@ -1,0 +1,93 @@
+// A component machine without a host under it: the guest's own PCI functions behind the guest's own IOMMU, any that implements
+// HardwareIommu. Guest-physical memory is the machine's only memory.
+
+import type { HpaPfn } from "../../host/base/address.ts";
+import { Clock } from "../../host/base/clock.ts";
+import { PhysicalMemory } from "../../host/base/memory.ts";
+import { Trace } from "../../host/base/trace.ts";
+import type { PciFunction } from "../../host/devices/ports.ts";
+import type { HardwareIommu } from "../../host/hw/iommu/port.ts";
+import { FunctionDma } from "../../host/hw/pci/function-dma.ts";
+import { ComponentInterrupts } from "../../vmm/component-interrupts.ts";
+import { Machine } from "../../vmm/machine.ts";
+import {
+  ECAM_BASE,
+  MSI_BASE,
+  PCI_MEMORY32_BASE,
+  PCI_MEMORY32_SIZE,
+  RAM_BASE,
+  SW_MSI_BASE,
+  SW_MSI_SIZE,
+  VIOMMU_BASE,
+} from "../../vmm/memory-map.ts";
+import { PciHostBridge } from "../../vmm/pci/host-bridge.ts";
+import { ComponentVcpu, type GuestOutcome } from "../../vmm/vcpu/component/component-vcpu.ts";
+import type { PreparedComponent } from "../../vmm/vcpu/component/prepare.ts";
+
+const ECAM_SIZE = 0x10_0000;
+const RAM_SIZE = 16 * 2 ** 20;
+const FIRST_IOMMU_WIRE = 8;
+
+export class BareMachine {
+  readonly clock = new Clock();
+  readonly trace = new Trace(this.clock);
+  readonly interrupts = new ComponentInterrupts(this.clock, this.trace);
+  readonly machine = new Machine(this.clock, this.trace, this.interrupts);
+  readonly memory = new PhysicalMemory<HpaPfn>();
+  readonly ram = new WebAssembly.Memory({ initial: RAM_SIZE / 65536, maximum: RAM_SIZE / 65536 });
+  readonly pci = new PciHostBridge(ECAM_SIZE / 0x10_0000);
+  output = "";
+  readonly #iommu: HardwareIommu;
+
+  constructor(makeIommu: (memory: PhysicalMemory<HpaPfn>) => HardwareIommu) {
+    this.memory.addBank((RAM_BASE / 4096) as HpaPfn, this.ram.buffer);
+    this.memory.addStoreTarget((MSI_BASE / 4096) as HpaPfn, this.interrupts);
+    this.#iommu = makeIommu(this.memory);
+    this.#iommu.onWire = (vector, asserted) => this.interrupts.setWire(FIRST_IOMMU_WIRE + vector, asserted);
+    const { bus } = this.machine;
+    bus.claim({ name: "iommu0", base: VIOMMU_BASE, size: 4096, port: this.#iommu.registers });
+    bus.claim({ name: "msi", base: MSI_BASE, size: 4096, port: this.interrupts });
+    bus.claim({ name: "ecam", base: ECAM_BASE, size: ECAM_SIZE, port: this.pci.ecam });
+    bus.claim({
+      ...{ name: "pci-memory32", base: PCI_MEMORY32_BASE, size: PCI_MEMORY32_SIZE },
+      port: this.pci.window(PCI_MEMORY32_BASE),
+    });
+    this.machine.onConsole = (bytes) => {
+      this.output += new TextDecoder().decode(bytes);
+    };
+  }
+
+  /** Puts a function at `requesterId`; the IOMMU knows it as `deviceId` (the same, unless the machine is miswired on purpose). */
+  plug(requesterId: number, pciFunction: PciFunction, deviceId = requesterId): void {
+    const { memory, trace, clock } = this;
+    const dma = new FunctionDma({
+      ...{ function: pciFunction, name: pciFunction.name, deviceId, iommu: this.#iommu, memory, trace },
+    });
+    pciFunction.connect({ dma, clock, interrupt: { intx: () => {} } });
+    this.pci.plug(requesterId, pciFunction);
+  }
+
+  boot(image: PreparedComponent): GuestOutcome {
+    const region = (base: number, size: number) => [{ base, size }];
+    const vcpu = new ComponentVcpu({
+      image,
+      memory: this.ram,
+      port: this.machine,
+      platform: {
+        regions: {
+          ram: region(RAM_BASE, RAM_SIZE),
+          iommu: region(VIOMMU_BASE, 4096),
+          "pci-config": region(ECAM_BASE, ECAM_SIZE),
+          "pci-memory32": region(PCI_MEMORY32_BASE, PCI_MEMORY32_SIZE),
+          "msi-page": region(MSI_BASE, 4096),
+          identity: region(SW_MSI_BASE, SW_MSI_SIZE),
+        },
+        iommuLine: (index, vector) => (index === 0 && vector < 16 ? FIRST_IOMMU_WIRE + vector : -1),
+        pciLine: () => -1,
+        now: () => this.clock.now,
+        alarm: (delay, number) => this.interrupts.setAlarm(delay, number),
+      },
+    });
+    return vcpu.run();
+  }
+}

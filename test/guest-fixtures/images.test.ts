@@ -1,0 +1,89 @@
+// The images of guest-fixtures as `npm run build` makes them, each on a scripted machine without devices.
+
+import { readFileSync, statSync, utimesSync } from "node:fs";
+import { beforeAll, describe, expect, it } from "vitest";
+import { buildFixtures } from "../../guest-fixtures/build.mjs";
+import { runGuarded } from "../../vmm/cli/wall-limit.ts";
+import { prepareComponent } from "../../vmm/vcpu/component/prepare.ts";
+import { ScriptedMachine, soundImage } from "../vmm/vcpu/component/scripted-machine.ts";
+
+let images: Readonly<Record<string, string>>;
+beforeAll(async () => {
+  images = await buildFixtures();
+});
+
+const bytesOf = (name: string) => readFileSync(images[name]!);
+
+async function boot(name: string) {
+  const machine = new ScriptedMachine();
+  const outcome = machine.boot(await soundImage(bytesOf(name)), (body) => runGuarded(body, 200));
+  return { machine, outcome };
+}
+
+describe("the images of guest-fixtures", () => {
+  it("hello says where its RAM is", async () => {
+    const { machine, outcome } = await boot("hello");
+    expect(machine.output).toBe("hello from a component guest\nRAM at 0x80000000, 4 MiB\n");
+    expect(outcome).toEqual({ kind: "exited", status: 0 });
+  });
+
+  it("a trap shows the guest's functions by name, innermost first", async () => {
+    const { machine, outcome } = await boot("error-trap");
+    expect(machine.output).toBe("about to trap\n");
+    expect(outcome.kind).toBe("trapped");
+    if (outcome.kind !== "trapped") return;
+    const names = outcome.stack.map((frame) => frame.replace(/ \(.*/, "").replace(/.*\//, ""));
+    expect(names).toEqual(["descend", "descend", "descend", "run"]);
+  });
+
+  it("an endless loop ends at the wall limit", async () => {
+    const { machine, outcome } = await boot("error-endless-loop");
+    expect(machine.output).toBe("looping\n");
+    expect(outcome).toEqual({ kind: "wall-limit" });
+  });
+
+  it("a pointer past RAM is the guest's trap", async () => {
+    const { outcome } = await boot("error-pointer-past-ram");
+    expect(outcome).toMatchObject({ kind: "trapped", message: expect.stringContaining("out of bounds") });
+  });
+
+  it("MMIO to nothing reads all ones in every size", async () => {
+    const { machine, outcome } = await boot("error-mmio-to-nothing");
+    expect(machine.output).toBe("nothing answered, and the guest goes on\n");
+    expect(outcome).toEqual({ kind: "exited", status: 0 });
+    expect(machine.accesses.map(({ size }) => size)).toEqual([4, 1, 2, 4, 8]);
+  });
+
+  it("an exit status is the guest's own", async () => {
+    const { outcome } = await boot("error-exit-status");
+    expect(outcome).toEqual({ kind: "exited", status: 7 });
+  });
+
+  it("the core module is refused as one", async () => {
+    expect(await prepareComponent(bytesOf("error-core-module"))).toMatchObject({
+      error: expect.stringMatching(/^a core WebAssembly module/),
+    });
+  });
+
+  it("the component of another world is refused by its import's name", async () => {
+    expect(await prepareComponent(bytesOf("error-other-world"))).toMatchObject({
+      error: expect.stringContaining("example:elsewhere/shouting"),
+    });
+  });
+
+  it("the default guest complains when the machine has no IOMMU", async () => {
+    const { machine, outcome } = await boot("nested-dma");
+    expect(machine.output).toBe("FAILED: this machine has no IOMMU\n");
+    expect(outcome).toEqual({ kind: "exited", status: 1 });
+  });
+
+  it("an image newer than its sources is left alone, an older one is made again", async () => {
+    const file = images["error-core-module"]!;
+    const before = statSync(file).mtimeMs;
+    await buildFixtures();
+    expect(statSync(file).mtimeMs).toBe(before);
+    utimesSync(file, 1, 1);
+    await buildFixtures();
+    expect(statSync(file).mtimeMs).toBeGreaterThan(1000);
+  });
+});

@@ -1,0 +1,56 @@
+import { describe, expect, it } from "vitest";
+import { Trace, type TracedEvent } from "../../../host/base/trace.ts";
+import { JsonLinesSink, parseTrace, RecentEvents, TraceFormatError } from "../../../host/base/trace-json.ts";
+
+const irq = (vector: number) => ({ type: "irq", where: "guest", source: "test", vector }) as const;
+
+describe("the trace", () => {
+  it("numbers events and keeps the cause of what happens inside another", () => {
+    const trace = new Trace({ now: 42 });
+    const seen: TracedEvent[] = [];
+    trace.addSink({ event: (event) => seen.push(event) });
+    const before = trace.enter(irq(1));
+    trace.emit(irq(2));
+    trace.leave(before);
+    trace.emit(irq(3));
+    expect(seen.map(({ seq, cause, time }) => [seq, cause, time])).toEqual([
+      [1, 0, 42],
+      [2, 1, 42],
+      [3, 0, 42],
+    ]);
+  });
+
+  it("costs nothing and numbers nothing while nobody listens", () => {
+    const trace = new Trace({ now: 0 });
+    expect(trace.on).toBe(false);
+    expect(trace.emit(irq(1))).toBe(0);
+  });
+
+  it("is read back from its JSON Lines as it was, wide values as bigints", () => {
+    let text = "";
+    const sink = new JsonLinesSink((chunk) => {
+      text += chunk;
+    });
+    const trace = new Trace({ now: 1 });
+    const seen: TracedEvent[] = [];
+    trace.addSink(sink);
+    trace.addSink({ event: (event) => seen.push(event) });
+    trace.emit({ type: "mmio", device: "d", offset: 4, size: 8, write: true, value: 0xfedcba9876543210n });
+    trace.emit({ type: "command", where: "guest", iommu: "i", name: "IOFENCE.C", words: [2n, 1n << 63n], text: "x" });
+    sink.end();
+    expect([...parseTrace(text)]).toEqual(seen);
+  });
+
+  it("of another version or with damaged lines is refused with the line's number", () => {
+    expect(() => [...parseTrace('{"nestbox-trace":999}\n')]).toThrow(TraceFormatError);
+    expect(() => [...parseTrace('{"nestbox-trace":1}\n{"seq":\n')]).toThrow(/line 2/);
+  });
+
+  it("keeps the last events of a long run", () => {
+    const recent = new RecentEvents(3);
+    const trace = new Trace({ now: 0 });
+    trace.addSink(recent);
+    for (let i = 0; i < 10; i++) trace.emit(irq(i));
+    expect(recent.all().map((event) => event.seq)).toEqual([8, 9, 10]);
+  });
+});

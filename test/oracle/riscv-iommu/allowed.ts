@@ -1,0 +1,30 @@
+/**
+ * All that an implementation without caches may answer to a request, with the effects on memory: the oracle's front door.
+ */
+import { CachedTables, type MemoryHistory } from "./cached-tables.ts";
+import type { Implementation } from "./implementation.ts";
+import { everyOutcome } from "./latitude.ts";
+import type { Memory } from "./memory.ts";
+import type { DirectoryPointer, Outcome, Request } from "./outcome.ts";
+import { DirectTables } from "./tables.ts";
+import { translate } from "./translate.ts";
+
+/** Null: too many possibilities to enumerate. `memory` is left as it is. */
+export function allowedOutcomes(
+  implementation: Implementation,
+  ddtp: DirectoryPointer,
+  memory: Memory,
+  request: Request,
+): Outcome[] | null {
+  return everyOutcome((choose) => translate(implementation, ddtp, new DirectTables(memory), request, choose));
+}
+
+/** All that an implementation with caches may answer, given what memory held and which invalidations were done (§3.8). */
+export function allowedOutcomesWithCaches(
+  implementation: Implementation,
+  ddtp: DirectoryPointer,
+  history: MemoryHistory,
+  request: Request,
+): Outcome[] | null {
+  return everyOutcome((choose) => translate(implementation, ddtp, new CachedTables(history, choose), request, choose));
+}

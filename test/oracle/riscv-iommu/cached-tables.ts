@@ -1,0 +1,136 @@
+/**
+ * Memory with a history, read as an implementation with caches may read it (§3.8): a load gives the value that memory holds, or one that it
+ * held earlier, if that could be cached (V=1) and no invalidation since had to drop it. Which one is a choice like any other (`latitude.ts`).
+ *
+ * This is an upper bound of what is legal, made as small as stays sound: an entry may be cached whenever memory held it, walked or not, since
+ * implementations may walk ahead. It supposes of software what §3.8 asks for: one table per tag. A GSCID stands for one second stage, a PSCID in it
+ * for one first stage, global pages appear only where a GSCID has one first stage, and guest pages that hold process directories do not move.
+ */
+import { type Command, covers, decodeInvalidation, type Invalidation } from "./invalidation.ts";
+import { type Choose, Impossible } from "./latitude.ts";
+import { injectedOnLoad, type Memory, RunMemory, structureAt } from "./memory.ts";
+import type { TableWrite } from "./outcome.ts";
+import type { EntryMeaning, EntryTag, Loaded, Tables } from "./tables.ts";
+
+/** What a word held from one change (inclusive) to the next (exclusive). */
+interface Past {
+  readonly until: number;
+  readonly value: bigint;
+}
+
+export class MemoryHistory {
+  readonly now: Memory;
+  #time = 0;
+  readonly #past = new Map<bigint, Past[]>();
+  readonly #invalidations: { readonly time: number; readonly invalidation: Invalidation }[] = [];
+
+  /** The memory given is used, not copied. */
+  constructor(now: Memory) {
+    this.now = now;
+  }
+
+  /** Words changed at one moment. */
+  change(words: Iterable<readonly [bigint, bigint]>): void {
+    this.#time++;
+    for (const [address, value] of words) {
+      const before = this.now.words.get(address) ?? 0n;
+      if (before === value) continue;
+      const past = this.#past.get(address) ?? [];
+      past.push({ until: this.#time, value: before });
+      this.#past.set(address, past);
+      this.now.words.set(address, value);
+    }
+  }
+
+  /** A command whose completion an IOFENCE.C has awaited. */
+  invalidate(command: Command): void {
+    this.#time++;
+    const invalidation = decodeInvalidation(command);
+    if (invalidation !== null) this.#invalidations.push({ time: this.#time, invalidation });
+  }
+
+  /** Earlier values of a structure, newest first, each with the moment it ended. */
+  earlier(address: bigint, bytes: number): { readonly values: readonly bigint[]; readonly until: number }[] {
+    const first = address & ~7n;
+    const ends = new Set<number>();
+    for (let at = first; at < address + BigInt(bytes); at += 8n)
+      for (const { until } of this.#past.get(at) ?? []) ends.add(until);
+    if (ends.size === 0) return [];
+    const snapshots: { values: readonly bigint[]; until: number }[] = [];
+    for (const until of [...ends].sort((a, b) => b - a)) {
+      const then: Memory = { pages: this.now.pages, words: new Map(), injected: this.now.injected };
+      for (let at = first; at < address + BigInt(bytes); at += 8n) then.words.set(at, this.#before(at, until));
+      snapshots.push({ values: structureAt(then, address, bytes), until });
+    }
+    return snapshots;
+  }
+
+  /** The word just before the moment `time`. */
+  #before(address: bigint, time: number): bigint {
+    for (const past of this.#past.get(address) ?? []) if (past.until >= time) return past.value;
+    return this.now.words.get(address) ?? 0n;
+  }
+
+  /** Whether an entry that memory held until `until` may still be cached. */
+  mayRemain(until: number, tag: EntryTag, meaning: EntryMeaning): boolean | "if-global" {
+    if (!meaning.valid) return false; // V=0 is never cached
+    let answer: boolean | "if-global" = true;
+    for (const { time, invalidation } of this.#invalidations) {
+      if (time < until) continue;
+      const covered = covers(invalidation, tag, meaning);
+      if (covered === true) return false;
+      if (covered === "unless-global") answer = "if-global";
+    }
+    return answer;
+  }
+}
+
+/** One run over a history. Updates stay in the run: the caller commits what the implementation really did. */
+export class CachedTables implements Tables {
+  readonly writes: TableWrite[] = [];
+  readonly optional: TableWrite[] = [];
+  readonly #history: MemoryHistory;
+  readonly #choose: Choose;
+  readonly #memory: RunMemory;
+  /** A pointer was taken that survives only in cached global leaves. */
+  #mustBeGlobal = false;
+
+  constructor(history: MemoryHistory, choose: Choose) {
+    this.#history = history;
+    this.#choose = choose;
+    this.#memory = new RunMemory(history.now);
+  }
+
+  load(address: bigint, bytes: number, tag: EntryTag, meaning: (values: readonly bigint[]) => EntryMeaning): Loaded {
+    const current = this.#memory.structureAt(address, bytes);
+    const injected = injectedOnLoad(this.#history.now, address, bytes);
+    const candidates: { values: readonly bigint[]; global: boolean }[] = [{ values: current, global: false }];
+    for (const { values, until } of this.#history.earlier(address, bytes)) {
+      const remains = this.#history.mayRemain(until, tag, meaning(values));
+      if (remains === false) continue;
+      const same = candidates.find((candidate) => candidate.values.every((value, index) => value === values[index]));
+      if (same === undefined) candidates.push({ values, global: remains === "if-global" });
+      else if (remains === true) same.global = false;
+    }
+    const taken = candidates.length === 1 ? candidates[0]! : candidates[this.#choose(candidates.length, "§3.8")]!;
+    if (taken.global) this.#mustBeGlobal = true;
+    const meant = meaning(taken.values);
+    if (tag.table === "first-stage" && this.#mustBeGlobal && meant.leaf && !(tag.globalPath || meant.global)) {
+      throw new Impossible("the pointer was dropped, and the leaf below it is not a global one that stayed");
+    }
+    return { injected, values: taken.values };
+  }
+
+  update(address: bigint, bytes: number, before: bigint, after: bigint): "done" | "access" {
+    // Compare and retry (§3.4): an entry that is not what memory holds is not updated but read again.
+    if (this.#memory.structureAt(address, bytes)[0] !== before) throw new Impossible("the entry in memory is another");
+    if (this.#history.now.injected.get(address & ~7n) === "read-only") return "access";
+    this.#memory.store(address, bytes, after);
+    this.writes.push({ address, bytes, value: after });
+    return "done";
+  }
+
+  permit(address: bigint, bytes: number, mask: bigint): void {
+    this.optional.push({ address, bytes, value: mask });
+  }
+}

@@ -1,0 +1,166 @@
+/**
+ * Whether an observed answer is one of those the oracle permits: result, fault record and every word stored.
+ */
+import { copyMemory, type Memory, store, word } from "../memory.ts";
+import type { FaultRecord, InterruptFile, Outcome, Request } from "../outcome.ts";
+import type { Observed, Subject } from "./subject.ts";
+
+/** Payload of a write that may be a message: an interrupt identity (AIA). */
+export const MESSAGE_IDENTITY = 77;
+
+export type Verdict =
+  /** `changed`: the words that the implementation changed. */
+  | { readonly agrees: true; readonly changed: readonly (readonly [bigint, bigint])[] }
+  | { readonly agrees: false; readonly why: string };
+
+export function compare(
+  subject: Subject,
+  memory: Memory,
+  request: Request,
+  observed: Observed,
+  outcomes: readonly Outcome[],
+): Verdict {
+  const changed = storedWords(subject, memory, observed);
+  const complaints: string[] = [];
+  for (const outcome of outcomes) {
+    const why =
+      wrongResult(observed, outcome, request, memory) ??
+      wrongRecord(observed.records, outcome, request, memory) ??
+      wrongStores(memory, outcome, request, changed);
+    if (why === null) return { agrees: true, changed };
+    if (!complaints.includes(why)) complaints.push(why);
+  }
+  return { agrees: false, why: complaints.join("\n  or: ") };
+}
+
+/** Words of the stored pages that now differ from memory before the request. */
+export function storedWords(subject: Subject, memory: Memory, observed: Observed): [bigint, bigint][] {
+  const changed: [bigint, bigint][] = [];
+  for (const page of observed.storedPages) {
+    for (let at = page << 12n; at < (page + 1n) << 12n; at += 8n) {
+      const value = subject.word(at);
+      if (value !== word(memory, at)) changed.push([at, value]);
+    }
+  }
+  return changed;
+}
+
+/**
+ * Accesses to a memory-resident interrupt file other than a write of a valid identity to its first word are the interrupt architecture's business,
+ * not this specification's: nothing is compared then. Nor is it where the file or the notice cannot be written (264, 271: in the table of cases).
+ */
+export function openMessage(file: InterruptFile | null, request: Request, memory: Memory): boolean {
+  if (file === null) return false;
+  if (request.access !== "write" || (request.iova & 0xfffn) !== 0n) return true;
+  const places = [pendingAt(file), pendingAt(file) + 8n, file.noticeAddress];
+  return places.some((at) => !memory.pages.has(at >> 12n) || memory.injected.has(at & ~7n));
+}
+
+/** The doubleword with the pending bit of MESSAGE_IDENTITY; its enable bit is in the next. */
+function pendingAt(file: InterruptFile): bigint {
+  return file.address + BigInt(Math.floor(MESSAGE_IDENTITY / 64)) * 16n;
+}
+
+function wrongResult({ result }: Observed, outcome: Outcome, request: Request, memory: Memory): string | null {
+  const expected = outcome.result;
+  if (expected.kind === "aborted")
+    return result.kind === "aborted" ? null : `expected cause ${expected.cause}, got ${show(result)}`;
+  if (expected.kind === "translated") {
+    const { interruptFile, address } = expected.translation;
+    if (openMessage(interruptFile, request, memory)) return null;
+    if (interruptFile !== null)
+      return result.kind === "message" ? null : `expected a message to be taken, got ${show(result)}`;
+    return result.kind === "translated" && result.address === address
+      ? null
+      : `expected address ${hex(address)}, got ${show(result)}`;
+  }
+  const { translation, ...bits } = expected.completion;
+  if (result.kind !== "ats") return `expected an ATS completion, got ${show(result)}`;
+  const seen = result.completion;
+  if (seen.status !== bits.status) return `expected ATS status ${bits.status}, got ${seen.status}`;
+  if (bits.status !== "success") return null;
+  const names = ["r", "w", "exe", "priv", "global", "u"] as const;
+  // Without rights the rest of a completion means nothing.
+  const compared = bits.r || bits.w ? names : (["r", "w"] as const);
+  for (const name of compared)
+    if (seen[name] !== bits[name]) return `expected ATS ${name}=${bits[name]}, got ${seen[name]}`;
+  if (translation === null || !(bits.r || bits.w)) return null;
+  const { address, widest } = translation;
+  if (result.bytes < 4096n || (result.bytes & (result.bytes - 1n)) !== 0n) return `ATS range of ${result.bytes} bytes`;
+  if (widest !== null && result.bytes > widest)
+    return `ATS range of ${hex(result.bytes)} bytes, at most ${hex(widest)}`;
+  const start = address & ~(result.bytes - 1n);
+  return result.address === start ? null : `expected ATS address ${hex(start)}, got ${hex(result.address)}`;
+}
+
+function wrongRecord(
+  records: readonly FaultRecord[],
+  { record, result }: Outcome,
+  request: Request,
+  memory: Memory,
+): string | null {
+  if (result.kind === "translated" && openMessage(result.translation.interruptFile, request, memory)) return null;
+  if (record === null) return records.length === 0 ? null : `expected no record, got ${showRecord(records[0]!)}`;
+  if (records.length !== 1) return `expected one record (cause ${record.cause}), got ${records.length}`;
+  const seen = records[0]!;
+  // The offset in the page may be 0 in iotval (§4.2).
+  const sameIova = seen.iotval === record.iotval || seen.iotval === (record.iotval & ~0xfffn);
+  const names = ["cause", "pid", "pv", "priv", "ttyp", "did", "iotval2"] as const;
+  return sameIova && names.every((name) => seen[name] === record[name])
+    ? null
+    : `expected ${showRecord(record)}, got ${showRecord(seen)}`;
+}
+
+function wrongStores(
+  memory: Memory,
+  outcome: Outcome,
+  request: Request,
+  changed: readonly (readonly [bigint, bigint])[],
+): string | null {
+  const { result } = outcome;
+  const file = result.kind === "translated" ? result.translation.interruptFile : null;
+  if (openMessage(file, request, memory)) return null;
+  if (outcome.writes.length === 0 && changed.length === 0 && file === null) return null;
+  const expected = copyMemory(memory);
+  for (const { address, bytes, value } of outcome.writes) store(expected, address, bytes, value);
+  if (file !== null) deliver(expected, file);
+  const optional = new Map<bigint, bigint>();
+  for (const { address, bytes, value } of outcome.optional) {
+    const at = address & ~7n;
+    const mask = bytes === 8 || (address & 4n) === 0n ? value : value << 32n;
+    optional.set(at, (optional.get(at) ?? 0n) | mask);
+  }
+  const addresses = new Set(changed.map(([at]) => at));
+  for (const { address } of outcome.writes) addresses.add(address & ~7n);
+  if (file !== null) for (const at of [pendingAt(file), file.noticeAddress & ~7n]) addresses.add(at);
+  const seen = new Map(changed);
+  for (const at of addresses) {
+    const now = seen.get(at) ?? word(memory, at);
+    const should = word(expected, at);
+    if ((now ^ should) & ~(optional.get(at) ?? 0n)) return `expected ${hex(should)} at ${hex(at)}, got ${hex(now)}`;
+    if ((now & should) !== should) return `expected ${hex(should)} at ${hex(at)}, got ${hex(now)}`;
+  }
+  return null;
+}
+
+/** AIA: the pending bit of the identity is set; if its enable bit is set, the notice is written. */
+export function deliver(memory: Memory, file: InterruptFile): void {
+  const at = pendingAt(file);
+  const bit = 1n << BigInt(MESSAGE_IDENTITY % 64);
+  memory.words.set(at, word(memory, at) | bit);
+  if ((word(memory, at + 8n) & bit) !== 0n) store(memory, file.noticeAddress, 4, file.noticeIdentity);
+}
+
+export function hex(value: bigint): string {
+  return `0x${value.toString(16)}`;
+}
+
+function show(result: Observed["result"]): string {
+  if (result.kind === "translated") return `address ${hex(result.address)}`;
+  return result.kind;
+}
+
+export function showRecord(record: FaultRecord): string {
+  const { cause, pid, pv, priv, ttyp, did, iotval, iotval2 } = record;
+  return `record cause ${cause} ttyp ${ttyp} did ${hex(did)} pv ${pv} pid ${hex(pid)} priv ${priv} iotval ${hex(iotval)} iotval2 ${hex(iotval2)}`;
+}

@@ -1,0 +1,68 @@
+/**
+ * Runs seeds one after another and reports the first disagreement with its seed, its minimal scenario and the text that makes it a test.
+ */
+import { randomConfiguration } from "../generate/configuration.ts";
+import { randomSequence } from "../generate/sequence.ts";
+import {
+  describeScenario,
+  run,
+  type Scenario,
+  scenarioOfConfiguration,
+  scenarioOfSequence,
+  scenarioText,
+  type Tally,
+} from "./scenario.ts";
+import { shrink } from "./shrink.ts";
+import type { MakeSubject } from "./subject.ts";
+
+/** Requests of a random configuration. */
+const REQUESTS = 24;
+/** Changes of a random sequence. */
+const CHANGES = 24;
+
+export type Kind = "configurations" | "sequences";
+
+export function scenarioOfSeed(kind: Kind, seed: number): Scenario {
+  return kind === "configurations"
+    ? scenarioOfConfiguration(randomConfiguration(seed, REQUESTS))
+    : scenarioOfSequence(randomSequence(seed, CHANGES));
+}
+
+/** True if the seed agrees. */
+export function huntSeed(
+  kind: Kind,
+  seed: number,
+  make: MakeSubject,
+  log: (line: string) => void,
+  tally?: Tally,
+): boolean {
+  const scenario = scenarioOfSeed(kind, seed);
+  if (run(scenario, make, tally) === null) return true;
+  const minimal = shrink(scenario, (candidate) => run(candidate, make) !== null);
+  const found = run(minimal, make)!;
+  log(`disagreement: ${kind} seed ${seed}, step ${found.step} of the minimal scenario`);
+  log(`  ${found.why}`);
+  for (const line of describeScenario(minimal)) log(line);
+  log(`as a test: ${scenarioText(minimal)}`);
+  return false;
+}
+
+/** Seeds from `seed` on for `seconds` of wall time (at least one); true if all agree. */
+export function huntFor(
+  kind: Kind,
+  make: MakeSubject,
+  { seed, seconds, log }: { seed: number; seconds: number; log: (line: string) => void },
+): boolean {
+  const tally: Tally = { requests: 0, open: 0, stale: 0 };
+  const end = performance.now() + seconds * 1000;
+  let next = seed;
+  do {
+    if (!huntSeed(kind, next, make, log, tally)) return false;
+    next++;
+  } while (performance.now() < end);
+  log(
+    `${kind}: seeds ${seed} to ${next - 1}, ${tally.requests} translations compared, ` +
+      `${tally.stale} with more than one permitted outcome, ${tally.open} left open`,
+  );
+  return true;
+}

@@ -1,0 +1,140 @@
+/**
+ * A scenario is everything that a comparison needs: implementation, memory, and steps (requests, stores by software, invalidations). It runs on a
+ * subject and the oracle side by side, and has a text form, so that a finding can be kept as a test.
+ */
+import { allowedOutcomes, allowedOutcomesWithCaches } from "../allowed.ts";
+import { MemoryHistory } from "../cached-tables.ts";
+import type { Configuration } from "../generate/configuration.ts";
+import type { Sequence, Step } from "../generate/sequence.ts";
+import type { Implementation } from "../implementation.ts";
+import { copyMemory, type Injected, type Memory } from "../memory.ts";
+import type { DirectoryPointer, Request } from "../outcome.ts";
+import { compare, MESSAGE_IDENTITY, storedWords } from "./compare.ts";
+import type { MakeSubject } from "./subject.ts";
+
+export interface Scenario {
+  readonly implementation: Implementation;
+  readonly ddtp: DirectoryPointer;
+  readonly memory: Memory;
+  readonly steps: readonly Step[];
+  /** Whether the subject may cache; without, every answer must be fresh. */
+  readonly caches: boolean;
+}
+
+export function scenarioOfConfiguration({ requests, ...rest }: Configuration): Scenario {
+  return { ...rest, caches: false, steps: requests.map((request) => ({ kind: "request", request })) };
+}
+
+export function scenarioOfSequence(sequence: Sequence): Scenario {
+  return { ...sequence, caches: true };
+}
+
+export interface Disagreement {
+  readonly step: number;
+  readonly why: string;
+}
+
+export interface Tally {
+  requests: number;
+  /** Requests with too many permitted outcomes to enumerate; they were not compared. */
+  open: number;
+  /** Requests for which more than one outcome was permitted. */
+  stale: number;
+}
+
+/** Runs a scenario; the first disagreement, or null. A scenario the subject cannot be configured for agrees. */
+export function run(scenario: Scenario, make: MakeSubject, tally?: Tally): Disagreement | null {
+  const { implementation, ddtp, steps, caches } = scenario;
+  const subject = make(implementation, ddtp, scenario.memory, caches);
+  if (subject === null) return null;
+  const memory = copyMemory(scenario.memory);
+  const history = new MemoryHistory(memory);
+  for (const [index, step] of steps.entries()) {
+    if (step.kind === "change") {
+      subject.store(step.words);
+      history.change(step.words);
+      continue;
+    }
+    if (step.kind === "invalidate") {
+      if (!subject.invalidate(step.command)) return { step: index, why: "the command queue stopped" };
+      history.invalidate(step.command);
+      continue;
+    }
+    const { request } = step;
+    const outcomes = caches
+      ? allowedOutcomesWithCaches(implementation, ddtp, history, request)
+      : allowedOutcomes(implementation, ddtp, memory, request);
+    const observed = subject.request(request, MESSAGE_IDENTITY);
+    if (tally !== undefined) {
+      tally.requests++;
+      if (outcomes === null) tally.open++;
+      else if (outcomes.length > 1) tally.stale++;
+    }
+    if (outcomes === null) {
+      // What the subject stored must be known all the same.
+      history.change(storedWords(subject, memory, observed));
+      continue;
+    }
+    const verdict = compare(subject, memory, request, observed, outcomes);
+    if (!verdict.agrees) return { step: index, why: verdict.why };
+    history.change(verdict.changed);
+  }
+  return null;
+}
+
+/** Text of a scenario: JSON with bigints as hexadecimal strings. */
+export function scenarioText(scenario: Scenario): string {
+  const { implementation, ddtp, memory, steps, caches } = scenario;
+  const plain = {
+    implementation,
+    ddtp,
+    pages: [...memory.pages],
+    words: [...memory.words],
+    injected: [...memory.injected],
+    steps,
+    caches,
+  };
+  return JSON.stringify(plain, (_key, value) => (typeof value === "bigint" ? `0x${value.toString(16)}` : value));
+}
+
+export function scenarioFromText(text: string): Scenario {
+  const plain = JSON.parse(text, (_key, value) =>
+    typeof value === "string" && /^0x[0-9a-f]+$/.test(value) ? BigInt(value) : value,
+  ) as {
+    implementation: Implementation;
+    ddtp: DirectoryPointer;
+    pages: bigint[];
+    words: [bigint, bigint][];
+    injected: [bigint, Injected][];
+    steps: Step[];
+    caches: boolean;
+  };
+  const { pages, words, injected, ...rest } = plain;
+  return { ...rest, memory: { pages: new Set(pages), words: new Map(words), injected: new Map(injected) } };
+}
+
+/** A scenario for people: one line a step, one line a word. */
+export function describeScenario(scenario: Scenario): string[] {
+  const hex = (value: bigint) => `0x${value.toString(16)}`;
+  const { implementation, ddtp, memory } = scenario;
+  const lines = [
+    `capabilities ${hex(implementation.capabilities)} be ${implementation.be} gxl ${implementation.gxl} ddtp ${ddtp.mode} ${hex(ddtp.ppn << 12n)} caches ${scenario.caches}`,
+  ];
+  for (const [at, value] of [...memory.words].sort(([a], [b]) => (a < b ? -1 : 1)))
+    lines.push(`  [${hex(at)}] = ${hex(value)}`);
+  for (const [at, what] of memory.injected) lines.push(`  [${hex(at)}]: ${what}`);
+  for (const step of scenario.steps) {
+    if (step.kind === "request") lines.push(`  ask ${describeRequest(step.request)}`);
+    else if (step.kind === "invalidate") lines.push(`  command ${hex(step.command[0])} ${hex(step.command[1])}`);
+    else lines.push(`  store ${step.words.map(([at, value]) => `[${hex(at)}] = ${hex(value)}`).join(", ")}`);
+  }
+  return lines;
+}
+
+function describeRequest(request: Request): string {
+  const { type, access, deviceId, processId, privileged, iova, noWrite, executeRequested } = request;
+  const what =
+    type === "ats" ? `ATS${noWrite ? " no-write" : ""}${executeRequested ? " exe" : ""}` : `${type} ${access}`;
+  const who = `device 0x${deviceId.toString(16)}${processId === null ? "" : ` process 0x${processId.toString(16)}`}`;
+  return `${what} ${who}${privileged ? " privileged" : ""} at 0x${iova.toString(16)}`;
+}

@@ -1,0 +1,89 @@
+// The interrupt controller of component machines: wires, messages and one alarm.
+//
+// Interrupts are numbers below 1024. A wire is pending while it is asserted (level-triggered: a guest that does not quiet its
+// device takes the same number again). A message is pending from the store that made it until it is taken; a second store of a
+// number that is still pending merges with the first. `take` gives the lowest pending number, so the order depends on nothing but
+// what is pending.
+//
+// Messages come in two ways and mean the same: a store to the MSI page in guest-physical memory (the vIOMMU's own message, an
+// assigned device's after the VMM translated its address), and the guest's own store on the bus. Numbers past 1023 are dropped.
+
+import type { AccessSize, MmioPort } from "../host/base/mmio.ts";
+import type { Trace } from "../host/base/trace.ts";
+
+export const INTERRUPT_COUNT = 1024;
+const WORDS = INTERRUPT_COUNT / 32;
+
+/** The clock, as far as the alarm needs it. */
+export interface AlarmClock {
+  schedule(delay: number, fire: () => void): number;
+  cancel(id: number): void;
+}
+
+export class ComponentInterrupts implements MmioPort {
+  /** The MSI page reads as zero. */
+  readonly high = 0;
+  readonly #messages = new Uint32Array(WORDS);
+  readonly #wires = new Uint32Array(WORDS);
+  readonly #clock: AlarmClock;
+  readonly #trace: Trace | null;
+  #alarm = 0;
+
+  constructor(clock: AlarmClock, trace: Trace | null = null) {
+    this.#clock = clock;
+    this.#trace = trace;
+  }
+
+  /** Sets the level of wire `number`; numbers past 1023 are no wires. */
+  setWire(number: number, asserted: boolean): void {
+    if (!(number >= 0 && number < INTERRUPT_COUNT)) return;
+    const bit = 1 << (number & 31);
+    if (asserted) this.#wires[number >>> 5]! |= bit;
+    else this.#wires[number >>> 5]! &= ~bit;
+  }
+
+  /** A message: the same as a store of `number` to the MSI page. */
+  raise(number: number): void {
+    if (number >= 0 && number < INTERRUPT_COUNT) this.#messages[number >>> 5]! |= 1 << (number & 31);
+  }
+
+  /** Takes the lowest pending number; -1 if none. A wire stays pending while it is asserted. */
+  take(): number {
+    for (let i = 0; i < WORDS; i++) {
+      const pending = this.#messages[i]! | this.#wires[i]!;
+      if (pending === 0) continue;
+      const lowest = 31 - Math.clz32(pending & -pending);
+      this.#messages[i]! &= ~(1 << lowest);
+      const number = i * 32 + lowest;
+      if (this.#trace?.on) {
+        const source = (this.#wires[i]! >>> lowest) & 1 ? "wire" : "message";
+        this.#trace.emit({ type: "irq", where: "guest", source, vector: number });
+      }
+      return number;
+    }
+    return -1;
+  }
+
+  /** Raises `number` in `delay` ns, instead of the alarm set before. */
+  setAlarm(delay: number, number: number): void {
+    if (this.#alarm !== 0) this.#clock.cancel(this.#alarm);
+    this.#alarm = this.#clock.schedule(delay, () => {
+      this.#alarm = 0;
+      this.raise(number);
+    });
+  }
+
+  /** The MSI page as a target of DMA and of the vIOMMU's messages (host/base/memory.ts, StoreTarget). */
+  store32(_offset: number, value: number): void {
+    this.raise(value);
+  }
+
+  /** The MSI page on the VM's bus. */
+  mmioRead(_offset: number, _size: AccessSize): number {
+    return 0;
+  }
+
+  mmioWrite(_offset: number, size: AccessSize, lo: number, _hi: number): void {
+    if (size === 4) this.raise(lo);
+  }
+}

@@ -1,0 +1,193 @@
+// The instructions of F and D other than loads and stores: operands out of the register file (NaN-boxed binary32), rounding mode, operation.
+//
+// Fast paths use WebAssembly's own operations, which round to nearest even and have no flags. They hold only if the flags are known without
+// looking: NX already raised (flags are sticky) and a result so far from zero and infinity that nothing else can be raised; or NX computed from
+// the operation's exact error.
+import { add, divide, fusedMultiplyAdd, multiply, squareRoot, subtract } from "./float-arithmetic";
+import { classify, compare, convertFormat, extremum, fromInteger, toInteger } from "./float-convert";
+import { canonicalNaN, NX, RNE } from "./float-format";
+import { F, FFLAGS, FRM, X } from "./layout";
+
+const BOX: u64 = 0xffffffff00000000;
+
+/** A binary32 operand that is not NaN-boxed reads as the canonical NaN. */
+@inline
+function single(index: u32): u64 {
+  const bits = load<u64>(F + (index & 31) * 8);
+  return bits >= BOX ? bits & 0xffffffff : canonicalNaN(false);
+}
+
+@inline
+function operand(index: u32, double: bool): u64 {
+  return double ? load<u64>(F + (index & 31) * 8) : single(index);
+}
+
+@inline
+function put(index: u32, value: u64, double: bool): bool {
+  store<u64>(F + (index & 31) * 8, double ? value : value | BOX);
+  return true;
+}
+
+@inline
+function putInteger(index: u32, value: u64): bool {
+  if (index & 31) store<u64>(X + (index & 31) * 8, value);
+  return true;
+}
+
+/** The effective rounding mode; above 4: reserved. */
+@inline
+function roundingMode(code: u32): u32 {
+  const mode = (code >> 12) & 7;
+  return mode == 7 ? load<u32>(FRM) : mode;
+}
+
+/** Executes an instruction of OP-FP, MADD, MSUB, NMSUB, NMADD; false if it is none (illegal instruction). */
+export function executeFloat(code: u32): bool {
+  const format = (code >> 25) & 3;
+  if (format > 1) return false;
+  const double = format == 1;
+  if ((code & 0x7f) != 0x53) return fused(code, double);
+  const rd = code >> 7;
+  const rs1 = code >> 15;
+  const rs2 = (code >> 20) & 31;
+  const funct3 = (code >> 12) & 7;
+  switch (code >> 27) {
+    case 0x00: case 0x01: case 0x02: case 0x03: {
+      const mode = roundingMode(code);
+      if (mode > 4) return false;
+      const a = operand(rs1, double);
+      const b = operand(rs2, double);
+      return put(rd, double ? arithmetic64(code >> 27, a, b, mode) : arithmetic32(code >> 27, a, b, mode), double);
+    }
+    case 0x04: { // fsgnj, fsgnjn, fsgnjx
+      if (funct3 > 2) return false;
+      const sign: u64 = double ? <u64>1 << 63 : <u64>1 << 31;
+      const a = operand(rs1, double);
+      const b = operand(rs2, double);
+      const other = funct3 == 0 ? b : funct3 == 1 ? ~b : a ^ b;
+      return put(rd, (a & ~sign) | (other & sign), double);
+    }
+    case 0x05:
+      if (funct3 > 1) return false;
+      return put(rd, extremum(operand(rs1, double), operand(rs2, double), funct3 == 1, double), double);
+    case 0x08: { // fcvt.s.d, fcvt.d.s
+      const mode = roundingMode(code);
+      if (mode > 4 || rs2 != (double ? 0 : 1)) return false;
+      return put(rd, convertFormat(operand(rs1, !double), double, mode), double);
+    }
+    case 0x0b: {
+      const mode = roundingMode(code);
+      if (mode > 4 || rs2 != 0) return false;
+      return put(rd, root(operand(rs1, double), double, mode), double);
+    }
+    case 0x14:
+      if (funct3 > 2) return false;
+      return putInteger(rd, compare(operand(rs1, double), operand(rs2, double), funct3, double));
+    case 0x18: {
+      const mode = roundingMode(code);
+      if (mode > 4 || rs2 > 3) return false;
+      return putInteger(rd, toInteger(operand(rs1, double), rs2, double, mode));
+    }
+    case 0x1a: {
+      const mode = roundingMode(code);
+      if (mode > 4 || rs2 > 3) return false;
+      return put(rd, fromInteger(load<u64>(X + (rs1 & 31) * 8), rs2, double, mode), double);
+    }
+    case 0x1c:
+      if (rs2 != 0 || funct3 > 1) return false;
+      if (funct3 == 1) return putInteger(rd, classify(operand(rs1, double), double));
+      return putInteger(rd, double ? operand(rs1, true) : <u64>(<i64>load<i32>(F + (rs1 & 31) * 8)));
+    case 0x1e:
+      if (rs2 != 0 || funct3 != 0) return false;
+      return put(rd, load<u64>(X + (rs1 & 31) * 8) & (double ? <u64>-1 : 0xffffffff), double);
+  }
+  return false;
+}
+
+function fused(code: u32, double: bool): bool {
+  const mode = roundingMode(code);
+  if (mode > 4) return false;
+  const sign: u64 = double ? <u64>1 << 63 : <u64>1 << 31;
+  let a = operand(code >> 15, double);
+  const b = operand(code >> 20, double);
+  let c = operand(code >> 27, double);
+  const kind = (code >> 2) & 3; // fmadd, fmsub, fnmsub, fnmadd
+  if (kind & 2) a ^= sign; // negate the product
+  if (kind == 1 || kind == 3) c ^= sign;
+  return put(code >> 7, fusedMultiplyAdd(a, b, c, double, mode), double);
+}
+
+/** Neither zero, subnormal, the least normal binade, the greatest, infinite nor NaN. */
+@inline
+function comfortable64(bits: u64): bool {
+  return (((<u32>(bits >> 52)) & 0x7ff) - 2) < 2040;
+}
+
+@inline
+function comfortable32(bits: u32): bool {
+  return (((bits >> 23) & 0xff) - 2) < 250;
+}
+
+/** fadd, fsub, fmul, fdiv (0 … 3) of binary64. */
+function arithmetic64(operation: u32, a: u64, b: u64, mode: u32): u64 {
+  if (mode == RNE) {
+    const x = reinterpret<f64>(a);
+    const y = operation == 1 ? -reinterpret<f64>(b) : reinterpret<f64>(b);
+    const result = operation < 2 ? x + y : operation == 2 ? x * y : x / y;
+    const bits = reinterpret<u64>(result);
+    if (comfortable64(bits)) {
+      if (load<u32>(FFLAGS) & NX) return bits;
+      if (operation < 2 && comfortable64(a) && comfortable64(b)) {
+        // the error of a sum, exactly (Knuth)
+        const part = result - x;
+        if ((x - (result - part)) + (y - part) != 0) store<u32>(FFLAGS, load<u32>(FFLAGS) | NX);
+        return bits;
+      }
+    }
+  }
+  switch (operation) {
+    case 0: return add(a, b, true, mode);
+    case 1: return subtract(a, b, true, mode);
+    case 2: return multiply(a, b, true, mode);
+    default: return divide(a, b, true, mode);
+  }
+}
+
+function arithmetic32(operation: u32, a: u64, b: u64, mode: u32): u64 {
+  if (mode == RNE) {
+    const x = reinterpret<f32>(<u32>a);
+    const y = operation == 1 ? -reinterpret<f32>(<u32>b) : reinterpret<f32>(<u32>b);
+    const result = operation < 2 ? x + y : operation == 2 ? x * y : x / y;
+    const bits = reinterpret<u32>(result);
+    if (comfortable32(bits)) {
+      if (load<u32>(FFLAGS) & NX) return <u64>bits;
+      if (operation == 2) {
+        // the product of two binary32 is exact in binary64
+        if (<f64>x * <f64>y != <f64>result) store<u32>(FFLAGS, load<u32>(FFLAGS) | NX);
+        return <u64>bits;
+      }
+      if (operation < 2 && comfortable32(<u32>a) && comfortable32(<u32>b)) {
+        const part = result - x;
+        if ((x - (result - part)) + (y - part) != 0) store<u32>(FFLAGS, load<u32>(FFLAGS) | NX);
+        return <u64>bits;
+      }
+    }
+  }
+  switch (operation) {
+    case 0: return add(a, b, false, mode);
+    case 1: return subtract(a, b, false, mode);
+    case 2: return multiply(a, b, false, mode);
+    default: return divide(a, b, false, mode);
+  }
+}
+
+/** fsqrt. A root is never tiny or huge: with NX raised already, nothing is left to raise for a positive normal operand. */
+@inline
+function root(a: u64, double: bool, mode: u32): u64 {
+  if (mode == RNE && load<u32>(FFLAGS) & NX) {
+    if (double) {
+      if (!(a >> 63) && comfortable64(a)) return reinterpret<u64>(sqrt<f64>(reinterpret<f64>(a)));
+    } else if (!(a >> 31) && comfortable32(<u32>a)) return <u64>reinterpret<u32>(sqrt<f32>(reinterpret<f32>(<u32>a)));
+  }
+  return squareRoot(a, double, mode);
+}

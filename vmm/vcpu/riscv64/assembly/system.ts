@@ -1,0 +1,102 @@
+// The privileged instructions and cache-block operations: everything of the SYSTEM opcode but CSR accesses, fence.i, Zicbom, Zicboz.
+import { CONTINUE, RESUME, UNDEFINED } from "./csr";
+import { pending, synchronise, trap } from "./hart-state";
+import {
+  EPOCH, EXIT_SBI, EXIT_WFI, MODE, PC, PHYSICAL, SENVCFG, SEPC, SIE, SSTATUS, X,
+} from "./layout";
+import {
+  ACCESS_LOAD, ACCESS_STORE, flushAddress, flushAll, flushFetch, hostAddress, SSTATUS_SIE, SSTATUS_SPIE, SSTATUS_SPP, translate,
+} from "./translate";
+
+/** Results beyond RESUME: run() returns to the VMM. */
+export const LEAVE: u32 = 16; // + EXIT_
+
+/** PC is the instruction's address; it is moved past the instruction when the result is not UNDEFINED or a trap. */
+export function executeSystem(code: u32, left: u32, length: u32): u32 {
+  const supervisor = load<u32>(MODE) != 0;
+  const pc = load<u64>(PC);
+  if (((code >> 7) & 31) != 0) return UNDEFINED;
+  switch (code >> 20) {
+    case 0x000: // ecall
+      if (code != 0x73) return UNDEFINED;
+      if (!supervisor) {
+        trap(8, 0);
+        return RESUME;
+      }
+      store<u64>(PC, pc + length);
+      return LEAVE + EXIT_SBI;
+    case 0x001: // ebreak
+      if (code != 0x100073) return UNDEFINED;
+      trap(3, pc);
+      return RESUME;
+    case 0x102: // sret
+      if (code != 0x10200073 || !supervisor) return UNDEFINED;
+      returnFromTrap();
+      return RESUME;
+    case 0x105: // wfi; in user mode it may trap at once
+      if (code != 0x10500073 || !supervisor) return UNDEFINED;
+      store<u64>(PC, pc + length);
+      synchronise(left);
+      return pending() & load<u64>(SIE) ? RESUME : LEAVE + EXIT_WFI;
+    case 0x180: // sfence.w.inval, sfence.inval.ir: sinval.vma is ordered already
+    case 0x181:
+      if ((code != 0x18000073 && code != 0x18100073) || !supervisor) return UNDEFINED;
+      return CONTINUE;
+  }
+  const funct7 = code >> 25;
+  if (funct7 == 0x09 || funct7 == 0x0b) { // sfence.vma, sinval.vma
+    if (!supervisor) return UNDEFINED;
+    const rs1 = (code >> 15) & 31;
+    if (rs1) flushAddress(load<u64>(X + rs1 * 8));
+    else flushAll();
+    store<u64>(PC, pc + length);
+    return RESUME;
+  }
+  return UNDEFINED;
+}
+
+function returnFromTrap(): void {
+  const status = load<u64>(SSTATUS);
+  let next = (status & ~(SSTATUS_SIE | SSTATUS_SPP)) | SSTATUS_SPIE;
+  if (status & SSTATUS_SPIE) next |= SSTATUS_SIE;
+  store<u64>(SSTATUS, next);
+  store<u32>(MODE, status & SSTATUS_SPP ? 1 : 0);
+  store<u64>(PC, load<u64>(SEPC));
+}
+
+/** fence.i: from here on, decode pages are compared with RAM before this hart enters them again. */
+export function fenceInstructions(): void {
+  store<u32>(EPOCH, load<u32>(EPOCH) + 1);
+  flushFetch();
+}
+
+/** cbo.inval 0, cbo.clean 1, cbo.flush 2, cbo.zero 4 on the 64-byte block that holds rs1. Caches are coherent: only cbo.zero does anything. */
+export function executeCacheBlock(code: u32): u32 {
+  const operation = code >> 20;
+  const address = load<u64>(X + ((code >> 15) & 31) * 8);
+  if (load<u32>(MODE) == 0) {
+    const environment = load<u32>(SENVCFG);
+    if (operation == 0 && !(environment & 0x30)) return UNDEFINED;
+    if ((operation == 1 || operation == 2) && !(environment & 0x40)) return UNDEFINED;
+    if (operation == 4 && !(environment & 0x80)) return UNDEFINED;
+  }
+  if (operation != 4) {
+    // "permitted if a load or a store is"; reported as a store fault
+    if (translate(address, ACCESS_LOAD)) {
+      const fault = translate(address, ACCESS_STORE);
+      if (fault) {
+        trap(fault, address);
+        return RESUME;
+      }
+    }
+    return CONTINUE;
+  }
+  const fault = translate(address, ACCESS_STORE);
+  const host: usize = fault ? <usize>0 : hostAddress(load<u64>(PHYSICAL) & ~63);
+  if (host == 0) {
+    trap(fault ? fault : 7, address);
+    return RESUME;
+  }
+  memory.fill(host, 0, 64);
+  return CONTINUE;
+}

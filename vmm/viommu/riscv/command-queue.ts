@@ -1,0 +1,334 @@
+// The guest's command queue (§4.1, 6.6–6.8, 6.15): read from guest memory when cqt is written, done in order.
+//
+//   cqt ─▶ fetch ─▶ legal? ─▶ invalidations collect in a batch ─▶ IOFENCE.C, or the end of the queue: first the directories that the
+//   guest changed are read again, then one host call for the batch ─▶ cqh
+//
+// cqh passes an IOFENCE.C only when the host has done everything before it. Where something goes wrong, everything before it is
+// done and cqh stands exactly there: an illegal command (cmd_ill), one that cannot be fetched or whose store fails (cqmf), entry
+// `done` of a batch that the host did not finish, a fence behind device invalidations that timed out (cmd_to).
+
+import { describeCommand } from "../../../host/arch/riscv/commands.ts";
+import {
+  CQCSR_CMD_ILL,
+  CQCSR_CMD_TO,
+  CQCSR_FENCE_W_IP,
+  CSR_ENABLE,
+  CSR_INTERRUPT_ENABLE,
+  CSR_MEMORY_FAULT,
+  CSR_ON,
+} from "../../../host/arch/riscv/registers.ts";
+import type { GpaPfn } from "../../../host/base/address.ts";
+import { ACCESS_OK, type MemoryPort } from "../../../host/base/memory.ts";
+import type { Trace } from "../../../host/base/trace.ts";
+import { EFAULT, EIO, ETIMEDOUT } from "../../../host/uapi/errno.ts";
+import type { InvalidationReply } from "../host-port.ts";
+import {
+  ATS_INVAL,
+  ATS_PRGR,
+  AV,
+  atsDeviceId,
+  COMMAND_NAMES,
+  type CommandRules,
+  classify,
+  DV,
+  ILLEGAL,
+  IODIR_INVAL_DDT,
+  IODIR_INVAL_PDT,
+  IOFENCE_C,
+  IOTINVAL_GVMA,
+  PV,
+} from "./commands.ts";
+import { CIP, type Interrupts } from "./interrupts.ts";
+import { LOG2SZ_1_LIMIT, type RegisterFile, WORD } from "./registers.ts";
+import { Ring } from "./ring.ts";
+
+const QUEUE_LIMIT = 2 ** (LOG2SZ_1_LIMIT + 1);
+const ERRORS = CSR_MEMORY_FAULT | CQCSR_CMD_TO | CQCSR_CMD_ILL;
+const CONDITIONS = ERRORS | CQCSR_FENCE_W_IP;
+
+/** What commands do outside the queue. */
+export interface CommandActions {
+  /** IODIR.INVAL_DDT: read this device's context again (-1: all) when the batch is done. False: nobody has this id. */
+  rereadContext(deviceId: number): boolean;
+  /** True if the host knows a device by this id, so that commands naming it can be forwarded. */
+  forwards(deviceId: number): boolean;
+  /** As `forwards`, for ATS.INVAL: the device has ATS and its context turns it on. */
+  forwardsAts(deviceId: number): boolean;
+  /** Device invalidation of an emulated device; the number of completions still to come. */
+  invalidateEmulated(deviceId: number, processId: number, lo1: number, hi1: number): number;
+  answerPageRequest(deviceId: number, processId: number, group: number, code: number): void;
+  /** Reads again what `rereadContext` marked, and installs it. */
+  installContexts(): void;
+  /** One host call; count is at least 1. */
+  invalidate(batch: Uint8Array, count: number): InvalidationReply;
+  /** Takes over what the host has to report, so that nothing that happened before a fence is reported after it. */
+  relayEvents(): void;
+}
+
+export interface CommandCounters {
+  readonly commands: Record<string, number>;
+  batches: number;
+  forwarded: number;
+}
+
+/**
+ * The status bit for an errno of the host's invalidation. The architecture knows three: a command that is illegal or unsupported, a
+ * memory access that failed, an ATS invalidation that timed out. What the host cannot do at all is "unsupported".
+ */
+function statusOf(errno: number): number {
+  if (errno === -EFAULT) return CSR_MEMORY_FAULT;
+  return errno === -ETIMEDOUT ? CQCSR_CMD_TO : CQCSR_CMD_ILL;
+}
+
+export class CommandQueue {
+  readonly ring: Ring;
+  readonly counters: CommandCounters = {
+    commands: Object.fromEntries(COMMAND_NAMES.map((name) => [name, 0])),
+    batches: 0,
+    forwarded: 0,
+  };
+  readonly #registers: RegisterFile;
+  readonly #memory: MemoryPort<GpaPfn>;
+  readonly #interrupts: Interrupts;
+  readonly #trace: Trace;
+  readonly #name: string;
+  readonly #rules: CommandRules;
+  readonly #actions: CommandActions;
+  readonly #batch = new Uint8Array(QUEUE_LIMIT * 16);
+  readonly #batchWords = new Uint32Array(this.#batch.buffer);
+  /** Queue index of each command in the batch. */
+  readonly #positions = new Uint16Array(QUEUE_LIMIT);
+  readonly #counts = new Float64Array(COMMAND_NAMES.length);
+  #batched = 0;
+  /** Something in the batch changed a directory. */
+  #rereads = false;
+  /** A device invalidation before the next fence timed out. */
+  #timedOut = false;
+  /** Device invalidations of emulated devices that have not completed. */
+  #awaited = 0;
+  #running = false;
+
+  constructor(
+    registers: RegisterFile,
+    memory: MemoryPort<GpaPfn>,
+    interrupts: Interrupts,
+    trace: Trace,
+    name: string,
+    rules: CommandRules,
+    actions: CommandActions,
+  ) {
+    this.#registers = registers;
+    this.#memory = memory;
+    this.#interrupts = interrupts;
+    this.#trace = trace;
+    this.#name = name;
+    this.#rules = rules;
+    this.#actions = actions;
+    this.ring = new Ring(registers, { base: WORD.CQB, head: WORD.CQH, tail: WORD.CQT }, 4);
+  }
+
+  /** Commands executed so far, by name. */
+  get executed(): Record<string, number> {
+    COMMAND_NAMES.forEach((name, kind) => {
+      this.counters.commands[name] = this.#counts[kind]!;
+    });
+    return this.counters.commands;
+  }
+
+  /** A write of cqcsr has been stored: acts on cqen and on cleared errors. */
+  controlWritten(previous: number): void {
+    const words = this.#registers.words;
+    const now = words[WORD.CQCSR]!;
+    if ((now & CSR_ENABLE) !== 0 && (previous & CSR_ENABLE) === 0) {
+      words[WORD.CQH] = 0;
+      words[WORD.CQCSR] = ((now & ~CONDITIONS) | CSR_ON) >>> 0;
+      this.#timedOut = false;
+    } else if ((now & CSR_ENABLE) === 0) {
+      words[WORD.CQCSR] = (now & ~CSR_ON) >>> 0;
+    }
+    this.evaluate();
+    this.run();
+  }
+
+  /** Raises cip if a condition and cie are set (§6.18). */
+  evaluate(): void {
+    const csr = this.#registers.words[WORD.CQCSR]!;
+    if ((csr & CSR_INTERRUPT_ENABLE) !== 0 && (csr & CONDITIONS) !== 0) this.#interrupts.raise(CIP);
+  }
+
+  /** An emulated device completed an invalidation (or its time ran out); a waiting fence goes on. */
+  completed(timedOut: boolean): void {
+    if (this.#awaited === 0) return;
+    this.#awaited--;
+    if (timedOut) this.#timedOut = true;
+    if (this.#awaited === 0) this.run();
+  }
+
+  reset(): void {
+    this.#batched = 0;
+    this.#rereads = false;
+    this.#timedOut = false;
+    this.#awaited = 0;
+    this.ring.reset();
+  }
+
+  /** Does commands until the queue is empty, stopped, or waits at a fence. At most one round of the queue. */
+  run(): void {
+    const words = this.#registers.words;
+    if (this.#running || (words[WORD.CQCSR]! & CSR_ON) === 0 || (words[WORD.CQCSR]! & ERRORS) !== 0) return;
+    if (this.ring.head === this.ring.tail) return;
+    this.#running = true;
+    const cause = this.#trace.cause;
+    this.#execute();
+    this.#trace.leave(cause);
+    this.#running = false;
+  }
+
+  #execute(): void {
+    const { ring } = this;
+    const memory = this.#memory;
+    const mask = ring.mask;
+    const tail = ring.tail;
+    let index = ring.head & mask;
+    while (index !== tail) {
+      ring.locate(index);
+      if (memory.load64(ring.pfn, ring.offset) !== ACCESS_OK) {
+        this.#stopAt(index, CSR_MEMORY_FAULT);
+        return;
+      }
+      const lo0 = memory.lo;
+      const hi0 = memory.hi;
+      if (memory.load64(ring.pfn, ring.offset + 8) !== ACCESS_OK) {
+        this.#stopAt(index, CSR_MEMORY_FAULT);
+        return;
+      }
+      const lo1 = memory.lo;
+      const hi1 = memory.hi;
+      const kind = classify(this.#rules, lo0, hi0, lo1, hi1);
+      if (this.#trace.on) this.#emit(kind, lo0, hi0, lo1, hi1);
+      this.#counts[kind] = this.#counts[kind]! + 1;
+      if (kind === ILLEGAL) {
+        this.#stopAt(index, CQCSR_CMD_ILL);
+        return;
+      }
+      if (kind === IOFENCE_C) {
+        if (!this.#flush()) return;
+        if (!this.#fence(index, lo0, hi0, lo1, hi1)) return;
+      } else if (kind === ATS_PRGR) {
+        // A response tells the device that its page is there: what stands before it in the queue is done first.
+        if (!this.#flush()) return;
+        const processId = (hi0 & PV) !== 0 ? lo0 >>> 12 : -1;
+        this.#actions.answerPageRequest(atsDeviceId(hi0), processId, hi1 & 0x1ff, (hi1 >>> 12) & 15);
+      } else {
+        this.#take(kind, index, lo0, hi0, lo1, hi1);
+      }
+      index = (index + 1) & mask;
+    }
+    if (this.#flush()) ring.head = tail;
+  }
+
+  /** An invalidation: into the batch, if the host has anything to do with it. */
+  #take(kind: number, index: number, lo0: number, hi0: number, lo1: number, hi1: number): void {
+    // The guest has no second stage, so nothing is tagged as IOTINVAL.GVMA would find it.
+    if (kind === IOTINVAL_GVMA) return;
+    const actions = this.#actions;
+    if (kind === IODIR_INVAL_DDT) {
+      const deviceId = (hi0 & DV) !== 0 ? hi0 >>> 8 : -1;
+      if (!actions.rereadContext(deviceId)) return;
+      this.#rereads = true;
+      if (deviceId >= 0 && !actions.forwards(deviceId)) return;
+    } else if (kind === IODIR_INVAL_PDT) {
+      if (!actions.forwards(hi0 >>> 8)) return;
+    } else if (kind === ATS_INVAL) {
+      const deviceId = atsDeviceId(hi0);
+      if (!actions.forwardsAts(deviceId)) {
+        this.#awaited += actions.invalidateEmulated(deviceId, (hi0 & PV) !== 0 ? lo0 >>> 12 : -1, lo1, hi1);
+        return;
+      }
+    }
+    const at = this.#batched++;
+    this.#positions[at] = index;
+    this.#batchWords[4 * at] = lo0;
+    this.#batchWords[4 * at + 1] = hi0;
+    this.#batchWords[4 * at + 2] = lo1;
+    this.#batchWords[4 * at + 3] = hi1;
+  }
+
+  /** Has the host do the batch. False: it did not all succeed, the queue is stopped at the command that failed. */
+  #flush(): boolean {
+    if (this.#rereads) {
+      this.#rereads = false;
+      this.#actions.installContexts();
+    }
+    const count = this.#batched;
+    if (count === 0) return true;
+    this.#batched = 0;
+    this.counters.batches++;
+    const reply = this.#actions.invalidate(this.#batch, count);
+    // A reply is the host's word, but not beyond what was asked.
+    const done = reply.done >= 0 && reply.done <= count ? Math.floor(reply.done) : 0;
+    this.counters.forwarded += done;
+    if (done === count && (reply.errno === 0 || reply.errno === -ETIMEDOUT)) {
+      // All was executed, but some device did not answer an ATS.INVAL: reported by the fence that follows (§4.1.4).
+      if (reply.errno !== 0) this.#timedOut = true;
+      return true;
+    }
+    const failed = Math.min(done, count - 1);
+    this.#fail(this.#positions[failed]!, statusOf(reply.errno === 0 ? -EIO : reply.errno));
+    return false;
+  }
+
+  /** IOFENCE.C, everything before it done. False: the queue stops or waits here. */
+  #fence(index: number, lo0: number, hi0: number, lo1: number, hi1: number): boolean {
+    if (this.#awaited > 0) {
+      this.ring.head = index;
+      return false;
+    }
+    this.#actions.relayEvents();
+    if (this.#timedOut) {
+      this.#timedOut = false;
+      this.#fail(index, CQCSR_CMD_TO);
+      return false;
+    }
+    if ((lo0 & AV) !== 0) {
+      // ADDR[63:2] stands in bits 61:0.
+      const pfn = ((hi1 & 0x3fff_ffff) * 0x40_0000 + (lo1 >>> 10)) as GpaPfn;
+      const offset = (lo1 << 2) & 0xfff;
+      if (this.#memory.store32(pfn, offset, hi0) !== ACCESS_OK) {
+        this.#fail(index, CSR_MEMORY_FAULT);
+        return false;
+      }
+    }
+    if ((lo0 & 0x800) !== 0) {
+      const words = this.#registers.words;
+      words[WORD.CQCSR] = words[WORD.CQCSR]! | CQCSR_FENCE_W_IP;
+      this.evaluate();
+    }
+    return true;
+  }
+
+  /** Stops at `index` for a reason of its own, once everything before is done. */
+  #stopAt(index: number, status: number): void {
+    if (this.#flush()) this.#fail(index, status);
+  }
+
+  #fail(index: number, status: number): void {
+    const words = this.#registers.words;
+    this.ring.head = index;
+    words[WORD.CQCSR] = words[WORD.CQCSR]! | status;
+    this.evaluate();
+  }
+
+  #emit(kind: number, lo0: number, hi0: number, lo1: number, hi1: number): void {
+    const words = [(BigInt(hi0) << 32n) | BigInt(lo0), (BigInt(hi1) << 32n) | BigInt(lo1)];
+    const name = COMMAND_NAMES[kind]!;
+    this.#trace.enter({
+      type: "command",
+      where: "guest",
+      iommu: this.#name,
+      name,
+      words,
+      text: describeCommand(words[0]!, words[1]!),
+    });
+  }
+}

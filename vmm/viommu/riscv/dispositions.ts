@@ -1,0 +1,200 @@
+// The devices behind one vIOMMU, and what each one's DMA goes through: blocked, bypass or nested, the same in the host.
+//
+//   ddtp or IODIR.INVAL_DDT ─▶ read the device's context in guest memory ─▶ same as installed? nothing; else one host call
+//
+// A blocked device keeps the cause that hardware would give (256–260, 268); it is reported when a transaction arrives, not when
+// the command runs. A context that the host refuses is blocked with cause 259, the errno kept; other devices go on.
+
+import { CAUSE_ALL_INBOUND_DISALLOWED, CAUSE_DDT_MISCONFIGURED } from "../../../host/arch/riscv/fault-records.ts";
+import type { DeviceHandle, ViommuHost } from "../host-port.ts";
+import {
+  type CanonicalContext,
+  canonicalise,
+  DDTP_BARE_CONTEXT,
+  type Disposition,
+  encodeContext,
+  isPlainBypass,
+  sameContext,
+} from "./context.ts";
+
+/** A device as whoever plugs it in describes it. */
+export interface PluggedDevice {
+  /** Handle towards the host port; for an emulated device any number no assigned one has. */
+  readonly handle: DeviceHandle;
+  /** device_id the guest uses, 24 bits. */
+  readonly guestId: number;
+  /** For messages and traces: "00:02.0". */
+  readonly name: string;
+  /** Host's name of an assigned device, for messages. */
+  readonly hostName?: string;
+  /** The device and its host can do ATS, and page requests. */
+  readonly ats: boolean;
+  readonly pri: boolean;
+  /** Set for a model on the VM's own bus: translated here, the host knows nothing of it. */
+  readonly emulated: boolean;
+}
+
+export interface DeviceState {
+  readonly device: PluggedDevice;
+  disposition: Disposition;
+  /** While blocked: what hardware would report. Kept afterwards, for transactions that arrived before. */
+  cause: number;
+  /** tc.DTF of the context; false where no context was found. */
+  faultsDisabled: boolean;
+  /** What is installed, unless blocked. */
+  context: CanonicalContext | null;
+  /** 0, or the errno with which the host refused the context last read. */
+  refusal: number;
+  /** The host could not even block it: nothing is known about its DMA. */
+  lost: boolean;
+  /** To be read again. */
+  marked: boolean;
+}
+
+/** Outcome of reading a context. */
+export interface LocatedContext {
+  /** 0: `words` holds a sound context, or `bare`. */
+  readonly cause: number;
+  readonly bare: boolean;
+  /** Why, where the cause alone does not say. */
+  readonly detail: string;
+}
+
+/** Reads a device's context from guest memory as ddtp says; leaves it in `words` (halves). */
+export interface ContextReader {
+  readonly words: Uint32Array;
+  locate(deviceId: number): LocatedContext;
+}
+
+export class Dispositions {
+  readonly #byId = new Map<number, DeviceState>();
+  readonly #host: ViommuHost | null;
+  readonly #reader: ContextReader;
+  readonly #report: (message: string) => void;
+  /** Contexts with a first stage installed. */
+  nestedInstalled = 0;
+  /** Called when a device's context changed or went: what it asked for is void. */
+  onChanged: (state: DeviceState) => void = () => {};
+
+  constructor(host: ViommuHost | null, reader: ContextReader, report: (message: string) => void) {
+    this.#host = host;
+    this.#reader = reader;
+    this.#report = report;
+  }
+
+  get all(): IterableIterator<DeviceState> {
+    return this.#byId.values();
+  }
+
+  find(guestId: number): DeviceState | undefined {
+    return this.#byId.get(guestId);
+  }
+
+  findHandle(handle: number): DeviceState | undefined {
+    for (const state of this.#byId.values()) if (state.device.handle === handle) return state;
+    return undefined;
+  }
+
+  /** Adds a device, blocked until its context is read; 0 or a negated errno of the host's. */
+  add(device: PluggedDevice): number {
+    if (!device.emulated && this.#host !== null) {
+      const errno = this.#host.attach(device.handle, BigInt(device.guestId));
+      if (errno < 0) return errno;
+    }
+    this.#byId.set(device.guestId, {
+      device,
+      disposition: "blocked",
+      cause: CAUSE_ALL_INBOUND_DISALLOWED,
+      faultsDisabled: false,
+      context: null,
+      refusal: 0,
+      lost: false,
+      marked: true,
+    });
+    return 0;
+  }
+
+  /** Takes a device out; 0 or a negated errno of the host's (it is gone here in any case). */
+  remove(guestId: number): number {
+    const state = this.#byId.get(guestId);
+    if (state === undefined) return 0;
+    this.#byId.delete(guestId);
+    this.onChanged(state);
+    return state.device.emulated || this.#host === null ? 0 : this.#host.detach(state.device.handle);
+  }
+
+  /** Marks one device (-1: all) to be read again; false if there is none. */
+  mark(guestId: number): boolean {
+    if (guestId >= 0) {
+      const state = this.#byId.get(guestId);
+      if (state === undefined) return false;
+      state.marked = true;
+      return true;
+    }
+    for (const state of this.#byId.values()) state.marked = true;
+    return this.#byId.size > 0;
+  }
+
+  /** Reads and installs what is marked. */
+  installMarked(): void {
+    for (const state of this.#byId.values()) {
+      if (!state.marked) continue;
+      state.marked = false;
+      this.#install(state);
+    }
+  }
+
+  #install(state: DeviceState): void {
+    const { device } = state;
+    const located = this.#reader.locate(device.guestId);
+    const found = located.cause === 0 && !located.bare;
+    state.faultsDisabled = found && (this.#reader.words[0]! & 0x10) !== 0;
+    if (located.cause !== 0) {
+      state.refusal = 0;
+      this.#block(state, located.cause);
+      return;
+    }
+    const wanted = located.bare ? DDTP_BARE_CONTEXT : canonicalise(this.#reader.words, device);
+    if (state.disposition !== "blocked" && state.context !== null && sameContext(state.context, wanted)) {
+      state.context = wanted;
+      return;
+    }
+    const errno = this.#give(device, wanted);
+    if (errno < 0) {
+      state.refusal = errno;
+      state.faultsDisabled = false;
+      this.#block(state, CAUSE_DDT_MISCONFIGURED, true);
+      return;
+    }
+    const changed = state.context !== null;
+    state.refusal = 0;
+    state.lost = false;
+    state.disposition = wanted.disposition;
+    state.context = wanted;
+    if (wanted.disposition === "nested") this.nestedInstalled++;
+    if (changed) this.onChanged(state);
+  }
+
+  #give(device: PluggedDevice, context: CanonicalContext): number {
+    if (device.emulated || this.#host === null) return 0;
+    if (isPlainBypass(context)) return this.#host.setBypass(device.handle);
+    return this.#host.setNested(device.handle, encodeContext(context));
+  }
+
+  /** `again`: the host may hold anything after a refusal, so it is told even if the device was blocked already. */
+  #block(state: DeviceState, cause: number, again = false): void {
+    const { device } = state;
+    const was = state.disposition;
+    state.cause = cause;
+    if (was === "blocked" && !again && !state.lost) return;
+    state.disposition = "blocked";
+    state.context = null;
+    if (was !== "blocked") this.onChanged(state);
+    if (device.emulated || this.#host === null) return;
+    let errno = this.#host.setBlocked(device.handle);
+    // A host that cannot block a device that way may still be able to take it out altogether.
+    if (errno < 0) errno = this.#host.detach(device.handle);
+    state.lost = errno < 0;
+    if (state.lost) this.#report(`device ${device.name} (host ${device.hostName ?? "?"}) could not be blocked`);
+  }
+}
