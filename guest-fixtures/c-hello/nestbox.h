@@ -30,6 +30,7 @@ NESTBOX_IMPORT("platform", "count") u32 nestbox_count(u32 kind);
 NESTBOX_IMPORT("platform", "base") u64 nestbox_base(u32 kind, u32 index);
 NESTBOX_IMPORT("platform", "size") u64 nestbox_size(u32 kind, u32 index);
 NESTBOX_IMPORT("platform", "iommu-line") s32 nestbox_iommu_line(u32 index, u32 vector);
+NESTBOX_IMPORT("platform", "iommu-of") s32 nestbox_iommu_of(u32 requester_id);
 NESTBOX_IMPORT("platform", "pci-line") s32 nestbox_pci_line(u32 requester_id, u32 pin);
 NESTBOX_IMPORT("time", "now") u64 nestbox_now(void);
 NESTBOX_IMPORT("time", "alarm") void nestbox_alarm(u64 delay_ns, u32 number);

@@ -28,6 +28,9 @@ declare function platformSize(kind: u32, index: u32): u64;
 /** The wire of an IOMMU's interrupt vector; -1 none. */
 @external("nestbox:guest/platform@0.1.0", "iommu-line")
 export declare function iommuLine(index: u32, vector: u32): i32;
+/** Index of the IOMMU that a function's DMA goes through; -1 none. */
+@external("nestbox:guest/platform@0.1.0", "iommu-of")
+export declare function iommuOf(requesterId: u32): i32;
 /** The wire of a function's INTx pin 1 to 4; -1 none. */
 @external("nestbox:guest/platform@0.1.0", "pci-line")
 export declare function pciLine(requesterId: u32, pin: u32): i32;

@@ -106,7 +106,7 @@ export class RiscvIommu {
   private records: usize = 0;
   private tail: u32 = 0;
 
-  constructor(index: u32 = 0) {
+  constructor(readonly index: u32 = 0) {
     this.base = regionBase(IOMMU, index);
     this.capabilities = mmioLoad64(this.base + CAPABILITIES);
     this.extended = (this.capabilities & CAP_MSI_FLAT) != 0;
@@ -124,7 +124,7 @@ export class RiscvIommu {
     this.waitWhile64(DDTP, DDTP_BUSY, "ddtp stays busy");
     if (((this.capabilities >> IGS_SHIFT) & 3) == IGS_WSI) {
       mmioStore32(base + FCTL, mmioLoad32(base + FCTL) | FCTL_WSI);
-      faultInterrupt = iommuLine(0, 1);
+      faultInterrupt = iommuLine(this.index, 1);
     } else {
       mmioStore32(base + FCTL, mmioLoad32(base + FCTL) & ~FCTL_WSI);
     }

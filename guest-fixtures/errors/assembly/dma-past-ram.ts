@@ -3,7 +3,7 @@
 
 import { check, printLine } from "../../driver/assembly/console";
 import { EDU_DEVICE, EDU_VENDOR, EduDevice } from "../../driver/assembly/edu";
-import { regionBase, regionSize, RAM } from "../../driver/assembly/machine";
+import { iommuOf, regionBase, regionSize, RAM } from "../../driver/assembly/machine";
 import { allocatePages, fillPattern, firstDifference, PAGE_SIZE } from "../../driver/assembly/pages";
 import { walkPci } from "../../driver/assembly/pci";
 import { RiscvIommu } from "../../driver/assembly/riscv-iommu";
@@ -13,7 +13,7 @@ export function run(): u32 {
   for (let i = 0; i < functions.length; i++) {
     if (functions[i].vendor != EDU_VENDOR || functions[i].device != EDU_DEVICE) continue;
     const edu = new EduDevice(functions[i]);
-    new RiscvIommu().passThrough();
+    new RiscvIommu(iommuOf(functions[i].requesterId)).passThrough();
     const page = allocatePages();
     const expected = allocatePages();
     fillPattern(page, 5);

@@ -9,6 +9,7 @@ import { awaitInterrupt, onArrival, takeInterrupt } from "../../driver/assembly/
 import {
   gpaOf,
   iommuLine,
+  iommuOf,
   regionBase,
   regionCount,
   regionSize,
@@ -126,12 +127,12 @@ function findDevices(): Master[] {
   const functions = walkPci();
   for (let i = 0; i < functions.length; i++) {
     const found = functions[i];
-    if (found.vendor != EDU_VENDOR || found.device != EDU_DEVICE) continue;
+    if (found.vendor != EDU_VENDOR || found.device != EDU_DEVICE || iommuOf(found.requesterId) != 0) continue;
     const number = <u32>masters.length;
     masters.push(new Master(new EduDevice(found), number + 1, FIRST_DEVICE_INTERRUPT + number));
     if (masters.length == 2) break;
   }
-  check(masters.length == 2, "this guest needs two edu devices, there are " + masters.length.toString());
+  check(masters.length == 2, "this guest needs two edu devices behind its first IOMMU, there are " + masters.length.toString());
   masters[0].edu.selfTest();
   masters[1].edu.selfTest();
   printLine("pci: " + functions.length.toString() + " functions, edu at " + masters[0].name + " and " + masters[1].name);

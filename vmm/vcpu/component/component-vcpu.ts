@@ -216,6 +216,8 @@ export class ComponentVcpu {
         base: (kind: number, index: number) => BigInt(region(kind, index)?.base ?? 0),
         size: (kind: number, index: number) => BigInt(region(kind, index)?.size ?? 0),
         "iommu-line": (index: number, vector: number) => platform.iommuLine(index >>> 0, vector >>> 0),
+        "iommu-of": (requesterId: number) =>
+          platform.iommuOf?.(requesterId >>> 0) ?? (platform.regions.iommu?.length ? 0 : -1),
         "pci-line": (requesterId: number, pin: number) => platform.pciLine(requesterId >>> 0, pin >>> 0),
       },
       time: {

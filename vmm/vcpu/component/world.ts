@@ -37,6 +37,7 @@ export const WORLD_IMPORTS: Readonly<Record<string, Readonly<Record<string, stri
     base: `func(${KIND}, u32) -> u64`,
     size: `func(${KIND}, u32) -> u64`,
     "iommu-line": "func(u32, u32) -> s32",
+    "iommu-of": "func(u32) -> s32",
     "pci-line": "func(u32, u32) -> s32",
   },
   "nestbox:guest/time@0.1.0": { now: "func() -> u64", alarm: "func(u64, u32)" },

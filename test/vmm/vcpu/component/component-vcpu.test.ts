@@ -98,11 +98,12 @@ describe("traps of a component guest", () => {
     const outcome = await boot(
       `(call $alarm (i64.const 5000000000) (i32.const 77))
        (i32.add (i32.wrap_i64 (call $now))
-         (i32.add (call $iommu-line (i32.const 0) (i32.const 1)) (call $pci-line (i32.const 5) (i32.const 1))))`,
+         (i32.add (call $iommu-line (i32.const 0) (i32.const 1))
+           (i32.add (call $pci-line (i32.const 5) (i32.const 1)) (call $iommu-of (i32.const 0x10)))))`,
       machine,
     );
     expect(machine.alarms).toEqual([{ delay: 5_000_000_000, number: 77 }]);
-    expect(outcome).toEqual({ kind: "exited", status: 12345 + 9 - 1 });
+    expect(outcome).toEqual({ kind: "exited", status: 12345 + 9 - 1 + 3 });
   });
 });
 

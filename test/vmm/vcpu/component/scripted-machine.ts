@@ -67,6 +67,7 @@ export class ScriptedMachine implements VcpuPort {
       "pci-memory64": [{ base: 0x4_0000_0000, size: 0x4_0000_0000 }],
     },
     iommuLine: (index, vector) => (index === 0 ? 8 + vector : -1),
+    iommuOf: (requesterId) => (requesterId === 0x10 ? 3 : -1),
     pciLine: (requesterId, pin) => (requesterId === 0x10 ? pin : -1),
     now: () => 12345.5,
     alarm: (delay, number) => void this.alarms.push({ delay, number }),

@@ -23,6 +23,7 @@ const IMPORTS: readonly (readonly [string, string, string])[] = [
   ["platform", "base", "(param i32 i32) (result i64)"],
   ["platform", "size", "(param i32 i32) (result i64)"],
   ["platform", "iommu-line", "(param i32 i32) (result i32)"],
+  ["platform", "iommu-of", "(param i32) (result i32)"],
   ["platform", "pci-line", "(param i32 i32) (result i32)"],
   ["time", "now", "(result i64)"],
   ["time", "alarm", "(param i64 i32)"],
