@@ -6,7 +6,7 @@ import { Clock } from "../../host/base/clock.ts";
 import { PhysicalMemory } from "../../host/base/memory.ts";
 import { Trace } from "../../host/base/trace.ts";
 import type { PciFunction } from "../../host/devices/ports.ts";
-import type { HardwareIommu } from "../../host/hw/iommu/port.ts";
+import type { HardwareIommu, IommuParts } from "../../host/hw/iommu/port.ts";
 import { FunctionDma } from "../../host/hw/pci/function-dma.ts";
 import { ComponentInterrupts } from "../../vmm/component-interrupts.ts";
 import { Machine } from "../../vmm/machine.ts";
@@ -39,10 +39,10 @@ export class BareMachine {
   output = "";
   readonly #iommu: HardwareIommu;
 
-  constructor(makeIommu: (memory: PhysicalMemory<HpaPfn>) => HardwareIommu) {
+  constructor(makeIommu: (parts: IommuParts) => HardwareIommu) {
     this.memory.addBank((RAM_BASE / 4096) as HpaPfn, this.ram.buffer);
     this.memory.addStoreTarget((MSI_BASE / 4096) as HpaPfn, this.interrupts);
-    this.#iommu = makeIommu(this.memory);
+    this.#iommu = makeIommu({ name: "iommu0", memory: this.memory, clock: this.clock, trace: this.trace });
     this.#iommu.onWire = (vector, asserted) => this.interrupts.setWire(FIRST_IOMMU_WIRE + vector, asserted);
     const { bus } = this.machine;
     bus.claim({ name: "iommu0", base: VIOMMU_BASE, size: 4096, port: this.#iommu.registers });
