@@ -1,5 +1,6 @@
-// The default guest on a machine of its own, its IOMMU made of the oracle: what the guest asks for is what the RISC-V IOMMU
-// specification gives, in either context format and with either kind of interrupt; and it notices a machine that does not.
+// The default guest on machines of its own, without a host. Its IOMMU made of the oracle: what the guest asks for is what the RISC-V IOMMU
+// specification gives, in either context format and with either kind of interrupt, and the guest notices a machine that does not.
+// Then the hardware model, and the guest-visible IOMMU with emulated devices.
 
 import { readFileSync } from "node:fs";
 import { beforeAll, describe, expect, it } from "vitest";
@@ -9,8 +10,9 @@ import { Edu } from "../../host/devices/edu/edu.ts";
 import { RiscvIommu } from "../../host/hw/iommu/riscv/iommu.ts";
 import type { RiscvIommuOptions } from "../../host/hw/iommu/riscv/options.ts";
 import type { PreparedComponent } from "../../vmm/vcpu/component/prepare.ts";
+import type { ViommuConfiguration } from "../../vmm/viommu/riscv/capabilities.ts";
 import { soundImage } from "../vmm/vcpu/component/scripted-machine.ts";
-import { BareMachine } from "./bare-machine.ts";
+import { BareMachine, guestVisibleIommu, hardwareIommu } from "./bare-machine.ts";
 import { OracleIommu, type OracleIommuOptions } from "./oracle-iommu.ts";
 
 /** One line a step. */
@@ -25,7 +27,7 @@ beforeAll(async () => {
 });
 
 function machine(options: OracleIommuOptions = {}, ids: readonly [number, number] = [0x10, 0x18]): BareMachine {
-  const bare = new BareMachine(({ memory }) => new OracleIommu(memory, options));
+  const bare = new BareMachine(hardwareIommu(({ memory }) => new OracleIommu(memory, options)));
   bare.plug(0x10, new Edu({ name: "edu0" }), ids[0]);
   bare.plug(0x18, new Edu({ name: "edu1" }), ids[1]);
   return bare;
@@ -77,7 +79,7 @@ describe("the default guest on the hardware model, without a host between", () =
     ["a single interrupt vector", { vectorBits: 0 }],
     ["no caches", { caches: { devices: 0, processes: 0, translations: 0, messages: 0 } }],
   ])("all its steps hold but the one that needs a second stage, with %s", (_name, options) => {
-    const bare = new BareMachine((parts) => new RiscvIommu(parts, { automaticDelayNs: 50, ...options }));
+    const bare = new BareMachine(hardwareIommu((parts) => new RiscvIommu(parts, { automaticDelayNs: 50, ...options })));
     bare.plug(0x10, new Edu({ name: "edu0" }));
     bare.plug(0x18, new Edu({ name: "edu1" }));
     bare.boot(guest);
@@ -85,6 +87,21 @@ describe("the default guest on the hardware model, without a host between", () =
     const [steps, rest] = bare.output.split("FAILED: ");
     expect(`${steps}outside: \ndone: all steps hold\n`).toMatch(STEPS);
     expect(rest).toMatch(/^fault of 00:02.0: interrupt \d+ never came\n$/);
+  });
+});
+
+describe("the default guest with emulated devices behind the guest-visible IOMMU", () => {
+  it.each<[string, ViommuConfiguration]>([
+    ["messages", { interrupts: "msi" }],
+    ["wires", { interrupts: "wired" }],
+    ["a single interrupt vector", { vectorsLog2: 0 }],
+  ])("all its steps hold with %s", (_name, configuration) => {
+    const bare = new BareMachine(guestVisibleIommu(configuration));
+    bare.plug(0x10, new Edu({ name: "edu0" }));
+    bare.plug(0x18, new Edu({ name: "edu1" }));
+    const outcome = bare.boot(guest);
+    expect(bare.output).toMatch(STEPS);
+    expect(outcome).toEqual({ kind: "exited", status: 0 });
   });
 });
 
