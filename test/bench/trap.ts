@@ -1,32 +1,22 @@
-// Cost of a trap of a component guest: guest call → binding → Machine → bus dispatch → a register, trace off, virtual time kept.
+// Cost of a trap of a component guest: guest call → binding → Machine → bus dispatch → a register of the guest-visible IOMMU, trace off,
+// virtual time kept.
 // One line a kind of access; nsPerOp is the median over the rounds of guest-fixtures/trap-bench.
 
 import { readFile } from "node:fs/promises";
+import type { GpaPfn } from "../../host/base/address.ts";
 import { Clock } from "../../host/base/clock.ts";
-import type { AccessSize, MmioPort } from "../../host/base/mmio.ts";
+import { ACCESS_OK, PhysicalMemory } from "../../host/base/memory.ts";
 import { Trace } from "../../host/base/trace.ts";
 import { ComponentInterrupts } from "../../vmm/component-interrupts.ts";
 import { Machine } from "../../vmm/machine.ts";
 import { ECAM_BASE, MSI_BASE, PCI_MEMORY32_BASE, RAM_BASE, VIOMMU_BASE } from "../../vmm/memory-map.ts";
 import { ComponentVcpu } from "../../vmm/vcpu/component/component-vcpu.ts";
 import { prepareComponent } from "../../vmm/vcpu/component/prepare.ts";
+import { RiscvViommu } from "../../vmm/viommu/riscv/viommu.ts";
 
 const COUNT = 1_000_000;
 /** Benches run from dist/test/bench, after the build. */
 const IMAGE = new URL("../../../guest-fixtures/build/trap-bench.wasm", import.meta.url);
-
-/** A register file that answers with little work, so that the way to it is what is measured. */
-class Registers implements MmioPort {
-  high = 0;
-  readonly words = new Uint32Array(1024).fill(1);
-  mmioRead(offset: number, size: AccessSize): number {
-    if (size === 8) this.high = this.words[(offset >> 2) + 1]!;
-    return this.words[offset >> 2]!;
-  }
-  mmioWrite(offset: number, _size: AccessSize, lo: number, _hi: number): void {
-    this.words[offset >> 2] = lo;
-  }
-}
 
 export async function bench(emit: (line: Record<string, unknown>) => void): Promise<void> {
   const image = await prepareComponent(await readFile(IMAGE));
@@ -35,11 +25,16 @@ export async function bench(emit: (line: Record<string, unknown>) => void): Prom
   const trace = new Trace(clock);
   const interrupts = new ComponentInterrupts(clock, trace);
   const machine = new Machine(clock, trace, interrupts);
-  const iommu = { name: "iommu0", base: VIOMMU_BASE, size: 4096, port: new Registers() };
+  const guestMemory = new PhysicalMemory<GpaPfn>();
+  const viommu = new RiscvViommu({
+    ...{ name: "viommu0", memory: guestMemory, clock, trace, host: null, hardware: null },
+    interrupt: { wire: () => {}, message: () => ACCESS_OK },
+  });
+  const iommu = { name: "viommu0", base: VIOMMU_BASE, size: 4096, port: viommu };
   machine.bus.claim(iommu);
   machine.bus.claim({ name: "msi", base: MSI_BASE, size: 4096, port: interrupts });
-  machine.bus.claim({ name: "ecam", base: ECAM_BASE, size: 0x1000_0000, port: new Registers() });
-  machine.bus.claim({ name: "bars", base: PCI_MEMORY32_BASE, size: 0x4000_0000, port: new Registers() });
+  machine.bus.claim({ name: "ecam", base: ECAM_BASE, size: 0x1000_0000, port: interrupts });
+  machine.bus.claim({ name: "bars", base: PCI_MEMORY32_BASE, size: 0x4000_0000, port: interrupts });
   const memory = new WebAssembly.Memory({ initial: 64, maximum: 64 });
 
   const marks: { name: string; at: number }[] = [];
