@@ -1,8 +1,13 @@
 // The images of guest-fixtures as `npm run build` makes them, each on a scripted machine without devices.
 
-import { readFileSync, statSync, utimesSync } from "node:fs";
+import { spawnSync } from "node:child_process";
+import { mkdtempSync, readFileSync, rmSync, statSync, utimesSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
 import { beforeAll, describe, expect, it } from "vitest";
 import { buildFixtures } from "../../guest-fixtures/build.mjs";
+import { makeImage } from "../../guest-fixtures/make-image.mjs";
 import { runGuarded } from "../../vmm/cli/wall-limit.ts";
 import { prepareComponent } from "../../vmm/vcpu/component/prepare.ts";
 import { ScriptedMachine, soundImage } from "../vmm/vcpu/component/scripted-machine.ts";
@@ -11,6 +16,9 @@ let images: Readonly<Record<string, string>>;
 beforeAll(async () => {
   images = await buildFixtures();
 });
+
+const clang = ["clang", "wasm-ld"].every((tool) => spawnSync(tool, ["--version"]).error === undefined);
+if (!clang) console.warn("SKIPPED: no clang with wasm-ld here, the C guest is not tested");
 
 const bytesOf = (name: string) => readFileSync(images[name]!);
 
@@ -75,6 +83,25 @@ describe("the images of guest-fixtures", () => {
     const { machine, outcome } = await boot("nested-dma");
     expect(machine.output).toBe("FAILED: this machine has no IOMMU\n");
     expect(outcome).toEqual({ kind: "exited", status: 1 });
+  });
+
+  it.skipIf(!clang)("the C guest prints how much RAM there is, and ends with 1 without an IOMMU", async () => {
+    const folder = mkdtempSync(join(tmpdir(), "nestbox-c-"));
+    try {
+      const core = join(folder, "core.wasm");
+      const source = fileURLToPath(new URL("../../guest-fixtures/c-hello/hello.c", import.meta.url));
+      const flags =
+        "--target=wasm32 -O2 -g -ffreestanding -nostdlib -Wall -Wextra -Werror -Wl,--no-entry -Wl,--import-memory";
+      const compiled = spawnSync("clang", [...flags.split(" "), "-o", core, source], { encoding: "utf8" });
+      expect(compiled.stderr).toBe("");
+      await makeImage(core, join(folder, "image.wasm"));
+      const machine = new ScriptedMachine();
+      const image = await soundImage(readFileSync(join(folder, "image.wasm")));
+      expect(machine.boot(image)).toEqual({ kind: "exited", status: 1 });
+      expect(machine.output).toBe("hello from C\nRAM bytes 0x0000000000400000\nno IOMMU here\n");
+    } finally {
+      rmSync(folder, { recursive: true });
+    }
   });
 
   it("an image newer than its sources is left alone, an older one is made again", async () => {
