@@ -8,12 +8,16 @@ import type { HpaPfn } from "../base/address.ts";
 import type { Clock } from "../base/clock.ts";
 import type { PhysicalMemory } from "../base/memory.ts";
 import type { Trace } from "../base/trace.ts";
+import type { InterruptFiles } from "../hw/interrupt-files.ts";
 import { ENOENT } from "../uapi/errno.ts";
 import type { CallContext, OpenFile } from "./file.ts";
 import { HostFrames } from "./host-frames.ts";
 import { type Injector, NO_INJECTION } from "./inject.ts";
+import { KernelInterrupts } from "./interrupts.ts";
 import { IommuCore } from "./iommu/core.ts";
+import { IommuHardware } from "./iommu/hardware.ts";
 import { LiveObjects } from "./live-objects.ts";
+import { PCI_STUB, PciBus } from "./pci/driver-core.ts";
 import { Process, type ProcessOptions } from "./process.ts";
 
 /** Opens a device node: the open file with one reference, or a negated errno. */
@@ -25,6 +29,8 @@ export interface KernelParts {
   readonly ram: { readonly base: HpaPfn; readonly pages: number };
   readonly clock: Clock;
   readonly trace: Trace;
+  /** Doorbells of message-signalled interrupts; null: a machine without. */
+  readonly interruptFiles?: InterruptFiles | null;
 }
 
 export class Kernel {
@@ -34,11 +40,13 @@ export class Kernel {
   readonly live = new LiveObjects();
   readonly frames: HostFrames;
   readonly iommu: IommuCore;
+  readonly iommuHardware: IommuHardware;
+  readonly interrupts: KernelInterrupts;
+  readonly pci: PciBus;
   /** What is made to fail; may be exchanged at any time. */
   injector: Injector = NO_INJECTION;
   readonly #nodes = new Map<string, OpenNode>();
   readonly #processes = new Set<Process>();
-  readonly #bootPages: number;
 
   constructor(parts: KernelParts) {
     this.memory = parts.memory;
@@ -46,16 +54,29 @@ export class Kernel {
     this.trace = parts.trace;
     this.frames = new HostFrames(parts.memory, parts.ram);
     this.iommu = new IommuCore(parts.trace);
-    this.#bootPages = this.frames.usedPages;
+    this.interrupts = new KernelInterrupts(parts.interruptFiles ?? null, this.live);
+    this.iommuHardware = new IommuHardware(
+      {
+        frames: this.frames,
+        clock: parts.clock,
+        trace: parts.trace,
+        live: this.live,
+        core: this.iommu,
+        injector: () => this.injector,
+      },
+      {
+        requestMessage: (name, handle) => this.interrupts.request(name, handle, true),
+        defer: (handle) => {
+          parts.clock.schedule(0, handle);
+        },
+      },
+    );
+    this.pci = new PciBus(this.iommu, this.iommuHardware);
+    this.pci.registerDriver(PCI_STUB);
   }
 
   get processes(): readonly Process[] {
     return [...this.#processes];
-  }
-
-  /** Pages of RAM that drivers took when they were probed (queues, directories) and others use now. */
-  get pagesInUse(): number {
-    return this.frames.usedPages - this.#bootPages;
   }
 
   /**

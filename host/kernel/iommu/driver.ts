@@ -21,6 +21,13 @@ export interface ReservedRegion {
   readonly type: "DIRECT" | "DIRECT_RELAXABLE" | "RESERVED" | "MSI" | "SW_MSI";
 }
 
+/** Switches in a device that its IOMMU's driver turns: they mean nothing without the IOMMU's side. */
+export interface IommuTranslationServices {
+  setPasid(on: boolean): void;
+  setAts(on: boolean): void;
+  setPri(on: boolean): void;
+}
+
 /** A device as the iommu core knows it (driver core's struct device plus dev_iommu). */
 export interface IommuDevice {
   /** Kernel name: a PCI BDF such as "0000:00:01.0", or a mock's. */
@@ -33,6 +40,8 @@ export interface IommuDevice {
   readonly hasPri: boolean;
   /** The virtual function's physical function has PRI (iommufd refuses fault-capable HWPTs then). */
   readonly isVirtualFunction: boolean;
+  /** Absent: the device has no such switches (mocks). */
+  readonly services?: IommuTranslationServices;
   /** What the driver keeps for the device (Linux: dev_iommu->priv). */
   driverData: unknown;
 }

@@ -1,0 +1,80 @@
+// Message-signalled interrupts of the kernel: ids of the machine's interrupt files handed to drivers with a handler (Linux: the
+// platform's MSI domain). Files are used in order; a driver writes address and data into a device's MSI or MSI-X registers or into
+// an IOMMU. Handlers run when the machine's run loop fires events, never inside of what sent the message.
+
+import { addressOf } from "../base/address.ts";
+import type { InterruptFiles, Message } from "../hw/interrupt-files.ts";
+import type { LiveObjects } from "./live-objects.ts";
+
+export interface KernelInterrupt {
+  /** Physical address of the doorbell. */
+  readonly address: bigint;
+  readonly data: number;
+  free(): void;
+}
+
+export class KernelInterrupts {
+  readonly #files: InterruptFiles | null;
+  readonly #live: LiveObjects;
+
+  constructor(files: InterruptFiles | null, live: LiveObjects) {
+    this.#files = files;
+    this.#live = live;
+  }
+
+  /**
+   * `count` (a power of two) interrupts of one file with consecutive data, the first a multiple of `count`: what MSI's low data bits
+   * need. null when there are none.
+   */
+  requestBlock(source: string, count: number, handlerOf: (index: number) => () => void): KernelInterrupt[] | null {
+    const files = this.#files;
+    if (files === null) return null;
+    for (let file = 0; file < files.files; file++) {
+      const taken: Message[] = [];
+      let found: Message[] | null = null;
+      for (let message = files.allocate(file, source); message !== null; message = files.allocate(file, source)) {
+        taken.push(message);
+        const last = taken.slice(-count);
+        const first = last[0]!.data;
+        if (last.length === count && first % count === 0 && last.every(({ data }, i) => data === first + i)) {
+          found = last;
+          break;
+        }
+      }
+      for (const message of taken) if (found === null || !found.includes(message)) files.release(message);
+      if (found === null) continue;
+      return found.map((message, index) => {
+        files.setHandler(message, handlerOf(index));
+        return this.#handOut(message, false);
+      });
+    }
+    return null;
+  }
+
+  /** A new interrupt with its handler; null when no id is left. `source` names it in traces. `boot`: it lives as long as the host. */
+  request(source: string, handler: () => void, boot = false): KernelInterrupt | null {
+    const files = this.#files;
+    if (files === null) return null;
+    let message: Message | null = null;
+    for (let file = 0; file < files.files && message === null; file++) message = files.allocate(file, source);
+    if (message === null) return null;
+    files.setHandler(message, handler);
+    return this.#handOut(message, boot);
+  }
+
+  #handOut({ pfn, data }: Message, boot: boolean): KernelInterrupt {
+    const files = this.#files!;
+    if (!boot) this.#live.created("interrupt");
+    let freed = false;
+    return {
+      address: addressOf(pfn),
+      data,
+      free: () => {
+        if (freed) return;
+        freed = true;
+        files.release({ pfn, data });
+        if (!boot) this.#live.destroyed("interrupt");
+      },
+    };
+  }
+}

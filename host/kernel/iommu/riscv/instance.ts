@@ -1,0 +1,416 @@
+// One RISC-V IOMMU as its driver runs it (Linux: struct riscv_iommu_device): probing, queues, the device directory, interrupts.
+//
+// `probe` does what Linux's riscv_iommu_init does, in that order, and adds what Linux leaves out: a page-request queue, second-stage
+// modes, a hot-unpluggable end (`shutDown`). Interrupt causes go to vectors 0 command, 1 fault, 2 performance, 3 page requests.
+//
+//     fault or page request → record in the ring → interrupt → `handleInterrupt` → faults.ts, page requests to the iommu core
+
+import {
+  decodeCapabilities,
+  IGS_WSI,
+  type RiscvCapabilities,
+  structureRules,
+} from "../../../arch/riscv/capabilities.ts";
+import { encodeCommand } from "../../../arch/riscv/commands.ts";
+import { TC_EN_ATS, TC_EN_PRI } from "../../../arch/riscv/device-context.ts";
+import { FAULT_RECORD_BYTES } from "../../../arch/riscv/fault-records.ts";
+import { PAGE_REQUEST_BYTES } from "../../../arch/riscv/page-requests.ts";
+import {
+  CSR_BUSY,
+  CSR_ENABLE,
+  CSR_INTERRUPT_ENABLE,
+  CSR_MEMORY_FAULT,
+  CSR_ON,
+  CSR_OVERFLOW,
+  DDTP_1LVL,
+  DDTP_3LVL,
+  DDTP_BARE,
+  DDTP_OFF,
+  IPSR_CIP,
+  IPSR_FIP,
+  IPSR_PIP,
+  REG,
+} from "../../../arch/riscv/registers.ts";
+import { type HpaPfn, PAGE_SIZE } from "../../../base/address.ts";
+import type { HardwareIommu } from "../../../hw/iommu/port.ts";
+import { EBUSY, EINVAL, EIO, ENODEV, ENOMEM, ETIMEDOUT } from "../../../uapi/errno.ts";
+import type { HostFrames } from "../../host-frames.ts";
+import type { IommuDevice } from "../driver.ts";
+import { CommandQueue, type WaitForHardware } from "./command-queue.ts";
+import { type Context, INVALID_CONTEXT, planSwitch } from "./context-switch.ts";
+import { DeviceDirectory } from "./device-directory.ts";
+import { forgetTranslations } from "./device-translations.ts";
+
+const COMMAND_ENTRIES = 8192;
+const FAULT_ENTRIES = 4096;
+const PAGE_REQUEST_ENTRIES = 4096;
+const QUEUE_TIMEOUT_NS = 150e6;
+const DDTP_TIMEOUT_NS = 10e9;
+const PPN_MASK = 0xfff_ffff_ffffn;
+
+/** Where a message-signalled interrupt of the IOMMU's own is to be written. */
+export interface InterruptMessage {
+  readonly address: bigint;
+  readonly data: number;
+}
+
+export interface InstanceParts {
+  readonly hardware: HardwareIommu;
+  readonly frames: HostFrames;
+  readonly wait: WaitForHardware;
+  /** Makes `handle` the handler of a new message interrupt; null where there are none. */
+  readonly requestMessage: ((name: string, handle: () => void) => InterruptMessage | null) | null;
+  /** Runs a wired interrupt's handler outside of what raised it. */
+  readonly defer: (handle: () => void) => void;
+}
+
+/** Takes the records that the hardware queued; 4 doublewords a fault, 2 a page request. */
+export interface RecordHandlers {
+  fault(words: readonly bigint[]): void;
+  pageRequest(words: readonly bigint[]): void;
+}
+
+interface RecordQueue {
+  readonly base: HpaPfn;
+  readonly entries: number;
+  readonly entryBytes: number;
+  readonly headRegister: number;
+  readonly tailRegister: number;
+  readonly csr: number;
+  readonly pending: number;
+  readonly take: (words: readonly bigint[]) => void;
+}
+
+export class RiscvIommu {
+  readonly name: string;
+  readonly hardware: HardwareIommu;
+  capabilitiesWord = 0n;
+  capabilities: RiscvCapabilities;
+  fctl = 0;
+  directory!: DeviceDirectory;
+  queue!: CommandQueue;
+  readonly devices = new Map<number, IommuDevice>();
+  /** Contexts written by `switchContext`, per device id. */
+  readonly #contexts = new Map<number, Context>();
+  readonly #parts: InstanceParts;
+  readonly #handlers: RecordHandlers;
+  readonly #recordQueues: RecordQueue[] = [];
+  readonly #allocations: { frame: HpaPfn; pages: number }[] = [];
+  #handling = false;
+  /** Fault records that no guest was to be told of. */
+  unhandledFaults = 0;
+
+  constructor(parts: InstanceParts, handlers: RecordHandlers) {
+    this.#parts = parts;
+    this.#handlers = handlers;
+    this.hardware = parts.hardware;
+    this.name = parts.hardware.name;
+    this.capabilities = decodeCapabilities(0n);
+  }
+
+  /** Brings the hardware up; 0 or a negated errno. */
+  probe(): number {
+    this.capabilitiesWord = this.#read64(REG.capabilities);
+    this.capabilities = decodeCapabilities(this.capabilitiesWord);
+    const wired = this.capabilities.IGS === IGS_WSI;
+    // fctl: little-endian, host's own contexts with SXL = GXL = 0, interrupts as messages where the hardware can send them.
+    const fctl = this.#read32(REG.fctl);
+    const wanted = wired ? 2 : 0;
+    if (fctl !== wanted) this.#write32(REG.fctl, wanted);
+    this.fctl = this.#read32(REG.fctl);
+    if (this.fctl !== wanted) return -ENODEV;
+    const { Sv39, Sv48, Sv57 } = this.capabilities;
+    if (!Sv39 && !Sv48 && !Sv57) return -ENODEV;
+    const ddtp = this.#read64(REG.ddtp);
+    if ((ddtp & 0x10n) !== 0n || (ddtp & 0xfn) > BigInt(DDTP_BARE)) return -EBUSY;
+    const interrupts = this.#setUpInterrupts(wired);
+    if (interrupts < 0) return interrupts;
+    const queues = this.#setUpQueues();
+    if (queues < 0) return queues;
+    const directory = this.#setUpDirectory();
+    if (directory < 0) return directory;
+    this.queue.push(encodeCommand("IODIR.INVAL_DDT"));
+    this.queue.push(encodeCommand("IOTINVAL.VMA"));
+    if (this.secondStageMode !== 0) this.queue.push(encodeCommand("IOTINVAL.GVMA"));
+    return this.queue.fence();
+  }
+
+  /** Stops everything: directory off, queues off, memory back (Linux: riscv_iommu_remove). */
+  shutDown(): void {
+    this.#write64(REG.ddtp, BigInt(DDTP_OFF));
+    this.#waitFor(() => (this.#read64(REG.ddtp) & 0x10n) === 0n, DDTP_TIMEOUT_NS);
+    for (const csr of [REG.cqcsr, REG.fqcsr, REG.pqcsr]) this.#write32(csr, 0);
+    this.hardware.drain();
+    for (const { frame, pages } of this.#allocations) this.#parts.frames.release(frame, pages);
+    this.#allocations.length = 0;
+  }
+
+  /** Rules for contexts under this hardware's capabilities (arch/riscv). */
+  get rules() {
+    return structureRules(this.capabilities, { fctl: this.fctl });
+  }
+
+  /** iosatp mode of the first stages this driver builds: the widest, as Linux. */
+  get firstStageMode(): number {
+    return this.capabilities.Sv57 ? 10 : this.capabilities.Sv48 ? 9 : 8;
+  }
+
+  /** iohgatp mode of second stages: Sv48x4 where there is one (a petabyte is enough, and a level less to walk); 0 without any. */
+  get secondStageMode(): number {
+    const { Sv39x4, Sv48x4, Sv57x4 } = this.capabilities;
+    return Sv48x4 ? 9 : Sv57x4 ? 10 : Sv39x4 ? 8 : 0;
+  }
+
+  get supportsNesting(): boolean {
+    return this.secondStageMode !== 0;
+  }
+
+  // --- device contexts ---
+
+  addDevice(device: IommuDevice): number {
+    if (device.deviceId >= 2 ** this.directory.deviceIdBits) return -EINVAL;
+    const prepared = this.directory.prepare(device.deviceId);
+    if (prepared < 0) return prepared;
+    this.devices.set(device.deviceId, device);
+    return 0;
+  }
+
+  removeDevice(device: IommuDevice): void {
+    this.switchContext(device.deviceId, INVALID_CONTEXT);
+    this.devices.delete(device.deviceId);
+    this.#contexts.delete(device.deviceId);
+  }
+
+  contextOf(deviceId: number): Context {
+    return this.#contexts.get(deviceId) ?? INVALID_CONTEXT;
+  }
+
+  /**
+   * Makes `to` the device's context. The hardware sees the old context or the new one at any time (context-switch.ts), except that
+   * with a one-level directory some switches pass through an invalid one. 0 or -ENOMEM with nothing changed.
+   */
+  switchContext(deviceId: number, to: Context): number {
+    const from = this.contextOf(deviceId);
+    const device = this.devices.get(deviceId);
+    // The device stops asking before its IOMMU stops answering, and starts after it has begun to.
+    if (!has(to, TC_EN_PRI)) device?.services?.setPri(false);
+    if (!has(to, TC_EN_ATS)) device?.services?.setAts(false);
+    const switched = this.#switch(deviceId, from, to);
+    const now = switched < 0 ? from : to;
+    if (device !== undefined && device.hasAts && has(from, TC_EN_ATS) && has(to, TC_EN_ATS)) {
+      // Translations of the old domain would outlive it.
+      for (const command of forgetTranslations(device)) this.queue.push(command);
+      this.queue.fence();
+    }
+    if (has(now, TC_EN_ATS)) device?.services?.setAts(true);
+    if (has(now, TC_EN_PRI)) device?.services?.setPri(true);
+    return switched;
+  }
+
+  #switch(deviceId: number, from: Context, to: Context): number {
+    const plan = planSwitch(from, to);
+    if (plan.kind === "replace" && this.directory.canReplace) {
+      const replaced = this.directory.replace(deviceId, to);
+      if (replaced < 0) return replaced;
+      // Hardware may have cached the pointer to the old leaf table: the whole directory is invalidated.
+      this.queue.push(encodeCommand("IODIR.INVAL_DDT"));
+      this.queue.fence();
+      this.directory.freeReplaced();
+    } else if (plan.kind === "replace") {
+      this.#store(deviceId, planSwitch(from, INVALID_CONTEXT));
+      this.#store(deviceId, planSwitch(INVALID_CONTEXT, to));
+    } else {
+      this.#store(deviceId, plan);
+    }
+    this.#contexts.set(deviceId, to);
+    return 0;
+  }
+
+  #store(deviceId: number, plan: ReturnType<typeof planSwitch>): void {
+    if (plan.kind !== "stores") throw new Error("a switch from or to an invalid context is a plan of stores");
+    for (const phase of plan.phases) {
+      for (const { word, value } of phase) this.directory.store(deviceId, word, value);
+      this.queue.push(encodeCommand("IODIR.INVAL_DDT", { DV: 1, DID: deviceId }));
+      this.queue.fence();
+    }
+  }
+
+  // --- interrupts and record queues ---
+
+  /** Drains the record queues that have something; runs as an interrupt handler, never inside another kernel operation. */
+  handleInterrupt(): void {
+    if (this.#handling) return;
+    this.#handling = true;
+    const pending = this.#read32(REG.ipsr);
+    this.#write32(REG.ipsr, pending & (IPSR_CIP | IPSR_FIP | IPSR_PIP));
+    // An error of the command queue is handled by whoever waits for it.
+    for (const queue of this.#recordQueues) if ((pending & queue.pending) !== 0) this.#drain(queue);
+    this.#handling = false;
+  }
+
+  /** Takes what the record queues hold now, interrupt or not (before a device's context is reused, and in tests). */
+  drainRecords(): void {
+    for (const queue of this.#recordQueues) this.#drain(queue);
+  }
+
+  #drain(queue: RecordQueue): void {
+    const { memory } = this.#parts.frames;
+    const mask = queue.entries - 1;
+    let head = this.#read32(queue.headRegister) & mask;
+    // A device may keep the queue full for as long as this runs: one ring's worth per interrupt is enough.
+    for (let taken = 0; taken < queue.entries; taken++) {
+      const tail = this.#read32(queue.tailRegister) & mask;
+      if (head === tail) break;
+      const at = head * queue.entryBytes;
+      const words: bigint[] = [];
+      for (let i = 0; i < queue.entryBytes; i += 8) {
+        memory.load64((queue.base + (at >> 12)) as HpaPfn, (at & 4095) + i);
+        words.push((BigInt(memory.hi) << 32n) | BigInt(memory.lo));
+      }
+      head = (head + 1) & mask;
+      this.#write32(queue.headRegister, head);
+      queue.take(words);
+    }
+    const status = this.#read32(queue.csr);
+    if ((status & (CSR_MEMORY_FAULT | CSR_OVERFLOW)) !== 0) this.#write32(queue.csr, status);
+  }
+
+  #setUpInterrupts(wired: boolean): number {
+    this.#write64(REG.icvec, 0x3010n);
+    const icvec = this.#read64(REG.icvec);
+    const handle = () => this.handleInterrupt();
+    const vectors = new Set([0n, 4n, 8n, 12n].map((shift) => Number((icvec >> shift) & 0xfn)));
+    if (wired) {
+      let level = false;
+      this.hardware.onWire = (_vector, asserted) => {
+        // A level: handled once per rise, and again as long as it stays up.
+        if (asserted && !level) this.#parts.defer(handle);
+        level = asserted;
+      };
+      return 0;
+    }
+    if (this.#parts.requestMessage === null) return -ENODEV;
+    for (const vector of vectors) {
+      const message = this.#parts.requestMessage(`${this.name} vector ${vector}`, handle);
+      if (message === null) return -ENOMEM;
+      const entry = REG.msi_cfg_tbl + vector * 16;
+      this.#write64(entry, message.address);
+      this.#write32(entry + 8, message.data);
+      this.#write32(entry + 12, 0);
+    }
+    return 0;
+  }
+
+  #setUpQueues(): number {
+    const command = this.#setUpRing(REG.cqb, 16, COMMAND_ENTRIES);
+    if (typeof command === "number") return command;
+    const { hardware, frames, wait } = { ...this.#parts };
+    const fault = this.#setUpRing(REG.fqb, FAULT_RECORD_BYTES, FAULT_ENTRIES);
+    if (typeof fault === "number") return fault;
+    this.#write32(REG.cqt, 0);
+    const commandOn = this.#enable(REG.cqcsr, IPSR_CIP);
+    if (commandOn < 0) return commandOn;
+    this.queue = new CommandQueue(hardware, frames.memory, command.base, command.entries, wait);
+    this.#recordQueues.push({
+      ...fault,
+      entryBytes: FAULT_RECORD_BYTES,
+      headRegister: REG.fqh,
+      tailRegister: REG.fqt,
+      csr: REG.fqcsr,
+      pending: IPSR_FIP,
+      take: (words) => this.#handlers.fault(words),
+    });
+    this.#write32(REG.fqh, 0);
+    const faultOn = this.#enable(REG.fqcsr, IPSR_FIP);
+    if (faultOn < 0 || !this.capabilities.ATS) return faultOn;
+    const requests = this.#setUpRing(REG.pqb, PAGE_REQUEST_BYTES, PAGE_REQUEST_ENTRIES);
+    if (typeof requests === "number") return requests;
+    this.#write32(REG.pqh, 0);
+    // Without a page-request queue the hardware answers requests itself; DMA does not need it.
+    if (this.#enable(REG.pqcsr, IPSR_PIP) < 0) return 0;
+    this.#recordQueues.push({
+      ...requests,
+      entryBytes: PAGE_REQUEST_BYTES,
+      headRegister: REG.pqh,
+      tailRegister: REG.pqt,
+      csr: REG.pqcsr,
+      pending: IPSR_PIP,
+      take: (words) => this.#handlers.pageRequest(words),
+    });
+    return 0;
+  }
+
+  /** Finds out how large a ring may be, allocates and programs it. */
+  #setUpRing(register: number, entryBytes: number, wantedEntries: number): { base: HpaPfn; entries: number } | number {
+    this.#write64(register, 31n);
+    const probed = this.#read64(register);
+    const limit = Number(probed & 0x1fn) + 1;
+    const log2 = Math.min(limit, Math.log2(wantedEntries));
+    const entries = 2 ** log2;
+    const pages = Math.max(1, (entries * entryBytes) / PAGE_SIZE);
+    const base = this.#allocate(pages);
+    if (base < 0) return base;
+    const value = (BigInt(base) << 10n) | BigInt(log2 - 1);
+    this.#write64(register, value);
+    if (this.#read64(register) !== value) return -ENODEV;
+    return { base: base as HpaPfn, entries };
+  }
+
+  #enable(csr: number, interrupt: number): number {
+    const errors = CSR_MEMORY_FAULT | CSR_OVERFLOW;
+    this.#write32(csr, CSR_ENABLE | CSR_INTERRUPT_ENABLE | errors);
+    if (!this.#waitFor(() => (this.#read32(csr) & CSR_BUSY) === 0, QUEUE_TIMEOUT_NS)) return -ETIMEDOUT;
+    if ((this.#read32(csr) & (CSR_ON | CSR_MEMORY_FAULT)) !== CSR_ON) return -EIO;
+    this.#write32(REG.ipsr, interrupt);
+    return 0;
+  }
+
+  #setUpDirectory(): number {
+    const root = this.#allocate(1);
+    if (root < 0) return root;
+    for (let mode = DDTP_3LVL; mode >= DDTP_1LVL; mode--) {
+      this.#write64(REG.ddtp, (BigInt(root) << 10n) | BigInt(mode));
+      if (!this.#waitFor(() => (this.#read64(REG.ddtp) & 0x10n) === 0n, DDTP_TIMEOUT_NS)) return -ETIMEDOUT;
+      const ddtp = this.#read64(REG.ddtp);
+      if (Number(ddtp & 0xfn) !== mode) continue;
+      if (((ddtp >> 10n) & PPN_MASK) !== BigInt(root)) return -ENODEV;
+      const levels = mode - DDTP_1LVL + 1;
+      this.directory = new DeviceDirectory(root as HpaPfn, levels, this.capabilities.MSI_FLAT, this.#parts.frames);
+      return 0;
+    }
+    return -ENODEV;
+  }
+
+  #allocate(pages: number): number {
+    const frame = this.#parts.frames.allocate(pages, pages);
+    if (frame >= 0) this.#allocations.push({ frame: frame as HpaPfn, pages });
+    return frame;
+  }
+
+  #waitFor(done: () => boolean, timeoutNs: number): boolean {
+    return this.#parts.wait(this.hardware, done, timeoutNs);
+  }
+
+  #read32(offset: number): number {
+    return this.hardware.registers.mmioRead(offset, 4);
+  }
+
+  #read64(offset: number): bigint {
+    const { registers } = this.hardware;
+    const low = registers.mmioRead(offset, 8);
+    return (BigInt(registers.high) << 32n) | BigInt(low);
+  }
+
+  #write32(offset: number, value: number): void {
+    this.hardware.registers.mmioWrite(offset, 4, value >>> 0, 0);
+  }
+
+  #write64(offset: number, value: bigint): void {
+    const lo = Number(value & 0xffffffffn);
+    this.hardware.registers.mmioWrite(offset, 8, lo, Number((value >> 32n) & 0xffffffffn));
+  }
+}
+
+function has(context: Context, bit: number): boolean {
+  return (Number(context[0] & 0xffffn) & bit) !== 0;
+}

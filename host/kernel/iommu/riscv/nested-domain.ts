@@ -1,0 +1,111 @@
+// Nested domains: the guest's own first stage over a parent second stage. The guest's device-context words arrive as written by the
+// guest (host/uapi/riscv-nesting.ts); what may be in them stands in one mask, and what the hardware would call misconfigured (§3.1.4)
+// is refused here, so that it never reaches the hardware.
+//
+//     tc.V = 0                 blocked: the hardware's own record (cause 258) is relayed when a transaction arrives
+//     V = 1, fsc Bare          bypass: second stage only
+//     V = 1, fsc not Bare      the guest's page table, or its process directory (PDTV), walked in guest-physical space
+
+import {
+  deviceContextMisconfiguration,
+  halvesOf,
+  TC_DPE,
+  TC_DTF,
+  TC_EN_ATS,
+  TC_EN_PRI,
+  TC_PDTV,
+  TC_PRPR,
+  TC_SADE,
+  TC_SBE,
+  TC_SXL,
+  TC_V,
+} from "../../../arch/riscv/device-context.ts";
+import { EINVAL, ENOENT } from "../../../uapi/errno.ts";
+import type { IommuDevice, IommuDomain, NestedDomain } from "../driver.ts";
+import { type Context, INVALID_CONTEXT } from "./context-switch.ts";
+import { deviceDataOf, moveDevice, type RiscvDomain } from "./device-data.ts";
+import type { RiscvDriver } from "./driver.ts";
+import type { RiscvPagingDomain } from "./paging-domain.ts";
+import type { RiscvViommu } from "./viommu.ts";
+
+/**
+ * Bits of tc a guest may set. Not: T2GPA and GADE (they concern the host's second stage), bits 31:24 (custom), 63:12 (reserved).
+ * Whether the hardware supports what a bit asks for is checked besides.
+ */
+export const GUEST_TC_BITS =
+  TC_V | TC_EN_ATS | TC_EN_PRI | TC_DTF | TC_PDTV | TC_PRPR | TC_SADE | TC_DPE | TC_SBE | TC_SXL;
+/** Bits of ta a guest may set: PSCID. RCID and MCID are the host's. */
+export const GUEST_TA_BITS = 0xfffff000n;
+/** Bits of fsc a guest may set: MODE and PPN. */
+export const GUEST_FSC_BITS = (0xfn << 60n) | ((1n << 44n) - 1n);
+
+/** The guest's words as the hardware may get them, or -EINVAL: what a vIOMMU treats as misconfigured (259). */
+export function checkGuestContext(
+  tc: bigint,
+  fsc: bigint,
+  ta: bigint,
+  viommu: RiscvViommu,
+): { readonly tc: bigint; readonly fsc: bigint; readonly ta: bigint } | number {
+  // With V = 0 the rest is free (§3.1.3) and means nothing.
+  if ((tc & 1n) === 0n) return { tc: 0n, fsc: 0n, ta: 0n };
+  if ((tc & ~BigInt(GUEST_TC_BITS)) !== 0n || (ta & ~GUEST_TA_BITS) !== 0n || (fsc & ~GUEST_FSC_BITS) !== 0n) {
+    return -EINVAL;
+  }
+  const { rules } = viommu.iommu;
+  const words: bigint[] = [tc | BigInt(viommu.parent.hostBits), viommu.secondStage, ta, fsc, 0n, 0n, 0n, 0n];
+  const context = halvesOf(rules.MSI_FLAT ? words : words.slice(0, 4));
+  return deviceContextMisconfiguration(context, rules) === null ? { tc, fsc, ta } : -EINVAL;
+}
+
+export class RiscvNestedDomain implements NestedDomain, RiscvDomain {
+  readonly kind = "nested";
+  readonly owner: RiscvDriver;
+  readonly parent: RiscvPagingDomain;
+  readonly viommu: RiscvViommu;
+  readonly #context: Context;
+
+  constructor(viommu: RiscvViommu, words: { readonly tc: bigint; readonly fsc: bigint; readonly ta: bigint }) {
+    this.viommu = viommu;
+    this.owner = viommu.driver;
+    this.parent = viommu.parent;
+    this.#context =
+      words.tc === 0n
+        ? INVALID_CONTEXT
+        : [words.tc | BigInt(viommu.parent.hostBits), viommu.secondStage, words.ta, words.fsc];
+  }
+
+  /** The hardware walks a table of the guest's. */
+  get hasFirstStage(): boolean {
+    return this.#context[3] >> 60n !== 0n;
+  }
+
+  contextFor(): Context {
+    return this.#context;
+  }
+
+  attach(device: IommuDevice, old: IommuDomain | null): number {
+    if (deviceDataOf(device).iommu !== this.viommu.iommu) return -EINVAL;
+    // Without a vDEVICE the guest has no name for the device, so it could neither invalidate nor be told of faults.
+    if (this.hasFirstStage && this.viommu.core.virtualIdOf(device) === null) return -ENOENT;
+    return moveDevice(device, this, old, this.#context);
+  }
+
+  deviceJoined(device: IommuDevice): void {
+    this.viommu.deviceJoined(device);
+  }
+
+  deviceLeft(device: IommuDevice): void {
+    this.viommu.deviceLeft(device);
+  }
+
+  free(): void {
+    this.viommu.nestedDomainFreed();
+  }
+
+  describe(): string {
+    const [tc, iohgatp, ta, fsc] = this.#context;
+    if ((tc & 1n) === 0n) return `blocked by the guest, GSCID=${this.viommu.gscid}`;
+    const stage = this.hasFirstStage ? `fsc=0x${fsc.toString(16)} ta=0x${ta.toString(16)}` : "first stage Bare";
+    return `tc=0x${tc.toString(16)} ${stage} iohgatp=0x${iohgatp.toString(16)}`;
+  }
+}

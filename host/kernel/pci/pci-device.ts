@@ -1,0 +1,154 @@
+// A PCI function as the kernel knows it (Linux: struct pci_dev): its slot, its place behind an IOMMU, its driver, and the services
+// that drivers share: bus mastering, reset, ATS/PRI/PASID.
+
+import type { PciFunction } from "../../devices/ports.ts";
+import type { PciSlot } from "../../hw/pci/root-complex.ts";
+import type { IommuDevice, IommuTranslationServices } from "../iommu/driver.ts";
+import {
+  CAP_EXPRESS,
+  COMMAND_MASTER,
+  EXT_CAP_ATS,
+  EXT_CAP_PASID,
+  EXT_CAP_PRI,
+  findCapability,
+  findExtendedCapability,
+  PCI_COMMAND,
+} from "./config-access.ts";
+import type { PciDriver } from "./driver-core.ts";
+
+const ATS_CONTROL = 6;
+const ATS_ENABLE = 0x8000;
+const PRI_CONTROL = 4;
+const PRI_ALLOCATION = 12;
+const PRI_CAPACITY = 8;
+const PASID_CONTROL = 6;
+const EXPRESS_DEVICE_CAPABILITIES = 4;
+const EXPRESS_DEVICE_CONTROL = 8;
+const FUNCTION_LEVEL_RESET = 1 << 28;
+const INITIATE_FUNCTION_LEVEL_RESET = 1 << 15;
+
+/** What the IOMMU in front of a function lets it do. */
+export interface TranslationLimits {
+  readonly ats: boolean;
+  /** 0: no PASIDs. */
+  readonly maxPasids: number;
+}
+
+/** A function behind an IOMMU, as the iommu core and drivers see it. */
+export class PciIommuDevice implements IommuDevice {
+  readonly name: string;
+  readonly deviceId: number;
+  readonly maxPasids: number;
+  readonly hasAts: boolean;
+  readonly hasPri: boolean;
+  readonly isVirtualFunction = false;
+  readonly services: IommuTranslationServices;
+  driverData: unknown = null;
+
+  constructor(slot: PciSlot, limits: TranslationLimits) {
+    const pci = slot.function;
+    const ats = findExtendedCapability(pci, EXT_CAP_ATS);
+    const pri = findExtendedCapability(pci, EXT_CAP_PRI);
+    const pasid = findExtendedCapability(pci, EXT_CAP_PASID);
+    this.name = slot.name;
+    this.deviceId = slot.deviceId;
+    this.hasAts = ats !== 0 && limits.ats;
+    this.hasPri = pri !== 0 && this.hasAts;
+    const width = pasid === 0 ? 0 : (pci.configRead(pasid + 4, 2) >> 8) & 0x1f;
+    this.maxPasids = pasid === 0 ? 0 : Math.min(2 ** width, limits.maxPasids);
+    this.services = {
+      setPasid: (on) => {
+        if (this.maxPasids > 0) setBits(pci, pasid + PASID_CONTROL, on ? 5 : 0);
+      },
+      setAts: (on) => {
+        if (this.hasAts) setBits(pci, ats + ATS_CONTROL, on ? ATS_ENABLE : 0);
+      },
+      setPri: (on) => {
+        if (!this.hasPri) return;
+        if (on) pci.configWrite(pri + PRI_ALLOCATION, 4, pci.configRead(pri + PRI_CAPACITY, 4));
+        setBits(pci, pri + PRI_CONTROL, on ? 1 : 0);
+      },
+    };
+  }
+}
+
+function setBits(pci: PciFunction, at: number, value: number): void {
+  if (pci.configRead(at, 2) !== value) pci.configWrite(at, 2, value);
+}
+
+export class PciDevice {
+  readonly slot: PciSlot;
+  /** "0000:01:00.0". */
+  readonly name: string;
+  readonly vendorId: number;
+  readonly deviceId: number;
+  /** null: not behind an IOMMU. */
+  readonly iommuDevice: PciIommuDevice | null;
+  driver: PciDriver | null = null;
+  /** What its driver keeps for it. */
+  driverData: unknown = null;
+  /** Unbinding has begun and waits for its users. */
+  removing = false;
+  /** It was pulled out. */
+  gone = false;
+
+  constructor(slot: PciSlot, iommuDevice: PciIommuDevice | null) {
+    this.slot = slot;
+    this.name = slot.name;
+    this.vendorId = slot.function.configRead(0, 2);
+    this.deviceId = slot.function.configRead(2, 2);
+    this.iommuDevice = iommuDevice;
+  }
+
+  get function(): PciFunction {
+    return this.slot.function;
+  }
+
+  setMaster(on: boolean): void {
+    const command = this.configRead(PCI_COMMAND, 2);
+    this.configWrite(PCI_COMMAND, 2, on ? command | COMMAND_MASTER : command & ~COMMAND_MASTER);
+  }
+
+  configRead(offset: number, size: 1 | 2 | 4): number {
+    return this.gone ? 2 ** (8 * size) - 1 : this.function.configRead(offset, size);
+  }
+
+  configWrite(offset: number, size: 1 | 2 | 4, value: number): void {
+    if (!this.gone) this.function.configWrite(offset, size, value);
+  }
+
+  get canReset(): boolean {
+    const express = findCapability(this.function, CAP_EXPRESS);
+    if (express === 0) return false;
+    return (this.function.configRead(express + EXPRESS_DEVICE_CAPABILITIES, 4) & FUNCTION_LEVEL_RESET) !== 0;
+  }
+
+  /** Function-level reset; command register, BARs and what the IOMMU driver switched on are put back (pci_reset_function). */
+  reset(): boolean {
+    if (this.gone || !this.canReset) return false;
+    const express = findCapability(this.function, CAP_EXPRESS);
+    const saved: [number, 1 | 2 | 4, number][] = [[PCI_COMMAND, 2, this.configRead(PCI_COMMAND, 2)]];
+    for (let bar = 0; bar < 6; bar++) saved.push([0x10 + 4 * bar, 4, this.configRead(0x10 + 4 * bar, 4)]);
+    const extended = [
+      [EXT_CAP_PASID, PASID_CONTROL],
+      [EXT_CAP_ATS, ATS_CONTROL],
+      [EXT_CAP_PRI, PRI_ALLOCATION],
+      [EXT_CAP_PRI, PRI_CONTROL],
+    ] as const;
+    for (const [id, offset] of extended) {
+      const at = findExtendedCapability(this.function, id);
+      if (at !== 0)
+        saved.push([
+          at + offset,
+          offset === PRI_ALLOCATION ? 4 : 2,
+          this.configRead(at + offset, offset === PRI_ALLOCATION ? 4 : 2),
+        ]);
+    }
+    const control = this.configRead(express + EXPRESS_DEVICE_CONTROL, 2);
+    this.configWrite(express + EXPRESS_DEVICE_CONTROL, 2, control | INITIATE_FUNCTION_LEVEL_RESET);
+    this.configWrite(express + EXPRESS_DEVICE_CONTROL, 2, control);
+    // The command register last: nothing may master the bus before the rest stands.
+    for (const [offset, size, value] of saved.reverse()) this.configWrite(offset, size, value);
+    return true;
+  }
+}

@@ -1,0 +1,216 @@
+// An open device: /dev/vfio/devices/vfioN (cdev), or what GROUP_GET_DEVICE_FD returns (Linux: vfio/device_cdev.c, vfio_main.c,
+// vfio_pci_core.c). A cdev gives access only after BIND_IOMMUFD; before that everything else is EINVAL.
+
+import { NO_PASID } from "../../devices/ports.ts";
+import { EBADFD, EFAULT, EINVAL, ENOTTY, EOPNOTSUPP } from "../../uapi/errno.ts";
+import {
+  VFIO_DEVICE_ATTACH_IOMMUFD_PT,
+  VFIO_DEVICE_ATTACH_PASID,
+  VFIO_DEVICE_BIND_FLAG_TOKEN,
+  VFIO_DEVICE_BIND_IOMMUFD,
+  VFIO_DEVICE_DETACH_IOMMUFD_PT,
+  VFIO_DEVICE_DETACH_PASID,
+  VFIO_DEVICE_FEATURE,
+  VFIO_DEVICE_FEATURE_GET,
+  VFIO_DEVICE_FEATURE_MASK,
+  VFIO_DEVICE_FEATURE_PROBE,
+  VFIO_DEVICE_FEATURE_SET,
+  VFIO_DEVICE_GET_INFO,
+  VFIO_DEVICE_GET_IRQ_INFO,
+  VFIO_DEVICE_GET_PCI_HOT_RESET_INFO,
+  VFIO_DEVICE_GET_REGION_INFO,
+  VFIO_DEVICE_IOCTLS,
+  VFIO_DEVICE_PCI_HOT_RESET,
+  VFIO_DEVICE_RESET,
+  VFIO_DEVICE_SET_IRQS,
+  vfioDeviceAttachIommufdPt,
+  vfioDeviceBindIommufd,
+  vfioDeviceDetachIommufdPt,
+  vfioDeviceFeature,
+} from "../../uapi/vfio.ts";
+import { type CallContext, type FileMapping, type MmapRequest, OpenFile } from "../file.ts";
+import { IommufdFile } from "../iommufd/context.ts";
+import { copyStruct } from "../iommufd/user-copy.ts";
+import type { VfioDevice } from "./device.ts";
+import { hotReset, hotResetInfo } from "./hot-reset.ts";
+import { deviceInfo, irqInfo, regionInfo, setIrqs } from "./information.ts";
+import { accessRegion, mapRegion } from "./regions.ts";
+import { readBytes, readRequest, writeBytes } from "./user-request.ts";
+
+export class VfioDeviceFile extends OpenFile {
+  readonly path: string;
+  readonly device: VfioDevice;
+  readonly #byGroup: boolean;
+  readonly #onRelease: () => void;
+  #access: boolean;
+  readonly #mappings = new Set<FileMapping>();
+
+  /** `byGroup`: opened through the group, with access at once. `onRelease` runs after the device was closed. */
+  constructor(path: string, device: VfioDevice, byGroup: boolean, onRelease: () => void = () => {}) {
+    super();
+    this.path = path;
+    this.device = device;
+    this.#byGroup = byGroup;
+    this.#access = byGroup;
+    this.#onRelease = onRelease;
+  }
+
+  override ioctlName(request: number): string | null {
+    return VFIO_DEVICE_IOCTLS.get(request)?.name ?? null;
+  }
+
+  override ioctlFields(call: CallContext, request: number, argument: bigint): Record<string, bigint | number> {
+    const layout = VFIO_DEVICE_IOCTLS.get(request)?.layout ?? null;
+    if (layout === null) return {};
+    const bytes = new Uint8Array(layout.bytes);
+    const size = new Uint8Array(4);
+    if (call.memory.read(argument, size) < 0) return {};
+    const length = Math.min(layout.bytes, new DataView(size.buffer).getUint32(0, true));
+    return call.memory.read(argument, bytes.subarray(0, length)) < 0 ? {} : layout.decode(bytes);
+  }
+
+  override ioctl(call: CallContext, request: number, argument: bigint): number {
+    if (request === VFIO_DEVICE_BIND_IOMMUFD) return this.#bind(call, argument);
+    if (!this.#access) return -EINVAL;
+    const { device } = this;
+    switch (request) {
+      case VFIO_DEVICE_ATTACH_IOMMUFD_PT:
+        return this.#byGroup ? -ENOTTY : this.#attach(call, argument);
+      case VFIO_DEVICE_DETACH_IOMMUFD_PT:
+        return this.#byGroup ? -ENOTTY : this.#detach(call, argument);
+      case VFIO_DEVICE_GET_INFO:
+        return deviceInfo(device, call, argument);
+      case VFIO_DEVICE_GET_REGION_INFO:
+        return regionInfo(device, call, argument);
+      case VFIO_DEVICE_GET_IRQ_INFO:
+        return irqInfo(device, call, argument);
+      case VFIO_DEVICE_SET_IRQS:
+        return setIrqs(device, call, argument);
+      case VFIO_DEVICE_RESET:
+        return device.reset();
+      case VFIO_DEVICE_GET_PCI_HOT_RESET_INFO:
+        return hotResetInfo(device, call, argument);
+      case VFIO_DEVICE_PCI_HOT_RESET:
+        return hotReset(device, call, argument);
+      case VFIO_DEVICE_FEATURE:
+        return this.#feature(call, argument);
+      default:
+        return -ENOTTY;
+    }
+  }
+
+  #bind(call: CallContext, argument: bigint): number {
+    const bytes = new Uint8Array(vfioDeviceBindIommufd.bytes);
+    const size = new Uint8Array(4);
+    if (readBytes(call, argument, size) < 0) return -EFAULT;
+    const userSize = new DataView(size.buffer).getUint32(0, true);
+    if (userSize < 16) return -EINVAL;
+    const copied = copyStruct(call.memory, argument, userSize, bytes);
+    if (copied < 0) return copied;
+    const { flags, iommufd } = vfioDeviceBindIommufd.decode(bytes);
+    if (iommufd < 0 || (flags & ~VFIO_DEVICE_BIND_FLAG_TOKEN) !== 0) return -EINVAL;
+    if (this.#byGroup) return -EINVAL;
+    const { device } = this;
+    const blocked = device.group.blockForCdev();
+    if (blocked < 0) return blocked;
+    const result = this.#bindTo(call, argument, iommufd, flags);
+    if (result < 0) device.group.unblock();
+    return result;
+  }
+
+  #bindTo(call: CallContext, argument: bigint, iommufd: number, flags: number): number {
+    const { device } = this;
+    if (this.#access) return -EINVAL;
+    const file = call.descriptors.lookup(iommufd);
+    if (typeof file === "number") return file;
+    if (!(file instanceof IommufdFile)) return -EBADFD;
+    // A token belongs to devices with virtual functions: this one has none, so any token is one too many.
+    if ((flags & VFIO_DEVICE_BIND_FLAG_TOKEN) !== 0) return -EINVAL;
+    // By its node a device is opened once.
+    if (device.openCount > 0) return -EINVAL;
+    const id = device.open(file.context);
+    if (id < 0) return id;
+    const out = vfioDeviceBindIommufd.fields.out_devid;
+    const reply = new Uint8Array(4);
+    new DataView(reply.buffer).setUint32(0, id, true);
+    if (writeBytes(call, argument + BigInt(out.offset), reply) < 0) {
+      device.close();
+      return -EFAULT;
+    }
+    this.#access = true;
+    return 0;
+  }
+
+  #attach(call: CallContext, argument: bigint): number {
+    const request = readRequest(call, argument, vfioDeviceAttachIommufdPt, 12);
+    if (typeof request === "number") return request;
+    const { flags, pt_id, pasid } = request.values;
+    if ((flags & ~VFIO_DEVICE_ATTACH_PASID) !== 0) return -EINVAL;
+    const withPasid = (flags & VFIO_DEVICE_ATTACH_PASID) !== 0;
+    if (withPasid && request.size < 16) return -EINVAL;
+    const { device } = this;
+    if (withPasid && device.iommuDevice.maxPasids === 0) return -EOPNOTSUPP;
+    const where = withPasid ? pasid : NO_PASID;
+    const id = device.attach(where, pt_id);
+    if (id < 0) return id;
+    const reply = new Uint8Array(4);
+    new DataView(reply.buffer).setUint32(0, id, true);
+    if (writeBytes(call, argument + 8n, reply) < 0) {
+      device.detach(where);
+      return -EFAULT;
+    }
+    return 0;
+  }
+
+  #detach(call: CallContext, argument: bigint): number {
+    const request = readRequest(call, argument, vfioDeviceDetachIommufdPt, 8);
+    if (typeof request === "number") return request;
+    const { flags, pasid } = request.values;
+    if ((flags & ~VFIO_DEVICE_DETACH_PASID) !== 0) return -EINVAL;
+    const withPasid = (flags & VFIO_DEVICE_DETACH_PASID) !== 0;
+    if (withPasid && request.size < 12) return -EINVAL;
+    if (withPasid && this.device.iommuDevice.maxPasids === 0) return -EOPNOTSUPP;
+    this.device.detach(withPasid ? pasid : NO_PASID);
+    return 0;
+  }
+
+  /** No feature of 7.2 applies to the functions here: no migration, no dirty logging of their own, no virtual functions. */
+  #feature(call: CallContext, argument: bigint): number {
+    const request = readRequest(call, argument, vfioDeviceFeature);
+    if (typeof request === "number") return request;
+    const { flags } = request.values;
+    const known =
+      VFIO_DEVICE_FEATURE_MASK | VFIO_DEVICE_FEATURE_GET | VFIO_DEVICE_FEATURE_SET | VFIO_DEVICE_FEATURE_PROBE;
+    if ((flags & ~known) !== 0) return -EINVAL;
+    const both = VFIO_DEVICE_FEATURE_GET | VFIO_DEVICE_FEATURE_SET;
+    if ((flags & VFIO_DEVICE_FEATURE_PROBE) === 0 && (flags & both) === both) return -EINVAL;
+    return -ENOTTY;
+  }
+
+  override read(call: CallContext, va: bigint, length: number, position: bigint): number {
+    return this.#access ? accessRegion(this.device, call, va, length, position < 0n ? 0n : position, false) : -EINVAL;
+  }
+
+  override write(call: CallContext, va: bigint, length: number, position: bigint): number {
+    return this.#access ? accessRegion(this.device, call, va, length, position < 0n ? 0n : position, true) : -EINVAL;
+  }
+
+  override mmap(_call: CallContext, request: MmapRequest): FileMapping | number {
+    if (!this.#access) return -EINVAL;
+    const mapping = mapRegion(this.device, request);
+    if (typeof mapping !== "number") this.#mappings.add(mapping);
+    return mapping;
+  }
+
+  protected override release(): void {
+    const { device } = this;
+    for (const mapping of this.#mappings) mapping.close();
+    if (this.#byGroup) {
+      this.#onRelease();
+    } else if (this.#access) {
+      device.close();
+      device.group.unblock();
+    }
+    device.fileClosed();
+  }
+}

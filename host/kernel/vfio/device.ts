@@ -1,0 +1,176 @@
+// A function assigned to user space (Linux: struct vfio_device and vfio_pci_core_device): who has it open, what it is attached to, its
+// interrupts and its virtual configuration space.
+//
+//     first open   bus mastering off, function reset, virtual configuration space made        (vfio_pci_core_enable)
+//     last close   interrupts off, bus mastering off, function reset                          (vfio_pci_core_disable)
+//     unbind       no new opens; users are asked to give it back; done when the last has closed
+//
+// Opened by the device's own node it is bound to an iommufd context; opened through its group it shares the group's container. The
+// two ways exclude each other (group.ts).
+
+import { NO_PASID } from "../../devices/ports.ts";
+import { EINVAL, ENODEV } from "../../uapi/errno.ts";
+import type { IommufdContext } from "../iommufd/context.ts";
+import {
+  attachDevice,
+  type BoundDevice,
+  bindDevice,
+  detachDevice,
+  replaceDevice,
+  unbindDevice,
+} from "../iommufd/device.ts";
+import type { Kernel } from "../kernel.ts";
+import type { PciDevice, PciIommuDevice } from "../pci/pci-device.ts";
+import { VirtualConfigSpace } from "./config-space.ts";
+import type { VfioGroup } from "./group.ts";
+import { VfioInterrupts } from "./interrupts.ts";
+
+export class VfioDevice {
+  readonly kernel: Kernel;
+  readonly pci: PciDevice;
+  readonly iommuDevice: PciIommuDevice;
+  readonly group: VfioGroup;
+  /** N of /dev/vfio/devices/vfioN. */
+  readonly number: number;
+  readonly interrupts: VfioInterrupts;
+  readonly config: VirtualConfigSpace;
+  /** Opens with access: 0 or 1 by its node, any number through its group. */
+  openCount = 0;
+  /** The iommufd context it is bound to, when it is. */
+  bound: BoundDevice | null = null;
+  /** PASIDs attached, and whether the requester id is. */
+  readonly #attached = new Set<number>();
+  /** Open device nodes, bound or not: unbinding waits for them. */
+  #files = 0;
+  #removed: (() => void) | null = null;
+  #removing = false;
+
+  constructor(kernel: Kernel, pci: PciDevice, iommuDevice: PciIommuDevice, group: VfioGroup, number: number) {
+    this.kernel = kernel;
+    this.pci = pci;
+    this.iommuDevice = iommuDevice;
+    this.group = group;
+    this.number = number;
+    this.interrupts = new VfioInterrupts({
+      device: pci,
+      interrupts: kernel.interrupts,
+      iommu: kernel.iommu,
+      clock: kernel.clock,
+      trace: kernel.trace,
+    });
+    this.config = new VirtualConfigSpace(pci, {
+      disableIntx: (disabled) => this.interrupts.intxDisabledByUser(disabled),
+      msiArmed: () => this.interrupts.msiArmed,
+      reset: () => {
+        this.reset();
+      },
+    });
+  }
+
+  get name(): string {
+    return this.pci.name;
+  }
+
+  // --- lifetime ---
+
+  /** A file of it was opened (not yet bound). -ENODEV while it is being unbound. */
+  fileOpened(): number {
+    if (this.#removing) return -ENODEV;
+    this.#files++;
+    this.kernel.live.created("vfio device file");
+    return 0;
+  }
+
+  fileClosed(): void {
+    this.#files--;
+    this.kernel.live.destroyed("vfio device file");
+    if (this.#files === 0 && this.#removed !== null) {
+      const removed = this.#removed;
+      this.#removed = null;
+      removed();
+    }
+  }
+
+  /** The driver is unbound from it. True: nobody has it open. False: users were asked, `done` comes with the last close. */
+  remove(done: () => void): boolean {
+    this.#removing = true;
+    if (this.#files === 0) return true;
+    this.#removed = done;
+    this.interrupts.askBack();
+    return false;
+  }
+
+  /** First access: the function is put into a known state. */
+  enable(): void {
+    this.pci.setMaster(false);
+    this.pci.reset();
+    this.config.reset();
+    this.pci.setMaster(false);
+    this.kernel.live.created("open vfio device");
+  }
+
+  /** Last access gone. */
+  disable(): void {
+    this.pci.setMaster(false);
+    this.interrupts.close();
+    this.pci.reset();
+    this.pci.setMaster(false);
+    this.kernel.live.destroyed("open vfio device");
+  }
+
+  // --- iommufd ---
+
+  /** Takes the device (its group) for a context and opens it: its id there, or a negated errno. */
+  open(context: IommufdContext): number {
+    const bound = bindDevice(context, this.iommuDevice);
+    if (typeof bound === "number") return bound;
+    this.bound = bound;
+    this.openCount = 1;
+    this.enable();
+    return bound.id;
+  }
+
+  close(): void {
+    this.disable();
+    this.openCount = 0;
+    for (const pasid of [...this.#attached]) this.detach(pasid);
+    if (this.bound !== null) unbindDevice(this.bound);
+    this.bound = null;
+  }
+
+  /** The first attach at a PASID attaches, later ones replace. The HWPT's id, or a negated errno. */
+  attach(pasid: number, id: number): number {
+    if (this.bound === null) return -EINVAL;
+    if (this.#attached.has(pasid)) return replaceDevice(this.bound, pasid, id);
+    const result = attachDevice(this.bound, pasid, id);
+    if (result >= 0) this.#attached.add(pasid);
+    return result;
+  }
+
+  /** Detaching what is not attached does nothing. */
+  detach(pasid: number): void {
+    if (this.bound === null || !this.#attached.delete(pasid)) return;
+    detachDevice(this.bound, pasid);
+  }
+
+  get attached(): boolean {
+    return this.#attached.has(NO_PASID);
+  }
+
+  // --- reset ---
+
+  get canReset(): boolean {
+    return this.pci.canReset;
+  }
+
+  /** VFIO_DEVICE_RESET: a device with ATS is parked in the blocking domain meanwhile. */
+  reset(): number {
+    if (!this.canReset) return -EINVAL;
+    const begun = this.kernel.iommu.beginReset(this.iommuDevice);
+    if (begun < 0) return begun;
+    this.pci.reset();
+    this.kernel.iommu.endReset(this.iommuDevice);
+    this.interrupts.restoreAfterReset();
+    return 0;
+  }
+}

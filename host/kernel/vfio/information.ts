@@ -1,0 +1,125 @@
+// What a VFIO PCI device says of itself, and SET_IRQS' checks (Linux: vfio_pci_core.c, vfio_main.c).
+
+import type { Layout, LayoutField } from "../../base/layout.ts";
+import { EFAULT, EINVAL } from "../../uapi/errno.ts";
+import {
+  VFIO_DEVICE_FLAGS_PCI,
+  VFIO_DEVICE_FLAGS_RESET,
+  VFIO_IRQ_INFO_AUTOMASKED,
+  VFIO_IRQ_INFO_EVENTFD,
+  VFIO_IRQ_INFO_MASKABLE,
+  VFIO_IRQ_INFO_NORESIZE,
+  VFIO_IRQ_SET_ACTION_TYPE_MASK,
+  VFIO_IRQ_SET_DATA_BOOL,
+  VFIO_IRQ_SET_DATA_EVENTFD,
+  VFIO_IRQ_SET_DATA_NONE,
+  VFIO_IRQ_SET_DATA_TYPE_MASK,
+  VFIO_PCI_CONFIG_REGION_INDEX,
+  VFIO_PCI_INTX_IRQ_INDEX,
+  VFIO_PCI_MSIX_IRQ_INDEX,
+  VFIO_PCI_NUM_IRQS,
+  VFIO_PCI_NUM_REGIONS,
+  VFIO_PCI_VGA_REGION_INDEX,
+  VFIO_REGION_INFO_CAP_MSIX_MAPPABLE,
+  VFIO_REGION_INFO_FLAG_CAPS,
+  VFIO_REGION_INFO_FLAG_MMAP,
+  VFIO_REGION_INFO_FLAG_READ,
+  VFIO_REGION_INFO_FLAG_WRITE,
+  vfioDeviceInfo,
+  vfioInfoCapHeader,
+  vfioIrqInfo,
+  vfioIrqSet,
+  vfioRegionInfo,
+} from "../../uapi/vfio.ts";
+import type { CallContext } from "../file.ts";
+import type { VfioDevice } from "./device.ts";
+import { msixBar, regionBytes, regionOffset } from "./regions.ts";
+import { readBytes, readRequest, writeBytes } from "./user-request.ts";
+
+/** VFIO_DEVICE_GET_INFO. */
+export function deviceInfo(device: VfioDevice, call: CallContext, argument: bigint): number {
+  const request = readRequest(call, argument, vfioDeviceInfo, 16);
+  if (typeof request === "number") return request;
+  const reply = vfioDeviceInfo.encode({
+    argsz: request.size,
+    flags: VFIO_DEVICE_FLAGS_PCI | (device.canReset ? VFIO_DEVICE_FLAGS_RESET : 0),
+    num_regions: VFIO_PCI_NUM_REGIONS,
+    num_irqs: VFIO_PCI_NUM_IRQS,
+  });
+  return writeBytes(call, argument, reply.subarray(0, Math.min(request.size, reply.length)));
+}
+
+/** VFIO_DEVICE_GET_REGION_INFO. A BAR with the MSI-X table says by a capability that it may be mapped as a whole. */
+export function regionInfo(device: VfioDevice, call: CallContext, argument: bigint): number {
+  const request = readRequest(call, argument, vfioRegionInfo);
+  if (typeof request === "number") return request;
+  const { index } = request.values;
+  if (index >= VFIO_PCI_NUM_REGIONS || index === VFIO_PCI_VGA_REGION_INDEX) return -EINVAL;
+  const size = regionBytes(device, index);
+  let flags = size === 0 ? 0 : VFIO_REGION_INFO_FLAG_READ | VFIO_REGION_INFO_FLAG_WRITE;
+  const isBar = index < VFIO_PCI_CONFIG_REGION_INDEX;
+  if (isBar && size >= 4096) flags |= VFIO_REGION_INFO_FLAG_MMAP;
+  const values = { argsz: request.size, flags, index, size: BigInt(size), offset: regionOffset(index) };
+  if (!isBar || size < 4096 || msixBar(device) !== index) {
+    return writeBytes(call, argument, vfioRegionInfo.encode(values));
+  }
+  const capability = vfioInfoCapHeader.encode({ id: VFIO_REGION_INFO_CAP_MSIX_MAPPABLE, version: 1 });
+  return respondWithCapability(call, argument, vfioRegionInfo, values, request.size, capability);
+}
+
+/** Copies a structure and one capability behind it; if that does not fit, argsz says how much there is. */
+function respondWithCapability<T extends Record<string, LayoutField>>(
+  call: CallContext,
+  argument: bigint,
+  layout: Layout<T>,
+  values: Record<string, bigint | number>,
+  size: number,
+  capability: Uint8Array,
+): number {
+  const all = layout.bytes + capability.length;
+  const fits = size >= all;
+  const reply = layout.encode({
+    ...values,
+    flags: Number(values.flags) | VFIO_REGION_INFO_FLAG_CAPS,
+    argsz: fits ? size : all,
+    cap_offset: fits ? layout.bytes : 0,
+  } as never);
+  const written = writeBytes(call, argument, reply);
+  if (written < 0 || !fits) return written;
+  return writeBytes(call, argument + BigInt(layout.bytes), capability);
+}
+
+/** VFIO_DEVICE_GET_IRQ_INFO. */
+export function irqInfo(device: VfioDevice, call: CallContext, argument: bigint): number {
+  const request = readRequest(call, argument, vfioIrqInfo);
+  if (typeof request === "number") return request;
+  const { index } = request.values;
+  if (index >= VFIO_PCI_NUM_IRQS) return -EINVAL;
+  const count = device.interrupts.countOf(index);
+  let flags = VFIO_IRQ_INFO_EVENTFD;
+  if (index === VFIO_PCI_INTX_IRQ_INDEX) flags |= VFIO_IRQ_INFO_MASKABLE | VFIO_IRQ_INFO_AUTOMASKED;
+  else if (index !== VFIO_PCI_MSIX_IRQ_INDEX) flags |= VFIO_IRQ_INFO_NORESIZE;
+  return writeBytes(call, argument, vfioIrqInfo.encode({ argsz: request.size, flags, index, count }));
+}
+
+const DATA_BYTES: Readonly<Record<number, number>> = {
+  [VFIO_IRQ_SET_DATA_NONE]: 0,
+  [VFIO_IRQ_SET_DATA_BOOL]: 1,
+  [VFIO_IRQ_SET_DATA_EVENTFD]: 4,
+};
+
+/** VFIO_DEVICE_SET_IRQS (vfio_set_irqs_validate_and_prepare, then the index's own rules). */
+export function setIrqs(device: VfioDevice, call: CallContext, argument: bigint): number {
+  const request = readRequest(call, argument, vfioIrqSet);
+  if (typeof request === "number") return request;
+  const { flags, index, start, count } = request.values;
+  const known = VFIO_IRQ_SET_DATA_TYPE_MASK | VFIO_IRQ_SET_ACTION_TYPE_MASK;
+  if (index >= VFIO_PCI_NUM_IRQS || start + count >= 0xffffffff || (flags & ~known) !== 0) return -EINVAL;
+  const there = device.interrupts.countOf(index);
+  if (start >= there || start + count > there) return -EINVAL;
+  const each = DATA_BYTES[flags & VFIO_IRQ_SET_DATA_TYPE_MASK];
+  if (each === undefined || request.size - vfioIrqSet.bytes < count * each) return -EINVAL;
+  const data = new Uint8Array(count * each);
+  if (readBytes(call, argument + BigInt(vfioIrqSet.bytes), data) < 0) return -EFAULT;
+  return device.interrupts.set(call, flags, index, start, count, data);
+}

@@ -1,0 +1,92 @@
+// vfio-pci: the PCI driver that gives a function to user space (Linux: vfio_pci.c). It manages DMA ownership itself: binding claims
+// nothing, the claim comes with user space's own (BIND_IOMMUFD, or the group's container).
+//
+// Binding makes /dev/vfio/devices/vfioN and, for the first function of an iommu group, /dev/vfio/$GROUP.
+
+import { EINVAL, ENODEV } from "../../uapi/errno.ts";
+import type { IommuGroup } from "../iommu/group.ts";
+import type { Kernel } from "../kernel.ts";
+import type { PciDriver } from "../pci/driver-core.ts";
+import type { PciDevice } from "../pci/pci-device.ts";
+import { VfioDevice } from "./device.ts";
+import { VfioDeviceFile } from "./device-file.ts";
+import { VfioGroup } from "./group.ts";
+
+export class VfioPciDriver implements PciDriver {
+  readonly name = "vfio-pci";
+  readonly managesDma = true;
+  readonly #kernel: Kernel;
+  readonly #groups = new Map<IommuGroup, VfioGroup>();
+  readonly #devices = new Map<PciDevice, VfioDevice>();
+
+  constructor(kernel: Kernel) {
+    this.#kernel = kernel;
+  }
+
+  /** Devices bound to it. */
+  get devices(): readonly VfioDevice[] {
+    return [...this.#devices.values()];
+  }
+
+  /** Path of a device's node, null if vfio-pci does not have the device. */
+  nodeOf(name: string): string | null {
+    const device = this.devices.find((known) => known.name === name);
+    return device === undefined ? null : nodePath(device);
+  }
+
+  groupOf(group: IommuGroup): VfioGroup | null {
+    return this.#groups.get(group) ?? null;
+  }
+
+  /** -EINVAL for a device without an IOMMU or whose IOMMU does not keep DMA coherent. */
+  probe(pci: PciDevice): number {
+    const { iommu } = this.#kernel;
+    const { iommuDevice } = pci;
+    const driver = iommuDevice === null ? null : iommu.driverOf(iommuDevice);
+    const iommuGroup = iommuDevice === null ? null : iommu.groupOf(iommuDevice);
+    if (iommuDevice === null || driver === null || iommuGroup === null) return -EINVAL;
+    if (!driver.capable(iommuDevice, "CACHE_COHERENCY")) return -EINVAL;
+    const group = this.#groups.get(iommuGroup) ?? new VfioGroup(iommuGroup);
+    this.#groups.set(iommuGroup, group);
+    const device = new VfioDevice(this.#kernel, pci, iommuDevice, group, this.#freeNumber());
+    this.#devices.set(pci, device);
+    group.devices.add(device);
+    pci.driverData = device;
+    this.#kernel.addNode(nodePath(device), () => this.#open(device));
+    return 0;
+  }
+
+  remove(pci: PciDevice, done: () => void): boolean {
+    const device = this.#devices.get(pci);
+    if (device === undefined) return true;
+    this.#kernel.removeNode(nodePath(device));
+    const forget = () => {
+      this.#devices.delete(pci);
+      device.group.devices.delete(device);
+      if (device.group.devices.size === 0) this.#groups.delete(device.group.iommuGroup);
+    };
+    const gone = device.remove(() => {
+      forget();
+      done();
+    });
+    if (gone) forget();
+    return gone;
+  }
+
+  #open(device: VfioDevice): VfioDeviceFile | number {
+    const opened = device.fileOpened();
+    if (opened < 0) return -ENODEV;
+    return new VfioDeviceFile(nodePath(device), device, false);
+  }
+
+  #freeNumber(): number {
+    const used = new Set(this.devices.map((device) => device.number));
+    let number = 0;
+    while (used.has(number)) number++;
+    return number;
+  }
+}
+
+function nodePath(device: VfioDevice): string {
+  return `/dev/vfio/devices/vfio${device.number}`;
+}
