@@ -22,7 +22,7 @@ export const MESSAGE_PAGE = 0xfee00n;
 
 export class BenchBus implements DmaPort {
   readonly clock = new Clock();
-  readonly memory = new Uint8Array(1 << 20);
+  readonly memory: Uint8Array;
   readonly transfers: Transfer[] = [];
   readonly messages: { address: bigint; data: number }[] = [];
   readonly pins: boolean[] = [];
@@ -33,7 +33,8 @@ export class BenchBus implements DmaPort {
   boundless = false;
   readonly #function: PciFunction;
 
-  constructor(pciFunction: PciFunction) {
+  constructor(pciFunction: PciFunction, memoryBytes = 1 << 20) {
+    this.memory = new Uint8Array(memoryBytes);
     this.#function = pciFunction;
     pciFunction.connect({
       dma: this,
