@@ -104,14 +104,10 @@ export class AddressTags {
     tag.split = 0;
   }
 
-  /** Every space, of every GSCID and the host's. */
-  invalidateEverywhere(includeHost: boolean, includeSecondStageOfHost: boolean): void {
+  /** Every space of every GSCID, and of the host's those that MSI tables take part in. */
+  invalidateMachines(): void {
     for (const tags of this.#byGscid.values()) {
-      for (const tag of tags) {
-        if (tag.gscid !== HOST || includeHost || (includeSecondStageOfHost && tag.pscid === SECOND_STAGE_ONLY)) {
-          this.invalidate(tag);
-        }
-      }
+      for (const tag of tags) if (tag.gscid !== HOST || tag.variant !== 0) this.invalidate(tag);
     }
   }
 

@@ -10,14 +10,27 @@ import { REG, REGISTER_PAGE_BYTES } from "../../../arch/riscv/registers.ts";
 import type { HpaPfn } from "../../../base/address.ts";
 import type { AccessSize, MmioPort } from "../../../base/mmio.ts";
 import type { AtsStatus, AtsTarget, AtsTranslation } from "../../../devices/ports.ts";
-import { ATS_UNSUPPORTED_REQUEST } from "../../../devices/ports.ts";
 import type { HardwareIommu, IommuParts, TranslationStatus } from "../port.ts";
 import { AtsInvalidations } from "./ats-invalidations.ts";
+import { AtsTranslator } from "./ats-translation.ts";
 import { CommandQueue } from "./command-queue.ts";
+import { DebugTranslation } from "./debug-translation.ts";
 import { FaultQueue } from "./fault-queue.ts";
 import { HardwareState } from "./hardware-state.ts";
 import { Interrupts } from "./interrupts.ts";
 import { configure, type RiscvIommuConfiguration, type RiscvIommuOptions, rulesOf } from "./options.ts";
+import { PageRequestQueue } from "./page-request-queue.ts";
+import {
+  EVENT_ATS_REQUEST,
+  EVENT_DDT_WALK,
+  EVENT_FIRST_STAGE_WALK,
+  EVENT_PDT_WALK,
+  EVENT_SECOND_STAGE_WALK,
+  EVENT_TLB_MISS,
+  EVENT_TRANSLATED,
+  EVENT_UNTRANSLATED,
+  PerformanceMonitor,
+} from "./performance-monitor.ts";
 import { type RegisterEffects, RegisterFile } from "./register-file.ts";
 import { Translator } from "./translation.ts";
 import { TranslationCaches } from "./translation-caches.ts";
@@ -29,16 +42,6 @@ export class RiscvIommu implements HardwareIommu, MmioPort, RegisterEffects {
   readonly registerBytes = REGISTER_PAGE_BYTES;
   readonly registers: MmioPort;
   readonly configuration: RiscvIommuConfiguration;
-  readonly atsTranslation: AtsTranslation = {
-    pfn: 0,
-    sizeLog2: 12,
-    read: false,
-    write: false,
-    execute: false,
-    privileged: false,
-    global: false,
-    untranslatedOnly: false,
-  };
   /** All caches: for tests and benchmarks; software reaches them by commands. */
   readonly caches: TranslationCaches;
   readonly #state: HardwareState;
@@ -48,6 +51,10 @@ export class RiscvIommu implements HardwareIommu, MmioPort, RegisterEffects {
   readonly #commands: CommandQueue;
   readonly #ats: AtsInvalidations;
   readonly #translator: Translator;
+  readonly #atsTranslator: AtsTranslator;
+  readonly #pageRequests: PageRequestQueue;
+  readonly #debug: DebugTranslation;
+  readonly #monitor: PerformanceMonitor;
   readonly #walkTrace: WalkTrace;
   #draining = false;
   #scheduled = 0;
@@ -65,10 +72,19 @@ export class RiscvIommu implements HardwareIommu, MmioPort, RegisterEffects {
     this.#ats = new AtsInvalidations(state);
     this.#commands = new CommandQueue(state, this.#interrupts, this.caches, this.#ats);
     this.#translator = new Translator(state, this.caches, this.#faults);
+    this.#atsTranslator = new AtsTranslator(state, this.#translator, this.caches);
+    this.#pageRequests = new PageRequestQueue(state, this.#interrupts, this.#faults, this.#translator, this.#ats);
+    this.#debug = new DebugTranslation(state, this.#translator, this.caches);
+    this.#monitor = new PerformanceMonitor(state, this.#interrupts);
     this.#walkTrace = new WalkTrace(parts.trace, parts.name);
     this.#file = new RegisterFile(state, this);
     this.registers = this;
     this.directoryChanged();
+    this.#monitor.reset();
+  }
+
+  get atsTranslation(): AtsTranslation {
+    return this.#atsTranslator.translation;
   }
 
   // --- registers ---------------------------------------------------------------------------------------------------------------
@@ -111,7 +127,9 @@ export class RiscvIommu implements HardwareIommu, MmioPort, RegisterEffects {
     this.#faults.writeControl(value);
   }
 
-  pageRequestControl(_value: number): void {}
+  pageRequestControl(value: number): void {
+    this.#pageRequests.writeControl(value);
+  }
 
   interruptsAcknowledged(bits: number): void {
     this.#interrupts.acknowledge(bits);
@@ -121,9 +139,13 @@ export class RiscvIommu implements HardwareIommu, MmioPort, RegisterEffects {
     this.#interrupts.tableChanged();
   }
 
-  counterChanged(_offset: number): void {}
+  counterTouched(): void {
+    this.#monitor.update();
+  }
 
-  countersRead(): void {}
+  counterChanged(): void {
+    this.#monitor.changed();
+  }
 
   translationRequested(): void {
     this.#scheduleWork();
@@ -141,28 +163,54 @@ export class RiscvIommu implements HardwareIommu, MmioPort, RegisterEffects {
     translated: boolean,
     data: number,
   ): TranslationStatus {
-    this.#observe(deviceId);
-    return this.#translator.translate(deviceId, pasid, privileged, access, pfn, offset, translated, data);
+    if (this.#state.trace.on || this.#walkTrace.attached) this.#observe(deviceId);
+    const translator = this.#translator;
+    if (!this.#monitor.active) {
+      return translator.translate(deviceId, pasid, privileged, access, pfn, offset, translated, data);
+    }
+    this.#countLoads();
+    const status = translator.translate(deviceId, pasid, privileged, access, pfn, offset, translated, data);
+    this.#count(translated ? EVENT_TRANSLATED : EVENT_UNTRANSLATED, deviceId, pasid);
+    return status;
   }
 
   get resultPfn(): HpaPfn {
     return this.#translator.resultPfn;
   }
 
-  translateForDevice(
-    _deviceId: number,
-    _pasid: number,
-    _pfn: number,
-    _noWrite: boolean,
-    _privileged: boolean,
-    _execute: boolean,
-  ): AtsStatus {
-    return ATS_UNSUPPORTED_REQUEST;
+  /** QoS ids of the last request (§6.27, §3.1.3.4): the device's, or iommu_qosid's where none has been located. */
+  get resultQos(): { readonly rcid: number; readonly mcid: number } {
+    const device = this.#translator.device;
+    if (device !== null) return { rcid: device.rcid, mcid: device.mcid };
+    const register = this.#state.reg(REG.iommu_qosid);
+    return { rcid: register & 0xfff, mcid: (register >>> 16) & 0xfff };
   }
 
-  pageRequest(_deviceId: number, _pasid: number, _pfn: number, _group: number, _flags: number): void {}
+  translateForDevice(
+    deviceId: number,
+    pasid: number,
+    pfn: number,
+    noWrite: boolean,
+    privileged: boolean,
+    execute: boolean,
+  ): AtsStatus {
+    this.#observe(deviceId);
+    this.#countLoads();
+    const status = this.#atsTranslator.translate(deviceId, pasid, pfn, noWrite, privileged, execute);
+    this.#count(EVENT_ATS_REQUEST, deviceId, pasid);
+    return status;
+  }
 
-  stopMarker(_deviceId: number, _pasid: number): void {}
+  pageRequest(deviceId: number, pasid: number, pfn: number, group: number, flags: number): void {
+    if (!this.configuration.capabilities.ATS) return;
+    this.#observe(deviceId);
+    this.#pageRequests.receive(deviceId, pasid, pfn, group, flags);
+  }
+
+  stopMarker(deviceId: number, pasid: number): void {
+    // §4.3: L = 1 with R = W = 0.
+    this.pageRequest(deviceId, pasid, 0, 0, 4);
+  }
 
   invalidationCompleted(deviceId: number, itag: number): void {
     this.#ats.completed(deviceId, itag);
@@ -190,6 +238,14 @@ export class RiscvIommu implements HardwareIommu, MmioPort, RegisterEffects {
   step(): boolean {
     this.#observe(-1);
     this.#interrupts.sendDue();
+    if (this.#debug.pending) {
+      const deviceId = this.#debug.deviceId();
+      this.#observe(deviceId);
+      this.#countLoads();
+      this.#debug.run();
+      this.#count(EVENT_UNTRANSLATED, deviceId, this.#debug.processId());
+      return true;
+    }
     return this.#commands.step();
   }
 
@@ -209,6 +265,7 @@ export class RiscvIommu implements HardwareIommu, MmioPort, RegisterEffects {
     this.#translator.setRules(this.#state.rules);
     this.directoryChanged();
     this.#interrupts.reset();
+    this.#monitor.reset();
     this.#state.clock.cancel(this.#scheduled);
     this.#scheduled = 0;
   }
@@ -234,11 +291,33 @@ export class RiscvIommu implements HardwareIommu, MmioPort, RegisterEffects {
   /** Attaches or detaches the walk observer as the trace goes on or off. */
   #observe(deviceId: number): void {
     const on = this.#state.trace.on;
+    this.#walkTrace.deviceId = deviceId;
+    if (on === this.#walkTrace.attached) return;
+    this.#walkTrace.attached = on;
+    this.#translator.observe(on ? this.#walkTrace : null);
+  }
+
+  /** Starts counting table loads for one request. */
+  #countLoads(): void {
     const translator = this.#translator;
-    if (on) this.#walkTrace.deviceId = deviceId;
-    if (on !== (translator.walker.observer !== null)) {
-      translator.walker.observer = on ? this.#walkTrace : null;
-      translator.directories.observer = on ? this.#walkTrace : null;
-    }
+    translator.walker.firstLoads = 0;
+    translator.walker.secondLoads = 0;
+    translator.directories.deviceLoads = 0;
+    translator.directories.processLoads = 0;
+  }
+
+  /** Tells the performance monitor what the request just done was and took (§6.23). */
+  #count(event: number, deviceId: number, pasid: number): void {
+    const monitor = this.#monitor;
+    if (!monitor.active) return;
+    const { walker, directories, device, space, missed } = this.#translator;
+    const gscid = device !== null && device.secondStageOnly.secondLevels !== 0 ? device.gscid : -1;
+    const pscid = space === null ? -1 : space.pscid;
+    monitor.count(event, 1, deviceId, pasid, gscid, pscid);
+    if (missed) monitor.count(EVENT_TLB_MISS, 1, deviceId, pasid, gscid, pscid);
+    monitor.count(EVENT_DDT_WALK, directories.deviceLoads, deviceId, pasid, gscid, pscid);
+    monitor.count(EVENT_PDT_WALK, directories.processLoads, deviceId, pasid, gscid, pscid);
+    monitor.count(EVENT_FIRST_STAGE_WALK, walker.firstLoads, deviceId, pasid, gscid, pscid);
+    monitor.count(EVENT_SECOND_STAGE_WALK, walker.secondLoads, deviceId, pasid, gscid, pscid);
   }
 }

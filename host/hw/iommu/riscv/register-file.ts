@@ -20,10 +20,10 @@ export interface RegisterEffects {
   pageRequestControl(value: number): void;
   interruptsAcknowledged(bits: number): void;
   interruptTableChanged(): void;
-  /** iocountinh, iohpmcycles, iohpmctr, iohpmevt: `offset` of the half written, already stored. */
-  counterChanged(offset: number): void;
-  /** Before any counter is read. */
-  countersRead(): void;
+  /** Before any counter register is read or written. */
+  counterTouched(): void;
+  /** After one (iocountinh, iohpmcycles, iohpmctr, iohpmevt) was written. */
+  counterChanged(): void;
   /** tr_req_ctl was written with Go set. */
   translationRequested(): void;
 }
@@ -65,7 +65,7 @@ export class RegisterFile {
     this.high = 0;
     if (!this.#accessible(offset, size)) return 0;
     const word = offset >> 2;
-    if (word >= REG.iocountovf >> 2 && word < COUNTER_WORDS_END) this.#effects.countersRead();
+    if (word >= REG.iocountovf >> 2 && word < COUNTER_WORDS_END) this.#effects.counterTouched();
     const regs = this.#state.regs;
     if (size === 8) this.high = regs[word + 1]!;
     return regs[word]!;
@@ -124,14 +124,16 @@ export class RegisterFile {
     }
     const mask = this.#writable[word]!;
     if (mask === 0) return;
+    const isCounter = word > REG.iocountovf >> 2 && word < COUNTER_WORDS_END;
+    if (isCounter) effects.counterTouched();
     const old = state.regs[word]!;
     state.regs[word] = (old & ~mask) | (value & mask);
     if (offset === REG.fctl) {
       if (state.regs[word] !== old) effects.fctlChanged();
     } else if (offset === REG.icvec || offset >= REG.msi_cfg_tbl) {
       effects.interruptTableChanged();
-    } else if (word > REG.iocountovf >> 2 && word < COUNTER_WORDS_END) {
-      effects.counterChanged(offset);
+    } else if (isCounter) {
+      effects.counterChanged();
     }
   }
 

@@ -2,7 +2,7 @@
 
 import { deviceIdBits } from "../../../arch/riscv/device-context.ts";
 import { DDTP_1LVL, REG } from "../../../arch/riscv/registers.ts";
-import { AddressTags, HOST, SECOND_STAGE_ONLY, Stamps } from "./address-tags.ts";
+import { AddressTags, SECOND_STAGE_ONLY, Stamps } from "./address-tags.ts";
 import { type CachedDevice, DeviceContextCache, ProcessContextCache } from "./context-cache.ts";
 import type { HardwareState } from "./hardware-state.ts";
 import { TranslationCache } from "./translation-cache.ts";
@@ -91,20 +91,12 @@ export class TranslationCaches {
    */
   invalidateSecondStage(gscid: number): void {
     if (gscid < 0) {
-      this.tags.invalidateEverywhere(false, true);
+      this.tags.invalidateMachines();
       return;
     }
     for (const tag of this.tags.of(gscid)) this.tags.invalidate(tag);
   }
-
-  /** All translations, contexts kept (debugging aid for tests and benchmarks: IOTINVAL of everything). */
-  invalidateTranslations(): void {
-    this.tags.invalidateEverywhere(true, true);
-  }
 }
-
-/** The GSCID under which the host's address spaces are kept. */
-export { HOST };
 
 /** Pages of the naturally aligned range that a frame number with S = 1 encodes: lowest 0 bit at X means 2^(X+1). */
 export function napotPages(pfn: number): number {

@@ -1,33 +1,37 @@
-// Translating an untranslated or translated request (§3.3): the process that starts with a device_id and an IOVA and ends with a
-// system-physical frame, or with a fault record.
+// Translating a request (§3.3): the process that starts with a device_id and an IOVA and ends with a system-physical frame, or with a
+// fault record.
 //
 //     translate ─ device context ─ process context ─ IOTLB ─┬─ hit ───────────────────────────────▶ resultPfn
 //                 (cache or §3.3.1)  (cache or §3.3.2)       └─ miss: first stage, MSI?, second stage ─▶ IOTLB ─▶ resultPfn
 //
 // The hit path allocates nothing and branches little; everything that is not a plain hit is in methods of its own. Step numbers in
-// comments are §3.3's.
+// comments are §3.3's. ATS requests, page requests and debug translations use the same pieces (`deviceFor`, `spaceFor`,
+// `walkTables`) and make their own answers.
 
 import type { StructureRules } from "../../../arch/riscv/capabilities.ts";
 import { deviceIdBits } from "../../../arch/riscv/device-context.ts";
 import { DirectoryWalker } from "../../../arch/riscv/directory-walk.ts";
 import {
   CAUSE_ALL_INBOUND_DISALLOWED,
+  CAUSE_INSTRUCTION_ACCESS_FAULT,
   CAUSE_TRANSACTION_TYPE_DISALLOWED,
   TTYP_UNTRANSLATED_EXECUTE,
 } from "../../../arch/riscv/fault-records.ts";
-import { PTE_D, PTE_R, PTE_U, PTE_W, PTE_X } from "../../../arch/riscv/page-table-entry.ts";
+import { interruptFileNumber, MessageTableWalker } from "../../../arch/riscv/message-table.ts";
+import { PTE_A, PTE_D, PTE_R, PTE_U, PTE_V, PTE_W, PTE_X } from "../../../arch/riscv/page-table-entry.ts";
 import { DDTP_BARE, DDTP_OFF, REG } from "../../../arch/riscv/registers.ts";
-import { KIND_ATS, KIND_EXECUTE, KIND_READ, KIND_WRITE, TwoStageWalker } from "../../../arch/riscv/two-stage-walk.ts";
+import { KIND_EXECUTE, KIND_READ, KIND_WRITE, TwoStageWalker } from "../../../arch/riscv/two-stage-walk.ts";
+import type { WalkObserver } from "../../../arch/riscv/walk-observer.ts";
 import type { HpaPfn } from "../../../base/address.ts";
-import { ACCESS_EXECUTE, ACCESS_WRITE, REFUSED, TRANSLATED, type TranslationStatus } from "../port.ts";
+import { ACCESS_EXECUTE, ACCESS_WRITE, CONSUMED, REFUSED, TRANSLATED, type TranslationStatus } from "../port.ts";
 import type { AddressTag } from "./address-tags.ts";
 import type { CachedDevice, CachedSpace } from "./context-cache.ts";
 import type { FaultQueue } from "./fault-queue.ts";
 import type { HardwareState } from "./hardware-state.ts";
+import { storeMessage } from "./interrupt-file-store.ts";
 import {
   CLASS_SHIFTS,
   classOf,
-  ENTRY_PBMT_SHIFT,
   RIGHT_EXECUTE,
   RIGHT_READ,
   RIGHT_WRITE,
@@ -37,6 +41,9 @@ import {
 } from "./translation-cache.ts";
 import type { TranslationCaches } from "./translation-caches.ts";
 
+/** `walkTables`: the page is an interrupt file in memory (MRIF); `messages` says where. */
+export const IN_MEMORY_FILE = -1;
+
 /** The right a request of each kind needs of a cached entry. */
 const NEEDED_RIGHT = Uint8Array.of(RIGHT_READ, RIGHT_WRITE, RIGHT_EXECUTE);
 /** TTYP of an untranslated request of each kind; translated ones are 4 more. */
@@ -45,8 +52,21 @@ const TTYP = Uint8Array.of(2, 3, TTYP_UNTRANSLATED_EXECUTE);
 export class Translator {
   /** Where the last request that was TRANSLATED goes. */
   resultPfn = 0 as HpaPfn;
+  /** Cause of the last `deviceFor` (0: found), and of the last `spaceFor` or `walkTables` with the iotval2 that goes with it. */
+  deviceCause = 0;
+  cause = 0;
+  iotval2Pfn = 0;
+  iotval2Low = 0;
+  /** The last walk ended at a basic-mode MSI entry: the page is an interrupt file of the machine. */
+  isMessage = false;
+  /** Context of the last request, for counters and QoS ids; null when it found none. */
+  device: CachedDevice | null = null;
+  space: CachedSpace | null = null;
+  /** The last request went to the tables. */
+  missed = false;
   readonly walker: TwoStageWalker<HpaPfn>;
   readonly directories: DirectoryWalker<HpaPfn>;
+  readonly messages: MessageTableWalker<HpaPfn>;
   readonly #state: HardwareState;
   readonly #caches: TranslationCaches;
   readonly #faults: FaultQueue;
@@ -54,7 +74,7 @@ export class Translator {
   #mode = DDTP_OFF;
   #root = 0;
   #levels = 0;
-  /** Device ids from here on are wider than the mode (260). */
+  /** Device ids from here on are wider than the mode (260); 0 in Off and Bare. */
   #deviceLimit = 0;
   // The request under way, for fault records.
   #deviceId = 0;
@@ -63,7 +83,6 @@ export class Translator {
   #ttyp = 0;
   #pfn = 0;
   #offset = 0;
-  #dtf = false;
 
   constructor(state: HardwareState, caches: TranslationCaches, faults: FaultQueue) {
     this.#state = state;
@@ -71,12 +90,20 @@ export class Translator {
     this.#faults = faults;
     this.walker = new TwoStageWalker(state.memory, state.rules);
     this.directories = new DirectoryWalker(state.memory, this.walker, state.rules);
+    this.messages = new MessageTableWalker(state.memory, state.rules);
   }
 
   /** fctl changed. */
   setRules(rules: StructureRules): void {
     this.walker.configure(rules);
     this.directories.configure(rules);
+    this.messages.configure(rules);
+  }
+
+  observe(observer: WalkObserver | null): void {
+    this.walker.observer = observer;
+    this.directories.observer = observer;
+    this.messages.observer = observer;
   }
 
   /** ddtp changed. */
@@ -88,6 +115,23 @@ export class Translator {
     this.#deviceLimit = this.#levels === 0 ? 0 : 2 ** deviceIdBits(this.#levels, state.rules.MSI_FLAT);
   }
 
+  get bare(): boolean {
+    return this.#mode === DDTP_BARE;
+  }
+
+  /** Says what the request under way is, for fault records. */
+  begin(deviceId: number, processId: number, privileged: boolean, ttyp: number, pfn: number, offset: number): void {
+    this.#deviceId = deviceId;
+    this.#processId = processId;
+    this.#privileged = privileged;
+    this.#ttyp = ttyp;
+    this.#pfn = pfn;
+    this.#offset = offset;
+    this.device = null;
+    this.space = null;
+    this.missed = false;
+  }
+
   /** §3.3 for one request within one page; arguments as HardwareIommu.translate. */
   translate(
     deviceId: number,
@@ -97,45 +141,39 @@ export class Translator {
     pfn: number,
     offset: number,
     translated: boolean,
-    _data: number,
+    data: number,
   ): TranslationStatus {
     const kind =
       (access & ACCESS_EXECUTE) !== 0 ? KIND_EXECUTE : (access & ACCESS_WRITE) !== 0 ? KIND_WRITE : KIND_READ;
-    this.#deviceId = deviceId;
-    this.#processId = processId;
-    this.#privileged = privileged;
-    this.#ttyp = TTYP[kind]! + (translated ? 4 : 0);
-    this.#pfn = pfn;
-    this.#offset = offset;
-    this.#dtf = false;
-    if (deviceId >= this.#deviceLimit) return this.#withoutDirectory(pfn, translated);
-    const device = this.#caches.devices.find(deviceId) ?? this.#loadDevice(deviceId);
-    if (device === null) return REFUSED;
-    this.#dtf = device.dtf;
-    // Steps 7 to 16: which address space, and as whom.
-    let space: CachedSpace;
-    let supervisor = false;
+    this.begin(deviceId, processId, privileged, TTYP[kind]! + (translated ? 4 : 0), pfn, offset);
+    if (this.#mode === DDTP_BARE && !translated) {
+      this.resultPfn = pfn as HpaPfn;
+      return TRANSLATED;
+    }
+    const device = this.deviceFor(deviceId);
+    if (device === null) {
+      this.cause = this.deviceCause;
+      return this.#refuse(false);
+    }
+    let space: CachedSpace | null;
     if (translated) {
-      // Step 7: needs EN_ATS; a process_id is checked as for any request.
-      if (!device.enAts || !this.#processAllowed(device, processId)) return this.#disallow();
+      // Step 7, then 8 and 9: an address of ours needs no more, a guest-physical one the second stage.
+      if (!device.enAts || !this.#processAllowed(device, processId)) return this.#disallow(device);
       if (!device.t2gpa) {
         this.resultPfn = pfn as HpaPfn;
         return TRANSLATED;
       }
       space = device.secondStageOnly;
-    } else if (processId < 0 && !device.dpe) {
-      space = device.space;
     } else {
-      if (!this.#processAllowed(device, processId)) return this.#disallow();
-      const found = this.#processSpace(device, processId, privileged, kind);
-      if (found === null) return REFUSED;
-      space = found;
-      supervisor = privileged && processId >= 0;
+      space = this.spaceFor(device, processId, privileged, kind);
+      if (space === null) return this.#refuse(device.dtf);
     }
+    this.space = space;
     if (space.transparent) {
       this.resultPfn = pfn as HpaPfn;
       return TRANSLATED;
     }
+    const supervisor = privileged && processId >= 0 && !translated;
     const tag = space.currentTag(this.#caches.tags);
     const translations = this.#caches.translations;
     let entry = translations.find(tag, pfn);
@@ -148,39 +186,45 @@ export class Translator {
       }
       // Rights missing, or D not known to be set: what the tables say now decides.
     }
-    return this.#walk(device, space, tag, pfn, kind, supervisor);
+    const cause = this.walkTables(device, space, tag, pfn, kind, supervisor);
+    if (cause === 0) return TRANSLATED;
+    if (cause === IN_MEMORY_FILE) return this.#storeMessage(device, kind, data);
+    return this.#refuse(device.dtf);
   }
 
-  /** ddtp Off or Bare, or a device_id too wide (steps 1, 2, 5). */
-  #withoutDirectory(pfn: number, translated: boolean): TranslationStatus {
-    if (this.#mode === DDTP_OFF) return this.#refuse(CAUSE_ALL_INBOUND_DISALLOWED, 0, 0);
-    if (this.#mode === DDTP_BARE && !translated) {
-      this.resultPfn = pfn as HpaPfn;
-      return TRANSLATED;
-    }
-    return this.#disallow();
-  }
-
-  /** Step 6; the fault is reported here. */
-  #loadDevice(deviceId: number): CachedDevice | null {
-    const cause = this.directories.locateDevice(deviceId, this.#root, this.#levels);
-    if (cause !== 0) {
-      // A device context that exists but is misconfigured gives no DTF: none was found.
-      this.#refuse(cause, 0, 0);
+  /** Steps 1 to 6: the device's context; null with `deviceCause` 256 to 260 or 268 (Bare counts as 260). */
+  deviceFor(deviceId: number): CachedDevice | null {
+    if (deviceId >= this.#deviceLimit) {
+      this.deviceCause = this.#mode === DDTP_OFF ? CAUSE_ALL_INBOUND_DISALLOWED : CAUSE_TRANSACTION_TYPE_DISALLOWED;
       return null;
     }
+    const device = this.#caches.devices.find(deviceId) ?? this.#loadDevice(deviceId);
+    this.device = device;
+    return device;
+  }
+
+  #loadDevice(deviceId: number): CachedDevice | null {
+    const cause = this.directories.locateDevice(deviceId, this.#root, this.#levels);
+    this.deviceCause = cause;
+    if (cause !== 0) return null;
     return this.#caches.devices.load(deviceId, this.directories.dc, this.#state.rules, this.#caches.tags);
   }
 
-  /** Step 7: a process_id needs PDTV and a directory wide enough. */
+  /** Step 7: a process_id needs PDTV and a directory wide enough; a Bare directory has no width. */
   #processAllowed(device: CachedDevice, processId: number): boolean {
     if (processId < 0) return true;
-    return device.pdtv && processId < 2 ** (device.processLevels === 0 ? 20 : device.processBits);
+    return device.pdtv && processId < (device.processLevels === 0 ? 1 << 20 : 1 << device.processBits);
   }
 
-  /** Steps 11 to 16; null: refused, the fault is reported. */
-  #processSpace(device: CachedDevice, given: number, privileged: boolean, kind: number): CachedSpace | null {
-    // Step 13: a Bare process directory leaves the second stage alone.
+  /** Steps 7 to 16 for untranslated and ATS requests: the address space; null with `cause`. */
+  spaceFor(device: CachedDevice, given: number, privileged: boolean, kind: number): CachedSpace | null {
+    if (given < 0) {
+      // Steps 10 to 12. Without DPE the second stage stands alone.
+      if (!device.dpe) return device.space;
+    } else if (!this.#processAllowed(device, given)) {
+      return this.#noSpace(CAUSE_TRANSACTION_TYPE_DISALLOWED);
+    }
+    // Step 13: so it does under a Bare process directory.
     if (device.processLevels === 0) return device.space;
     const processId = Math.max(given, 0);
     let process = this.#caches.processes.find(device, processId);
@@ -196,65 +240,122 @@ export class Translator {
         kind,
       );
       if (cause !== 0) {
-        const guest = cause >= 20 && cause <= 23;
-        this.#refuse(cause, guest ? directories.iotval2Pfn : 0, guest ? directories.iotval2Low : 0);
+        this.#noSpace(cause);
+        if (isGuestPageFault(cause)) {
+          this.iotval2Pfn = directories.iotval2Pfn;
+          this.iotval2Low = directories.iotval2Low;
+        }
         return null;
       }
       process = this.#caches.processes.load(device, processId, directories.pc, this.#caches.tags);
     }
-    if (privileged && given >= 0 && !process.ens) {
-      this.#disallow();
-      return null;
-    }
+    if (privileged && given >= 0 && !process.ens) return this.#noSpace(CAUSE_TRANSACTION_TYPE_DISALLOWED);
     return process.space;
   }
 
-  /** Steps 17 to 20 by the tables; what comes out is cached. */
-  #walk(
+  #noSpace(cause: number): null {
+    this.cause = cause;
+    this.iotval2Pfn = 0;
+    this.iotval2Low = 0;
+    return null;
+  }
+
+  /**
+   * Steps 17 to 20 by the tables. 0: resultPfn is set and the translation cached; IN_MEMORY_FILE: an MRIF; else a cause, also in
+   * `cause` with its iotval2.
+   */
+  walkTables(
     device: CachedDevice,
     space: CachedSpace,
     tag: AddressTag,
     pfn: number,
     kind: number,
     supervisor: boolean,
-  ): TranslationStatus {
+  ): number {
     const walker = this.walker;
+    this.missed = true;
+    this.isMessage = false;
     let cause = walker.firstStage(space, pfn, kind, supervisor);
     if (cause !== 0) {
-      const guest = cause >= 20 && cause <= 23;
-      return this.#refuse(cause, guest ? walker.iotval2Pfn : 0, guest ? walker.iotval2Low : 0);
+      this.#noSpace(cause);
+      if (isGuestPageFault(cause)) {
+        this.iotval2Pfn = walker.iotval2Pfn;
+        this.iotval2Low = walker.iotval2Low;
+      }
+      return cause;
     }
+    if (device.msiFlat && device.isMessagePage(walker.gpaPfn)) return this.#walkMessage(device, space, tag, pfn, kind);
     cause = walker.secondStage(space, walker.gpaPfn, kind, kind);
     if (cause !== 0) {
-      const guest = cause >= 20 && cause <= 23;
-      // §4.2.1: bits 63:2 of the guest-physical address; bits 1:0 say that the access was the request's own.
-      return this.#refuse(cause, guest ? walker.gpaPfn : 0, guest ? this.#offset & ~3 : 0);
+      this.#noSpace(cause);
+      if (isGuestPageFault(cause)) {
+        // §4.2: bits 63:2 of the guest-physical address; bits 1:0 say that the access was the request's own.
+        this.iotval2Pfn = walker.gpaPfn;
+        this.iotval2Low = this.#offset & ~3;
+      }
+      return cause;
     }
     this.resultPfn = walker.spaPfn as HpaPfn;
-    this.#keep(device, space, tag, pfn);
-    return TRANSLATED;
+    let size = classOf(Math.min(walker.firstShift, walker.secondShift));
+    if (device.msiFlat) size = withoutMessages(device, walker.gpaPfn, size);
+    this.#keep(space, tag, pfn, size);
+    return 0;
   }
 
-  /** Caches what the walker just found. */
-  #keep(device: CachedDevice, space: CachedSpace, tag: AddressTag, pfn: number): void {
+  /** §3.3.3: the guest-physical page is a virtual interrupt file's. */
+  #walkMessage(device: CachedDevice, space: CachedSpace, tag: AddressTag, pfn: number, kind: number): number {
     const walker = this.walker;
-    const first = walker.firstLo;
-    const second = walker.secondLo;
-    let size = classOf(Math.min(walker.firstShift, walker.secondShift));
-    if (device.msiFlat) {
-      // A block must not hide an interrupt-file page (§3.8 with §3.3.3): shrink it until it holds none.
-      while (size > 0 && device.overlapsMessagePages(walker.gpaPfn, CLASS_SHIFTS[size]!)) size--;
+    const gpa = walker.gpaPfn;
+    const cached = this.#caches.messages;
+    const guest = device.secondStageOnly.currentTag(this.#caches.tags);
+    const entry = cached.find(guest, gpa);
+    let target: number;
+    if (entry >= 0) {
+      target = cached.frameAt(entry, gpa);
+    } else {
+      const high = (gpa * 2 ** -32) | 0;
+      const index = interruptFileNumber(gpa | 0, high, device.msiMaskLo, device.msiMaskHi);
+      const cause = this.messages.locate(device.msiRoot, index);
+      if (cause !== 0) {
+        this.#noSpace(cause);
+        return cause;
+      }
+      if (this.messages.inMemory) {
+        // Rights as of a second-stage leaf with R = W = U = 1, X = 0.
+        if (kind !== KIND_EXECUTE) return IN_MEMORY_FILE;
+        this.#noSpace(CAUSE_INSTRUCTION_ACCESS_FAULT);
+        return CAUSE_INSTRUCTION_ACCESS_FAULT;
+      }
+      target = this.messages.pfn;
+      cached.insert(guest, gpa, 0, target, 0);
     }
+    if (kind === KIND_EXECUTE) {
+      this.#noSpace(CAUSE_INSTRUCTION_ACCESS_FAULT);
+      return CAUSE_INSTRUCTION_ACCESS_FAULT;
+    }
+    this.isMessage = true;
+    this.resultPfn = target as HpaPfn;
+    walker.spaPfn = target;
+    walker.secondLo = PTE_V | PTE_R | PTE_W | PTE_U | PTE_A | PTE_D;
+    walker.secondHi = 0;
+    walker.secondShift = 0;
+    this.#keep(space, tag, pfn, 0);
+    return 0;
+  }
+
+  /** Caches what the walker just found, as an entry of class `size`. */
+  #keep(space: CachedSpace, tag: AddressTag, pfn: number, size: number): void {
+    const walker = this.walker;
+    const both = walker.firstLo & walker.secondLo;
     let rights = 0;
-    if ((first & second & PTE_R) !== 0) rights |= RIGHT_READ;
-    if ((first & second & PTE_W) !== 0 && (first & second & PTE_D) !== 0) rights |= RIGHT_WRITE;
-    if ((first & second & PTE_X) !== 0) rights |= RIGHT_EXECUTE;
+    if ((both & PTE_R) !== 0) rights |= RIGHT_READ;
+    if ((both & PTE_W) !== 0 && (both & PTE_D) !== 0) rights |= RIGHT_WRITE;
+    if ((both & PTE_X) !== 0) rights |= RIGHT_EXECUTE;
     let flags: number;
     if (space.firstLevels === 0) flags = rights | (rights << SUPERVISOR_RIGHTS) | (rights << SUPERVISOR_SUM_RIGHTS);
-    else if ((first & PTE_U) !== 0) flags = rights | ((rights & ~RIGHT_EXECUTE) << SUPERVISOR_SUM_RIGHTS);
-    else flags = (rights << SUPERVISOR_RIGHTS) | (rights << SUPERVISOR_SUM_RIGHTS);
-    const firstType = (walker.firstHi >>> 29) & 3;
-    flags |= (firstType !== 0 ? firstType : (walker.secondHi >>> 29) & 3) << ENTRY_PBMT_SHIFT;
+    else if ((walker.firstLo & PTE_U) !== 0) {
+      flags = rights | ((rights & ~RIGHT_EXECUTE) << SUPERVISOR_SUM_RIGHTS);
+    } else flags = (rights << SUPERVISOR_RIGHTS) | (rights << SUPERVISOR_SUM_RIGHTS);
     const owner = walker.firstGlobal && space.firstLevels !== 0 && tag.global !== null ? tag.global : tag;
     if (space.firstLevels !== 0 && CLASS_SHIFTS[size]! < walker.firstShift) {
       owner.split |= 1 << classOf(walker.firstShift);
@@ -262,29 +363,51 @@ export class Translator {
     this.#caches.translations.insert(owner, pfn, size, walker.spaPfn, flags);
   }
 
-  #disallow(): TranslationStatus {
-    return this.#refuse(CAUSE_TRANSACTION_TYPE_DISALLOWED, 0, 0);
+  /** AIA: a write to an MRIF's page is stored in it and noticed, or discarded; reads are aborted (without a record). */
+  #storeMessage(device: CachedDevice, kind: number, data: number): TranslationStatus {
+    if (kind !== KIND_WRITE || (this.#offset & 3) !== 0 || data < 0) return REFUSED;
+    const state = this.#state;
+    const cause = storeMessage(state.memory, this.messages, this.#offset, data, state.frameLimit);
+    if (cause === 0) return CONSUMED;
+    this.#noSpace(cause);
+    return this.#refuse(device.dtf);
   }
 
-  /** Reports a fault of the request under way. */
-  #refuse(cause: number, iotval2Pfn: number, iotval2Low: number): TranslationStatus {
+  #disallow(device: CachedDevice): TranslationStatus {
+    this.#noSpace(CAUSE_TRANSACTION_TYPE_DISALLOWED);
+    return this.#refuse(device.dtf);
+  }
+
+  #refuse(dtf: boolean): TranslationStatus {
+    this.report(dtf);
+    return REFUSED;
+  }
+
+  /** Reports `cause` for the request under way. */
+  report(dtf: boolean): void {
+    const guest = isGuestPageFault(this.cause);
     this.#faults.report(
-      cause,
+      this.cause,
       this.#deviceId,
       this.#processId,
       this.#privileged,
       this.#ttyp,
       this.#pfn,
       this.#offset,
-      iotval2Pfn,
-      iotval2Low,
-      this.#dtf,
+      guest ? this.iotval2Pfn : 0,
+      guest ? this.iotval2Low : 0,
+      dtf,
     );
-    return REFUSED;
   }
 }
 
-/** True for the kinds of ATS requests. */
-export function isAtsKind(kind: number): boolean {
-  return kind >= KIND_ATS;
+export function isGuestPageFault(cause: number): boolean {
+  return cause >= 20 && cause <= 23;
+}
+
+/** The largest size class, at most `size`, whose block around a guest-physical page holds no interrupt-file page. */
+export function withoutMessages(device: CachedDevice, gpaPfn: number, size: number): number {
+  let fitting = size;
+  while (fitting > 0 && device.overlapsMessagePages(gpaPfn, CLASS_SHIFTS[fitting]!)) fitting--;
+  return fitting;
 }

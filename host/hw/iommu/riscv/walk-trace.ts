@@ -9,6 +9,8 @@ const TABLES = ["DDT", "PDT", "stage1", "stage2", "MSI"] as const;
 export class WalkTrace implements WalkObserver {
   /** Whose walk it is; set before each one. */
   deviceId = 0;
+  /** The walkers tell this observer. */
+  attached = false;
   readonly #trace: Trace;
   readonly #iommu: string;
 

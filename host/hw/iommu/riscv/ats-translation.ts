@@ -1,0 +1,143 @@
+// PCIe ATS translation requests (§3.6): the same process as for a transaction, but what is missing becomes rights not granted, and
+// only errors of configuration or disabled ATS are errors to the device.
+
+import { CAUSE_TRANSACTION_TYPE_DISALLOWED, TTYP_ATS_REQUEST } from "../../../arch/riscv/fault-records.ts";
+import { PTE_D, PTE_R, PTE_U, PTE_W, PTE_X } from "../../../arch/riscv/page-table-entry.ts";
+import { KIND_ATS, KIND_ATS_WRITE } from "../../../arch/riscv/two-stage-walk.ts";
+import {
+  ATS_COMPLETER_ABORT,
+  ATS_SUCCESS,
+  ATS_UNSUPPORTED_REQUEST,
+  type AtsStatus,
+  type AtsTranslation,
+} from "../../../devices/ports.ts";
+import type { HardwareState } from "./hardware-state.ts";
+import { IN_MEMORY_FILE, type Translator, withoutMessages } from "./translation.ts";
+import { CLASS_SHIFTS } from "./translation-cache.ts";
+import type { TranslationCaches } from "./translation-caches.ts";
+
+export class AtsTranslator {
+  readonly translation: AtsTranslation = {
+    pfn: 0,
+    sizeLog2: 12,
+    read: false,
+    write: false,
+    execute: false,
+    privileged: false,
+    global: false,
+    untranslatedOnly: false,
+  };
+  readonly #state: HardwareState;
+  readonly #translator: Translator;
+  readonly #caches: TranslationCaches;
+
+  constructor(state: HardwareState, translator: Translator, caches: TranslationCaches) {
+    this.#state = state;
+    this.#translator = translator;
+    this.#caches = caches;
+  }
+
+  translate(
+    deviceId: number,
+    pasid: number,
+    pfn: number,
+    noWrite: boolean,
+    privileged: boolean,
+    execute: boolean,
+  ): AtsStatus {
+    const translator = this.#translator;
+    const kind = noWrite ? KIND_ATS : KIND_ATS_WRITE;
+    this.#clear(pasid >= 0 && privileged);
+    translator.begin(deviceId, pasid, privileged, TTYP_ATS_REQUEST, pfn, 0);
+    const device = translator.deviceFor(deviceId);
+    if (device === null) return this.#fail(translator.deviceCause, false);
+    if (!device.enAts) return this.#fail(CAUSE_TRANSACTION_TYPE_DISALLOWED, device.dtf);
+    const space = translator.spaceFor(device, pasid, privileged, kind);
+    if (space === null) return this.#fail(translator.cause, device.dtf);
+    translator.space = space;
+    const supervisor = privileged && pasid >= 0;
+    const tag = space.currentTag(this.#caches.tags);
+    const cause = translator.walkTables(device, space, tag, pfn, kind, supervisor);
+    const translation = this.translation;
+    if (cause === IN_MEMORY_FILE) {
+      // §3.6: no translated address exists; the device must use untranslated requests.
+      translation.pfn = pfn;
+      translation.read = true;
+      translation.write = true;
+      translation.untranslatedOnly = true;
+      return ATS_SUCCESS;
+    }
+    if (cause !== 0) return this.#fail(cause, device.dtf);
+    const walker = translator.walker;
+    if (space.firstLevels !== 0) {
+      const user = (walker.firstLo & PTE_U) !== 0;
+      // Not this requester's to touch: success without rights.
+      if (supervisor ? user && !space.sum : !user) return ATS_SUCCESS;
+    }
+    const both = walker.firstLo & walker.secondLo;
+    translation.read = (both & PTE_R) !== 0;
+    translation.write = translation.read && (both & PTE_W) !== 0 && (both & PTE_D) !== 0;
+    const userPage = space.firstLevels !== 0 && (walker.firstLo & PTE_U) !== 0;
+    translation.execute = execute && translation.read && (both & PTE_X) !== 0 && !(supervisor && userPage);
+    translation.global = pasid >= 0 && !translator.isMessage && space.firstLevels !== 0 && walker.firstGlobal;
+    // Pages of the range: the smaller of the two stages' leaves, not across interrupt files.
+    const bare = this.#state.configuration.bareRangeLog2 - 12;
+    let shift = Math.min(walker.firstShift, walker.secondShift);
+    if (space.firstLevels === 0 && space.secondLevels === 0 && !translator.isMessage) shift = bare;
+    if (device.msiFlat && !translator.isMessage) {
+      const classes = CLASS_SHIFTS;
+      let size = classes.length - 1;
+      while (classes[size]! > shift) size--;
+      const fitting = withoutMessages(device, walker.gpaPfn, size);
+      if (fitting !== size || device.overlapsMessagePages(walker.gpaPfn, shift)) shift = classes[fitting]!;
+    }
+    const pages = 2 ** shift;
+    const target = device.t2gpa ? walker.gpaPfn : walker.spaPfn;
+    translation.pfn = target - (target % pages);
+    translation.sizeLog2 = 12 + shift;
+    return ATS_SUCCESS;
+  }
+
+  #clear(privileged: boolean): void {
+    const translation = this.translation;
+    translation.pfn = 0;
+    translation.sizeLog2 = 12;
+    translation.read = translation.write = translation.execute = false;
+    translation.privileged = privileged;
+    translation.global = false;
+    translation.untranslatedOnly = false;
+  }
+
+  /** The response for a cause; Unsupported Request and Completer Abort are reported as faults too. */
+  #fail(cause: number, dtf: boolean): AtsStatus {
+    const status = responseTo(cause);
+    if (status !== ATS_SUCCESS) {
+      this.#translator.cause = cause;
+      this.#translator.report(dtf);
+    }
+    return status;
+  }
+}
+
+/** §3.6. Corruption (268 to 271, 274) is answered as the other errors of memory are: Completer Abort. */
+export function responseTo(cause: number): AtsStatus {
+  switch (cause) {
+    case 12:
+    case 13:
+    case 15:
+    case 20:
+    case 21:
+    case 23:
+    case 262:
+    case 266:
+      return ATS_SUCCESS;
+    case 256:
+    case 257:
+    case 258:
+    case 259:
+    case 260:
+      return ATS_UNSUPPORTED_REQUEST;
+    default:
+      return ATS_COMPLETER_ABORT;
+  }
+}
