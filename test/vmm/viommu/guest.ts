@@ -165,6 +165,10 @@ export class Guest {
   /** Queues of 64 commands, `faults` fault records and 16 page requests, on, with interrupts enabled unless `quiet`. */
   enableQueues(options: { quiet?: boolean; faultsLog2?: number; pageRequests?: boolean } = {}): void {
     const enable = options.quiet === true ? 1 : 3;
+    for (let vector = 0; vector < 4; vector++) {
+      this.write64(REG.msi_cfg_tbl + 16 * vector, MSI_PAGE);
+      this.write32(REG.msi_cfg_tbl + 16 * vector + 8, 0x100 + vector);
+    }
     this.write64(REG.cqb, ((PLACE.commands >> 12n) << 10n) | 5n);
     this.write32(REG.cqt, 0);
     this.write32(REG.cqcsr, enable);

@@ -2,6 +2,7 @@
 // within the write that sets Go/Busy; a fault goes to the fault queue as that of an untranslated request would.
 
 import {
+  suppressedByDtf,
   TTYP_UNTRANSLATED_EXECUTE,
   TTYP_UNTRANSLATED_READ,
   TTYP_UNTRANSLATED_WRITE,
@@ -41,6 +42,10 @@ export class DebugTranslation {
       TR_RESPONSE.set(response, "PBMT", BigInt(directories.resultPbmt));
     } else {
       TR_RESPONSE.set(response, "fault", 1n);
+      if (directories.faultsDisabled && suppressedByDtf(cause)) {
+        this.#answer(response[0]!);
+        return;
+      }
       this.#faults.report({
         cause,
         deviceId: field("DID"),
@@ -51,6 +56,10 @@ export class DebugTranslation {
         iotval2: 0n,
       });
     }
-    this.#registers.set64(WORD.TR_RESPONSE, response[0]!);
+    this.#answer(response[0]!);
+  }
+
+  #answer(response: bigint): void {
+    this.#registers.set64(WORD.TR_RESPONSE, response);
   }
 }

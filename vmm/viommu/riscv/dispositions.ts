@@ -5,6 +5,7 @@
 // A blocked device keeps the cause that hardware would give (256–260, 268); it is reported when a transaction arrives, not when
 // the command runs. A context that the host refuses is blocked with cause 259, the errno kept; other devices go on.
 
+import { TC_DTF } from "../../../host/arch/riscv/device-context.ts";
 import { CAUSE_ALL_INBOUND_DISALLOWED, CAUSE_DDT_MISCONFIGURED } from "../../../host/arch/riscv/fault-records.ts";
 import type { DeviceHandle, ViommuHost } from "../host-port.ts";
 import {
@@ -148,7 +149,7 @@ export class Dispositions {
     const { device } = state;
     const located = this.#reader.locate(device.guestId);
     const found = located.cause === 0 && !located.bare;
-    state.faultsDisabled = found && (this.#reader.words[0]! & 0x10) !== 0;
+    state.faultsDisabled = found && (this.#reader.words[0]! & TC_DTF) !== 0;
     if (located.cause !== 0) {
       state.refusal = 0;
       this.#block(state, located.cause);

@@ -4,7 +4,7 @@
 
 import { AddressSpace } from "../../../host/arch/riscv/address-space.ts";
 import { decodeCapabilities, type StructureRules, structureRules } from "../../../host/arch/riscv/capabilities.ts";
-import { deviceIdBits, TC_DPE, TC_PDTV } from "../../../host/arch/riscv/device-context.ts";
+import { deviceIdBits, TC_DPE, TC_DTF, TC_PDTV } from "../../../host/arch/riscv/device-context.ts";
 import { DirectoryWalker } from "../../../host/arch/riscv/directory-walk.ts";
 import {
   CAUSE_ALL_INBOUND_DISALLOWED,
@@ -47,6 +47,8 @@ export class GuestDirectories implements ContextReader {
   /** Guest-physical page of the last translation, and the memory type of its leaf (PBMT). */
   resultPfn = 0 as GpaPfn;
   resultPbmt = 0;
+  /** tc.DTF of the context that `translateAfresh` found. */
+  faultsDisabled = false;
   readonly #registers: RegisterFile;
   readonly #memory: MemoryPort<GpaPfn>;
   readonly #walker: TwoStageWalker<GpaPfn>;
@@ -157,6 +159,7 @@ export class GuestDirectories implements ContextReader {
   /** The debug interface's translation (§5): the device's context is read afresh. 0, or a cause. */
   translateAfresh(deviceId: number, processId: number, supervisor: boolean, kind: number, pfn: number): number {
     const located = this.locate(deviceId);
+    this.faultsDisabled = located.cause === 0 && !located.bare && (this.words[0]! & TC_DTF) !== 0;
     if (located.cause !== 0) return located.cause;
     const context = located.bare ? null : canonicalise(this.words, { ats: true, pri: true });
     return this.translate(deviceId, context, processId, supervisor, kind, pfn);
