@@ -1,12 +1,13 @@
-// A component machine without a host under it: the guest's own PCI functions behind the guest's own IOMMU, any that implements
-// HardwareIommu. Guest-physical memory is the machine's only memory.
+// A component machine without a host under it: device models behind the guest's own IOMMU, be it a HardwareIommu or the guest-visible
+// one with emulated devices. Guest-physical memory is the machine's only memory.
 
-import type { HpaPfn } from "../../host/base/address.ts";
+import type { GpaPfn, HpaPfn } from "../../host/base/address.ts";
 import { Clock } from "../../host/base/clock.ts";
 import { PhysicalMemory } from "../../host/base/memory.ts";
+import type { MmioPort } from "../../host/base/mmio.ts";
 import { Trace } from "../../host/base/trace.ts";
-import type { PciFunction } from "../../host/devices/ports.ts";
-import type { HardwareIommu } from "../../host/hw/iommu/port.ts";
+import type { DmaPort, PciFunction } from "../../host/devices/ports.ts";
+import type { HardwareIommu, IommuParts } from "../../host/hw/iommu/port.ts";
 import { FunctionDma } from "../../host/hw/pci/function-dma.ts";
 import { ComponentInterrupts } from "../../vmm/component-interrupts.ts";
 import { Machine } from "../../vmm/machine.ts";
@@ -23,10 +24,58 @@ import {
 import { PciHostBridge } from "../../vmm/pci/host-bridge.ts";
 import { ComponentVcpu, type GuestOutcome } from "../../vmm/vcpu/component/component-vcpu.ts";
 import type { PreparedComponent } from "../../vmm/vcpu/component/prepare.ts";
+import type { ViommuConfiguration } from "../../vmm/viommu/riscv/capabilities.ts";
+import { RiscvViommu } from "../../vmm/viommu/riscv/viommu.ts";
 
 const ECAM_SIZE = 0x10_0000;
 const RAM_SIZE = 16 * 2 ** 20;
 const FIRST_IOMMU_WIRE = 8;
+
+/** An IOMMU as the guest sees it, and the DMA ways of what is behind it. */
+export interface BareIommu {
+  readonly registers: MmioPort;
+  dmaOf(pciFunction: PciFunction, deviceId: number): DmaPort;
+}
+
+export interface BareIommuParts extends IommuParts {
+  readonly interrupts: ComponentInterrupts;
+}
+
+/** Hardware, as the host has it. */
+export function hardwareIommu(make: (parts: IommuParts) => HardwareIommu): (parts: BareIommuParts) => BareIommu {
+  return (parts) => {
+    const iommu = make(parts);
+    iommu.onWire = (vector, asserted) => parts.interrupts.setWire(FIRST_IOMMU_WIRE + vector, asserted);
+    const { memory, trace } = parts;
+    return {
+      registers: iommu.registers,
+      dmaOf: (pciFunction, deviceId) =>
+        new FunctionDma({ function: pciFunction, name: pciFunction.name, deviceId, iommu, memory, trace }),
+    };
+  };
+}
+
+/** The guest-visible IOMMU with emulated devices behind it. */
+export function guestVisibleIommu(configuration: ViommuConfiguration): (parts: BareIommuParts) => BareIommu {
+  return ({ name, memory: hostMemory, clock, trace, interrupts }) => {
+    const memory = hostMemory as unknown as PhysicalMemory<GpaPfn>;
+    const viommu = new RiscvViommu({
+      ...{ name, memory, clock, trace, configuration, host: null, hardware: null },
+      interrupt: {
+        wire: (vector, asserted) => interrupts.setWire(FIRST_IOMMU_WIRE + vector, asserted),
+        message: (pfn, offset, data) => memory.store32(pfn, offset, data),
+      },
+    });
+    return {
+      registers: viommu,
+      dmaOf(pciFunction, deviceId) {
+        const { name } = pciFunction;
+        viommu.plug({ handle: deviceId, guestId: deviceId, name, ats: false, pri: false, emulated: true });
+        return viommu.emulatedDma(() => deviceId);
+      },
+    };
+  };
+}
 
 export class BareMachine {
   readonly clock = new Clock();
@@ -37,13 +86,13 @@ export class BareMachine {
   readonly ram = new WebAssembly.Memory({ initial: RAM_SIZE / 65536, maximum: RAM_SIZE / 65536 });
   readonly pci = new PciHostBridge(ECAM_SIZE / 0x10_0000);
   output = "";
-  readonly #iommu: HardwareIommu;
+  readonly #iommu: BareIommu;
 
-  constructor(makeIommu: (memory: PhysicalMemory<HpaPfn>) => HardwareIommu) {
+  constructor(makeIommu: (parts: BareIommuParts) => BareIommu) {
     this.memory.addBank((RAM_BASE / 4096) as HpaPfn, this.ram.buffer);
     this.memory.addStoreTarget((MSI_BASE / 4096) as HpaPfn, this.interrupts);
-    this.#iommu = makeIommu(this.memory);
-    this.#iommu.onWire = (vector, asserted) => this.interrupts.setWire(FIRST_IOMMU_WIRE + vector, asserted);
+    const { memory, clock, trace, interrupts } = this;
+    this.#iommu = makeIommu({ name: "iommu0", memory, clock, trace, interrupts });
     const { bus } = this.machine;
     bus.claim({ name: "iommu0", base: VIOMMU_BASE, size: 4096, port: this.#iommu.registers });
     bus.claim({ name: "msi", base: MSI_BASE, size: 4096, port: this.interrupts });
@@ -59,11 +108,8 @@ export class BareMachine {
 
   /** Puts a function at `requesterId`; the IOMMU knows it as `deviceId` (the same, unless the machine is miswired on purpose). */
   plug(requesterId: number, pciFunction: PciFunction, deviceId = requesterId): void {
-    const { memory, trace, clock } = this;
-    const dma = new FunctionDma({
-      ...{ function: pciFunction, name: pciFunction.name, deviceId, iommu: this.#iommu, memory, trace },
-    });
-    pciFunction.connect({ dma, clock, interrupt: { intx: () => {} } });
+    const dma = this.#iommu.dmaOf(pciFunction, deviceId);
+    pciFunction.connect({ dma, clock: this.clock, interrupt: { intx: () => {} } });
     this.pci.plug(requesterId, pciFunction);
   }
 

@@ -102,6 +102,22 @@ describe("command queue", () => {
     expect(status(guest)).toBe(0);
   });
 
+  it("after a timeout the rest of the batch is done without its device invalidations, and the fence says cmd_to", () => {
+    const host = new RecordingHost();
+    const guest = new Guest({ host });
+    guest.plug(1, { ats: true });
+    guest.enableDirectory();
+    guest.enableQueues({ quiet: true });
+    guest.installContext(1, { tc: 3n, fsc: SV39 | (PLACE.tables >> 12n) });
+    host.batches.length = 0;
+    host.nextReply = { done: 1, errno: -110 };
+    guest.run(["IOTINVAL.VMA", {}], ["ATS.INVAL", { RID: 1 }], ["IOTINVAL.VMA", { PSCV: 1 }], ["IOFENCE.C", {}]);
+    expect(host.batches[1]).toEqual([[1n | (1n << 32n), 0n]]);
+    expect(status(guest)).toBe(CMD_TO);
+    // Two commands installed the context, so the fence is command 5.
+    expect(guest.cqh).toBe(5);
+  });
+
   it("after an error the queue stops until the bit is cleared, then goes on at the same command (§6.15)", () => {
     const { guest, host } = ready();
     host.nextReply = { done: 0, errno: -22 };

@@ -7,7 +7,7 @@
 // done and cqh stands exactly there: an illegal command (cmd_ill), one that cannot be fetched or whose store fails (cqmf), entry
 // `done` of a batch that the host did not finish, a fence behind device invalidations that timed out (cmd_to).
 
-import { describeCommand } from "../../../host/arch/riscv/commands.ts";
+import { describeCommand, OPCODE_ATS } from "../../../host/arch/riscv/commands.ts";
 import {
   CQCSR_CMD_ILL,
   CQCSR_CMD_TO,
@@ -78,6 +78,11 @@ export interface CommandCounters {
 function statusOf(errno: number): number {
   if (errno === -EFAULT) return CSR_MEMORY_FAULT;
   return errno === -ETIMEDOUT ? CQCSR_CMD_TO : CQCSR_CMD_ILL;
+}
+
+/** A reply is the host's word, but not beyond what was asked. */
+function entriesDone(reply: InvalidationReply, count: number): number {
+  return reply.done >= 0 && reply.done <= count ? Math.floor(reply.done) : 0;
 }
 
 export class CommandQueue {
@@ -265,16 +270,35 @@ export class CommandQueue {
     this.#batched = 0;
     this.counters.batches++;
     const reply = this.#actions.invalidate(this.#batch, count);
-    // A reply is the host's word, but not beyond what was asked.
-    const done = reply.done >= 0 && reply.done <= count ? Math.floor(reply.done) : 0;
+    const done = entriesDone(reply, count);
     this.counters.forwarded += done;
-    if (done === count && (reply.errno === 0 || reply.errno === -ETIMEDOUT)) {
-      // All was executed, but some device did not answer an ATS.INVAL: reported by the fence that follows (§4.1.4).
-      if (reply.errno !== 0) this.#timedOut = true;
-      return true;
-    }
+    if (reply.errno === -ETIMEDOUT) return this.#afterTimeout(done, count);
+    if (done === count && reply.errno === 0) return true;
     const failed = Math.min(done, count - 1);
     this.#fail(this.#positions[failed]!, statusOf(reply.errno === 0 ? -EIO : reply.errno));
+    return false;
+  }
+
+  /**
+   * A device did not answer an ATS.INVAL: that is reported by the fence that follows, which cannot say which one it was (§4.1.4). The
+   * host stopped at entry `done`; what is left of the batch is given to it again without its device invalidations, all of which the
+   * guest has to take as failed.
+   */
+  #afterTimeout(done: number, count: number): boolean {
+    this.#timedOut = true;
+    const words = this.#batchWords;
+    let left = 0;
+    for (let entry = done; entry < count; entry++) {
+      if ((words[4 * entry]! & 0x7f) === OPCODE_ATS) continue;
+      words.copyWithin(4 * left, 4 * entry, 4 * entry + 4);
+      this.#positions[left++] = this.#positions[entry]!;
+    }
+    if (left === 0) return true;
+    const reply = this.#actions.invalidate(this.#batch, left);
+    const again = entriesDone(reply, left);
+    this.counters.forwarded += again;
+    if (again === left && (reply.errno === 0 || reply.errno === -ETIMEDOUT)) return true;
+    this.#fail(this.#positions[Math.min(again, left - 1)]!, statusOf(reply.errno === 0 ? -EIO : reply.errno));
     return false;
   }
 

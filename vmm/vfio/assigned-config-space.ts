@@ -1,0 +1,288 @@
+// Configuration space of an assigned device as the guest sees it (PCIe 6.0 §7.5): the host's, except for what belongs to the guest's
+// own bus. Each byte has an owner:
+//
+//   host      passed through: identification, status, most capabilities (VFIO has its own idea of what a write may change)
+//   guest     kept here: BARs, interrupt line, MSI and MSI-X state, ATS/PRI/PASID control
+//   both      the command register: kept here, and passed to the host, which turns decoding and bus mastering on and off
+//   absent    expansion ROM, bridges to what the guest must not see
+//
+// Capabilities are found once, when the device is opened; the capability lists themselves are the host's.
+
+import { ConfigSpace } from "../../host/devices/config-space.ts";
+
+const COMMAND = 0x04;
+const STATUS = 0x06;
+const FIRST_BAR = 0x10;
+const ROM_BAR = 0x30;
+const CAPABILITIES_POINTER = 0x34;
+const INTERRUPT_LINE = 0x3c;
+const STATUS_CAPABILITIES = 1 << 4;
+const COMMAND_MEMORY = 1 << 1;
+
+const CAPABILITY_MSI = 0x05;
+const CAPABILITY_EXPRESS = 0x10;
+const CAPABILITY_MSIX = 0x11;
+const EXTENDED_ATS = 0x0f;
+const EXTENDED_PRI = 0x13;
+const EXTENDED_PASID = 0x1b;
+
+const DEVICE_CONTROL = 0x08;
+const DEVICE_CONTROL_FLR = 1 << 15;
+const DEVICE_CAPABILITIES_FLR = 1 << 28;
+
+/** Access to the host's configuration space of the device. */
+export interface HostConfig {
+  /** All of it (256 or 4096 bytes), read once. */
+  readonly image: Uint8Array;
+  read(offset: number, size: 1 | 2 | 4): number;
+  write(offset: number, size: 1 | 2 | 4, value: number): void;
+}
+
+/** A BAR as VFIO describes it. */
+export interface AssignedBar {
+  readonly index: number;
+  readonly size: number;
+  readonly is64: boolean;
+  readonly prefetchable: boolean;
+}
+
+export interface MsixLayout {
+  readonly at: number;
+  readonly vectors: number;
+  readonly tableBar: number;
+  readonly tableOffset: number;
+  readonly pendingBar: number;
+  readonly pendingOffset: number;
+}
+
+export interface MsiLayout {
+  readonly at: number;
+  readonly vectors: number;
+  readonly wide: boolean;
+  readonly maskable: boolean;
+}
+
+export class AssignedConfigSpace {
+  readonly msi: MsiLayout | null;
+  readonly msix: MsixLayout | null;
+  /** Offset of the PCI Express capability, 0: none; and whether the function can be reset. */
+  readonly express: number;
+  readonly canReset: boolean;
+  readonly hasAts: boolean;
+  readonly hasPri: boolean;
+  /** A function-level reset was asked for. */
+  onReset: () => void = () => {};
+  /** MSI, MSI-X or INTx control changed. */
+  onInterruptControl: () => void = () => {};
+  readonly #config = new ConfigSpace();
+  /** 1: the byte is kept here. */
+  readonly #kept = new Uint8Array(4096);
+  readonly #host: HostConfig;
+  readonly #length: number;
+  readonly #bars: readonly AssignedBar[];
+
+  constructor(host: HostConfig, bars: readonly AssignedBar[]) {
+    this.#host = host;
+    this.#length = host.image.length;
+    this.#bars = bars;
+    const image = host.image;
+    const word = (offset: number) => (image[offset]! | (image[offset + 1]! << 8)) >>> 0;
+    const capabilities = (word(STATUS) & STATUS_CAPABILITIES) !== 0 ? capabilityList(image) : new Map<number, number>();
+    const extended = extendedCapabilityList(image);
+    this.express = capabilities.get(CAPABILITY_EXPRESS) ?? 0;
+    this.canReset = this.express !== 0 && ((word(this.express + 6) << 16) & DEVICE_CAPABILITIES_FLR) !== 0;
+    this.hasAts = extended.has(EXTENDED_ATS);
+    this.hasPri = extended.has(EXTENDED_PRI);
+    this.#keep(COMMAND, 2, { writable: 0x0546 });
+    for (let bar = 0; bar < 6; bar++) this.#keep(FIRST_BAR + 4 * bar, 4, {});
+    for (const bar of bars) this.#declareBar(bar);
+    this.#keep(ROM_BAR, 4, {});
+    this.#keep(INTERRUPT_LINE, 1, { writable: 0xff });
+    this.msi = this.#declareMsi(capabilities.get(CAPABILITY_MSI) ?? 0);
+    this.msix = this.#declareMsix(capabilities.get(CAPABILITY_MSIX) ?? 0);
+    // Whether ATS, page requests and PASIDs are used is decided by the guest's device context and the host's kernel; the guest's
+    // enable bits live here.
+    this.#declareControl(extended.get(EXTENDED_ATS), 0x06, 2, 0x801f);
+    this.#declareControl(extended.get(EXTENDED_PRI), 0x04, 2, 0x0003);
+    this.#declareControl(extended.get(EXTENDED_PASID), 0x06, 2, 0x0007);
+    const pri = extended.get(EXTENDED_PRI);
+    if (pri !== undefined) this.#keep(pri + 0x0c, 4, { writable: 0xffffffff });
+  }
+
+  get command(): number {
+    return this.#config.get16(COMMAND);
+  }
+
+  get32(offset: number): number {
+    return this.#config.get32(offset);
+  }
+
+  get16(offset: number): number {
+    return this.#config.get16(offset);
+  }
+
+  /** Stores into a kept register from our own side (pending bits). */
+  set32(offset: number, value: number): void {
+    this.#config.set32(offset, value);
+  }
+
+  /** Base that a BAR decodes at, -1 if decoding is off. */
+  barBase(index: number): number {
+    const bar = this.#bars.find((entry) => entry.index === index);
+    if (bar === undefined || (this.command & COMMAND_MEMORY) === 0) return -1;
+    const low = this.#config.get32(FIRST_BAR + 4 * index) & ~0xf;
+    const high = bar.is64 ? this.#config.get32(FIRST_BAR + 4 * (index + 1)) : 0;
+    return high * 2 ** 32 + (low >>> 0);
+  }
+
+  read(offset: number, size: 1 | 2 | 4): number {
+    if (!ConfigSpace.accepts(offset, size)) return allOnes(size);
+    if (offset + size > this.#length) return 0;
+    const hosted = this.#hostedBytes(offset, size);
+    if (hosted === 0) return this.#config.read(offset, size);
+    const fromHost = this.#host.read(offset, size);
+    if (hosted === size) return fromHost;
+    // A mixed access: byte by byte.
+    let value = 0;
+    for (let i = size - 1; i >= 0; i--) {
+      const byte = this.#kept[offset + i] === 1 ? this.#config.get8(offset + i) : (fromHost >>> (8 * i)) & 0xff;
+      value = value * 256 + byte;
+    }
+    return value;
+  }
+
+  write(offset: number, size: 1 | 2 | 4, value: number): void {
+    if (!ConfigSpace.accepts(offset, size) || offset + size > this.#length) return;
+    if (this.canReset && covers(offset, size, this.express + DEVICE_CONTROL)) {
+      const shift = 8 * (this.express + DEVICE_CONTROL - offset);
+      const control = shift >= 0 ? value >>> shift : value << -shift;
+      if ((control & DEVICE_CONTROL_FLR) !== 0) {
+        this.onReset();
+        return;
+      }
+    }
+    const hosted = this.#hostedBytes(offset, size);
+    if (hosted === size) {
+      this.#host.write(offset, size, value);
+      return;
+    }
+    if (hosted !== 0) {
+      for (let i = 0; i < size; i++) {
+        if (this.#kept[offset + i] === 0) this.#host.write(offset + i, 1, (value >>> (8 * i)) & 0xff);
+      }
+    }
+    this.#config.write(offset, size, value);
+    if (covers(offset, size, COMMAND)) {
+      this.#host.write(COMMAND, 2, this.command);
+      this.onInterruptControl();
+    }
+    if (this.#inInterruptCapability(offset, size)) this.onInterruptControl();
+  }
+
+  /** Kept registers at their reset values. */
+  reset(): void {
+    this.#config.reset();
+  }
+
+  #hostedBytes(offset: number, size: number): number {
+    let hosted = 0;
+    for (let i = 0; i < size; i++) if (this.#kept[offset + i] === 0) hosted++;
+    return hosted;
+  }
+
+  #keep(offset: number, size: 1 | 2 | 4, register: { value?: number; writable?: number }): void {
+    this.#config.declare(offset, size, register);
+    this.#kept.fill(1, offset, offset + size);
+  }
+
+  #declareBar(bar: AssignedBar): void {
+    const at = FIRST_BAR + 4 * bar.index;
+    const flags = (bar.is64 ? 4 : 0) | (bar.prefetchable ? 8 : 0);
+    const mask = bar.size >= 2 ** 32 ? 0 : -bar.size;
+    this.#keep(at, 4, { value: flags, writable: mask & ~0xf });
+    if (bar.is64) this.#keep(at + 4, 4, { writable: bar.size > 2 ** 32 ? -(bar.size / 2 ** 32) : 0xffffffff });
+  }
+
+  #declareMsi(at: number): MsiLayout | null {
+    if (at === 0) return null;
+    const control = this.#imageWord(at + 2);
+    const wide = (control & 0x80) !== 0;
+    const maskable = (control & 0x100) !== 0;
+    const vectors = 1 << Math.min((control >> 1) & 7, 5);
+    this.#keep(at + 2, 2, { value: control & 0x18e, writable: 0x71 });
+    this.#keep(at + 4, 4, { writable: 0xfffffffc });
+    const data = wide ? at + 12 : at + 8;
+    if (wide) this.#keep(at + 8, 4, { writable: 0xffffffff });
+    this.#keep(data, 2, { writable: 0xffff });
+    if (maskable) {
+      this.#keep(data + 4, 4, { writable: vectors === 32 ? 0xffffffff : 2 ** vectors - 1 });
+      this.#keep(data + 8, 4, {});
+    }
+    return { at, vectors, wide, maskable };
+  }
+
+  #declareMsix(at: number): MsixLayout | null {
+    if (at === 0) return null;
+    const control = this.#imageWord(at + 2);
+    this.#keep(at + 2, 2, { value: control & 0x7ff, writable: 0xc000 });
+    const table = this.#imageLong(at + 4);
+    const pending = this.#imageLong(at + 8);
+    return {
+      at,
+      vectors: (control & 0x7ff) + 1,
+      tableBar: table & 7,
+      tableOffset: (table & ~7) >>> 0,
+      pendingBar: pending & 7,
+      pendingOffset: (pending & ~7) >>> 0,
+    };
+  }
+
+  #declareControl(at: number | undefined, offset: number, size: 2, writable: number): void {
+    if (at !== undefined) this.#keep(at + offset, size, { writable });
+  }
+
+  #inInterruptCapability(offset: number, size: number): boolean {
+    const { msi, msix } = this;
+    if (msi !== null && offset < msi.at + 0x18 && offset + size > msi.at) return true;
+    return msix !== null && offset < msix.at + 4 && offset + size > msix.at;
+  }
+
+  #imageWord(offset: number): number {
+    return this.#host.image[offset]! | (this.#host.image[offset + 1]! << 8);
+  }
+
+  #imageLong(offset: number): number {
+    return (this.#imageWord(offset) | (this.#imageWord(offset + 2) << 16)) >>> 0;
+  }
+}
+
+function allOnes(size: number): number {
+  return size === 4 ? 0xffffffff : 2 ** (8 * size) - 1;
+}
+
+function covers(offset: number, size: number, register: number): boolean {
+  return offset <= register + 1 && offset + size > register;
+}
+
+/** Capability id → offset; a list that loops or leaves the header ends there. */
+function capabilityList(image: Uint8Array): Map<number, number> {
+  const found = new Map<number, number>();
+  let at = image[CAPABILITIES_POINTER]! & 0xfc;
+  for (let steps = 0; steps < 48 && at >= 0x40; steps++) {
+    if (!found.has(image[at]!)) found.set(image[at]!, at);
+    at = image[at + 1]! & 0xfc;
+  }
+  return found;
+}
+
+function extendedCapabilityList(image: Uint8Array): Map<number, number> {
+  const found = new Map<number, number>();
+  let at = image.length >= 4096 ? 0x100 : 0;
+  for (let steps = 0; steps < 1024 && at >= 0x100 && at + 4 <= image.length; steps++) {
+    const id = image[at]! | (image[at + 1]! << 8);
+    const next = ((image[at + 2]! >> 4) | (image[at + 3]! << 4)) & 0xffc;
+    if (id !== 0 && id !== 0xffff && !found.has(id)) found.set(id, at);
+    at = next;
+  }
+  return found;
+}

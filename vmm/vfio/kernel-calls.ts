@@ -1,0 +1,69 @@
+// ioctls with structures, over a process's raw system calls: the argument is laid out in the process's own memory, the kernel
+// reads and writes it there, what came back is decoded. One scratch area an owner; calls do not nest.
+
+import type { Layout, LayoutField, LayoutValues } from "../../host/base/layout.ts";
+import type { SystemCalls } from "../../host/uapi/system-calls.ts";
+
+/** Structures go at the start of the scratch area, data they point to behind. */
+const DATA_OFFSET = 1024;
+
+export class KernelCalls {
+  readonly system: SystemCalls;
+  readonly #scratch: bigint;
+  readonly #size: number;
+
+  /** `dataBytes`: the most that one call's pointed-to data takes. Throws if the process has no memory left (a machine cannot be made). */
+  constructor(system: SystemCalls, dataBytes = 3072) {
+    this.system = system;
+    this.#size = DATA_OFFSET + dataBytes;
+    this.#scratch = system.memory.allocate(this.#size);
+    if (this.#scratch < 0n) throw new Error("no memory for system call arguments");
+  }
+
+  /** User address of the data area. */
+  get dataAddress(): bigint {
+    return this.#scratch + BigInt(DATA_OFFSET);
+  }
+
+  /** A view of `length` bytes of the data area. */
+  data(length: number): Uint8Array {
+    return this.system.memory.bytes(this.dataAddress, length);
+  }
+
+  /**
+   * One ioctl. `values` go in (a `size` or `argsz` field is filled in), the structure as the kernel left it comes back in `out`;
+   * `result` is the kernel's, >= 0 or a negated errno.
+   */
+  ioctl<T extends Record<string, LayoutField>>(
+    fd: number,
+    request: number,
+    structure: Layout<T>,
+    values: Partial<LayoutValues<T>>,
+    trailing?: Uint8Array,
+  ): { readonly result: number; readonly out: LayoutValues<T> } {
+    const total = structure.bytes + (trailing?.length ?? 0);
+    const bytes = this.system.memory.bytes(this.#scratch, total);
+    bytes.set(structure.encode(values));
+    const first = bytes.length >= 4 ? new DataView(bytes.buffer, bytes.byteOffset, 4) : null;
+    if ("size" in structure.fields || "argsz" in structure.fields) first?.setUint32(0, total, true);
+    if (trailing !== undefined) bytes.set(trailing, structure.bytes);
+    const result = this.system.ioctl(fd, request, this.#scratch);
+    return { result, out: structure.decode(this.system.memory.bytes(this.#scratch, structure.bytes)) };
+  }
+
+  /** Reads up to `length` bytes into the data area: the bytes (a view, valid until the next call), or a negated errno. */
+  read(fd: number, length: number, position = -1n): Uint8Array | number {
+    const count = this.system.read(fd, this.dataAddress, length, position);
+    return count < 0 ? count : this.data(count);
+  }
+
+  /** Writes bytes; the count, or a negated errno. */
+  write(fd: number, bytes: Uint8Array, position = -1n): number {
+    this.data(bytes.length).set(bytes);
+    return this.system.write(fd, this.dataAddress, bytes.length, position);
+  }
+
+  [Symbol.dispose](): void {
+    this.system.memory.free(this.#scratch, this.#size);
+  }
+}
