@@ -58,6 +58,8 @@ export class Board {
     if (module === undefined) throw new Error("compileCore() first");
     this.core = new Rv64Core({ module, ramBytes: 1 << 20, mmio: this.port, decodePages: 64, ...options });
     this.ram = new DataView(this.core.memory.buffer, this.core.ramOffset, this.core.ramBytes);
+    // j . at the vector and at the entries of a vectored one: a trapped hart stays where it trapped to
+    for (let entry = 0; entry < 16; entry++) this.ram.setUint32(Number(TRAP_VECTOR - RAM) + entry * 4, 0x6f, true);
     this.reset();
   }
 

@@ -1,0 +1,180 @@
+// Random instruction streams on the RV64 vCPU: whatever the guest executes, the VMM sees no exception, no overrun of a budget and no store outside
+// guest RAM, and the same stream twice ends in the same state. Traps are the guest's own affair.
+//
+// Streams are a mixture: uniformly random words; valid encodings with random fields; page tables, satp, stvec and registers of random bits. The
+// memory before and behind guest RAM is guarded by a pattern where the core keeps nothing.
+import { readFileSync } from "node:fs";
+import { buildHart } from "../../vmm/vcpu/riscv64/build.mjs";
+import { Exit, type HartMmioPort, Rv64Core } from "../../vmm/vcpu/riscv64/core.ts";
+import { generator } from "../vmm/vcpu/riscv64/reference/integer.ts";
+
+export interface FuzzOptions {
+  readonly seed: number;
+  readonly seconds: number;
+  readonly log: (line: string) => void;
+}
+
+const RAM = 0x8000_0000n;
+/** Not whole WebAssembly pages: what is left behind it is guarded, too. */
+const RAM_BYTES = 248 * 1024;
+const OPCODES = [
+  0x03, 0x07, 0x0f, 0x13, 0x17, 0x1b, 0x23, 0x27, 0x2f, 0x33, 0x37, 0x3b, 0x43, 0x47, 0x4b, 0x4f, 0x53, 0x63, 0x67,
+  0x6f, 0x73,
+];
+const CSRS = [
+  0x001, 0x002, 0x003, 0x100, 0x104, 0x105, 0x106, 0x10a, 0x140, 0x141, 0x142, 0x143, 0x144, 0x14d, 0x150, 0x151, 0x15c,
+  0x180, 0xc01, 0xdb0,
+];
+const SYSTEM = [0x73, 0x100073, 0x10200073, 0x10500073, 0x12000073, 0x1420f073, 0x100f, 0x0042a00f];
+
+/** A device that interrupts, moves time and cuts slices short at random, but reproducibly. */
+class RandomPort implements HartMmioPort {
+  high = 0;
+  core: Rv64Core | null = null;
+  accesses = 0;
+  readonly #next: () => number;
+  constructor(next: () => number) {
+    this.#next = next;
+  }
+  load(): number {
+    this.#meddle();
+    this.high = this.#next();
+    return this.#next();
+  }
+  store(): void {
+    this.#meddle();
+  }
+  #meddle(): void {
+    this.accesses++;
+    const core = this.core;
+    if (core === null) return;
+    const value = this.#next();
+    if (value % 3 === 0) core.raiseIdentity((value >>> 8) % 3, (value >>> 10) % 300);
+    if (value % 5 === 0) core.now += (value >>> 8) % 100_000;
+    if (value % 7 === 0) core.limitSlice((value >>> 8) % 100);
+    if (value % 97 === 0) core.stop();
+  }
+}
+
+/** One stream: builds a machine from `seed`, runs it, returns a digest of its end state. Throws what the VMM must never throw. */
+export function stream(module: WebAssembly.Module, seed: number): string {
+  const next = generator(seed);
+  const port = new RandomPort(generator(seed ^ 0x5bd1e995));
+  const harts = 1 + (next() % 2);
+  const core = new Rv64Core({ module, ramBytes: RAM_BYTES, mmio: port, harts, decodePages: 8 + (next() % 60) });
+  port.core = core;
+  const ram = new DataView(core.memory.buffer, core.ramOffset, RAM_BYTES);
+  for (let at = 0; at < RAM_BYTES; at += 4) ram.setUint32(at, instruction(next), true);
+  // a root table, and next-level tables, of random entries that mostly point into RAM
+  for (let at = RAM_BYTES - 0x8000; at < RAM_BYTES; at += 8) {
+    const frame = (RAM >> 12n) + BigInt(next() % (RAM_BYTES / 4096));
+    const flags = next() % 4 === 0 ? 1n : BigInt(next() & 0xff) | 1n;
+    const odd = next() % 32 === 0 ? BigInt(next()) << 32n : 0n;
+    ram.setBigUint64(at, BigInt.asUintN(64, (frame << 10n) | flags | odd), true);
+  }
+  const guards = [
+    new Uint8Array(core.memory.buffer, 0x800, 0x800),
+    new Uint8Array(core.memory.buffer, core.ramOffset + RAM_BYTES),
+  ];
+  for (const guard of guards) guard.fill(0xa5);
+  for (let hart = 0; hart < harts; hart++) prepare(core, hart, next);
+  const random64 = (): bigint => (BigInt(next()) << 32n) | BigInt(next());
+  for (let slice = 0; slice < 60; slice++) {
+    const hart = slice % harts;
+    const budget = 1 + (next() % 2000);
+    const before = core.executed;
+    const reason = core.run(hart, budget);
+    if (core.executed - before > budget)
+      throw new Error(`${core.executed - before} instructions in a budget of ${budget}`);
+    if (reason === Exit.Sbi) core.setX(hart, 10, random64());
+    if (reason === Exit.Wfi) core.now += next() % 10_000;
+    // a guest that lost its way gets a new start somewhere in RAM
+    if (next() % 4 === 0) {
+      core.write(hart, "pc", RAM + BigInt((next() % RAM_BYTES) & ~1));
+      if (next() % 2 === 0) {
+        core.write(hart, "satp", 0n);
+        core.flushTranslations(hart);
+      }
+      for (let n = 1; n < 32; n++) if (next() % 2 === 0) core.setX(hart, n, RAM + BigInt(next() % RAM_BYTES));
+    }
+  }
+  if (guards.some((guard) => guard.length === 0 || guard.some((byte) => byte !== 0xa5)))
+    throw new Error("the core stored where it keeps nothing");
+  return digest(core, harts);
+}
+
+function instruction(next: () => number): number {
+  const word = next();
+  switch (next() % 8) {
+    case 0:
+      return word;
+    case 1: {
+      const csr = CSRS[next() % CSRS.length]!;
+      return (
+        ((csr << 20) | (word & 0xf8000) | ((1 + (next() % 3) + (next() % 2) * 4) << 12) | (word & 0xf80) | 0x73) >>> 0
+      );
+    }
+    case 2:
+      return next() % 4 === 0
+        ? SYSTEM[next() % SYSTEM.length]!
+        : ((word & 0xfffcfffc) | (word % 3) | ((next() % 3) << 16)) >>> 0;
+    default:
+      return ((word & 0xffffff80) | OPCODES[next() % OPCODES.length]!) >>> 0;
+  }
+}
+
+function prepare(core: Rv64Core, hart: number, next: () => number): void {
+  const within = (): bigint => RAM + BigInt(next() % RAM_BYTES);
+  core.start(hart, RAM + BigInt((next() % RAM_BYTES) & ~1), 0n);
+  for (let n = 1; n < 32; n++) {
+    const kind = next() % 4;
+    const wide = (BigInt(next()) << 32n) | BigInt(next());
+    core.setX(hart, n, kind === 0 ? wide : kind === 1 ? 0x1000_0000n + BigInt(next() % 4096) : within());
+    core.setF(hart, n, next() % 2 === 0 ? wide : wide | 0xffffffff00000000n);
+  }
+  core.write(hart, "stvec", within() & ~2n);
+  core.write(hart, "sstatus", BigInt(next()) & 0xc6122n);
+  core.write(hart, "sie", BigInt(next()) & 0x222n);
+  core.write(hart, "mode", BigInt(next() % 2));
+  core.write(hart, "stimecmp", BigInt(next() % 1000));
+  if (next() % 2 === 0) {
+    const root = (RAM >> 12n) + BigInt(RAM_BYTES / 4096 - 1 - (next() % 8));
+    core.write(hart, "satp", (BigInt(8 + (next() % 3)) << 60n) | root);
+    core.flushTranslations(hart);
+  }
+}
+
+function digest(core: Rv64Core, harts: number): string {
+  let sum = 0;
+  const words = new Uint32Array(core.memory.buffer, core.ramOffset, RAM_BYTES / 4);
+  for (const word of words) sum = (Math.imul(sum, 31) + word) | 0;
+  const parts: (string | number | bigint)[] = [sum, core.now, core.executed];
+  for (let hart = 0; hart < harts; hart++) {
+    for (let n = 0; n < 32; n++) parts.push(core.x(hart, n), core.f(hart, n));
+    for (const name of ["pc", "sstatus", "satp", "scause", "stval", "sepc", "instret", "fflags"] as const) {
+      parts.push(core.read(hart, name));
+    }
+  }
+  return parts.join(" ");
+}
+
+/** Runs streams for `seconds`; false, with the seed logged, if one failed. */
+export async function fuzz({ seed, seconds, log }: FuzzOptions): Promise<boolean> {
+  const module = new WebAssembly.Module(readFileSync(await buildHart()));
+  const end = performance.now() + seconds * 1000;
+  let streams = 0;
+  for (let at = seed; streams === 0 || performance.now() < end; at++, streams++) {
+    try {
+      const first = stream(module, at);
+      if (streams % 8 === 0 && stream(module, at) !== first) {
+        log(`cpu: stream ${at} ended in two different states`);
+        return false;
+      }
+    } catch (error) {
+      log(`cpu: stream ${at}: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`);
+      return false;
+    }
+  }
+  log(`cpu: ${streams} streams from seed ${seed}`);
+  return true;
+}
