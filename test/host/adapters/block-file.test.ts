@@ -11,7 +11,7 @@ import {
 import { hostname, tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
-import { BlockFile, BlockFileError } from "../../../host/adapters/block-file.ts";
+import { BlockFile, BlockFileError, type BlockFileOptions } from "../../../host/adapters/block-file.ts";
 import { BLOCK_FAILED, BLOCK_OK } from "../../../host/devices/nvme/block-store.ts";
 
 let directory: string;
@@ -26,7 +26,19 @@ beforeEach(() => {
   problems.length = 0;
 });
 
-afterEach(() => rmSync(directory, { recursive: true, force: true }));
+const stores: BlockFile[] = [];
+
+/** Opens a store that is closed after the test. */
+function opened(options: BlockFileOptions): BlockFile {
+  const store = new BlockFile(options);
+  stores.push(store);
+  return store;
+}
+
+afterEach(() => {
+  for (const store of stores.splice(0)) store[Symbol.dispose]();
+  rmSync(directory, { recursive: true, force: true });
+});
 
 const block = (fill: number) => new Uint8Array(512).fill(fill);
 
@@ -36,7 +48,7 @@ const NOBODY = 4194304 + 1000;
 describe("a block store in a file", () => {
   it("has as many blocks as fit, and refuses a file without one", () => {
     writeFileSync(path, new Uint8Array(5 * 4096 + 100));
-    using store = new BlockFile({ path, blockBytes: 4096, onProblem });
+    const store = opened({ path, blockBytes: 4096, onProblem });
     expect(store.blocks).toBe(5);
     const empty = join(directory, "empty.img");
     writeFileSync(empty, "");
@@ -44,7 +56,7 @@ describe("a block store in a file", () => {
   });
 
   it("writes through: the file has the bytes as soon as the write is done", () => {
-    using store = new BlockFile({ path, onProblem });
+    const store = opened({ path, onProblem });
     expect(store.write(3, 2, new Uint8Array(1024).fill(7), 0)).toBe(BLOCK_OK);
     const bytes = readFileSync(path);
     expect([bytes[3 * 512 - 1], bytes[3 * 512], bytes[5 * 512 - 1], bytes[5 * 512]]).toEqual([0, 7, 7, 0]);
@@ -55,7 +67,7 @@ describe("a block store in a file", () => {
   });
 
   it("writes zeroes to the blocks named", () => {
-    using store = new BlockFile({ path, onProblem });
+    const store = opened({ path, onProblem });
     store.write(0, 3, new Uint8Array(1536).fill(9), 0);
     expect(store.zero(1, 1)).toBe(BLOCK_OK);
     const bytes = readFileSync(path);
@@ -63,7 +75,7 @@ describe("a block store in a file", () => {
   });
 
   it("fails reads and writes beyond the end of a truncated file, and says so once a kind", () => {
-    using store = new BlockFile({ path, onProblem });
+    const store = opened({ path, onProblem });
     truncateSync(path, 10 * 512);
     const buffer = block(1);
     expect(store.read(9, 1, buffer, 0)).toBe(BLOCK_OK);
@@ -83,7 +95,7 @@ describe("a block store in a file", () => {
     const superuser = process.geteuid?.() === 0;
     if (superuser) process.seteuid?.(65534);
     try {
-      using store = new BlockFile({ path, onProblem });
+      const store = opened({ path, onProblem });
       expect(problems).toHaveLength(1);
       expect(problems[0]).toMatch(/cannot be written/);
       expect(store.read(0, 1, block(0), 0)).toBe(BLOCK_OK);
@@ -126,14 +138,14 @@ describe("its lock", () => {
 
   it("of a dead process is taken over", () => {
     writeFileSync(`${path}.lock`, `${hostname()} ${NOBODY} 1\n`);
-    using store = new BlockFile({ path, onProblem });
+    const store = opened({ path, onProblem });
     expect(store.blocks).toBe(64);
     expect(readFileSync(`${path}.lock`, "utf8")).toContain(` ${process.pid} `);
   });
 
   it.skipIf(!existsSync("/proc/self/stat"))("of a dead process whose id another process has now is taken over", () => {
     writeFileSync(`${path}.lock`, `${hostname()} ${process.ppid} 1\n`);
-    using store = new BlockFile({ path, onProblem });
+    const store = opened({ path, onProblem });
     expect(store.blocks).toBe(64);
   });
 

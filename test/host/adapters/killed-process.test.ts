@@ -50,7 +50,7 @@ describe("an NVMe drive on a file, in a process that is killed", () => {
     writeFileSync(path, new Uint8Array(BLOCKS * 512));
     const last = await runAndKill(path, lines);
     expect(last).toBeGreaterThanOrEqual(lines - 1);
-    using store = new BlockFile({ path, onProblem: (message) => expect.unreachable(message) });
+    const store = new BlockFile({ path, onProblem: (message) => expect.unreachable(message) });
     expect(readFileSync(`${path}.lock`, "utf8")).toContain(` ${process.pid} `);
     const block = new Uint8Array(512);
     const view = new DataView(block.buffer);
@@ -58,5 +58,6 @@ describe("an NVMe drive on a file, in a process that is killed", () => {
       store.read(i, 1, block, 0);
       expect([view.getUint32(0, true), view.getUint32(508, true)]).toEqual([i, ~i >>> 0]);
     }
+    store[Symbol.dispose]();
   });
 });
