@@ -42,6 +42,7 @@ export function structureAt(memory: Memory, address: bigint, bytes: number): big
 
 /** Stores four or eight bytes. */
 export function store(memory: Memory, address: bigint, bytes: number, value: bigint): void {
+  if (value >> BigInt(8 * bytes) !== 0n) throw new RangeError(`0x${value.toString(16)} does not fit ${bytes} bytes`);
   if (bytes === 8) {
     memory.words.set(address, value);
     return;

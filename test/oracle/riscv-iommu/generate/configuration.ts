@@ -257,7 +257,8 @@ function firstStageRoot(
     root,
     wideRoot: false,
     bigEndian: sbe,
-    newTable: space.newPage,
+    // Pointers of Sv32 hold 22 bits.
+    newTable: () => (shape.entryBytes === 4 ? space.newPage() % (1n << 22n) : space.newPage()),
     physical: space.resolve,
     pointerFlags: () => random.flag(8, 5n),
   });
