@@ -1,0 +1,107 @@
+// `nestbox boot --kernel`: an RV64 machine with a kernel, a console on this terminal, and assigned devices.
+
+import { existsSync, readFileSync } from "node:fs";
+import { fileURLToPath } from "node:url";
+import { gunzipSync } from "node:zlib";
+import { SeededRandom } from "../../host/base/seeded-random.ts";
+import { compressionOf, type KernelImage, KernelImageError, parseKernelImage } from "../platform/kernel-image.ts";
+import { Rv64Machine } from "../rv64-machine.ts";
+import type { BootOptions } from "./boot-component.ts";
+import { openConsoleInput, writeAll } from "./console.ts";
+import { EXIT_FAILED, EXIT_PASS, EXIT_TIME_LIMIT, UsageError } from "./exit-codes.ts";
+import { RunShell } from "./run-shell.ts";
+import { type KernelOutcome, runKernel } from "./run-kernel.ts";
+
+export interface KernelOptions {
+  readonly initrd?: string;
+  readonly append: string;
+  readonly cpus: number;
+  readonly nvme: readonly string[];
+  readonly viommu: "riscv" | "none";
+  readonly interactive?: true;
+}
+
+const DEFAULT_MEMORY = 512 * 2 ** 20;
+const CORE = fileURLToPath(new URL("../../../vmm/vcpu/riscv64/build/hart.wasm", import.meta.url));
+
+/** Runs the machine; the exit status. */
+export async function bootKernel(kernelFile: string, options: BootOptions & KernelOptions): Promise<number> {
+  if (options.cpus < 1 || options.cpus > 8) throw new UsageError("boot: --cpus takes 1 to 8");
+  const memoryBytes = options.memory ?? DEFAULT_MEMORY;
+  if (memoryBytes % 0x200000 !== 0 || memoryBytes > 2 ** 31) {
+    throw new UsageError("boot: --memory takes a multiple of 2M up to 2G for a RISC-V kernel");
+  }
+  const kernel = readKernel(kernelFile);
+  const initrd = options.initrd === undefined ? null : readFile(options.initrd, "--initrd");
+  const shell = new RunShell(options);
+  const core = new WebAssembly.Module(readFile(CORE, "the vCPU core (npm run build)"));
+  const { clock, trace } = shell;
+  const rv64 = new Rv64Machine({ core, clock, trace, memoryBytes, harts: options.cpus });
+  rv64.machine.timeLimit = options.timeLimit ?? Number.POSITIVE_INFINITY;
+  shell.watchMachine(rv64.machine);
+  try {
+    rv64.load({
+      kernel,
+      initrd,
+      bootArguments: options.append,
+      viommu: options.viommu === "riscv",
+      seed: new SeededRandom(options.seed).bytes(32),
+    });
+  } catch (error) {
+    if (error instanceof KernelImageError) throw new UsageError(`${kernelFile}: ${error.message}`);
+    throw error;
+  }
+  const input = options.interactive === true ? openConsoleInput() : null;
+  let outcome: KernelOutcome;
+  try {
+    outcome = await runKernel({ machine: rv64, wallLimitMs: options.interactive ? Number.POSITIVE_INFINITY : options.wallLimit / 1e6, input });
+  } finally {
+    input?.close();
+  }
+  writeAll(1, Buffer.from("\n"));
+  const { status, detail } = verdict(outcome);
+  return shell.finish({ status, detail, instructions: rv64.core.executed });
+}
+
+function verdict(outcome: KernelOutcome): { status: number; detail: string } {
+  switch (outcome.kind) {
+    case "off":
+      return outcome.failure ? { status: EXIT_FAILED, detail: "the guest reported a system failure" } : { status: EXIT_PASS, detail: "powered off" };
+    case "reboot":
+      return { status: EXIT_PASS, detail: "the guest asked for a reboot" };
+    case "quit":
+      return { status: EXIT_PASS, detail: "ended from the console" };
+    case "stuck":
+      return { status: EXIT_FAILED, detail: "every hart waits for an interrupt that can never come" };
+    case "time-limit":
+      return { status: EXIT_TIME_LIMIT, detail: "the limit on virtual time" };
+    case "wall-limit":
+      return { status: EXIT_TIME_LIMIT, detail: "the limit on wall time (--wall-limit)" };
+  }
+}
+
+function readKernel(file: string): KernelImage {
+  let bytes = readFile(file, "--kernel");
+  if (compressionOf(bytes) === "gzip") {
+    try {
+      bytes = gunzipSync(bytes, { maxOutputLength: 2 ** 30 });
+    } catch {
+      throw new UsageError(`${file}: a damaged gzip file`);
+    }
+  }
+  try {
+    return parseKernelImage(bytes);
+  } catch (error) {
+    if (error instanceof KernelImageError) throw new UsageError(`${file}: ${error.message}`);
+    throw error;
+  }
+}
+
+function readFile(file: string, what: string): Uint8Array {
+  if (!existsSync(file)) throw new UsageError(`${what} ${file}: no such file`);
+  try {
+    return readFileSync(file);
+  } catch (error) {
+    throw new UsageError(`${what} ${file}: ${(error as Error).message}`);
+  }
+}

@@ -1,0 +1,44 @@
+// `nestbox boot [IMAGE]`: a component guest, or with --kernel an RV64 kernel, on a machine with assigned devices.
+
+import { Command, Option } from "commander";
+import { type BootOptions, bootComponent } from "../boot-component.ts";
+import { bootKernel, type KernelOptions } from "../boot-kernel.ts";
+import { UsageError } from "../exit-codes.ts";
+import { collect, duration, memorySize, wholeNumber } from "../options.ts";
+
+export function boot(): Command {
+  return new Command("boot")
+    .description("boot a guest image: a WebAssembly component, or with --kernel a RISC-V kernel")
+    .argument("[image]", "component file (default: the nested-dma guest that ships)")
+    .option("--assign <host@guest>", "assign host device HOST-BDF as guest device GUEST-BDF; repeatable", collect, [])
+    .option("--memory <size>", "guest RAM", memorySize)
+    .option("--host <name|file>", "host to run on: a built-in name or a JSON file (see: nestbox hosts)")
+    .option("--trace <file>", "write the trace as JSON Lines")
+    .addOption(new Option("--report <format>", "summary at the end").choices(["text", "json"]).default("text"))
+    .option("--time-limit <virtual>", "end the run after this much virtual time", duration)
+    .option("--wall-limit <time>", "end the run after this much wall time", duration, 60e9)
+    .option("--seed <n>", "seed of everything random", wholeNumber, 0)
+    .option("--fail-on-fault", "exit status 3 if a fault reached the guest")
+    .optionsGroup("RISC-V kernels:")
+    .option("--kernel <file>", "Linux Image (may be gzipped) or bare-metal ELF for RV64")
+    .option("--initrd <file>", "initial RAM disk")
+    .option("--append <args>", "kernel command line", "console=ttyS0")
+    .option("--cpus <n>", "harts, 1 to 8", wholeNumber, 1)
+    .option("--nvme <file>", "assign an NVMe drive backed by this host file; repeatable", collect, [])
+    .addOption(new Option("--viommu <kind>", "guest-visible IOMMU").choices(["riscv", "none"]).default("riscv"))
+    .option("--interactive", "console on this terminal; Ctrl-A x ends, Ctrl-A h helps")
+    .action(async (image: string | undefined, options: BootOptions & KernelOptions & { kernel?: string }) => {
+      if (options.kernel !== undefined) {
+        if (image !== undefined) throw new UsageError("boot: give either an image or --kernel, not both");
+        process.exitCode = await bootKernel(options.kernel, options);
+      } else {
+        for (const name of ["initrd", "nvme", "interactive"] as const) {
+          const given = options[name];
+          if (given !== undefined && !(Array.isArray(given) && given.length === 0)) {
+            throw new UsageError(`boot: --${name} needs --kernel`);
+          }
+        }
+        process.exitCode = await bootComponent(image, options);
+      }
+    });
+}

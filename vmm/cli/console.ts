@@ -1,0 +1,63 @@
+// The terminal: console output of a guest as it is printed, and for interactive guests raw input with Ctrl-A as the escape key.
+
+import { writeSync } from "node:fs";
+
+/** Writes to a descriptor at once, also when it is a pipe that is full for the moment. */
+export function writeAll(fd: number, bytes: Uint8Array): void {
+  let at = 0;
+  while (at < bytes.length) {
+    try {
+      at += writeSync(fd, bytes, at);
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code === "EPIPE") return;
+      if ((error as NodeJS.ErrnoException).code !== "EAGAIN") throw error;
+    }
+  }
+}
+
+const HELP =
+  "\r\nCtrl-A x  end the machine\r\nCtrl-A h  this help\r\nCtrl-A a  send Ctrl-A itself to the guest\r\nEverything else goes to the guest.\r\n";
+const CTRL_A = 0x01;
+
+export interface ConsoleInput {
+  /** Bytes for the guest. */
+  onBytes: (bytes: Uint8Array) => void;
+  /** Ctrl-A x. */
+  onQuit: () => void;
+  close(): void;
+}
+
+/** Puts the terminal (if standard input is one) into raw mode. */
+export function openConsoleInput(): ConsoleInput {
+  const input = process.stdin;
+  const raw = input.isTTY === true;
+  if (raw) input.setRawMode(true);
+  let escaped = false;
+  const console: ConsoleInput = {
+    onBytes: () => {},
+    onQuit: () => {},
+    close() {
+      input.off("data", onData);
+      if (raw) input.setRawMode(false);
+      input.pause();
+    },
+  };
+  const onData = (chunk: Buffer): void => {
+    const forGuest: number[] = [];
+    for (const byte of chunk) {
+      if (!escaped) {
+        if (byte === CTRL_A) escaped = true;
+        else forGuest.push(byte);
+        continue;
+      }
+      escaped = false;
+      if (byte === 0x78) console.onQuit();
+      else if (byte === 0x68) writeAll(1, Buffer.from(HELP));
+      else if (byte === 0x61 || byte === CTRL_A) forGuest.push(CTRL_A);
+    }
+    if (forGuest.length > 0) console.onBytes(Uint8Array.from(forGuest));
+  };
+  input.on("data", onData);
+  input.resume();
+  return console;
+}

@@ -1,0 +1,28 @@
+// The command line: `nestbox VERB`. Errors of the user's are one line and exit status 2; a bug of ours prints the seed and exits 4.
+
+import { Command, CommanderError } from "commander";
+import { boot } from "./commands/boot.ts";
+import { hosts } from "./commands/hosts.ts";
+import { EXIT_BUG, EXIT_PASS, EXIT_USAGE, UsageError } from "./exit-codes.ts";
+
+const program = new Command("nestbox")
+  .description("Boot guests that own an IOMMU, nested over the IOMMU of a modelled Linux host.")
+  .showHelpAfterError("(nestbox --help lists the commands)")
+  .exitOverride();
+for (const command of [boot(), hosts()]) program.addCommand(command.exitOverride().copyInheritedSettings(program));
+
+try {
+  await program.parseAsync();
+} catch (error) {
+  if (error instanceof CommanderError) {
+    process.exitCode = error.exitCode === 0 ? EXIT_PASS : EXIT_USAGE;
+  } else if (error instanceof UsageError) {
+    console.error(`nestbox: ${error.message}`);
+    process.exitCode = error.exitCode;
+  } else {
+    const seed = process.argv.includes("--seed") ? process.argv[process.argv.indexOf("--seed") + 1] : "0";
+    console.error(`nestbox: this is a bug of nestbox's (seed ${seed}), please report it with the command line`);
+    console.error(error instanceof Error ? (error.stack ?? error.message) : error);
+    process.exitCode = EXIT_BUG;
+  }
+}

@@ -1,0 +1,184 @@
+// The guest's IOMMU driver, as a scenario plays it: programs the vIOMMU's registers by traps (so that every access costs what a guest's
+// would), keeps device directory, command queue and fault queue in guest RAM (RISC-V IOMMU §3, §4, §6).
+
+import { type CommandName, encodeCommand } from "../../host/arch/riscv/commands.ts";
+import { deviceContextBytes, deviceDirectoryIndex } from "../../host/arch/riscv/device-context.ts";
+import { decodeFaultRecord, type FaultRecord } from "../../host/arch/riscv/fault-records.ts";
+import { DDTP_3LVL, REG } from "../../host/arch/riscv/registers.ts";
+import type { VcpuPort } from "../vcpu/port.ts";
+import type { GuestRam } from "./guest-memory.ts";
+
+const QUEUE_LOG2 = 8;
+const QUEUE_ENTRIES = 1 << QUEUE_LOG2;
+const CAPABILITY_MSI_FLAT = 1n << 22n;
+const CSR_ENABLE = 1;
+const CSR_INTERRUPT = 2;
+const CSR_ON = 1 << 16;
+const CQCSR_ERRORS = 0x700;
+
+/** What a guest writes into a device context: doublewords of §3.1.3. Words not given are 0. */
+export interface ContextWords {
+  readonly tc: bigint;
+  readonly fsc?: bigint;
+  readonly ta?: bigint;
+  readonly iohgatp?: bigint;
+}
+
+export class GuestIommu {
+  /** The capabilities register as the guest reads it. */
+  readonly capabilities: bigint;
+  readonly #port: VcpuPort;
+  readonly #ram: GuestRam;
+  readonly #base: number;
+  readonly #extended: boolean;
+  readonly #ddt: bigint;
+  readonly #commandQueue: bigint;
+  readonly #faultQueue: bigint;
+  readonly #pageQueue: bigint;
+  #tail = 0;
+  #faultHead = 0;
+
+  /** Finds the vIOMMU at guest-physical `base` and brings it up: queues on, interrupts enabled, ddtp 3LVL. */
+  constructor(port: VcpuPort, ram: GuestRam, base: number) {
+    this.#port = port;
+    this.#ram = ram;
+    this.#base = base;
+    this.capabilities = this.read64(REG.capabilities);
+    this.#extended = (this.capabilities & CAPABILITY_MSI_FLAT) !== 0n;
+    this.#ddt = ram.allocate();
+    this.#commandQueue = ram.allocate(1);
+    this.#faultQueue = ram.allocate(2, 8192n);
+    this.#pageQueue = ram.allocate(1);
+    this.write64(REG.cqb, queueBase(this.#commandQueue));
+    this.write32(REG.cqt, 0);
+    this.write32(REG.cqcsr, CSR_ENABLE | CSR_INTERRUPT);
+    this.write64(REG.fqb, queueBase(this.#faultQueue));
+    this.write32(REG.fqh, 0);
+    this.write32(REG.fqcsr, CSR_ENABLE | CSR_INTERRUPT);
+    if (this.capabilities & (1n << 25n)) {
+      this.write64(REG.pqb, queueBase(this.#pageQueue));
+      this.write32(REG.pqh, 0);
+      this.write32(REG.pqcsr, CSR_ENABLE | CSR_INTERRUPT);
+    }
+    for (const csr of [REG.cqcsr, REG.fqcsr]) {
+      if ((this.read32(csr) & CSR_ON) === 0) throw new Error(`the vIOMMU did not turn on the queue of register ${csr}`);
+    }
+    this.write64(REG.ddtp, ((this.#ddt >> 12n) << 10n) | BigInt(DDTP_3LVL));
+    this.command("IODIR.INVAL_DDT");
+    this.command("IOTINVAL.VMA");
+    this.fence();
+  }
+
+  read32(register: number): number {
+    return this.#port.load(this.#base + register, 4);
+  }
+
+  read64(register: number): bigint {
+    const low = this.#port.load(this.#base + register, 8);
+    return (BigInt(this.#port.high) << 32n) | BigInt(low);
+  }
+
+  write32(register: number, value: number): void {
+    this.#port.store(this.#base + register, 4, value, 0);
+  }
+
+  write64(register: number, value: bigint): void {
+    const hi = Number((value >> 32n) & 0xffffffffn);
+    this.#port.store(this.#base + register, 8, Number(value & 0xffffffffn), hi);
+  }
+
+  /** Stores a command into the queue; nothing happens until `ringDoorbell`. */
+  command(name: CommandName, fields: Readonly<Record<string, bigint | number>> = {}): void {
+    const [word0, word1] = encodeCommand(name, fields);
+    this.writeCommand(word0, word1);
+  }
+
+  writeCommand(word0: bigint, word1: bigint): void {
+    const next = (this.#tail + 1) % QUEUE_ENTRIES;
+    if (next === this.read32(REG.cqh)) {
+      this.ringDoorbell();
+      if (next === this.read32(REG.cqh)) throw new Error("the command queue is full and does not move");
+    }
+    this.#ram.write64(this.#commandQueue + BigInt(this.#tail * 16), word0);
+    this.#ram.write64(this.#commandQueue + BigInt(this.#tail * 16 + 8), word1);
+    this.#tail = next;
+  }
+
+  ringDoorbell(): void {
+    this.write32(REG.cqt, this.#tail);
+  }
+
+  /** IOFENCE.C, doorbell, and waits until cqh has passed it. Throws if the queue stopped with an error. */
+  fence(): void {
+    this.command("IOFENCE.C", { PR: 1, PW: 1 });
+    this.ringDoorbell();
+    const head = this.read32(REG.cqh);
+    if (head !== this.#tail) {
+      const csr = this.read32(REG.cqcsr);
+      throw new Error(
+        `the command queue stands at ${head}, tail ${this.#tail}, cqcsr 0x${csr.toString(16)}` +
+          (csr & CQCSR_ERRORS ? " (stopped by an error)" : ""),
+      );
+    }
+  }
+
+  /** IOTINVAL.VMA for one page, one PSCID, or everything. */
+  invalidate(scope: { pscid?: number; iova?: bigint } = {}): void {
+    this.command("IOTINVAL.VMA", {
+      ...(scope.pscid === undefined ? {} : { PSCV: 1, PSCID: scope.pscid }),
+      ...(scope.iova === undefined ? {} : { AV: 1, ADDR: scope.iova >> 12n }),
+    });
+  }
+
+  /** Guest-physical address of a device's context; the directory grows as needed. */
+  contextAddress(deviceId: number): bigint {
+    let table = this.#ddt;
+    for (const level of [2, 1]) {
+      const at = table + BigInt(deviceDirectoryIndex(deviceId, level, this.#extended) * 8);
+      let entry = this.#ram.read64(at);
+      if ((entry & 1n) === 0n) {
+        entry = ((this.#ram.allocate() >> 12n) << 10n) | 1n;
+        this.#ram.write64(at, entry);
+      }
+      table = ((entry >> 10n) & 0xfffffffffffn) << 12n;
+    }
+    const bytes = deviceContextBytes(this.#extended);
+    return table + BigInt(deviceDirectoryIndex(deviceId, 0, this.#extended) * bytes);
+  }
+
+  /** Stores a context, tc last, as §7.3.1 asks; no command. */
+  writeContext(deviceId: number, words: ContextWords): void {
+    const at = this.contextAddress(deviceId);
+    this.#ram.write64(at, 0n);
+    this.#ram.write64(at + 8n, words.iohgatp ?? 0n);
+    this.#ram.write64(at + 16n, words.ta ?? 0n);
+    this.#ram.write64(at + 24n, words.fsc ?? 0n);
+    this.#ram.write64(at, words.tc);
+  }
+
+  /** Stores a context, IODIR.INVAL_DDT, IOTINVAL.VMA, IOFENCE.C. */
+  installContext(deviceId: number, words: ContextWords): void {
+    this.writeContext(deviceId, words);
+    this.command("IODIR.INVAL_DDT", { DV: 1, DID: deviceId });
+    this.command("IOTINVAL.VMA");
+    this.fence();
+  }
+
+  /** Takes the fault records that wait, oldest first, and clears overflow and memory-fault conditions. */
+  takeFaults(): FaultRecord[] {
+    const records: FaultRecord[] = [];
+    const tail = this.read32(REG.fqt);
+    while (this.#faultHead !== tail && records.length < QUEUE_ENTRIES) {
+      const at = this.#faultQueue + BigInt(this.#faultHead * 32);
+      records.push(decodeFaultRecord([0n, 8n, 16n, 24n].map((offset) => this.#ram.read64(at + offset))));
+      this.#faultHead = (this.#faultHead + 1) % QUEUE_ENTRIES;
+    }
+    this.write32(REG.fqh, this.#faultHead);
+    this.write32(REG.ipsr, 0x2);
+    return records;
+  }
+}
+
+function queueBase(address: bigint): bigint {
+  return ((address >> 12n) << 10n) | BigInt(QUEUE_LOG2 - 1);
+}
