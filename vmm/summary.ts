@@ -8,11 +8,8 @@ export interface DeviceIds {
   readonly viommu: string;
 }
 
-export interface RunSummary {
-  readonly result: "pass" | "failed" | "fault" | "time-limit";
-  /** Exit status of the guest, where it has one; or why it ended. */
-  readonly detail: string;
-  readonly traps: number;
+/** What the VMM and its host counted in a run. */
+export interface RunCounters {
   /** The guest's commands by kind. */
   readonly commands: Readonly<Record<string, number>>;
   /** System calls of the VMM's by request. */
@@ -30,6 +27,13 @@ export interface RunSummary {
   };
   /** Fault records written for the guest. */
   readonly faults: number;
+}
+
+export interface RunSummary extends RunCounters {
+  readonly result: "pass" | "failed" | "fault" | "time-limit";
+  /** Exit status of the guest, where it has one; or why it ended. */
+  readonly detail: string;
+  readonly traps: number;
   readonly virtualNs: number;
   readonly wallMs: number;
   /** Instructions executed, for machines that count them. */

@@ -9,8 +9,8 @@ import { Rv64Machine } from "../rv64-machine.ts";
 import type { BootOptions } from "./boot-component.ts";
 import { openConsoleInput, writeAll } from "./console.ts";
 import { EXIT_FAILED, EXIT_PASS, EXIT_TIME_LIMIT, UsageError } from "./exit-codes.ts";
-import { RunShell } from "./run-shell.ts";
 import { type KernelOutcome, runKernel } from "./run-kernel.ts";
+import { RunShell } from "./run-shell.ts";
 
 export interface KernelOptions {
   readonly initrd?: string;
@@ -54,7 +54,11 @@ export async function bootKernel(kernelFile: string, options: BootOptions & Kern
   const input = options.interactive === true ? openConsoleInput() : null;
   let outcome: KernelOutcome;
   try {
-    outcome = await runKernel({ machine: rv64, wallLimitMs: options.interactive ? Number.POSITIVE_INFINITY : options.wallLimit / 1e6, input });
+    outcome = await runKernel({
+      machine: rv64,
+      wallLimitMs: options.interactive ? Number.POSITIVE_INFINITY : options.wallLimit / 1e6,
+      input,
+    });
   } finally {
     input?.close();
   }
@@ -66,7 +70,9 @@ export async function bootKernel(kernelFile: string, options: BootOptions & Kern
 function verdict(outcome: KernelOutcome): { status: number; detail: string } {
   switch (outcome.kind) {
     case "off":
-      return outcome.failure ? { status: EXIT_FAILED, detail: "the guest reported a system failure" } : { status: EXIT_PASS, detail: "powered off" };
+      return outcome.failure
+        ? { status: EXIT_FAILED, detail: "the guest reported a system failure" }
+        : { status: EXIT_PASS, detail: "powered off" };
     case "reboot":
       return { status: EXIT_PASS, detail: "the guest asked for a reboot" };
     case "quit":

@@ -1,0 +1,248 @@
+// A VM's IOMMU world: its guest-physical address space in the host, its vIOMMUs, and the devices behind them. Component machines, RV64
+// machines and scenarios all put it together here.
+//
+// Devices behind different physical IOMMUs need vIOMMUs of their own (a vIOMMU is a slice of one IOMMU): a request names the IOMMU,
+// as sysfs would, and devices of one name share a vIOMMU. The guest finds vIOMMU i at VIOMMU_BASE + i * 4 KiB; a device's id there is
+// its routing id.
+
+import type { GpaPfn } from "../host/base/address.ts";
+import { ACCESS_OK, type PhysicalMemory } from "../host/base/memory.ts";
+import type { FunctionPorts, PciFunction } from "../host/devices/ports.ts";
+import { ENODEV } from "../host/uapi/errno.ts";
+import { iommuHwInfoRiscv } from "../host/uapi/riscv-nesting.ts";
+import type { SystemCalls } from "../host/uapi/system-calls.ts";
+import type { Machine } from "./machine.ts";
+import { RAM_BASE, VIOMMU_BASE } from "./memory-map.ts";
+import { formatBdf, type PciHostBridge } from "./pci/host-bridge.ts";
+import { AssignedDevice } from "./vfio/assigned-device.ts";
+import { GuestAddressSpace, HostRefusal } from "./vfio/guest-address-space.ts";
+import { IommufdHost } from "./vfio/iommufd-host.ts";
+import type { ViommuConfiguration } from "./viommu/riscv/capabilities.ts";
+import { RiscvViommu, VIOMMU_REGISTER_BYTES } from "./viommu/riscv/viommu.ts";
+
+export interface AssignmentRequest {
+  /** Path of the VFIO cdev. */
+  readonly path: string;
+  /** "0000:00:01.0". */
+  readonly hostName: string;
+  /** Host's name of the IOMMU the device is behind. */
+  readonly iommu: string;
+  /** Requester id in the guest. */
+  readonly routingId: number;
+  /** Puts the device behind a vIOMMU of its own choosing instead of its IOMMU's: devices with equal names share one. */
+  readonly viommu?: string;
+}
+
+/** Wires of the machine that vIOMMUs and devices drive. */
+export interface AssignmentWires {
+  viommu(index: number, vector: number, asserted: boolean): void;
+  /** INTx of a function; `pin` 1 to 4. */
+  intx(routingId: number, pin: number, asserted: boolean): void;
+}
+
+export interface AssignmentParts {
+  readonly machine: Machine;
+  readonly memory: PhysicalMemory<GpaPfn>;
+  readonly pci: PciHostBridge;
+  readonly wires: AssignmentWires;
+  readonly configuration: ViommuConfiguration;
+  /** The host process; null: no assigned devices, only emulated ones. */
+  readonly calls: SystemCalls | null;
+  /** Guest RAM as a window of the VMM's memory. */
+  readonly ram: { readonly buffer: ArrayBufferLike; readonly offset: number; readonly length: number };
+  /** One line each, for the person who runs the VM. */
+  readonly report: (message: string) => void;
+}
+
+/** One vIOMMU with its half of the host. */
+export interface VirtualIommu {
+  readonly name: string;
+  readonly key: string;
+  readonly index: number;
+  readonly base: number;
+  readonly viommu: RiscvViommu;
+  readonly host: IommufdHost | null;
+}
+
+export interface AssignedEntry {
+  readonly device: AssignedDevice;
+  readonly request: AssignmentRequest;
+  readonly viommu: VirtualIommu;
+  /** The guest's id now. */
+  routingId: number;
+}
+
+const INTERRUPT_PIN = 0x3d;
+
+export class Assignment {
+  readonly viommus: VirtualIommu[] = [];
+  readonly devices: AssignedEntry[] = [];
+  readonly #parts: AssignmentParts;
+  readonly #space: GuestAddressSpace | null;
+  #nextHandle = 1;
+
+  /** Maps guest RAM as stage 2. Throws HostRefusal. */
+  constructor(parts: AssignmentParts) {
+    this.#parts = parts;
+    this.#space = parts.calls === null ? null : new GuestAddressSpace(parts.calls);
+    const { buffer, offset, length } = parts.ram;
+    this.#space?.mapRam(BigInt(RAM_BASE), buffer, offset, length);
+  }
+
+  /** The VM's stage 2 in the host. */
+  get addressSpace(): GuestAddressSpace | null {
+    return this.#space;
+  }
+
+  /**
+   * Opens a host device, plugs it into the VM's PCI bus and behind a vIOMMU. Throws HostRefusal, in one line, if the host refuses or the
+   * routing id is taken; nothing is left then.
+   */
+  assign(request: AssignmentRequest): AssignedEntry {
+    const { machine, pci, report } = this.#parts;
+    const guestName = formatBdf(request.routingId);
+    if (this.#space === null) throw new HostRefusal(`assigning host ${request.hostName}: there is no host process`, -ENODEV);
+    if (pci.functions.has(request.routingId)) {
+      throw new HostRefusal(`guest ${guestName} is taken: assigning host ${request.hostName} there`, -ENODEV);
+    }
+    const handle = this.#nextHandle++;
+    const device: AssignedDevice = new AssignedDevice({
+      addressSpace: this.#space,
+      path: request.path,
+      handle,
+      guestName,
+      hostName: request.hostName,
+      message: (pfn, offset, data) => this.#deviceMessage(device, pfn, offset, data),
+      report,
+      trace: machine.trace,
+    });
+    const virtual = this.#viommuFor(request.viommu ?? request.iommu, device);
+    const errno = virtual.viommu.plug({
+      handle,
+      guestId: request.routingId,
+      name: guestName,
+      hostName: request.hostName,
+      ats: device.ats,
+      pri: device.pri,
+      emulated: false,
+    });
+    if (errno < 0) {
+      virtual.host!.unregister(handle);
+      device[Symbol.dispose]();
+      throw new HostRefusal(`putting guest device ${guestName} (host ${request.hostName}) behind ${virtual.name}`, errno);
+    }
+    const entry: AssignedEntry = { device, request, viommu: virtual, routingId: request.routingId };
+    this.devices.push(entry);
+    pci.plug(request.routingId, device);
+    device.onReset = () => virtual.viommu.deviceReset(entry.routingId);
+    device.connect(this.#ports(device, entry.routingId, NO_DMA));
+    machine.addService(device);
+    return entry;
+  }
+
+  /** Hot-unplug: off the guest's bus, blocked, closed. */
+  unassign(entry: AssignedEntry): void {
+    const index = this.devices.indexOf(entry);
+    if (index < 0) return;
+    this.devices.splice(index, 1);
+    this.#parts.machine.removeService(entry.device);
+    this.#parts.pci.unplug(entry.routingId);
+    entry.viommu.viommu.unplug(entry.routingId);
+    entry.viommu.host!.unregister(entry.device.handle);
+    entry.device[Symbol.dispose]();
+  }
+
+  /** Plugs a model on the VM's own bus behind a vIOMMU, whose walks translate for it. False if the routing id is taken. */
+  emulate(routingId: number, model: PciFunction, viommuKey: string): boolean {
+    const virtual = this.viommus.find(({ key }) => key === viommuKey) ?? this.#addViommu(viommuKey, null, null);
+    if (!this.#parts.pci.plug(routingId, model)) return false;
+    virtual.viommu.plug({
+      handle: this.#nextHandle++,
+      guestId: routingId,
+      name: formatBdf(routingId),
+      ats: false,
+      pri: false,
+      emulated: true,
+    });
+    model.connect(this.#ports(model, routingId, virtual.viommu.emulatedDma(() => routingId)));
+    return true;
+  }
+
+  /** Everything, children first. */
+  [Symbol.dispose](): void {
+    for (const entry of this.devices.slice()) this.unassign(entry);
+    for (const { host } of this.viommus) host?.[Symbol.dispose]();
+    this.#space?.[Symbol.dispose]();
+  }
+
+  #ports(pciFunction: PciFunction, routingId: number, dma: FunctionPorts["dma"]): FunctionPorts {
+    const { machine, wires } = this.#parts;
+    const pin = pciFunction.configRead(INTERRUPT_PIN, 1);
+    return {
+      dma,
+      clock: machine.clock,
+      interrupt: { intx: (asserted) => pin >= 1 && pin <= 4 && wires.intx(routingId, pin, asserted) },
+    };
+  }
+
+  /** Takes a device's message through its first stage to the interrupt controller; a refused one is lost, as on hardware. */
+  #deviceMessage(device: AssignedDevice, pfn: number, offset: number, data: number): void {
+    const entry = this.devices.find((candidate) => candidate.device === device);
+    if (entry === undefined) return;
+    const page = entry.viommu.viommu.messagePage(entry.routingId, pfn);
+    if (page >= 0 && this.#parts.memory.store32(page as GpaPfn, offset, data) === ACCESS_OK) return;
+    this.#parts.report(
+      `an interrupt of guest device ${device.name} was lost: its message address 0x${(pfn * 4096 + offset).toString(16)} leads nowhere`,
+    );
+  }
+
+  #viommuFor(key: string, device: AssignedDevice): VirtualIommu {
+    const known = this.viommus.find((virtual) => virtual.key === key);
+    const host = known?.host ?? new IommufdHost({ addressSpace: this.#space!, report: this.#parts.report });
+    host.register({
+      handle: device.handle,
+      fd: device.fd,
+      deviceId: device.deviceId,
+      guestName: device.name,
+      hostName: device.hostName,
+      pri: device.pri,
+    });
+    if (known !== undefined) return known;
+    const info = host.hwInfo(device.handle);
+    const hardware = typeof info === "number" ? null : iommuHwInfoRiscv.decode(info.bytes);
+    return this.#addViommu(key, host, hardware);
+  }
+
+  #addViommu(
+    key: string,
+    host: IommufdHost | null,
+    hardware: { capabilities: bigint; fctl: number } | null,
+  ): VirtualIommu {
+    const { machine, memory, wires, configuration, report } = this.#parts;
+    const index = this.viommus.length;
+    const name = `viommu${index}`;
+    const base = VIOMMU_BASE + index * VIOMMU_REGISTER_BYTES;
+    const viommu = new RiscvViommu({
+      name,
+      memory,
+      host,
+      hardware,
+      interrupt: {
+        wire: (vector, asserted) => wires.viommu(index, vector, asserted),
+        message: (pfn, offset, data) => memory.store32(pfn, offset, data),
+      },
+      clock: machine.clock,
+      trace: machine.trace,
+      configuration,
+      report,
+    });
+    machine.addService(viommu);
+    machine.bus.claim({ name, base, size: VIOMMU_REGISTER_BYTES, port: viommu });
+    const virtual = { name, key, index, base, viommu, host };
+    this.viommus.push(virtual);
+    return virtual;
+  }
+}
+
+/** An assigned device's DMA never passes through the VMM. */
+const NO_DMA: FunctionPorts["dma"] = { read: () => 1, write: () => 1 };

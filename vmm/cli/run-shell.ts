@@ -1,0 +1,95 @@
+// What every run from the command line has: the clock, the trace and its file, the console, wall time, and the summary at the end.
+
+import { closeSync, openSync } from "node:fs";
+import { Clock } from "../../host/base/clock.ts";
+import { Trace } from "../../host/base/trace.ts";
+import { JsonLinesSink } from "../../host/base/trace-json.ts";
+import type { Machine } from "../machine.ts";
+import { type RunCounters, type RunSummary, summaryText } from "../summary.ts";
+import { writeAll } from "./console.ts";
+import { EXIT_FAULT, EXIT_PASS, EXIT_TIME_LIMIT, UsageError } from "./exit-codes.ts";
+
+export interface ShellOptions {
+  readonly trace?: string;
+  readonly report: "text" | "json";
+  readonly failOnFault?: true;
+}
+
+export interface RunEnd {
+  readonly status: number;
+  readonly detail: string;
+  readonly instructions?: number;
+}
+
+export class RunShell {
+  readonly clock = new Clock();
+  readonly trace = new Trace(this.clock);
+  readonly #options: ShellOptions;
+  readonly #started = performance.now();
+  #machine: Machine | null = null;
+  #sink: JsonLinesSink | null = null;
+  #traceFile = -1;
+  #atLineStart = true;
+
+  constructor(options: ShellOptions) {
+    this.#options = options;
+    this.clock.trace = this.trace;
+    if (options.trace !== undefined) {
+      try {
+        this.#traceFile = openSync(options.trace, "w");
+      } catch (error) {
+        throw new UsageError(`--trace ${options.trace}: ${(error as Error).message}`);
+      }
+      this.#sink = new JsonLinesSink((text) => writeAll(this.#traceFile, Buffer.from(text)));
+      this.trace.addSink(this.#sink);
+    }
+  }
+
+  /** Connects a machine's console and messages to the terminal. */
+  watchMachine(machine: Machine): void {
+    this.#machine = machine;
+    machine.onConsole = (bytes) => {
+      if (bytes.length > 0) this.#atLineStart = bytes[bytes.length - 1] === 0x0a;
+      writeAll(1, bytes);
+    };
+    machine.onUnclaimed = (address, size, write) => {
+      const what = write ? "store to" : "load from";
+      this.message(
+        `nothing answers the guest's ${size}-byte ${what} 0x${address.toString(16)}; loads there read all ones`,
+      );
+    };
+  }
+
+  /** One line for the person who runs the VM, on standard error. */
+  message(text: string): void {
+    console.error(`nestbox: ${text}`);
+  }
+
+  /** Prints the summary; returns the process's exit status. */
+  finish(end: RunEnd, counters: RunCounters): number {
+    this.#sink?.end();
+    if (this.#traceFile >= 0) closeSync(this.#traceFile);
+    if (!this.#atLineStart) writeAll(1, Buffer.from("\n"));
+    const faulted = this.#options.failOnFault === true && counters.faults > 0;
+    const status = end.status === EXIT_PASS && faulted ? EXIT_FAULT : end.status;
+    const summary: RunSummary = {
+      result:
+        status === EXIT_PASS
+          ? "pass"
+          : status === EXIT_FAULT
+            ? "fault"
+            : status === EXIT_TIME_LIMIT
+              ? "time-limit"
+              : "failed",
+      detail: end.detail,
+      traps: this.#machine?.counters.traps ?? 0,
+      ...counters,
+      virtualNs: Math.round(this.clock.now),
+      wallMs: Math.round(performance.now() - this.#started),
+      ...(end.instructions === undefined ? {} : { instructions: end.instructions }),
+    };
+    if (this.#options.report === "json") console.log(JSON.stringify(summary));
+    else console.log(summaryText(summary));
+    return status;
+  }
+}

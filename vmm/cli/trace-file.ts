@@ -1,0 +1,21 @@
+// Reads a trace file for the commands that look at one.
+
+import { readFileSync } from "node:fs";
+import type { TracedEvent } from "../../host/base/trace.ts";
+import { parseTrace, TraceFormatError } from "../../host/base/trace-json.ts";
+import { UsageError } from "./exit-codes.ts";
+
+export function readTraceFile(file: string): TracedEvent[] {
+  let text: string;
+  try {
+    text = readFileSync(file, "utf8");
+  } catch (error) {
+    throw new UsageError(`--trace ${file}: ${(error as Error).message}`);
+  }
+  try {
+    return [...parseTrace(text)];
+  } catch (error) {
+    if (error instanceof TraceFormatError) throw new UsageError(`${file}: ${error.message}`);
+    throw error;
+  }
+}

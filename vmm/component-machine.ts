@@ -1,0 +1,114 @@
+// A machine for component guests, and for scenarios that play the guest themselves: RAM that is a WebAssembly memory, an interrupt
+// controller with wires and an MSI page, PCI, vIOMMUs and devices behind them.
+
+import type { GpaPfn } from "../host/base/address.ts";
+import type { Clock } from "../host/base/clock.ts";
+import { PhysicalMemory } from "../host/base/memory.ts";
+import type { Trace } from "../host/base/trace.ts";
+import type { SystemCalls } from "../host/uapi/system-calls.ts";
+import { Assignment } from "./assignment.ts";
+import { ComponentInterrupts } from "./component-interrupts.ts";
+import { Machine } from "./machine.ts";
+import {
+  ECAM_BASE,
+  ECAM_BUSES,
+  MSI_BASE,
+  PCI_MEMORY32_BASE,
+  PCI_MEMORY32_SIZE,
+  PCI_MEMORY64_BASE,
+  PCI_MEMORY64_SIZE,
+  RAM_BASE,
+  SW_MSI_BASE,
+  SW_MSI_SIZE,
+} from "./memory-map.ts";
+import { PciHostBridge } from "./pci/host-bridge.ts";
+import type { ComponentPlatform } from "./vcpu/component/platform.ts";
+import type { ViommuConfiguration } from "./viommu/riscv/capabilities.ts";
+import { VIOMMU_REGISTER_BYTES } from "./viommu/riscv/viommu.ts";
+
+export interface ComponentMachineOptions {
+  readonly clock: Clock;
+  readonly trace: Trace;
+  /** The host process that holds the VM's devices; null for a VM with emulated devices only. */
+  readonly calls: SystemCalls | null;
+  /** Multiple of 64 KiB, up to 2 GiB. */
+  readonly memoryBytes: number;
+  readonly configuration?: ViommuConfiguration;
+  readonly report: (message: string) => void;
+}
+
+/** Interrupt wires: 16 vectors a vIOMMU from 32 on, four for PCI INTx from 16 on. */
+const INTX_WIRES = 16;
+const VIOMMU_WIRES = 32;
+
+export class ComponentMachine {
+  readonly machine: Machine;
+  readonly memory = new PhysicalMemory<GpaPfn>();
+  readonly ram: WebAssembly.Memory;
+  readonly memoryBytes: number;
+  readonly interrupts: ComponentInterrupts;
+  readonly pci = new PciHostBridge(ECAM_BUSES);
+  readonly assignment: Assignment;
+
+  /** Throws HostRefusal if the host does not take guest RAM. */
+  constructor(options: ComponentMachineOptions) {
+    const { clock, trace, memoryBytes } = options;
+    const pages = memoryBytes / 65536;
+    this.ram = new WebAssembly.Memory({ initial: pages, maximum: pages });
+    this.memoryBytes = memoryBytes;
+    this.interrupts = new ComponentInterrupts(clock, trace);
+    this.machine = new Machine(clock, trace, this.interrupts);
+    this.memory.addBank((RAM_BASE / 4096) as GpaPfn, this.ram.buffer);
+    this.memory.addStoreTarget((MSI_BASE / 4096) as GpaPfn, this.interrupts);
+    const { bus } = this.machine;
+    bus.claim({ name: "msi-page", base: MSI_BASE, size: 4096, port: this.interrupts });
+    bus.claim({ name: "ecam", base: ECAM_BASE, size: ECAM_BUSES * 0x100000, port: this.pci.ecam });
+    const windows = [
+      { name: "pci-memory32", base: PCI_MEMORY32_BASE, size: PCI_MEMORY32_SIZE },
+      { name: "pci-memory64", base: PCI_MEMORY64_BASE, size: PCI_MEMORY64_SIZE },
+    ];
+    for (const window of windows) bus.claim({ ...window, port: this.pci.window(window.base) });
+    this.assignment = new Assignment({
+      machine: this.machine,
+      memory: this.memory,
+      pci: this.pci,
+      wires: {
+        viommu: (index, vector, asserted) => this.interrupts.setWire(VIOMMU_WIRES + 16 * index + vector, asserted),
+        intx: (routingId, pin, asserted) => this.interrupts.setWire(intxWire(routingId, pin), asserted),
+      },
+      configuration: options.configuration ?? {},
+      calls: options.calls,
+      ram: { buffer: this.ram.buffer, offset: 0, length: memoryBytes },
+      report: options.report,
+    });
+  }
+
+  /** What the machine tells a component guest about itself. */
+  get platform(): ComponentPlatform {
+    const { clock } = this.machine;
+    return {
+      regions: {
+        ram: [{ base: RAM_BASE, size: this.memoryBytes }],
+        iommu: this.assignment.viommus.map(({ base }) => ({ base, size: VIOMMU_REGISTER_BYTES })),
+        "pci-config": [{ base: ECAM_BASE, size: ECAM_BUSES * 0x100000 }],
+        "pci-memory32": [{ base: PCI_MEMORY32_BASE, size: PCI_MEMORY32_SIZE }],
+        "pci-memory64": [{ base: PCI_MEMORY64_BASE, size: PCI_MEMORY64_SIZE }],
+        "msi-page": [{ base: MSI_BASE, size: 4096 }],
+        identity: [{ base: SW_MSI_BASE, size: SW_MSI_SIZE }],
+      },
+      iommuLine: (index, vector) =>
+        index < this.assignment.viommus.length && vector < 16 ? VIOMMU_WIRES + 16 * index + vector : -1,
+      pciLine: (requesterId, pin) => (pin >= 1 && pin <= 4 ? intxWire(requesterId, pin) : -1),
+      now: () => clock.now,
+      alarm: (delay, number) => this.interrupts.setAlarm(delay, number),
+    };
+  }
+
+  [Symbol.dispose](): void {
+    this.assignment[Symbol.dispose]();
+  }
+}
+
+function intxWire(routingId: number, pin: number): number {
+  return INTX_WIRES + ((((routingId >> 3) & 3) + pin - 1) % 4);
+}

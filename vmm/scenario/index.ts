@@ -1,0 +1,17 @@
+// The library: what `import … from "nestbox"` gives.
+
+export { CAUSE_NAMES, causeName, describeFaultRecord, type FaultRecord } from "../../host/arch/riscv/fault-records.ts";
+export type { CommandName } from "../../host/arch/riscv/commands.ts";
+export { NO_PASID } from "../../host/devices/ports.ts";
+export { builtInHosts, DEFAULT_HOST } from "../../host/built-in-hosts.ts";
+export { type HostDescription, HostDescriptionError, parseHost } from "../../host/description.ts";
+export { Host } from "../../host/host.ts";
+export type { Trace, TracedEvent, TraceSink } from "../../host/base/trace.ts";
+export { JsonLinesSink } from "../../host/base/trace-json.ts";
+export { ScenarioContext } from "./context.ts";
+export { type ContextWords, GuestIommu } from "./guest-iommu.ts";
+export { GuestRam } from "./guest-memory.ts";
+export { runScenario, type ScenarioResult, type ScenarioRunOptions } from "./run-scenario.ts";
+export { ExpectationFailed, isScenario, type Scenario, type ScenarioOptions, scenario } from "./scenario.ts";
+export { type MapOptions, Stage1, type Stage1Mode } from "./stage1.ts";
+export { type DmaResult, type ExpectedFault, MSI_WINDOW, ScenarioDevice, ScenarioVm, type VmOptions } from "./vm.ts";

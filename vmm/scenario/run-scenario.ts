@@ -1,0 +1,91 @@
+// Runs one scenario: makes its context, calls its body, disposes of everything, and says how it went.
+
+import { Clock } from "../../host/base/clock.ts";
+import { Trace, type TracedEvent, type TraceSink } from "../../host/base/trace.ts";
+import { RecentEvents } from "../../host/base/trace-json.ts";
+import type { HostDescription } from "../../host/description.ts";
+import { ScenarioContext } from "./context.ts";
+import { ExpectationFailed, type Scenario } from "./scenario.ts";
+
+export interface ScenarioRunOptions {
+  readonly seed: number;
+  readonly defaultHost: HostDescription;
+  readonly findHost: (name: string) => HostDescription;
+  /** Gets the whole trace. */
+  readonly sink?: TraceSink;
+  readonly sweepValue?: unknown;
+  /** Called at each step with its name; may look at the context. */
+  readonly onStep?: (name: string, context: ScenarioContext) => void;
+}
+
+export interface ScenarioResult {
+  readonly name: string;
+  readonly passed: boolean;
+  /** "expectation": one did not hold; "error": the scenario, the host or nestbox threw; "leak", "time-limit". */
+  readonly kind: "pass" | "expectation" | "error" | "leak" | "time-limit";
+  /** One line. */
+  readonly message: string;
+  /** Where in the scenario, as the engine says. */
+  readonly stack: string;
+  readonly virtualNs: number;
+  readonly steps: readonly string[];
+  /** What the VMM reported on the way. */
+  readonly messages: readonly string[];
+  /** The end of the trace. */
+  readonly recent: readonly TracedEvent[];
+}
+
+const DEFAULT_TIME_LIMIT = 1e9;
+
+export function runScenario(scenario: Scenario, options: ScenarioRunOptions): ScenarioResult {
+  const clock = new Clock();
+  const trace = new Trace(clock);
+  clock.trace = trace;
+  const recent = new RecentEvents(200);
+  trace.addSink(recent);
+  if (options.sink !== undefined) trace.addSink(options.sink);
+  const limit = scenario.options.timeLimit ?? DEFAULT_TIME_LIMIT;
+  const context = new ScenarioContext({
+    clock,
+    trace,
+    seed: options.seed,
+    sweepValue: options.sweepValue,
+    defaultHost: options.defaultHost,
+    findHost: options.findHost,
+    onStep: options.onStep ?? (() => {}),
+    report: () => {},
+  });
+  const name = options.sweepValue === undefined ? scenario.name : `${scenario.name} [${String(options.sweepValue)}]`;
+  let failure: Pick<ScenarioResult, "kind" | "message" | "stack"> | null = null;
+  const failed = (error: unknown): typeof failure => {
+    const kind = error instanceof ExpectationFailed ? "expectation" : "error";
+    const message = error instanceof Error ? error.message : String(error);
+    return { kind, message, stack: error instanceof Error ? (error.stack ?? "") : "" };
+  };
+  try {
+    scenario.body(context);
+  } catch (error) {
+    failure = failed(error);
+  }
+  const virtualNs = clock.now;
+  try {
+    const leak = context.close();
+    if (leak !== null) failure ??= { kind: "leak", message: `the host still holds ${leak}`, stack: "" };
+  } catch (error) {
+    failure ??= failed(error);
+  }
+  if (failure === null && virtualNs > limit) {
+    failure = { kind: "time-limit", message: `took ${virtualNs} ns of virtual time, the limit is ${limit}`, stack: "" };
+  }
+  return {
+    name,
+    passed: failure === null,
+    kind: failure?.kind ?? "pass",
+    message: failure?.message ?? "",
+    stack: failure?.stack ?? "",
+    virtualNs,
+    steps: context.steps,
+    messages: context.messages,
+    recent: recent.all(),
+  };
+}

@@ -1,0 +1,270 @@
+// A VM in a scenario: the machine of a component guest without a vCPU; the scenario is the guest. Verbs on the VM and its devices are what
+// a guest driver would do, plus the device's own side (DMA), which a scenario asks for directly.
+
+import type { Clock } from "../../host/base/clock.ts";
+import type { Trace } from "../../host/base/trace.ts";
+import { causeName, describeFaultRecord, type FaultRecord } from "../../host/arch/riscv/fault-records.ts";
+import { type DmaPort, DMA_OK, NO_PASID } from "../../host/devices/ports.ts";
+import type { Host } from "../../host/host.ts";
+import type { AssignedEntry } from "../assignment.ts";
+import { ComponentMachine } from "../component-machine.ts";
+import { RAM_BASE, SW_MSI_BASE, SW_MSI_SIZE } from "../memory-map.ts";
+import { formatBdf, parseBdf } from "../pci/host-bridge.ts";
+import type { ViommuConfiguration } from "../viommu/riscv/capabilities.ts";
+import { type ContextWords, GuestIommu } from "./guest-iommu.ts";
+import { GuestRam } from "./guest-memory.ts";
+import { ExpectationFailed } from "./scenario.ts";
+import { Stage1, type Stage1Mode } from "./stage1.ts";
+
+export interface VmOptions {
+  readonly host?: Host;
+  /** Bytes of RAM, a multiple of 64 KiB. Default 16 MiB. */
+  readonly memory?: number;
+  /** "HOST-BDF@GUEST-BDF" each; append "/NAME" to put a device behind a vIOMMU of its own. */
+  readonly assign?: readonly string[];
+  readonly configuration?: ViommuConfiguration;
+  /** False: the scenario brings the vIOMMU up itself. Default true. */
+  readonly bringUp?: boolean;
+}
+
+export interface DmaResult {
+  readonly ok: boolean;
+  /** What was read; for a write, what was written. */
+  readonly bytes: Uint8Array;
+}
+
+export interface ExpectedFault {
+  readonly cause: number;
+  readonly device?: ScenarioDevice;
+  readonly iova?: bigint;
+  readonly write?: boolean;
+  readonly pasid?: number;
+  readonly iotval2?: bigint;
+}
+
+export class ScenarioVm {
+  readonly ram: GuestRam;
+  readonly machine: ComponentMachine;
+  readonly host: Host;
+  readonly name: string;
+  readonly #devices: ScenarioDevice[] = [];
+  readonly #iommus: GuestIommu[] = [];
+  #pscids = 1;
+
+  constructor(host: Host, options: VmOptions, clock: Clock, trace: Trace, report: (message: string) => void) {
+    const process = host.createProcess();
+    this.host = host;
+    this.name = process.name;
+    const memoryBytes = options.memory ?? 16 * 2 ** 20;
+    this.machine = new ComponentMachine({
+      clock,
+      trace,
+      calls: process,
+      memoryBytes,
+      configuration: options.configuration ?? {},
+      report,
+    });
+    this.ram = new GuestRam(this.machine.memory, BigInt(RAM_BASE), BigInt(memoryBytes));
+    for (const assignment of options.assign ?? []) this.assign(assignment, false);
+    if (options.bringUp !== false) this.bringUp();
+  }
+
+  /** The first vIOMMU's guest driver. */
+  get iommu(): GuestIommu {
+    const first = this.#iommus[0];
+    if (first === undefined) throw new Error("this VM has no vIOMMU that is up: assign a device, or call bringUp");
+    return first;
+  }
+
+  get iommus(): readonly GuestIommu[] {
+    return this.#iommus;
+  }
+
+  get devices(): readonly ScenarioDevice[] {
+    return this.#devices;
+  }
+
+  /** The device at a guest BDF. */
+  device(bdf: string): ScenarioDevice {
+    const routingId = parseBdf(bdf);
+    const device = this.#devices.find((candidate) => candidate.guestId === routingId);
+    if (device === undefined) throw new Error(`this VM has no device at ${bdf}`);
+    return device;
+  }
+
+  /** Assigns (hot-plugs) "HOST-BDF@GUEST-BDF"; bus mastering is turned on. Throws HostRefusal. */
+  assign(assignment: string, bringUp = true): ScenarioDevice {
+    const match = /^(\S+)@([^/\s]+)(?:\/(\S+))?$/.exec(assignment);
+    const routingId = match === null ? undefined : parseBdf(match[2]!);
+    if (match === null || routingId === undefined) {
+      throw new Error(`"${assignment}": expected HOST-BDF@GUEST-BDF, such as 0000:00:01.0@00:02.0`);
+    }
+    const hostBdf = this.host.resolve(match[1]!);
+    const entry = this.machine.assignment.assign({
+      path: this.host.vfioPath(hostBdf),
+      hostName: hostBdf,
+      iommu: this.host.iommuOf(hostBdf),
+      routingId,
+      ...(match[3] === undefined ? {} : { viommu: match[3] }),
+    });
+    const device = new ScenarioDevice(this, entry, this.host.dmaOf(hostBdf));
+    device.configWrite16(4, 0x6);
+    this.#devices.push(device);
+    if (bringUp) this.bringUp();
+    return device;
+  }
+
+  /** Hot-unplugs a device. */
+  unassign(device: ScenarioDevice): void {
+    const index = this.#devices.indexOf(device);
+    if (index >= 0) this.#devices.splice(index, 1);
+    this.machine.assignment.unassign(device.entry);
+    this.settle();
+  }
+
+  /** Starts the guest's driver on every vIOMMU that has none yet. */
+  bringUp(): void {
+    const { viommus } = this.machine.assignment;
+    for (let i = this.#iommus.length; i < viommus.length; i++) {
+      this.#iommus.push(new GuestIommu(this.machine.machine, this.ram, viommus[i]!.base));
+    }
+  }
+
+  /** The guest driver of the vIOMMU that a device is behind. */
+  iommuOf(device: ScenarioDevice): GuestIommu {
+    return this.#iommus[device.entry.viommu.index]!;
+  }
+
+  /** An empty first stage in guest RAM, with the host's MSI window mapped one to one (unless told not to). */
+  stage1(mode: Stage1Mode = "Sv39", options: { pscid?: number; msiWindow?: boolean } = {}): Stage1 {
+    const stage1 = new Stage1(this.ram, mode, options.pscid ?? this.#pscids++);
+    if (options.msiWindow !== false) {
+      // One leaf for each page the host uses would do; the whole window is what a guest is told to map.
+      stage1.map(MSI_WINDOW.base, MSI_WINDOW.base, MSI_WINDOW.size);
+    }
+    return stage1;
+  }
+
+  /** Does what is due and flagged, as at the end of a trap. */
+  settle(): void {
+    this.machine.machine.settle();
+  }
+
+  /** Fault records the guest finds now, of every vIOMMU. */
+  takeFaults(): FaultRecord[] {
+    this.settle();
+    return this.#iommus.flatMap((iommu) => iommu.takeFaults());
+  }
+
+  /** The guest finds exactly one fault record, and it is this one. */
+  expectFault(expected: ExpectedFault): FaultRecord {
+    const records = this.takeFaults();
+    const found = records.map(describeFaultRecord).join("; ") || "none";
+    const record = records[0];
+    if (records.length !== 1 || record === undefined) {
+      throw new ExpectationFailed(`expected one fault record (${causeName(expected.cause)}), found ${records.length}: ${found}`);
+    }
+    const mismatch =
+      record.cause !== expected.cause ||
+      (expected.device !== undefined && record.deviceId !== expected.device.guestId) ||
+      (expected.iova !== undefined && record.iotval >> 12n !== expected.iova >> 12n) ||
+      (expected.write !== undefined && (record.ttyp === 3 || record.ttyp === 7) !== expected.write) ||
+      (expected.pasid !== undefined && record.processId !== expected.pasid) ||
+      (expected.iotval2 !== undefined && record.iotval2 !== expected.iotval2);
+    if (mismatch) {
+      const { device, iova, ...rest } = expected;
+      const wanted = { ...rest, device: device?.name, iova: iova === undefined ? undefined : `0x${iova.toString(16)}` };
+      throw new ExpectationFailed(`the fault record is ${found}; expected ${JSON.stringify(wanted, bigintText)}`);
+    }
+    return record;
+  }
+
+  expectNoFault(): void {
+    const records = this.takeFaults();
+    if (records.length > 0) throw new ExpectationFailed(`expected no fault, found ${describeFaultRecord(records[0]!)}`);
+  }
+
+  [Symbol.dispose](): void {
+    this.machine[Symbol.dispose]();
+    this.host.endProcess(this.name);
+  }
+}
+
+/** An assigned device, from the guest's side (context, configuration) and from its own (DMA). */
+export class ScenarioDevice {
+  readonly entry: AssignedEntry;
+  readonly vm: ScenarioVm;
+  readonly #dma: DmaPort;
+
+  constructor(vm: ScenarioVm, entry: AssignedEntry, dma: DmaPort) {
+    this.vm = vm;
+    this.entry = entry;
+    this.#dma = dma;
+  }
+
+  /** The guest's device id. */
+  get guestId(): number {
+    return this.entry.routingId;
+  }
+
+  /** "00:02.0". */
+  get name(): string {
+    return formatBdf(this.entry.routingId);
+  }
+
+  get hostName(): string {
+    return this.entry.request.hostName;
+  }
+
+  /** Context with this first stage (§3.1.3), bypass (first stage Bare), blocked (V = 0), or raw words; then the commands of §7.3.1. */
+  installContext(what: Stage1 | "bypass" | "blocked" | ContextWords, flags: { tc?: bigint } = {}): void {
+    this.vm.iommuOf(this).installContext(this.guestId, contextWords(what, flags.tc ?? 0n));
+    this.vm.settle();
+  }
+
+  /** The device reads `length` bytes at `iova`. */
+  dmaRead(iova: bigint, length: number, pasid = NO_PASID): DmaResult {
+    const bytes = new Uint8Array(length);
+    const status = this.#dma.read(Number(iova >> 12n), Number(iova & 0xfffn), bytes, 0, length, pasid);
+    this.vm.settle();
+    return { ok: status === DMA_OK, bytes };
+  }
+
+  /** The device writes bytes at `iova`. */
+  dmaWrite(iova: bigint, bytes: Uint8Array, pasid = NO_PASID): DmaResult {
+    const status = this.#dma.write(Number(iova >> 12n), Number(iova & 0xfffn), bytes, 0, bytes.length, pasid);
+    this.vm.settle();
+    return { ok: status === DMA_OK, bytes };
+  }
+
+  configRead32(offset: number): number {
+    return this.entry.device.configRead(offset, 4);
+  }
+
+  configWrite16(offset: number, value: number): void {
+    this.entry.device.configWrite(offset, 2, value);
+  }
+
+  configWrite32(offset: number, value: number): void {
+    this.entry.device.configWrite(offset, 4, value);
+  }
+
+  /** What the vIOMMU has this device's DMA do now. */
+  get disposition(): string {
+    return this.entry.viommu.viommu.dispositions.find(this.guestId)?.disposition ?? "unplugged";
+  }
+}
+
+function contextWords(what: Stage1 | "bypass" | "blocked" | ContextWords, tc: bigint): ContextWords {
+  if (what === "bypass") return { tc: 1n | tc };
+  if (what === "blocked") return { tc: 0n };
+  if (what instanceof Stage1) return { tc: 1n | tc, fsc: what.fsc, ta: BigInt(what.pscid) << 12n };
+  return what;
+}
+
+function bigintText(_key: string, value: unknown): unknown {
+  return typeof value === "bigint" ? `0x${value.toString(16)}` : value;
+}
+
+/** The window that a first stage must map one to one. */
+export const MSI_WINDOW = { base: BigInt(SW_MSI_BASE), size: BigInt(SW_MSI_SIZE) } as const;
