@@ -1,0 +1,87 @@
+// `nestbox boot [IMAGE]`: a component guest on a component machine over a modelled host.
+
+import { existsSync, readFileSync } from "node:fs";
+import { fileURLToPath } from "node:url";
+import { ComponentMachine } from "../component-machine.ts";
+import { ComponentVcpu, type GuestOutcome } from "../vcpu/component/component-vcpu.ts";
+import { prepareComponent } from "../vcpu/component/prepare.ts";
+import { EXIT_FAILED, EXIT_PASS, EXIT_TIME_LIMIT, UsageError } from "./exit-codes.ts";
+import { assignmentsOf, HostRun, type HostRunOptions } from "./host-run.ts";
+import { RunShell, type ShellOptions } from "./run-shell.ts";
+import { runGuarded } from "./wall-limit.ts";
+
+export interface BootOptions extends ShellOptions, HostRunOptions {
+  readonly memory?: number;
+  readonly timeLimit?: number;
+  /** ns. */
+  readonly wallLimit: number;
+  readonly seed: number;
+}
+
+const DEFAULT_IMAGE = fileURLToPath(new URL("../../../guest-fixtures/build/nested-dma.wasm", import.meta.url));
+/** The default guest's: ids crossed over, so that a mix-up of guest and host ids fails. */
+const DEFAULT_ASSIGNMENTS = ["0000:00:01.0@00:02.0", "0000:00:02.0@00:01.0"];
+const DEFAULT_MEMORY = 64 * 2 ** 20;
+
+/** Runs the guest; the exit status. */
+export async function bootComponent(file: string | undefined, options: BootOptions): Promise<number> {
+  const path = file ?? DEFAULT_IMAGE;
+  if (!existsSync(path)) {
+    throw new UsageError(file === undefined ? "the default guest is not built; run: npm run build" : `${path}: no such file`);
+  }
+  let bytes: Uint8Array;
+  try {
+    bytes = readFileSync(path);
+  } catch (error) {
+    throw new UsageError(`${path}: ${(error as Error).message}`);
+  }
+  const image = await prepareComponent(bytes);
+  if ("error" in image) throw new UsageError(`${path}: ${image.error}`);
+  const shell = new RunShell(options);
+  const run = new HostRun(shell, options);
+  const machine = new ComponentMachine({
+    clock: shell.clock,
+    trace: shell.trace,
+    calls: run.calls,
+    memoryBytes: options.memory ?? DEFAULT_MEMORY,
+    report: (message) => shell.message(message),
+  });
+  machine.machine.timeLimit = options.timeLimit ?? Number.POSITIVE_INFINITY;
+  shell.watchMachine(machine.machine);
+  const requested = options.assign.length > 0 || options.host !== undefined ? options.assign : DEFAULT_ASSIGNMENTS;
+  run.assignAll(machine.assignment, assignmentsOf(requested));
+  const vcpu = new ComponentVcpu({ image, memory: machine.ram, port: machine.machine, platform: machine.platform });
+  const outcome = vcpu.run((body) => runGuarded(body, options.wallLimit / 1e6));
+  // After the wall limit the engine has dropped whatever was on the stack: what the machine holds is not looked at again.
+  const counters = run.counters(machine.assignment);
+  const { status, detail } = verdict(outcome, machine, path, shell);
+  if (outcome.kind !== "wall-limit") run.close(machine);
+  return shell.finish({ status, detail }, counters);
+}
+
+function verdict(
+  outcome: GuestOutcome,
+  machine: ComponentMachine,
+  path: string,
+  shell: RunShell,
+): { status: number; detail: string } {
+  switch (outcome.kind) {
+    case "exited":
+      return outcome.status === 0
+        ? { status: EXIT_PASS, detail: "" }
+        : { status: EXIT_FAILED, detail: `the guest exited with status ${outcome.status}` };
+    case "trapped":
+      shell.message(`${path}: the guest trapped: ${outcome.message}`);
+      for (const frame of outcome.stack) console.error(`    at ${frame}`);
+      return { status: EXIT_FAILED, detail: `trap: ${outcome.message}` };
+    case "stopped":
+      return machine.machine.stopReason === "time-limit"
+        ? { status: EXIT_TIME_LIMIT, detail: "the limit on virtual time (--time-limit)" }
+        : { status: EXIT_FAILED, detail: "stopped" };
+    case "wall-limit":
+      shell.message(`${path}: the guest did not end within the wall limit (--wall-limit); an endless loop?`);
+      return { status: EXIT_TIME_LIMIT, detail: "the limit on wall time (--wall-limit)" };
+    case "refused":
+      throw new UsageError(`${path}: ${outcome.message}`);
+  }
+}

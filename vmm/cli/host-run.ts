@@ -1,0 +1,115 @@
+// The host side of a run from the command line: makes the host, a process for the VMM, assigns devices, and counts.
+
+import { Host } from "../../host/host.ts";
+import { type Assignment, type AssignmentRequest } from "../assignment.ts";
+import { CountingCalls } from "../counting-calls.ts";
+import { formatBdf, parseBdf } from "../pci/host-bridge.ts";
+import type { RunCounters } from "../summary.ts";
+import { HostRefusal } from "../vfio/guest-address-space.ts";
+import { UsageError } from "./exit-codes.ts";
+import { findHost } from "./hosts.ts";
+import type { RunShell } from "./run-shell.ts";
+
+export interface HostRunOptions {
+  readonly host?: string;
+  readonly assign: readonly string[];
+}
+
+export interface RequestedAssignment {
+  readonly text: string;
+  readonly hostBdf: string;
+  readonly routingId: number;
+}
+
+/** "HOST-BDF@GUEST-BDF" each; errors name the text. */
+export function assignmentsOf(texts: readonly string[]): RequestedAssignment[] {
+  return texts.map((text) => {
+    const [hostBdf, guestBdf, more] = text.split("@");
+    const routingId = guestBdf === undefined ? undefined : parseBdf(guestBdf);
+    if (hostBdf === undefined || routingId === undefined || more !== undefined) {
+      throw new UsageError(`--assign ${text}: expected HOST-BDF@GUEST-BDF, such as 0000:00:01.0@00:02.0`);
+    }
+    return { text, hostBdf, routingId };
+  });
+}
+
+export class HostRun {
+  readonly host: Host;
+  readonly calls: CountingCalls;
+  readonly #process: { readonly name: string };
+
+  constructor(shell: RunShell, options: HostRunOptions) {
+    this.host = new Host(findHost(options.host), { clock: shell.clock, trace: shell.trace });
+    const process = this.host.createProcess();
+    this.#process = process;
+    this.calls = new CountingCalls(process);
+  }
+
+  /** Assigns devices; a refusal or an unknown device is the user's error. */
+  assignAll(assignment: Assignment, requested: readonly RequestedAssignment[]): void {
+    for (const { text, hostBdf, routingId } of requested) {
+      const name = this.host.find(hostBdf);
+      if (name === null) {
+        const known = this.host.deviceNames.join(", ");
+        throw new UsageError(`--assign ${text}: the host has no device ${hostBdf} (it has ${known})`);
+      }
+      const request: AssignmentRequest = {
+        path: this.host.vfioPath(name),
+        hostName: name,
+        iommu: this.host.iommuOf(name),
+        routingId,
+      };
+      if (assignment.devices.some((entry) => entry.request.hostName === name)) {
+        throw new UsageError(`--assign ${text}: ${name} is assigned already`);
+      }
+      if (assignment.devices.some((entry) => entry.routingId === routingId)) {
+        throw new UsageError(`--assign ${text}: guest ${formatBdf(routingId)} is taken by another device`);
+      }
+      try {
+        assignment.assign(request);
+      } catch (error) {
+        if (error instanceof HostRefusal) throw new UsageError(`--assign ${text}: ${error.message}`);
+        throw error;
+      }
+    }
+  }
+
+  counters(assignment: Assignment): RunCounters {
+    const commands: Record<string, number> = {};
+    let faults = 0;
+    let nestedDomains = 0;
+    let bypassDomains = 0;
+    for (const { viommu } of assignment.viommus) {
+      for (const [name, count] of Object.entries(viommu.counters.commands)) commands[name] = (commands[name] ?? 0) + count;
+      faults += viommu.counters.faults;
+      nestedDomains += viommu.counters.nestedInstalled;
+      bypassDomains += viommu.counters.bypassInstalled;
+    }
+    return {
+      commands,
+      ioctls: this.calls.counts,
+      ids: assignment.devices.map((entry) => ({
+        guestBdf: formatBdf(entry.routingId),
+        guestDeviceId: entry.routingId,
+        hostBdf: entry.request.hostName,
+        hostDeviceId: this.host.deviceIdOf(entry.request.hostName),
+        viommu: entry.viommu.name,
+      })),
+      nestedDomains,
+      bypassDomains,
+      dma: this.host.dmaCounters,
+      faults,
+    };
+  }
+
+  /** Disposes of the VM and its process; throws if the host then still holds something (a bug of ours). */
+  close(machine: { [Symbol.dispose](): void }): void {
+    machine[Symbol.dispose]();
+    this.host.endProcess(this.#process.name);
+    if (this.host.liveObjects > 0) {
+      const kinds = this.host.liveKinds.map(([kind, count]) => `${count} ${kind}`).join(", ");
+      throw new Error(`the host still holds ${kinds} after the VM has ended`);
+    }
+    this.host[Symbol.dispose]();
+  }
+}

@@ -1,0 +1,67 @@
+// System calls, counted by request: what the summary of a run shows of the VMM's dealings with the host.
+
+import { ioctlName } from "../host/uapi/ioctl-names.ts";
+import type { MmioPort } from "../host/base/mmio.ts";
+import type { SystemCalls, UserMemory } from "../host/uapi/system-calls.ts";
+
+export class CountingCalls implements SystemCalls {
+  readonly memory: UserMemory;
+  /** ioctls by name. */
+  readonly counts: Record<string, number> = {};
+  readonly #calls: SystemCalls;
+
+  constructor(calls: SystemCalls) {
+    this.#calls = calls;
+    this.memory = calls.memory;
+  }
+
+  get openFiles(): number {
+    return this.#calls.openFiles;
+  }
+
+  ioctl(fd: number, request: number, argument: bigint): number {
+    const name = ioctlName(request);
+    this.counts[name] = (this.counts[name] ?? 0) + 1;
+    return this.#calls.ioctl(fd, request, argument);
+  }
+
+  open(path: string, flags: number): number {
+    return this.#calls.open(path, flags);
+  }
+
+  close(fd: number): number {
+    return this.#calls.close(fd);
+  }
+
+  read(fd: number, va: bigint, length: number, position: bigint): number {
+    return this.#calls.read(fd, va, length, position);
+  }
+
+  write(fd: number, va: bigint, length: number, position: bigint): number {
+    return this.#calls.write(fd, va, length, position);
+  }
+
+  poll(fd: number): number {
+    return this.#calls.poll(fd);
+  }
+
+  eventfd(): number {
+    return this.#calls.eventfd();
+  }
+
+  mmapRegion(fd: number, offset: bigint, length: number): MmioPort | number {
+    return this.#calls.mmapRegion(fd, offset, length);
+  }
+
+  mmap(fd: number, offset: bigint, length: number, prot: number, flags: number): bigint {
+    return this.#calls.mmap(fd, offset, length, prot, flags);
+  }
+
+  munmap(va: bigint, length: number): number {
+    return this.#calls.munmap(va, length);
+  }
+
+  watch(fd: number, ready: (() => void) | null): number {
+    return this.#calls.watch(fd, ready);
+  }
+}
