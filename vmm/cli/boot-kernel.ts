@@ -34,7 +34,7 @@ export async function bootKernel(kernelFile: string, options: BootOptions & Kern
   const kernel = readKernel(kernelFile);
   const initrd = options.initrd === undefined ? null : readFile(options.initrd, "--initrd");
   const shell = new RunShell(options);
-  const core = new WebAssembly.Module(readFile(CORE, "the vCPU core (npm run build)"));
+  const core = new WebAssembly.Module(new Uint8Array(readFile(CORE, "the vCPU core (npm run build)")));
   const { clock, trace } = shell;
   const rv64 = new Rv64Machine({ core, clock, trace, memoryBytes, harts: options.cpus });
   rv64.machine.timeLimit = options.timeLimit ?? Number.POSITIVE_INFINITY;

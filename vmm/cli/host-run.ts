@@ -80,10 +80,10 @@ export class HostRun {
     let nestedDomains = 0;
     let bypassDomains = 0;
     for (const { viommu } of assignment.viommus) {
-      for (const [name, count] of Object.entries(viommu.counters.commands)) commands[name] = (commands[name] ?? 0) + count;
-      faults += viommu.counters.faults;
-      nestedDomains += viommu.counters.nestedInstalled;
-      bypassDomains += viommu.counters.bypassInstalled;
+      for (const [name, count] of Object.entries(viommu.commands.executed)) commands[name] = (commands[name] ?? 0) + count;
+      faults += viommu.faults.written;
+      nestedDomains += viommu.dispositions.nestedInstalled;
+      bypassDomains += viommu.dispositions.bypassInstalled;
     }
     return {
       commands,

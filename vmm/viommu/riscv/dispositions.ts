@@ -74,6 +74,8 @@ export class Dispositions {
   readonly #report: (message: string) => void;
   /** Contexts with a first stage installed. */
   nestedInstalled = 0;
+  /** Contexts with V = 1 and a Bare first stage installed. */
+  bypassInstalled = 0;
   /** Called when a device's context changed or went: what it asked for is void. */
   onChanged: (state: DeviceState) => void = () => {};
 
@@ -173,6 +175,7 @@ export class Dispositions {
     state.disposition = wanted.disposition;
     state.context = wanted;
     if (wanted.disposition === "nested") this.nestedInstalled++;
+    else this.bypassInstalled++;
     if (changed) this.onChanged(state);
   }
 
