@@ -24,7 +24,7 @@ const documents = [
     memory: "64M",
     iommus: [{ name: "iommu0", kind: "riscv" }],
     devices: [
-      { model: "edu", bdf: "0000:00:01.0", iommu: "iommu0", options: { pasid: true, ats: true, pri: true } },
+      { model: "edu", bdf: "0000:00:01.0", iommu: "iommu0", options: { pasidBits: 20, ats: true, pri: true } },
       { model: "nvme", bdf: "0000:00:02.0", iommu: "iommu0", options: { size: "16M" } },
     ],
   },

@@ -2,6 +2,9 @@
 // `parseHost` checks a document and says in one line what is wrong and where. host/README.md documents every field.
 
 import { z } from "zod";
+import { DEFAULT_CAPABILITIES } from "./hw/iommu/riscv/options.ts";
+
+const RISCV_CAPABILITY_NAMES = Object.keys(DEFAULT_CAPABILITIES) as (keyof typeof DEFAULT_CAPABILITIES)[];
 
 /** "16M", "2G", 4096: bytes, a multiple of 4 KiB. */
 const size = z
@@ -18,18 +21,44 @@ const hexOrNumber = z
   .union([z.number().int().nonnegative(), z.string().regex(/^0x[0-9a-fA-F]+$/, "a number or 0x… string")])
   .transform((value) => BigInt(value));
 
-/** RISC-V IOMMU; every key of `options` is an option of host/hw/iommu/riscv (see its README). */
+const bits = z.union([z.boolean(), z.number().int().nonnegative()]);
+
+/** RISC-V IOMMU; the options of host/hw/iommu/riscv (see its README), which checks their values and how they go together. */
+const riscvOptions = z.strictObject({
+  capabilities: z.partialRecord(z.enum(RISCV_CAPABILITY_NAMES), bits).optional(),
+  bigEndian: z.boolean().optional(),
+  wiredInterrupts: z.boolean().optional(),
+  resetMode: z.enum(["off", "bare"]).optional(),
+  directoryLevels: z.union([z.literal(1), z.literal(2), z.literal(3)]).optional(),
+  queueSizeLog2: z.number().int().optional(),
+  counters: z.number().int().optional(),
+  counterBits: z.number().int().optional(),
+  vectorBits: z.number().int().optional(),
+  rcidBits: z.number().int().optional(),
+  mcidBits: z.number().int().optional(),
+  atsTags: z.number().int().optional(),
+  atsTimeoutNs: z.number().positive().optional(),
+  caches: z
+    .partialRecord(z.enum(["devices", "processes", "translations", "messages"]), z.number().int().min(0).max(65536))
+    .optional(),
+  bareRangeLog2: z.number().int().optional(),
+});
+
 const riscvIommu = z.strictObject({
   name: z.string().min(1),
   kind: z.literal("riscv"),
-  options: z.record(z.string(), z.unknown()).default({}),
+  options: riscvOptions.default({}),
 });
 
 const edu = z.strictObject({
   dmaMask: hexOrNumber.optional(),
-  pasid: z.boolean().optional(),
+  /** Width of PASIDs, 1 to 20; 0: none. */
+  pasidBits: z.number().int().min(0).max(20).optional(),
   ats: z.boolean().optional(),
+  /** Needs ats. */
   pri: z.boolean().optional(),
+  /** The device can be told to break the rules of ATS and PRI. */
+  misbehaviour: z.boolean().optional(),
 });
 
 const nvme = z.strictObject({

@@ -10,9 +10,9 @@ import type { HpaPfn } from "./base/address.ts";
 import type { Clock } from "./base/clock.ts";
 import { PhysicalMemory } from "./base/memory.ts";
 import type { Trace } from "./base/trace.ts";
-import type { BlockStore } from "./devices/nvme/block-store.ts";
-import type { DeviceDescription, HostDescription } from "./description.ts";
+import { type DeviceDescription, type HostDescription, HostDescriptionError } from "./description.ts";
 import { Edu } from "./devices/edu/edu.ts";
+import type { BlockStore } from "./devices/nvme/block-store.ts";
 import type { DmaPort, PciFunction } from "./devices/ports.ts";
 import { InterruptFiles } from "./hw/interrupt-files.ts";
 import type { HardwareIommu } from "./hw/iommu/port.ts";
@@ -21,9 +21,11 @@ import type { RiscvIommuOptions } from "./hw/iommu/riscv/options.ts";
 import { BarWindow } from "./hw/pci/bar-window.ts";
 import { type PciSlot, RootComplex } from "./hw/pci/root-complex.ts";
 import type { Injector } from "./kernel/inject.ts";
-import { addIommufd } from "./kernel/iommufd/in-kernel.ts";
-import { Kernel } from "./kernel/kernel.ts";
+import { bootKernel } from "./kernel/boot.ts";
+import type { Kernel } from "./kernel/kernel.ts";
 import type { Process } from "./kernel/process.ts";
+import type { VfioPciDriver } from "./kernel/vfio/in-kernel.ts";
+import { errnoName } from "./uapi/errno.ts";
 
 const INTERRUPT_FILES_PFN = 0x28000;
 const RAM_PFN = 0x800000;
@@ -42,4 +44,217 @@ export interface DmaCounters {
   readonly bytes: number;
   readonly aborted: number;
   readonly messages: number;
+}
+
+export class Host {
+  readonly description: HostDescription;
+  readonly clock: Clock;
+  readonly trace: Trace;
+  readonly #memory = new PhysicalMemory<HpaPfn>();
+  readonly #interruptFiles: InterruptFiles;
+  /** What the kernel went on without when it booted, one line each. */
+  readonly problems: readonly string[];
+  readonly #kernel: Kernel;
+  readonly #vfio: VfioPciDriver;
+  readonly #iommus = new Map<string, HardwareIommu>();
+  readonly #roots = new Map<number, RootComplex>();
+  readonly #stores: BlockStore[] = [];
+  #processes = 0;
+
+  /** Throws HostDescriptionError for what the description's checks cannot see (an option out of range, a file that cannot be opened). */
+  constructor(description: HostDescription, parts: HostParts) {
+    const { clock, trace } = parts;
+    this.description = description;
+    this.clock = clock;
+    this.trace = trace;
+    this.#memory.addBank(RAM_PFN as HpaPfn, new ArrayBuffer(description.memory));
+    this.#interruptFiles = new InterruptFiles({
+      memory: this.#memory,
+      clock,
+      trace,
+      basePfn: INTERRUPT_FILES_PFN as HpaPfn,
+      files: 4,
+    });
+    for (const iommu of description.iommus) {
+      this.#iommus.set(iommu.name, this.#makeIommu(iommu.name, definedOnly(iommu.options) as RiscvIommuOptions));
+    }
+    const window32 = new BarWindow(WINDOW32.base, WINDOW32.size);
+    const window64 = new BarWindow(WINDOW64.base, WINDOW64.size);
+    const groups = new Map<string, string>();
+    for (const device of description.devices) {
+      const { segment } = splitBdf(device.bdf);
+      let root = this.#roots.get(segment);
+      if (root === undefined) {
+        root = new RootComplex({ segment, memory: this.#memory, clock, trace, window32, window64 });
+        this.#roots.set(segment, root);
+      }
+      if (device.group !== undefined) groups.set(device.bdf, String(device.group));
+      this.#plug(root, device, parts);
+    }
+    const { kernel, vfio, problems } = bootKernel({
+      memory: this.#memory,
+      ram: { base: RAM_PFN as HpaPfn, pages: description.memory / 4096 },
+      clock,
+      trace,
+      interruptFiles: this.#interruptFiles,
+      iommus: [...this.#iommus.values()],
+      roots: [...this.#roots.values()].map((root) => ({ root, groupKey: (slot) => groups.get(slot.name) ?? null })),
+    });
+    this.#kernel = kernel;
+    this.#vfio = vfio;
+    this.problems = problems;
+  }
+
+  /** PCI names of the devices, ascending. */
+  get deviceNames(): readonly string[] {
+    return this.#kernel.pci.devices.map(({ name }) => name);
+  }
+
+  /** Full name of a device given with or without its domain; null if there is none. */
+  find(bdf: string): string | null {
+    const name = bdf.length === 7 ? `0000:${bdf}` : bdf;
+    return this.deviceNames.includes(name) ? name : null;
+  }
+
+  /** As `find`, but throws HostDescriptionError, naming the devices there are. */
+  resolve(bdf: string): string {
+    const name = this.find(bdf);
+    if (name !== null) return name;
+    throw new HostDescriptionError(
+      `host ${this.description.name} has no device ${bdf} (it has ${this.deviceNames.join(", ")})`,
+    );
+  }
+
+  /** A process whose system calls a VMM uses. */
+  createProcess(name = `vmm${++this.#processes}`): Process {
+    return this.#kernel.createProcess(name);
+  }
+
+  /** The process is gone, and with it its memory and descriptors. */
+  endProcess(name: string): void {
+    this.#kernel.processes.find((process) => process.name === name)?.exit();
+  }
+
+  /**
+   * Path of a device's VFIO cdev; binds vfio-pci to it first if it has no driver, as an administrator would. Throws
+   * HostDescriptionError if that is refused.
+   */
+  vfioPath(name: string): string {
+    const device = this.#kernel.pci.device(name);
+    if (device?.driver === null) {
+      const bound = this.#kernel.pci.bind(name, "vfio-pci");
+      if (bound < 0) throw new HostDescriptionError(`vfio-pci does not take ${name}: ${errnoName(bound)}`);
+    }
+    const path = this.#vfio.nodeOf(name);
+    if (path === null) throw new HostDescriptionError(`${name} has a kernel driver, not vfio-pci`);
+    return path;
+  }
+
+  /** Name of the IOMMU a device is behind ("" none), as sysfs would show it. */
+  iommuOf(name: string): string {
+    return this.#slot(name).iommu?.name ?? "";
+  }
+
+  /** The id by which its IOMMU knows a device. */
+  deviceIdOf(name: string): number {
+    return this.#slot(name).deviceId;
+  }
+
+  /** The device's own bus-master port, for scripted DMA. */
+  dmaOf(name: string): DmaPort {
+    return this.#slot(name).dma;
+  }
+
+  /** The endpoint model itself: what a person with a screwdriver reaches. */
+  functionOf(name: string): PciFunction {
+    return this.#slot(name).function;
+  }
+
+  /** Pulls a device out of its slot. */
+  pullOut(name: string): void {
+    const slot = this.#slot(name);
+    this.#roots.get(splitBdf(name).segment)!.unplug(slot.requesterId);
+  }
+
+  /** What is made to fail from now on. */
+  set injector(injector: Injector) {
+    this.#kernel.injector = injector;
+  }
+
+  /** Physical memory, for tests that damage it on purpose. */
+  get memory(): PhysicalMemory<HpaPfn> {
+    return this.#memory;
+  }
+
+  get dmaCounters(): DmaCounters {
+    const sum = { transfers: 0, bytes: 0, aborted: 0, messages: 0 };
+    for (const root of this.#roots.values()) {
+      for (const { dma } of root.slots) {
+        sum.transfers += dma.counters.transfers;
+        sum.bytes += dma.counters.bytes;
+        sum.aborted += dma.counters.aborted;
+        sum.messages += dma.counters.messages;
+      }
+    }
+    return sum;
+  }
+
+  /** Objects of the kernel's that somebody still holds; 0 once every process has ended. */
+  get liveObjects(): number {
+    return this.#kernel.liveObjects;
+  }
+
+  get liveKinds(): readonly [string, number][] {
+    return this.#kernel.liveKinds;
+  }
+
+  [Symbol.dispose](): void {
+    for (const process of this.#kernel.processes) process.exit();
+    for (const store of this.#stores.splice(0)) store.close?.();
+  }
+
+  #slot(name: string): PciSlot {
+    const slot = this.#kernel.pci.device(name)?.slot;
+    if (slot === undefined) throw new HostDescriptionError(`host ${this.description.name} has no device ${name}`);
+    return slot;
+  }
+
+  #makeIommu(name: string, options: RiscvIommuOptions): HardwareIommu {
+    try {
+      return new RiscvIommu({ name, memory: this.#memory, clock: this.clock, trace: this.trace }, options);
+    } catch (error) {
+      if (error instanceof RangeError) {
+        throw new HostDescriptionError(`${this.description.name}: ${name}: ${error.message}`);
+      }
+      throw error;
+    }
+  }
+
+  #plug(root: RootComplex, device: DeviceDescription, parts: HostParts): void {
+    const iommu = device.iommu === undefined ? null : this.#iommus.get(device.iommu)!;
+    root.plug(splitBdf(device.bdf).requesterId, this.#makeDevice(device, parts), iommu);
+  }
+
+  #makeDevice(device: DeviceDescription, _parts: HostParts): PciFunction {
+    switch (device.model) {
+      case "edu":
+        return new Edu({ name: `edu ${device.bdf}`, ...definedOnly(device.options) });
+      case "nvme":
+        throw new HostDescriptionError(`${device.bdf}: NVMe drives are not there yet`);
+    }
+  }
+}
+
+function splitBdf(bdf: string): { segment: number; requesterId: number } {
+  const [segment, bus, rest] = bdf.split(":") as [string, string, string];
+  const [device, fn] = rest.split(".") as [string, string];
+  const requesterId = (Number.parseInt(bus, 16) << 8) | (Number.parseInt(device, 16) << 3) | Number(fn);
+  return { segment: Number.parseInt(segment, 16), requesterId };
+}
+
+/** Drops keys whose value is undefined (exact optional properties). */
+function definedOnly<T extends object>(options: T): { [K in keyof T]?: Exclude<T[K], undefined> } {
+  return Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined)) as {
+    [K in keyof T]?: Exclude<T[K], undefined>;
+  };
 }

@@ -101,7 +101,8 @@ export class Assignment {
   assign(request: AssignmentRequest): AssignedEntry {
     const { machine, pci, report } = this.#parts;
     const guestName = formatBdf(request.routingId);
-    if (this.#space === null) throw new HostRefusal(`assigning host ${request.hostName}: there is no host process`, -ENODEV);
+    if (this.#space === null)
+      throw new HostRefusal(`assigning host ${request.hostName}: there is no host process`, -ENODEV);
     if (pci.functions.has(request.routingId)) {
       throw new HostRefusal(`guest ${guestName} is taken: assigning host ${request.hostName} there`, -ENODEV);
     }
@@ -129,7 +130,10 @@ export class Assignment {
     if (errno < 0) {
       virtual.host!.unregister(handle);
       device[Symbol.dispose]();
-      throw new HostRefusal(`putting guest device ${guestName} (host ${request.hostName}) behind ${virtual.name}`, errno);
+      throw new HostRefusal(
+        `putting guest device ${guestName} (host ${request.hostName}) behind ${virtual.name}`,
+        errno,
+      );
     }
     const entry: AssignedEntry = { device, request, viommu: virtual, routingId: request.routingId };
     this.devices.push(entry);
@@ -164,7 +168,13 @@ export class Assignment {
       pri: false,
       emulated: true,
     });
-    model.connect(this.#ports(model, routingId, virtual.viommu.emulatedDma(() => routingId)));
+    model.connect(
+      this.#ports(
+        model,
+        routingId,
+        virtual.viommu.emulatedDma(() => routingId),
+      ),
+    );
     return true;
   }
 

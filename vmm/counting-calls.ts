@@ -1,7 +1,7 @@
 // System calls, counted by request: what the summary of a run shows of the VMM's dealings with the host.
 
-import { ioctlName } from "../host/uapi/ioctl-names.ts";
 import type { MmioPort } from "../host/base/mmio.ts";
+import { ioctlName } from "../host/uapi/ioctl-names.ts";
 import type { SystemCalls, UserMemory } from "../host/uapi/system-calls.ts";
 
 export class CountingCalls implements SystemCalls {

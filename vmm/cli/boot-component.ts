@@ -27,7 +27,9 @@ const DEFAULT_MEMORY = 64 * 2 ** 20;
 export async function bootComponent(file: string | undefined, options: BootOptions): Promise<number> {
   const path = file ?? DEFAULT_IMAGE;
   if (!existsSync(path)) {
-    throw new UsageError(file === undefined ? "the default guest is not built; run: npm run build" : `${path}: no such file`);
+    throw new UsageError(
+      file === undefined ? "the default guest is not built; run: npm run build" : `${path}: no such file`,
+    );
   }
   let bytes: Uint8Array;
   try {

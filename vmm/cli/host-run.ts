@@ -1,7 +1,7 @@
 // The host side of a run from the command line: makes the host, a process for the VMM, assigns devices, and counts.
 
 import { Host } from "../../host/host.ts";
-import { type Assignment, type AssignmentRequest } from "../assignment.ts";
+import type { Assignment, AssignmentRequest } from "../assignment.ts";
 import { CountingCalls } from "../counting-calls.ts";
 import { formatBdf, parseBdf } from "../pci/host-bridge.ts";
 import type { RunCounters } from "../summary.ts";
@@ -80,7 +80,8 @@ export class HostRun {
     let nestedDomains = 0;
     let bypassDomains = 0;
     for (const { viommu } of assignment.viommus) {
-      for (const [name, count] of Object.entries(viommu.commands.executed)) commands[name] = (commands[name] ?? 0) + count;
+      for (const [name, count] of Object.entries(viommu.commands.executed))
+        commands[name] = (commands[name] ?? 0) + count;
       faults += viommu.faults.written;
       nestedDomains += viommu.dispositions.nestedInstalled;
       bypassDomains += viommu.dispositions.bypassInstalled;

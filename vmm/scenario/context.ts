@@ -1,11 +1,11 @@
 // What a scenario's body works with: hosts, VMs, expectations. Everything a scenario makes is disposed of when it ends, and a host that
 // still holds a live object then has leaked: the scenario fails.
 
+import type { Clock } from "../../host/base/clock.ts";
+import { SeededRandom } from "../../host/base/seeded-random.ts";
+import type { Trace, TracedEvent } from "../../host/base/trace.ts";
 import type { HostDescription } from "../../host/description.ts";
 import { Host } from "../../host/host.ts";
-import { SeededRandom } from "../../host/base/seeded-random.ts";
-import type { Clock } from "../../host/base/clock.ts";
-import type { Trace, TracedEvent } from "../../host/base/trace.ts";
 import { ExpectationFailed } from "./scenario.ts";
 import { ScenarioVm, type VmOptions } from "./vm.ts";
 
@@ -64,7 +64,8 @@ export class ScenarioContext {
   /** The host under test: by name, by description, or the runner's default (made once). */
   host(which?: string | HostDescription): Host {
     if (which === undefined && this.#defaultHost !== null) return this.#defaultHost;
-    const description = which === undefined ? this.#parts.defaultHost : typeof which === "string" ? this.#parts.findHost(which) : which;
+    const description =
+      which === undefined ? this.#parts.defaultHost : typeof which === "string" ? this.#parts.findHost(which) : which;
     const host = new Host(description, { clock: this.clock, trace: this.trace });
     this.#hosts.push(host);
     if (which === undefined) this.#defaultHost = host;

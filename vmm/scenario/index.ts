@@ -1,13 +1,13 @@
 // The library: what `import … from "nestbox"` gives.
 
-export { CAUSE_NAMES, causeName, describeFaultRecord, type FaultRecord } from "../../host/arch/riscv/fault-records.ts";
 export type { CommandName } from "../../host/arch/riscv/commands.ts";
-export { NO_PASID } from "../../host/devices/ports.ts";
-export { builtInHosts, DEFAULT_HOST } from "../../host/built-in-hosts.ts";
-export { type HostDescription, HostDescriptionError, parseHost } from "../../host/description.ts";
-export { Host } from "../../host/host.ts";
+export { CAUSE_NAMES, causeName, describeFaultRecord, type FaultRecord } from "../../host/arch/riscv/fault-records.ts";
 export type { Trace, TracedEvent, TraceSink } from "../../host/base/trace.ts";
 export { JsonLinesSink } from "../../host/base/trace-json.ts";
+export { builtInHosts, DEFAULT_HOST } from "../../host/built-in-hosts.ts";
+export { type HostDescription, HostDescriptionError, parseHost } from "../../host/description.ts";
+export { NO_PASID } from "../../host/devices/ports.ts";
+export { Host } from "../../host/host.ts";
 export { ScenarioContext } from "./context.ts";
 export { type ContextWords, GuestIommu } from "./guest-iommu.ts";
 export { GuestRam } from "./guest-memory.ts";

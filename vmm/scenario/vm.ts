@@ -1,10 +1,10 @@
 // A VM in a scenario: the machine of a component guest without a vCPU; the scenario is the guest. Verbs on the VM and its devices are what
 // a guest driver would do, plus the device's own side (DMA), which a scenario asks for directly.
 
+import { causeName, describeFaultRecord, type FaultRecord } from "../../host/arch/riscv/fault-records.ts";
 import type { Clock } from "../../host/base/clock.ts";
 import type { Trace } from "../../host/base/trace.ts";
-import { causeName, describeFaultRecord, type FaultRecord } from "../../host/arch/riscv/fault-records.ts";
-import { type DmaPort, DMA_OK, NO_PASID } from "../../host/devices/ports.ts";
+import { DMA_OK, type DmaPort, NO_PASID } from "../../host/devices/ports.ts";
 import type { Host } from "../../host/host.ts";
 import type { AssignedEntry } from "../assignment.ts";
 import { ComponentMachine } from "../component-machine.ts";
@@ -162,7 +162,9 @@ export class ScenarioVm {
     const found = records.map(describeFaultRecord).join("; ") || "none";
     const record = records[0];
     if (records.length !== 1 || record === undefined) {
-      throw new ExpectationFailed(`expected one fault record (${causeName(expected.cause)}), found ${records.length}: ${found}`);
+      throw new ExpectationFailed(
+        `expected one fault record (${causeName(expected.cause)}), found ${records.length}: ${found}`,
+      );
     }
     const mismatch =
       record.cause !== expected.cause ||

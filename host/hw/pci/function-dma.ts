@@ -48,8 +48,17 @@ const NO_TRANSLATION: AtsTranslation = {
   untranslatedOnly: false,
 };
 
+/** What a function's DMA amounted to: page-sized pieces of transfers; a write that rang a doorbell counts as a message only. */
+export interface TransferCounters {
+  transfers: number;
+  bytes: number;
+  aborted: number;
+  messages: number;
+}
+
 export class FunctionDma implements DmaPort {
   readonly ats: AtsPort;
+  readonly counters: TransferCounters = { transfers: 0, bytes: 0, aborted: 0, messages: 0 };
   readonly #parts: FunctionDmaParts;
   readonly #iommu: HardwareIommu | null;
   readonly #memory: PhysicalMemory<HpaPfn>;
@@ -137,6 +146,7 @@ export class FunctionDma implements DmaPort {
     translated: boolean,
   ): DmaStatus {
     const iommu = this.#iommu;
+    const counters = this.counters;
     let page = pfn as HpaPfn;
     if (iommu !== null) {
       const data = write && length === 4 ? loadWord(bytes, at) : 0;
@@ -155,14 +165,19 @@ export class FunctionDma implements DmaPort {
         const consumed = status === CONSUMED;
         if (this.#parts.trace.on)
           this.#traceTransfer(write, pfn, offset, length, pasid, null, consumed ? "msi" : "aborted");
+        if (consumed) counters.messages++;
+        else counters.aborted++;
         return consumed ? DMA_OK : DMA_ABORTED;
       }
       page = iommu.resultPfn;
     }
+    if (write && length === 4 && this.#memory.isStoreTarget(page)) counters.messages++;
+    else counters.transfers++;
     if (this.#parts.trace.on) return this.#tracedMove(write, pfn, page, offset, bytes, at, length, pasid);
     const moved = write
       ? this.#memory.write(page, offset, bytes, at, length)
       : this.#memory.read(page, offset, bytes, at, length);
+    if (moved === ACCESS_OK) counters.bytes += length;
     return moved === ACCESS_OK ? DMA_OK : DMA_ABORTED;
   }
 
@@ -187,6 +202,7 @@ export class FunctionDma implements DmaPort {
     }
     const moved = write ? memory.write(page, offset, bytes, at, length) : memory.read(page, offset, bytes, at, length);
     this.#traceTransfer(write, pfn, offset, length, pasid, page, moved === ACCESS_OK ? "ok" : "aborted");
+    if (moved === ACCESS_OK) this.counters.bytes += length;
     return moved === ACCESS_OK ? DMA_OK : DMA_ABORTED;
   }
 

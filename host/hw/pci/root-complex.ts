@@ -42,6 +42,8 @@ export interface PciSlot {
   readonly deviceId: number;
   readonly function: PciFunction;
   readonly iommu: HardwareIommu | null;
+  /** The function's bus-master port: who holds it can do DMA as the function (scripted scenarios). */
+  readonly dma: FunctionDma;
   /** Level of the interrupt pin now. */
   readonly pin: boolean;
   /** Told of every change of the pin. */
@@ -50,7 +52,6 @@ export interface PciSlot {
 
 interface Slot extends PciSlot {
   pin: boolean;
-  readonly dma: FunctionDma;
   /** Where firmware placed each BAR; -1: there is none. */
   readonly barBases: number[];
 }
