@@ -48,6 +48,8 @@ export interface AssignmentParts {
   readonly configuration: ViommuConfiguration;
   /** The host process; null: no assigned devices, only emulated ones. */
   readonly calls: SystemCalls | null;
+  /** False: no vIOMMU; devices do DMA with guest-physical addresses, through stage 2 only. Default true. */
+  readonly viommu?: boolean;
   /** Guest RAM as a window of the VMM's memory. */
   readonly ram: { readonly buffer: ArrayBufferLike; readonly offset: number; readonly length: number };
   /** One line each, for the person who runs the VM. */

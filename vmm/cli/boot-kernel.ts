@@ -4,11 +4,14 @@ import { existsSync, readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { gunzipSync } from "node:zlib";
 import { SeededRandom } from "../../host/base/seeded-random.ts";
+import type { HostDescription } from "../../host/description.ts";
+import { Assignment } from "../assignment.ts";
 import { compressionOf, type KernelImage, KernelImageError, parseKernelImage } from "../platform/kernel-image.ts";
 import { Rv64Machine } from "../rv64-machine.ts";
 import type { BootOptions } from "./boot-component.ts";
 import { openConsoleInput, writeAll } from "./console.ts";
 import { EXIT_FAILED, EXIT_PASS, EXIT_TIME_LIMIT, UsageError } from "./exit-codes.ts";
+import { assignmentsOf, HostRun } from "./host-run.ts";
 import { type KernelOutcome, runKernel } from "./run-kernel.ts";
 import { RunShell } from "./run-shell.ts";
 
@@ -39,12 +42,33 @@ export async function bootKernel(kernelFile: string, options: BootOptions & Kern
   const rv64 = new Rv64Machine({ core, clock, trace, memoryBytes, harts: options.cpus });
   rv64.machine.timeLimit = options.timeLimit ?? Number.POSITIVE_INFINITY;
   shell.watchMachine(rv64.machine);
+  const drives = options.nvme.map((file, index) => driveAt(file, index));
+  const run = new HostRun(shell, options, (host) => withDrives(host, drives));
+  const assignment = new Assignment({
+    machine: rv64.machine,
+    memory: rv64.memory,
+    pci: rv64.pci,
+    wires: {
+      // RV64 guests get the vIOMMU's interrupts as messages only: its capabilities offer no wires.
+      viommu: () => {},
+      intx: (routingId, pin, asserted) => rv64.setIntx(routingId, pin, asserted),
+    },
+    configuration: { interrupts: "msi" },
+    calls: run.calls,
+    ram: { buffer: rv64.core.memory.buffer, offset: rv64.core.ramOffset, length: memoryBytes },
+    viommu: options.viommu === "riscv",
+    report: (message) => shell.message(message),
+  });
+  run.assignAll(assignment, [
+    ...assignmentsOf(options.assign),
+    ...drives.map(({ file, bdf, routingId }) => ({ text: `--nvme ${file}`, hostBdf: bdf, routingId })),
+  ]);
   try {
     rv64.load({
       kernel,
       initrd,
       bootArguments: options.append,
-      viommu: options.viommu === "riscv",
+      viommu: assignment.viommus.length > 0,
       seed: new SeededRandom(options.seed).bytes(32),
     });
   } catch (error) {
@@ -63,8 +87,34 @@ export async function bootKernel(kernelFile: string, options: BootOptions & Kern
     input?.close();
   }
   writeAll(1, Buffer.from("\n"));
-  const { status, detail } = verdict(outcome);
-  return shell.finish({ status, detail, instructions: rv64.core.executed });
+  const counters = run.counters(assignment);
+  run.close(assignment);
+  return shell.finish({ ...verdict(outcome), instructions: rv64.core.executed }, counters);
+}
+
+interface Drive {
+  readonly file: string;
+  readonly bdf: string;
+  readonly routingId: number;
+}
+
+/** Drive n: host function 0000:40:<n>.0, guest function 00:<16 + n>.0. */
+function driveAt(file: string, index: number): Drive {
+  if (index > 15) throw new UsageError("boot: at most 16 --nvme drives");
+  if (!existsSync(file)) throw new UsageError(`--nvme ${file}: no such file (truncate -s 1G ${file} makes one)`);
+  return { file, bdf: `0000:40:${index.toString(16).padStart(2, "0")}.0`, routingId: (16 + index) << 3 };
+}
+
+/** The host with the drives plugged in behind its first IOMMU. */
+function withDrives(host: HostDescription, drives: readonly Drive[]): HostDescription {
+  const iommu = host.iommus[0]?.name;
+  const devices = drives.map(({ file, bdf }) => ({
+    model: "nvme" as const,
+    bdf,
+    ...(iommu === undefined ? {} : { iommu }),
+    options: { file },
+  }));
+  return { ...host, devices: [...host.devices, ...devices] };
 }
 
 function verdict(outcome: KernelOutcome): { status: number; detail: string } {

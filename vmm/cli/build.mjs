@@ -1,8 +1,10 @@
-// Builds everything a run needs: TypeScript into dist/, guest images into guest-fixtures/build/.
+// Builds everything a run needs: TypeScript into dist/, guest images into
+// guest-fixtures/build/, the RV64 vCPU's core into vmm/vcpu/riscv64/build/.
 // Each step is skipped when its outputs are newer than its inputs.
 import { spawnSync } from "node:child_process";
 import { fileURLToPath } from "node:url";
 import { buildFixtures } from "../../guest-fixtures/build.mjs";
+import { buildHart } from "../vcpu/riscv64/build.mjs";
 
 const root = fileURLToPath(new URL("../..", import.meta.url));
 const run = (command, ...args) => {
@@ -11,3 +13,4 @@ const run = (command, ...args) => {
 };
 run(process.execPath, "node_modules/typescript/bin/tsc", "-p", ".");
 await buildFixtures();
+await buildHart();

@@ -1,5 +1,7 @@
 // The host side of a run from the command line: makes the host, a process for the VMM, assigns devices, and counts.
 
+import { openBlockFile } from "../../host/adapters/open-block-file.ts";
+import { type HostDescription, HostDescriptionError } from "../../host/description.ts";
 import { Host } from "../../host/host.ts";
 import type { Assignment, AssignmentRequest } from "../assignment.ts";
 import { CountingCalls } from "../counting-calls.ts";
@@ -38,8 +40,24 @@ export class HostRun {
   readonly calls: CountingCalls;
   readonly #process: { readonly name: string };
 
-  constructor(shell: RunShell, options: HostRunOptions) {
-    this.host = new Host(findHost(options.host), { clock: shell.clock, trace: shell.trace });
+  /** `extend` may add devices to the host's description (drives of --nvme). */
+  constructor(
+    shell: RunShell,
+    options: HostRunOptions,
+    extend: (host: HostDescription) => HostDescription = (host) => host,
+  ) {
+    const description = extend(findHost(options.host));
+    try {
+      this.host = new Host(description, {
+        clock: shell.clock,
+        trace: shell.trace,
+        openBlockFile: (file, blockBytes) => openBlockFile(file, blockBytes, (message) => shell.message(message)),
+      });
+    } catch (error) {
+      if (error instanceof HostDescriptionError) throw new UsageError(error.message);
+      throw error;
+    }
+    for (const problem of this.host.problems) shell.message(problem);
     const process = this.host.createProcess();
     this.#process = process;
     this.calls = new CountingCalls(process);

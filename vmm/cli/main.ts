@@ -3,13 +3,17 @@
 import { Command, CommanderError } from "commander";
 import { boot } from "./commands/boot.ts";
 import { hosts } from "./commands/hosts.ts";
+import { scenarioCommand } from "./commands/scenario.ts";
+import { trace } from "./commands/trace.ts";
+import { walk } from "./commands/walk.ts";
 import { EXIT_BUG, EXIT_PASS, EXIT_USAGE, UsageError } from "./exit-codes.ts";
 
 const program = new Command("nestbox")
   .description("Boot guests that own an IOMMU, nested over the IOMMU of a modelled Linux host.")
   .showHelpAfterError("(nestbox --help lists the commands)")
   .exitOverride();
-for (const command of [boot(), hosts()]) program.addCommand(command.exitOverride().copyInheritedSettings(program));
+const commands = [boot(), scenarioCommand(), walk(), trace(), hosts()];
+for (const command of commands) program.addCommand(command.exitOverride().copyInheritedSettings(program));
 
 try {
   await program.parseAsync();
