@@ -12,7 +12,8 @@ import { PhysicalMemory } from "./base/memory.ts";
 import type { Trace } from "./base/trace.ts";
 import { type DeviceDescription, type HostDescription, HostDescriptionError } from "./description.ts";
 import { Edu } from "./devices/edu/edu.ts";
-import type { BlockStore } from "./devices/nvme/block-store.ts";
+import { type BlockStore, MemoryBlockStore } from "./devices/nvme/block-store.ts";
+import { NvmeController } from "./devices/nvme/controller.ts";
 import type { DmaPort, PciFunction } from "./devices/ports.ts";
 import { InterruptFiles } from "./hw/interrupt-files.ts";
 import type { HardwareIommu } from "./hw/iommu/port.ts";
@@ -29,6 +30,7 @@ import { errnoName } from "./uapi/errno.ts";
 
 const INTERRUPT_FILES_PFN = 0x28000;
 const RAM_PFN = 0x800000;
+const DEFAULT_DRIVE_BYTES = 64 * 2 ** 20;
 const WINDOW32 = { base: 0x4000_0000, size: 0x4000_0000 };
 const WINDOW64 = { base: 0x40_0000_0000, size: 0x40_0000_0000 };
 
@@ -36,7 +38,7 @@ export interface HostParts {
   readonly clock: Clock;
   readonly trace: Trace;
   /** Opens the file behind an NVMe drive; absent: drives with files cannot be made (a browser). */
-  readonly openBlockFile?: (file: string, blockBytes: number) => BlockStore;
+  readonly openBlockFile?: (file: string, blockBytes: 512 | 4096) => BlockStore & { close(): void };
 }
 
 export interface DmaCounters {
@@ -58,7 +60,7 @@ export class Host {
   readonly #vfio: VfioPciDriver;
   readonly #iommus = new Map<string, HardwareIommu>();
   readonly #roots = new Map<number, RootComplex>();
-  readonly #stores: BlockStore[] = [];
+  readonly #files: { close(): void }[] = [];
   #processes = 0;
 
   /** Throws HostDescriptionError for what the description's checks cannot see (an option out of range, a file that cannot be opened). */
@@ -210,7 +212,7 @@ export class Host {
 
   [Symbol.dispose](): void {
     for (const process of this.#kernel.processes) process.exit();
-    for (const store of this.#stores.splice(0)) store.close?.();
+    for (const file of this.#files.splice(0)) file.close();
   }
 
   #slot(name: string): PciSlot {
@@ -235,13 +237,33 @@ export class Host {
     root.plug(splitBdf(device.bdf).requesterId, this.#makeDevice(device, parts), iommu);
   }
 
-  #makeDevice(device: DeviceDescription, _parts: HostParts): PciFunction {
+  #makeDevice(device: DeviceDescription, parts: HostParts): PciFunction {
     switch (device.model) {
       case "edu":
-        return new Edu({ name: `edu ${device.bdf}`, ...definedOnly(device.options) });
+        try {
+          return new Edu({ name: `edu ${device.bdf}`, ...definedOnly(device.options) });
+        } catch (error) {
+          if (!(error instanceof RangeError)) throw error;
+          throw new HostDescriptionError(`${this.description.name}: ${device.bdf}: ${error.message}`);
+        }
       case "nvme":
-        throw new HostDescriptionError(`${device.bdf}: NVMe drives are not there yet`);
+        return new NvmeController({
+          name: `nvme ${device.bdf}`,
+          store: this.#openStore(device, parts),
+          serial: `NB${device.bdf.replaceAll(/[:.]/g, "")}`,
+        });
     }
+  }
+
+  #openStore({ bdf, options }: Extract<DeviceDescription, { model: "nvme" }>, parts: HostParts): BlockStore {
+    const blockBytes = options.blockBytes ?? 512;
+    if (options.file === undefined) return new MemoryBlockStore(options.size ?? DEFAULT_DRIVE_BYTES, blockBytes);
+    if (parts.openBlockFile === undefined) {
+      throw new HostDescriptionError(`${bdf}: there are no files here, only drives in memory`);
+    }
+    const file = parts.openBlockFile(options.file, blockBytes);
+    this.#files.push(file);
+    return file;
   }
 }
 

@@ -1,6 +1,5 @@
 // The host side of a run from the command line: makes the host, a process for the VMM, assigns devices, and counts.
 
-import { openBlockFile } from "../../host/adapters/open-block-file.ts";
 import { type HostDescription, HostDescriptionError } from "../../host/description.ts";
 import { Host } from "../../host/host.ts";
 import type { Assignment, AssignmentRequest } from "../assignment.ts";
@@ -51,7 +50,6 @@ export class HostRun {
       this.host = new Host(description, {
         clock: shell.clock,
         trace: shell.trace,
-        openBlockFile: (file, blockBytes) => openBlockFile(file, blockBytes, (message) => shell.message(message)),
       });
     } catch (error) {
       if (error instanceof HostDescriptionError) throw new UsageError(error.message);

@@ -12,10 +12,10 @@ export function junitXml(results: readonly FileResult[]): string {
   const failures = results.filter(({ result }) => !result.passed).length;
   const seconds = results.reduce((sum, { wallMs }) => sum + wallMs, 0) / 1000;
   const cases = results.map(({ file, result, wallMs }) => {
-    const head = `    <testcase classname="${escape(file)}" name="${escape(result.name)}" time="${(wallMs / 1000).toFixed(3)}"`;
+    const head = `    <testcase classname="${escapeXml(file)}" name="${escapeXml(result.name)}" time="${(wallMs / 1000).toFixed(3)}"`;
     if (result.passed) return `${head}/>`;
-    const body = escape(`${result.message}\n${result.stack}`);
-    return `${head}>\n      <failure type="${result.kind}" message="${escape(result.message)}">${body}</failure>\n    </testcase>`;
+    const body = escapeXml(`${result.message}\n${result.stack}`);
+    return `${head}>\n      <failure type="${result.kind}" message="${escapeXml(result.message)}">${body}</failure>\n    </testcase>`;
   });
   return [
     '<?xml version="1.0" encoding="UTF-8"?>',
@@ -28,7 +28,7 @@ export function junitXml(results: readonly FileResult[]): string {
   ].join("\n");
 }
 
-function escape(text: string): string {
+function escapeXml(text: string): string {
   return (
     text
       .replaceAll("&", "&amp;")

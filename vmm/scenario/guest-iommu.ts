@@ -5,6 +5,7 @@ import { type CommandName, encodeCommand } from "../../host/arch/riscv/commands.
 import { deviceContextBytes, deviceDirectoryIndex } from "../../host/arch/riscv/device-context.ts";
 import { decodeFaultRecord, type FaultRecord } from "../../host/arch/riscv/fault-records.ts";
 import { DDTP_3LVL, REG } from "../../host/arch/riscv/registers.ts";
+import { MSI_BASE } from "../memory-map.ts";
 import type { VcpuPort } from "../vcpu/port.ts";
 import type { GuestRam } from "./guest-memory.ts";
 
@@ -38,8 +39,11 @@ export class GuestIommu {
   #tail = 0;
   #faultHead = 0;
 
-  /** Finds the vIOMMU at guest-physical `base` and brings it up: queues on, interrupts enabled, ddtp 3LVL. */
-  constructor(port: VcpuPort, ram: GuestRam, base: number) {
+  /**
+   * Finds the vIOMMU at guest-physical `base` and brings it up: queues on, interrupts as messages from number `firstMessage` on,
+   * ddtp 3LVL.
+   */
+  constructor(port: VcpuPort, ram: GuestRam, base: number, firstMessage = 64) {
     this.#port = port;
     this.#ram = ram;
     this.#base = base;
@@ -49,6 +53,13 @@ export class GuestIommu {
     this.#commandQueue = ram.allocate(1);
     this.#faultQueue = ram.allocate(2, 8192n);
     this.#pageQueue = ram.allocate(1);
+    // Vectors 0 to 3 (command queue, fault queue, counters, page requests) as messages of their own numbers.
+    this.write64(REG.icvec, 0x3210n);
+    for (let vector = 0; vector < 4; vector++) {
+      this.write64(REG.msi_cfg_tbl + 16 * vector, BigInt(MSI_BASE));
+      this.write32(REG.msi_cfg_tbl + 16 * vector + 8, firstMessage + vector);
+      this.write32(REG.msi_cfg_tbl + 16 * vector + 12, 0);
+    }
     this.write64(REG.cqb, queueBase(this.#commandQueue));
     this.write32(REG.cqt, 0);
     this.write32(REG.cqcsr, CSR_ENABLE | CSR_INTERRUPT);

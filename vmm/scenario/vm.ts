@@ -126,7 +126,7 @@ export class ScenarioVm {
   bringUp(): void {
     const { viommus } = this.machine.assignment;
     for (let i = this.#iommus.length; i < viommus.length; i++) {
-      this.#iommus.push(new GuestIommu(this.machine.machine, this.ram, viommus[i]!.base));
+      this.#iommus.push(new GuestIommu(this.machine.machine, this.ram, viommus[i]!.base, 64 + 4 * i));
     }
   }
 
