@@ -69,10 +69,11 @@ export function walkGrid(walk: Walk): WalkGrid {
   if (pending.length > 0) {
     const serves = pending[0]!.serves;
     const label = serves === undefined || serves < 0 ? "final address" : `stage 1 level ${serves}`;
+    const leaf = rows.at(-1);
     rows.push({
       label,
       table: "final",
-      gpa: secondStageInput(pending, walk.spa),
+      gpa: finalAddress(walk, leaf) ?? secondStageInput(pending, walk.spa),
       stage2: pending.map(cell),
       fetch: null,
     });
@@ -83,6 +84,13 @@ export function walkGrid(walk: Walk): WalkGrid {
     columns: Math.max(0, ...rows.map((row) => row.stage2.length)),
     blame: walk.fault === null ? null : blameOf(walk),
   };
+}
+
+/** The address the first stage gave: its leaf's page and the IOVA's bits below the leaf's reach; null without a first-stage leaf. */
+function finalAddress(walk: Walk, row: WalkRow | undefined): bigint | null {
+  if (row?.table !== "stage1" || row.fetch === null || (row.fetch.entry & 0xen) === 0n) return null;
+  const reach = (1n << BigInt(12 + 9 * row.fetch.level)) - 1n;
+  return ((PTE.get([row.fetch.entry], "PPN") << 12n) & ~reach) | (walk.iova & reach);
 }
 
 /**
