@@ -1,0 +1,296 @@
+import { describe, expect, it } from "vitest";
+import { Clock } from "../../../../host/base/clock.ts";
+import { Trace } from "../../../../host/base/trace.ts";
+import { NO_PASID } from "../../../../host/devices/ports.ts";
+import { IommuCore } from "../../../../host/kernel/iommu/core.ts";
+import type { IommuDevice } from "../../../../host/kernel/iommu/driver.ts";
+import type { Attachment } from "../../../../host/kernel/iommu/group.ts";
+import { MAX_HELD, type PageRequestGroup } from "../../../../host/kernel/iommu/page-requests.ts";
+import { EBUSY, EEXIST, EINVAL, ENODEV, EPERM } from "../../../../host/uapi/errno.ts";
+import { type FakeDomain, FakeDriver, fakeDevice, request } from "./fake-driver.ts";
+
+function core(...devices: IommuDevice[]) {
+  const iommu = new IommuCore(new Trace(new Clock()));
+  const driver = new FakeDriver();
+  for (const device of devices) iommu.addDevice(device, driver, "one group");
+  return { iommu, driver, group: iommu.groups[0]! };
+}
+
+const attachment = (domain: FakeDomain, more: Partial<Attachment> = {}): Attachment => ({
+  domain,
+  onPageRequests: null,
+  ...more,
+});
+
+describe("DMA ownership of a group", () => {
+  const [a, b] = [fakeDevice("a"), fakeDevice("b")];
+  type Step = (group: ReturnType<typeof core>["group"]) => number | undefined;
+  const kernel: Step = (group) => group.useDefaultDomain();
+  const mine = {};
+  const yours = {};
+  const claim =
+    (owner: object): Step =>
+    (group) =>
+      group.claimDevice(owner);
+  const claimGroup =
+    (owner: object): Step =>
+    (group) =>
+      group.claim(owner);
+
+  // iommu.c: a kernel driver finds another owner → EBUSY; a claim that finds any other user → EPERM; one owner nests by device only.
+  it.each<[string, Step, Step, number]>([
+    ["kernel driver, then kernel driver", kernel, kernel, 0],
+    ["kernel driver, then a device claim", kernel, claim(mine), -EPERM],
+    ["kernel driver, then a group claim", kernel, claimGroup(mine), -EPERM],
+    ["device claim, then kernel driver", claim(mine), kernel, -EBUSY],
+    ["device claim, then the same owner's", claim(mine), claim(mine), 0],
+    ["device claim, then another owner's", claim(mine), claim(yours), -EPERM],
+    ["device claim, then the same owner's group claim", claim(mine), claimGroup(mine), -EPERM],
+    ["group claim, then kernel driver", claimGroup(mine), kernel, -EBUSY],
+    ["group claim, then another owner's device claim", claimGroup(mine), claim(yours), -EPERM],
+    ["group claim, then a group claim", claimGroup(mine), claimGroup(yours), -EPERM],
+  ])("%s", (_name, first, second, expected) => {
+    const { group, driver } = core(a, b);
+    expect(first(group)).toBe(0);
+    const before = [driver.where.get("a"), driver.where.get("b")];
+    expect(second(group)).toBe(expected);
+    expect([driver.where.get("a"), driver.where.get("b")]).toEqual(before);
+  });
+
+  it("blocks the whole group at the first claim and restores the default domain at the last release", () => {
+    const { group, driver } = core(a, b);
+    group.claimDevice(mine);
+    group.claimDevice(mine);
+    expect([driver.where.get("a"), driver.where.get("b")]).toEqual(["blocked", "blocked"]);
+    group.releaseDevice();
+    expect(driver.where.get("a")).toBe("blocked");
+    expect(group.useDefaultDomain()).toBe(-EBUSY);
+    group.releaseDevice();
+    expect([driver.where.get("a"), driver.where.get("b")]).toEqual(["default", "default"]);
+    expect(group.useDefaultDomain()).toBe(0);
+  });
+
+  it("cannot be claimed when a device refuses the blocking domain, and then nobody has moved", () => {
+    const { group, driver } = core(a, b);
+    driver.refusals.set("b blocked", -EINVAL);
+    expect(group.claimDevice(mine)).toBe(-EINVAL);
+    expect(group.owner).toBeNull();
+    expect(driver.where.get("a")).toBe("default");
+  });
+});
+
+describe("switching a group", () => {
+  const [a, b, c] = [fakeDevice("a"), fakeDevice("b"), fakeDevice("c")];
+  const owner = {};
+
+  it("moves every device, and back when one refuses", () => {
+    const { group, driver } = core(a, b, c);
+    group.claimDevice(owner);
+    const [first, second] = [driver.domain("first"), driver.domain("second")];
+    expect(group.attach(attachment(first))).toBe(0);
+    expect(["a", "b", "c"].map((name) => driver.where.get(name))).toEqual(["first", "first", "first"]);
+    driver.refusals.set("c second", -EINVAL);
+    driver.log.length = 0;
+    expect(group.replace(attachment(second))).toBe(-EINVAL);
+    expect(["a", "b", "c"].map((name) => driver.where.get(name))).toEqual(["first", "first", "first"]);
+    // Never through the blocking domain.
+    expect(driver.log.filter((line) => line.includes("blocked"))).toEqual([]);
+    expect(group.attachmentAt(NO_PASID)!.domain).toBe(first);
+  });
+
+  it("attaches once; later ones replace; detaching blocks", () => {
+    const { group, driver } = core(a);
+    group.claimDevice(owner);
+    expect(group.attach(attachment(driver.domain("first")))).toBe(0);
+    expect(group.attach(attachment(driver.domain("second")))).toBe(-EBUSY);
+    group.detach();
+    expect(driver.where.get("a")).toBe("blocked");
+  });
+
+  it("refuses another driver's domain", () => {
+    const { group } = core(a);
+    group.claimDevice(owner);
+    expect(group.attach(attachment(new FakeDriver().domain("foreign")))).toBe(-EINVAL);
+  });
+
+  it("a released group is detached first", () => {
+    const { group, driver } = core(a);
+    group.claimDevice(owner);
+    group.attach(attachment(driver.domain("first")));
+    group.releaseDevice();
+    expect(driver.where.get("a")).toBe("default");
+    expect(group.attachmentAt(NO_PASID)).toBeNull();
+  });
+
+  it("does nothing while a device with ATS resets, and puts the device back afterwards", () => {
+    const ats = fakeDevice("ats", { hasAts: true });
+    const { group, driver, iommu } = core(ats);
+    group.claimDevice(owner);
+    const first = driver.domain("first");
+    group.attach(attachment(first));
+    expect(iommu.beginReset(ats)).toBe(0);
+    expect(driver.where.get("ats")).toBe("blocked");
+    expect(group.replace(attachment(driver.domain("second")))).toBe(-EBUSY);
+    iommu.endReset(ats);
+    expect(driver.where.get("ats")).toBe("first");
+  });
+
+  it("a detach during a reset holds after it", () => {
+    const ats = fakeDevice("ats", { hasAts: true });
+    const { group, driver, iommu } = core(ats);
+    group.claimDevice(owner);
+    group.attach(attachment(driver.domain("first")));
+    iommu.beginReset(ats);
+    group.detach();
+    iommu.endReset(ats);
+    expect(driver.where.get("ats")).toBe("blocked");
+  });
+});
+
+describe("PASIDs of a group", () => {
+  const owner = {};
+  const device = () => fakeDevice("a", { maxPasids: 16 });
+
+  it("attach once, replace what is there, detach to blocking", () => {
+    const { group, driver } = core(device());
+    group.claimDevice(owner);
+    const [first, second] = [attachment(driver.domain("first")), attachment(driver.domain("second"))];
+    expect(group.replacePasid(first, 3)).toBe(-EINVAL);
+    expect(group.attachPasid(first, 3)).toBe(0);
+    expect(group.attachPasid(second, 3)).toBe(-EBUSY);
+    expect(group.replacePasid(second, 3)).toBe(0);
+    expect(driver.where.get("a.3")).toBe("second");
+    group.detachPasid(3);
+    group.detachPasid(3);
+    expect(driver.where.get("a.3")).toBe("blocked");
+  });
+
+  it.each([16, 2 ** 20, -1, 1.5])("refuse PASID %s of a device with 16", (pasid) => {
+    const { group, driver } = core(device());
+    group.claimDevice(owner);
+    expect(group.attachPasid(attachment(driver.domain("first")), pasid)).toBe(-EINVAL);
+  });
+
+  it("are rolled back when a second device refuses", () => {
+    const { group, driver } = core(device(), fakeDevice("b", { maxPasids: 16 }));
+    group.claimDevice(owner);
+    driver.refusals.set("b.3 first", -EINVAL);
+    expect(group.attachPasid(attachment(driver.domain("first")), 3)).toBe(-EINVAL);
+    expect(driver.where.get("a.3")).toBe("blocked");
+    expect(group.pasidsInUse).toBe(0);
+  });
+});
+
+describe("devices of the core", () => {
+  it("are known once", () => {
+    const device = fakeDevice("a");
+    const { iommu, driver } = core(device);
+    expect(iommu.addDevice(device, driver)).toBe(-EEXIST);
+    iommu.removeDevice(device);
+    expect(iommu.groups).toEqual([]);
+    expect(iommu.reportPageRequest(device, request(1, true))).toBe(-ENODEV);
+  });
+
+  it("join a group that is owned on the group's present domain", () => {
+    const { iommu, driver, group } = core(fakeDevice("a"));
+    group.claimDevice({});
+    group.attach(attachment(driver.domain("first")));
+    iommu.addDevice(fakeDevice("late"), driver, "one group");
+    expect(driver.where.get("late")).toBe("first");
+  });
+});
+
+describe("page requests", () => {
+  const owner = {};
+  function listening(...devices: IommuDevice[]) {
+    const parts = core(...devices);
+    parts.group.claimDevice(owner);
+    const got: PageRequestGroup[] = [];
+    const take = attachment(parts.driver.domain("nested", "nested"), {
+      onPageRequests: (group) => {
+        got.push(group);
+        return 0;
+      },
+    });
+    parts.group.attach(take);
+    return { ...parts, got };
+  }
+
+  it("are delivered as a group, in order, when its last one arrives", () => {
+    const device = fakeDevice("a");
+    const { iommu, got } = listening(device);
+    iommu.reportPageRequest(device, request(7, false, { address: 0x1000n }));
+    iommu.reportPageRequest(device, request(8, false, { address: 0x9000n }));
+    iommu.reportPageRequest(device, request(7, false, { address: 0x2000n }));
+    expect(got).toEqual([]);
+    iommu.reportPageRequest(device, request(7, true, { address: 0x3000n }));
+    expect(got.map((group) => group.requests.map(({ address }) => address))).toEqual([[0x1000n, 0x2000n, 0x3000n]]);
+  });
+
+  it("are answered once, whoever answers twice", () => {
+    const device = fakeDevice("a");
+    const { iommu, got, driver } = listening(device);
+    iommu.reportPageRequest(device, request(7, true));
+    got[0]!.respond(0);
+    got[0]!.respond(1);
+    expect(driver.responses).toEqual([{ device: "a", group: 7, pasid: NO_PASID, code: 0 }]);
+  });
+
+  it("that reuse a group index are two groups with an answer each", () => {
+    const device = fakeDevice("a");
+    const { iommu, got, driver } = listening(device);
+    iommu.reportPageRequest(device, request(7, true, { address: 0x1000n }));
+    iommu.reportPageRequest(device, request(7, true, { address: 0x2000n }));
+    expect(got.length).toBe(2);
+    got[1]!.respond(0);
+    got[0]!.respond(1);
+    expect(driver.responses.map(({ code }) => code)).toEqual([0, 1]);
+  });
+
+  it("never finished cost one device a bounded store and no other device anything", () => {
+    const [bad, good] = [fakeDevice("bad"), fakeDevice("good", { deviceId: 2 })];
+    const { iommu, got, group } = listening(bad, good);
+    for (let i = 0; i < 3 * MAX_HELD; i++) iommu.reportPageRequest(bad, request(i % 512, false));
+    expect(group.members[0]!.pageRequests.held).toBe(MAX_HELD);
+    iommu.reportPageRequest(good, request(1, false, { address: 0x5000n }));
+    iommu.reportPageRequest(good, request(1, true));
+    expect(got.map(({ device, requests }) => [device.name, requests.length])).toEqual([["good", 2]]);
+  });
+
+  it("without a handler are answered invalid at once", () => {
+    const device = fakeDevice("a");
+    const { iommu, driver } = core(device);
+    expect(iommu.reportPageRequest(device, request(3, true))).toBe(-EINVAL);
+    expect(driver.responses).toEqual([{ device: "a", group: 3, pasid: NO_PASID, code: 1 }]);
+  });
+
+  it("of any PASID go to the nested domain, where the guest has the PASID table", () => {
+    const device = fakeDevice("a", { maxPasids: 16 });
+    const { iommu, got } = listening(device);
+    iommu.reportPageRequest(device, request(3, true, { pasid: 5 }));
+    expect(got.length).toBe(1);
+  });
+
+  it("unanswered are answered invalid when the attachment goes", () => {
+    const device = fakeDevice("a");
+    const { iommu, got, driver, group } = listening(device);
+    iommu.reportPageRequest(device, request(3, true));
+    iommu.reportPageRequest(device, request(4, false));
+    group.detach();
+    expect(driver.responses).toEqual([{ device: "a", group: 3, pasid: NO_PASID, code: 1 }]);
+    expect(driver.requestsOn.has("a")).toBe(false);
+    got[0]!.respond(0);
+    expect(driver.responses.length).toBe(1);
+    expect(group.members[0]!.pageRequests.held).toBe(0);
+  });
+
+  it("a device that cannot be switched to page requests is not attached", () => {
+    const device = fakeDevice("a");
+    const { group, driver } = core(device);
+    group.claimDevice(owner);
+    driver.refusesPageRequests = true;
+    const wants = attachment(driver.domain("first"), { onPageRequests: () => 0 });
+    expect(group.attach(wants)).toBeLessThan(0);
+    expect(driver.where.get("a")).toBe("blocked");
+  });
+});
