@@ -20,7 +20,7 @@ export interface BootOptions extends ShellOptions, HostRunOptions {
 
 const DEFAULT_IMAGE = fileURLToPath(new URL("../../../guest-fixtures/build/nested-dma.wasm", import.meta.url));
 /** The default guest's: ids crossed over, so that a mix-up of guest and host ids fails. */
-const DEFAULT_ASSIGNMENTS = ["0000:00:01.0@00:02.0", "0000:00:02.0@00:01.0"];
+export const DEFAULT_ASSIGNMENTS = ["0000:00:01.0@00:02.0", "0000:00:02.0@00:01.0"];
 const DEFAULT_MEMORY = 64 * 2 ** 20;
 
 /** Runs the guest; the exit status. */

@@ -2,6 +2,7 @@
 
 import { Command, CommanderError } from "commander";
 import { boot } from "./commands/boot.ts";
+import { caps } from "./commands/caps.ts";
 import { hosts } from "./commands/hosts.ts";
 import { scenarioCommand } from "./commands/scenario.ts";
 import { trace } from "./commands/trace.ts";
@@ -12,7 +13,7 @@ const program = new Command("nestbox")
   .description("Boot guests that own an IOMMU, nested over the IOMMU of a modelled Linux host.")
   .showHelpAfterError("(nestbox --help lists the commands)")
   .exitOverride();
-const commands = [boot(), scenarioCommand(), walk(), trace(), hosts()];
+const commands = [boot(), scenarioCommand(), walk(), caps(), trace(), hosts()];
 for (const command of commands) program.addCommand(command.exitOverride().copyInheritedSettings(program));
 
 try {

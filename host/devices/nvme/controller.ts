@@ -37,7 +37,7 @@ import {
 } from "./commands.ts";
 import { DataPointer } from "./data-pointer.ts";
 import { Features } from "./features.ts";
-import { VERSION_1_4 } from "./identify.ts";
+import { VENDOR, VERSION_1_4 } from "./identify.ts";
 import { IoCommands } from "./io-commands.ts";
 import { Lane } from "./lane.ts";
 import { LogPages, WARNING_RELIABILITY } from "./log-pages.ts";
@@ -108,7 +108,7 @@ export class NvmeController extends PciEndpoint implements MmioPort {
   };
 
   constructor({ name = "nvme", store, serial = name, ioQueues = 16 }: NvmeOptions) {
-    super({ name, vendorId: 0x1af4, deviceId: 0x1f00, revision: 1, classCode: 0x010802 });
+    super({ name, vendorId: VENDOR, deviceId: 0x4e56, revision: 1, classCode: 0x010802 });
     if (ioQueues < 1 || ioQueues > 64) throw new RangeError("nvme: 1 to 64 I/O queues");
     this.#store = store;
     this.addBar(0, { size: BAR_BYTES, kind: "memory64", prefetchable: false, registers: this });

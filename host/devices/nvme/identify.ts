@@ -74,7 +74,8 @@ const MODEL_NUMBER = { at: 24, bytes: 40 };
 export const FIRMWARE_REVISION = { at: 64, bytes: 8 };
 const QUALIFIED_NAME = { at: 768, bytes: 256 };
 
-const VENDOR = 0x1af4;
+/** As the edu device: no registered vendor, so that no guest driver binds to it by id but the class driver. */
+export const VENDOR = 0x1234;
 export const VERSION_1_4 = 0x0001_0400;
 const IO_CONTROLLER = 1;
 /** Slot 1 is read-only, one slot. */

@@ -1,0 +1,66 @@
+// `nestbox caps`: what the guest's IOMMU offers, bit by bit, beside the host's, with the rule that made it so.
+
+import Table from "cli-table3";
+import { Command, Option } from "commander";
+import { hex } from "../../../host/base/address.ts";
+import { ComponentMachine } from "../../component-machine.ts";
+import { DEFAULT_ASSIGNMENTS } from "../boot-component.ts";
+import { assignmentsOf, HostRun } from "../host-run.ts";
+import { collect } from "../options.ts";
+import { RunShell } from "../run-shell.ts";
+
+interface CapsOptions {
+  readonly host?: string;
+  readonly assign: readonly string[];
+  readonly interrupts: "msi" | "wired" | "both";
+  readonly json?: true;
+}
+
+export function caps(): Command {
+  return new Command("caps")
+    .description("print the guest-visible IOMMU's capabilities: host bit, guest bit, and why")
+    .option("--host <name|file>", "host to look at")
+    .option("--assign <host@guest>", "devices behind the vIOMMU; repeatable", collect, [])
+    .addOption(
+      new Option("--interrupts <kind>", "how the vIOMMU signals").choices(["msi", "wired", "both"]).default("both"),
+    )
+    .option("--json", "print JSON")
+    .action((options: CapsOptions) => {
+      const shell = new RunShell({ report: "text" });
+      const run = new HostRun(shell, options);
+      const machine = new ComponentMachine({
+        clock: shell.clock,
+        trace: shell.trace,
+        calls: run.calls,
+        memoryBytes: 2 ** 20,
+        configuration: { interrupts: options.interrupts },
+        report: (message) => shell.message(message),
+      });
+      const requested = options.assign.length > 0 || options.host !== undefined ? options.assign : DEFAULT_ASSIGNMENTS;
+      run.assignAll(machine.assignment, assignmentsOf(requested));
+      for (const { name, key, viommu } of machine.assignment.viommus) {
+        if (options.json === true) {
+          console.log(
+            JSON.stringify({
+              viommu: name,
+              host: key,
+              capabilities: hex(viommu.capabilities),
+              rows: viommu.capabilityRows,
+            }),
+          );
+          continue;
+        }
+        console.log(`${name}, over ${key}: capabilities ${hex(viommu.capabilities, 16)}`);
+        const table = new Table({ head: ["bits", "name", "host", "guest", "rule"], style: { head: [], border: [] } });
+        for (const row of viommu.capabilityRows) {
+          const bits = row.high === row.low ? String(row.low) : `${row.high}:${row.low}`;
+          table.push([bits, row.name, row.host === null ? "-" : row.host, row.guest, row.rule]);
+        }
+        console.log(table.toString());
+      }
+      if (machine.assignment.viommus.length === 0) {
+        console.log("no device is assigned, so there is no vIOMMU; give --assign HOST-BDF@GUEST-BDF");
+      }
+      run.close(machine);
+    });
+}
