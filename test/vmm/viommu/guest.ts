@@ -9,7 +9,7 @@ import { Clock } from "../../../host/base/clock.ts";
 import { ACCESS_FAULT, ACCESS_OK, PhysicalMemory } from "../../../host/base/memory.ts";
 import { Trace } from "../../../host/base/trace.ts";
 import type { ViommuHost } from "../../../vmm/viommu/host-port.ts";
-import type { ViommuConfiguration } from "../../../vmm/viommu/riscv/capabilities.ts";
+import type { HardwareCapabilities, ViommuConfiguration } from "../../../vmm/viommu/riscv/capabilities.ts";
 import type { PluggedDevice } from "../../../vmm/viommu/riscv/dispositions.ts";
 import { RiscvViommu } from "../../../vmm/viommu/riscv/viommu.ts";
 import { RecordingHost } from "./hosts.ts";
@@ -73,12 +73,24 @@ export interface GuestOptions {
   readonly host?: ViommuHost | null;
   readonly capabilities?: Partial<RiscvCapabilities>;
   readonly configuration?: ViommuConfiguration;
+  /** Parts shared with a host model; by default the guest has its own. */
+  readonly clock?: Clock;
+  readonly trace?: Trace;
+  /** What the host's hardware reports, instead of `capabilities`. */
+  readonly hardware?: HardwareCapabilities;
+  readonly name?: string;
+  /** A guest on another vIOMMU of the same VM shares its memory. */
+  readonly memoryOf?: Guest;
+  /** Shifts PLACE for this driver's structures, so that two can live in one memory. */
+  readonly at?: bigint;
 }
 
 export class Guest {
-  readonly memory = new PhysicalMemory<GpaPfn>();
-  readonly clock = new Clock();
-  readonly trace = new Trace(this.clock);
+  readonly memory: PhysicalMemory<GpaPfn>;
+  /** RAM, to be mapped into a host's IOAS. */
+  readonly buffer: ArrayBuffer;
+  readonly clock: Clock;
+  readonly trace: Trace;
   readonly host: RecordingHost;
   readonly viommu: RiscvViommu;
   /** Messages that reached MSI_PAGE: [offset, data]. */
@@ -87,21 +99,29 @@ export class Guest {
   readonly wires = new Map<number, boolean>();
   readonly wireChanges: [number, boolean][] = [];
   readonly reports: string[] = [];
+  readonly #at: bigint;
   #commandTail = 0;
 
   constructor(options: GuestOptions = {}) {
-    this.memory.addBank(Number(RAM >> 12n) as GpaPfn, new ArrayBuffer(PAGES * 4096));
-    this.memory.addStoreTarget(Number(MSI_PAGE >> 12n) as GpaPfn, {
-      store32: (offset, value) => this.messages.push([offset, value]),
-    });
+    this.clock = options.clock ?? new Clock();
+    this.trace = options.trace ?? new Trace(this.clock);
+    this.memory = options.memoryOf?.memory ?? new PhysicalMemory<GpaPfn>();
+    this.buffer = options.memoryOf?.buffer ?? new ArrayBuffer(PAGES * 4096);
+    this.#at = options.at ?? 0n;
+    if (options.memoryOf === undefined) {
+      this.memory.addBank(Number(RAM >> 12n) as GpaPfn, this.buffer);
+      this.memory.addStoreTarget(Number(MSI_PAGE >> 12n) as GpaPfn, {
+        store32: (offset, value) => this.messages.push([offset, value]),
+      });
+    }
     this.host = options.host instanceof RecordingHost ? options.host : new RecordingHost();
     const host = options.host === undefined ? this.host : options.host;
     const capabilities = encodeCapabilities({ ...FULL_HOST, ...options.capabilities });
     this.viommu = new RiscvViommu({
-      name: "viommu0",
+      name: options.name ?? "viommu0",
       memory: this.memory,
       host,
-      hardware: host === null ? null : { capabilities, fctl: 0 },
+      hardware: options.hardware ?? (host === null ? null : { capabilities, fctl: 0 }),
       interrupt: {
         wire: (vector, asserted) => {
           this.wires.set(vector, asserted);
@@ -160,6 +180,14 @@ export class Guest {
     return this.memory.lo;
   }
 
+  /** PLACE, shifted for this driver. */
+  get place(): Record<keyof typeof PLACE, bigint> {
+    return Object.fromEntries(Object.entries(PLACE).map(([name, at]) => [name, at + this.#at])) as Record<
+      keyof typeof PLACE,
+      bigint
+    >;
+  }
+
   // What a driver does.
 
   /** Queues of 64 commands, `faults` fault records and 16 page requests, on, with interrupts enabled unless `quiet`. */
@@ -169,37 +197,37 @@ export class Guest {
       this.write64(REG.msi_cfg_tbl + 16 * vector, MSI_PAGE);
       this.write32(REG.msi_cfg_tbl + 16 * vector + 8, 0x100 + vector);
     }
-    this.write64(REG.cqb, ((PLACE.commands >> 12n) << 10n) | 5n);
+    this.write64(REG.cqb, ((this.place.commands >> 12n) << 10n) | 5n);
     this.write32(REG.cqt, 0);
     this.write32(REG.cqcsr, enable);
-    this.write64(REG.fqb, ((PLACE.faults >> 12n) << 10n) | BigInt((options.faultsLog2 ?? 4) - 1));
+    this.write64(REG.fqb, ((this.place.faults >> 12n) << 10n) | BigInt((options.faultsLog2 ?? 4) - 1));
     this.write32(REG.fqh, 0);
     this.write32(REG.fqcsr, enable);
     if (options.pageRequests === true) {
-      this.write64(REG.pqb, ((PLACE.pages >> 12n) << 10n) | 3n);
+      this.write64(REG.pqb, ((this.place.pages >> 12n) << 10n) | 3n);
       this.write32(REG.pqh, 0);
       this.write32(REG.pqcsr, enable);
     }
     this.#commandTail = 0;
   }
 
-  /** ddtp with the directory at PLACE.root; the tables between it and the leaf at PLACE.leaf are made. */
+  /** ddtp with the directory at this.place.root; the tables between it and the leaf at this.place.leaf are made. */
   enableDirectory(levels: 1 | 2 | 3 = 3): void {
     const entry = (address: bigint) => ((address >> 12n) << 10n) | 1n;
     if (levels === 3) {
-      this.store64(PLACE.root, entry(PLACE.middle));
-      this.store64(PLACE.middle, entry(PLACE.leaf));
+      this.store64(this.place.root, entry(this.place.middle));
+      this.store64(this.place.middle, entry(this.place.leaf));
     } else if (levels === 2) {
-      this.store64(PLACE.root, entry(PLACE.leaf));
+      this.store64(this.place.root, entry(this.place.leaf));
     }
     const mode = { 1: DDTP_1LVL, 2: DDTP_2LVL, 3: DDTP_3LVL }[levels];
-    const root = levels === 1 ? PLACE.leaf : PLACE.root;
+    const root = levels === 1 ? this.place.leaf : this.place.root;
     this.write64(REG.ddtp, ((root >> 12n) << 10n) | BigInt(mode));
   }
 
   /** Stores a device context (ids below 128) and leaves the caches alone. */
   storeContext(deviceId: number, words: { tc?: bigint; iohgatp?: bigint; ta?: bigint; fsc?: bigint }): void {
-    const at = PLACE.leaf + BigInt(deviceId * 32);
+    const at = this.place.leaf + BigInt(deviceId * 32);
     this.store64(at + 8n, words.iohgatp ?? 0n);
     this.store64(at + 16n, words.ta ?? 0n);
     this.store64(at + 24n, words.fsc ?? 0n);
@@ -218,7 +246,7 @@ export class Guest {
   }
 
   writeRaw([word0, word1]: readonly [bigint, bigint]): void {
-    const at = PLACE.commands + BigInt(16 * this.#commandTail);
+    const at = this.place.commands + BigInt(16 * this.#commandTail);
     this.store64(at, word0);
     this.store64(at + 8n, word1);
     this.#commandTail = (this.#commandTail + 1) % 64;
@@ -243,7 +271,7 @@ export class Guest {
     const mask = 2 ** (Number(this.read64(REG.fqb) & 31n) + 1) - 1;
     const records: FaultRecord[] = [];
     for (let head = this.read32(REG.fqh); head !== this.read32(REG.fqt); head = (head + 1) & mask) {
-      const at = PLACE.faults + BigInt(32 * head);
+      const at = this.place.faults + BigInt(32 * head);
       records.push(decodeFaultRecord([0n, 8n, 16n, 24n].map((word) => this.load64(at + word))));
       this.write32(REG.fqh, (head + 1) & mask);
     }
