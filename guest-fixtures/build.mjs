@@ -1,6 +1,7 @@
 // Builds the guest images of this folder into build/NAME.wasm; part of `npm run build`. An image newer than everything it is made from
 // is left alone.
 
+import { realpathSync } from "node:fs";
 import { readdir, stat } from "node:fs/promises";
 import { resolve } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
@@ -55,6 +56,6 @@ export async function buildFixtures({ force = false } = {}) {
   return built;
 }
 
-if (process.argv[1] !== undefined && pathToFileURL(resolve(process.argv[1])).href === import.meta.url) {
+if (process.argv[1] !== undefined && pathToFileURL(realpathSync(process.argv[1])).href === import.meta.url) {
   await buildFixtures({ force: process.argv.includes("--force") });
 }

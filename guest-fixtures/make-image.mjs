@@ -5,9 +5,10 @@
 // INPUT is AssemblyScript (.ts), WebAssembly text (.wat) or a core module (.wasm), for example one that clang and wasm-ld made. The core
 // module imports its memory (env.memory) and calls the world's functions; README.md shows how from AssemblyScript and C.
 
+import { realpathSync } from "node:fs";
 import { mkdir, readFile, rename, writeFile } from "node:fs/promises";
-import { dirname, extname, resolve } from "node:path";
-import { fileURLToPath, pathToFileURL } from "node:url";
+import { dirname, extname } from "node:path";
+import { pathToFileURL } from "node:url";
 
 const WORLD = new URL("wit/guest.wit", import.meta.url);
 
@@ -64,10 +65,10 @@ export async function makeImage(input, output, { wit = WORLD, world = "guest", c
   await replaceFile(output, await componentNew(embedded, []));
 }
 
-if (process.argv[1] !== undefined && pathToFileURL(resolve(process.argv[1])).href === import.meta.url) {
+if (process.argv[1] !== undefined && pathToFileURL(realpathSync(process.argv[1])).href === import.meta.url) {
   const [input, output] = process.argv.slice(2);
   if (input === undefined || output === undefined) {
-    console.error(`usage: node ${fileURLToPath(import.meta.url)} INPUT.ts|.wat|.wasm OUTPUT.wasm`);
+    console.error("usage: node guest-fixtures/make-image.mjs INPUT.ts|.wat|.wasm OUTPUT.wasm");
     process.exit(2);
   }
   try {

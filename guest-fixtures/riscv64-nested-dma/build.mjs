@@ -4,7 +4,7 @@
 //     npx nestbox boot --kernel guest-fixtures/build/riscv64-nested-dma.elf
 
 import { spawnSync } from "node:child_process";
-import { mkdirSync, readdirSync, statSync } from "node:fs";
+import { mkdirSync, readdirSync, realpathSync, statSync } from "node:fs";
 import { resolve } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
 
@@ -34,7 +34,7 @@ export function buildRiscv64NestedDma() {
   return output;
 }
 
-if (process.argv[1] !== undefined && pathToFileURL(resolve(process.argv[1])).href === import.meta.url) {
+if (process.argv[1] !== undefined && pathToFileURL(realpathSync(process.argv[1])).href === import.meta.url) {
   const image = buildRiscv64NestedDma();
   if (image === null) {
     console.error(`skipped: no ${COMPILER} here (Debian: apt install gcc-riscv64-linux-gnu)`);

@@ -54,7 +54,7 @@ describe("the check of an image against the world", () => {
 
   it("a core module is told from a component, and the line says what to do", async () => {
     const module = await parse("(module)");
-    expect(checkImage(module)).toMatch(/^a core WebAssembly module, not a component; .*componentNew/);
+    expect(checkImage(module)).toMatch(/^a core WebAssembly module, not a component; .*make-image/);
   });
 
   it("an import of another world is named", async () => {
