@@ -60,6 +60,11 @@ export class BlockFile implements BlockStore, Disposable {
   }
 
   [Symbol.dispose](): void {
+    this.close();
+  }
+
+  /** Closes and unlocks the file; every operation fails from now on. */
+  close(): void {
     if (this.#closed) return;
     this.#closed = true;
     closeSync(this.#fd);

@@ -1,5 +1,6 @@
 // The host side of a run from the command line: makes the host, a process for the VMM, assigns devices, and counts.
 
+import { BlockFile, BlockFileError } from "../../host/adapters/block-file.ts";
 import { type HostDescription, HostDescriptionError } from "../../host/description.ts";
 import { Host } from "../../host/host.ts";
 import type { Assignment, AssignmentRequest } from "../assignment.ts";
@@ -50,9 +51,11 @@ export class HostRun {
       this.host = new Host(description, {
         clock: shell.clock,
         trace: shell.trace,
+        openBlockFile: (path, blockBytes) =>
+          new BlockFile({ path, blockBytes, onProblem: (problem) => shell.message(problem) }),
       });
     } catch (error) {
-      if (error instanceof HostDescriptionError) throw new UsageError(error.message);
+      if (error instanceof HostDescriptionError || error instanceof BlockFileError) throw new UsageError(error.message);
       throw error;
     }
     for (const problem of this.host.problems) shell.message(problem);

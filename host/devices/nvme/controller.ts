@@ -305,6 +305,7 @@ export class NvmeController extends PciEndpoint implements MmioPort {
   }
 
   #beginShutdown(): void {
+    if (this.#shutdownEvent !== 0) return;
     this.#shutdown = 1;
     this.#shutdownEvent = this.ports.clock.schedule(READY_NS, () => {
       this.#shutdownEvent = 0;

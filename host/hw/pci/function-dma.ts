@@ -5,7 +5,7 @@
 //     device model → FunctionDma.read/write → HardwareIommu.translate → PhysicalMemory (a page that is an interrupt file: an MSI)
 
 import { addressOf, type HpaPfn, type IovaPfn, PFN_LIMIT } from "../../base/address.ts";
-import { ACCESS_OK, type PhysicalMemory } from "../../base/memory.ts";
+import { ACCESS_OK, type AccessStatus, type PhysicalMemory } from "../../base/memory.ts";
 import type { Trace } from "../../base/trace.ts";
 import { COMMAND_BUS_MASTER } from "../../devices/pci-function.ts";
 import {
@@ -171,14 +171,23 @@ export class FunctionDma implements DmaPort {
       }
       page = iommu.resultPfn;
     }
-    if (write && length === 4 && this.#memory.isStoreTarget(page)) counters.messages++;
-    else counters.transfers++;
-    if (this.#parts.trace.on) return this.#tracedMove(write, pfn, page, offset, bytes, at, length, pasid);
-    const moved = write
-      ? this.#memory.write(page, offset, bytes, at, length)
-      : this.#memory.read(page, offset, bytes, at, length);
-    if (moved === ACCESS_OK) counters.bytes += length;
-    return moved === ACCESS_OK ? DMA_OK : DMA_ABORTED;
+    const message = write && length === 4 && this.#memory.isStoreTarget(page);
+    const moved = this.#parts.trace.on
+      ? this.#tracedMove(write, pfn, page, offset, bytes, at, length, pasid)
+      : write
+        ? this.#memory.write(page, offset, bytes, at, length)
+        : this.#memory.read(page, offset, bytes, at, length);
+    if (moved !== ACCESS_OK) {
+      counters.aborted++;
+      return DMA_ABORTED;
+    }
+    if (message) {
+      counters.messages++;
+    } else {
+      counters.transfers++;
+      counters.bytes += length;
+    }
+    return DMA_OK;
   }
 
   #tracedMove(
@@ -190,20 +199,19 @@ export class FunctionDma implements DmaPort {
     at: number,
     length: number,
     pasid: number,
-  ): DmaStatus {
+  ): AccessStatus {
     const memory = this.#memory;
     if (write && memory.isStoreTarget(page)) {
       // The interrupt is a consequence of this transfer, so the transfer's event comes first.
       const previous = this.#parts.trace.cause;
       this.#parts.trace.cause = this.#traceTransfer(write, pfn, offset, length, pasid, page, "msi");
-      memory.write(page, offset, bytes, at, length);
+      const rung = memory.write(page, offset, bytes, at, length);
       this.#parts.trace.leave(previous);
-      return DMA_OK;
+      return rung;
     }
     const moved = write ? memory.write(page, offset, bytes, at, length) : memory.read(page, offset, bytes, at, length);
     this.#traceTransfer(write, pfn, offset, length, pasid, page, moved === ACCESS_OK ? "ok" : "aborted");
-    if (moved === ACCESS_OK) this.counters.bytes += length;
-    return moved === ACCESS_OK ? DMA_OK : DMA_ABORTED;
+    return moved;
   }
 
   #traceTransfer(

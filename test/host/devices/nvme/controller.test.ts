@@ -72,6 +72,14 @@ describe("registers of the controller (NVMe 1.4 §3.1)", () => {
     expect(store.calls).toEqual(["flush"]);
   });
 
+  it("do not begin a shutdown twice", () => {
+    const store = new ScriptedStore(1 << 20);
+    const nvme = driver(store);
+    for (const configuration of [0x00464001, 0x00460001, 0x00468001]) nvme.write(0x14, configuration);
+    nvme.bus.run(1_000_000);
+    expect(store.calls).toEqual(["flush"]);
+  });
+
   it("work again after a reset, with no queues and default features", () => {
     const nvme = driver();
     nvme.createIoQueue(1);
