@@ -41,6 +41,24 @@ export interface MemoryPort<P extends number> {
   write(pfn: P, offset: number, from: Uint8Array, at: number, length: number): AccessStatus;
 }
 
+/**
+ * A run of memory that may be read without asking the port, until the port's `generation` changes: frame basePfn + n begins at
+ * signed[n * 1024].
+ */
+export interface MemoryWindow {
+  readonly basePfn: number;
+  readonly pages: number;
+  readonly signed: Int32Array;
+}
+
+/** A memory port that shows its memory directly: what walkers use where they find it. */
+export interface WindowedMemory {
+  /** Changes whenever a window that was handed out may no longer be used. */
+  readonly generation: number;
+  /** The run of memory around a frame; null if there is none or every access must go through the port. */
+  windowAt(pfn: number): MemoryWindow | null;
+}
+
 /** A page that is a device: it sees aligned 4-byte stores (an interrupt file's doorbell) and reads as zero. */
 export interface StoreTarget {
   store32(offset: number, value: number): void;
@@ -52,6 +70,8 @@ export interface MemoryBank {
   readonly pages: number;
   readonly bytes: Uint8Array;
   readonly words: Uint32Array;
+  /** The same words, signed: what walkers read (a signed 32-bit value is never boxed). */
+  readonly signed: Int32Array;
 }
 
 /** Faults injected per doubleword address (pfn * 512 + offset / 8), for tests and `--inject`. */
@@ -59,13 +79,13 @@ export interface MemoryFaults {
   at(pfn: number, offset: number, length: number, store: boolean): AccessStatus;
 }
 
-export class PhysicalMemory<P extends number> implements MemoryPort<P> {
+export class PhysicalMemory<P extends number> implements MemoryPort<P>, WindowedMemory {
   lo = 0;
   hi = 0;
-  /** Consulted on every access when set. */
-  faults: MemoryFaults | null = null;
+  generation = 0;
   /** Told of every store when set (dirty logging, decoded-code invalidation). */
   onStore: ((pfn: number, pages: number) => void) | null = null;
+  #faults: MemoryFaults | null = null;
   readonly #banks: MemoryBank[] = [];
   readonly #targets = new Map<number, StoreTarget>();
   // The bank of the last access: nearly all accesses stay in one bank.
@@ -73,6 +93,22 @@ export class PhysicalMemory<P extends number> implements MemoryPort<P> {
   #pages = 0;
   #words: Uint32Array = new Uint32Array(0);
   #bytes: Uint8Array = new Uint8Array(0);
+
+  /** Consulted on every access when set. */
+  get faults(): MemoryFaults | null {
+    return this.#faults;
+  }
+
+  set faults(faults: MemoryFaults | null) {
+    this.#faults = faults;
+    this.generation++;
+  }
+
+  windowAt(pfn: number): MemoryWindow | null {
+    if (this.#faults !== null) return null;
+    for (const bank of this.#banks) if (pfn >= bank.basePfn && pfn - bank.basePfn < bank.pages) return bank;
+    return null;
+  }
 
   /** Banks in ascending order. */
   get banks(): readonly MemoryBank[] {
@@ -97,10 +133,12 @@ export class PhysicalMemory<P extends number> implements MemoryPort<P> {
       pages,
       bytes: new Uint8Array(buffer, offset, length),
       words: new Uint32Array(buffer, offset, length / 4),
+      signed: new Int32Array(buffer, offset, length / 4),
     };
     this.#banks.push(bank);
     this.#banks.sort((a, b) => a.basePfn - b.basePfn);
     this.#pages = 0;
+    this.generation++;
     return bank;
   }
 
@@ -108,6 +146,7 @@ export class PhysicalMemory<P extends number> implements MemoryPort<P> {
     const index = this.#banks.findIndex((bank) => bank.basePfn === base);
     if (index >= 0) this.#banks.splice(index, 1);
     this.#pages = 0;
+    this.generation++;
   }
 
   /** Makes one page a device. It must lie outside every bank. */
@@ -149,8 +188,8 @@ export class PhysicalMemory<P extends number> implements MemoryPort<P> {
       this.lo = this.hi = 0;
       return this.#targets.has(pfn) ? ACCESS_OK : ACCESS_FAULT;
     }
-    if (this.faults !== null) {
-      const status = this.faults.at(pfn, offset, 8, false);
+    if (this.#faults !== null) {
+      const status = this.#faults.at(pfn, offset, 8, false);
       if (status !== ACCESS_OK) return status;
     }
     const index = (pfn - this.#base) * 1024 + (offset >>> 2);
@@ -166,8 +205,8 @@ export class PhysicalMemory<P extends number> implements MemoryPort<P> {
       this.lo = 0;
       return this.#targets.has(pfn) ? ACCESS_OK : ACCESS_FAULT;
     }
-    if (this.faults !== null) {
-      const status = this.faults.at(pfn, offset, 4, false);
+    if (this.#faults !== null) {
+      const status = this.#faults.at(pfn, offset, 4, false);
       if (status !== ACCESS_OK) return status;
     }
     this.lo = this.#words[(pfn - this.#base) * 1024 + (offset >>> 2)]!;
@@ -179,8 +218,8 @@ export class PhysicalMemory<P extends number> implements MemoryPort<P> {
       const status = this.store32(pfn, offset, lo);
       return status === ACCESS_OK ? this.store32(pfn, offset + 4, hi) : status;
     }
-    if (this.faults !== null) {
-      const status = this.faults.at(pfn, offset, 8, true);
+    if (this.#faults !== null) {
+      const status = this.#faults.at(pfn, offset, 8, true);
       if (status !== ACCESS_OK) return status;
     }
     const index = (pfn - this.#base) * 1024 + (offset >>> 2);
@@ -197,8 +236,8 @@ export class PhysicalMemory<P extends number> implements MemoryPort<P> {
       target.store32(offset, value >>> 0);
       return ACCESS_OK;
     }
-    if (this.faults !== null) {
-      const status = this.faults.at(pfn, offset, 4, true);
+    if (this.#faults !== null) {
+      const status = this.#faults.at(pfn, offset, 4, true);
       if (status !== ACCESS_OK) return status;
     }
     this.#words[(pfn - this.#base) * 1024 + (offset >>> 2)] = value;
@@ -235,8 +274,8 @@ export class PhysicalMemory<P extends number> implements MemoryPort<P> {
     }
     const start = (pfn - this.#base) * 4096 + offset;
     if (start + length > this.#bytes.length) return ACCESS_FAULT;
-    if (this.faults !== null) {
-      const status = this.faults.at(pfn, offset, length, false);
+    if (this.#faults !== null) {
+      const status = this.#faults.at(pfn, offset, length, false);
       if (status !== ACCESS_OK) return status;
     }
     if (length <= 64) {
@@ -259,8 +298,8 @@ export class PhysicalMemory<P extends number> implements MemoryPort<P> {
     }
     const start = (pfn - this.#base) * 4096 + offset;
     if (start + length > this.#bytes.length) return ACCESS_FAULT;
-    if (this.faults !== null) {
-      const status = this.faults.at(pfn, offset, length, true);
+    if (this.#faults !== null) {
+      const status = this.#faults.at(pfn, offset, length, true);
       if (status !== ACCESS_OK) return status;
     }
     if (length <= 64) {

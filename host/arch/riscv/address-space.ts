@@ -4,19 +4,6 @@
 import type { StructureRules } from "./capabilities.ts";
 import { MODE_BARE, TC_GADE, TC_SADE, TC_SBE, TC_SXL } from "./device-context.ts";
 
-/** No frame number reaches this. */
-const NEVER = 2 ** 53;
-
-/** Page frames below which a second-stage input lies, by levels (Sv32x4: 34 bits, Sv39x4: 41, Sv48x4: 50, Sv57x4: 59). */
-function secondStageLimit(levels: number): number {
-  return levels === 2 ? 2 ** 22 : 2 ** (9 * levels + 2);
-}
-
-/** Frame number in bits 43:0 of an iosatp-like doubleword. */
-function rootOf(lo: number, hi: number): number {
-  return (hi & 0xfff) * 0x100000000 + (lo >>> 0);
-}
-
 /** Levels of a page-table mode: 0 Bare, 2 Sv32, 3 Sv39, 4 Sv48, 5 Sv57. */
 function levelsOf(mode: number, narrow: boolean): number {
   if (mode === MODE_BARE) return 0;
@@ -26,20 +13,23 @@ function levelsOf(mode: number, narrow: boolean): number {
 export class AddressSpace {
   /** 0 Bare, 2 Sv32, 3 Sv39, 4 Sv48, 5 Sv57. */
   firstLevels = 0;
-  /** Root of the first stage: a guest-physical frame unless the second stage is Bare. */
-  firstRoot = 0;
-  /** Page frames in [holeStart, holeEnd) are not canonical: page fault. */
-  holeStart = NEVER;
-  holeEnd = NEVER;
+  /** Root of the first stage, bits 31:0 and 43:32: a guest-physical frame unless the second stage is Bare. */
+  firstRootLow = 0;
+  firstRootHigh = 0;
+  /** Bits of an IOVA's frame number that must be all 0 or all 1 (canonical addresses). */
+  signLow = 0;
+  signHigh = 0;
   firstBigEndian = false;
   /** tc.SADE, tc.GADE: hardware sets A and D. */
   firstHardwareAD = false;
   secondHardwareAD = false;
   /** 0 Bare, 2 Sv32x4, 3 Sv39x4, 4 Sv48x4, 5 Sv57x4. */
   secondLevels = 0;
-  secondRoot = 0;
-  /** Guest-physical frames from here on are a guest-page fault. */
-  secondLimit = NEVER;
+  secondRootLow = 0;
+  secondRootHigh = 0;
+  /** Bits of a guest-physical frame number that must be 0: else a guest-page fault. */
+  beyondLow = 0;
+  beyondHigh = 0;
   secondBigEndian = false;
   /** PC.ta.SUM: supervisor requests may touch user pages. */
   sum = false;
@@ -48,12 +38,12 @@ export class AddressSpace {
   setSecondStage(dc: Uint32Array, rules: StructureRules): void {
     const tc = dc[0]!;
     this.secondLevels = levelsOf(dc[3]! >>> 28, rules.gxl);
-    this.secondRoot = rootOf(dc[2]!, dc[3]!);
-    this.secondLimit = NEVER;
-    if (this.secondLevels !== 0) {
-      // §3.1.3.1: with SXL = 1 an incoming guest-physical address has 34 bits, whatever the second stage's mode.
-      this.secondLimit = (tc & TC_SXL) !== 0 ? secondStageLimit(2) : secondStageLimit(this.secondLevels);
-    }
+    this.secondRootLow = dc[2]! | 0;
+    this.secondRootHigh = dc[3]! & 0xfff;
+    // Guest-physical addresses have 34, 41, 50 or 59 bits; §3.1.3.1: with SXL = 1 they have 34, whatever the second stage's mode.
+    const bits = (tc & TC_SXL) !== 0 ? 22 : this.secondLevels === 2 ? 22 : 9 * this.secondLevels + 2;
+    this.beyondLow = bits >= 32 ? 0 : -1 << bits;
+    this.beyondHigh = bits <= 32 ? -1 : -1 << (bits - 32);
     this.secondBigEndian = rules.bigEndian;
     this.firstBigEndian = (tc & TC_SBE) !== 0;
     this.firstHardwareAD = (tc & TC_SADE) !== 0;
@@ -63,34 +53,30 @@ export class AddressSpace {
 
   setBareFirstStage(): void {
     this.firstLevels = 0;
-    this.firstRoot = 0;
-    this.holeStart = this.holeEnd = NEVER;
+    this.firstRootLow = this.firstRootHigh = 0;
+    this.signLow = this.signHigh = 0;
     this.sum = false;
   }
 
   /** Takes the first stage from an iosatp-like doubleword (DC.fsc with PDTV = 0, PC.fsc). */
   setFirstStage(fscLo: number, fscHi: number, sxl: boolean, sum: boolean): void {
     this.firstLevels = levelsOf(fscHi >>> 28, sxl);
-    this.firstRoot = rootOf(fscLo, fscHi);
+    this.firstRootLow = fscLo | 0;
+    this.firstRootHigh = fscHi & 0xfff;
     this.sum = sum;
-    if (this.firstLevels === 0) {
-      this.holeStart = this.holeEnd = NEVER;
-    } else if (this.firstLevels === 2) {
-      this.holeStart = 2 ** 20;
-      this.holeEnd = NEVER;
-    } else {
-      // Bits 63:VASIZE-1 must be equal; VASIZE = 12 + 9 * levels.
-      const half = 2 ** (9 * this.firstLevels - 1);
-      this.holeStart = half;
-      this.holeEnd = 2 ** 52 - half;
-    }
+    // Bits 63:VASIZE-1 must be equal, VASIZE = 12 + 9 * levels. (Sv32 has a rule of its own.)
+    const below = 9 * this.firstLevels - 1;
+    this.signLow = this.firstLevels < 3 ? 0 : below >= 32 ? 0 : -1 << below;
+    this.signHigh = this.firstLevels < 3 ? 0 : (below <= 32 ? -1 : -1 << (below - 32)) & 0xfffff;
   }
 
   /** Takes the second stage (and byte orders, A/D policy) of another space. */
   copySecondStage(other: AddressSpace): void {
     this.secondLevels = other.secondLevels;
-    this.secondRoot = other.secondRoot;
-    this.secondLimit = other.secondLimit;
+    this.secondRootLow = other.secondRootLow;
+    this.secondRootHigh = other.secondRootHigh;
+    this.beyondLow = other.beyondLow;
+    this.beyondHigh = other.beyondHigh;
     this.secondBigEndian = other.secondBigEndian;
     this.firstBigEndian = other.firstBigEndian;
     this.firstHardwareAD = other.firstHardwareAD;

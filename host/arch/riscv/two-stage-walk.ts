@@ -3,21 +3,23 @@
 //     IOVA ── firstStage ──▶ gpaPfn ── secondStage ──▶ spaPfn
 //                │ each table's address through secondStage (implicit access)
 //
-// Results are fields of the walker, faults are returned as cause numbers (0: no fault), nothing is allocated or thrown. Addresses
-// are page-frame numbers (doubles up to 2^52); entries are two halves. The common case of a leaf (readable or writable data page,
+// Results are fields of the walker, faults are returned as cause numbers (0: no fault), nothing is allocated or thrown. Inside,
+// frame numbers are pairs of 32-bit integers (bits 31:0; bits 51:32) and entries two halves, so that a walk is integer work
+// only; `firstStage` and `secondStage` take frame numbers as everybody else has them. The common case of a leaf (readable or writable data page,
 // A and D already set, no NAPOT, no PBMT) is decided by three masks; everything else goes to `#firstLeaf` and `#secondLeaf`, which
 // follow the privileged architecture's steps one by one.
 //
 // Walk state that callers read afterwards: gpaPfn, spaPfn; the leaf entries with their sizes; for guest-page faults iotval2.
 
-import { ACCESS_FAULT, ACCESS_OK, type MemoryPort } from "../../base/memory.ts";
+import { ACCESS_FAULT, ACCESS_OK, type AccessStatus, type MemoryPort } from "../../base/memory.ts";
 import type { AddressSpace } from "./address-space.ts";
 import { swap32 } from "./byte-order.ts";
 import type { StructureRules } from "./capabilities.ts";
 import { CAUSE_PT_DATA_CORRUPTION } from "./fault-records.ts";
 import { compareExchange32 } from "./narrow-entry.ts";
 import { PTE_A, PTE_D, PTE_G, PTE_R, PTE_U, PTE_V, PTE_W, PTE_X } from "./page-table-entry.ts";
-import { TABLE_FIRST_STAGE, TABLE_SECOND_STAGE, type WalkObserver } from "./walk-observer.ts";
+import { TableReader } from "./table-reader.ts";
+import { TABLE_FIRST_STAGE, TABLE_SECOND_STAGE, type WalkObserver, type WalkTable } from "./walk-observer.ts";
 
 /** What the request does; indexes the cause tables. An ATS request asks for whatever rights there are. */
 export const KIND_READ = 0;
@@ -39,8 +41,7 @@ export function accessFaultCause(kind: number): number {
   return ACCESS_FAULT_CAUSE[kind]!;
 }
 
-const KIND_BITS = PTE_V | PTE_R | PTE_W | PTE_X;
-/** Bits a leaf must have for the fast path, per kind; 0x100 (RSW, never required) marks kinds that always take the slow one. */
+/** Bits a leaf must have for the fast path, per kind; 0 marks kinds that always take the slow one. */
 const FIRST_NEED = Uint16Array.of(PTE_V | PTE_R | PTE_A, PTE_V | PTE_R | PTE_W | PTE_A | PTE_D, 0, 0, 0);
 const SECOND_NEED = Uint16Array.of(
   PTE_V | PTE_R | PTE_A | PTE_U,
@@ -60,6 +61,12 @@ const RETRY_LIMIT = 64;
 /** Shift of a Bare stage: larger than any page. */
 export const BARE_SHIFT = 52;
 
+/** V = 1 with R, W, X, U, A and D all 0: what a pointer to the next level must look like (G and RSW are free). */
+const POINTER_BITS = 0xdf;
+
+/** What a Bare stage's "leaf" grants. */
+const ALL_RIGHTS = PTE_V | PTE_R | PTE_W | PTE_X | PTE_U | PTE_A | PTE_D;
+
 /** True if the PPN of a leaf at `level` (above 0) has bits below its superpage's size. */
 function misaligned(level: number, lo: number, hi: number): boolean {
   if (level === 1) return (lo & 0x7fc00) !== 0;
@@ -68,18 +75,13 @@ function misaligned(level: number, lo: number, hi: number): boolean {
   return (lo & 0xfffffc00) !== 0 || (hi & 0x3fff) !== 0;
 }
 
-/** The low `shift` bits of a page-frame number. */
-function lowBits(pfn: number, shift: number): number {
-  if (shift < 31) return pfn & ((1 << shift) - 1);
-  const size = 2 ** shift;
-  return pfn - Math.floor(pfn / size) * size;
-}
-
 export class TwoStageWalker<P extends number> {
   /** First-stage result and second-stage input. */
-  gpaPfn = 0;
+  gpaLow = 0;
+  gpaHigh = 0;
   /** Second-stage result. */
-  spaPfn = 0;
+  spaLow = 0;
+  spaHigh = 0;
   /** Leaf of the first stage: entry and log2 of its size in pages. */
   firstLo = 0;
   firstHi = 0;
@@ -93,31 +95,47 @@ export class TwoStageWalker<P extends number> {
   /** For guest-page faults: frame and low 12 bits (with the flags in bits 1:0) of iotval2. */
   iotval2Pfn = 0;
   iotval2Low = 0;
-  /** Entries loaded since construction (HPM events 7 and 8). */
+  /** Entries loaded (HPM events 7 and 8), until somebody sets them to 0. */
   firstLoads = 0;
   secondLoads = 0;
   observer: WalkObserver | null = null;
 
   readonly #memory: MemoryPort<P>;
-  /** First frame outside the physical address space (PAS). */
-  #limit = 0;
-  /** High-half bits of an entry that are reserved, given the extensions. */
+  /** Where each stage's tables are read: often different banks. */
+  readonly #first: TableReader<P>;
+  readonly #second: TableReader<P>;
+  /** High-half bits of an entry that are reserved, given the extensions; and those with N and PBMT, which plain entries lack too. */
   #reservedHigh = 0;
+  #plainHigh = 0;
   #pbmt = false;
   /** First-stage or directory level that an implicit second-stage walk serves. */
   #serves = -1;
 
   constructor(memory: MemoryPort<P>, rules: StructureRules) {
     this.#memory = memory;
+    this.#first = new TableReader(memory);
+    this.#second = new TableReader(memory);
     this.configure(rules);
   }
 
   /** Takes PAS and the page-table extensions from the capabilities. */
   configure(rules: StructureRules): void {
-    this.#limit = 2 ** (rules.PAS - 12);
+    this.#first.setLimit(2 ** (rules.PAS - 12));
+    this.#second.setLimit(2 ** (rules.PAS - 12));
     // Bits 60:54, or 58:54 when Svrsw60t59b gives 60:59 to software.
     this.#reservedHigh = rules.Svrsw60t59b ? 0x07c00000 : 0x1fc00000;
+    this.#plainHigh = this.#reservedHigh | 0xe0000000;
     this.#pbmt = rules.Svpbmt;
+  }
+
+  /** First-stage result and second-stage input, as a frame number. */
+  get gpaPfn(): number {
+    return this.gpaHigh * 0x100000000 + (this.gpaLow >>> 0);
+  }
+
+  /** Second-stage result, as a frame number. */
+  get spaPfn(): number {
+    return this.spaHigh * 0x100000000 + (this.spaLow >>> 0);
   }
 
   /**
@@ -125,68 +143,118 @@ export class TwoStageWalker<P extends number> {
    * `kind` is the request's (KIND_READ … KIND_ATS_WRITE).
    */
   firstStage(space: AddressSpace, pfn: number, kind: number, supervisor: boolean): number {
-    if (pfn >= space.holeStart && pfn < space.holeEnd) return PAGE_FAULT_CAUSE[kind]!;
-    let level = space.firstLevels - 1;
+    this.begin();
+    return this.walkFirst(space, pfn | 0, (pfn * 2 ** -32) | 0, kind, supervisor);
+  }
+
+  /**
+   * Second stage: a guest-physical frame to spaPfn. `use` says what the access needs of the entry (a request's kind or
+   * KIND_IMPLICIT_*), `kind` which of the causes a fault reports.
+   */
+  secondStage(space: AddressSpace, pfn: number, use: number, kind: number): number {
+    this.begin();
+    return this.walkSecond(space, pfn | 0, (pfn * 2 ** -32) | 0, use, kind);
+  }
+
+  /** Second-stage walk for a process-directory entry of `level`: an implicit read on behalf of a request of `kind`. */
+  directoryAccess(space: AddressSpace, pfn: number, level: number, kind: number): number {
+    this.#serves = level;
+    return this.secondStage(space, pfn, KIND_IMPLICIT_READ, kind);
+  }
+
+  /** To be called before `walkFirst` or `walkSecond`: memory may have changed its shape. */
+  begin(): void {
+    this.#first.begin();
+    this.#second.begin();
+  }
+
+  /** `firstStage` on a frame number as a pair. */
+  walkFirst(space: AddressSpace, low: number, high: number, kind: number, supervisor: boolean): number {
     this.firstGlobal = false;
-    if (level < 0) {
-      this.gpaPfn = pfn;
+    const levels = space.firstLevels;
+    if (levels < 3) {
+      if (levels !== 0) return this.#firstStageNarrow(space, low, high, kind, supervisor);
+      this.gpaLow = low;
+      this.gpaHigh = high;
       this.firstShift = BARE_SHIFT;
-      this.firstLo = PTE_V | PTE_R | PTE_W | PTE_X | PTE_U | PTE_A | PTE_D;
+      this.firstLo = ALL_RIGHTS;
       this.firstHi = 0;
       return 0;
     }
-    if (space.firstLevels === 2) return this.#firstStageNarrow(space, pfn, kind, supervisor);
-    const memory = this.#memory;
-    const low = pfn | 0;
-    const high = (pfn * 2 ** -32) | 0;
+    // Canonical: the bits above the address width equal its top bit.
+    const signLow = low & space.signLow;
+    const signHigh = high & space.signHigh;
+    if ((signLow | signHigh) !== 0 && (signLow !== space.signLow || signHigh !== space.signHigh)) {
+      return PAGE_FAULT_CAUSE[kind]!;
+    }
+    const reader = this.#first;
     const twoStage = space.secondLevels !== 0;
+    const bigEndian = space.firstBigEndian;
+    const special = bigEndian || this.observer !== null;
+    const plainHigh = this.#plainHigh;
     const need = kind <= KIND_WRITE ? FIRST_NEED[kind]! | (supervisor ? 0 : PTE_U) : 0;
     const mask = supervisor && !space.sum ? need | PTE_U : need;
-    let table = space.firstRoot;
+    let level = levels - 1;
+    let tableLow = space.firstRootLow;
+    let tableHigh = space.firstRootHigh;
     let tries = 0;
     for (;;) {
-      const index =
-        level < 3 ? (low >>> (9 * level)) & 511 : level === 3 ? ((low >>> 27) | (high << 5)) & 511 : (high >>> 4) & 511;
-      let host = table;
+      const index = (level < 3 ? low >>> (9 * level) : level === 3 ? (low >>> 27) | (high << 5) : high >>> 4) & 511;
+      let hostLow = tableLow;
+      let hostHigh = tableHigh;
       if (twoStage) {
         this.#serves = level;
-        const cause = this.secondStage(space, table, KIND_IMPLICIT_READ, kind);
+        const cause = this.walkSecond(space, tableLow, tableHigh, KIND_IMPLICIT_READ, kind);
         if (cause !== 0) {
-          this.iotval2Pfn = table;
-          this.iotval2Low = (index << 3) | 1;
+          this.#implicitFault(tableLow, tableHigh, (index << 3) | 1);
           return cause;
         }
-        host = this.spaPfn;
+        hostLow = this.spaLow;
+        hostHigh = this.spaHigh;
       }
-      if (host >= this.#limit) return ACCESS_FAULT_CAUSE[kind]!;
-      const status = memory.load64(host as P, index << 3);
-      if (status !== ACCESS_OK) return status === ACCESS_FAULT ? ACCESS_FAULT_CAUSE[kind]! : CAUSE_PT_DATA_CORRUPTION;
-      let lo = memory.lo;
-      let hi = memory.hi;
-      if (space.firstBigEndian) {
-        const value = swap32(hi);
-        hi = swap32(lo);
-        lo = value;
+      let lo: number;
+      let hi: number;
+      const page = (hostLow - reader.baseLow) | 0;
+      if (page >= 0 && page < reader.pages && hostHigh === reader.baseHigh) {
+        const at = (page << 10) | (index << 1);
+        lo = reader.words[at]!;
+        hi = reader.words[at + 1]!;
+      } else {
+        const status = reader.load(hostLow, hostHigh, index << 3);
+        if (status !== ACCESS_OK) return status === ACCESS_FAULT ? ACCESS_FAULT_CAUSE[kind]! : CAUSE_PT_DATA_CORRUPTION;
+        lo = reader.lo;
+        hi = reader.hi;
       }
       this.firstLoads++;
-      if (this.observer !== null) this.observer.tableLoaded(TABLE_FIRST_STAGE, level, host, index << 3, lo, hi, -1);
-      if ((lo & KIND_BITS) === PTE_V) {
-        // Pointer to the next level: A, D, U, PBMT, N and the reserved bits must be 0, and there must be a next level.
-        if ((lo & (PTE_A | PTE_D | PTE_U)) !== 0 || (hi & (0xe0000000 | this.#reservedHigh)) !== 0 || level === 0) {
-          return PAGE_FAULT_CAUSE[kind]!;
+      if (special) {
+        if (bigEndian) {
+          const value = swap32(hi) | 0;
+          hi = swap32(lo) | 0;
+          lo = value;
         }
+        this.#tell(TABLE_FIRST_STAGE, level, hostLow, hostHigh, index << 3, lo, hi, -1);
+      }
+      if ((lo & POINTER_BITS) === PTE_V && (hi & plainHigh) === 0 && level > 0) {
         if ((lo & PTE_G) !== 0) this.firstGlobal = true;
-        table = (hi & 0x3fffff) * 0x400000 + (lo >>> 10);
+        tableLow = (lo >>> 10) | (hi << 22);
+        tableHigh = (hi >>> 10) & 0xfff;
         level--;
         continue;
       }
-      if (
-        need === 0 ||
-        (lo & mask) !== need ||
-        (hi & (0xe0000000 | this.#reservedHigh)) !== 0 ||
-        (level !== 0 && misaligned(level, lo, hi))
-      ) {
-        const cause = this.#firstLeaf(space, lo, hi, level, kind, supervisor, table, host, index << 3);
+      if (need === 0 || (lo & mask) !== need || (hi & plainHigh) !== 0 || (level !== 0 && misaligned(level, lo, hi))) {
+        const cause = this.#firstLeaf(
+          space,
+          lo,
+          hi,
+          level,
+          kind,
+          supervisor,
+          tableLow,
+          tableHigh,
+          hostLow,
+          hostHigh,
+          index << 3,
+        );
         if (cause === RETRY) {
           if (++tries > RETRY_LIMIT) return ACCESS_FAULT_CAUSE[kind]!;
           continue;
@@ -198,73 +266,84 @@ export class TwoStageWalker<P extends number> {
         this.firstShift = 9 * level;
       }
       if ((lo & PTE_G) !== 0) this.firstGlobal = true;
+      const ppnLow = (lo >>> 10) | (hi << 22);
+      const ppnHigh = (hi >>> 10) & 0xfff;
       const shift = this.firstShift;
-      const ppn = (hi & 0x3fffff) * 0x400000 + (lo >>> 10);
-      if (shift === 0) this.gpaPfn = ppn;
-      else if (shift === 4) this.gpaPfn = ppn - 8 + (low & 15);
-      else this.gpaPfn = ppn + lowBits(pfn, shift);
+      if (shift === 0) {
+        this.gpaLow = ppnLow;
+        this.gpaHigh = ppnHigh;
+      } else if (shift === 4) {
+        this.gpaLow = (ppnLow & ~15) | (low & 15);
+        this.gpaHigh = ppnHigh;
+      } else if (shift < 32) {
+        this.gpaLow = ppnLow | (low & ((1 << shift) - 1));
+        this.gpaHigh = ppnHigh;
+      } else {
+        this.gpaLow = low;
+        this.gpaHigh = ppnHigh | (high & 15);
+      }
       return 0;
     }
   }
 
-  /**
-   * Second stage: a guest-physical frame to spaPfn. `use` says what the access needs of the entry (a request's kind or
-   * KIND_IMPLICIT_*), `kind` which of the causes a fault reports.
-   */
-  secondStage(space: AddressSpace, pfn: number, use: number, kind: number): number {
-    let level = space.secondLevels - 1;
-    if (level < 0) {
-      this.spaPfn = pfn;
+  /** `secondStage` on a frame number as a pair. */
+  walkSecond(space: AddressSpace, low: number, high: number, use: number, kind: number): number {
+    const levels = space.secondLevels;
+    if (levels === 0) {
+      this.spaLow = low;
+      this.spaHigh = high;
       this.secondShift = BARE_SHIFT;
-      this.secondLo = PTE_V | PTE_R | PTE_W | PTE_X | PTE_U | PTE_A | PTE_D;
+      this.secondLo = ALL_RIGHTS;
       this.secondHi = 0;
       return 0;
     }
-    if (pfn >= space.secondLimit) return GUEST_PAGE_FAULT_CAUSE[kind]!;
-    if (level === 1) return this.#secondStageNarrow(space, pfn, use, kind);
-    const memory = this.#memory;
-    const low = pfn | 0;
-    const high = (pfn * 2 ** -32) | 0;
+    if (((low & space.beyondLow) | (high & space.beyondHigh)) !== 0) return GUEST_PAGE_FAULT_CAUSE[kind]!;
+    if (levels === 2) return this.#secondStageNarrow(space, low, use, kind);
+    const reader = this.#second;
+    const bigEndian = space.secondBigEndian;
+    const special = bigEndian || this.observer !== null;
+    const plainHigh = this.#plainHigh;
     const need = SECOND_NEED[use]!;
+    let level = levels - 1;
     // The root is 16 KiB: two more index bits choose one of its four pages.
-    const top =
-      level === 2 ? (low >>> 18) & 0x7ff : level === 3 ? ((low >>> 27) | (high << 5)) & 0x7ff : (high >>> 4) & 0x7ff;
-    let table = space.secondRoot + (top >>> 9);
-    let offset = (top & 511) << 3;
+    const top = level === 2 ? low >>> 18 : level === 3 ? (low >>> 27) | (high << 5) : high >>> 4;
+    let tableLow = space.secondRootLow | (top >>> 9);
+    let tableHigh = space.secondRootHigh;
+    let index = top & 511;
     let tries = 0;
     for (;;) {
-      if (table >= this.#limit) return ACCESS_FAULT_CAUSE[kind]!;
-      const status = memory.load64(table as P, offset);
-      if (status !== ACCESS_OK) return status === ACCESS_FAULT ? ACCESS_FAULT_CAUSE[kind]! : CAUSE_PT_DATA_CORRUPTION;
-      let lo = memory.lo;
-      let hi = memory.hi;
-      if (space.secondBigEndian) {
-        const value = swap32(hi);
-        hi = swap32(lo);
-        lo = value;
+      let lo: number;
+      let hi: number;
+      const page = (tableLow - reader.baseLow) | 0;
+      if (page >= 0 && page < reader.pages && tableHigh === reader.baseHigh) {
+        const at = (page << 10) | (index << 1);
+        lo = reader.words[at]!;
+        hi = reader.words[at + 1]!;
+      } else {
+        const status = reader.load(tableLow, tableHigh, index << 3);
+        if (status !== ACCESS_OK) return status === ACCESS_FAULT ? ACCESS_FAULT_CAUSE[kind]! : CAUSE_PT_DATA_CORRUPTION;
+        lo = reader.lo;
+        hi = reader.hi;
       }
       this.secondLoads++;
-      if (this.observer !== null) {
-        const serves = use >= KIND_IMPLICIT_READ ? this.#serves : -1;
-        this.observer.tableLoaded(TABLE_SECOND_STAGE, level, table, offset, lo, hi, serves);
-      }
-      if ((lo & KIND_BITS) === PTE_V) {
-        if ((lo & (PTE_A | PTE_D | PTE_U)) !== 0 || (hi & (0xe0000000 | this.#reservedHigh)) !== 0 || level === 0) {
-          return GUEST_PAGE_FAULT_CAUSE[kind]!;
+      if (special) {
+        if (bigEndian) {
+          const value = swap32(hi) | 0;
+          hi = swap32(lo) | 0;
+          lo = value;
         }
-        table = (hi & 0x3fffff) * 0x400000 + (lo >>> 10);
+        const serves = use >= KIND_IMPLICIT_READ ? this.#serves : -1;
+        this.#tell(TABLE_SECOND_STAGE, level, tableLow, tableHigh, index << 3, lo, hi, serves);
+      }
+      if ((lo & POINTER_BITS) === PTE_V && (hi & plainHigh) === 0 && level > 0) {
+        tableLow = (lo >>> 10) | (hi << 22);
+        tableHigh = (hi >>> 10) & 0xfff;
         level--;
-        const index = level < 3 ? (low >>> (9 * level)) & 511 : ((low >>> 27) | (high << 5)) & 511;
-        offset = index << 3;
+        index = (level < 3 ? low >>> (9 * level) : (low >>> 27) | (high << 5)) & 511;
         continue;
       }
-      if (
-        need === 0 ||
-        (lo & need) !== need ||
-        (hi & (0xe0000000 | this.#reservedHigh)) !== 0 ||
-        (level !== 0 && misaligned(level, lo, hi))
-      ) {
-        const cause = this.#secondLeaf(space, lo, hi, level, use, kind, table, offset);
+      if (need === 0 || (lo & need) !== need || (hi & plainHigh) !== 0 || (level !== 0 && misaligned(level, lo, hi))) {
+        const cause = this.#secondLeaf(space, lo, hi, level, use, kind, tableLow, tableHigh, index << 3);
         if (cause === RETRY) {
           if (++tries > RETRY_LIMIT) return ACCESS_FAULT_CAUSE[kind]!;
           continue;
@@ -275,19 +354,44 @@ export class TwoStageWalker<P extends number> {
         this.secondHi = hi;
         this.secondShift = 9 * level;
       }
+      const ppnLow = (lo >>> 10) | (hi << 22);
+      const ppnHigh = (hi >>> 10) & 0xfff;
       const shift = this.secondShift;
-      const ppn = (hi & 0x3fffff) * 0x400000 + (lo >>> 10);
-      if (shift === 0) this.spaPfn = ppn;
-      else if (shift === 4) this.spaPfn = ppn - 8 + (low & 15);
-      else this.spaPfn = ppn + lowBits(pfn, shift);
+      if (shift === 0) {
+        this.spaLow = ppnLow;
+        this.spaHigh = ppnHigh;
+      } else if (shift === 4) {
+        this.spaLow = (ppnLow & ~15) | (low & 15);
+        this.spaHigh = ppnHigh;
+      } else if (shift < 32) {
+        this.spaLow = ppnLow | (low & ((1 << shift) - 1));
+        this.spaHigh = ppnHigh;
+      } else {
+        this.spaLow = low;
+        this.spaHigh = ppnHigh | (high & 15);
+      }
       return 0;
     }
   }
 
-  /** Second-stage walk for a process-directory entry of `level`: an implicit read on behalf of a request of `kind`. */
-  directoryAccess(space: AddressSpace, pfn: number, level: number, kind: number): number {
-    this.#serves = level;
-    return this.secondStage(space, pfn, KIND_IMPLICIT_READ, kind);
+  #implicitFault(tableLow: number, tableHigh: number, low12: number): void {
+    this.iotval2Pfn = tableHigh * 0x100000000 + (tableLow >>> 0);
+    this.iotval2Low = low12;
+  }
+
+  #tell(
+    table: WalkTable,
+    level: number,
+    frameLow: number,
+    frameHigh: number,
+    offset: number,
+    lo: number,
+    hi: number,
+    serves: number,
+  ): void {
+    if (this.observer === null) return;
+    const pfn = frameHigh * 0x100000000 + (frameLow >>> 0);
+    this.observer.tableLoaded(table, level, pfn, offset, lo >>> 0, hi >>> 0, serves);
   }
 
   /** A candidate first-stage leaf, step by step. Returns 0 (first* set, A/D up to date), RETRY or a cause. */
@@ -298,8 +402,10 @@ export class TwoStageWalker<P extends number> {
     level: number,
     kind: number,
     supervisor: boolean,
-    table: number,
-    host: number,
+    tableLow: number,
+    tableHigh: number,
+    hostLow: number,
+    hostHigh: number,
     offset: number,
   ): number {
     const fault = PAGE_FAULT_CAUSE[kind]!;
@@ -317,7 +423,18 @@ export class TwoStageWalker<P extends number> {
         // §3.6: an ATS request that finds D = 0 loses the W right only.
         if ((lo & PTE_A) === 0 || kind < KIND_ATS) return fault;
       } else {
-        const cause = this.#setFirstAD(space, lo, hi, lo | wanted, kind, table, host, offset);
+        const cause = this.#setFirstAD(
+          space,
+          lo,
+          hi,
+          lo | wanted,
+          kind,
+          tableLow,
+          tableHigh,
+          hostLow,
+          hostHigh,
+          offset,
+        );
         if (cause !== 0) return cause;
         lo |= wanted;
       }
@@ -335,21 +452,22 @@ export class TwoStageWalker<P extends number> {
     hi: number,
     newLo: number,
     kind: number,
-    table: number,
-    host: number,
+    tableLow: number,
+    tableHigh: number,
+    hostLow: number,
+    hostHigh: number,
     offset: number,
   ): number {
     if (space.secondLevels !== 0) {
-      const cause = this.secondStage(space, table, KIND_IMPLICIT_WRITE, kind);
+      const cause = this.walkSecond(space, tableLow, tableHigh, KIND_IMPLICIT_WRITE, kind);
       if (cause !== 0) {
-        this.iotval2Pfn = table;
-        this.iotval2Low = offset | 3;
+        this.#implicitFault(tableLow, tableHigh, offset | 3);
         return cause;
       }
-      host = this.spaPfn;
-      if (host >= this.#limit) return ACCESS_FAULT_CAUSE[kind]!;
+      hostLow = this.spaLow;
+      hostHigh = this.spaHigh;
     }
-    return this.#exchange(host, offset, lo, hi, newLo, space.firstBigEndian, kind);
+    return this.#exchange(hostLow, hostHigh, offset, lo, hi, newLo, space.firstBigEndian, kind);
   }
 
   /** A candidate second-stage leaf, step by step; U must be set, always. */
@@ -360,7 +478,8 @@ export class TwoStageWalker<P extends number> {
     level: number,
     use: number,
     kind: number,
-    table: number,
+    tableLow: number,
+    tableHigh: number,
     offset: number,
   ): number {
     const fault = GUEST_PAGE_FAULT_CAUSE[kind]!;
@@ -373,7 +492,7 @@ export class TwoStageWalker<P extends number> {
       if (!space.secondHardwareAD) {
         if ((lo & PTE_A) === 0 || !ats) return fault;
       } else {
-        const cause = this.#exchange(table, offset, lo, hi, lo | wanted, space.secondBigEndian, kind);
+        const cause = this.#exchange(tableLow, tableHigh, offset, lo, hi, lo | wanted, space.secondBigEndian, kind);
         if (cause !== 0) return cause;
         lo |= wanted;
       }
@@ -400,7 +519,8 @@ export class TwoStageWalker<P extends number> {
 
   /** Compare-and-exchange of an entry's low half. 0 done, RETRY it had changed, or a cause. */
   #exchange(
-    pfn: number,
+    frameLow: number,
+    frameHigh: number,
     offset: number,
     lo: number,
     hi: number,
@@ -409,6 +529,8 @@ export class TwoStageWalker<P extends number> {
     kind: number,
   ): number {
     const memory = this.#memory;
+    const pfn = frameHigh * 0x100000000 + (frameLow >>> 0);
+    if (pfn >= this.#first.limit) return ACCESS_FAULT_CAUSE[kind]!;
     const oldLo = bigEndian ? swap32(hi) : lo >>> 0;
     const oldHi = bigEndian ? swap32(lo) : hi >>> 0;
     const status = memory.compareExchange64(
@@ -423,39 +545,40 @@ export class TwoStageWalker<P extends number> {
     return memory.lo === oldLo && memory.hi === oldHi ? 0 : RETRY;
   }
 
-  /** Sv32: 4-byte entries, two levels of 10 bits; no NAPOT, no PBMT. */
-  #firstStageNarrow(space: AddressSpace, pfn: number, kind: number, supervisor: boolean): number {
-    const memory = this.#memory;
-    let table = space.firstRoot;
+  /** Sv32: 4-byte entries, two levels of 10 bits; no NAPOT, no PBMT. Bits 63:32 of the IOVA must be 0 (§3.1.3.1). */
+  #firstStageNarrow(space: AddressSpace, low: number, high: number, kind: number, supervisor: boolean): number {
+    const fault = PAGE_FAULT_CAUSE[kind]!;
+    if (high !== 0 || low >>> 20 !== 0) return fault;
+    let tableLow = space.firstRootLow;
+    let tableHigh = space.firstRootHigh;
     let level = 1;
     let tries = 0;
     for (;;) {
-      const offset = ((pfn >>> (10 * level)) & 0x3ff) << 2;
-      let host = table;
+      const offset = ((low >>> (10 * level)) & 0x3ff) << 2;
+      let hostLow = tableLow;
+      let hostHigh = tableHigh;
       if (space.secondLevels !== 0) {
         this.#serves = level;
-        const cause = this.secondStage(space, table, KIND_IMPLICIT_READ, kind);
+        const cause = this.walkSecond(space, tableLow, tableHigh, KIND_IMPLICIT_READ, kind);
         if (cause !== 0) {
-          this.iotval2Pfn = table;
-          this.iotval2Low = offset | 1;
+          this.#implicitFault(tableLow, tableHigh, offset | 1);
           return cause;
         }
-        host = this.spaPfn;
+        hostLow = this.spaLow;
+        hostHigh = this.spaHigh;
       }
-      if (host >= this.#limit) return ACCESS_FAULT_CAUSE[kind]!;
-      const status = memory.load32(host as P, offset);
+      const status = this.#loadNarrow(hostLow, hostHigh, offset);
       if (status !== ACCESS_OK) return status === ACCESS_FAULT ? ACCESS_FAULT_CAUSE[kind]! : CAUSE_PT_DATA_CORRUPTION;
-      const entry = space.firstBigEndian ? swap32(memory.lo) : memory.lo;
+      const entry = space.firstBigEndian ? swap32(this.#memory.lo) : this.#memory.lo;
       this.firstLoads++;
-      if (this.observer !== null) this.observer.tableLoaded(TABLE_FIRST_STAGE, level, host, offset, entry, 0, -1);
-      if ((entry & KIND_BITS) === PTE_V) {
-        if ((entry & (PTE_A | PTE_D | PTE_U)) !== 0 || level === 0) return PAGE_FAULT_CAUSE[kind]!;
+      this.#tell(TABLE_FIRST_STAGE, level, hostLow, hostHigh, offset, entry, 0, -1);
+      if ((entry & POINTER_BITS) === PTE_V && level > 0) {
         if ((entry & PTE_G) !== 0) this.firstGlobal = true;
-        table = entry >>> 10;
+        tableLow = entry >>> 10;
+        tableHigh = 0;
         level = 0;
         continue;
       }
-      const fault = PAGE_FAULT_CAUSE[kind]!;
       let lo = entry;
       if (!narrowLeafLegal(lo, level)) return fault;
       if (kind < KIND_ATS) {
@@ -469,58 +592,56 @@ export class TwoStageWalker<P extends number> {
           if ((lo & PTE_A) === 0 || kind < KIND_ATS) return fault;
         } else {
           if (space.secondLevels !== 0) {
-            const cause = this.secondStage(space, table, KIND_IMPLICIT_WRITE, kind);
+            const cause = this.walkSecond(space, tableLow, tableHigh, KIND_IMPLICIT_WRITE, kind);
             if (cause !== 0) {
-              this.iotval2Pfn = table;
-              this.iotval2Low = offset | 3;
+              this.#implicitFault(tableLow, tableHigh, offset | 3);
               return cause;
             }
-            host = this.spaPfn;
+            hostLow = this.spaLow;
+            hostHigh = this.spaHigh;
           }
-          const cause = this.#exchangeNarrow(host, offset, lo, (lo | wanted) >>> 0, space.firstBigEndian, kind);
+          const cause = this.#exchangeNarrow(hostLow, hostHigh, offset, lo, lo | wanted, space.firstBigEndian, kind);
           if (cause === RETRY) {
             if (++tries > RETRY_LIMIT) return ACCESS_FAULT_CAUSE[kind]!;
             continue;
           }
           if (cause !== 0) return cause;
-          lo = (lo | wanted) >>> 0;
+          lo |= wanted;
         }
       }
       if ((lo & PTE_G) !== 0) this.firstGlobal = true;
-      this.firstLo = lo;
+      this.firstLo = lo | 0;
       this.firstHi = 0;
       this.firstShift = 10 * level;
-      this.gpaPfn = level === 0 ? lo >>> 10 : (lo >>> 10) + (pfn & 0x3ff);
+      this.gpaLow = level === 0 ? lo >>> 10 : (lo >>> 10) | (low & 0x3ff);
+      this.gpaHigh = 0;
       return 0;
     }
   }
 
   /** Sv32x4: as Sv32 with a 16 KiB root. */
-  #secondStageNarrow(space: AddressSpace, pfn: number, use: number, kind: number): number {
-    const memory = this.#memory;
-    const top = (pfn >>> 10) & 0xfff;
-    let table = space.secondRoot + (top >>> 10);
+  #secondStageNarrow(space: AddressSpace, low: number, use: number, kind: number): number {
+    const fault = GUEST_PAGE_FAULT_CAUSE[kind]!;
+    const top = (low >>> 10) & 0xfff;
+    let tableLow = space.secondRootLow | (top >>> 10);
+    let tableHigh = space.secondRootHigh;
     let offset = (top & 0x3ff) << 2;
     let level = 1;
     let tries = 0;
     for (;;) {
-      if (table >= this.#limit) return ACCESS_FAULT_CAUSE[kind]!;
-      const status = memory.load32(table as P, offset);
+      const status = this.#loadNarrow(tableLow, tableHigh, offset);
       if (status !== ACCESS_OK) return status === ACCESS_FAULT ? ACCESS_FAULT_CAUSE[kind]! : CAUSE_PT_DATA_CORRUPTION;
-      let lo = space.secondBigEndian ? swap32(memory.lo) : memory.lo;
+      let lo = space.secondBigEndian ? swap32(this.#memory.lo) : this.#memory.lo;
       this.secondLoads++;
-      if (this.observer !== null) {
-        const serves = use >= KIND_IMPLICIT_READ ? this.#serves : -1;
-        this.observer.tableLoaded(TABLE_SECOND_STAGE, level, table, offset, lo, 0, serves);
-      }
-      if ((lo & KIND_BITS) === PTE_V) {
-        if ((lo & (PTE_A | PTE_D | PTE_U)) !== 0 || level === 0) return GUEST_PAGE_FAULT_CAUSE[kind]!;
-        table = lo >>> 10;
-        offset = (pfn & 0x3ff) << 2;
+      const serves = use >= KIND_IMPLICIT_READ ? this.#serves : -1;
+      this.#tell(TABLE_SECOND_STAGE, level, tableLow, tableHigh, offset, lo, 0, serves);
+      if ((lo & POINTER_BITS) === PTE_V && level > 0) {
+        tableLow = lo >>> 10;
+        tableHigh = 0;
+        offset = (low & 0x3ff) << 2;
         level = 0;
         continue;
       }
-      const fault = GUEST_PAGE_FAULT_CAUSE[kind]!;
       if (!narrowLeafLegal(lo, level) || (lo & PTE_U) === 0) return fault;
       const ats = use === KIND_ATS || use === KIND_ATS_WRITE;
       if (!ats && !permits(lo, use)) return fault;
@@ -529,25 +650,42 @@ export class TwoStageWalker<P extends number> {
         if (!space.secondHardwareAD) {
           if ((lo & PTE_A) === 0 || !ats) return fault;
         } else {
-          const cause = this.#exchangeNarrow(table, offset, lo, (lo | wanted) >>> 0, space.secondBigEndian, kind);
+          const cause = this.#exchangeNarrow(tableLow, tableHigh, offset, lo, lo | wanted, space.secondBigEndian, kind);
           if (cause === RETRY) {
             if (++tries > RETRY_LIMIT) return ACCESS_FAULT_CAUSE[kind]!;
             continue;
           }
           if (cause !== 0) return cause;
-          lo = (lo | wanted) >>> 0;
+          lo |= wanted;
         }
       }
-      this.secondLo = lo;
+      this.secondLo = lo | 0;
       this.secondHi = 0;
       this.secondShift = 10 * level;
-      this.spaPfn = level === 0 ? lo >>> 10 : (lo >>> 10) + (pfn & 0x3ff);
+      this.spaLow = level === 0 ? lo >>> 10 : (lo >>> 10) | (low & 0x3ff);
+      this.spaHigh = 0;
       return 0;
     }
   }
 
-  #exchangeNarrow(pfn: number, offset: number, lo: number, newLo: number, bigEndian: boolean, kind: number): number {
+  /** A 4-byte entry into memory.lo. */
+  #loadNarrow(frameLow: number, frameHigh: number, offset: number): AccessStatus {
+    const pfn = frameHigh * 0x100000000 + (frameLow >>> 0);
+    return pfn >= this.#first.limit ? ACCESS_FAULT : this.#memory.load32(pfn as P, offset);
+  }
+
+  #exchangeNarrow(
+    frameLow: number,
+    frameHigh: number,
+    offset: number,
+    lo: number,
+    newLo: number,
+    bigEndian: boolean,
+    kind: number,
+  ): number {
     const memory = this.#memory;
+    const pfn = frameHigh * 0x100000000 + (frameLow >>> 0);
+    if (pfn >= this.#first.limit) return ACCESS_FAULT_CAUSE[kind]!;
     const expected = bigEndian ? swap32(lo) : lo >>> 0;
     const status = compareExchange32(memory, pfn as P, offset, expected, bigEndian ? swap32(newLo) : newLo >>> 0);
     if (status !== ACCESS_OK) return status === ACCESS_FAULT ? ACCESS_FAULT_CAUSE[kind]! : CAUSE_PT_DATA_CORRUPTION;

@@ -12,11 +12,13 @@ export const SECOND_STAGE_ONLY = -1;
 /** PSCID under which mappings with G = 1 are kept, per GSCID. */
 export const GLOBAL = -2;
 
-/** Tags kept; when there would be more, all are dropped at once and the caches with them. */
+/** Tags kept; when there would be more, all are dropped at once, and with them every context that holds one. */
 const TAG_LIMIT = 4096;
+/** Tags that loading one context can make. */
+const TAGS_PER_CONTEXT = 4;
 
-/** Stamps are compared as 32-bit integers. */
-const STAMP_LIMIT = 2 ** 31 - 1;
+/** Caches keep a stamp in 29 bits, beside a page size. */
+const STAMP_LIMIT = 2 ** 28;
 
 export class Stamps {
   #next = 1;
@@ -45,8 +47,6 @@ export class AddressTag {
   sizes = 0;
   /** Size classes of first-stage leaves that were cached in smaller pieces. */
   split = 0;
-  /** False once the table has forgotten this tag: whoever holds it must ask again. */
-  live = true;
   /** Next tag of the same GSCID and PSCID. */
   next: AddressTag | null = null;
 
@@ -69,13 +69,17 @@ export class AddressTags {
     this.#stamps = stamps;
   }
 
+  /** True if loading a context could exceed the table: the caches must then be cleared first. */
+  get full(): boolean {
+    return this.#count > TAG_LIMIT - TAGS_PER_CONTEXT;
+  }
+
   /** The tag of an address space; makes it if there is none yet. */
   tagFor(gscid: number, pscid: number, variant: number): AddressTag {
     const key = spaceKey(gscid, pscid);
     for (let tag = this.#bySpace.get(key) ?? null; tag !== null; tag = tag.next) {
       if (tag.variant === variant) return tag;
     }
-    if (this.#count >= TAG_LIMIT) this.dropAll();
     const global = pscid >= 0 ? this.tagFor(gscid, GLOBAL, variant) : null;
     const tag = new AddressTag(gscid, pscid, variant, global, this.#stamps.next());
     tag.next = this.#bySpace.get(key) ?? null;
@@ -111,14 +115,9 @@ export class AddressTags {
     }
   }
 
+  /** Forgets every tag. A request under way may still hold one: its stamp is new, and nobody else will find it. */
   dropAll(): void {
-    for (const tags of this.#byGscid.values()) {
-      for (const tag of tags) {
-        tag.live = false;
-        tag.stamp = 0;
-        tag.sizes = 0;
-      }
-    }
+    for (const tags of this.#byGscid.values()) for (const tag of tags) this.invalidate(tag);
     this.#bySpace.clear();
     this.#byGscid.clear();
     this.#count = 0;

@@ -14,7 +14,6 @@ import {
 import type { HardwareState } from "./hardware-state.ts";
 import { IN_MEMORY_FILE, type Translator, withoutMessages } from "./translation.ts";
 import { CLASS_SHIFTS } from "./translation-cache.ts";
-import type { TranslationCaches } from "./translation-caches.ts";
 
 export class AtsTranslator {
   readonly translation: AtsTranslation = {
@@ -29,12 +28,10 @@ export class AtsTranslator {
   };
   readonly #state: HardwareState;
   readonly #translator: Translator;
-  readonly #caches: TranslationCaches;
 
-  constructor(state: HardwareState, translator: Translator, caches: TranslationCaches) {
+  constructor(state: HardwareState, translator: Translator) {
     this.#state = state;
     this.#translator = translator;
-    this.#caches = caches;
   }
 
   translate(
@@ -56,8 +53,7 @@ export class AtsTranslator {
     if (space === null) return this.#fail(translator.cause, device.dtf);
     translator.space = space;
     const supervisor = privileged && pasid >= 0;
-    const tag = space.currentTag(this.#caches.tags);
-    const cause = translator.walkTables(device, space, tag, pfn, kind, supervisor);
+    const cause = translator.walkTables(device, space, pfn, kind, supervisor);
     const translation = this.translation;
     if (cause === IN_MEMORY_FILE) {
       // §3.6: no translated address exists; the device must use untranslated requests.
@@ -88,8 +84,9 @@ export class AtsTranslator {
       const classes = CLASS_SHIFTS;
       let size = classes.length - 1;
       while (classes[size]! > shift) size--;
-      const fitting = withoutMessages(device, walker.gpaPfn, size);
-      if (fitting !== size || device.overlapsMessagePages(walker.gpaPfn, shift)) shift = classes[fitting]!;
+      const fitting = withoutMessages(device, walker.gpaLow, walker.gpaHigh, size);
+      if (fitting !== size || device.overlapsMessagePages(walker.gpaLow, walker.gpaHigh, shift))
+        shift = classes[fitting]!;
     }
     const pages = 2 ** shift;
     const target = device.t2gpa ? walker.gpaPfn : walker.spaPfn;

@@ -19,14 +19,17 @@ import {
   TC_T2GPA,
 } from "../../../arch/riscv/device-context.ts";
 import { PC_ENS, PC_SUM, processIdBits } from "../../../arch/riscv/process-context.ts";
-import { type AddressTag, type AddressTags, HOST, SECOND_STAGE_ONLY, type Stamps } from "./address-tags.ts";
+import { AddressTag, type AddressTags, HOST, SECOND_STAGE_ONLY, type Stamps } from "./address-tags.ts";
+
+/** Stands where no context has been loaded yet; holds nothing. */
+const NO_TAG = new AddressTag(HOST, SECOND_STAGE_ONLY, 0, null, 0);
 
 /** An address space with the tag its cached translations carry. */
 export class CachedSpace extends AddressSpace {
   gscid = HOST;
   pscid = SECOND_STAGE_ONLY;
   variant = 0;
-  tag: AddressTag | null = null;
+  tag: AddressTag = NO_TAG;
   /** Both stages Bare and no MSI recognition: addresses pass unchanged. */
   transparent = false;
 
@@ -37,16 +40,6 @@ export class CachedSpace extends AddressSpace {
     this.variant = variant;
     this.transparent = this.firstLevels === 0 && this.secondLevels === 0 && variant === 0;
     this.tag = tags.tagFor(this.gscid, this.pscid, variant);
-  }
-
-  /** The tag, asked for again if the table has dropped it meanwhile. */
-  currentTag(tags: AddressTags): AddressTag {
-    let tag = this.tag;
-    if (tag === null || !tag.live) {
-      tag = tags.tagFor(this.gscid, this.pscid, this.variant);
-      this.tag = tag;
-    }
-    return tag;
   }
 }
 
@@ -118,10 +111,8 @@ export class CachedDevice {
     this.space.settle(tags, this.gscid, dc[4]! >>> 12, variant);
   }
 
-  /** True if a guest-physical page is an interrupt file's (§3.1.3.7). */
-  isMessagePage(pfn: number): boolean {
-    const low = pfn | 0;
-    const high = (pfn * 2 ** -32) | 0;
+  /** True if a guest-physical page (frame number bits 31:0, bits 51:32) is an interrupt file's (§3.1.3.7). */
+  isMessagePage(low: number, high: number): boolean {
     return (
       ((low ^ this.msiPatternLo) & ~this.msiMaskLo) === 0 &&
       ((high ^ this.msiPatternHi) & ~this.msiMaskHi & 0xfffff) === 0
@@ -129,9 +120,7 @@ export class CachedDevice {
   }
 
   /** True if some interrupt-file page lies in the block of 2^shift pages around `pfn`. */
-  overlapsMessagePages(pfn: number, shift: number): boolean {
-    const low = pfn | 0;
-    const high = (pfn * 2 ** -32) | 0;
+  overlapsMessagePages(low: number, high: number, shift: number): boolean {
     const keepLow = shift >= 32 ? 0 : -1 << shift;
     const keepHigh = shift <= 32 ? -1 : -1 << (shift - 32);
     return (
@@ -181,6 +170,8 @@ export class DeviceContextCache {
   /** Contexts with stamps up to here are invalid. */
   #floor = 0;
   #victim = 0;
+  /** The slot found last: devices transfer in bursts. */
+  #last: CachedDevice;
 
   constructor(entries: number, stamps: Stamps) {
     const rounded = roundUp(entries);
@@ -188,14 +179,25 @@ export class DeviceContextCache {
     this.#ways = Math.min(4, rounded);
     this.#setMask = rounded / this.#ways - 1;
     this.#slots = Array.from({ length: rounded }, () => new CachedDevice());
+    this.#last = this.#slots[0]!;
     this.#stamps = stamps;
   }
 
   find(deviceId: number): CachedDevice | null {
+    const last = this.#last;
+    if (last.deviceId === deviceId && last.stamp > this.#floor && this.#enabled) return last;
+    return this.#search(deviceId);
+  }
+
+  #search(deviceId: number): CachedDevice | null {
+    if (!this.#enabled) return null;
     const start = ((deviceId ^ (deviceId >>> 6)) & this.#setMask) * this.#ways;
     for (let i = start; i < start + this.#ways; i++) {
       const slot = this.#slots[i]!;
-      if (slot.deviceId === deviceId && slot.stamp > this.#floor) return this.#enabled ? slot : null;
+      if (slot.deviceId === deviceId && slot.stamp > this.#floor) {
+        this.#last = slot;
+        return slot;
+      }
     }
     return null;
   }

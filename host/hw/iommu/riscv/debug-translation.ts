@@ -13,17 +13,14 @@ import { pfnOfHalves } from "../../../base/address.ts";
 import type { HardwareState } from "./hardware-state.ts";
 import { IN_MEMORY_FILE, type Translator, withoutMessages } from "./translation.ts";
 import { CLASS_SHIFTS, classOf } from "./translation-cache.ts";
-import type { TranslationCaches } from "./translation-caches.ts";
 
 export class DebugTranslation {
   readonly #state: HardwareState;
   readonly #translator: Translator;
-  readonly #caches: TranslationCaches;
 
-  constructor(state: HardwareState, translator: Translator, caches: TranslationCaches) {
+  constructor(state: HardwareState, translator: Translator) {
     this.#state = state;
     this.#translator = translator;
-    this.#caches = caches;
   }
 
   /** True while a request is latched. */
@@ -73,14 +70,13 @@ export class DebugTranslation {
     if (space === null) return this.#fail(translator.cause, device.dtf);
     translator.space = space;
     if (space.transparent) return this.#answer(pfn, this.#state.configuration.bareRangeLog2 - 12, 0);
-    const tag = space.currentTag(this.#caches.tags);
-    const cause = translator.walkTables(device, space, tag, pfn, kind, privileged);
+    const cause = translator.walkTables(device, space, pfn, kind, privileged);
     if (cause === IN_MEMORY_FILE) return this.#fail(CAUSE_TRANSACTION_TYPE_DISALLOWED, device.dtf);
     if (cause !== 0) return this.#fail(cause, device.dtf);
     const walker = translator.walker;
     let size = classOf(Math.min(walker.firstShift, walker.secondShift));
     if (translator.isMessage) size = 0;
-    else if (device.msiFlat) size = withoutMessages(device, walker.gpaPfn, size);
+    else if (device.msiFlat) size = withoutMessages(device, walker.gpaLow, walker.gpaHigh, size);
     const first = (walker.firstHi >>> 29) & 3;
     return this.#answer(translator.resultPfn, CLASS_SHIFTS[size]!, first !== 0 ? first : (walker.secondHi >>> 29) & 3);
   }

@@ -56,12 +56,15 @@ export class RiscvIommu implements HardwareIommu, MmioPort, RegisterEffects {
   readonly #debug: DebugTranslation;
   readonly #monitor: PerformanceMonitor;
   readonly #walkTrace: WalkTrace;
+  /** QoS ids are asked for per request: which context it used must be known. */
+  readonly #tracksContext: boolean;
   #draining = false;
   #scheduled = 0;
 
   constructor(parts: IommuParts, options: RiscvIommuOptions = {}) {
     this.name = parts.name;
     this.configuration = configure(options);
+    this.#tracksContext = this.configuration.capabilities.QOSID;
     const state = new HardwareState(parts, this.configuration);
     this.#state = state;
     this.#interrupts = new Interrupts(state);
@@ -72,9 +75,9 @@ export class RiscvIommu implements HardwareIommu, MmioPort, RegisterEffects {
     this.#ats = new AtsInvalidations(state);
     this.#commands = new CommandQueue(state, this.#interrupts, this.caches, this.#ats);
     this.#translator = new Translator(state, this.caches, this.#faults);
-    this.#atsTranslator = new AtsTranslator(state, this.#translator, this.caches);
+    this.#atsTranslator = new AtsTranslator(state, this.#translator);
     this.#pageRequests = new PageRequestQueue(state, this.#interrupts, this.#faults, this.#translator, this.#ats);
-    this.#debug = new DebugTranslation(state, this.#translator, this.caches);
+    this.#debug = new DebugTranslation(state, this.#translator);
     this.#monitor = new PerformanceMonitor(state, this.#interrupts);
     this.#walkTrace = new WalkTrace(parts.trace, parts.name);
     this.#file = new RegisterFile(state, this);
@@ -165,11 +168,11 @@ export class RiscvIommu implements HardwareIommu, MmioPort, RegisterEffects {
   ): TranslationStatus {
     if (this.#state.trace.on || this.#walkTrace.attached) this.#observe(deviceId);
     const translator = this.#translator;
-    if (!this.#monitor.active) {
+    if (!this.#monitor.active && !this.#tracksContext) {
       return translator.translate(deviceId, pasid, privileged, access, pfn, offset, translated, data);
     }
     this.#countLoads();
-    const status = translator.translate(deviceId, pasid, privileged, access, pfn, offset, translated, data);
+    const status = translator.translateFully(deviceId, pasid, privileged, access, pfn, offset, translated, data);
     this.#count(translated ? EVENT_TRANSLATED : EVENT_UNTRANSLATED, deviceId, pasid);
     return status;
   }

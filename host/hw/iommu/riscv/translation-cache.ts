@@ -31,16 +31,21 @@ export const ENTRY_MESSAGE = 1 << 9;
 export const ENTRY_PBMT_SHIFT = 10;
 
 const WAYS = 4;
-/** Int32 words per entry: block number, stamp, high part and class, flags. */
-const STRIDE = 4;
+/** Int32 words per entry: block number, stamp and class, rest of the block number, flags, frame (two halves), two spare. */
+const STRIDE = 8;
 /** A range invalidation that would probe more blocks than this drops the whole address space instead (always legal, §4.1). */
 const PROBE_LIMIT = 512;
 
+/** Block number (low 32 bits) of a frame at a class's size. */
+function blockOf(low: number, high: number, shift: number): number {
+  if (shift === 0) return low;
+  return shift < 32 ? (low >>> shift) | (high << (32 - shift)) : high >>> (shift - 32);
+}
+
 export class TranslationCache {
-  /** Flags of entry e are keys[e + 3]; its frame is frames[e / 4]. Entries are named by their offset e. */
-  readonly #keys: Int32Array;
-  readonly #frames: Float64Array;
-  readonly #ways: number;
+  /** Entries are named by their first word's index. */
+  readonly #words: Int32Array;
+  readonly #span: number;
   readonly #setMask: number;
   readonly #victims: Uint8Array;
   readonly #enabled: boolean;
@@ -48,87 +53,88 @@ export class TranslationCache {
   constructor(entries: number) {
     this.#enabled = entries > 0;
     const rounded = 2 ** Math.ceil(Math.log2(Math.max(1, entries)));
-    this.#ways = Math.min(WAYS, rounded);
-    const sets = rounded / this.#ways;
+    const ways = Math.min(WAYS, rounded);
+    const sets = rounded / ways;
+    this.#span = ways * STRIDE;
     this.#setMask = sets - 1;
-    this.#keys = new Int32Array(rounded * STRIDE);
-    this.#frames = new Float64Array(rounded);
+    this.#words = new Int32Array(rounded * STRIDE);
     this.#victims = new Uint8Array(sets);
   }
 
-  /** The entry for a page frame in the space of `tag`, or -1. */
-  find(tag: AddressTag, pfn: number): number {
-    const keys = this.#keys;
-    const low = pfn | 0;
-    const high = (pfn * 2 ** -32) | 0;
-    const stamp = tag.stamp;
-    const span = this.#ways * STRIDE;
+  /** The entry for a frame (bits 31:0, the rest) in the space of `tag`, or -1. */
+  find(tag: AddressTag, low: number, high: number): number {
     let sizes = tag.sizes;
+    const words = this.#words;
+    const stamp = tag.stamp << 3;
     while (sizes !== 0) {
       const size = 31 - Math.clz32(sizes & -sizes);
       sizes &= sizes - 1;
       const shift = CLASS_SHIFTS[size]!;
       const block = shift === 0 ? low : shift < 32 ? (low >>> shift) | (high << (32 - shift)) : high >>> (shift - 32);
-      const rest = (shift <= 32 ? high : (high >>> (shift - 32)) << (shift - 32)) | (size << 24);
-      let e = ((block ^ (block >>> 9) ^ Math.imul(stamp, 0x9e3779b1)) & this.#setMask) * span;
-      const end = e + span;
+      const rest = shift < 32 ? high : 0;
+      const key = stamp | size;
+      let e = ((block ^ (block >>> 9) ^ Math.imul(stamp, 0x9e3779b1)) & this.#setMask) * this.#span;
+      const end = e + this.#span;
       for (; e < end; e += STRIDE) {
-        if (keys[e] === block && keys[e + 1] === stamp && keys[e + 2] === rest) return e;
+        if (words[e] === block && words[e + 1] === key && words[e + 2] === rest) return e;
       }
     }
     return -1;
   }
 
   flagsAt(entry: number): number {
-    return this.#keys[entry + 3]!;
+    return this.#words[entry + 3]!;
   }
 
-  /** The frame that `pfn` translates to through `entry`. */
-  frameAt(entry: number, pfn: number): number {
-    const base = this.#frames[entry >> 2]!;
-    const shift = CLASS_SHIFTS[this.#keys[entry + 2]! >>> 24]!;
-    if (shift < 31) return base + (pfn & ((1 << shift) - 1));
-    const size = 2 ** shift;
-    return base + (pfn - Math.floor(pfn / size) * size);
-  }
-
-  /** log2 in pages of an entry's size. */
-  shiftAt(entry: number): number {
-    return CLASS_SHIFTS[this.#keys[entry + 2]! >>> 24]!;
-  }
-
-  /** Keeps a translation of the block of class `size` around `pfn`; `frame` is what `pfn` itself translates to. */
-  insert(tag: AddressTag, pfn: number, size: number, frame: number, flags: number): void {
-    if (!this.#enabled) return;
-    const keys = this.#keys;
-    const low = pfn | 0;
-    const high = (pfn * 2 ** -32) | 0;
-    const stamp = tag.stamp;
+  /** The frame that `low` translates to through `entry`. */
+  frameAt(entry: number, low: number, high: number): number {
+    const words = this.#words;
+    const size = words[entry + 1]! & 7;
+    const baseLow = words[entry + 4]!;
+    const baseHigh = words[entry + 5]!;
+    if (size === 0) return baseHigh * 0x100000000 + (baseLow >>> 0);
     const shift = CLASS_SHIFTS[size]!;
-    const block = shift === 0 ? low : shift < 32 ? (low >>> shift) | (high << (32 - shift)) : high >>> (shift - 32);
-    const rest = (shift <= 32 ? high : (high >>> (shift - 32)) << (shift - 32)) | (size << 24);
+    if (shift < 32) return baseHigh * 0x100000000 + ((baseLow | (low & ((1 << shift) - 1))) >>> 0);
+    return (baseHigh | (high & ((1 << (shift - 32)) - 1))) * 0x100000000 + (low >>> 0);
+  }
+
+  /** Keeps a translation of the block of class `size` around a frame; `target` is what that frame itself translates to. */
+  insert(
+    tag: AddressTag,
+    low: number,
+    high: number,
+    size: number,
+    targetLow: number,
+    targetHigh: number,
+    flags: number,
+  ): void {
+    if (!this.#enabled) return;
+    const words = this.#words;
+    const stamp = tag.stamp << 3;
+    const shift = CLASS_SHIFTS[size]!;
+    const block = blockOf(low, high, shift);
+    const rest = shift < 32 ? high : 0;
+    const key = stamp | size;
     const set = (block ^ (block >>> 9) ^ Math.imul(stamp, 0x9e3779b1)) & this.#setMask;
-    const span = this.#ways * STRIDE;
-    const start = set * span;
+    const start = set * this.#span;
     let e = -1;
-    for (let i = start; i < start + span; i += STRIDE) {
-      if (keys[i] === block && keys[i + 1] === stamp && keys[i + 2] === rest) {
+    for (let i = start; i < start + this.#span; i += STRIDE) {
+      if (words[i] === block && words[i + 1] === key && words[i + 2] === rest) {
         e = i;
         break;
       }
     }
     if (e < 0) {
       const way = this.#victims[set]!;
-      this.#victims[set] = (way + 1) & (this.#ways - 1);
+      this.#victims[set] = (way + 1) & (this.#span / STRIDE - 1);
       e = start + way * STRIDE;
     }
-    keys[e] = block;
-    keys[e + 1] = stamp;
-    keys[e + 2] = rest;
-    keys[e + 3] = flags;
-    const pages = 2 ** shift;
-    const within = shift < 31 ? pfn & ((1 << shift) - 1) : pfn - Math.floor(pfn / pages) * pages;
-    this.#frames[e >> 2] = frame - within;
+    words[e] = block;
+    words[e + 1] = key;
+    words[e + 2] = rest;
+    words[e + 3] = flags;
+    words[e + 4] = shift < 32 ? targetLow & (-1 << shift) : 0;
+    words[e + 5] = shift < 32 ? targetHigh : targetHigh & (-1 << (shift - 32));
     tag.sizes |= 1 << size;
   }
 
@@ -157,23 +163,23 @@ export class TranslationCache {
   }
 
   #remove(tag: AddressTag, pfn: number, size: number): void {
-    const keys = this.#keys;
+    const words = this.#words;
     const low = pfn | 0;
     const high = (pfn * 2 ** -32) | 0;
-    const stamp = tag.stamp;
+    const stamp = tag.stamp << 3;
     const shift = CLASS_SHIFTS[size]!;
-    const block = shift === 0 ? low : shift < 32 ? (low >>> shift) | (high << (32 - shift)) : high >>> (shift - 32);
-    const rest = (shift <= 32 ? high : (high >>> (shift - 32)) << (shift - 32)) | (size << 24);
-    const span = this.#ways * STRIDE;
-    const start = ((block ^ (block >>> 9) ^ Math.imul(stamp, 0x9e3779b1)) & this.#setMask) * span;
-    for (let e = start; e < start + span; e += STRIDE) {
+    const block = blockOf(low, high, shift);
+    const rest = shift < 32 ? high : 0;
+    const key = stamp | size;
+    const start = ((block ^ (block >>> 9) ^ Math.imul(stamp, 0x9e3779b1)) & this.#setMask) * this.#span;
+    for (let e = start; e < start + this.#span; e += STRIDE) {
       // Stamp 0 is never given out.
-      if (keys[e] === block && keys[e + 1] === stamp && keys[e + 2] === rest) keys[e + 1] = 0;
+      if (words[e] === block && words[e + 1] === key && words[e + 2] === rest) words[e + 1] = 0;
     }
   }
 
   /** Empties the cache (reset, stamps exhausted). */
   clear(): void {
-    this.#keys.fill(0);
+    this.#words.fill(0);
   }
 }

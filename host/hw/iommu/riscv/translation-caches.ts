@@ -27,6 +27,11 @@ export class TranslationCaches {
     stamps.onExhausted = () => this.clear();
   }
 
+  /** Before a context is loaded: its tags must fit. */
+  makeRoom(): void {
+    if (this.tags.full) this.clear();
+  }
+
   /** As after reset. */
   clear(): void {
     this.tags.dropAll();

@@ -24,7 +24,6 @@ import { KIND_EXECUTE, KIND_READ, KIND_WRITE, TwoStageWalker } from "../../../ar
 import type { WalkObserver } from "../../../arch/riscv/walk-observer.ts";
 import type { HpaPfn } from "../../../base/address.ts";
 import { ACCESS_EXECUTE, ACCESS_WRITE, CONSUMED, REFUSED, TRANSLATED, type TranslationStatus } from "../port.ts";
-import type { AddressTag } from "./address-tags.ts";
 import type { CachedDevice, CachedSpace } from "./context-cache.ts";
 import type { FaultQueue } from "./fault-queue.ts";
 import type { HardwareState } from "./hardware-state.ts";
@@ -143,8 +142,43 @@ export class Translator {
     translated: boolean,
     data: number,
   ): TranslationStatus {
-    const kind =
-      (access & ACCESS_EXECUTE) !== 0 ? KIND_EXECUTE : (access & ACCESS_WRITE) !== 0 ? KIND_WRITE : KIND_READ;
+    const kind = kindOf(access);
+    // A request of a known device without process_id is decided here as far as it can be: by a cached translation.
+    const known = deviceId < this.#deviceLimit ? this.#caches.devices.find(deviceId) : null;
+    if (known !== null && processId < 0 && !translated && !known.dpe) {
+      const space = known.space;
+      if (space.transparent) {
+        this.resultPfn = pfn as HpaPfn;
+        return TRANSLATED;
+      }
+      const low = pfn | 0;
+      const high = (pfn * 2 ** -32) | 0;
+      const translations = this.#caches.translations;
+      let entry = translations.find(space.tag, low, high);
+      if (entry < 0 && space.tag.global !== null) entry = translations.find(space.tag.global, low, high);
+      if (entry >= 0 && (translations.flagsAt(entry) & NEEDED_RIGHT[kind]!) !== 0) {
+        this.resultPfn = translations.frameAt(entry, low, high) as HpaPfn;
+        return TRANSLATED;
+      }
+    }
+    return this.translateFully(deviceId, processId, privileged, access, pfn, offset, translated, data);
+  }
+
+  /**
+   * The whole process, for everything that the short way in `translate` does not decide, and when `device`, `space` and `missed` are
+   * wanted afterwards.
+   */
+  translateFully(
+    deviceId: number,
+    processId: number,
+    privileged: boolean,
+    access: number,
+    pfn: number,
+    offset: number,
+    translated: boolean,
+    data: number,
+  ): TranslationStatus {
+    const kind = kindOf(access);
     this.begin(deviceId, processId, privileged, TTYP[kind]! + (translated ? 4 : 0), pfn, offset);
     if (this.#mode === DDTP_BARE && !translated) {
       this.resultPfn = pfn as HpaPfn;
@@ -174,19 +208,21 @@ export class Translator {
       return TRANSLATED;
     }
     const supervisor = privileged && processId >= 0 && !translated;
-    const tag = space.currentTag(this.#caches.tags);
+    const tag = space.tag;
+    const low = pfn | 0;
+    const high = (pfn * 2 ** -32) | 0;
     const translations = this.#caches.translations;
-    let entry = translations.find(tag, pfn);
-    if (entry < 0 && tag.global !== null && tag.global.sizes !== 0) entry = translations.find(tag.global, pfn);
+    let entry = translations.find(tag, low, high);
+    if (entry < 0 && tag.global !== null) entry = translations.find(tag.global, low, high);
     if (entry >= 0) {
       const rights = supervisor ? (space.sum ? SUPERVISOR_SUM_RIGHTS : SUPERVISOR_RIGHTS) : USER_RIGHTS;
       if (((translations.flagsAt(entry) >>> rights) & NEEDED_RIGHT[kind]!) !== 0) {
-        this.resultPfn = translations.frameAt(entry, pfn) as HpaPfn;
+        this.resultPfn = translations.frameAt(entry, low, high) as HpaPfn;
         return TRANSLATED;
       }
       // Rights missing, or D not known to be set: what the tables say now decides.
     }
-    const cause = this.walkTables(device, space, tag, pfn, kind, supervisor);
+    const cause = this.walkTables(device, space, pfn, kind, supervisor);
     if (cause === 0) return TRANSLATED;
     if (cause === IN_MEMORY_FILE) return this.#storeMessage(device, kind, data);
     return this.#refuse(device.dtf);
@@ -207,6 +243,7 @@ export class Translator {
     const cause = this.directories.locateDevice(deviceId, this.#root, this.#levels);
     this.deviceCause = cause;
     if (cause !== 0) return null;
+    this.#caches.makeRoom();
     return this.#caches.devices.load(deviceId, this.directories.dc, this.#state.rules, this.#caches.tags);
   }
 
@@ -247,6 +284,7 @@ export class Translator {
         }
         return null;
       }
+      this.#caches.makeRoom();
       process = this.#caches.processes.load(device, processId, directories.pc, this.#caches.tags);
     }
     if (privileged && given >= 0 && !process.ens) return this.#noSpace(CAUSE_TRANSACTION_TYPE_DISALLOWED);
@@ -264,18 +302,14 @@ export class Translator {
    * Steps 17 to 20 by the tables. 0: resultPfn is set and the translation cached; IN_MEMORY_FILE: an MRIF; else a cause, also in
    * `cause` with its iotval2.
    */
-  walkTables(
-    device: CachedDevice,
-    space: CachedSpace,
-    tag: AddressTag,
-    pfn: number,
-    kind: number,
-    supervisor: boolean,
-  ): number {
+  walkTables(device: CachedDevice, space: CachedSpace, pfn: number, kind: number, supervisor: boolean): number {
     const walker = this.walker;
+    const low = pfn | 0;
+    const high = (pfn * 2 ** -32) | 0;
     this.missed = true;
     this.isMessage = false;
-    let cause = walker.firstStage(space, pfn, kind, supervisor);
+    walker.begin();
+    let cause = walker.walkFirst(space, low, high, kind, supervisor);
     if (cause !== 0) {
       this.#noSpace(cause);
       if (isGuestPageFault(cause)) {
@@ -284,8 +318,10 @@ export class Translator {
       }
       return cause;
     }
-    if (device.msiFlat && device.isMessagePage(walker.gpaPfn)) return this.#walkMessage(device, space, tag, pfn, kind);
-    cause = walker.secondStage(space, walker.gpaPfn, kind, kind);
+    if (device.msiFlat && device.isMessagePage(walker.gpaLow, walker.gpaHigh)) {
+      return this.#walkMessage(device, space, low, high, kind);
+    }
+    cause = walker.walkSecond(space, walker.gpaLow, walker.gpaHigh, kind, kind);
     if (cause !== 0) {
       this.#noSpace(cause);
       if (isGuestPageFault(cause)) {
@@ -297,24 +333,23 @@ export class Translator {
     }
     this.resultPfn = walker.spaPfn as HpaPfn;
     let size = classOf(Math.min(walker.firstShift, walker.secondShift));
-    if (device.msiFlat) size = withoutMessages(device, walker.gpaPfn, size);
-    this.#keep(space, tag, pfn, size);
+    if (size !== 0 && device.msiFlat) size = withoutMessages(device, walker.gpaLow, walker.gpaHigh, size);
+    this.#keep(space, low, high, size);
     return 0;
   }
 
   /** §3.3.3: the guest-physical page is a virtual interrupt file's. */
-  #walkMessage(device: CachedDevice, space: CachedSpace, tag: AddressTag, pfn: number, kind: number): number {
+  #walkMessage(device: CachedDevice, space: CachedSpace, low: number, high: number, kind: number): number {
     const walker = this.walker;
-    const gpa = walker.gpaPfn;
+    const { gpaLow, gpaHigh } = walker;
     const cached = this.#caches.messages;
-    const guest = device.secondStageOnly.currentTag(this.#caches.tags);
-    const entry = cached.find(guest, gpa);
+    const guest = device.secondStageOnly.tag;
+    const entry = cached.find(guest, gpaLow, gpaHigh);
     let target: number;
     if (entry >= 0) {
-      target = cached.frameAt(entry, gpa);
+      target = cached.frameAt(entry, gpaLow, gpaHigh);
     } else {
-      const high = (gpa * 2 ** -32) | 0;
-      const index = interruptFileNumber(gpa | 0, high, device.msiMaskLo, device.msiMaskHi);
+      const index = interruptFileNumber(gpaLow, gpaHigh, device.msiMaskLo, device.msiMaskHi);
       const cause = this.messages.locate(device.msiRoot, index);
       if (cause !== 0) {
         this.#noSpace(cause);
@@ -327,7 +362,7 @@ export class Translator {
         return CAUSE_INSTRUCTION_ACCESS_FAULT;
       }
       target = this.messages.pfn;
-      cached.insert(guest, gpa, 0, target, 0);
+      cached.insert(guest, gpaLow, gpaHigh, 0, target | 0, (target * 2 ** -32) | 0, 0);
     }
     if (kind === KIND_EXECUTE) {
       this.#noSpace(CAUSE_INSTRUCTION_ACCESS_FAULT);
@@ -335,17 +370,19 @@ export class Translator {
     }
     this.isMessage = true;
     this.resultPfn = target as HpaPfn;
-    walker.spaPfn = target;
+    walker.spaLow = target | 0;
+    walker.spaHigh = (target * 2 ** -32) | 0;
     walker.secondLo = PTE_V | PTE_R | PTE_W | PTE_U | PTE_A | PTE_D;
     walker.secondHi = 0;
     walker.secondShift = 0;
-    this.#keep(space, tag, pfn, 0);
+    this.#keep(space, low, high, 0);
     return 0;
   }
 
   /** Caches what the walker just found, as an entry of class `size`. */
-  #keep(space: CachedSpace, tag: AddressTag, pfn: number, size: number): void {
+  #keep(space: CachedSpace, low: number, high: number, size: number): void {
     const walker = this.walker;
+    const tag = space.tag;
     const both = walker.firstLo & walker.secondLo;
     let rights = 0;
     if ((both & PTE_R) !== 0) rights |= RIGHT_READ;
@@ -360,7 +397,7 @@ export class Translator {
     if (space.firstLevels !== 0 && CLASS_SHIFTS[size]! < walker.firstShift) {
       owner.split |= 1 << classOf(walker.firstShift);
     }
-    this.#caches.translations.insert(owner, pfn, size, walker.spaPfn, flags);
+    this.#caches.translations.insert(owner, low, high, size, walker.spaLow, walker.spaHigh, flags);
   }
 
   /** AIA: a write to an MRIF's page is stored in it and noticed, or discarded; reads are aborted (without a record). */
@@ -401,13 +438,17 @@ export class Translator {
   }
 }
 
+function kindOf(access: number): number {
+  return (access & ACCESS_EXECUTE) !== 0 ? KIND_EXECUTE : (access & ACCESS_WRITE) !== 0 ? KIND_WRITE : KIND_READ;
+}
+
 export function isGuestPageFault(cause: number): boolean {
   return cause >= 20 && cause <= 23;
 }
 
 /** The largest size class, at most `size`, whose block around a guest-physical page holds no interrupt-file page. */
-export function withoutMessages(device: CachedDevice, gpaPfn: number, size: number): number {
+export function withoutMessages(device: CachedDevice, gpaLow: number, gpaHigh: number, size: number): number {
   let fitting = size;
-  while (fitting > 0 && device.overlapsMessagePages(gpaPfn, CLASS_SHIFTS[fitting]!)) fitting--;
+  while (fitting > 0 && device.overlapsMessagePages(gpaLow, gpaHigh, CLASS_SHIFTS[fitting]!)) fitting--;
   return fitting;
 }

@@ -197,7 +197,7 @@ export class RiscvIommu {
     if (!has(to, TC_EN_ATS)) device?.services?.setAts(false);
     const switched = this.#switch(deviceId, from, to);
     const now = switched < 0 ? from : to;
-    if (device !== undefined && device.hasAts && has(from, TC_EN_ATS) && has(to, TC_EN_ATS)) {
+    if (device?.hasAts && has(from, TC_EN_ATS) && has(to, TC_EN_ATS)) {
       // Translations of the old domain would outlive it.
       for (const command of forgetTranslations(device)) this.queue.push(command);
       this.queue.fence();
