@@ -1,4 +1,5 @@
-// The bare-metal RV64 image on an RV64 machine whose IOMMU is made of the oracle. Skipped without Debian's cross compiler.
+// The bare-metal RV64 image on an RV64 machine whose IOMMU is made of the oracle, then nested over the modelled host. Skipped without
+// Debian's cross compiler.
 
 import { readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
@@ -13,6 +14,7 @@ import { VIOMMU_BASE } from "../../vmm/memory-map.ts";
 import { parseKernelImage } from "../../vmm/platform/kernel-image.ts";
 import { Rv64Machine, type Rv64Stop } from "../../vmm/rv64-machine.ts";
 import { buildHart } from "../../vmm/vcpu/riscv64/build.mjs";
+import { nestbox, report } from "../vmm/cli/command-line.ts";
 import { OracleIommu, type OracleIommuOptions } from "./oracle-iommu.ts";
 
 const image = buildRiscv64NestedDma();
@@ -66,5 +68,15 @@ describe.skipIf(image === null)("the bare-metal RV64 guest", () => {
     const { output, end } = await boot({ drop: (word0) => (word0 & 0x3ffn) === 1n && (word0 & (1n << 10n)) !== 0n });
     expect(output).toContain("FAILED: expected after IOTINVAL and IOFENCE the new page is seen");
     expect(end).toEqual({ kind: "off", reset: "shutdown", failure: true });
+  });
+
+  it("nests over the host: its report shows a nested domain and the faults it asked for", () => {
+    const run = nestbox(
+      ...["boot", "--kernel", image!, "--assign", "0000:00:01.0@00:02.0", "--memory", "64M", "--report", "json"],
+    );
+    expect(run.errors).toBe("");
+    expect(run.output).toContain("\ndone: all steps hold\n");
+    expect(report(run)).toMatchObject({ result: "pass", nestedDomains: 1, faults: 5 });
+    expect(run.status).toBe(0);
   });
 });
