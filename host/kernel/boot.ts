@@ -10,13 +10,14 @@ import type { RootComplex } from "../hw/pci/root-complex.ts";
 import { addIommufd, type IommufdOptions } from "./iommufd/in-kernel.ts";
 import { Kernel, type KernelParts } from "./kernel.ts";
 import type { GroupKey } from "./pci/driver-core.ts";
-import { addVfio, type VfioPciDriver } from "./vfio/in-kernel.ts";
+import { addVfio, type VfioOptions, type VfioPciDriver } from "./vfio/in-kernel.ts";
 
 export interface BootParts extends KernelParts {
   readonly iommus: readonly HardwareIommu[];
   /** `groupKey`: functions with the same key share an iommu group; default each its own. */
   readonly roots: readonly { readonly root: RootComplex; readonly groupKey?: GroupKey }[];
   readonly iommufd?: IommufdOptions;
+  readonly vfio?: VfioOptions;
 }
 
 export interface BootedKernel {
@@ -33,8 +34,8 @@ export function bootKernel(parts: BootParts): BootedKernel {
     const result = kernel.iommuHardware.add(iommu);
     if (result < 0) problems.push(`${iommu.name}: probing the IOMMU failed with errno ${-result}`);
   }
-  addIommufd(kernel, parts.iommufd);
-  const vfio = addVfio(kernel);
+  const environment = addIommufd(kernel, parts.iommufd);
+  const vfio = addVfio(kernel, environment, parts.vfio);
   for (const { root, groupKey } of parts.roots) {
     const result = kernel.pci.addRootComplex(root, groupKey);
     if (result < 0) problems.push(`segment ${root.segment}: a device has no IOMMU: errno ${-result}`);

@@ -3,7 +3,7 @@
 //
 // Binding makes /dev/vfio/devices/vfioN and, for the first function of an iommu group, /dev/vfio/$GROUP.
 
-import { EINVAL, ENODEV } from "../../uapi/errno.ts";
+import { EBUSY, EINVAL, ENODEV } from "../../uapi/errno.ts";
 import type { IommuGroup } from "../iommu/group.ts";
 import type { Kernel } from "../kernel.ts";
 import type { PciDriver } from "../pci/driver-core.ts";
@@ -11,6 +11,7 @@ import type { PciDevice } from "../pci/pci-device.ts";
 import { VfioDevice } from "./device.ts";
 import { VfioDeviceFile } from "./device-file.ts";
 import { VfioGroup } from "./group.ts";
+import { VfioGroupFile } from "./group-file.ts";
 
 export class VfioPciDriver implements PciDriver {
   readonly name = "vfio-pci";
@@ -34,8 +35,10 @@ export class VfioPciDriver implements PciDriver {
     return device === undefined ? null : nodePath(device);
   }
 
-  groupOf(group: IommuGroup): VfioGroup | null {
-    return this.#groups.get(group) ?? null;
+  /** Path of the group's node of a device, null if vfio-pci does not have the device. */
+  groupNodeOf(name: string): string | null {
+    const device = this.devices.find((known) => known.name === name);
+    return device === undefined ? null : groupPath(device.group.iommuGroup);
   }
 
   /** -EINVAL for a device without an IOMMU or whose IOMMU does not keep DMA coherent. */
@@ -46,8 +49,7 @@ export class VfioPciDriver implements PciDriver {
     const iommuGroup = iommuDevice === null ? null : iommu.groupOf(iommuDevice);
     if (iommuDevice === null || driver === null || iommuGroup === null) return -EINVAL;
     if (!driver.capable(iommuDevice, "CACHE_COHERENCY")) return -EINVAL;
-    const group = this.#groups.get(iommuGroup) ?? new VfioGroup(iommuGroup);
-    this.#groups.set(iommuGroup, group);
+    const group = this.#groups.get(iommuGroup) ?? this.#newGroup(iommuGroup);
     const device = new VfioDevice(this.#kernel, pci, iommuDevice, group, this.#freeNumber());
     this.#devices.set(pci, device);
     group.devices.add(device);
@@ -63,7 +65,9 @@ export class VfioPciDriver implements PciDriver {
     const forget = () => {
       this.#devices.delete(pci);
       device.group.devices.delete(device);
-      if (device.group.devices.size === 0) this.#groups.delete(device.group.iommuGroup);
+      if (device.group.devices.size > 0) return;
+      this.#groups.delete(device.group.iommuGroup);
+      this.#kernel.removeNode(groupPath(device.group.iommuGroup));
     };
     const gone = device.remove(() => {
       forget();
@@ -71,6 +75,20 @@ export class VfioPciDriver implements PciDriver {
     });
     if (gone) forget();
     return gone;
+  }
+
+  #newGroup(iommuGroup: IommuGroup): VfioGroup {
+    const group = new VfioGroup(iommuGroup);
+    this.#groups.set(iommuGroup, group);
+    this.#kernel.addNode(groupPath(iommuGroup), () => this.#openGroup(group));
+    return group;
+  }
+
+  /** -EBUSY when it is open already or a device of it is bound through its node; -ENODEV when no device is left. */
+  #openGroup(group: VfioGroup): VfioGroupFile | number {
+    if (group.devices.size === 0) return -ENODEV;
+    if (group.opened || group.boundByNode > 0) return -EBUSY;
+    return new VfioGroupFile(groupPath(group.iommuGroup), group, this.#kernel.live);
   }
 
   #open(device: VfioDevice): VfioDeviceFile | number {
@@ -89,4 +107,8 @@ export class VfioPciDriver implements PciDriver {
 
 function nodePath(device: VfioDevice): string {
   return `/dev/vfio/devices/vfio${device.number}`;
+}
+
+function groupPath(group: IommuGroup): string {
+  return `/dev/vfio/${group.id}`;
 }

@@ -17,10 +17,12 @@ import { RootComplex } from "../../../host/hw/pci/root-complex.ts";
 import { bootKernel } from "../../../host/kernel/boot.ts";
 import type { IommufdOptions } from "../../../host/kernel/iommufd/in-kernel.ts";
 import type { Process, ProcessOptions } from "../../../host/kernel/process.ts";
+import type { VfioOptions } from "../../../host/kernel/vfio/in-kernel.ts";
 import * as I from "../../../host/uapi/iommufd.ts";
 import * as N from "../../../host/uapi/riscv-nesting.ts";
 import { O_RDWR } from "../../../host/uapi/system-calls.ts";
 import * as X from "../../../host/uapi/vfio.ts";
+import * as C from "../../../host/uapi/vfio-container.ts";
 
 const RAM_BASE = 0x10_0000 as HpaPfn;
 const DOORBELLS = 0x2_8000 as HpaPfn;
@@ -39,6 +41,7 @@ export interface MachineOptions {
   /** Requester ids that share a group. */
   readonly groups?: readonly (readonly number[])[];
   readonly iommufd?: IommufdOptions;
+  readonly vfio?: VfioOptions;
 }
 
 export const name = (rid: number): string => {
@@ -85,6 +88,7 @@ export function machine(options: MachineOptions = {}) {
     iommus,
     roots: [{ root, groupKey: (slot) => groupOf(slot.requesterId) }],
     ...(options.iommufd === undefined ? {} : { iommufd: options.iommufd }),
+    ...(options.vfio === undefined ? {} : { vfio: options.vfio }),
   });
   const events: TracedEvent[] = [];
   return {
@@ -358,6 +362,37 @@ export class User {
     if (result < 0) return 0;
     const bytes = this.process.memory.bytes(this.scratch, 8);
     return Number(new DataView(bytes.buffer, bytes.byteOffset, 8).getBigUint64(0, true));
+  }
+
+  // --- VFIO groups and containers ---
+
+  setContainer(group: number, container: number): number {
+    const bytes = this.process.memory.bytes(this.scratch, 4);
+    new DataView(bytes.buffer, bytes.byteOffset, 4).setInt32(0, container, true);
+    return this.process.ioctl(group, C.VFIO_GROUP_SET_CONTAINER, this.scratch);
+  }
+
+  groupFlags(group: number): number {
+    return this.must(group, C.VFIO_GROUP_GET_STATUS, C.vfioGroupStatus, {}).flags;
+  }
+
+  deviceFd(group: number, device: string): number {
+    const bytes = this.process.memory.bytes(this.scratch, device.length + 1);
+    for (let i = 0; i < device.length; i++) bytes[i] = device.charCodeAt(i);
+    bytes[device.length] = 0;
+    return this.process.ioctl(group, C.VFIO_GROUP_GET_DEVICE_FD, this.scratch);
+  }
+
+  mapDma(container: number, va: bigint, iova: bigint, size: bigint, flags = 3): number {
+    const values = { flags, vaddr: va, iova, size };
+    return this.call(container, C.VFIO_IOMMU_MAP_DMA, C.vfioIommuType1DmaMap, values).result;
+  }
+
+  /** [result, bytes unmapped]. */
+  unmapDma(container: number, iova: bigint, size: bigint, flags = 0): [number, bigint] {
+    const values = { flags, iova, size };
+    const reply = this.call(container, C.VFIO_IOMMU_UNMAP_DMA, C.vfioIommuType1DmaUnmap, values);
+    return [reply.result, reply.size];
   }
 
   /** Everything that a read gives now. */

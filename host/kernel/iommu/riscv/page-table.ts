@@ -11,7 +11,7 @@
 
 import type { HpaPfn } from "../../../base/address.ts";
 import type { PhysicalMemory } from "../../../base/memory.ts";
-import { EADDRINUSE, EINVAL, ENOMEM } from "../../../uapi/errno.ts";
+import { EADDRINUSE, EINVAL, ENOMEM, EOPNOTSUPP } from "../../../uapi/errno.ts";
 import type { HostFrames } from "../../host-frames.ts";
 import { IOMMU_NOEXEC, IOMMU_READ, IOMMU_WRITE } from "../driver.ts";
 
@@ -95,15 +95,16 @@ export class PageTable {
 
   /**
    * Maps `pages` from input frame `input` to output frame `output`. -EINVAL outside the table's input range, -EADDRINUSE where
-   * something is mapped, -ENOMEM; on an error nothing has changed.
+   * something is mapped, -EOPNOTSUPP for a mapping that grants nothing, -ENOMEM; on an error nothing has changed.
    */
   map(input: number, output: number, pages: number, prot: number): number {
     if (input < 0 || pages <= 0 || input + pages > this.inputPages) return -EINVAL;
-    if ((prot & (IOMMU_READ | IOMMU_WRITE)) === 0) return -EINVAL;
+    let flags = V | U | A;
+    if ((prot & IOMMU_READ) !== 0) flags |= R;
     // W without R is a reserved encoding.
-    let flags = V | U | A | R;
-    if ((prot & IOMMU_WRITE) !== 0) flags |= this.shape.tracksDirty ? W : W | D;
+    if ((prot & IOMMU_WRITE) !== 0) flags |= this.shape.tracksDirty ? R | W : R | W | D;
     if ((prot & IOMMU_NOEXEC) === 0) flags |= X;
+    if ((flags & RWX) === 0) return -EOPNOTSUPP;
     let at = input;
     const end = input + pages;
     while (at < end) {

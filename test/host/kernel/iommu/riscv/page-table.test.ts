@@ -5,7 +5,7 @@ import { PhysicalMemory } from "../../../../../host/base/memory.ts";
 import { HostFrames } from "../../../../../host/kernel/host-frames.ts";
 import { IOMMU_NOEXEC, IOMMU_READ, IOMMU_WRITE } from "../../../../../host/kernel/iommu/driver.ts";
 import { PageTable, type PageTableShape } from "../../../../../host/kernel/iommu/riscv/page-table.ts";
-import { EADDRINUSE, EINVAL, ENOMEM } from "../../../../../host/uapi/errno.ts";
+import { EADDRINUSE, EINVAL, ENOMEM, EOPNOTSUPP } from "../../../../../host/uapi/errno.ts";
 
 const RAM = 0x10_0000 as HpaPfn;
 const RW = IOMMU_READ | IOMMU_WRITE;
@@ -72,6 +72,7 @@ describe("a page table", () => {
     ["read", IOMMU_READ, 0b0101_1011],
     ["read and write", RW, 0b1101_1111],
     ["write only", IOMMU_WRITE, 0b1101_1111],
+    ["neither, as Linux has it: execute only", 0, 0b0101_1001],
     ["no execute", RW | IOMMU_NOEXEC, 0b1101_0111],
   ])("writes leaves for %s", (_name, prot, bits) => {
     const parts = table();
@@ -86,7 +87,7 @@ describe("a page table", () => {
     expect(t.map(8, 200, 4, RW)).toBe(-EADDRINUSE);
     expect([t.lookup(8), t.lookup(9), t.lookup(10)]).toEqual([-1, -1, 100]);
     expect(t.map(t.inputPages - 1, 0, 2, RW)).toBe(-EINVAL);
-    expect(t.map(0, 0, 1, 0)).toBe(-EINVAL);
+    expect(t.map(0, 0, 1, IOMMU_NOEXEC)).toBe(-EOPNOTSUPP);
     t.unmap(0, t.inputPages);
     t.sync();
     expect(t.tables).toBe(1);

@@ -1,0 +1,226 @@
+// A VFIO container: /dev/vfio/vfio (Linux: vfio/container.c). Groups enter it, SET_IOMMU chooses the backend (type1), and from then on
+// mapping requests go there. The last group that leaves takes the backend with it.
+//
+// Groups keep their container alive: closing its file while a group is in it changes nothing for that group.
+
+import { EFAULT, EINVAL, ENODEV, ENOTTY, EPERM } from "../../uapi/errno.ts";
+import {
+  VFIO_API_VERSION,
+  VFIO_CHECK_EXTENSION,
+  VFIO_CONTAINER_IOCTLS,
+  VFIO_DMA_CC_IOMMU,
+  VFIO_DMA_MAP_FLAG_READ,
+  VFIO_DMA_MAP_FLAG_VADDR,
+  VFIO_DMA_MAP_FLAG_WRITE,
+  VFIO_DMA_UNMAP_FLAG_ALL,
+  VFIO_DMA_UNMAP_FLAG_GET_DIRTY_BITMAP,
+  VFIO_DMA_UNMAP_FLAG_VADDR,
+  VFIO_GET_API_VERSION,
+  VFIO_IOMMU_GET_INFO,
+  VFIO_IOMMU_INFO_CAPS,
+  VFIO_IOMMU_INFO_PGSIZES,
+  VFIO_IOMMU_MAP_DMA,
+  VFIO_IOMMU_TYPE1_INFO_CAP_IOVA_RANGE,
+  VFIO_IOMMU_TYPE1_INFO_DMA_AVAIL,
+  VFIO_IOMMU_UNMAP_DMA,
+  VFIO_NOIOMMU_IOMMU,
+  VFIO_SET_IOMMU,
+  VFIO_TYPE1_IOMMU,
+  VFIO_TYPE1v2_IOMMU,
+  VFIO_UNMAP_ALL,
+  vfioIommuType1DmaMap,
+  vfioIommuType1DmaUnmap,
+  vfioIommuType1Info,
+  vfioIommuType1InfoCapIovaRange,
+  vfioIommuType1InfoDmaAvail,
+  vfioIovaRange,
+} from "../../uapi/vfio-container.ts";
+import { type CallContext, OpenFile } from "../file.ts";
+import type { IommuGroup } from "../iommu/group.ts";
+import type { Kernel } from "../kernel.ts";
+import { DMA_ENTRY_LIMIT, Type1 } from "./type1.ts";
+import { readRequest, writeBytes } from "./user-request.ts";
+
+export interface ContainerOptions {
+  readonly allowUnsafeInterrupts: boolean;
+  /** CONFIG_VFIO_NOIOMMU. */
+  readonly noIommu: boolean;
+}
+
+export class VfioContainer {
+  readonly #kernel: Kernel;
+  readonly #options: ContainerOptions;
+  readonly #groups = new Set<IommuGroup>();
+  #backend: Type1 | null = null;
+
+  constructor(kernel: Kernel, options: ContainerOptions) {
+    this.#kernel = kernel;
+    this.#options = options;
+  }
+
+  /** SET_IOMMU was done: devices of its groups can be opened. */
+  get ready(): boolean {
+    return this.#backend !== null;
+  }
+
+  /** Claims the group for its VFIO group object and takes it in: -EPERM when somebody else uses it. */
+  attachGroup(group: IommuGroup, owner: object): number {
+    const claimed = group.claim(owner);
+    if (claimed < 0) return claimed;
+    if (this.#backend !== null) {
+      const attached = this.#backend.attachGroup(group);
+      if (attached < 0) {
+        group.release();
+        return attached;
+      }
+    }
+    this.#groups.add(group);
+    return 0;
+  }
+
+  detachGroup(group: IommuGroup): void {
+    if (!this.#groups.delete(group)) return;
+    this.#backend?.detachGroup(group);
+    group.release();
+    if (this.#groups.size === 0 && this.#backend !== null) {
+      this.#backend.destroy();
+      this.#backend = null;
+    }
+  }
+
+  ioctl(call: CallContext, request: number, argument: bigint): number {
+    switch (request) {
+      case VFIO_GET_API_VERSION:
+        return VFIO_API_VERSION;
+      case VFIO_CHECK_EXTENSION:
+        return this.#checkExtension(argument);
+      case VFIO_SET_IOMMU:
+        return this.#setIommu(call, argument);
+      default:
+        return this.#backend === null ? -EINVAL : this.#backendIoctl(this.#backend, call, request, argument);
+    }
+  }
+
+  #checkExtension(extension: bigint): number {
+    switch (Number(extension)) {
+      case VFIO_TYPE1_IOMMU:
+      case VFIO_TYPE1v2_IOMMU:
+      case VFIO_UNMAP_ALL:
+        return 1;
+      case VFIO_DMA_CC_IOMMU:
+        return this.#backend !== null && this.#backend.groups > 0 && this.#backend.enforcesCoherency ? 1 : 0;
+      case VFIO_NOIOMMU_IOMMU:
+        return this.#options.noIommu ? 1 : 0;
+      default:
+        return 0;
+    }
+  }
+
+  /** -EINVAL without a group or when set already, -ENODEV for a type nobody serves, -EPERM for no-IOMMU without the right. */
+  #setIommu(call: CallContext, type: bigint): number {
+    if (this.#groups.size === 0 || this.#backend !== null) return -EINVAL;
+    if (Number(type) === VFIO_NOIOMMU_IOMMU && this.#options.noIommu && !call.capabilities.sysRawio) return -EPERM;
+    if (type !== BigInt(VFIO_TYPE1_IOMMU) && type !== BigInt(VFIO_TYPE1v2_IOMMU)) return -ENODEV;
+    const version = type === BigInt(VFIO_TYPE1v2_IOMMU) ? 2 : 1;
+    const backend = new Type1(this.#kernel, version, this.#options.allowUnsafeInterrupts);
+    const attached: IommuGroup[] = [];
+    for (const group of this.#groups) {
+      const result = backend.attachGroup(group);
+      if (result < 0) {
+        for (const done of attached) backend.detachGroup(done);
+        backend.destroy();
+        return result;
+      }
+      attached.push(group);
+    }
+    this.#backend = backend;
+    return 0;
+  }
+
+  #backendIoctl(backend: Type1, call: CallContext, request: number, argument: bigint): number {
+    switch (request) {
+      case VFIO_IOMMU_GET_INFO:
+        return getInfo(backend, call, argument);
+      case VFIO_IOMMU_MAP_DMA: {
+        const map = readRequest(call, argument, vfioIommuType1DmaMap);
+        if (typeof map === "number") return map;
+        const { flags, vaddr, iova, size } = map.values;
+        const known = VFIO_DMA_MAP_FLAG_READ | VFIO_DMA_MAP_FLAG_WRITE | VFIO_DMA_MAP_FLAG_VADDR;
+        return (flags & ~known) !== 0 ? -EINVAL : backend.map(call, flags, vaddr, iova, size);
+      }
+      case VFIO_IOMMU_UNMAP_DMA: {
+        const unmap = readRequest(call, argument, vfioIommuType1DmaUnmap);
+        if (typeof unmap === "number") return unmap;
+        const { flags, iova, size } = unmap.values;
+        const known = VFIO_DMA_UNMAP_FLAG_GET_DIRTY_BITMAP | VFIO_DMA_UNMAP_FLAG_ALL | VFIO_DMA_UNMAP_FLAG_VADDR;
+        if ((flags & ~known) !== 0) return -EINVAL;
+        const unmapped = backend.unmap(flags, iova, size);
+        if (typeof unmapped === "number") return unmapped;
+        const reply = vfioIommuType1DmaUnmap.encode({ argsz: unmap.size, flags, iova, size: unmapped });
+        return writeBytes(call, argument, reply) < 0 ? -EFAULT : 0;
+      }
+      default:
+        return -ENOTTY;
+    }
+  }
+}
+
+/** VFIO_IOMMU_GET_INFO with its capabilities: IOVA ranges and the number of mappings left. */
+function getInfo(backend: Type1, call: CallContext, argument: bigint): number {
+  const request = readRequest(call, argument, vfioIommuType1Info, 16);
+  if (typeof request === "number") return request;
+  const holes = backend.table.ranges.holes();
+  const ranges = new Uint8Array(16 + 16 * holes.length);
+  vfioIommuType1InfoCapIovaRange.patch(ranges, {
+    id: VFIO_IOMMU_TYPE1_INFO_CAP_IOVA_RANGE,
+    version: 1,
+    nr_iovas: holes.length,
+  });
+  for (const [i, { start, last }] of holes.entries()) vfioIovaRange.patch(ranges, { start, end: last }, 16 + 16 * i);
+  const available = vfioIommuType1InfoDmaAvail.encode({
+    id: VFIO_IOMMU_TYPE1_INFO_DMA_AVAIL,
+    version: 1,
+    avail: DMA_ENTRY_LIMIT - backend.mappings,
+  });
+  const header = vfioIommuType1Info.bytes;
+  const availableAt = header + ranges.length;
+  const total = availableAt + available.length;
+  vfioIommuType1InfoCapIovaRange.patch(ranges, { next: availableAt });
+  const fits = request.size >= total;
+  const reply = vfioIommuType1Info.encode({
+    argsz: fits ? request.size : total,
+    flags: VFIO_IOMMU_INFO_PGSIZES | VFIO_IOMMU_INFO_CAPS,
+    iova_pgsizes: backend.pageSizes,
+    cap_offset: fits ? header : 0,
+  });
+  if (fits) {
+    if (writeBytes(call, argument + BigInt(header), ranges) < 0) return -EFAULT;
+    if (writeBytes(call, argument + BigInt(availableAt), available) < 0) return -EFAULT;
+  }
+  return writeBytes(call, argument, reply.subarray(0, Math.min(request.size, reply.length))) < 0 ? -EFAULT : 0;
+}
+
+/** An open /dev/vfio/vfio. */
+export class VfioContainerFile extends OpenFile {
+  readonly path = "/dev/vfio/vfio";
+  readonly container: VfioContainer;
+  readonly #onRelease: () => void;
+
+  constructor(container: VfioContainer, onRelease: () => void) {
+    super();
+    this.container = container;
+    this.#onRelease = onRelease;
+  }
+
+  override ioctlName(request: number): string | null {
+    return VFIO_CONTAINER_IOCTLS.get(request) ?? null;
+  }
+
+  override ioctl(call: CallContext, request: number, argument: bigint): number {
+    return this.container.ioctl(call, request, argument);
+  }
+
+  protected override release(): void {
+    this.#onRelease();
+  }
+}

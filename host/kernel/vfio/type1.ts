@@ -1,0 +1,271 @@
+// The type1 backend of a VFIO container (Linux: vfio_iommu_type1.c): user memory mapped for the DMA of every group in the container.
+//
+// The mapping rules underneath are iommufd's: an IoPagetable keeps the mappings and fills the domains; here stand type1's own rules
+// over it. One mapping is one area, never cut: v2 refuses to unmap a part of one, v1 takes the whole mapping or nothing.
+//
+//     attach group → a domain it can share, or a new one filled with all mappings → the whole group attached
+//     last group gone → all mappings removed
+
+import { NO_PASID } from "../../devices/ports.ts";
+import { EEXIST, EINVAL, ENODEV, ENOMEM, ENOSPC, EOVERFLOW, EPERM } from "../../uapi/errno.ts";
+import {
+  VFIO_DMA_MAP_FLAG_READ,
+  VFIO_DMA_MAP_FLAG_VADDR,
+  VFIO_DMA_MAP_FLAG_WRITE,
+  VFIO_DMA_UNMAP_FLAG_ALL,
+  VFIO_DMA_UNMAP_FLAG_GET_DIRTY_BITMAP,
+  VFIO_DMA_UNMAP_FLAG_VADDR,
+} from "../../uapi/vfio-container.ts";
+import type { CallContext } from "../file.ts";
+import type { Injector } from "../inject.ts";
+import {
+  IOMMU_CACHE,
+  IOMMU_MMIO,
+  IOMMU_READ,
+  IOMMU_WRITE,
+  type IommuDevice,
+  type IommuDriver,
+  type PagingDomain,
+} from "../iommu/driver.ts";
+import type { Attachment, IommuGroup } from "../iommu/group.ts";
+import { IoPagetable } from "../iommufd/io-pagetable.ts";
+import { U64_MAX } from "../iommufd/iova-ranges.ts";
+import { UserPages } from "../iommufd/user-pages.ts";
+import type { Kernel } from "../kernel.ts";
+
+/** Mappings a container may hold (module parameter dma_entry_limit). */
+export const DMA_ENTRY_LIMIT = 65535;
+const PAGE = 4096n;
+
+interface Type1Domain {
+  readonly domain: PagingDomain;
+  readonly driver: IommuDriver;
+  readonly groups: Map<IommuGroup, Attachment>;
+  /** Doorbell page → IOVA in the software MSI window. */
+  readonly messages: Map<bigint, bigint>;
+  readonly messageWindow: bigint | null;
+}
+
+export class Type1 {
+  /** 1: an unmap may begin or end anywhere; 2: it may not cut a mapping. */
+  readonly version: 1 | 2;
+  readonly table: IoPagetable;
+  readonly #kernel: Kernel;
+  readonly #injector: Injector;
+  readonly #allowUnsafeInterrupts: boolean;
+  readonly #domains: Type1Domain[] = [];
+
+  constructor(kernel: Kernel, version: 1 | 2, allowUnsafeInterrupts: boolean) {
+    this.#kernel = kernel;
+    this.version = version;
+    this.#allowUnsafeInterrupts = allowUnsafeInterrupts;
+    this.#injector = {
+      ioctl: (name) => kernel.injector.ioctl(name),
+      allocation: (what) => kernel.injector.allocation(what),
+      loseEvent: (queue) => kernel.injector.loseEvent(queue),
+    };
+    this.table = new IoPagetable(this.#injector);
+    kernel.live.created("type1 container");
+  }
+
+  get groups(): number {
+    return this.#domains.reduce((sum, { groups }) => sum + groups.size, 0);
+  }
+
+  /** Every domain keeps DMA coherent whatever devices ask (DMA_CC). */
+  get enforcesCoherency(): boolean {
+    return this.#domains.every(({ domain }) => domain.enforcesCoherency);
+  }
+
+  get mappings(): number {
+    return this.table.areas.size;
+  }
+
+  // --- groups ---
+
+  /**
+   * Takes a claimed group in: -EINVAL when it is in already, or when its reserved regions or its domain's aperture meet a mapping;
+   * -EPERM when its messages are not isolated; else what its driver says.
+   */
+  attachGroup(group: IommuGroup): number {
+    if (this.#domains.some(({ groups }) => groups.has(group))) return -EINVAL;
+    const member = group.members[0];
+    if (member === undefined) return -ENODEV;
+    const { driver, device } = member;
+    const isolated = group.devices.every((each) => driver.isolatesMsi?.(each) ?? true);
+    if (!isolated && !this.#allowUnsafeInterrupts) return -EPERM;
+    const reserved = this.#reserveFor(group);
+    if (reserved < 0) return reserved;
+    for (const known of this.#domains) {
+      if (known.driver !== driver) continue;
+      const shared = this.#join(known, group);
+      if (shared === 0) return 0;
+    }
+    const result = this.#joinNew(driver, device, group);
+    if (result < 0) this.table.ranges.removeReserved(group);
+    return result;
+  }
+
+  /** type1 answers EINVAL where iommufd says EADDRINUSE. */
+  #reserveFor(group: IommuGroup): number {
+    return this.table.reserveForDevice(group.reservedRegions(), group) < 0 ? -EINVAL : 0;
+  }
+
+  #join(known: Type1Domain, group: IommuGroup): number {
+    const attachment: Attachment = {
+      domain: known.domain,
+      onPageRequests: null,
+      prepareMsi: (_device, doorbell) => mapMessage(known, doorbell),
+    };
+    const result = group.attach(attachment);
+    if (result === 0) known.groups.set(group, attachment);
+    return result;
+  }
+
+  #joinNew(driver: IommuDriver, device: IommuDevice, group: IommuGroup): number {
+    const domain = driver.allocPaging(device, 0, null);
+    if (typeof domain === "number") return domain;
+    const filled = this.table.addDomain(domain);
+    if (filled < 0) {
+      domain.free();
+      return filled === -ENOMEM ? filled : -EINVAL;
+    }
+    const window = group.reservedRegions().find(({ type }) => type === "SW_MSI");
+    const known: Type1Domain = {
+      domain,
+      driver,
+      groups: new Map(),
+      messages: new Map(),
+      messageWindow: window?.start ?? null,
+    };
+    const joined = this.#join(known, group);
+    if (joined < 0) {
+      this.table.removeDomain(domain);
+      domain.free();
+      return joined;
+    }
+    this.#domains.push(known);
+    return 0;
+  }
+
+  detachGroup(group: IommuGroup): void {
+    const index = this.#domains.findIndex(({ groups }) => groups.has(group));
+    const known = this.#domains[index];
+    if (known === undefined) return;
+    // The last group takes all mappings with it.
+    if (this.groups === 1) this.table.unmapAll();
+    group.detach();
+    known.groups.delete(group);
+    this.table.ranges.removeReserved(group);
+    if (known.groups.size > 0) return;
+    this.#domains.splice(index, 1);
+    this.table.removeDomain(known.domain);
+    for (const iova of known.messages.values()) {
+      known.domain.unmap(iova, PAGE);
+      known.domain.sync(iova, PAGE);
+    }
+    known.domain.free();
+  }
+
+  /** The attachment of a group at its requester id is this container's. */
+  holds(group: IommuGroup): boolean {
+    const attachment = group.attachmentAt(NO_PASID);
+    return this.#domains.some(({ groups }) => groups.get(group) === attachment);
+  }
+
+  /** The container is unset: no group is left. */
+  destroy(): void {
+    this.table.destroy();
+    this.#kernel.live.destroyed("type1 container");
+  }
+
+  // --- mappings ---
+
+  /** Page sizes of all domains; before there is any, whole pages of every size. */
+  get pageSizes(): bigint {
+    let sizes = U64_MAX & ~(PAGE - 1n);
+    for (const { domain } of this.#domains) sizes &= domain.pageSizes;
+    return sizes;
+  }
+
+  get #smallest(): bigint {
+    const sizes = this.pageSizes;
+    return sizes & -sizes;
+  }
+
+  /** MAP_DMA (vfio_dma_do_map). */
+  map(call: CallContext, flags: number, va: bigint, iova: bigint, size: bigint): number {
+    const wantsAddress = (flags & VFIO_DMA_MAP_FLAG_VADDR) !== 0;
+    const rights = flags & (VFIO_DMA_MAP_FLAG_READ | VFIO_DMA_MAP_FLAG_WRITE);
+    // Updating addresses (VADDR) needs mappings that were suspended; none can be here.
+    if (wantsAddress || rights === 0) return -EINVAL;
+    if (size === 0n || (size | iova | va) % this.#smallest !== 0n) return -EINVAL;
+    if (iova + size - 1n > U64_MAX || va + size - 1n > U64_MAX) return -EOVERFLOW;
+    const last = iova + size - 1n;
+    if (this.table.areas.firstIn(iova, last) !== null) return -EEXIST;
+    if (this.mappings >= DMA_ENTRY_LIMIT) return -ENOSPC;
+    if (this.table.ranges.isReserved(iova, last)) return -EINVAL;
+    const writable = (flags & VFIO_DMA_MAP_FLAG_WRITE) !== 0;
+    const pages = UserPages.ofMemory(va, size, writable, call, this.#injector);
+    if (typeof pages === "number") return pages;
+    if (pages.accountMode === "user") pages.accountMode = "memory";
+    const protection =
+      IOMMU_CACHE | ((flags & VFIO_DMA_MAP_FLAG_READ) !== 0 ? IOMMU_READ : 0) | (writable ? IOMMU_WRITE : 0);
+    const at = this.table.map([{ pages, startByte: va % PAGE, length: size }], size, iova, protection);
+    if (typeof at !== "number") return 0;
+    pages.put();
+    return at;
+  }
+
+  /** UNMAP_DMA (vfio_dma_do_unmap): bytes unmapped, or a negated errno. */
+  unmap(flags: number, iova: bigint, size: bigint): bigint | number {
+    const all = (flags & VFIO_DMA_UNMAP_FLAG_ALL) !== 0;
+    if ((flags & (VFIO_DMA_UNMAP_FLAG_GET_DIRTY_BITMAP | VFIO_DMA_UNMAP_FLAG_VADDR)) !== 0) return -EINVAL;
+    if (all) {
+      if (iova !== 0n || size !== 0n) return -EINVAL;
+      return this.table.unmapAll().unmapped;
+    }
+    if (size === 0n || (size | iova) % this.#smallest !== 0n || iova + size - 1n > U64_MAX) return -EINVAL;
+    const last = iova + size - 1n;
+    const first = this.table.areas.firstIn(iova, last);
+    if (first === null) return 0n;
+    return this.version === 2 ? this.#unmapWhole(iova, last) : this.#unmapFrom(iova, last);
+  }
+
+  /** v2: a range that cuts a mapping is refused before anything is unmapped. */
+  #unmapWhole(start: bigint, last: bigint): bigint | number {
+    const head = this.table.areas.at(start);
+    const tail = this.table.areas.at(last);
+    if ((head !== null && head.start !== start) || (tail !== null && tail.last !== last)) return -EINVAL;
+    const { error, unmapped } = this.table.unmap(start, last - start + 1n);
+    return error < 0 ? error : unmapped;
+  }
+
+  /** v1: a range that begins inside a mapping unmaps nothing; a mapping whose first byte is covered goes as a whole. */
+  #unmapFrom(start: bigint, last: bigint): bigint | number {
+    let unmapped = 0n;
+    let next = start;
+    for (;;) {
+      const area = next > last ? null : this.table.areas.firstIn(next, last);
+      if (area === null || area.start < start) return unmapped;
+      const result = this.table.unmap(area.start, area.length);
+      if (result.error < 0) return result.error;
+      unmapped += result.unmapped;
+      next = area.last + 1n;
+    }
+  }
+}
+
+/** Shows a doorbell page in the domain's software MSI window; the IOVA, or -errno. */
+function mapMessage(known: Type1Domain, doorbell: bigint): bigint | number {
+  if (known.messageWindow === null) return doorbell;
+  const page = (doorbell / PAGE) * PAGE;
+  let iova = known.messages.get(page);
+  if (iova === undefined) {
+    iova = known.messageWindow + BigInt(known.messages.size) * PAGE;
+    const mapped = known.domain.map(iova, page, PAGE, IOMMU_READ | IOMMU_WRITE | IOMMU_MMIO);
+    if (mapped < 0) return mapped;
+    known.messages.set(page, iova);
+  }
+  return iova + (doorbell % PAGE);
+}
