@@ -56,7 +56,18 @@ function wildWord(random: Random): number {
   }
 }
 
+/** A command that is nearly right: blocks of the drive, data pages, a list that may be one. */
+function plausibleCommand(random: Random): Dwords {
+  const page = () => DATA + 0x100000 + random.below(256) * 4096;
+  return {
+    ...{ 1: 1, 6: page() + (random.below(4) === 0 ? 4 * random.below(1024) : 0), 8: page() },
+    ...{ 10: random.below(300), 11: random.below(10) === 0 ? wildWord(random) : 4 * random.below(2) },
+    12: random.below(4) === 0 ? random.below(2200) : random.below(16),
+  };
+}
+
 function wildCommand(random: Random): Dwords {
+  if (random.below(3) > 0) return plausibleCommand(random);
   const dwords: Dwords = { 1: random.below(8) === 0 ? wildWord(random) : 1 };
   for (const index of [6, 8, 10, 11, 12] as const) dwords[index] = wildWord(random);
   if (random.below(3) === 0) for (const index of [7, 9, 13, 14, 15] as const) dwords[index] = wildWord(random);
@@ -73,7 +84,8 @@ function step(nvme: NvmeTestDriver, random: Random): void {
       controller.mmioWrite(random.pick(REGISTERS), random.pick([4, 8]), wildWord(random), wildWord(random));
       break;
     case 1:
-      nvme.write(0x14, random.pick(CONFIGURATIONS));
+      if (random.below(6) === 0) nvme.write(0x14, random.pick(CONFIGURATIONS));
+      else nvme.bus.run(20_000);
       break;
     case 2:
       nvme.write(0x1000 + 4 * random.below(40), random.below(3) === 0 ? random.word() : random.below(20));
@@ -88,18 +100,24 @@ function step(nvme: NvmeTestDriver, random: Random): void {
       nvme.ring(queueId);
       break;
     case 6:
+      if (nvme.read(0x1c) === 1 && random.below(10) > 0) break;
       nvme.queues.clear();
-      nvme.enable(2 + random.below(30));
+      nvme.enable(2 + random.below(30), random.below(10) === 0 ? wildWord(random) : 0x00460001);
       break;
     case 7: {
       // Queues 1 to 3, made without looking at the answers, at any place.
       if (!nvme.queues.has(0)) break;
-      const at = DATA + random.below(64) * 4096;
+      const at = DATA + random.below(64) * 8192;
       const size = (1 + random.below(20)) << 16;
       const id = 1 + random.below(3);
-      nvme.place(0, 0x05, { 6: at, 10: size | id, 11: (random.below(18) << 16) | 3 });
+      const vector = random.below(4) === 0 ? random.below(18) : 0;
+      bus.memory.fill(0, at, at + 8192);
+      for (const opcode of [0x00, 0x04]) nvme.place(0, opcode, { 10: id });
+      nvme.place(0, 0x05, { 6: at, 10: size | id, 11: (vector << 16) | 3 });
       nvme.place(0, 0x01, { 6: at + 0x1000, 10: size | id, 11: (id << 16) | 1 });
       nvme.ring(0);
+      nvme.takeAll(0);
+      if (random.below(4) > 0) bus.run(50_000);
       nvme.queues.set(id, {
         ...{ id, entries: (size >> 16) + 1, submissionAt: at + 0x1000, completionAt: at },
         ...{ tail: 0, head: 0, phase: 1 },
@@ -107,7 +125,7 @@ function step(nvme: NvmeTestDriver, random: Random): void {
       break;
     }
     case 8:
-      for (let i = 0; i < 64; i++) nvme.view.setUint32(0x10000 + 4 * random.below(1 << 18), wildWord(random), true);
+      for (let i = 0; i < 64; i++) nvme.view.setUint32(0x10000 + 4 * random.below(1 << 19), wildWord(random), true);
       break;
     case 9: {
       const refused = BigInt(random.below(1 << 10)) << 12n;
