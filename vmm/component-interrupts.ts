@@ -27,6 +27,8 @@ export class ComponentInterrupts implements MmioPort {
   readonly #wires = new Uint32Array(WORDS);
   readonly #clock: AlarmClock;
   readonly #trace: Trace | null;
+  /** Trace event that made each number pending. */
+  readonly #causes = new Float64Array(INTERRUPT_COUNT);
   #alarm = 0;
 
   constructor(clock: AlarmClock, trace: Trace | null = null) {
@@ -38,13 +40,16 @@ export class ComponentInterrupts implements MmioPort {
   setWire(number: number, asserted: boolean): void {
     if (!(number >= 0 && number < INTERRUPT_COUNT)) return;
     const bit = 1 << (number & 31);
+    if (this.#trace?.on) this.#causes[number] = this.#trace.cause;
     if (asserted) this.#wires[number >>> 5]! |= bit;
     else this.#wires[number >>> 5]! &= ~bit;
   }
 
   /** A message: the same as a store of `number` to the MSI page. */
   raise(number: number): void {
-    if (number >= 0 && number < INTERRUPT_COUNT) this.#messages[number >>> 5]! |= 1 << (number & 31);
+    if (!(number >= 0 && number < INTERRUPT_COUNT)) return;
+    if (this.#trace?.on) this.#causes[number] = this.#trace.cause;
+    this.#messages[number >>> 5]! |= 1 << (number & 31);
   }
 
   /** Takes the lowest pending number; -1 if none. A wire stays pending while it is asserted. */
@@ -57,7 +62,10 @@ export class ComponentInterrupts implements MmioPort {
       const number = i * 32 + lowest;
       if (this.#trace?.on) {
         const source = (this.#wires[i]! >>> lowest) & 1 ? "wire" : "message";
+        const previous = this.#trace.cause;
+        this.#trace.cause = this.#causes[number]!;
         this.#trace.emit({ type: "irq", where: "guest", source, vector: number });
+        this.#trace.leave(previous);
       }
       return number;
     }

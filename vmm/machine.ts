@@ -26,6 +26,8 @@ export interface InterruptSource {
 export interface Service {
   /** Set by whoever noticed the work, from anywhere; cleared by `service`. */
   readonly flagged: boolean;
+  /** Trace event that flagged it, where known: the cause of what `service` does. */
+  readonly cause?: number;
   service(): void;
 }
 
@@ -126,7 +128,10 @@ export class Machine implements VcpuPort {
       for (let i = 0; i < services.length; i++) {
         const service = services[i]!;
         if (service.flagged) {
+          const previous = this.trace.cause;
+          if (this.trace.on && service.cause !== undefined) this.trace.cause = service.cause;
           service.service();
+          this.trace.leave(previous);
           worked = true;
         }
       }

@@ -65,7 +65,8 @@ export type TraceEvent =
       type: "fault";
       where: "hardware" | "kernel" | "guest";
       iommu: string;
-      cause: number;
+      /** The architecture's cause number; `cause` is every event's own. */
+      faultCause: number;
       deviceId: number;
       pasid?: number;
       iotval: bigint;

@@ -113,9 +113,9 @@ export class AssignedDevice implements PciFunction {
       bars,
     );
     this.#hasPin = copy[INTERRUPT_PIN] !== 0;
-    this.#interrupts = new AssignedInterrupts(this.#calls, this.fd, (call, errno) => {
+    const refused = (call: string, errno: number): void =>
       this.#report(new HostRefusal(`${call} for guest device ${this.name} (host ${this.hostName})`, errno).message);
-    });
+    this.#interrupts = new AssignedInterrupts(this.#calls, this.fd, refused, options.trace);
     this.#interrupts.onFired = (kind, vector) => this.#fired(kind, vector);
     const { msix } = this.config;
     this.#msixTable = msix === null ? null : new MsixTable(msix.vectors);
@@ -143,6 +143,11 @@ export class AssignedDevice implements PciFunction {
   /** True while an interrupt waits for `service`. */
   get flagged(): boolean {
     return this.#interrupts.flagged;
+  }
+
+  /** Trace event that flagged it. */
+  get cause(): number {
+    return this.#interrupts.cause;
   }
 
   service(): void {

@@ -7,6 +7,7 @@
 //
 // One kind at a time is enabled in the host, the one the guest enabled; INTx when it enabled none.
 
+import type { Trace } from "../../host/base/trace.ts";
 import {
   VFIO_DEVICE_GET_IRQ_INFO,
   VFIO_DEVICE_SET_IRQS,
@@ -36,19 +37,23 @@ const VECTOR_LIMIT = 256;
 export class AssignedInterrupts {
   /** Set while some eventfd may have counted. */
   flagged = false;
+  /** Trace event that flagged it. */
+  cause = 0;
   /** Vector fired (INTx: 0). */
   onFired: (kind: InterruptKind, vector: number) => void = () => {};
   readonly #calls: KernelCalls;
   readonly #fd: number;
   readonly #report: (call: string, errno: number) => void;
+  readonly #trace: Trace;
   readonly #ready: Uint8Array = new Uint8Array(VECTOR_LIMIT);
   #eventfds: number[] = [];
   #kind: InterruptKind = "none";
 
-  constructor(calls: KernelCalls, fd: number, report: (call: string, errno: number) => void) {
+  constructor(calls: KernelCalls, fd: number, report: (call: string, errno: number) => void, trace: Trace) {
     this.#calls = calls;
     this.#fd = fd;
     this.#report = report;
+    this.#trace = trace;
   }
 
   get kind(): InterruptKind {
@@ -80,6 +85,7 @@ export class AssignedInterrupts {
       system.watch(eventfd, () => {
         this.#ready[vector] = 1;
         this.flagged = true;
+        this.cause = this.#trace.cause;
       });
       view.setInt32(4 * vector, eventfd, true);
     }

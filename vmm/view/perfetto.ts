@@ -92,7 +92,7 @@ function nameOf(event: TracedEvent): string {
     case "dma":
       return `${event.write ? "write" : "read"} 0x${event.iova.toString(16)}`;
     case "fault":
-      return `cause ${event.cause}`;
+      return `cause ${event.faultCause}`;
     case "irq":
       return `${event.source} ${event.vector}`;
   }

@@ -120,9 +120,9 @@ function decodeEntry(step: WalkStep): string {
 }
 
 function blameOf(walk: Walk): string {
-  const { cause, text } = walk.fault!;
+  const { faultCause, text } = walk.fault!;
   const last = walk.steps.at(-1);
-  const { blame } = explainFault(cause);
+  const { blame } = explainFault(faultCause);
   // The load that failed says more than the cause alone: an access fault in a second-stage table is the host's.
   const where =
     last === undefined

@@ -38,8 +38,8 @@ export function walkText(grid: WalkGrid, options: TextOptions): string {
 export function whyText(grid: WalkGrid): string | null {
   const { fault } = grid.walk;
   if (fault === null) return null;
-  const { blame, why, section } = explainFault(fault.cause);
-  return `Cause ${fault.cause}, at ${blame}'s door. ${why} (RISC-V IOMMU specification ${section})`;
+  const { blame, why, section } = explainFault(fault.faultCause);
+  return `Cause ${fault.faultCause}, at ${blame}'s door. ${why} (RISC-V IOMMU specification ${section})`;
 }
 
 type Paint = ReturnType<typeof pico.createColors>;

@@ -179,7 +179,7 @@ describe("fault queue", () => {
     guest.trace.addSink({ event: (event) => events.push(event) });
     guest.hostFault({ cause: 13, deviceId: 1, iotval: 0x4000n });
     expect(events).toContainEqual(
-      expect.objectContaining({ type: "fault", where: "guest", cause: 13, deviceId: 1, iotval: 0x4000n }),
+      expect.objectContaining({ type: "fault", where: "guest", faultCause: 13, deviceId: 1, iotval: 0x4000n }),
     );
   });
 });

@@ -99,8 +99,10 @@ export class FaultQueue {
     }
     ring.tail = (tail + 1) & ring.mask;
     this.written++;
-    if (this.#trace.on) this.#emit(record, `record ${tail}`);
+    const previous = this.#trace.cause;
+    if (this.#trace.on) this.#trace.cause = this.#emit(record, `record ${tail}`);
     if ((this.#registers.words[WORD.FQCSR]! & CSR_INTERRUPT_ENABLE) !== 0) this.#interrupts.raise(FIP);
+    this.#trace.leave(previous);
   }
 
   #fail(bit: number): void {
@@ -114,12 +116,12 @@ export class FaultQueue {
     if (this.#trace.on) this.#emit(record, `discarded: ${why}`);
   }
 
-  #emit(record: FaultRecord, text: string): void {
-    this.#trace.emit({
+  #emit(record: FaultRecord, text: string): number {
+    return this.#trace.emit({
       type: "fault",
       where: "guest",
       iommu: this.#name,
-      cause: record.cause,
+      faultCause: record.cause,
       deviceId: record.deviceId,
       ...(record.processId >= 0 ? { pasid: record.processId } : {}),
       iotval: record.iotval,

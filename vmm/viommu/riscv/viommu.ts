@@ -73,6 +73,8 @@ export class RiscvViommu implements MmioPort {
   high = 0;
   /** Set while host events wait for `service`. */
   flagged = false;
+  /** Trace event that flagged it. */
+  cause = 0;
   readonly capabilities: bigint;
   /** Every capability bit with the rule that made it, for `nestbox caps`. */
   readonly capabilityRows: readonly CapabilityRow[];
@@ -137,6 +139,7 @@ export class RiscvViommu implements MmioPort {
     if (options.host !== null) {
       options.host.onEvents = () => {
         this.flagged = true;
+        this.cause = trace.cause;
       };
     }
     this.#clearRegisters();

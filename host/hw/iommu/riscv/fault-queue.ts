@@ -61,15 +61,16 @@ export class FaultQueue {
     if (dtf && suppressedByDtf(cause)) return;
     const state = this.#state;
     const valid = processId >= 0;
+    const previous = state.trace.cause;
     if (state.trace.on) {
       const iotval = (BigInt(iotvalPfn) << 12n) | BigInt(iotvalLow);
       const iotval2 = (BigInt(iotval2Pfn) << 12n) | BigInt(iotval2Low);
       const record = { cause, deviceId, processId, privileged, ttyp, iotval, iotval2 };
-      state.trace.emit({
+      state.trace.enter({
         type: "fault",
         where: "hardware",
         iommu: state.name,
-        cause,
+        faultCause: cause,
         deviceId,
         ...(valid ? { pasid: processId } : {}),
         iotval,
@@ -78,6 +79,23 @@ export class FaultQueue {
         text: describeFaultRecord(record),
       });
     }
+    this.#write(cause, deviceId, processId, privileged, ttyp, iotvalPfn, iotvalLow, iotval2Pfn, iotval2Low);
+    state.trace.leave(previous);
+  }
+
+  #write(
+    cause: number,
+    deviceId: number,
+    processId: number,
+    privileged: boolean,
+    ttyp: number,
+    iotvalPfn: number,
+    iotvalLow: number,
+    iotval2Pfn: number,
+    iotval2Low: number,
+  ): void {
+    const state = this.#state;
+    const valid = processId >= 0;
     const csr = state.reg(REG.fqcsr);
     if ((csr & CSR_ON) === 0 || (csr & (CSR_MEMORY_FAULT | CSR_OVERFLOW)) !== 0) return;
     const baseLow = state.reg(REG.fqb);

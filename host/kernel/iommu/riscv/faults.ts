@@ -31,7 +31,7 @@ export function relayFault(driver: RiscvDriver, iommu: RiscvIommu, words: readon
       type: "fault",
       where: "kernel",
       iommu: iommu.name,
-      cause: record.cause,
+      faultCause: record.cause,
       deviceId: record.deviceId,
       ...(record.processId >= 0 ? { pasid: record.processId } : {}),
       iotval: record.iotval,
