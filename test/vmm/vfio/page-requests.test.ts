@@ -336,7 +336,7 @@ describe("page requests, from the device to the guest and back", () => {
     const { vm, a } = pair();
     vm.guest.installContext(0x10, { tc: TC.V | TC.EN_ATS, fsc: vm.tables().fsc });
     translateFirst(a, true);
-    expect(vm.dma(a, IOVA, 64, false)).toBe(R.OUTCOME_NO_PERMISSION);
+    expect(vm.dma(a, IOVA, 64, false)).toBe(R.OUTCOME_PAGE_REQUEST_FAILED);
     expect(a.bar.mmioRead(R.PAGE_REQUESTS_SENT, 4)).toBe(0);
     expect(takePageRequests(vm)).toEqual([]);
     finish(vm);
