@@ -153,7 +153,8 @@ export async function bench(emit: (line: Record<string, unknown>) => void): Prom
     ["no-iommu", withoutIommu],
     ["sv39", behindIommu],
   ] as const) {
-    const driver = new Driver(...(Object.values(make()) as [Clock, Uint32Array, Setup["plug"]]));
+    const drive = make();
+    const driver = new Driver(drive.clock, drive.words, drive.plug);
     let state = 1;
     const block = () => {
       state = (Math.imul(state, 1103515245) + 12345) >>> 0;
@@ -180,10 +181,9 @@ export async function bench(emit: (line: Record<string, unknown>) => void): Prom
         edu.mmioWrite(EDU.DMA_DESTINATION, 8, (FIRST + DATA) * 4096, 0);
         edu.mmioWrite(EDU.DMA_COUNT, 8, 4096, 0);
         edu.mmioWrite(EDU.DMA_COMMAND, 8, EDU.COMMAND_RUN | EDU.COMMAND_TO_RAM, 0);
-        clock.advance(1_000_000);
-        for (let event = 0; event < 64; event++) {
+        for (let burst = 0; burst < 64; burst++) {
+          clock.advance(EDU.BURST_NS);
           clock.fireDue();
-          clock.advance(1_000);
         }
       }
     });

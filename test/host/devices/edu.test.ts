@@ -246,6 +246,7 @@ class FakeTranslationAgent implements AtsPort {
   readonly pages = new Map<number, { pfn: number; write: boolean }>();
   readonly requests: { pfn: number; pasid: number; group: number; flags: number }[] = [];
   readonly completed: number[] = [];
+  readonly stopMarkers: number[] = [];
   readonly translatedPages: number[] = [];
   translations = 0;
   status: AtsStatus = ATS_SUCCESS;
@@ -273,7 +274,9 @@ class FakeTranslationAgent implements AtsPort {
     this.requests.push({ pfn, pasid, group, flags });
   }
 
-  stopMarker(): void {}
+  stopMarker(pasid: number): void {
+    this.stopMarkers.push(pasid);
+  }
 
   invalidationCompleted(itag: number): void {
     this.completed.push(itag);
@@ -447,6 +450,66 @@ describe("edu's extensions (PCIe 6.0 §10, §6.20)", () => {
     bus.run(1_000);
     expect(agent.requests).toEqual([]);
     expect(read(device, R.DMA_OUTCOME)).toBe(R.OUTCOME_PAGE_REQUEST_FAILED);
+  });
+
+  it("send a Stop Marker for the PASID written, if it is enabled", () => {
+    const { device, agent } = translatingEdu(R.MODE_ATS | R.MODE_PRI);
+    write(device, R.STOP_MARKER, 0x123);
+    expect(agent.stopMarkers).toEqual([0x123]);
+    const narrow = translatingEdu(R.MODE_ATS | R.MODE_PRI, { pasidBits: 4 });
+    write(narrow.device, R.STOP_MARKER, 0x123);
+    expect(narrow.agent.stopMarkers).toEqual([]);
+  });
+
+  it("forget a request in flight when software resets the page request interface (§10.5.2.2)", () => {
+    const { device, bus, pri } = translatingEdu(R.MODE_ATS | R.MODE_PRI);
+    command(device, true, 0x1000n, 64);
+    bus.run(1_000);
+    device.configWrite(pri + 4, 2, 0);
+    expect(device.configRead(pri + 6, 2) & 0x100).toBe(0x100);
+    device.configWrite(pri + 4, 2, 2);
+    expect(device.configRead(pri + 4, 2)).toBe(0);
+    bus.run(1_000);
+    expect(read(device, R.DMA_OUTCOME)).toBe(R.OUTCOME_PAGE_REQUEST_FAILED);
+  });
+
+  /** Runs a command that needs `requests` page requests, none of which is answered usefully. */
+  function groupsOf(misbehaviour: number, requests: number): { groups: number[]; flags: number[] } {
+    const { device, bus, agent } = translatingEdu(R.MODE_ATS | R.MODE_PRI);
+    write(device, R.MISBEHAVIOUR, misbehaviour);
+    write(device, R.PAGE_REQUEST_LIMIT, requests);
+    command(device, true, 0x1000n, 64);
+    for (let i = 0; i <= requests; i++) {
+      bus.run(1_000);
+      const last = agent.requests.at(-1);
+      if (last !== undefined) device.atsTarget?.pageResponse(NO_PASID, last.group, 0);
+    }
+    return { groups: agent.requests.map(({ group }) => group), flags: agent.requests.map(({ flags }) => flags) };
+  }
+
+  it("count group indexes up, unless told to reuse or to invent them", () => {
+    expect(groupsOf(0, 3).groups).toEqual([0, 1, 2]);
+    expect(groupsOf(R.MISBEHAVE_REUSE_GROUPS, 3).groups).toEqual([0, 0, 0]);
+    const invented = groupsOf(R.MISBEHAVE_INVENT_GROUPS, 2).groups;
+    expect(invented).toHaveLength(4);
+    expect(new Set(invented).size).toBe(4);
+  });
+
+  it("leave the Last flag out when told to", () => {
+    expect(groupsOf(0, 1).flags).toEqual([2 | 4]);
+    expect(groupsOf(R.MISBEHAVE_NEVER_LAST, 1).flags).toEqual([2]);
+  });
+
+  it("keep using an invalidated translation when told to", () => {
+    const { device, bus, agent } = translatingEdu(R.MODE_ATS);
+    write(device, R.MISBEHAVIOUR, R.MISBEHAVE_KEEP_STALE);
+    agent.pages.set(1, { pfn: 0x777, write: true });
+    command(device, true, 0x1000n, 128);
+    bus.run(1_000);
+    agent.pages.delete(1);
+    device.atsTarget?.invalidate(1, 1, NO_PASID, false, 0);
+    bus.run(1_000);
+    expect(agent.translatedPages).toEqual([0x777, 0x777]);
   });
 
   it("break the rules only where the device was made to", () => {

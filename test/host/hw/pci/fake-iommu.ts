@@ -19,6 +19,7 @@ import {
 export interface SeenRequest {
   readonly deviceId: number;
   readonly pasid: number;
+  readonly privileged: boolean;
   readonly access: number;
   readonly pfn: number;
   readonly offset: number;
@@ -54,14 +55,14 @@ export class FakeIommu implements HardwareIommu {
   translate(
     deviceId: number,
     pasid: number,
-    _privileged: boolean,
+    privileged: boolean,
     access: number,
     pfn: number,
     offset: number,
     translated: boolean,
     data: number,
   ): TranslationStatus {
-    this.seen.push({ deviceId, pasid, access, pfn, offset, translated, data });
+    this.seen.push({ deviceId, pasid, privileged, access, pfn, offset, translated, data });
     if (pfn === this.consumes) return CONSUMED;
     if (translated) {
       this.resultPfn = pfn as HpaPfn;

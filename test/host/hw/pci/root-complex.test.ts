@@ -178,6 +178,25 @@ describe("a function's DMA", () => {
     ]);
   });
 
+  it("carries its PASID, and privilege only where the PASID capability enables it", () => {
+    const parts = machine();
+    const { edu, base } = pluggedEdu(parts);
+    let pasidCapability = 0x100;
+    while ((edu.configRead(pasidCapability, 4) & 0xffff) !== 0x1b) {
+      pasidCapability = edu.configRead(pasidCapability, 4) >>> 20;
+    }
+    parts.root.mmioWrite(base + R.PASID, 4, (R.PASID_VALID | R.PASID_PRIVILEGED | 9) >>> 0, 0);
+    for (const control of [1, 5]) {
+      edu.configWrite(pasidCapability + 6, 2, control);
+      eduToRam(parts, base, 0x80000000, 64);
+      parts.run(1_000);
+    }
+    expect(parts.iommu.seen.map(({ pasid, privileged }) => [pasid, privileged])).toEqual([
+      [9, false],
+      [9, true],
+    ]);
+  });
+
   it("is refused where the IOMMU refuses, and the device sees it", () => {
     const parts = machine();
     parts.iommu.map = () => undefined;
