@@ -1,0 +1,205 @@
+// The address space of a foreign process, through /proc/PID/mem and /proc/PID/maps, synchronously.
+
+import fs from "node:fs";
+import type { AddressSpace, FrameRun } from "../kernel/file.ts";
+import { EFAULT } from "../uapi/errno.ts";
+import type { FileIdentity, ForeignFrames, PrivateMemory } from "./foreign-frames.ts";
+
+interface Mapping {
+  readonly start: number;
+  readonly end: number;
+  readonly readable: boolean;
+  readonly writable: boolean;
+  /** Identity of a shared mapping's file; null for private pages. */
+  readonly file: FileIdentity | null;
+  readonly fileOffset: number;
+  /** The main thread's stack. */
+  readonly stack: boolean;
+}
+
+const PAGE = 4096;
+/** No user address of a 64-bit process is above. */
+const USER_LIMIT = 2n ** 47n;
+const MAPS_BYTES = 65536;
+const NOTHING = new Uint8Array(0);
+
+export class ForeignMemory implements AddressSpace, PrivateMemory {
+  readonly pid: number;
+  alive = true;
+  lockedPages = 0;
+  pinnedPages = 0;
+  readonly #frames: ForeignFrames;
+  readonly #memory: number;
+  readonly #maps: number;
+
+  /** Throws if the process is gone or may not be looked into. */
+  constructor(pid: number, frames: ForeignFrames) {
+    this.pid = pid;
+    this.#frames = frames;
+    this.#memory = fs.openSync(`/proc/${pid}/mem`, "r+");
+    this.#maps = fs.openSync(`/proc/${pid}/maps`, "r");
+    frames.memories.add(this);
+  }
+
+  /** The process is gone. */
+  close(): void {
+    if (!this.alive) return;
+    this.alive = false;
+    this.#frames.memories.delete(this);
+    fs.closeSync(this.#memory);
+    fs.closeSync(this.#maps);
+  }
+
+  // Bytes at the argument's address that came with the request, until the call writes to memory or ends.
+  #sent: Uint8Array = NOTHING;
+  #sentAt = 0;
+
+  /** The caller has sent what is at an address along with its request. */
+  sentWith(address: bigint, bytes: Uint8Array): void {
+    this.#sent = bytes;
+    this.#sentAt = Number(address);
+  }
+
+  read(va: bigint, into: Uint8Array): number {
+    if (!this.alive || va + BigInt(into.length) > USER_LIMIT) return -EFAULT;
+    const at = Number(va) - this.#sentAt;
+    if (at >= 0 && at + into.length <= this.#sent.length) {
+      into.set(this.#sent.subarray(at, at + into.length));
+      return 0;
+    }
+    return this.readAt(Number(va), into) ? 0 : -EFAULT;
+  }
+
+  write(va: bigint, from: Uint8Array): number {
+    if (!this.alive || va + BigInt(from.length) > USER_LIMIT) return -EFAULT;
+    this.#sent = NOTHING;
+    // /proc/PID/mem writes through read-only mappings; a real copy_to_user does not.
+    if (!this.#allWritable(Number(va), from.length)) return -EFAULT;
+    return this.writeAt(Number(va), from) ? 0 : -EFAULT;
+  }
+
+  readAt(address: number, into: Uint8Array): boolean {
+    try {
+      return fs.readSync(this.#memory, into, 0, into.length, address) === into.length;
+    } catch {
+      return false;
+    }
+  }
+
+  writeAt(address: number, from: Uint8Array): boolean {
+    try {
+      return fs.writeSync(this.#memory, from, 0, from.length, address) === from.length;
+    } catch {
+      return false;
+    }
+  }
+
+  // The main thread's stack, where most calls want their answers: always writable, and it only grows.
+  #stackStart = 0;
+  #stackEnd = 0;
+
+  #allWritable(address: number, length: number): boolean {
+    if (address >= this.#stackStart && address + length <= this.#stackEnd) return true;
+    let next = address;
+    for (const mapping of this.#mappingsIn(address, address + length)) {
+      if (mapping.start > next || !mapping.writable) return false;
+      if (mapping.stack) {
+        this.#stackStart = mapping.start;
+        this.#stackEnd = mapping.end;
+      }
+      next = mapping.end;
+    }
+    return next >= address + length;
+  }
+
+  pin(va: bigint, pages: number, writable: boolean): FrameRun[] | number {
+    if (!this.alive || va + BigInt(pages) * 4096n > USER_LIMIT) return -EFAULT;
+    const start = Number(va);
+    const end = start + pages * PAGE;
+    const runs: { frame: number; count: number }[] = [];
+    let next = start;
+    for (const mapping of this.#mappingsIn(start, end)) {
+      if (mapping.start > next || !(writable ? mapping.writable : mapping.readable)) return -EFAULT;
+      const to = Math.min(mapping.end, end);
+      const base =
+        mapping.file === null
+          ? this.#frames.privateBase(this) + next / PAGE
+          : this.#frames.fileBase(mapping.file) + (mapping.fileOffset + (next - mapping.start)) / PAGE;
+      const count = (to - next) / PAGE;
+      const last = runs[runs.length - 1];
+      if (last !== undefined && last.frame + last.count === base) last.count += count;
+      else runs.push({ frame: base, count });
+      next = to;
+    }
+    if (next < end) return -EFAULT;
+    for (const run of runs) this.#frames.pins.pin(run);
+    return runs;
+  }
+
+  addressOf(file: FileIdentity, page: number): number | null {
+    const offset = page * PAGE;
+    for (const mapping of this.#mappingsIn(0, Number.POSITIVE_INFINITY)) {
+      if (mapping.file !== file || offset < mapping.fileOffset) continue;
+      const address = mapping.start + (offset - mapping.fileOffset);
+      if (address < mapping.end) return address;
+    }
+    return null;
+  }
+
+  // All mappings as of the request that is being handled: the process waits for its answer meanwhile.
+  #mappings: Mapping[] = [];
+  #mappingsOf = -1;
+
+  /** The process's mappings that touch [start, end), ascending. */
+  #mappingsIn(start: number, end: number): Mapping[] {
+    if (this.#mappingsOf !== this.#frames.request) {
+      this.#mappings = parseMaps(this.#readMaps());
+      this.#mappingsOf = this.#frames.request;
+    }
+    return this.#mappings.filter((mapping) => mapping.end > start && mapping.start < end);
+  }
+
+  #readMaps(): string {
+    const chunks: string[] = [];
+    const buffer = Buffer.allocUnsafe(MAPS_BYTES);
+    try {
+      for (let position = 0; ; ) {
+        const got = fs.readSync(this.#maps, buffer, 0, MAPS_BYTES, position);
+        if (got === 0) break;
+        chunks.push(buffer.toString("latin1", 0, got));
+        position += got;
+      }
+    } catch {
+      return "";
+    }
+    return chunks.join("");
+  }
+}
+
+/** Lines such as "7f0000000000-7f0000021000 rw-s 00000000 00:01 12345   /dev/zero (deleted)". */
+function parseMaps(text: string): Mapping[] {
+  const mappings: Mapping[] = [];
+  for (const line of text.split("\n")) {
+    const dash = line.indexOf("-");
+    const space = line.indexOf(" ", dash);
+    if (dash < 0 || space < 0) continue;
+    const [permissions, offset, device, inode] = line.slice(space + 1).split(" ", 4);
+    mappings.push({
+      start: Number.parseInt(line.slice(0, dash), 16),
+      end: Number.parseInt(line.slice(dash + 1, space), 16),
+      readable: permissions![0] === "r",
+      writable: permissions![1] === "w",
+      file: permissions![3] === "s" ? `${device}:${inode}` : null,
+      fileOffset: Number.parseInt(offset!, 16),
+      stack: line.endsWith("[stack]"),
+    });
+  }
+  return mappings;
+}
+
+/** A file's identity as /proc/PID/maps writes it, from its stat numbers. */
+export function identityOf(device: number, inode: number): FileIdentity {
+  const major = (device >>> 8) & 0xfff;
+  const minor = (device & 0xff) | ((device >>> 12) & 0xfff00);
+  return `${major.toString(16).padStart(2, "0")}:${minor.toString(16).padStart(2, "0")}:${inode}`;
+}

@@ -1,0 +1,140 @@
+// A foreign process as the kernel's call handlers see it: its memory through /proc, its descriptors through /proc/PID/fd, its
+// capabilities as it says them with each call.
+
+import fs from "node:fs";
+import {
+  type CallContext,
+  type Capabilities,
+  type DescriptorTable,
+  type FrameRun,
+  OpenFile,
+  type PageFile,
+  type UserAccount,
+} from "../kernel/file.ts";
+import { EBADF, EINVAL } from "../uapi/errno.ts";
+import type { FileIdentity, ForeignFrames } from "./foreign-frames.ts";
+import { ForeignMemory, identityOf } from "./foreign-memory.ts";
+
+const TMPFS = 0x01021994;
+const HUGETLBFS = 0x958458f6;
+
+/** A descriptor that the process's side will make when the call returns. */
+export interface PendingDescriptor {
+  readonly file: OpenFile;
+  /** Where its number goes; null: it is the call's result. */
+  readonly numberAt: bigint | null;
+}
+
+/** What a process needs of the server: the emulated files by the inode number of their sockets. */
+export interface ForeignFiles {
+  bySocket(inode: bigint): OpenFile | null;
+}
+
+export class ForeignProcess implements CallContext {
+  readonly name: string;
+  readonly pid: number;
+  readonly memory: ForeignMemory;
+  readonly frames: ForeignFrames;
+  readonly user: UserAccount;
+  readonly descriptors: DescriptorTable;
+  capabilities: Capabilities = { ipcLock: false, sysResource: false, sysRawio: false };
+  /** Descriptors installed by the current call. */
+  pending: PendingDescriptor[] = [];
+  readonly #files: ForeignFiles;
+
+  constructor(pid: number, user: UserAccount, frames: ForeignFrames, files: ForeignFiles) {
+    this.name = `pid ${pid}`;
+    this.pid = pid;
+    this.user = user;
+    this.frames = frames;
+    this.memory = new ForeignMemory(pid, frames);
+    this.#files = files;
+    this.descriptors = {
+      lookup: (fd) => this.#lookup(fd),
+      // The number is made by the other side; until then there is nothing to hold.
+      reserve: () => 0,
+      install: (_fd, file, numberAt) => {
+        this.pending.push({ file, numberAt });
+      },
+      cancel: () => {},
+    };
+  }
+
+  get memlockLimit(): number {
+    try {
+      const line = /^Max locked memory\s+(\S+)/m.exec(fs.readFileSync(`/proc/${this.pid}/limits`, "latin1"));
+      return line === null || line[1] === "unlimited" ? Number.POSITIVE_INFINITY : Number(line[1]);
+    } catch {
+      return 0;
+    }
+  }
+
+  #lookup(fd: number): OpenFile | number {
+    if (fd < 0) return -EBADF;
+    const path = `/proc/${this.pid}/fd/${fd}`;
+    try {
+      const socket = /^socket:\[(\d+)\]$/.exec(fs.readlinkSync(path));
+      if (socket !== null) {
+        const file = this.#files.bySocket(BigInt(socket[1]!));
+        if (file !== null) return file;
+      }
+      const { type } = fs.statfsSync(path);
+      const { dev, ino } = fs.statSync(path);
+      return new ForeignFile(path, identityOf(dev, ino), this.frames, type === TMPFS || type === HUGETLBFS);
+    } catch {
+      return -EBADF;
+    }
+  }
+}
+
+/** A file of the process's own, as IOAS_MAP_FILE uses it: open here from the first reference on. */
+class ForeignFile extends OpenFile {
+  readonly path: string;
+  declare readonly pages?: PageFile;
+  readonly #identity: FileIdentity;
+  readonly #frames: ForeignFrames;
+  #descriptor = -1;
+
+  constructor(path: string, identity: FileIdentity, frames: ForeignFrames, pinnable: boolean) {
+    super();
+    this.path = path;
+    this.#identity = identity;
+    this.#frames = frames;
+    if (pinnable) this.pages = { pageBytes: 4096, pin: (first, count) => this.#pin(first, count) };
+  }
+
+  override get(): this {
+    if (this.#descriptor < 0) {
+      try {
+        this.#descriptor = fs.openSync(this.path, "r+");
+        if (!this.#frames.openFiles.has(this.#identity)) this.#frames.openFiles.set(this.#identity, this.#descriptor);
+      } catch {
+        this.#descriptor = -1;
+      }
+    }
+    return super.get();
+  }
+
+  override put(): void {
+    super.put();
+    // One reference is the lookup's own, which nobody gives back.
+    if (this.references > 1 || this.#descriptor < 0) return;
+    if (this.#frames.openFiles.get(this.#identity) === this.#descriptor) this.#frames.openFiles.delete(this.#identity);
+    fs.closeSync(this.#descriptor);
+    this.#descriptor = -1;
+  }
+
+  #pin(first: number, count: number): FrameRun[] | number {
+    try {
+      const { size } = this.#descriptor < 0 ? fs.statSync(this.path) : fs.fstatSync(this.#descriptor);
+      if ((first + count) * 4096 > Math.ceil(size / 4096) * 4096) return -EINVAL;
+    } catch {
+      return -EINVAL;
+    }
+    const run = { frame: this.#frames.fileBase(this.#identity) + first, count };
+    this.#frames.pins.pin(run);
+    return [run];
+  }
+
+  protected release(): void {}
+}

@@ -1,0 +1,116 @@
+// The wire protocol between an unmodified Linux program (through the preload shim) and the host model, version 1: messages and their
+// layouts. test/conformance/iommufd/PROTOCOL.md describes it; shim/proto.h there is its C side.
+
+import { layout, s32, u16, u32, u64 } from "../base/layout.ts";
+
+export const PROTOCOL_VERSION = 1;
+export const HEADER_BYTES = 16;
+/** Nothing the shim sends is larger; more ends the connection. */
+export const MAX_MESSAGE = 1 << 20;
+
+export const header = layout("hs_hdr", HEADER_BYTES, { len: u32(0), type: u16(4), flags: u16(6), seq: u32(8) });
+
+export const HELLO = 1;
+export const HELLO_ACK = 2;
+export const IOCTL = 16;
+export const READ = 17;
+export const WRITE = 18;
+export const MMAP = 19;
+export const PROCSTAT = 20;
+export const RSP = 32;
+
+export const KIND_CONTROL = 1;
+export const KIND_OPEN = 2;
+export const KIND_OBJ = 3;
+export const KIND_VMA = 4;
+
+export const CAP_IPC_LOCK = 1;
+export const CAP_SYS_RESOURCE = 2;
+export const CAP_SYS_RAWIO = 4;
+
+export const hello = layout("hs_hello", 64, {
+  version: u32(0),
+  kind: u32(4),
+  pid: u32(8),
+  tid: u32(12),
+  uid: u32(16),
+  gid: u32(20),
+  cap_eff: u64(24),
+  ino: u64(32),
+  cookie: u64(40),
+  token: u64(48),
+  open_flags: u32(56),
+  path_len: u32(60),
+});
+export const helloAck = layout("hs_hello_ack", 8, { err: s32(0) });
+export const ioctlRequest = layout("hs_ioctl", 24, { ino: u64(0), arg: u64(8), cmd: u32(16), inline_len: u32(20) });
+export const readWrite = layout("hs_rw", 32, { ino: u64(0), addr: u64(8), count: u64(16), pos: u64(24) });
+export const mmapRequest = layout("hs_mmap", 32, {
+  ino: u64(0),
+  length: u64(8),
+  offset: u64(16),
+  prot: u32(24),
+  flags: u32(28),
+});
+export const procstat = layout("hs_procstat", 8, { pid: u32(0) });
+const response = layout("hs_rsp", 16, { ret: u64(0), n_actions: u32(8) });
+const action = layout("hs_act", 8, { type: u32(0), len: u32(4) });
+const fdAction = layout("hs_act_fd", 24, { token: u64(0), patch_addr: u64(8), flags: u32(16) });
+const backingAction = layout("hs_act_backing", 16, { token: u64(0), file_offset: u64(8) });
+const pinnedAction = layout("hs_act_pinned", 16, { vm_pin_kb: u64(0), vm_lck_kb: u64(8) });
+
+const ACT_FD = 2;
+const ACT_BACKING = 3;
+const ACT_PINNED = 4;
+const O_CLOEXEC = 0x80000;
+
+/** Something the shim does before the call returns to the program. */
+export type Action =
+  /** Make a descriptor connected as `token`; its number goes to `numberAt`, or is the result. */
+  | { readonly kind: "descriptor"; readonly token: bigint; readonly numberAt: bigint | null }
+  /** Map the file `path`; the mapping lives as `token`. */
+  | { readonly kind: "backing"; readonly token: bigint; readonly path: string }
+  | { readonly kind: "pinned"; readonly pinnedKb: bigint; readonly lockedKb: bigint };
+
+export function message(type: number, seq: number, body: Uint8Array): Uint8Array {
+  const bytes = new Uint8Array(HEADER_BYTES + body.length);
+  header.patch(bytes, { len: bytes.length, type, seq });
+  bytes.set(body, HEADER_BYTES);
+  return bytes;
+}
+
+export function reply(seq: number, result: number, actions: readonly Action[]): Uint8Array {
+  const parts = actions.map(encodeAction);
+  const length = parts.reduce((sum, part) => sum + part.length, 16);
+  const body = new Uint8Array(length);
+  response.patch(body, { ret: BigInt.asUintN(64, BigInt(result)), n_actions: actions.length });
+  let at = 16;
+  for (const part of parts) {
+    body.set(part, at);
+    at += part.length;
+  }
+  return message(RSP, seq, body);
+}
+
+function encodeAction(wanted: Action): Uint8Array {
+  switch (wanted.kind) {
+    case "descriptor":
+      return pad(ACT_FD, fdAction.encode({ token: wanted.token, patch_addr: wanted.numberAt ?? 0n, flags: O_CLOEXEC }));
+    case "backing": {
+      const path = new TextEncoder().encode(wanted.path);
+      const payload = new Uint8Array(16 + path.length);
+      backingAction.patch(payload, { token: wanted.token, file_offset: 0n });
+      payload.set(path, 16);
+      return pad(ACT_BACKING, payload);
+    }
+    case "pinned":
+      return pad(ACT_PINNED, pinnedAction.encode({ vm_pin_kb: wanted.pinnedKb, vm_lck_kb: wanted.lockedKb }));
+  }
+}
+
+function pad(type: number, payload: Uint8Array): Uint8Array {
+  const bytes = new Uint8Array(8 + Math.ceil(payload.length / 8) * 8);
+  action.patch(bytes, { type, len: payload.length });
+  bytes.set(payload, 8);
+  return bytes;
+}
