@@ -5,6 +5,7 @@ import { boot } from "./commands/boot.ts";
 import { caps } from "./commands/caps.ts";
 import { hosts } from "./commands/hosts.ts";
 import { scenarioCommand } from "./commands/scenario.ts";
+import { serveIommufd } from "./commands/serve-iommufd.ts";
 import { trace } from "./commands/trace.ts";
 import { walk } from "./commands/walk.ts";
 import { EXIT_BUG, EXIT_PASS, EXIT_USAGE, UsageError } from "./exit-codes.ts";
@@ -13,7 +14,7 @@ const program = new Command("nestbox")
   .description("Boot guests that own an IOMMU, nested over the IOMMU of a modelled Linux host.")
   .showHelpAfterError("(nestbox --help lists the commands)")
   .exitOverride();
-const commands = [boot(), scenarioCommand(), walk(), caps(), trace(), hosts()];
+const commands = [boot(), scenarioCommand(), walk(), caps(), trace(), hosts(), serveIommufd()];
 for (const command of commands) program.addCommand(command.exitOverride().copyInheritedSettings(program));
 
 try {
