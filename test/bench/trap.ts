@@ -14,7 +14,8 @@ import { ComponentVcpu } from "../../vmm/vcpu/component/component-vcpu.ts";
 import { prepareComponent } from "../../vmm/vcpu/component/prepare.ts";
 import { RiscvViommu } from "../../vmm/viommu/riscv/viommu.ts";
 
-const COUNT = 1_000_000;
+/** As in guest-fixtures/trap-bench. */
+const COUNT = 20_000;
 /** Benches run from dist/test/bench, after the build. */
 const IMAGE = new URL("../../../guest-fixtures/build/trap-bench.wasm", import.meta.url);
 

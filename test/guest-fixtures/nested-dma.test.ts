@@ -77,6 +77,7 @@ describe("the default guest on the hardware model, without a host between", () =
     ["base contexts", { capabilities: { MSI_FLAT: false, MSI_MRIF: false, AMO_MRIF: false } }],
     ["wires only", { capabilities: { IGS: IGS_WSI } }],
     ["a single interrupt vector", { vectorBits: 0 }],
+    ["a single wire", { vectorBits: 0, capabilities: { IGS: IGS_WSI } }],
     ["no caches", { caches: { devices: 0, processes: 0, translations: 0, messages: 0 } }],
   ])("all its steps hold but the one that needs a second stage, with %s", (_name, options) => {
     const bare = new BareMachine(hardwareIommu((parts) => new RiscvIommu(parts, { automaticDelayNs: 50, ...options })));
@@ -94,7 +95,8 @@ describe("the default guest with emulated devices behind the guest-visible IOMMU
   it.each<[string, ViommuConfiguration]>([
     ["messages", { interrupts: "msi" }],
     ["wires", { interrupts: "wired" }],
-    ["a single interrupt vector", { vectorsLog2: 0 }],
+    ["a single interrupt vector", { vectorsLog2: 0, interrupts: "msi" }],
+    ["a single wire", { vectorsLog2: 0, interrupts: "wired" }],
   ])("all its steps hold with %s", (_name, configuration) => {
     const bare = new BareMachine(guestVisibleIommu(configuration));
     bare.plug(0x10, new Edu({ name: "edu0" }));

@@ -115,24 +115,24 @@ export class RiscvIommu {
 
   /**
    * Turns the IOMMU on with an empty directory of `levels` levels: until `setContext`, all DMA is refused with cause 258. The queues
-   * raise interrupts `commandInterrupt` (errors) and `faultInterrupt`: as messages, or on the wires of vectors 0 and 1 where the
-   * IOMMU has no messages (then the return values say which wires). Returns the fault queue's interrupt number.
+   * raise interrupts `commandInterrupt` (errors) and `faultInterrupt`: as messages, or on the wires of their vectors where the IOMMU has
+   * no messages. Returns the fault queue's interrupt number: `faultInterrupt` or that wire.
    */
   enable(levels: i32, commandInterrupt: u32, faultInterrupt: u32): u32 {
     const base = this.base;
     mmioStore64(base + DDTP, 0);
     this.waitWhile64(DDTP, DDTP_BUSY, "ddtp stays busy");
-    if (((this.capabilities >> IGS_SHIFT) & 3) == IGS_WSI) {
-      mmioStore32(base + FCTL, mmioLoad32(base + FCTL) | FCTL_WSI);
-      faultInterrupt = iommuLine(this.index, 1);
-    } else {
-      mmioStore32(base + FCTL, mmioLoad32(base + FCTL) & ~FCTL_WSI);
-    }
     // civ = 0, fiv = 1 (§6.28); icvec is WARL: with a single vector fiv stays 0.
     mmioStore64(base + ICVEC, 0x10);
     const vector: u32 = (mmioLoad32(base + ICVEC) >> 4) & 15;
-    this.setMessage(0, vector == 0 ? faultInterrupt : commandInterrupt);
-    if (vector != 0) this.setMessage(vector, faultInterrupt);
+    if (((this.capabilities >> IGS_SHIFT) & 3) == IGS_WSI) {
+      mmioStore32(base + FCTL, mmioLoad32(base + FCTL) | FCTL_WSI);
+      faultInterrupt = iommuLine(this.index, vector);
+    } else {
+      mmioStore32(base + FCTL, mmioLoad32(base + FCTL) & ~FCTL_WSI);
+      this.setMessage(0, vector == 0 ? faultInterrupt : commandInterrupt);
+      if (vector != 0) this.setMessage(vector, faultInterrupt);
+    }
 
     this.commands = allocatePages();
     this.records = allocatePages();
