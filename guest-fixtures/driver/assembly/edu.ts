@@ -16,6 +16,7 @@ const LIVENESS: u64 = 0x04;
 const FACTORIAL: u64 = 0x08;
 const STATUS: u64 = 0x20;
 const INTERRUPT_STATUS: u64 = 0x24;
+const INTERRUPT_RAISE: u64 = 0x60;
 const INTERRUPT_ACKNOWLEDGE: u64 = 0x64;
 const DMA_SOURCE: u64 = 0x80;
 const DMA_DESTINATION: u64 = 0x88;
@@ -76,6 +77,20 @@ export class EduDevice {
 
   get running(): bool {
     return (mmioLoad64(this.registers + DMA_COMMAND) & DMA_RUN) != 0;
+  }
+
+  get interruptStatus(): u32 {
+    return mmioLoad32(this.registers + INTERRUPT_STATUS);
+  }
+
+  /** Raises an interrupt with these status bits. */
+  raise(bits: u32): void {
+    mmioStore32(this.registers + INTERRUPT_RAISE, bits);
+  }
+
+  /** Clears interrupt status bits; with none left the device is quiet. */
+  quiet(bits: u32): void {
+    mmioStore32(this.registers + INTERRUPT_ACKNOWLEDGE, bits);
   }
 
   /** Acknowledges the end of a DMA; fails if there was none. */

@@ -67,6 +67,11 @@ export class PciDevice {
     return base;
   }
 
+  /** Lets the function drive its interrupt pin (MSI must be off). */
+  useInterruptPin(): void {
+    mmioStore16(this.config + COMMAND, mmioLoad16(this.config + COMMAND) & ~INTX_DISABLE);
+  }
+
   /** Lets the function signal with MSI: a store of `data` to `address`. */
   enableMsi(address: u64, data: u32): void {
     const capability = this.findCapability(CAP_MSI);
