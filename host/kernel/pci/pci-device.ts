@@ -7,6 +7,7 @@ import type { IommuDevice, IommuTranslationServices } from "../iommu/driver.ts";
 import {
   CAP_EXPRESS,
   COMMAND_MASTER,
+  COMMAND_MEMORY,
   EXT_CAP_ATS,
   EXT_CAP_PASID,
   EXT_CAP_PRI,
@@ -117,7 +118,13 @@ export class PciDevice {
     if (!this.gone) this.function.configWrite(offset, size, value);
   }
 
+  /** Memory decoding on: the kernel reaches its registers (pci_enable_device). */
+  enableMemory(): void {
+    this.configWrite(PCI_COMMAND, 2, this.configRead(PCI_COMMAND, 2) | COMMAND_MEMORY);
+  }
+
   get canReset(): boolean {
+    if (this.gone) return false;
     const express = findCapability(this.function, CAP_EXPRESS);
     if (express === 0) return false;
     return (this.function.configRead(express + EXPRESS_DEVICE_CAPABILITIES, 4) & FUNCTION_LEVEL_RESET) !== 0;
@@ -125,7 +132,7 @@ export class PciDevice {
 
   /** Function-level reset; command register, BARs and what the IOMMU driver switched on are put back (pci_reset_function). */
   reset(): boolean {
-    if (this.gone || !this.canReset) return false;
+    if (!this.canReset) return false;
     const express = findCapability(this.function, CAP_EXPRESS);
     const saved: [number, 1 | 2 | 4, number][] = [[PCI_COMMAND, 2, this.configRead(PCI_COMMAND, 2)]];
     for (let bar = 0; bar < 6; bar++) saved.push([0x10 + 4 * bar, 4, this.configRead(0x10 + 4 * bar, 4)]);

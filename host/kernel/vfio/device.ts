@@ -103,6 +103,7 @@ export class VfioDevice {
   /** First access: the function is put into a known state. */
   enable(): void {
     this.pci.setMaster(false);
+    this.pci.enableMemory();
     this.pci.reset();
     this.config.reset();
     this.pci.setMaster(false);
