@@ -34,10 +34,7 @@ describe("the trace of the default guest", () => {
   it("shows how a guest's store to the tail register becomes a device context in the host", () => {
     const nested = events.find((event) => event.type === "attach" && /fsc=0x8/.test(event.detail));
     expect(story(nested)).toEqual(["mmio", "command guest", "ioctl", "attach"]);
-    const written = events.find(
-      (event) => event.type === "command" && event.where === "host" && event.cause === nested!.seq,
-    );
-    expect(written ?? events.find((event) => event.type === "command" && event.where === "host")).toBeDefined();
+    expect(nested).toMatchObject({ device: expect.stringMatching(/^0000:00:0[12]\.0$/) });
   });
 
   it("shows the first DMA: the guest's store that started it, each load of its walk at host addresses, and the bytes", () => {
@@ -66,17 +63,19 @@ describe("the trace of the default guest", () => {
       (event) => event.type === "irq" && event.where === "guest" && event.source === "message",
     );
     expect(delivered.map(story)).toContainEqual([
-      ...["mmio", "fault hardware", "irq host", "fault kernel", "fault guest", "irq guest", "irq guest"],
+      ...["mmio", "fault hardware", "irq host", "fault kernel", "fault guest", "irq guest"],
     ]);
   });
 
   it("numbers events without gaps, never lets time go back, and names only earlier causes", () => {
+    // A system call is numbered when it begins and written when its result is known: after what it caused.
+    const inOrder = [...events].sort((a, b) => a.seq - b.seq);
+    expect(inOrder.map(({ seq }) => seq)).toEqual(events.map((_, index) => index + 1));
     let time = 0;
-    events.forEach((event, index) => {
-      expect(event.seq).toBe(index + 1);
+    for (const event of inOrder) {
       expect(event.cause).toBeLessThan(event.seq);
       expect(event.time).toBeGreaterThanOrEqual(time);
       time = event.time;
-    });
+    }
   });
 });
