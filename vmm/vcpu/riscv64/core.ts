@@ -82,7 +82,7 @@ interface CoreExports {
   selectHart(index: number): void;
   raiseIdentity(index: number, identity: number): void;
   flushAll(): void;
-  fenceInstructions(): void;
+  refetchInstructions(): void;
   interruptPending(): number;
 }
 
@@ -248,7 +248,7 @@ export class Rv64Core {
   start(hart: number, pc: bigint, opaque: bigint): void {
     this.#exports.selectHart(hart);
     this.#exports.flushAll();
-    this.#exports.fenceInstructions();
+    this.#exports.refetchInstructions();
     this.#words.fill(0, layout.HART_STATE / 4, (layout.HART_STATE + layout.HART_STATE_BYTES) / 4);
     this.#view.setBigUint64(layout.RESERVATION, ALL_ONES, true);
     this.write(hart, "stimecmp", ALL_ONES);
@@ -267,7 +267,7 @@ export class Rv64Core {
   /** RFENCE: fence.i on the hart. */
   fenceInstructions(hart: number): void {
     this.#exports.selectHart(hart);
-    this.#exports.fenceInstructions();
+    this.#exports.refetchInstructions();
   }
 
   // --- registers ---

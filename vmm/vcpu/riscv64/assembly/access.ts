@@ -111,10 +111,11 @@ function writeAcross(va: u64, size: u32, value: u64): u32 {
 }
 
 /**
- * Executes the load or store in `slot` at va. PC is its address and LEFT the countdown; on OUTSIDE, PC has been moved past it, so that the
- * result is CONTINUE (the interpreter steps on) or RESUME.
+ * Executes the load or store in `slot`. PC is its address and LEFT the countdown. CONTINUE, or RESUME: trapped, or PC moved past it because it
+ * left for a device.
  */
-export function slowAccess(slot: usize, va: u64): u32 {
+export function slowAccess(slot: usize): u32 {
+  const va = load<u64>(<usize>load<u8>(slot, 3), X) + <u64>(<i64>load<i32>(slot, 4));
   const operation = <i32>load<u16>(slot) & 0xfffe;
   const register = <usize>load<u8>(slot, 2);
   let status: u32;

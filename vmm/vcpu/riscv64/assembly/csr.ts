@@ -2,7 +2,7 @@
 // "Supervisor-Level ISA"; AIA "Supervisor-level CSRs"). Everything that is not here raises illegal-instruction: machine and hypervisor CSRs,
 // performance counters beyond cycle/time/instret, vector state, seed.
 import {
-  FEATURES, FEATURE_SV48, FEATURE_SV57, FFLAGS, FRM, INSTRET, MODE, SATP, SCAUSE, SCOUNTEREN, SENVCFG, SEPC, SIE, SISELECT, SSCRATCH, SSIP,
+  FEATURES, FEATURE_SV48, FEATURE_SV57, FFLAGS, FRM, INSTRET, MODE, PC, SATP, SCAUSE, SCOUNTEREN, SENVCFG, SEPC, SIE, SISELECT, SSCRATCH, SSIP,
   SSTATUS, STIMECMP, STVAL, STVEC, VALUE, X,
 } from "./layout";
 import { firstInterrupt, pending, synchronise, time } from "./hart-state";
@@ -11,9 +11,9 @@ import {
   flushAll, SSTATUS_FS, SSTATUS_MXR, SSTATUS_SIE, SSTATUS_SPIE, SSTATUS_SPP, SSTATUS_SUM,
 } from "./translate";
 
-/** What the interpreter does after an instruction executed outside it. */
+/** What comes after an instruction that the interpreter's loop does not do itself. */
 export const CONTINUE: u32 = 0;
-export const RESUME: u32 = 1; // leave the loop and start again from PC: translation, mode or interrupts may have changed
+export const RESUME: u32 = 1; // start again from PC: translation, mode, time or interrupts may have changed
 export const UNDEFINED: u32 = 2; // raise illegal-instruction
 
 const SSTATUS_WRITABLE: u64 = SSTATUS_SIE | SSTATUS_SPIE | SSTATUS_SPP | SSTATUS_FS | SSTATUS_SUM | SSTATUS_MXR;
@@ -133,7 +133,7 @@ function writeSatp(value: u64): u32 {
   return RESUME;
 }
 
-/** csrrw, csrrs, csrrc and their immediate forms (Zicsr). `left` is the interpreter's countdown; PC is the instruction's address. */
+/** csrrw, csrrs, csrrc and their immediate forms (Zicsr). `left` is the interpreter's countdown; PC is moved past it on RESUME. */
 export function executeCsr(code: u32, left: u32): u32 {
   const number = code >> 20;
   const source = (code >> 15) & 31;
@@ -154,5 +154,6 @@ export function executeCsr(code: u32, left: u32): u32 {
     result = write(number, next);
   }
   if (rd) store<u64>(X + rd * 8, old);
+  if (result == RESUME) store<u64>(PC, load<u64>(PC) + 4);
   return result;
 }

@@ -1,28 +1,24 @@
-// The interpreter: runs decoded slots until the countdown ends or something has to be looked at outside. Registers, TLBs and slots live in linear
-// memory at constant addresses; in locals are the slot pointer, the countdown and the current page. Whatever is rare is a call that leaves with
-// RESUME when pc, mode, translation, time or interrupts may have changed. A case is one operation of opcodes.ts; `+ 1` is its compressed form
-// (labelled even where there is none: only a dense row of cases becomes one br_table).
+// The interpreter's loop over decoded slots. Registers, TLBs and slots live in linear memory at constant addresses; in locals are the slot pointer,
+// the countdown and the current page. A case is one operation of opcodes.ts; `+ 1` is its compressed form (labelled even where there is none:
+// only a dense row of cases becomes one br_table).
 //
-// A jump within the page adds to the slot pointer. Every other one sets `target` and leaves the switch: the fetch TLB gives the decode page.
-import { executeAtomic, loadAway, slowAccess } from "./access";
-import { CONTINUE, executeCsr, RESUME, UNDEFINED } from "./csr";
-import { fillSlot, instructionAt, straddle } from "./decode-cache";
-import { executeFloat } from "./float-instructions";
-import { trap } from "./hart-state";
+// Nothing in here calls a function: one call anywhere would make the compiler keep the locals on the stack everywhere. What is rare or long
+// (missed TLBs, CSRs, undecoded slots, traps) breaks out of the switch with no target: the loop ends, and step() does that one instruction. A jump
+// within the page adds to the slot pointer; every other one breaks with `target` set, and the fetch TLB gives the decode page.
+import { RESUME } from "./csr";
 import {
   divide, divideUnsigned, divideUnsignedWord, divideWord, multiplyHigh, orCombine, remainder, remainderUnsigned, remainderUnsignedWord,
   remainderWord, word,
 } from "./integer";
-import { F, LEFT, PAGE_BASE, PAGE_VA, PC, SSTATUS, TLB_STORE, X } from "./layout";
+import { F, LEFT, PAGE_BASE, PAGE_VA, PC, SLOT, SSTATUS, TLB_STORE, X } from "./layout";
 import {
-  ADD, ADDI, ADDIW, ADDW, ADD_UW, AMO, AND, ANDI, ANDN, AUIPC, BCLR, BCLRI, BEQ, BEQ_FAR, BEXT, BEXTI, BGE, BGEU, BGEU_FAR, BGE_FAR, BINV,
-  BINVI, BLT, BLTU, BLTU_FAR, BLT_FAR, BNE, BNE_FAR, BSET, BSETI, CBO, CLZ, CLZW, CPOP, CPOPW, CSR, CTZ, CTZW, DIV, DIVU, DIVUW, DIVW,
-  FENCE_I, FLD, FLOAT, FLW, FSD, FSW, ILLEGAL, J, JAL, JALR, JAL_FAR, JR, J_FAR, LB, LBU, LD, LH, LHU, LI, LOAD_X0, LW, LWU, MAX, MAXU, MIN,
+  ADD, ADDI, ADDIW, ADDW, ADD_UW, AND, ANDI, ANDN, AUIPC, BCLR, BCLRI, BEQ, BEQ_FAR, BEXT, BEXTI, BGE, BGEU, BGEU_FAR, BGE_FAR, BINV,
+  BINVI, BLT, BLTU, BLTU_FAR, BLT_FAR, BNE, BNE_FAR, BSET, BSETI, CLZ, CLZW, CPOP, CPOPW, CTZ, CTZW, DIV, DIVU, DIVUW, DIVW,
+  FLD, FLW, FSD, FSW, J, JAL, JALR, JAL_FAR, JR, J_FAR, LB, LBU, LD, LH, LHU, LI, LW, LWU, MAX, MAXU, MIN,
   MINU, MUL, MULH, MULHSU, MULHU, MULW, MV, NOP, OR, ORC_B, ORI, ORN, REFETCH, REM, REMU, REMUW, REMW, REV8, ROL, ROLW, ROR, RORI, RORIW,
   RORW, SB, SD, SEXT_B, SEXT_H, SH, SH1ADD, SH1ADD_UW, SH2ADD, SH2ADD_UW, SH3ADD, SH3ADD_UW, SLL, SLLI, SLLIW, SLLI_UW, SLLW, SLT, SLTI,
-  SLTIU, SLTU, SRA, SRAI, SRAIW, SRAW, SRL, SRLI, SRLIW, SRLW, STRADDLE, SUB, SUBW, SW, SYSTEM, UNDECODED, XNOR, XOR, XORI, ZEXT_H,
+  SLTIU, SLTU, SRA, SRAI, SRAIW, SRAW, SRL, SRLI, SRLIW, SRLW, SUB, SUBW, SW, XNOR, XOR, XORI, ZEXT_H,
 } from "./opcodes";
-import { executeCacheBlock, executeSystem, fenceInstructions } from "./system";
 import { dataTlb, fetchTlb, PAGE_MASK, SSTATUS_FS } from "./translate";
 
 @inline
@@ -70,12 +66,9 @@ function setFloat(ip: usize, value: u64): void {
 function save(ip: usize, n: u32, pageVa: u64, pageBase: usize): void {
   store<u64>(PC, pageVa + (<u64>(ip - pageBase) >> 2));
   store<u32>(LEFT, n);
-}
-
-/** A load or store that missed: non-zero if the interpreter has to leave. */
-export function slow(ip: usize, va: u64, n: u32, pageVa: u64, pageBase: usize): u32 {
-  save(ip, n, pageVa, pageBase);
-  return slowAccess(ip, va);
+  store<u32>(SLOT, ip);
+  store<u64>(PAGE_VA, pageVa);
+  store<u32>(PAGE_BASE, pageBase);
 }
 
 @inline
@@ -83,28 +76,19 @@ function floatsDirty(): bool {
   return (load<u64>(SSTATUS) & SSTATUS_FS) == SSTATUS_FS;
 }
 
-/** Before an instruction of F or D: false if sstatus.FS is Off; else FS becomes Dirty. */
-export function openFloats(): bool {
-  const status = load<u64>(SSTATUS);
-  if (!(status & SSTATUS_FS)) return false;
-  store<u64>(SSTATUS, status | SSTATUS_FS);
-  return true;
-}
+/** What execute() returns besides RESUME: the instruction at SLOT and PC is for step() to execute; it is counted already. */
+export const STEP: u32 = 3;
 
-/** Raises illegal-instruction at ip. */
-export function undefined(ip: usize, n: u32, pageVa: u64, pageBase: usize): u32 {
-  save(ip, n, pageVa, pageBase);
-  trap(2, instructionAt(ip, pageBase));
-  return RESUME;
-}
+/** No jump target has bit 0 set. */
+const NOWHERE: u64 = 1;
 
-/** Runs at most `n` instructions from slot `ip` (PAGE_VA, PAGE_BASE describe its page). Leaves PC and LEFT; returns RESUME or LEAVE + EXIT_. */
+/** Runs at most `n` instructions from slot `ip`; PAGE_VA and PAGE_BASE describe its page. Leaves PC and LEFT; returns RESUME or STEP. */
 export function execute(ip: usize, n: u32): u32 {
   let pageVa = load<u64>(PAGE_VA);
   let pageBase: usize = load<u32>(PAGE_BASE);
   const tlb = dataTlb();
   const fetch = fetchTlb();
-  let target: u64 = 0;
+  let target = NOWHERE;
   for (;;) {
     if (n == 0) {
       save(ip, n, pageVa, pageBase);
@@ -112,23 +96,10 @@ export function execute(ip: usize, n: u32): u32 {
     }
     n--;
     switch (<i32>load<u16>(ip)) {
-      case UNDECODED: case UNDECODED + 1:
-        n++;
-        fillSlot(ip, pageBase);
-        continue;
       case REFETCH: case REFETCH + 1:
         n++;
         target = pageVa + (<u64>(ip - pageBase) >> 2);
         break;
-      case STRADDLE: case STRADDLE + 1:
-        save(ip, n, pageVa, pageBase);
-        ip = straddle(pageBase);
-        if (ip == 0) return RESUME;
-        n++;
-        pageBase = load<u32>(PAGE_BASE);
-        continue;
-      case ILLEGAL: case ILLEGAL + 1:
-        return undefined(ip, n, pageVa, pageBase);
       case NOP: ip += 16; continue;
       case NOP + 1: ip += 8; continue;
       case LI: set(ip, <u64>immediate(ip)); ip += 16; continue;
@@ -182,24 +153,33 @@ export function execute(ip: usize, n: u32): u32 {
       case J: case J + 1: ip += load<i32>(ip, 4); continue;
       case J_FAR: case J_FAR + 1: target = pageVa + (<u64>(ip - pageBase) >> 2) + immediate(ip); break;
       case JALR: {
-        target = (r1(ip) + immediate(ip)) & ~1;
+        const to = (r1(ip) + immediate(ip)) & ~1;
         set(ip, pageVa + (<u64>(ip - pageBase) >> 2) + 4);
-        if (target - pageVa >= 4096) break;
-        ip = pageBase + (<u32>(target - pageVa) << 2);
-        continue;
+        if (to - pageVa < 4096) {
+          ip = pageBase + (<u32>(to - pageVa) << 2);
+          continue;
+        }
+        target = to;
+        break;
       }
       case JALR + 1: {
-        target = (r1(ip) + immediate(ip)) & ~1;
+        const to = (r1(ip) + immediate(ip)) & ~1;
         set(ip, pageVa + (<u64>(ip - pageBase) >> 2) + 2);
-        if (target - pageVa >= 4096) break;
-        ip = pageBase + (<u32>(target - pageVa) << 2);
-        continue;
+        if (to - pageVa < 4096) {
+          ip = pageBase + (<u32>(to - pageVa) << 2);
+          continue;
+        }
+        target = to;
+        break;
       }
       case JR: case JR + 1: {
-        target = (r1(ip) + immediate(ip)) & ~1;
-        if (target - pageVa >= 4096) break;
-        ip = pageBase + (<u32>(target - pageVa) << 2);
-        continue;
+        const to = (r1(ip) + immediate(ip)) & ~1;
+        if (to - pageVa < 4096) {
+          ip = pageBase + (<u32>(to - pageVa) << 2);
+          continue;
+        }
+        target = to;
+        break;
       }
       case BEQ: if (r1(ip) == ra(ip)) ip += load<i32>(ip, 4); else ip += 16; continue;
       case BEQ + 1: if (r1(ip) == ra(ip)) ip += load<i32>(ip, 4); else ip += 8; continue;
@@ -268,182 +248,219 @@ export function execute(ip: usize, n: u32): u32 {
       case LB: case LB + 1: {
         const va = r1(ip) + immediate(ip);
         const entry = tlb + (<u32>(va >> 8) & 0xff0);
-        if (load<u64>(entry) == (va & PAGE_MASK)) set(ip, <u64>(<i64>load<i8>(<u32>va + load<u32>(entry, 8))));
-        else if (slow(ip, va, n, pageVa, pageBase)) return RESUME;
-        ip += 16;
-        continue;
+        if (load<u64>(entry) == (va & PAGE_MASK)) {
+          set(ip, <u64>(<i64>load<i8>(<u32>va + load<u32>(entry, 8))));
+          ip += 16;
+          continue;
+        }
+        break;
       }
       case LH: case LH + 1: {
         const va = r1(ip) + immediate(ip);
         const entry = tlb + (<u32>(va >> 8) & 0xff0);
-        if (load<u64>(entry) == ((va + 1) & PAGE_MASK)) set(ip, <u64>(<i64>load<i16>(<u32>va + load<u32>(entry, 8))));
-        else if (slow(ip, va, n, pageVa, pageBase)) return RESUME;
-        ip += 16;
-        continue;
+        if (load<u64>(entry) == ((va + 1) & PAGE_MASK)) {
+          set(ip, <u64>(<i64>load<i16>(<u32>va + load<u32>(entry, 8))));
+          ip += 16;
+          continue;
+        }
+        break;
       }
       case LW: {
         const va = r1(ip) + immediate(ip);
         const entry = tlb + (<u32>(va >> 8) & 0xff0);
-        if (load<u64>(entry) == ((va + 3) & PAGE_MASK)) set(ip, <u64>(<i64>load<i32>(<u32>va + load<u32>(entry, 8))));
-        else if (slow(ip, va, n, pageVa, pageBase)) return RESUME;
-        ip += 16;
-        continue;
+        if (load<u64>(entry) == ((va + 3) & PAGE_MASK)) {
+          set(ip, <u64>(<i64>load<i32>(<u32>va + load<u32>(entry, 8))));
+          ip += 16;
+          continue;
+        }
+        break;
       }
       case LW + 1: {
         const va = r1(ip) + immediate(ip);
         const entry = tlb + (<u32>(va >> 8) & 0xff0);
-        if (load<u64>(entry) == ((va + 3) & PAGE_MASK)) set(ip, <u64>(<i64>load<i32>(<u32>va + load<u32>(entry, 8))));
-        else if (slow(ip, va, n, pageVa, pageBase)) return RESUME;
-        ip += 8;
-        continue;
+        if (load<u64>(entry) == ((va + 3) & PAGE_MASK)) {
+          set(ip, <u64>(<i64>load<i32>(<u32>va + load<u32>(entry, 8))));
+          ip += 8;
+          continue;
+        }
+        break;
       }
       case LD: {
         const va = r1(ip) + immediate(ip);
         const entry = tlb + (<u32>(va >> 8) & 0xff0);
-        if (load<u64>(entry) == ((va + 7) & PAGE_MASK)) set(ip, load<u64>(<u32>va + load<u32>(entry, 8)));
-        else if (slow(ip, va, n, pageVa, pageBase)) return RESUME;
-        ip += 16;
-        continue;
+        if (load<u64>(entry) == ((va + 7) & PAGE_MASK)) {
+          set(ip, load<u64>(<u32>va + load<u32>(entry, 8)));
+          ip += 16;
+          continue;
+        }
+        break;
       }
       case LD + 1: {
         const va = r1(ip) + immediate(ip);
         const entry = tlb + (<u32>(va >> 8) & 0xff0);
-        if (load<u64>(entry) == ((va + 7) & PAGE_MASK)) set(ip, load<u64>(<u32>va + load<u32>(entry, 8)));
-        else if (slow(ip, va, n, pageVa, pageBase)) return RESUME;
-        ip += 8;
-        continue;
+        if (load<u64>(entry) == ((va + 7) & PAGE_MASK)) {
+          set(ip, load<u64>(<u32>va + load<u32>(entry, 8)));
+          ip += 8;
+          continue;
+        }
+        break;
       }
       case LBU: case LBU + 1: {
         const va = r1(ip) + immediate(ip);
         const entry = tlb + (<u32>(va >> 8) & 0xff0);
-        if (load<u64>(entry) == (va & PAGE_MASK)) set(ip, <u64>load<u8>(<u32>va + load<u32>(entry, 8)));
-        else if (slow(ip, va, n, pageVa, pageBase)) return RESUME;
-        ip += 16;
-        continue;
+        if (load<u64>(entry) == (va & PAGE_MASK)) {
+          set(ip, <u64>load<u8>(<u32>va + load<u32>(entry, 8)));
+          ip += 16;
+          continue;
+        }
+        break;
       }
       case LHU: case LHU + 1: {
         const va = r1(ip) + immediate(ip);
         const entry = tlb + (<u32>(va >> 8) & 0xff0);
-        if (load<u64>(entry) == ((va + 1) & PAGE_MASK)) set(ip, <u64>load<u16>(<u32>va + load<u32>(entry, 8)));
-        else if (slow(ip, va, n, pageVa, pageBase)) return RESUME;
-        ip += 16;
-        continue;
+        if (load<u64>(entry) == ((va + 1) & PAGE_MASK)) {
+          set(ip, <u64>load<u16>(<u32>va + load<u32>(entry, 8)));
+          ip += 16;
+          continue;
+        }
+        break;
       }
       case LWU: case LWU + 1: {
         const va = r1(ip) + immediate(ip);
         const entry = tlb + (<u32>(va >> 8) & 0xff0);
-        if (load<u64>(entry) == ((va + 3) & PAGE_MASK)) set(ip, <u64>load<u32>(<u32>va + load<u32>(entry, 8)));
-        else if (slow(ip, va, n, pageVa, pageBase)) return RESUME;
-        ip += 16;
-        continue;
+        if (load<u64>(entry) == ((va + 3) & PAGE_MASK)) {
+          set(ip, <u64>load<u32>(<u32>va + load<u32>(entry, 8)));
+          ip += 16;
+          continue;
+        }
+        break;
       }
       case SB: case SB + 1: {
         const va = r1(ip) + immediate(ip);
         const entry = tlb + (<u32>(va >> 8) & 0xff0);
-        if (load<u64>(entry, TLB_STORE) == (va & PAGE_MASK)) store<u8>(<u32>va + load<u32>(entry, TLB_STORE + 8), <u8>ra(ip));
-        else if (slow(ip, va, n, pageVa, pageBase)) return RESUME;
-        ip += 16;
-        continue;
+        if (load<u64>(entry, TLB_STORE) == (va & PAGE_MASK)) {
+          store<u8>(<u32>va + load<u32>(entry, TLB_STORE + 8), <u8>ra(ip));
+          ip += 16;
+          continue;
+        }
+        break;
       }
       case SH: case SH + 1: {
         const va = r1(ip) + immediate(ip);
         const entry = tlb + (<u32>(va >> 8) & 0xff0);
-        if (load<u64>(entry, TLB_STORE) == ((va + 1) & PAGE_MASK)) store<u16>(<u32>va + load<u32>(entry, TLB_STORE + 8), <u16>ra(ip));
-        else if (slow(ip, va, n, pageVa, pageBase)) return RESUME;
-        ip += 16;
-        continue;
+        if (load<u64>(entry, TLB_STORE) == ((va + 1) & PAGE_MASK)) {
+          store<u16>(<u32>va + load<u32>(entry, TLB_STORE + 8), <u16>ra(ip));
+          ip += 16;
+          continue;
+        }
+        break;
       }
       case SW: {
         const va = r1(ip) + immediate(ip);
         const entry = tlb + (<u32>(va >> 8) & 0xff0);
-        if (load<u64>(entry, TLB_STORE) == ((va + 3) & PAGE_MASK)) store<u32>(<u32>va + load<u32>(entry, TLB_STORE + 8), <u32>ra(ip));
-        else if (slow(ip, va, n, pageVa, pageBase)) return RESUME;
-        ip += 16;
-        continue;
+        if (load<u64>(entry, TLB_STORE) == ((va + 3) & PAGE_MASK)) {
+          store<u32>(<u32>va + load<u32>(entry, TLB_STORE + 8), <u32>ra(ip));
+          ip += 16;
+          continue;
+        }
+        break;
       }
       case SW + 1: {
         const va = r1(ip) + immediate(ip);
         const entry = tlb + (<u32>(va >> 8) & 0xff0);
-        if (load<u64>(entry, TLB_STORE) == ((va + 3) & PAGE_MASK)) store<u32>(<u32>va + load<u32>(entry, TLB_STORE + 8), <u32>ra(ip));
-        else if (slow(ip, va, n, pageVa, pageBase)) return RESUME;
-        ip += 8;
-        continue;
+        if (load<u64>(entry, TLB_STORE) == ((va + 3) & PAGE_MASK)) {
+          store<u32>(<u32>va + load<u32>(entry, TLB_STORE + 8), <u32>ra(ip));
+          ip += 8;
+          continue;
+        }
+        break;
       }
       case SD: {
         const va = r1(ip) + immediate(ip);
         const entry = tlb + (<u32>(va >> 8) & 0xff0);
-        if (load<u64>(entry, TLB_STORE) == ((va + 7) & PAGE_MASK)) store<u64>(<u32>va + load<u32>(entry, TLB_STORE + 8), ra(ip));
-        else if (slow(ip, va, n, pageVa, pageBase)) return RESUME;
-        ip += 16;
-        continue;
+        if (load<u64>(entry, TLB_STORE) == ((va + 7) & PAGE_MASK)) {
+          store<u64>(<u32>va + load<u32>(entry, TLB_STORE + 8), ra(ip));
+          ip += 16;
+          continue;
+        }
+        break;
       }
       case SD + 1: {
         const va = r1(ip) + immediate(ip);
         const entry = tlb + (<u32>(va >> 8) & 0xff0);
-        if (load<u64>(entry, TLB_STORE) == ((va + 7) & PAGE_MASK)) store<u64>(<u32>va + load<u32>(entry, TLB_STORE + 8), ra(ip));
-        else if (slow(ip, va, n, pageVa, pageBase)) return RESUME;
-        ip += 8;
-        continue;
+        if (load<u64>(entry, TLB_STORE) == ((va + 7) & PAGE_MASK)) {
+          store<u64>(<u32>va + load<u32>(entry, TLB_STORE + 8), ra(ip));
+          ip += 8;
+          continue;
+        }
+        break;
       }
       case FLW: case FLW + 1: {
-        if (!floatsDirty() && !openFloats()) return undefined(ip, n, pageVa, pageBase);
+        if (!floatsDirty()) break;
         const va = r1(ip) + immediate(ip);
         const entry = tlb + (<u32>(va >> 8) & 0xff0);
-        if (load<u64>(entry) == ((va + 3) & PAGE_MASK)) setFloat(ip, <u64>load<u32>(<u32>va + load<u32>(entry, 8)) | 0xffffffff00000000);
-        else if (slow(ip, va, n, pageVa, pageBase)) return RESUME;
-        ip += 16;
-        continue;
+        if (load<u64>(entry) == ((va + 3) & PAGE_MASK)) {
+          setFloat(ip, <u64>load<u32>(<u32>va + load<u32>(entry, 8)) | 0xffffffff00000000);
+          ip += 16;
+          continue;
+        }
+        break;
       }
       case FLD: {
-        if (!floatsDirty() && !openFloats()) return undefined(ip, n, pageVa, pageBase);
+        if (!floatsDirty()) break;
         const va = r1(ip) + immediate(ip);
         const entry = tlb + (<u32>(va >> 8) & 0xff0);
-        if (load<u64>(entry) == ((va + 7) & PAGE_MASK)) setFloat(ip, load<u64>(<u32>va + load<u32>(entry, 8)));
-        else if (slow(ip, va, n, pageVa, pageBase)) return RESUME;
-        ip += 16;
-        continue;
+        if (load<u64>(entry) == ((va + 7) & PAGE_MASK)) {
+          setFloat(ip, load<u64>(<u32>va + load<u32>(entry, 8)));
+          ip += 16;
+          continue;
+        }
+        break;
       }
       case FLD + 1: {
-        if (!floatsDirty() && !openFloats()) return undefined(ip, n, pageVa, pageBase);
+        if (!floatsDirty()) break;
         const va = r1(ip) + immediate(ip);
         const entry = tlb + (<u32>(va >> 8) & 0xff0);
-        if (load<u64>(entry) == ((va + 7) & PAGE_MASK)) setFloat(ip, load<u64>(<u32>va + load<u32>(entry, 8)));
-        else if (slow(ip, va, n, pageVa, pageBase)) return RESUME;
-        ip += 8;
-        continue;
+        if (load<u64>(entry) == ((va + 7) & PAGE_MASK)) {
+          setFloat(ip, load<u64>(<u32>va + load<u32>(entry, 8)));
+          ip += 8;
+          continue;
+        }
+        break;
       }
       case FSW: case FSW + 1: {
-        if (!floatsDirty() && !openFloats()) return undefined(ip, n, pageVa, pageBase);
+        if (!floatsDirty()) break;
         const va = r1(ip) + immediate(ip);
         const entry = tlb + (<u32>(va >> 8) & 0xff0);
-        if (load<u64>(entry, TLB_STORE) == ((va + 3) & PAGE_MASK)) store<u32>(<u32>va + load<u32>(entry, TLB_STORE + 8), <u32>fa(ip));
-        else if (slow(ip, va, n, pageVa, pageBase)) return RESUME;
-        ip += 16;
-        continue;
+        if (load<u64>(entry, TLB_STORE) == ((va + 3) & PAGE_MASK)) {
+          store<u32>(<u32>va + load<u32>(entry, TLB_STORE + 8), <u32>fa(ip));
+          ip += 16;
+          continue;
+        }
+        break;
       }
       case FSD: {
-        if (!floatsDirty() && !openFloats()) return undefined(ip, n, pageVa, pageBase);
+        if (!floatsDirty()) break;
         const va = r1(ip) + immediate(ip);
         const entry = tlb + (<u32>(va >> 8) & 0xff0);
-        if (load<u64>(entry, TLB_STORE) == ((va + 7) & PAGE_MASK)) store<u64>(<u32>va + load<u32>(entry, TLB_STORE + 8), fa(ip));
-        else if (slow(ip, va, n, pageVa, pageBase)) return RESUME;
-        ip += 16;
-        continue;
+        if (load<u64>(entry, TLB_STORE) == ((va + 7) & PAGE_MASK)) {
+          store<u64>(<u32>va + load<u32>(entry, TLB_STORE + 8), fa(ip));
+          ip += 16;
+          continue;
+        }
+        break;
       }
       case FSD + 1: {
-        if (!floatsDirty() && !openFloats()) return undefined(ip, n, pageVa, pageBase);
+        if (!floatsDirty()) break;
         const va = r1(ip) + immediate(ip);
         const entry = tlb + (<u32>(va >> 8) & 0xff0);
-        if (load<u64>(entry, TLB_STORE) == ((va + 7) & PAGE_MASK)) store<u64>(<u32>va + load<u32>(entry, TLB_STORE + 8), fa(ip));
-        else if (slow(ip, va, n, pageVa, pageBase)) return RESUME;
-        ip += 8;
-        continue;
+        if (load<u64>(entry, TLB_STORE) == ((va + 7) & PAGE_MASK)) {
+          store<u64>(<u32>va + load<u32>(entry, TLB_STORE + 8), fa(ip));
+          ip += 8;
+          continue;
+        }
+        break;
       }
-      case LOAD_X0: case LOAD_X0 + 1:
-        save(ip, n, pageVa, pageBase);
-        if (loadAway(load<u32>(ip, 4))) return RESUME;
-        ip += 16;
-        continue;
       case MUL: case MUL + 1: set(ip, r1(ip) * r2(ip)); ip += 16; continue;
       case MULH: case MULH + 1: set(ip, multiplyHigh(r1(ip), r2(ip)) - (<i64>r1(ip) < 0 ? r2(ip) : 0) - (<i64>r2(ip) < 0 ? r1(ip) : 0)); ip += 16; continue;
       case MULHSU: case MULHSU + 1: set(ip, multiplyHigh(r1(ip), r2(ip)) - (<i64>r1(ip) < 0 ? r2(ip) : 0)); ip += 16; continue;
@@ -497,52 +514,8 @@ export function execute(ip: usize, n: u32): u32 {
       case BINVI: case BINVI + 1: set(ip, r1(ip) ^ (<u64>1 << shift(ip))); ip += 16; continue;
       case BSET: case BSET + 1: set(ip, r1(ip) | (<u64>1 << (r2(ip) & 63))); ip += 16; continue;
       case BSETI: case BSETI + 1: set(ip, r1(ip) | (<u64>1 << shift(ip))); ip += 16; continue;
-      case AMO: case AMO + 1:
-        save(ip, n, pageVa, pageBase);
-        if (executeAtomic(load<u32>(ip, 4))) return RESUME;
-        ip += 16;
-        continue;
-      case CSR: case CSR + 1: {
-        save(ip, n, pageVa, pageBase);
-        const result = executeCsr(load<u32>(ip, 4), n);
-        if (result == UNDEFINED) return undefined(ip, n, pageVa, pageBase);
-        if (result == RESUME) {
-          store<u64>(PC, load<u64>(PC) + 4);
-          return RESUME;
-        }
-        ip += 16;
-        continue;
-      }
-      case SYSTEM: case SYSTEM + 1: {
-        save(ip, n, pageVa, pageBase);
-        const length: u32 = load<u8>(ip) & 1 ? 2 : 4;
-        const result = executeSystem(load<u32>(ip, 4), n, length);
-        if (result == UNDEFINED) return undefined(ip, n, pageVa, pageBase);
-        if (result != CONTINUE) return result;
-        ip += length << 2;
-        continue;
-      }
-      case FENCE_I: case FENCE_I + 1:
-        save(ip, n, pageVa, pageBase);
-        fenceInstructions();
-        store<u64>(PC, load<u64>(PC) + 4);
-        return RESUME;
-      case CBO: case CBO + 1: {
-        save(ip, n, pageVa, pageBase);
-        const result = executeCacheBlock(load<u32>(ip, 4));
-        if (result == UNDEFINED) return undefined(ip, n, pageVa, pageBase);
-        if (result == RESUME) return RESUME;
-        ip += 16;
-        continue;
-      }
-      case FLOAT: case FLOAT + 1:
-        if (!floatsDirty() && !openFloats()) return undefined(ip, n, pageVa, pageBase);
-        if (!executeFloat(load<u32>(ip, 4))) return undefined(ip, n, pageVa, pageBase);
-        ip += 16;
-        continue;
-      default:
-        return undefined(ip, n, pageVa, pageBase); // no such operation: decode() makes none
     }
+    if (target == NOWHERE) break;
     const entry = fetch + (<u32>(target >> 8) & 0xff0);
     if (load<u64>(entry) != (target & PAGE_MASK)) {
       store<u64>(PC, target);
@@ -552,6 +525,8 @@ export function execute(ip: usize, n: u32): u32 {
     pageVa = target & PAGE_MASK;
     pageBase = load<u32>(entry, 8);
     ip = pageBase + ((<u32>target & 0xffe) << 2);
+    target = NOWHERE;
   }
-  return RESUME;
+  save(ip, n, pageVa, pageBase);
+  return STEP;
 }

@@ -1,24 +1,24 @@
 // The core's exports. The VMM prepares memory (layout.ts), calls reset() once, then run() in slices.
 import { dropDecodePages, enter } from "./decode-cache";
-import { execute } from "./execute";
+import { execute, STEP } from "./execute";
 import { pending, synchronise, takeInterrupt, untilTimer } from "./hart-state";
-import { CHUNK, EXIT_BUDGET, EXIT_STOP, HARTS, LEFT, REMAINING, SIE, STOP, TLBS, TLB_BYTES } from "./layout";
+import { CHUNK, EXIT_BUDGET, EXIT_STOP, HARTS, LEFT, REMAINING, SIE, SLOT, STOP, TLBS, TLB_BYTES } from "./layout";
+import { CONTINUE } from "./csr";
+import { step } from "./step";
 import { LEAVE } from "./system";
 
 export { raiseIdentity } from "./imsic";
 export { selectHart } from "./hart-state";
-export { openFloats, slow, undefined } from "./execute";
 export { flushAll } from "./translate";
-export { fenceInstructions } from "./system";
-export { dropDecodePages } from "./decode-cache";
-
-/** An engine moves a function to its better compiler when it is called: no call of execute() is longer than this. */
-const LONGEST: u32 = 1 << 16;
+export { refetchInstructions } from "./system";
 
 /** True if the selected hart has an interrupt pending that sie enables. */
 export function interruptPending(): bool {
   return (pending() & load<u64>(SIE)) != 0;
 }
+
+/** An engine moves a function to its better compiler when it is called: no call of execute() is longer than this. */
+const LONGEST: u32 = 1 << 16;
 
 /** Empties TLBs and decode cache of all harts. */
 export function reset(): void {
@@ -41,12 +41,18 @@ export function run(budget: u32): u32 {
     if (remaining == 0) return EXIT_BUDGET;
     const chunk = min(min(remaining, untilTimer()), LONGEST);
     store<u32>(CHUNK, chunk);
+    store<u32>(LEFT, chunk);
     const slot = enter();
     if (slot == 0) {
       synchronise(chunk - 1);
       continue;
     }
-    const result = execute(slot, chunk);
+    store<u32>(SLOT, slot);
+    let result = CONTINUE;
+    while (result == CONTINUE) {
+      result = execute(load<u32>(SLOT), load<u32>(LEFT));
+      if (result == STEP) result = step();
+    }
     synchronise(load<u32>(LEFT));
     if (result >= LEAVE) return result - LEAVE;
   }

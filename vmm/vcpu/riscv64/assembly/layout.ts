@@ -31,6 +31,7 @@ export const LEFT = 0x14c; // u32, interpreter's countdown when it returned or c
 export const VALUE = 0x150; // u64, second result of internal calls
 export const PHYSICAL = 0x158; // u64, result of a translation
 export const LEAF_BITS = 0x160; // u32, log2 of the size of the leaf that translated
+export const SLOT = 0x164; // u32, slot of the instruction for step()
 export const EXECUTED = 0x168; // u64, instructions of all harts so far
 
 export const FEATURE_SVPBMT = 1;

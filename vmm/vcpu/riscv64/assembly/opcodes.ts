@@ -8,9 +8,9 @@
 //   store, branch       a = rs2, b = rs1, immediate (branches: in slot bytes within the page, in code bytes for _FAR)
 //   raw                 immediate = the 32-bit instruction
 export const UNDECODED = 0;
-export const REFETCH = 2; // sentinel behind a page: look up where pc is
-export const STRADDLE = 4; // 4-byte instruction in the last halfword of a page
-export const ILLEGAL = 6; // immediate = instruction bits
+export const STRADDLE = 2; // 4-byte instruction in the last halfword of a page
+export const ILLEGAL = 4; // immediate = instruction bits
+export const REFETCH = 6; // sentinel behind a page: look up where pc is
 export const NOP = 8;
 export const LI = 10;
 export const MV = 12;

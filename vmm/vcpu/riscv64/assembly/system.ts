@@ -64,10 +64,17 @@ function returnFromTrap(): void {
   store<u64>(PC, load<u64>(SEPC));
 }
 
-/** fence.i: from here on, decode pages are compared with RAM before this hart enters them again. */
-export function fenceInstructions(): void {
+/** From here on, decode pages are compared with RAM before this hart enters them again. */
+export function refetchInstructions(): void {
   store<u32>(EPOCH, load<u32>(EPOCH) + 1);
   flushFetch();
+}
+
+/** fence.i at PC, which is moved past it. */
+export function fenceInstructions(): u32 {
+  refetchInstructions();
+  store<u64>(PC, load<u64>(PC) + 4);
+  return RESUME;
 }
 
 /** cbo.inval 0, cbo.clean 1, cbo.flush 2, cbo.zero 4 on the 64-byte block that holds rs1. Caches are coherent: only cbo.zero does anything. */
