@@ -52,6 +52,7 @@ export async function bench(emit: (line: Record<string, unknown>) => void): Prom
         iommu: [{ base: iommu.base, size: iommu.size }],
       },
       iommuLine: () => -1,
+      iommuOf: () => -1,
       pciLine: () => -1,
       now: () => clock.now,
       alarm: (delay, number) => interrupts.setAlarm(delay, number),

@@ -129,6 +129,7 @@ export class BareMachine {
           identity: region(SW_MSI_BASE, SW_MSI_SIZE),
         },
         iommuLine: (index, vector) => (index === 0 && vector < 16 ? FIRST_IOMMU_WIRE + vector : -1),
+        iommuOf: (requesterId) => (this.pci.functions.has(requesterId) ? 0 : -1),
         pciLine: () => -1,
         now: () => this.clock.now,
         alarm: (delay, number) => this.interrupts.setAlarm(delay, number),

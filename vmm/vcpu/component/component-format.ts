@@ -63,6 +63,19 @@ const PRIMITIVES: Readonly<Record<number, string>> = {
   100: "error-context",
 };
 const LONGEST_TEXT = 400;
+/** Interfaces within interfaces; a component has one or two. */
+const DEEPEST = 50;
+
+/** Parts of a type's text; past a few dozen it is too long to be one of ours. */
+class Parts {
+  readonly #parts: string[] = [];
+  push(part: string): void {
+    if (this.#parts.length < LONGEST_TEXT) this.#parts.push(part);
+  }
+  join(): string {
+    return this.#parts.join(", ");
+  }
+}
 
 const clip = (text: string): string => (text.length > LONGEST_TEXT ? "?" : text);
 
@@ -72,6 +85,7 @@ class ComponentReader {
   readonly #bytes: Uint8Array;
   #at = 8;
   #end: number;
+  #depth = 0;
   /** Index spaces of the component: types and functions. */
   readonly #types: TypeEntry[] = [];
   readonly #functions: string[] = [];
@@ -180,18 +194,19 @@ class ComponentReader {
   }
 
   #funcType(types: readonly TypeEntry[]): string {
-    const parameters: string[] = [];
+    const parameters = new Parts();
     this.#each(() => {
       this.#name();
       parameters.push(this.#valType(types));
     });
-    const text = `func(${parameters.join(", ")})`;
+    const text = `func(${parameters.join()})`;
     if (this.#byte() === 0) return clip(`${text} -> ${this.#valType(types)}`);
     this.#byte();
     return clip(text);
   }
 
   #instanceType(): TypeEntry {
+    if (++this.#depth > DEEPEST) throw new Damaged("interfaces are nested too deep");
     const types: TypeEntry[] = [];
     const functions = new Map<string, string>();
     this.#each(() => {
@@ -211,6 +226,7 @@ class ComponentReader {
         throw new Damaged(`declaration ${declaration} in an interface is not one that component guests use`);
       }
     });
+    this.#depth--;
     return { text: "instance", functions };
   }
 
@@ -234,28 +250,28 @@ class ComponentReader {
   #definedValueType(form: number, types: readonly TypeEntry[]): string {
     const value = () => this.#valType(types);
     const optional = () => (this.#byte() === 1 ? this.#valType(types) : "_");
-    const labels: string[] = [];
+    const labels = new Parts();
     switch (form) {
       case 0x72:
-        this.#each(() => void labels.push(`${this.#name()}: ${value()}`));
-        return `record { ${labels.join(", ")} }`;
+        this.#each(() => labels.push(`${this.#name()}: ${value()}`));
+        return `record { ${labels.join()} }`;
       case 0x71:
         this.#each(() => {
           labels.push(`${this.#name()}(${optional()})`);
           this.#byte();
         });
-        return `variant { ${labels.join(", ")} }`;
+        return `variant { ${labels.join()} }`;
       case 0x70:
         return `list<${value()}>`;
       case 0x67:
         return `list<${value()}, ${this.#u32()}>`;
       case 0x6f:
-        this.#each(() => void labels.push(value()));
-        return `tuple<${labels.join(", ")}>`;
+        this.#each(() => labels.push(value()));
+        return `tuple<${labels.join()}>`;
       case 0x6e:
       case 0x6d:
-        this.#each(() => void labels.push(this.#name()));
-        return `${form === 0x6e ? "flags" : "enum"} { ${labels.join(", ")} }`;
+        this.#each(() => labels.push(this.#name()));
+        return `${form === 0x6e ? "flags" : "enum"} { ${labels.join()} }`;
       case 0x6b:
         return `option<${value()}>`;
       case 0x6a:

@@ -16,6 +16,7 @@ import type { VcpuPort } from "../port.ts";
 import { guestStack } from "./guest-stack.ts";
 import type { ComponentPlatform, PlatformRegion } from "./platform.ts";
 import type { PreparedComponent } from "./prepare.ts";
+import { printable } from "./printable.ts";
 import { REGION_KINDS } from "./world.ts";
 
 export type GuestOutcome =
@@ -124,7 +125,7 @@ export class ComponentVcpu {
       const mebibytes = this.#options.memory.buffer.byteLength / 2 ** 20;
       return {
         kind: "refused",
-        message: `does not fit this machine's ${mebibytes} MiB of RAM or its imports: ${error.message}`,
+        message: `does not fit this machine's ${mebibytes} MiB of RAM or its imports: ${printable(error.message)}`,
       };
     }
     if (typeof WebAssembly.Exception === "function" && error instanceof WebAssembly.Exception) {
@@ -216,8 +217,7 @@ export class ComponentVcpu {
         base: (kind: number, index: number) => BigInt(region(kind, index)?.base ?? 0),
         size: (kind: number, index: number) => BigInt(region(kind, index)?.size ?? 0),
         "iommu-line": (index: number, vector: number) => platform.iommuLine(index >>> 0, vector >>> 0),
-        "iommu-of": (requesterId: number) =>
-          platform.iommuOf?.(requesterId >>> 0) ?? (platform.regions.iommu?.length ? 0 : -1),
+        "iommu-of": (requesterId: number) => platform.iommuOf(requesterId >>> 0),
         "pci-line": (requesterId: number, pin: number) => platform.pciLine(requesterId >>> 0, pin >>> 0),
       },
       time: {

@@ -4,9 +4,17 @@
 // are bound without conversion (component-vcpu.ts).
 
 import { imageKind, readOutline } from "./component-format.ts";
+import { printable } from "./printable.ts";
 import { WORLD_EXPORTS, WORLD_IMPORTS, WORLD_NAME } from "./world.ts";
 
+const LONGEST_LINE = 1500;
+
 export function checkImage(bytes: Uint8Array): string | null {
+  const misfit = misfitOf(bytes);
+  return misfit === null ? null : printable(misfit, LONGEST_LINE);
+}
+
+function misfitOf(bytes: Uint8Array): string | null {
   const kind = imageKind(bytes);
   if (kind === "not-wasm") return "not a WebAssembly file; a guest image is a component of the world nestbox:guest";
   if (kind === "core-module") {
@@ -18,12 +26,12 @@ export function checkImage(bytes: Uint8Array): string | null {
     if (item.sort === "type") continue;
     const offered = own(WORLD_IMPORTS, item.name);
     if (offered === undefined || item.sort !== "instance") {
-      return `a component of another world: imports ${show(item.name)}, which ${WORLD_NAME} does not offer`;
+      return `a component of another world: imports "${item.name.slice(0, 100)}", which ${WORLD_NAME} does not offer`;
     }
     for (const [name, signature] of item.functions) {
       const expected = own(offered, name);
       if (expected === undefined) {
-        return `a component of another world: imports ${show(name)} of ${item.name}, which ${WORLD_NAME} does not offer`;
+        return `a component of another world: imports "${name.slice(0, 100)}" of ${item.name}, which ${WORLD_NAME} does not offer`;
       }
       if (expected !== signature) {
         return `a component of another world: imports ${name} of ${item.name} as ${signature}, but it is ${expected}`;
@@ -43,9 +51,4 @@ export function checkImage(bytes: Uint8Array): string | null {
 
 function own<T>(table: Readonly<Record<string, T>>, key: string): T | undefined {
   return Object.hasOwn(table, key) ? table[key] : undefined;
-}
-
-/** A name out of the file, safe to print on one line. */
-function show(name: string): string {
-  return JSON.stringify(name.slice(0, 100));
 }

@@ -14,8 +14,8 @@ export interface ComponentPlatform {
   readonly regions: Readonly<Partial<Record<RegionKind, readonly PlatformRegion[]>>>;
   /** Wire of vector `vector` of IOMMU `index`; -1 none. */
   iommuLine(index: number, vector: number): number;
-  /** Index of the IOMMU before the function with this requester id; -1 none. Left out: the first IOMMU is before every function. */
-  iommuOf?(requesterId: number): number;
+  /** Index of the IOMMU before the function with this requester id; -1 none. */
+  iommuOf(requesterId: number): number;
   /** Wire of INTx pin 1 to 4 of the function with this requester id; -1 none. */
   pciLine(requesterId: number, pin: number): number;
   /** Virtual time in ns. */

@@ -7,6 +7,7 @@
 import { generate } from "@bytecodealliance/jco/component";
 import { excessOfCore } from "./core-limits.ts";
 import { checkImage } from "./image-check.ts";
+import { printable } from "./printable.ts";
 
 /** jco's entry point for sync instantiation: links core modules by calling `instantiateCore` for each. */
 export type InstantiateComponent = (
@@ -51,8 +52,8 @@ export async function prepareComponent(bytes: Uint8Array): Promise<PreparedCompo
       if (excess !== null) return { error: excess };
     }
     if (source === null) throw new Error("jco made no JavaScript module");
-    const body = `${source.replace(/^export /gm, "")}\nreturn instantiate;`;
-    return { modules, link: () => new Function(body)() as InstantiateComponent };
+    const link = new Function(`${source.replace(/^export /gm, "")}\nreturn instantiate;`) as () => InstantiateComponent;
+    return { modules, link };
   } catch (error) {
     return { error: `not a valid component: ${firstLine(error)}` };
   }
@@ -60,5 +61,5 @@ export async function prepareComponent(bytes: Uint8Array): Promise<PreparedCompo
 
 function firstLine(error: unknown): string {
   const text = error instanceof Error ? error.message : String(error);
-  return text.split("\n")[0]!.slice(0, 300);
+  return printable(text.split("\n")[0]!);
 }

@@ -108,6 +108,23 @@ describe("the check of an image against the world", () => {
     expect(checkImage(bytes)).toContain("exports run as func() -> s32, but it must be func() -> u32");
   });
 
+  it("interfaces nested without end are damage, not our stack's end", () => {
+    const depth = 100_000;
+    const body = [1, ...Array.from({ length: depth }, () => [0x42, 1, 1]).flat()];
+    const size = body.length;
+    const header = [0, 0x61, 0x73, 0x6d, 0x0d, 0, 1, 0, 7, (size & 127) | 128, ((size >> 7) & 127) | 128, size >> 14];
+    expect(checkImage(Uint8Array.from([...header, ...body]))).toContain("nested too deep");
+  });
+
+  it("a name with terminal sequences is shown without them", async () => {
+    const bytes = await watGuest("(i32.const 0)", { imports: "" });
+    // An import section with one function import whose name clears the screen.
+    const name = [...new TextEncoder().encode("\u001b[2J\u009b31m\r\n")];
+    const section = [10, name.length + 5, 1, 0, name.length, ...name, 1, 0];
+    const line = checkImage(Uint8Array.from([...bytes.slice(0, 8), ...section]));
+    expect(line).toMatch(/^a component of another world: imports "\ufffd\[2J\ufffd31m\ufffd\ufffd"/);
+  });
+
   it("whatever bytes a file has, the check answers", async () => {
     const sound = await watGuest("(i32.const 0)");
     fc.assert(
