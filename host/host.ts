@@ -6,7 +6,7 @@
 //   0x1_0000_0000   BARs, 32-bit window translated up; 0x40_0000_0000 64-bit window
 //   0x8_0000_0000   the kernel's RAM; buffers that processes lend (guest RAM) go above
 
-import type { HpaPfn } from "./base/address.ts";
+import { type HpaPfn, hex } from "./base/address.ts";
 import type { Clock } from "./base/clock.ts";
 import { PhysicalMemory } from "./base/memory.ts";
 import type { Trace } from "./base/trace.ts";
@@ -199,6 +199,38 @@ export class Host {
       }
     }
     return sum;
+  }
+
+  /** The host as a tree of plain values, for `nestbox inspect`. */
+  describe(): Record<string, unknown> {
+    const iommus: Record<string, unknown> = {};
+    for (const [name, hardware] of this.#iommus) {
+      iommus[name] = { kind: hardware.kind, devices: this.#behind(hardware).join(" ") || "none" };
+    }
+    const devices: Record<string, unknown> = {};
+    for (const device of this.#kernel.pci.devices) {
+      const { counters } = device.slot.dma;
+      devices[device.name] = {
+        id: `${hex(device.vendorId, 4)}:${hex(device.deviceId, 4)}`,
+        iommu: device.slot.iommu?.name ?? "none",
+        "device id": hex(device.slot.deviceId),
+        driver: device.driver?.name ?? "none",
+        dma: `${counters.transfers} transfers, ${counters.bytes} bytes, ${counters.aborted} aborted, ${counters.messages} MSIs`,
+      };
+    }
+    const live: Record<string, unknown> = {};
+    for (const [kind, count] of this.liveKinds) live[kind] = count;
+    return {
+      name: this.description.name,
+      memory: `${this.description.memory / 2 ** 20} MiB`,
+      iommus,
+      devices,
+      "live objects": live,
+    };
+  }
+
+  #behind(hardware: HardwareIommu): string[] {
+    return this.#kernel.pci.devices.filter(({ slot }) => slot.iommu === hardware).map(({ name }) => name);
   }
 
   /** Objects of the kernel's that somebody still holds; 0 once every process has ended. */

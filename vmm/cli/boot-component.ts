@@ -6,7 +6,8 @@ import { ComponentMachine } from "../component-machine.ts";
 import { ComponentVcpu, type GuestOutcome } from "../vcpu/component/component-vcpu.ts";
 import { prepareComponent } from "../vcpu/component/prepare.ts";
 import { EXIT_FAILED, EXIT_PASS, EXIT_TIME_LIMIT, UsageError } from "./exit-codes.ts";
-import { assignmentsOf, HostRun, type HostRunOptions } from "./host-run.ts";
+import { assignmentsOf, DEFAULT_ASSIGNMENTS, HostRun, type HostRunOptions } from "./host-run.ts";
+import { machineTree, printTree } from "./machine-tree.ts";
 import { RunShell, type ShellOptions } from "./run-shell.ts";
 import { runGuarded } from "./wall-limit.ts";
 
@@ -16,11 +17,11 @@ export interface BootOptions extends ShellOptions, HostRunOptions {
   /** ns. */
   readonly wallLimit: number;
   readonly seed: number;
+  /** true: the whole tree. */
+  readonly inspect?: string | true;
 }
 
 const DEFAULT_IMAGE = fileURLToPath(new URL("../../../guest-fixtures/build/nested-dma.wasm", import.meta.url));
-/** The default guest's: ids crossed over, so that a mix-up of guest and host ids fails. */
-export const DEFAULT_ASSIGNMENTS = ["0000:00:01.0@00:02.0", "0000:00:02.0@00:01.0"];
 const DEFAULT_MEMORY = 64 * 2 ** 20;
 
 /** Runs the guest; the exit status. */
@@ -57,7 +58,9 @@ export async function bootComponent(file: string | undefined, options: BootOptio
   // After the wall limit the engine has dropped whatever was on the stack: what the machine holds is not looked at again.
   const counters = run.counters(machine.assignment);
   const { status, detail } = verdict(outcome, machine, path, shell);
+  const tree = options.inspect === undefined ? null : machineTree(run, machine);
   if (outcome.kind !== "wall-limit") run.close(machine);
+  if (tree !== null) printTree(tree, options.inspect === true ? undefined : options.inspect, false);
   return shell.finish({ status, detail }, counters);
 }
 

@@ -12,6 +12,7 @@ import type { BootOptions } from "./boot-component.ts";
 import { openConsoleInput, writeAll } from "./console.ts";
 import { EXIT_FAILED, EXIT_PASS, EXIT_TIME_LIMIT, UsageError } from "./exit-codes.ts";
 import { assignmentsOf, HostRun } from "./host-run.ts";
+import { machineTree, printTree } from "./machine-tree.ts";
 import { type KernelOutcome, runKernel } from "./run-kernel.ts";
 import { RunShell } from "./run-shell.ts";
 
@@ -88,7 +89,12 @@ export async function bootKernel(kernelFile: string, options: BootOptions & Kern
   }
   writeAll(1, Buffer.from("\n"));
   const counters = run.counters(assignment);
+  const tree =
+    options.inspect === undefined
+      ? null
+      : machineTree(run, { machine: rv64.machine, pci: rv64.pci, assignment, memoryBytes });
   run.close(assignment);
+  if (tree !== null) printTree(tree, options.inspect === true ? undefined : options.inspect, false);
   return shell.finish({ ...verdict(outcome), instructions: rv64.core.executed }, counters);
 }
 

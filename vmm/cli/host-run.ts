@@ -17,6 +17,9 @@ export interface HostRunOptions {
   readonly assign: readonly string[];
 }
 
+/** The default guest's: ids crossed over, so that a mix-up of guest and host ids fails. */
+export const DEFAULT_ASSIGNMENTS = ["0000:00:01.0@00:02.0", "0000:00:02.0@00:01.0"];
+
 export interface RequestedAssignment {
   readonly text: string;
   readonly hostBdf: string;

@@ -4,6 +4,8 @@ import { Command, CommanderError } from "commander";
 import { boot } from "./commands/boot.ts";
 import { caps } from "./commands/caps.ts";
 import { hosts } from "./commands/hosts.ts";
+import { ids } from "./commands/ids.ts";
+import { inspect } from "./commands/inspect.ts";
 import { scenarioCommand } from "./commands/scenario.ts";
 import { serveIommufd } from "./commands/serve-iommufd.ts";
 import { trace } from "./commands/trace.ts";
@@ -14,7 +16,7 @@ const program = new Command("nestbox")
   .description("Boot guests that own an IOMMU, nested over the IOMMU of a modelled Linux host.")
   .showHelpAfterError("(nestbox --help lists the commands)")
   .exitOverride();
-const commands = [boot(), scenarioCommand(), walk(), caps(), trace(), hosts(), serveIommufd()];
+const commands = [boot(), scenarioCommand(), walk(), ids(), inspect(), caps(), trace(), hosts(), serveIommufd()];
 for (const command of commands) program.addCommand(command.exitOverride().copyInheritedSettings(program));
 
 try {

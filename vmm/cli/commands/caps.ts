@@ -4,8 +4,7 @@ import Table from "cli-table3";
 import { Command, Option } from "commander";
 import { hex } from "../../../host/base/address.ts";
 import { ComponentMachine } from "../../component-machine.ts";
-import { DEFAULT_ASSIGNMENTS } from "../boot-component.ts";
-import { assignmentsOf, HostRun } from "../host-run.ts";
+import { assignmentsOf, DEFAULT_ASSIGNMENTS, HostRun } from "../host-run.ts";
 import { collect } from "../options.ts";
 import { RunShell } from "../run-shell.ts";
 

@@ -1,0 +1,40 @@
+// `nestbox inspect [PATH]`: a machine as a tree, as it is when it has been put together. `boot --inspect [PATH]` prints it at the end of
+// a run.
+
+import { Command } from "commander";
+import { ComponentMachine } from "../../component-machine.ts";
+import { assignmentsOf, DEFAULT_ASSIGNMENTS, HostRun } from "../host-run.ts";
+import { machineTree, printTree } from "../machine-tree.ts";
+import { collect } from "../options.ts";
+import { RunShell } from "../run-shell.ts";
+
+interface InspectOptions {
+  readonly host?: string;
+  readonly assign: readonly string[];
+  readonly json?: true;
+}
+
+export function inspect(): Command {
+  return new Command("inspect")
+    .description("print a machine as a tree: host, devices, vIOMMUs with their registers, bus")
+    .argument("[path]", "only this part, such as vm/viommus/viommu0")
+    .option("--host <name|file>", "host to run on")
+    .option("--assign <host@guest>", "devices to assign; repeatable", collect, [])
+    .option("--json", "print JSON")
+    .action((path: string | undefined, options: InspectOptions) => {
+      const shell = new RunShell({ report: "text" });
+      const run = new HostRun(shell, options);
+      const machine = new ComponentMachine({
+        clock: shell.clock,
+        trace: shell.trace,
+        calls: run.calls,
+        memoryBytes: 2 ** 20,
+        report: (message) => shell.message(message),
+      });
+      const requested = options.assign.length > 0 || options.host !== undefined ? options.assign : DEFAULT_ASSIGNMENTS;
+      run.assignAll(machine.assignment, assignmentsOf(requested));
+      const tree = machineTree(run, machine);
+      run.close(machine);
+      printTree(tree, path, options.json === true);
+    });
+}
