@@ -42,8 +42,8 @@ export interface MemoryPort<P extends number> {
 }
 
 /**
- * A run of memory that may be read without asking the port, until the port's `generation` changes: frame basePfn + n begins at
- * signed[n * 1024].
+ * A run of memory that may be read without asking the port, until the port says that windows have changed: frame basePfn + n begins
+ * at signed[n * 1024].
  */
 export interface MemoryWindow {
   readonly basePfn: number;
@@ -53,10 +53,10 @@ export interface MemoryWindow {
 
 /** A memory port that shows its memory directly: what walkers use where they find it. */
 export interface WindowedMemory {
-  /** Changes whenever a window that was handed out may no longer be used. */
-  readonly generation: number;
   /** The run of memory around a frame; null if there is none or every access must go through the port. */
   windowAt(pfn: number): MemoryWindow | null;
+  /** Calls `forget` whenever a window that was handed out may no longer be used. */
+  watchWindows(forget: () => void): void;
 }
 
 /** A page that is a device: it sees aligned 4-byte stores (an interrupt file's doorbell) and reads as zero. */
@@ -82,10 +82,10 @@ export interface MemoryFaults {
 export class PhysicalMemory<P extends number> implements MemoryPort<P>, WindowedMemory {
   lo = 0;
   hi = 0;
-  generation = 0;
   /** Told of every store when set (dirty logging, decoded-code invalidation). */
   onStore: ((pfn: number, pages: number) => void) | null = null;
   #faults: MemoryFaults | null = null;
+  readonly #watchers: (() => void)[] = [];
   readonly #banks: MemoryBank[] = [];
   readonly #targets = new Map<number, StoreTarget>();
   // The bank of the last access: nearly all accesses stay in one bank.
@@ -101,13 +101,17 @@ export class PhysicalMemory<P extends number> implements MemoryPort<P>, Windowed
 
   set faults(faults: MemoryFaults | null) {
     this.#faults = faults;
-    this.generation++;
+    for (const forget of this.#watchers) forget();
   }
 
   windowAt(pfn: number): MemoryWindow | null {
     if (this.#faults !== null) return null;
     for (const bank of this.#banks) if (pfn >= bank.basePfn && pfn - bank.basePfn < bank.pages) return bank;
     return null;
+  }
+
+  watchWindows(forget: () => void): void {
+    this.#watchers.push(forget);
   }
 
   /** Banks in ascending order. */
@@ -138,7 +142,7 @@ export class PhysicalMemory<P extends number> implements MemoryPort<P>, Windowed
     this.#banks.push(bank);
     this.#banks.sort((a, b) => a.basePfn - b.basePfn);
     this.#pages = 0;
-    this.generation++;
+    for (const forget of this.#watchers) forget();
     return bank;
   }
 
@@ -146,7 +150,7 @@ export class PhysicalMemory<P extends number> implements MemoryPort<P>, Windowed
     const index = this.#banks.findIndex((bank) => bank.basePfn === base);
     if (index >= 0) this.#banks.splice(index, 1);
     this.#pages = 0;
-    this.generation++;
+    for (const forget of this.#watchers) forget();
   }
 
   /** Makes one page a device. It must lie outside every bank. */

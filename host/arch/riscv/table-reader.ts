@@ -1,8 +1,8 @@
 // How walkers load table entries: straight from a window of memory where the port shows one, else through the port.
 //
 // Frames are pairs of 32-bit integers here (bits 31:0 and the rest of a frame number), entries too, so that nothing is converted
-// to a double on the way. The window stays valid while the memory's generation does; each walk checks that once (`begin`). A window
-// never reaches beyond PAS, so the fast path needs no check of its own.
+// to a double on the way. When memory changes its shape it says so, and the window is given up. A window never reaches beyond
+// PAS, so the fast path needs no check of its own.
 
 import { ACCESS_FAULT, ACCESS_OK, type AccessStatus, type MemoryPort, type WindowedMemory } from "../../base/memory.ts";
 
@@ -22,12 +22,12 @@ export class TableReader<P extends number> {
   hi = 0;
   readonly #memory: MemoryPort<P>;
   readonly #windowed: WindowedMemory | null;
-  #generation = -1;
   #limit = 0;
 
   constructor(memory: MemoryPort<P>) {
     this.#memory = memory;
     this.#windowed = "windowAt" in memory ? (memory as MemoryPort<P> & WindowedMemory) : null;
+    this.#windowed?.watchWindows(() => this.#forget());
   }
 
   /** First frame beyond PAS. */
@@ -38,11 +38,6 @@ export class TableReader<P extends number> {
 
   get limit(): number {
     return this.#limit;
-  }
-
-  /** Before a walk: gives up a window that may no longer be used. */
-  begin(): void {
-    if (this.#windowed !== null && this.#windowed.generation !== this.#generation) this.#forget();
   }
 
   /** Loads a doubleword from outside the window, and moves the window there if it can. */
@@ -60,7 +55,6 @@ export class TableReader<P extends number> {
       this.pages = Math.min(window.pages - skipped, WINDOW_LIMIT, this.#limit - base);
       // The compare in walkers looks at the low halves only once the high ones agree.
       this.pages = Math.min(this.pages, 0x100000000 - (base % 0x100000000));
-      this.#generation = this.#windowed!.generation;
     }
     const memory = this.#memory;
     const status = memory.load64(pfn as P, offset);
@@ -73,6 +67,5 @@ export class TableReader<P extends number> {
   #forget(): void {
     this.words = NOTHING;
     this.pages = 0;
-    this.#generation = -1;
   }
 }

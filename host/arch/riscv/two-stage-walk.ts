@@ -5,41 +5,52 @@
 //
 // Results are fields of the walker, faults are returned as cause numbers (0: no fault), nothing is allocated or thrown. Inside,
 // frame numbers are pairs of 32-bit integers (bits 31:0; bits 51:32) and entries two halves, so that a walk is integer work
-// only; `firstStage` and `secondStage` take frame numbers as everybody else has them. The common case of a leaf (readable or writable data page,
-// A and D already set, no NAPOT, no PBMT) is decided by three masks; everything else goes to `#firstLeaf` and `#secondLeaf`, which
-// follow the privileged architecture's steps one by one.
+// only; `firstStage` and `secondStage` take frame numbers as everybody else has them. The common case of a leaf (readable or
+// writable data page, A and D already set, no NAPOT, no PBMT) is decided by three masks; everything else goes to `#firstLeaf` and
+// `#secondLeaf`, which follow the privileged architecture's steps one by one.
 //
 // Walk state that callers read afterwards: gpaPfn, spaPfn; the leaf entries with their sizes; for guest-page faults iotval2.
 
-import { ACCESS_FAULT, ACCESS_OK, type AccessStatus, type MemoryPort } from "../../base/memory.ts";
+import { ACCESS_OK, type MemoryPort } from "../../base/memory.ts";
 import type { AddressSpace } from "./address-space.ts";
 import { swap32 } from "./byte-order.ts";
 import type { StructureRules } from "./capabilities.ts";
-import { CAUSE_PT_DATA_CORRUPTION } from "./fault-records.ts";
-import { compareExchange32 } from "./narrow-entry.ts";
-import { PTE_A, PTE_D, PTE_G, PTE_R, PTE_U, PTE_V, PTE_W, PTE_X } from "./page-table-entry.ts";
+import {
+  ACCESS_FAULT_CAUSE,
+  ALL_RIGHTS,
+  BARE_SHIFT,
+  GUEST_PAGE_FAULT_CAUSE,
+  KIND_ATS,
+  KIND_ATS_WRITE,
+  KIND_EXECUTE,
+  KIND_IMPLICIT_READ,
+  KIND_IMPLICIT_WRITE,
+  KIND_WRITE,
+  loadFault,
+  misaligned,
+  PAGE_FAULT_CAUSE,
+  POINTER_BITS,
+  permits,
+  RETRY,
+  RETRY_LIMIT,
+  wantedAD,
+} from "./leaf-rules.ts";
+import { firstStageNarrow, secondStageNarrow } from "./narrow-walk.ts";
+import { PTE_A, PTE_D, PTE_G, PTE_R, PTE_U, PTE_V, PTE_W } from "./page-table-entry.ts";
 import { TableReader } from "./table-reader.ts";
 import { TABLE_FIRST_STAGE, TABLE_SECOND_STAGE, type WalkObserver, type WalkTable } from "./walk-observer.ts";
 
-/** What the request does; indexes the cause tables. An ATS request asks for whatever rights there are. */
-export const KIND_READ = 0;
-export const KIND_WRITE = 1;
-export const KIND_EXECUTE = 2;
-export const KIND_ATS = 3;
-/** ATS request without No-Write: D may be set where W = 1 (§3.4). */
-export const KIND_ATS_WRITE = 4;
-/** Second-stage uses only: reading a first-stage or process-directory entry, and setting A/D in one. */
-export const KIND_IMPLICIT_READ = 5;
-export const KIND_IMPLICIT_WRITE = 6;
-
-const ACCESS_FAULT_CAUSE = Uint16Array.of(5, 7, 1, 5, 5, 5, 7);
-const PAGE_FAULT_CAUSE = Uint16Array.of(13, 15, 12, 13, 13, 13, 15);
-const GUEST_PAGE_FAULT_CAUSE = Uint16Array.of(21, 23, 20, 21, 21, 21, 23);
-
-/** Cause of an access fault for a request of this kind (1, 5, 7). */
-export function accessFaultCause(kind: number): number {
-  return ACCESS_FAULT_CAUSE[kind]!;
-}
+export {
+  accessFaultCause,
+  BARE_SHIFT,
+  KIND_ATS,
+  KIND_ATS_WRITE,
+  KIND_EXECUTE,
+  KIND_IMPLICIT_READ,
+  KIND_IMPLICIT_WRITE,
+  KIND_READ,
+  KIND_WRITE,
+} from "./leaf-rules.ts";
 
 /** Bits a leaf must have for the fast path, per kind; 0 marks kinds that always take the slow one. */
 const FIRST_NEED = Uint16Array.of(PTE_V | PTE_R | PTE_A, PTE_V | PTE_R | PTE_W | PTE_A | PTE_D, 0, 0, 0);
@@ -52,28 +63,6 @@ const SECOND_NEED = Uint16Array.of(
   PTE_V | PTE_R | PTE_A | PTE_U,
   PTE_V | PTE_R | PTE_W | PTE_A | PTE_D | PTE_U,
 );
-
-/** Internal result of a leaf check: the entry changed under a compare-and-exchange; load it again. */
-const RETRY = -1;
-/** Memory that never stops changing under us is an access fault after so many tries. */
-const RETRY_LIMIT = 64;
-
-/** Shift of a Bare stage: larger than any page. */
-export const BARE_SHIFT = 52;
-
-/** V = 1 with R, W, X, U, A and D all 0: what a pointer to the next level must look like (G and RSW are free). */
-const POINTER_BITS = 0xdf;
-
-/** What a Bare stage's "leaf" grants. */
-const ALL_RIGHTS = PTE_V | PTE_R | PTE_W | PTE_X | PTE_U | PTE_A | PTE_D;
-
-/** True if the PPN of a leaf at `level` (above 0) has bits below its superpage's size. */
-function misaligned(level: number, lo: number, hi: number): boolean {
-  if (level === 1) return (lo & 0x7fc00) !== 0;
-  if (level === 2) return (lo & 0xffffc00) !== 0;
-  if (level === 3) return (lo & 0xfffffc00) !== 0 || (hi & 0x1f) !== 0;
-  return (lo & 0xfffffc00) !== 0 || (hi & 0x3fff) !== 0;
-}
 
 export class TwoStageWalker<P extends number> {
   /** First-stage result and second-stage input. */
@@ -93,14 +82,14 @@ export class TwoStageWalker<P extends number> {
   secondHi = 0;
   secondShift = BARE_SHIFT;
   /** For guest-page faults: frame and low 12 bits (with the flags in bits 1:0) of iotval2. */
-  iotval2Pfn = 0;
+  iotval2Pfn = -0;
   iotval2Low = 0;
   /** Entries loaded (HPM events 7 and 8), until somebody sets them to 0. */
   firstLoads = 0;
   secondLoads = 0;
   observer: WalkObserver | null = null;
 
-  readonly #memory: MemoryPort<P>;
+  readonly memory: MemoryPort<P>;
   /** Where each stage's tables are read: often different banks. */
   readonly #first: TableReader<P>;
   readonly #second: TableReader<P>;
@@ -109,10 +98,10 @@ export class TwoStageWalker<P extends number> {
   #plainHigh = 0;
   #pbmt = false;
   /** First-stage or directory level that an implicit second-stage walk serves. */
-  #serves = -1;
+  serves = -1;
 
   constructor(memory: MemoryPort<P>, rules: StructureRules) {
-    this.#memory = memory;
+    this.memory = memory;
     this.#first = new TableReader(memory);
     this.#second = new TableReader(memory);
     this.configure(rules);
@@ -126,6 +115,11 @@ export class TwoStageWalker<P extends number> {
     this.#reservedHigh = rules.Svrsw60t59b ? 0x07c00000 : 0x1fc00000;
     this.#plainHigh = this.#reservedHigh | 0xe0000000;
     this.#pbmt = rules.Svpbmt;
+  }
+
+  /** First frame beyond PAS. */
+  get limit(): number {
+    return this.#first.limit;
   }
 
   /** First-stage result and second-stage input, as a frame number. */
@@ -143,7 +137,6 @@ export class TwoStageWalker<P extends number> {
    * `kind` is the request's (KIND_READ … KIND_ATS_WRITE).
    */
   firstStage(space: AddressSpace, pfn: number, kind: number, supervisor: boolean): number {
-    this.begin();
     return this.walkFirst(space, pfn | 0, (pfn * 2 ** -32) | 0, kind, supervisor);
   }
 
@@ -152,20 +145,13 @@ export class TwoStageWalker<P extends number> {
    * KIND_IMPLICIT_*), `kind` which of the causes a fault reports.
    */
   secondStage(space: AddressSpace, pfn: number, use: number, kind: number): number {
-    this.begin();
     return this.walkSecond(space, pfn | 0, (pfn * 2 ** -32) | 0, use, kind);
   }
 
   /** Second-stage walk for a process-directory entry of `level`: an implicit read on behalf of a request of `kind`. */
   directoryAccess(space: AddressSpace, pfn: number, level: number, kind: number): number {
-    this.#serves = level;
+    this.serves = level;
     return this.secondStage(space, pfn, KIND_IMPLICIT_READ, kind);
-  }
-
-  /** To be called before `walkFirst` or `walkSecond`: memory may have changed its shape. */
-  begin(): void {
-    this.#first.begin();
-    this.#second.begin();
   }
 
   /** `firstStage` on a frame number as a pair. */
@@ -173,7 +159,7 @@ export class TwoStageWalker<P extends number> {
     this.firstGlobal = false;
     const levels = space.firstLevels;
     if (levels < 3) {
-      if (levels !== 0) return this.#firstStageNarrow(space, low, high, kind, supervisor);
+      if (levels !== 0) return firstStageNarrow(this, space, low, high, kind, supervisor);
       this.gpaLow = low;
       this.gpaHigh = high;
       this.firstShift = BARE_SHIFT;
@@ -198,15 +184,17 @@ export class TwoStageWalker<P extends number> {
     let tableLow = space.firstRootLow;
     let tableHigh = space.firstRootHigh;
     let tries = 0;
+    let loads = 0;
     for (;;) {
       const index = (level < 3 ? low >>> (9 * level) : level === 3 ? (low >>> 27) | (high << 5) : high >>> 4) & 511;
       let hostLow = tableLow;
       let hostHigh = tableHigh;
       if (twoStage) {
-        this.#serves = level;
+        this.serves = level;
         const cause = this.walkSecond(space, tableLow, tableHigh, KIND_IMPLICIT_READ, kind);
         if (cause !== 0) {
-          this.#implicitFault(tableLow, tableHigh, (index << 3) | 1);
+          this.firstLoads += loads;
+          this.implicitFault(tableLow, tableHigh, (index << 3) | 1);
           return cause;
         }
         hostLow = this.spaLow;
@@ -221,18 +209,21 @@ export class TwoStageWalker<P extends number> {
         hi = reader.words[at + 1]!;
       } else {
         const status = reader.load(hostLow, hostHigh, index << 3);
-        if (status !== ACCESS_OK) return status === ACCESS_FAULT ? ACCESS_FAULT_CAUSE[kind]! : CAUSE_PT_DATA_CORRUPTION;
+        if (status !== ACCESS_OK) {
+          this.firstLoads += loads;
+          return loadFault(status, kind);
+        }
         lo = reader.lo;
         hi = reader.hi;
       }
-      this.firstLoads++;
+      loads++;
       if (special) {
         if (bigEndian) {
           const value = swap32(hi) | 0;
           hi = swap32(lo) | 0;
           lo = value;
         }
-        this.#tell(TABLE_FIRST_STAGE, level, hostLow, hostHigh, index << 3, lo, hi, -1);
+        this.tell(TABLE_FIRST_STAGE, level, hostLow, hostHigh, index << 3, lo, hi, -1);
       }
       if ((lo & POINTER_BITS) === PTE_V && (hi & plainHigh) === 0 && level > 0) {
         if ((lo & PTE_G) !== 0) this.firstGlobal = true;
@@ -241,6 +232,8 @@ export class TwoStageWalker<P extends number> {
         level--;
         continue;
       }
+      this.firstLoads += loads;
+      loads = 0;
       if (need === 0 || (lo & mask) !== need || (hi & plainHigh) !== 0 || (level !== 0 && misaligned(level, lo, hi))) {
         const cause = this.#firstLeaf(
           space,
@@ -298,7 +291,7 @@ export class TwoStageWalker<P extends number> {
       return 0;
     }
     if (((low & space.beyondLow) | (high & space.beyondHigh)) !== 0) return GUEST_PAGE_FAULT_CAUSE[kind]!;
-    if (levels === 2) return this.#secondStageNarrow(space, low, use, kind);
+    if (levels === 2) return secondStageNarrow(this, space, low, use, kind);
     const reader = this.#second;
     const bigEndian = space.secondBigEndian;
     const special = bigEndian || this.observer !== null;
@@ -311,6 +304,7 @@ export class TwoStageWalker<P extends number> {
     let tableHigh = space.secondRootHigh;
     let index = top & 511;
     let tries = 0;
+    let loads = 0;
     for (;;) {
       let lo: number;
       let hi: number;
@@ -321,19 +315,22 @@ export class TwoStageWalker<P extends number> {
         hi = reader.words[at + 1]!;
       } else {
         const status = reader.load(tableLow, tableHigh, index << 3);
-        if (status !== ACCESS_OK) return status === ACCESS_FAULT ? ACCESS_FAULT_CAUSE[kind]! : CAUSE_PT_DATA_CORRUPTION;
+        if (status !== ACCESS_OK) {
+          this.secondLoads += loads;
+          return loadFault(status, kind);
+        }
         lo = reader.lo;
         hi = reader.hi;
       }
-      this.secondLoads++;
+      loads++;
       if (special) {
         if (bigEndian) {
           const value = swap32(hi) | 0;
           hi = swap32(lo) | 0;
           lo = value;
         }
-        const serves = use >= KIND_IMPLICIT_READ ? this.#serves : -1;
-        this.#tell(TABLE_SECOND_STAGE, level, tableLow, tableHigh, index << 3, lo, hi, serves);
+        const serves = use >= KIND_IMPLICIT_READ ? this.serves : -1;
+        this.tell(TABLE_SECOND_STAGE, level, tableLow, tableHigh, index << 3, lo, hi, serves);
       }
       if ((lo & POINTER_BITS) === PTE_V && (hi & plainHigh) === 0 && level > 0) {
         tableLow = (lo >>> 10) | (hi << 22);
@@ -342,6 +339,8 @@ export class TwoStageWalker<P extends number> {
         index = (level < 3 ? low >>> (9 * level) : (low >>> 27) | (high << 5)) & 511;
         continue;
       }
+      this.secondLoads += loads;
+      loads = 0;
       if (need === 0 || (lo & need) !== need || (hi & plainHigh) !== 0 || (level !== 0 && misaligned(level, lo, hi))) {
         const cause = this.#secondLeaf(space, lo, hi, level, use, kind, tableLow, tableHigh, index << 3);
         if (cause === RETRY) {
@@ -374,12 +373,14 @@ export class TwoStageWalker<P extends number> {
     }
   }
 
-  #implicitFault(tableLow: number, tableHigh: number, low12: number): void {
+  /** An implicit access failed in the second stage: what iotval2 will say. */
+  implicitFault(tableLow: number, tableHigh: number, low12: number): void {
     this.iotval2Pfn = tableHigh * 0x100000000 + (tableLow >>> 0);
     this.iotval2Low = low12;
   }
 
-  #tell(
+  /** Tells the observer, if there is one, of an entry loaded. */
+  tell(
     table: WalkTable,
     level: number,
     frameLow: number,
@@ -461,7 +462,7 @@ export class TwoStageWalker<P extends number> {
     if (space.secondLevels !== 0) {
       const cause = this.walkSecond(space, tableLow, tableHigh, KIND_IMPLICIT_WRITE, kind);
       if (cause !== 0) {
-        this.#implicitFault(tableLow, tableHigh, offset | 3);
+        this.implicitFault(tableLow, tableHigh, offset | 3);
         return cause;
       }
       hostLow = this.spaLow;
@@ -528,9 +529,9 @@ export class TwoStageWalker<P extends number> {
     bigEndian: boolean,
     kind: number,
   ): number {
-    const memory = this.#memory;
+    const memory = this.memory;
     const pfn = frameHigh * 0x100000000 + (frameLow >>> 0);
-    if (pfn >= this.#first.limit) return ACCESS_FAULT_CAUSE[kind]!;
+    if (pfn >= this.limit) return ACCESS_FAULT_CAUSE[kind]!;
     const oldLo = bigEndian ? swap32(hi) : lo >>> 0;
     const oldHi = bigEndian ? swap32(lo) : hi >>> 0;
     const status = memory.compareExchange64(
@@ -541,172 +542,7 @@ export class TwoStageWalker<P extends number> {
       bigEndian ? oldLo : newLo >>> 0,
       bigEndian ? swap32(newLo) : oldHi,
     );
-    if (status !== ACCESS_OK) return status === ACCESS_FAULT ? ACCESS_FAULT_CAUSE[kind]! : CAUSE_PT_DATA_CORRUPTION;
+    if (status !== ACCESS_OK) return loadFault(status, kind);
     return memory.lo === oldLo && memory.hi === oldHi ? 0 : RETRY;
   }
-
-  /** Sv32: 4-byte entries, two levels of 10 bits; no NAPOT, no PBMT. Bits 63:32 of the IOVA must be 0 (§3.1.3.1). */
-  #firstStageNarrow(space: AddressSpace, low: number, high: number, kind: number, supervisor: boolean): number {
-    const fault = PAGE_FAULT_CAUSE[kind]!;
-    if (high !== 0 || low >>> 20 !== 0) return fault;
-    let tableLow = space.firstRootLow;
-    let tableHigh = space.firstRootHigh;
-    let level = 1;
-    let tries = 0;
-    for (;;) {
-      const offset = ((low >>> (10 * level)) & 0x3ff) << 2;
-      let hostLow = tableLow;
-      let hostHigh = tableHigh;
-      if (space.secondLevels !== 0) {
-        this.#serves = level;
-        const cause = this.walkSecond(space, tableLow, tableHigh, KIND_IMPLICIT_READ, kind);
-        if (cause !== 0) {
-          this.#implicitFault(tableLow, tableHigh, offset | 1);
-          return cause;
-        }
-        hostLow = this.spaLow;
-        hostHigh = this.spaHigh;
-      }
-      const status = this.#loadNarrow(hostLow, hostHigh, offset);
-      if (status !== ACCESS_OK) return status === ACCESS_FAULT ? ACCESS_FAULT_CAUSE[kind]! : CAUSE_PT_DATA_CORRUPTION;
-      const entry = space.firstBigEndian ? swap32(this.#memory.lo) : this.#memory.lo;
-      this.firstLoads++;
-      this.#tell(TABLE_FIRST_STAGE, level, hostLow, hostHigh, offset, entry, 0, -1);
-      if ((entry & POINTER_BITS) === PTE_V && level > 0) {
-        if ((entry & PTE_G) !== 0) this.firstGlobal = true;
-        tableLow = entry >>> 10;
-        tableHigh = 0;
-        level = 0;
-        continue;
-      }
-      let lo = entry;
-      if (!narrowLeafLegal(lo, level)) return fault;
-      if (kind < KIND_ATS) {
-        const user = (lo & PTE_U) !== 0;
-        if (supervisor ? user && (kind === KIND_EXECUTE || !space.sum) : !user) return fault;
-        if (!permits(lo, kind)) return fault;
-      }
-      const wanted = wantedAD(lo, kind);
-      if ((lo & wanted) !== wanted) {
-        if (!space.firstHardwareAD) {
-          if ((lo & PTE_A) === 0 || kind < KIND_ATS) return fault;
-        } else {
-          if (space.secondLevels !== 0) {
-            const cause = this.walkSecond(space, tableLow, tableHigh, KIND_IMPLICIT_WRITE, kind);
-            if (cause !== 0) {
-              this.#implicitFault(tableLow, tableHigh, offset | 3);
-              return cause;
-            }
-            hostLow = this.spaLow;
-            hostHigh = this.spaHigh;
-          }
-          const cause = this.#exchangeNarrow(hostLow, hostHigh, offset, lo, lo | wanted, space.firstBigEndian, kind);
-          if (cause === RETRY) {
-            if (++tries > RETRY_LIMIT) return ACCESS_FAULT_CAUSE[kind]!;
-            continue;
-          }
-          if (cause !== 0) return cause;
-          lo |= wanted;
-        }
-      }
-      if ((lo & PTE_G) !== 0) this.firstGlobal = true;
-      this.firstLo = lo | 0;
-      this.firstHi = 0;
-      this.firstShift = 10 * level;
-      this.gpaLow = level === 0 ? lo >>> 10 : (lo >>> 10) | (low & 0x3ff);
-      this.gpaHigh = 0;
-      return 0;
-    }
-  }
-
-  /** Sv32x4: as Sv32 with a 16 KiB root. */
-  #secondStageNarrow(space: AddressSpace, low: number, use: number, kind: number): number {
-    const fault = GUEST_PAGE_FAULT_CAUSE[kind]!;
-    const top = (low >>> 10) & 0xfff;
-    let tableLow = space.secondRootLow | (top >>> 10);
-    let tableHigh = space.secondRootHigh;
-    let offset = (top & 0x3ff) << 2;
-    let level = 1;
-    let tries = 0;
-    for (;;) {
-      const status = this.#loadNarrow(tableLow, tableHigh, offset);
-      if (status !== ACCESS_OK) return status === ACCESS_FAULT ? ACCESS_FAULT_CAUSE[kind]! : CAUSE_PT_DATA_CORRUPTION;
-      let lo = space.secondBigEndian ? swap32(this.#memory.lo) : this.#memory.lo;
-      this.secondLoads++;
-      const serves = use >= KIND_IMPLICIT_READ ? this.#serves : -1;
-      this.#tell(TABLE_SECOND_STAGE, level, tableLow, tableHigh, offset, lo, 0, serves);
-      if ((lo & POINTER_BITS) === PTE_V && level > 0) {
-        tableLow = lo >>> 10;
-        tableHigh = 0;
-        offset = (low & 0x3ff) << 2;
-        level = 0;
-        continue;
-      }
-      if (!narrowLeafLegal(lo, level) || (lo & PTE_U) === 0) return fault;
-      const ats = use === KIND_ATS || use === KIND_ATS_WRITE;
-      if (!ats && !permits(lo, use)) return fault;
-      const wanted = wantedAD(lo, use);
-      if ((lo & wanted) !== wanted) {
-        if (!space.secondHardwareAD) {
-          if ((lo & PTE_A) === 0 || !ats) return fault;
-        } else {
-          const cause = this.#exchangeNarrow(tableLow, tableHigh, offset, lo, lo | wanted, space.secondBigEndian, kind);
-          if (cause === RETRY) {
-            if (++tries > RETRY_LIMIT) return ACCESS_FAULT_CAUSE[kind]!;
-            continue;
-          }
-          if (cause !== 0) return cause;
-          lo |= wanted;
-        }
-      }
-      this.secondLo = lo | 0;
-      this.secondHi = 0;
-      this.secondShift = 10 * level;
-      this.spaLow = level === 0 ? lo >>> 10 : (lo >>> 10) | (low & 0x3ff);
-      this.spaHigh = 0;
-      return 0;
-    }
-  }
-
-  /** A 4-byte entry into memory.lo. */
-  #loadNarrow(frameLow: number, frameHigh: number, offset: number): AccessStatus {
-    const pfn = frameHigh * 0x100000000 + (frameLow >>> 0);
-    return pfn >= this.#first.limit ? ACCESS_FAULT : this.#memory.load32(pfn as P, offset);
-  }
-
-  #exchangeNarrow(
-    frameLow: number,
-    frameHigh: number,
-    offset: number,
-    lo: number,
-    newLo: number,
-    bigEndian: boolean,
-    kind: number,
-  ): number {
-    const memory = this.#memory;
-    const pfn = frameHigh * 0x100000000 + (frameLow >>> 0);
-    if (pfn >= this.#first.limit) return ACCESS_FAULT_CAUSE[kind]!;
-    const expected = bigEndian ? swap32(lo) : lo >>> 0;
-    const status = compareExchange32(memory, pfn as P, offset, expected, bigEndian ? swap32(newLo) : newLo >>> 0);
-    if (status !== ACCESS_OK) return status === ACCESS_FAULT ? ACCESS_FAULT_CAUSE[kind]! : CAUSE_PT_DATA_CORRUPTION;
-    return memory.lo === expected ? 0 : RETRY;
-  }
-}
-
-/** True if a leaf gives the right that this use needs (rights only; execute needs X, a write W, a read R). */
-function permits(lo: number, use: number): boolean {
-  if (use === KIND_EXECUTE) return (lo & PTE_X) !== 0;
-  return (lo & (use === KIND_WRITE || use === KIND_IMPLICIT_WRITE ? PTE_W : PTE_R)) !== 0;
-}
-
-/** The A and D bits that this use needs set. */
-function wantedAD(lo: number, use: number): number {
-  if (use === KIND_WRITE || use === KIND_IMPLICIT_WRITE) return PTE_A | PTE_D;
-  if (use === KIND_ATS_WRITE && (lo & PTE_W) !== 0) return PTE_A | PTE_D;
-  return PTE_A;
-}
-
-function narrowLeafLegal(lo: number, level: number): boolean {
-  if ((lo & PTE_V) === 0 || (lo & (PTE_R | PTE_W)) === PTE_W) return false;
-  return level === 0 || (lo & 0xffc00) === 0;
 }

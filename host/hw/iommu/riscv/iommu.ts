@@ -9,6 +9,7 @@ import { CAUSE_MSI_WRITE_ACCESS_FAULT, TTYP_NONE } from "../../../arch/riscv/fau
 import { REG, REGISTER_PAGE_BYTES } from "../../../arch/riscv/registers.ts";
 import type { HpaPfn } from "../../../base/address.ts";
 import type { AccessSize, MmioPort } from "../../../base/mmio.ts";
+import type { Trace } from "../../../base/trace.ts";
 import type { AtsStatus, AtsTarget, AtsTranslation } from "../../../devices/ports.ts";
 import type { HardwareIommu, IommuParts, TranslationStatus } from "../port.ts";
 import { AtsInvalidations } from "./ats-invalidations.ts";
@@ -56,15 +57,16 @@ export class RiscvIommu implements HardwareIommu, MmioPort, RegisterEffects {
   readonly #debug: DebugTranslation;
   readonly #monitor: PerformanceMonitor;
   readonly #walkTrace: WalkTrace;
-  /** QoS ids are asked for per request: which context it used must be known. */
-  readonly #tracksContext: boolean;
+  readonly #trace: Trace;
+  /** Counters or QoS ids want to know what each request used. */
+  #watched = false;
   #draining = false;
   #scheduled = 0;
 
   constructor(parts: IommuParts, options: RiscvIommuOptions = {}) {
     this.name = parts.name;
     this.configuration = configure(options);
-    this.#tracksContext = this.configuration.capabilities.QOSID;
+    this.#trace = parts.trace;
     const state = new HardwareState(parts, this.configuration);
     this.#state = state;
     this.#interrupts = new Interrupts(state);
@@ -84,6 +86,7 @@ export class RiscvIommu implements HardwareIommu, MmioPort, RegisterEffects {
     this.registers = this;
     this.directoryChanged();
     this.#monitor.reset();
+    this.counterChanged();
   }
 
   get atsTranslation(): AtsTranslation {
@@ -148,6 +151,7 @@ export class RiscvIommu implements HardwareIommu, MmioPort, RegisterEffects {
 
   counterChanged(): void {
     this.#monitor.changed();
+    this.#watched = this.#monitor.active || this.configuration.capabilities.QOSID;
   }
 
   translationRequested(): void {
@@ -166,9 +170,9 @@ export class RiscvIommu implements HardwareIommu, MmioPort, RegisterEffects {
     translated: boolean,
     data: number,
   ): TranslationStatus {
-    if (this.#state.trace.on || this.#walkTrace.attached) this.#observe(deviceId);
+    if (this.#trace.on) this.#observe(deviceId);
     const translator = this.#translator;
-    if (!this.#monitor.active && !this.#tracksContext) {
+    if (!this.#watched) {
       return translator.translate(deviceId, pasid, privileged, access, pfn, offset, translated, data);
     }
     this.#countLoads();
@@ -269,6 +273,7 @@ export class RiscvIommu implements HardwareIommu, MmioPort, RegisterEffects {
     this.directoryChanged();
     this.#interrupts.reset();
     this.#monitor.reset();
+    this.counterChanged();
     this.#state.clock.cancel(this.#scheduled);
     this.#scheduled = 0;
   }

@@ -12,11 +12,14 @@ import type { AddressTag, AddressTags } from "./address-tags.ts";
 /** log2 of a class's size in pages: 4 KiB, 64 KiB (NAPOT), 2 MiB, 4 MiB (Sv32), 1 GiB, 512 GiB, 256 TiB. */
 export const CLASS_SHIFTS = Uint8Array.of(0, 4, 9, 10, 18, 27, 36);
 
-/** The largest class not above `shift`. */
+const CLASS_OF_SHIFT = Uint8Array.from(
+  { length: 64 },
+  (_, shift) => CLASS_SHIFTS.filter((size) => size <= shift).length - 1,
+);
+
+/** The largest class not above `shift` (at most 63). */
 export function classOf(shift: number): number {
-  let result = 0;
-  for (let i = 1; i < CLASS_SHIFTS.length; i++) if (CLASS_SHIFTS[i]! <= shift) result = i;
-  return result;
+  return CLASS_OF_SHIFT[shift]!;
 }
 
 export const RIGHT_READ = 1;
@@ -47,6 +50,7 @@ export class TranslationCache {
   readonly #words: Int32Array;
   readonly #span: number;
   readonly #setMask: number;
+  readonly #wayMask: number;
   readonly #victims: Uint8Array;
   readonly #enabled: boolean;
 
@@ -57,6 +61,7 @@ export class TranslationCache {
     const sets = rounded / ways;
     this.#span = ways * STRIDE;
     this.#setMask = sets - 1;
+    this.#wayMask = ways - 1;
     this.#words = new Int32Array(rounded * STRIDE);
     this.#victims = new Uint8Array(sets);
   }
@@ -98,7 +103,15 @@ export class TranslationCache {
     return (baseHigh | (high & ((1 << (shift - 32)) - 1))) * 0x100000000 + (low >>> 0);
   }
 
-  /** Keeps a translation of the block of class `size` around a frame; `target` is what that frame itself translates to. */
+  /** Drops one entry (as found), so that another can take its place. */
+  drop(entry: number): void {
+    this.#words[entry + 1] = 0;
+  }
+
+  /**
+   * Keeps a translation of the block of class `size` around a frame; `target` is what that frame itself translates to.
+   * An entry of the same block may stand already (if the caller did not look): both are valid until invalidated.
+   */
   insert(
     tag: AddressTag,
     low: number,
@@ -116,19 +129,9 @@ export class TranslationCache {
     const rest = shift < 32 ? high : 0;
     const key = stamp | size;
     const set = (block ^ (block >>> 9) ^ Math.imul(stamp, 0x9e3779b1)) & this.#setMask;
-    const start = set * this.#span;
-    let e = -1;
-    for (let i = start; i < start + this.#span; i += STRIDE) {
-      if (words[i] === block && words[i + 1] === key && words[i + 2] === rest) {
-        e = i;
-        break;
-      }
-    }
-    if (e < 0) {
-      const way = this.#victims[set]!;
-      this.#victims[set] = (way + 1) & (this.#span / STRIDE - 1);
-      e = start + way * STRIDE;
-    }
+    const way = this.#victims[set]!;
+    this.#victims[set] = (way + 1) & this.#wayMask;
+    const e = set * this.#span + way * STRIDE;
     words[e] = block;
     words[e + 1] = key;
     words[e + 2] = rest;

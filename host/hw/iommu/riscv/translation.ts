@@ -18,7 +18,7 @@ import {
   TTYP_UNTRANSLATED_EXECUTE,
 } from "../../../arch/riscv/fault-records.ts";
 import { interruptFileNumber, MessageTableWalker } from "../../../arch/riscv/message-table.ts";
-import { PTE_A, PTE_D, PTE_R, PTE_U, PTE_V, PTE_W, PTE_X } from "../../../arch/riscv/page-table-entry.ts";
+import { PTE_A, PTE_D, PTE_R, PTE_U, PTE_V, PTE_W } from "../../../arch/riscv/page-table-entry.ts";
 import { DDTP_BARE, DDTP_OFF, REG } from "../../../arch/riscv/registers.ts";
 import { KIND_EXECUTE, KIND_READ, KIND_WRITE, TwoStageWalker } from "../../../arch/riscv/two-stage-walk.ts";
 import type { WalkObserver } from "../../../arch/riscv/walk-observer.ts";
@@ -43,18 +43,22 @@ import type { TranslationCaches } from "./translation-caches.ts";
 /** `walkTables`: the page is an interrupt file in memory (MRIF); `messages` says where. */
 export const IN_MEMORY_FILE = -1;
 
+/** `iotval2Low`: the access that faulted in the second stage was the request's own; its offset goes here. */
+const OWN_ACCESS = -1;
+
 /** The right a request of each kind needs of a cached entry. */
 const NEEDED_RIGHT = Uint8Array.of(RIGHT_READ, RIGHT_WRITE, RIGHT_EXECUTE);
 /** TTYP of an untranslated request of each kind; translated ones are 4 more. */
 const TTYP = Uint8Array.of(2, 3, TTYP_UNTRANSLATED_EXECUTE);
 
+/** Frame numbers start as -0: a field that holds doubles from the first is never changed into one under compiled code. */
 export class Translator {
   /** Where the last request that was TRANSLATED goes. */
-  resultPfn = 0 as HpaPfn;
+  resultPfn = -0 as HpaPfn;
   /** Cause of the last `deviceFor` (0: found), and of the last `spaceFor` or `walkTables` with the iotval2 that goes with it. */
   deviceCause = 0;
   cause = 0;
-  iotval2Pfn = 0;
+  iotval2Pfn = -0;
   iotval2Low = 0;
   /** The last walk ended at a basic-mode MSI entry: the page is an interrupt file of the machine. */
   isMessage = false;
@@ -80,7 +84,7 @@ export class Translator {
   #processId = -1;
   #privileged = false;
   #ttyp = 0;
-  #pfn = 0;
+  #pfn = -0;
   #offset = 0;
 
   constructor(state: HardwareState, caches: TranslationCaches, faults: FaultQueue) {
@@ -143,10 +147,10 @@ export class Translator {
     data: number,
   ): TranslationStatus {
     const kind = kindOf(access);
-    // A request of a known device without process_id is decided here as far as it can be: by a cached translation.
-    const known = deviceId < this.#deviceLimit ? this.#caches.devices.find(deviceId) : null;
-    if (known !== null && processId < 0 && !translated && !known.dpe) {
-      const space = known.space;
+    // A request of a known device without process_id: nothing but the IOTLB and the tables to ask.
+    const device = deviceId < this.#deviceLimit ? this.#caches.devices.find(deviceId) : null;
+    if (device !== null && processId < 0 && !translated && !device.dpe) {
+      const space = device.space;
       if (space.transparent) {
         this.resultPfn = pfn as HpaPfn;
         return TRANSLATED;
@@ -156,10 +160,18 @@ export class Translator {
       const translations = this.#caches.translations;
       let entry = translations.find(space.tag, low, high);
       if (entry < 0 && space.tag.global !== null) entry = translations.find(space.tag.global, low, high);
-      if (entry >= 0 && (translations.flagsAt(entry) & NEEDED_RIGHT[kind]!) !== 0) {
-        this.resultPfn = translations.frameAt(entry, low, high) as HpaPfn;
-        return TRANSLATED;
+      if (entry >= 0) {
+        if ((translations.flagsAt(entry) & NEEDED_RIGHT[kind]!) !== 0) {
+          this.resultPfn = translations.frameAt(entry, low, high) as HpaPfn;
+          return TRANSLATED;
+        }
+        // Rights missing, or D not known to be set: what the tables say now decides.
+        translations.drop(entry);
       }
+      const cause = this.#walkPair(device, space, low, high, kind, false);
+      if (cause === 0) return TRANSLATED;
+      this.begin(deviceId, processId, privileged, TTYP[kind]!, pfn, offset);
+      return this.#finish(cause, device, kind, data);
     }
     return this.translateFully(deviceId, processId, privileged, access, pfn, offset, translated, data);
   }
@@ -220,12 +232,15 @@ export class Translator {
         this.resultPfn = translations.frameAt(entry, low, high) as HpaPfn;
         return TRANSLATED;
       }
-      // Rights missing, or D not known to be set: what the tables say now decides.
+      translations.drop(entry);
     }
-    const cause = this.walkTables(device, space, pfn, kind, supervisor);
-    if (cause === 0) return TRANSLATED;
-    if (cause === IN_MEMORY_FILE) return this.#storeMessage(device, kind, data);
-    return this.#refuse(device.dtf);
+    const cause = this.#walkPair(device, space, low, high, kind, supervisor);
+    return cause === 0 ? TRANSLATED : this.#finish(cause, device, kind, data);
+  }
+
+  /** A walk that did not end in a translation. */
+  #finish(cause: number, device: CachedDevice, kind: number, data: number): TranslationStatus {
+    return cause === IN_MEMORY_FILE ? this.#storeMessage(device, kind, data) : this.#refuse(device.dtf);
   }
 
   /** Steps 1 to 6: the device's context; null with `deviceCause` 256 to 260 or 268 (Bare counts as 260). */
@@ -303,12 +318,20 @@ export class Translator {
    * `cause` with its iotval2.
    */
   walkTables(device: CachedDevice, space: CachedSpace, pfn: number, kind: number, supervisor: boolean): number {
+    return this.#walkPair(device, space, pfn | 0, (pfn * 2 ** -32) | 0, kind, supervisor);
+  }
+
+  #walkPair(
+    device: CachedDevice,
+    space: CachedSpace,
+    low: number,
+    high: number,
+    kind: number,
+    supervisor: boolean,
+  ): number {
     const walker = this.walker;
-    const low = pfn | 0;
-    const high = (pfn * 2 ** -32) | 0;
     this.missed = true;
     this.isMessage = false;
-    walker.begin();
     let cause = walker.walkFirst(space, low, high, kind, supervisor);
     if (cause !== 0) {
       this.#noSpace(cause);
@@ -327,7 +350,7 @@ export class Translator {
       if (isGuestPageFault(cause)) {
         // §4.2: bits 63:2 of the guest-physical address; bits 1:0 say that the access was the request's own.
         this.iotval2Pfn = walker.gpaPfn;
-        this.iotval2Low = this.#offset & ~3;
+        this.iotval2Low = OWN_ACCESS;
       }
       return cause;
     }
@@ -384,10 +407,8 @@ export class Translator {
     const walker = this.walker;
     const tag = space.tag;
     const both = walker.firstLo & walker.secondLo;
-    let rights = 0;
-    if ((both & PTE_R) !== 0) rights |= RIGHT_READ;
-    if ((both & PTE_W) !== 0 && (both & PTE_D) !== 0) rights |= RIGHT_WRITE;
-    if ((both & PTE_X) !== 0) rights |= RIGHT_EXECUTE;
+    // R, W, X as RIGHT_READ, RIGHT_WRITE, RIGHT_EXECUTE; W (bit 2) only with D (bit 7).
+    const rights = (both >>> 1) & (RIGHT_READ | RIGHT_EXECUTE | ((both >>> 6) & RIGHT_WRITE));
     let flags: number;
     if (space.firstLevels === 0) flags = rights | (rights << SUPERVISOR_RIGHTS) | (rights << SUPERVISOR_SUM_RIGHTS);
     else if ((walker.firstLo & PTE_U) !== 0) {
@@ -432,7 +453,7 @@ export class Translator {
       this.#pfn,
       this.#offset,
       guest ? this.iotval2Pfn : 0,
-      guest ? this.iotval2Low : 0,
+      !guest ? 0 : this.iotval2Low === OWN_ACCESS ? this.#offset & ~3 : this.iotval2Low,
       dtf,
     );
   }
