@@ -25,7 +25,11 @@ import type { Drainable } from "../wait.ts";
 /** How long a fence may take: Linux gives it 90 s. */
 export const FENCE_TIMEOUT_NS = 90e9;
 const ERRORS = CSR_MEMORY_FAULT | CQCSR_CMD_TO | CQCSR_CMD_ILL;
-const FENCE = encodeCommand("IOFENCE.C", { PR: 1, PW: 1 });
+const low = (word: bigint): number => Number(word & 0xffffffffn);
+const high = (word: bigint): number => Number((word >> 32n) & 0xffffffffn);
+const [FENCE] = encodeCommand("IOFENCE.C", { PR: 1, PW: 1 });
+const FENCE_LOW = low(FENCE);
+const FENCE_HIGH = high(FENCE);
 
 export type WaitForHardware = (hardware: Drainable, done: () => boolean, timeoutNs: number) => boolean;
 
@@ -61,13 +65,19 @@ export class CommandQueue {
 
   /** Stores a command; nothing reaches the hardware before `fence` (or a full ring). */
   push(command: readonly [bigint, bigint]): void {
+    const [first, second] = command;
+    this.pushHalves(low(first), high(first), low(second), high(second));
+  }
+
+  /** A command as four words, lowest first. */
+  pushHalves(w0: number, w1: number, w2: number, w3: number): void {
     if (this.#dead) return;
     // One entry stays free, one is kept for the fence.
     if (this.#unfenced >= this.#entries - 2) {
       const result = this.#fence();
       if (this.#error === 0) this.#error = result;
     }
-    this.#put(command);
+    this.#put(w0, w1, w2, w3);
     this.#unfenced++;
   }
 
@@ -79,21 +89,18 @@ export class CommandQueue {
     return first !== 0 ? first : result;
   }
 
-  #put(command: readonly [bigint, bigint]): void {
+  #put(w0: number, w1: number, w2: number, w3: number): void {
     const at = this.#tail * 16;
     const page = (this.#base + (at >> 12)) as HpaPfn;
-    for (const [index, word] of command.entries()) {
-      const lo = Number(word & 0xffffffffn);
-      const hi = Number((word >> 32n) & 0xffffffffn);
-      this.#memory.store64(page, (at & 4095) + 8 * index, lo, hi);
-    }
+    this.#memory.store64(page, at & 4095, w0 >>> 0, w1 >>> 0);
+    this.#memory.store64(page, (at & 4095) + 8, w2 >>> 0, w3 >>> 0);
     this.#tail = (this.#tail + 1) & (this.#entries - 1);
   }
 
   #fence(): number {
     if (this.#dead) return -EIO;
     if (this.#unfenced === 0) return 0;
-    this.#put(FENCE);
+    this.#put(FENCE_LOW, FENCE_HIGH, 0, 0);
     this.#unfenced = 0;
     const { registers } = this.#hardware;
     registers.mmioWrite(REG.cqt, 4, this.#tail, 0);
@@ -118,7 +125,7 @@ export class CommandQueue {
       const at = this.#head();
       const tail = this.#tail;
       this.#tail = at;
-      this.#put(FENCE);
+      this.#put(FENCE_LOW, FENCE_HIGH, 0, 0);
       this.#tail = tail;
     }
     const keep = CSR_ENABLE | CSR_INTERRUPT_ENABLE;

@@ -139,8 +139,8 @@ export class RiscvDriver implements IommuDriver {
   limitsOf(hardware: HardwareIommu): { readonly ats: boolean; readonly maxPasids: number } {
     const iommu = this.#instances.find((instance) => instance.hardware === hardware);
     if (iommu === undefined) return { ats: false, maxPasids: 0 };
-    const { ATS, PD8, PD17, PD20 } = iommu.capabilities;
-    return { ats: ATS, maxPasids: PD20 ? 2 ** 20 : PD17 ? 2 ** 17 : PD8 ? 2 ** 8 : 0 };
+    const bits = iommu.processIdBits;
+    return { ats: iommu.capabilities.ATS, maxPasids: bits === 0 ? 0 : 2 ** bits };
   }
 
   // --- devices ---

@@ -161,6 +161,12 @@ export class RiscvIommu {
     return Sv48x4 ? 9 : Sv57x4 ? 10 : Sv39x4 ? 8 : 0;
   }
 
+  /** Bits of a process id that the hardware takes; 0 without process directories. */
+  get processIdBits(): number {
+    const { PD8, PD17, PD20 } = this.capabilities;
+    return PD20 ? 20 : PD17 ? 17 : PD8 ? 8 : 0;
+  }
+
   get supportsNesting(): boolean {
     return this.secondStageMode !== 0;
   }

@@ -1,13 +1,12 @@
 // The driver's half of a RISC-V vIOMMU: a slice of one IOMMU over one NEST_PARENT domain, with a GSCID of its own, so that two
 // vIOMMUs on one parent never mix the PSCIDs of their guests.
 //
-// Invalidations are the guest's own commands (16 bytes each), in order. Each is checked and rewritten: the guest's device ids become
-// the host's through the vDEVICEs, GV and GSCID are the kernel's. They go to the hardware in one group that ends in the kernel's
-// fence; when one is refused, those before it are fenced and counted as done. (SMMUv3 in Linux 7.2 counts converted commands that
+// Invalidations are the guest's own commands (16 bytes each), in order; guest-commands.ts checks and rewrites each. They go to the
+// hardware in groups that end in the kernel's fence; when one is refused, those before it are fenced and counted as done. (SMMUv3 in Linux 7.2 counts converted commands that
 // were never issued; that is not copied.)
 
-import { decodeCommand, encodeCommand } from "../../../arch/riscv/commands.ts";
-import { EINVAL, EIO, EOPNOTSUPP } from "../../../uapi/errno.ts";
+import { encodeCommand } from "../../../arch/riscv/commands.ts";
+import { EINVAL, EOPNOTSUPP } from "../../../uapi/errno.ts";
 import {
   IOMMU_HWPT_DATA_RISCV,
   IOMMU_VIOMMU_INVALIDATE_DATA_RISCV,
@@ -23,6 +22,7 @@ import type {
   ViommuCore,
 } from "../driver.ts";
 import type { RiscvDriver } from "./driver.ts";
+import { type CommandScope, forwardCommand, waitsForDevice } from "./guest-commands.ts";
 import type { RiscvIommu } from "./instance.ts";
 import { checkGuestContext, RiscvNestedDomain } from "./nested-domain.ts";
 import type { RiscvPagingDomain } from "./paging-domain.ts";
@@ -33,7 +33,7 @@ const COMMAND_BYTES = 16;
 /** Commands handed to the hardware between two fences of the kernel's; also bounds what a DV = 0 expansion may add. */
 const GROUP = 1024;
 
-export class RiscvViommu implements ViommuBackend {
+export class RiscvViommu implements ViommuBackend, CommandScope {
   readonly driver: RiscvDriver;
   readonly iommu: RiscvIommu;
   readonly parent: RiscvPagingDomain;
@@ -95,96 +95,41 @@ export class RiscvViommu implements ViommuBackend {
   invalidate(batch: InvalidationBatch): number {
     batch.done = 0;
     if (batch.type !== IOMMU_VIOMMU_INVALIDATE_DATA_RISCV) return -EINVAL;
-    let first = 0;
-    while (first < batch.count) {
-      const next = Math.min(first + GROUP, batch.count);
-      let refused = 0;
-      let at = first;
-      let timeoutAt = -1;
-      for (; at < next; at++) {
-        const entry = batch.fetch(at, COMMAND_BYTES);
-        if (typeof entry === "number") {
-          refused = entry;
-          break;
-        }
-        const view = new DataView(entry.buffer, entry.byteOffset, entry.byteLength);
-        const commands = this.#rewrite(view.getBigUint64(0, true), view.getBigUint64(8, true));
-        if (typeof commands === "number") {
-          refused = commands;
-          break;
-        }
-        for (const command of commands) {
-          if (timeoutAt < 0 && (command[0] & 0x7fn) === 4n) timeoutAt = at;
-          this.iommu.queue.push(command);
-        }
-      }
-      const fenced = this.iommu.queue.fence();
-      if (fenced < 0) {
-        // What timed out is a device invalidation; the commands before the first one are certainly done.
-        batch.done = timeoutAt >= 0 ? timeoutAt : first;
-        return fenced;
-      }
-      batch.done = at;
-      if (refused < 0) return refused;
-      first = next;
+    for (let first = 0; first < batch.count; first += GROUP) {
+      const result = this.#forwardGroup(batch, first, Math.min(first + GROUP, batch.count));
+      if (result < 0) return result;
     }
     return 0;
   }
 
-  /** The commands that stand for one of the guest's, or -EIO. */
-  #rewrite(word0: bigint, word1: bigint): (readonly [bigint, bigint])[] | number {
-    const { name, fields, reservedBits } = decodeCommand(word0, word1);
-    if (reservedBits || name === null) return -EIO;
-    const field = (key: string): number => Number(fields[key] ?? 0n);
-    const { ATS, NL, S } = this.iommu.capabilities;
-    switch (name) {
-      case "IOTINVAL.VMA":
-        if ((field("NL") === 1 && !NL) || (field("S") === 1 && !S)) return -EIO;
-        return [[(word0 & ~VMA_HOST_BITS) | (1n << 33n) | (BigInt(this.gscid) << 44n), word1]];
-      case "IODIR.INVAL_DDT": {
-        if (field("PID") !== 0) return -EIO;
-        if (field("DV") === 0) return this.#everyDevice();
-        const device = this.#hostId(field("DID"));
-        return device < 0 ? -EIO : [encodeCommand("IODIR.INVAL_DDT", { DV: 1, DID: device })];
+  /** Forwards commands [first, end) and waits for them. */
+  #forwardGroup(batch: InvalidationBatch, first: number, end: number): number {
+    let refused = 0;
+    let firstWaiting = -1;
+    let at = first;
+    for (; at < end; at++) {
+      const entry = batch.fetch(at, COMMAND_BYTES);
+      if (typeof entry === "number") {
+        refused = entry;
+        break;
       }
-      case "IODIR.INVAL_PDT": {
-        const device = field("DV") === 1 ? this.#hostId(field("DID")) : -1;
-        if (device < 0 || field("PID") >= 2 ** this.#processIdBits) return -EIO;
-        return [encodeCommand("IODIR.INVAL_PDT", { DV: 1, DID: device, PID: field("PID") })];
-      }
-      case "ATS.INVAL": {
-        if (!ATS) return -EIO;
-        const guestId = field("RID") | (field("DSV") === 1 ? field("DSEG") << 16 : 0);
-        const device = this.core.findDevice(BigInt(guestId));
-        if (device === null) return -EIO;
-        // A device without ATS holds nothing and would never answer.
-        if (!device.hasAts) return [];
-        const segment = { DSV: 1, RID: device.deviceId & 0xffff, DSEG: device.deviceId >>> 16 };
-        const [rewritten] = encodeCommand("ATS.INVAL", { ...segment, PID: field("PID"), PV: field("PV") });
-        return [[rewritten, word1]];
-      }
-      default:
-        // GVMA needs a second stage, which the guest's IOMMU does not have; page responses go through the fault queue; a fence is
-        // the vIOMMU's own.
-        return -EIO;
+      const w0 = word(entry, 0);
+      refused = forwardCommand(this, w0, word(entry, 4), word(entry, 8), word(entry, 12));
+      if (refused < 0) break;
+      if (firstWaiting < 0 && waitsForDevice(w0)) firstWaiting = at;
     }
+    const fenced = this.iommu.queue.fence();
+    // What timed out is a device; the commands before the first that waits for one are certainly done.
+    batch.done = fenced === 0 ? at : firstWaiting < 0 ? first : firstWaiting;
+    return fenced < 0 ? fenced : refused;
   }
 
-  get #processIdBits(): number {
-    const { PD8, PD17, PD20 } = this.iommu.capabilities;
-    return PD20 ? 20 : PD17 ? 17 : PD8 ? 8 : 0;
+  findDevice(guestId: number): IommuDevice | null {
+    return this.core.findDevice(BigInt(guestId));
   }
 
-  #everyDevice(): (readonly [bigint, bigint])[] {
-    const commands: (readonly [bigint, bigint])[] = [];
-    this.core.eachVdevice(({ device }) => {
-      commands.push(encodeCommand("IODIR.INVAL_DDT", { DV: 1, DID: device.deviceId }));
-    });
-    return commands;
-  }
-
-  #hostId(guestId: number): number {
-    return this.core.findDevice(BigInt(guestId))?.deviceId ?? -1;
+  eachDevice(visit: (device: IommuDevice) => void): void {
+    this.core.eachVdevice(({ device }) => visit(device));
   }
 
   /** Its devices are gone and its nested domains freed: nothing of the guest's may stay cached under the GSCID. */
@@ -198,5 +143,7 @@ export class RiscvViommu implements ViommuBackend {
   }
 }
 
-/** GV and GSCID of an IOTINVAL. */
-const VMA_HOST_BITS = (1n << 33n) | (0xffffn << 44n);
+/** Little-endian 32-bit word. */
+function word(bytes: Uint8Array, at: number): number {
+  return (bytes[at]! | (bytes[at + 1]! << 8) | (bytes[at + 2]! << 16) | (bytes[at + 3]! << 24)) >>> 0;
+}
