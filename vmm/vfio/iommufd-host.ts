@@ -6,6 +6,7 @@
 //
 // Every refusal becomes one line with the call's name and both names of the device; what happens then is the vIOMMU's decision.
 
+import { TC_EN_PRI, TC_PDTV, TC_V } from "../../host/arch/riscv/device-context.ts";
 import { hex } from "../../host/base/address.ts";
 import { EINVAL, EIO, ENODEV, errnoName } from "../../host/uapi/errno.ts";
 import {
@@ -89,7 +90,6 @@ export interface HostCallCounters {
   refusals: number;
 }
 
-const EN_PRI = 4;
 /** Batches are copied whole: the queue's size times a command. */
 const BATCH_BYTES = 8192 * 16;
 const READ_BYTES = 64 * 1024;
@@ -210,7 +210,8 @@ export class IommufdHost implements ViommuHost {
     const record = this.#devices.get(handle);
     if (record === undefined) return -ENODEV;
     if (this.#bypass === 0) {
-      const hwpt = this.#allocateNested(record, iommuHwptRiscv.encode({ tc: 1n }), false);
+      // PDTV with a Bare directory: requests pass with and without a process_id (§3.3 step 7).
+      const hwpt = this.#allocateNested(record, iommuHwptRiscv.encode({ tc: BigInt(TC_V | TC_PDTV) }), false);
       if (hwpt < 0) return hwpt;
       this.#bypass = hwpt;
     }
@@ -220,7 +221,7 @@ export class IommufdHost implements ViommuHost {
   setNested(handle: DeviceHandle, data: Uint8Array): number {
     const record = this.#devices.get(handle);
     if (record === undefined) return -ENODEV;
-    const wantsFaults = record.device.pri && (data[0]! & EN_PRI) !== 0;
+    const wantsFaults = record.device.pri && (data[0]! & TC_EN_PRI) !== 0;
     const hwpt = this.#allocateNested(record, data, wantsFaults);
     if (hwpt < 0) return hwpt;
     this.counters.nestedAllocated++;

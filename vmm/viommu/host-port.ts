@@ -52,6 +52,7 @@ export interface ViommuHost {
   /** Ends what attach began: blocked, vDEVICE destroyed. */
   detach(device: DeviceHandle): number;
   setBlocked(device: DeviceHandle): number;
+  /** Second stage only, for every request, with a PASID or without. */
   setBypass(device: DeviceHandle): number;
   /** Installs the guest's stage 1: `data` in the architecture's nested HWPT format. */
   setNested(device: DeviceHandle, data: Uint8Array, pasid?: number): number;

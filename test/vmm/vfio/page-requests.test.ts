@@ -119,6 +119,14 @@ describe("process directories, nested through", () => {
     finish(vm);
   });
 
+  it("while ddtp is Bare a PASID's DMA passes untranslated (§3.3 step 1)", () => {
+    const { vm, a } = pair();
+    vm.guest.write64(REG.ddtp, 1n);
+    withPasid(a, 1);
+    expect(vm.dma(a, DATA, 64, false)).toBe(R.OUTCOME_DONE);
+    finish(vm);
+  });
+
   it("a changed process context is seen after IODIR.INVAL_PDT, by the guest's ids", () => {
     const { vm, a } = pair();
     const tables = [vm.tables([[IOVA, DATA]]), vm.tables([[IOVA, DATA + 0x1000n]])];

@@ -57,7 +57,7 @@ describe("dispositions", () => {
     const { guest, host } = ready();
     guest.installContext(1, { tc: TC.V });
     expect(disposition(guest, 1)).toBe("bypass");
-    expect(host.done(1)).toEqual(["setBypass"]);
+    expect(installed(host)).toEqual({ tc: 1n, fsc: 0n, ta: 0n });
     expect(guest.viommu.dispositions.nestedInstalled).toBe(0);
   });
 
@@ -99,7 +99,7 @@ describe("dispositions", () => {
     guest.storeContext(1, { tc: TC.V, fsc: SV39 | TABLE });
     guest.storeContext(2, { tc: TC.V });
     guest.run(["IODIR.INVAL_DDT", {}], ["IOFENCE.C", {}]);
-    expect(host.calls.map(({ call }) => call)).toEqual(["setNested", "setBypass"]);
+    expect(host.calls.map(({ call }) => call)).toEqual(["setNested", "setNested"]);
   });
 
   it("an unchanged context costs no host call beyond the forwarded command", () => {
@@ -214,6 +214,10 @@ describe("dispositions", () => {
     guest.installContext(1, { tc: 0n });
     expect(host.done(1)).toEqual(["setNested", "setBlocked", "detach"]);
     expect(guest.reports).toEqual([]);
+    // Detached, it is attached again before it gets a context.
+    host.refuse = {};
+    guest.installContext(1, { tc: TC.V });
+    expect(host.calls.map(({ call }) => call).slice(-2)).toEqual(["attach", "setNested"]);
     host.refuse = { setBlocked: -16, detach: -16 };
     guest.installContext(2, { tc: TC.V });
     guest.installContext(2, { tc: 0n });

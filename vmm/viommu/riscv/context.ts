@@ -37,10 +37,13 @@ export interface CanonicalContext {
   readonly dropped: readonly string[];
 }
 
-/** What every device has while ddtp is Bare: DMA passes, with a process_id too (§3.3 step 1). */
+/**
+ * What every device has while ddtp is Bare: DMA passes, with a process_id too (§3.3 step 1). A context with PDTV and a Bare pdtp does
+ * the same (steps 4 and 7), so the two may compare equal.
+ */
 export const DDTP_BARE_CONTEXT: CanonicalContext = {
   disposition: "bypass",
-  tc: TC_V,
+  tc: TC_V | TC_PDTV,
   fscLow: 0,
   fscHigh: 0,
   taLow: 0,
@@ -97,11 +100,6 @@ export function canonicalise(dc: Uint32Array, abilities: DeviceAbilities): Canon
     taLow: bare || pdtv(tc) ? 0 : dc[4]!,
     dropped,
   };
-}
-
-/** True if stage-2-only DMA without any other setting is what the context asks for. */
-export function isPlainBypass(context: CanonicalContext): boolean {
-  return context.disposition === "bypass" && context.tc === TC_V;
 }
 
 /** Bits a canonical tc can have: those the host's interface has to accept. */

@@ -14,7 +14,6 @@ import {
   DDTP_BARE_CONTEXT,
   type Disposition,
   encodeContext,
-  isPlainBypass,
   sameContext,
 } from "./context.ts";
 
@@ -46,6 +45,8 @@ export interface DeviceState {
   context: CanonicalContext | null;
   /** 0, or the errno with which the host refused the context last read. */
   refusal: number;
+  /** Blocked by being detached: to be attached again before it gets a context. */
+  detached: boolean;
   /** The host could not even block it: nothing is known about its DMA. */
   lost: boolean;
   /** To be read again. */
@@ -111,6 +112,7 @@ export class Dispositions {
       faultsDisabled: false,
       context: null,
       refusal: 0,
+      detached: false,
       lost: false,
       marked: true,
     });
@@ -158,11 +160,8 @@ export class Dispositions {
       return;
     }
     const wanted = located.bare ? DDTP_BARE_CONTEXT : canonicalise(this.#reader.words, device);
-    if (state.disposition !== "blocked" && state.context !== null && sameContext(state.context, wanted)) {
-      state.context = wanted;
-      return;
-    }
-    const errno = this.#give(device, wanted);
+    if (state.disposition !== "blocked" && state.context !== null && sameContext(state.context, wanted)) return;
+    const errno = this.#give(state, wanted);
     if (errno < 0) {
       state.refusal = errno;
       state.faultsDisabled = false;
@@ -179,9 +178,16 @@ export class Dispositions {
     if (changed) this.onChanged(state);
   }
 
-  #give(device: PluggedDevice, context: CanonicalContext): number {
+  #give(state: DeviceState, context: CanonicalContext): number {
+    const { device } = state;
     if (device.emulated || this.#host === null) return 0;
-    if (isPlainBypass(context)) return this.#host.setBypass(device.handle);
+    if (state.detached) {
+      const errno = this.#host.attach(device.handle, BigInt(device.guestId));
+      if (errno < 0) return errno;
+      state.detached = false;
+    }
+    // ddtp Bare lets a process_id pass, a context with fsc Bare and PDTV=0 does not (§3.3 steps 1 and 4): two kinds of bypass.
+    if (context === DDTP_BARE_CONTEXT) return this.#host.setBypass(device.handle);
     return this.#host.setNested(device.handle, encodeContext(context));
   }
 
@@ -197,7 +203,10 @@ export class Dispositions {
     if (device.emulated || this.#host === null) return;
     let errno = this.#host.setBlocked(device.handle);
     // A host that cannot block a device that way may still be able to take it out altogether.
-    if (errno < 0) errno = this.#host.detach(device.handle);
+    if (errno < 0) {
+      errno = this.#host.detach(device.handle);
+      state.detached = true;
+    }
     state.lost = errno < 0;
     if (state.lost) this.#report(`device ${device.name} (host ${device.hostName ?? "?"}) could not be blocked`);
   }
