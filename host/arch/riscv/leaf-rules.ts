@@ -52,7 +52,7 @@ export function misaligned(level: number, lo: number, hi: number): boolean {
   return (lo & 0xfffffc00) !== 0 || (hi & 0x3fff) !== 0;
 }
 
-/** True if a leaf gives the right that this use needs (rights only; execute needs X, a write W, a read R). */
+/** True if a leaf gives the right that this use needs (rights only; execute needs X, a write W, a read or ATS request R). */
 export function permits(lo: number, use: number): boolean {
   if (use === KIND_EXECUTE) return (lo & PTE_X) !== 0;
   return (lo & (use === KIND_WRITE || use === KIND_IMPLICIT_WRITE ? PTE_W : PTE_R)) !== 0;

@@ -100,11 +100,9 @@ export function firstStageNarrow<P extends number>(
     }
     let lo = entry;
     if (!narrowLeafLegal(lo, level)) return fault;
-    if (kind < KIND_ATS) {
-      const user = (lo & PTE_U) !== 0;
-      if (supervisor ? user && (kind === KIND_EXECUTE || !space.sum) : !user) return fault;
-      if (!permits(lo, kind)) return fault;
-    }
+    const user = (lo & PTE_U) !== 0;
+    if (supervisor ? user && (kind === KIND_EXECUTE || !space.sum) : !user) return fault;
+    if (!permits(lo, kind)) return fault;
     const wanted = wantedAD(lo, kind);
     if ((lo & wanted) !== wanted) {
       if (!space.firstHardwareAD) {
@@ -169,7 +167,7 @@ export function secondStageNarrow<P extends number>(
     }
     if (!narrowLeafLegal(lo, level) || (lo & PTE_U) === 0) return fault;
     const ats = use === KIND_ATS || use === KIND_ATS_WRITE;
-    if (!ats && !permits(lo, use)) return fault;
+    if (!permits(lo, use)) return fault;
     const wanted = wantedAD(lo, use);
     if ((lo & wanted) !== wanted) {
       if (!space.secondHardwareAD) {

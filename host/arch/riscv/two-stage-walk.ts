@@ -412,12 +412,10 @@ export class TwoStageWalker<P extends number> {
     const fault = PAGE_FAULT_CAUSE[kind]!;
     const shift = this.#leafShift(lo, hi, level);
     if (shift < 0) return fault;
-    if (kind < KIND_ATS) {
-      // An ATS request reports what rights there are; the others must have theirs.
-      const user = (lo & PTE_U) !== 0;
-      if (supervisor ? user && (kind === KIND_EXECUTE || !space.sum) : !user) return fault;
-      if (!permits(lo, kind)) return fault;
-    }
+    // An ATS request reports what rights there are, but a page it cannot even read gives it none (§3.6) and is not marked accessed.
+    const user = (lo & PTE_U) !== 0;
+    if (supervisor ? user && (kind === KIND_EXECUTE || !space.sum) : !user) return fault;
+    if (!permits(lo, kind)) return fault;
     const wanted = wantedAD(lo, kind);
     if ((lo & wanted) !== wanted) {
       if (!space.firstHardwareAD) {
@@ -487,7 +485,7 @@ export class TwoStageWalker<P extends number> {
     const shift = this.#leafShift(lo, hi, level);
     if (shift < 0 || (lo & PTE_U) === 0) return fault;
     const ats = use === KIND_ATS || use === KIND_ATS_WRITE;
-    if (!ats && !permits(lo, use)) return fault;
+    if (!permits(lo, use)) return fault;
     const wanted = wantedAD(lo, use);
     if ((lo & wanted) !== wanted) {
       if (!space.secondHardwareAD) {

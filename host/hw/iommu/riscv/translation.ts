@@ -20,7 +20,14 @@ import {
 import { interruptFileNumber, MessageTableWalker } from "../../../arch/riscv/message-table.ts";
 import { PTE_A, PTE_D, PTE_R, PTE_U, PTE_V, PTE_W } from "../../../arch/riscv/page-table-entry.ts";
 import { DDTP_BARE, DDTP_OFF, REG } from "../../../arch/riscv/registers.ts";
-import { KIND_EXECUTE, KIND_READ, KIND_WRITE, TwoStageWalker } from "../../../arch/riscv/two-stage-walk.ts";
+import {
+  KIND_ATS,
+  KIND_ATS_WRITE,
+  KIND_EXECUTE,
+  KIND_READ,
+  KIND_WRITE,
+  TwoStageWalker,
+} from "../../../arch/riscv/two-stage-walk.ts";
 import type { WalkObserver } from "../../../arch/riscv/walk-observer.ts";
 import type { HpaPfn } from "../../../base/address.ts";
 import { ACCESS_EXECUTE, ACCESS_WRITE, CONSUMED, REFUSED, TRANSLATED, type TranslationStatus } from "../port.ts";
@@ -344,7 +351,10 @@ export class Translator {
     if (device.msiFlat && device.isMessagePage(walker.gpaLow, walker.gpaHigh)) {
       return this.#walkMessage(device, space, low, high, kind);
     }
-    cause = walker.walkSecond(space, walker.gpaLow, walker.gpaHigh, kind, kind);
+    // §3.6: an ATS request that the first stage gives no W asks for none of the second, and must not mark its page dirty.
+    const rights = walker.firstLo & (PTE_W | PTE_D);
+    const use = kind === KIND_ATS_WRITE && rights !== (PTE_W | PTE_D) ? KIND_ATS : kind;
+    cause = walker.walkSecond(space, walker.gpaLow, walker.gpaHigh, use, kind);
     if (cause !== 0) {
       this.#noSpace(cause);
       if (isGuestPageFault(cause)) {
