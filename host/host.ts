@@ -87,7 +87,8 @@ export class Host {
       const { segment } = splitBdf(device.bdf);
       let root = this.#roots.get(segment);
       if (root === undefined) {
-        root = new RootComplex({ segment, memory: this.#memory, clock, trace, window32, window64 });
+        const messages = this.#interruptFiles;
+        root = new RootComplex({ segment, memory: this.#memory, clock, trace, window32, window64, messages });
         this.#roots.set(segment, root);
       }
       if (device.group !== undefined) groups.set(device.bdf, String(device.group));

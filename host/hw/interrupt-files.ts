@@ -13,6 +13,9 @@ import type { Trace } from "../base/trace.ts";
 /** Ids of one file are 1 to IDS_PER_FILE - 1; 0 is no interrupt. */
 export const IDS_PER_FILE = 256;
 
+/** Functions allowed to send a message: one by its name, none (only hardware that stores by itself, an IOMMU), or all. */
+export type Requester = string | null | "*";
+
 /** A message: store `data` (4 bytes) at offset 0 of page `pfn`. */
 export interface Message {
   readonly pfn: HpaPfn;
@@ -36,6 +39,7 @@ export class InterruptFiles {
   readonly #trace: Trace;
   readonly #handlers: ((() => void) | null)[];
   readonly #sources: string[];
+  readonly #requesters: Requester[];
   readonly #allocated: Uint8Array;
   readonly #pending: Uint8Array;
   /** Trace event that made an interrupt pending. */
@@ -57,6 +61,7 @@ export class InterruptFiles {
     this.#trace = trace;
     this.#handlers = new Array<(() => void) | null>(ids).fill(null);
     this.#sources = new Array<string>(ids).fill("");
+    this.#requesters = new Array<Requester>(ids).fill(null);
     this.#allocated = new Uint8Array(ids);
     this.#pending = new Uint8Array(ids);
     this.#causes = new Float64Array(ids);
@@ -81,16 +86,33 @@ export class InterruptFiles {
     return this.#allocated.reduce((sum, one) => sum + one, 0);
   }
 
-  /** Reserves an id of `file`; null if all are in use. `source` names it in traces. */
-  allocate(file: number, source: string): Message | null {
+  /**
+   * Reserves an id of `file`; null if all are in use. `source` names it in traces. `requester` is the function whose message it
+   * is: no other function can send it.
+   */
+  allocate(file: number, source: string, requester: Requester = "*"): Message | null {
     for (let data = 1; data < IDS_PER_FILE; data++) {
       const index = file * IDS_PER_FILE + data;
       if (this.#allocated[index] !== 0) continue;
       this.#allocated[index] = 1;
       this.#sources[index] = source;
+      this.#requesters[index] = requester;
       return { pfn: this.#page(file), data };
     }
     return null;
+  }
+
+  /**
+   * True if a DMA write of `length` bytes by function `requester` to a doorbell page is a message that the function may send. What is
+   * not gets nowhere, so that a guest with a device cannot raise interrupts that are not that device's (isolated MSIs).
+   */
+  accepts(pfn: HpaPfn, offset: number, length: number, data: number, requester: string): boolean {
+    const file = pfn - this.basePfn;
+    if (file < 0 || file >= this.files) return true;
+    if (offset !== 0 || length !== 4 || data >= IDS_PER_FILE) return false;
+    const index = file * IDS_PER_FILE + data;
+    const allowed = this.#requesters[index]!;
+    return this.#allocated[index] !== 0 && (allowed === "*" || allowed === requester);
   }
 
   /** Gives an id back; what is pending there is lost. */
@@ -120,8 +142,8 @@ export class InterruptFiles {
   #doorbell(file: number): StoreTarget {
     return {
       store32: (offset, value) => {
-        // Other offsets are reserved: stores are ignored (AIA §3.5).
-        if (offset !== 0 || value === 0 || value >= IDS_PER_FILE) return;
+        // Other offsets are reserved: stores are ignored (AIA §3.5). Nobody waits for an id that is not in use.
+        if (offset !== 0 || value >= IDS_PER_FILE || this.#allocated[file * IDS_PER_FILE + value] === 0) return;
         this.#makePending(file, value);
       },
     };

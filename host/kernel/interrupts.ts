@@ -24,15 +24,22 @@ export class KernelInterrupts {
 
   /**
    * `count` (a power of two) interrupts of one file with consecutive data, the first a multiple of `count`: what MSI's low data bits
-   * need. null when there are none.
+   * need. null when there are none. `requester`: as `request`.
    */
-  requestBlock(source: string, count: number, handlerOf: (index: number) => () => void): KernelInterrupt[] | null {
+  requestBlock(
+    source: string,
+    requester: string,
+    count: number,
+    handlerOf: (index: number) => () => void,
+  ): KernelInterrupt[] | null {
     const files = this.#files;
     if (files === null) return null;
     for (let file = 0; file < files.files; file++) {
       const taken: Message[] = [];
       let found: Message[] | null = null;
-      for (let message = files.allocate(file, source); message !== null; message = files.allocate(file, source)) {
+      for (;;) {
+        const message = files.allocate(file, source, requester);
+        if (message === null) break;
         taken.push(message);
         const last = taken.slice(-count);
         const first = last[0]!.data;
@@ -51,12 +58,17 @@ export class KernelInterrupts {
     return null;
   }
 
-  /** A new interrupt with its handler; null when no id is left. `source` names it in traces. `boot`: it lives as long as the host. */
-  request(source: string, handler: () => void, boot = false): KernelInterrupt | null {
+  /**
+   * A new interrupt with its handler; null when no id is left. `source` names it in traces. `requester` is the PCI function whose
+   * message it is; null: an IOMMU's, which no function can send. `boot`: it lives as long as the host.
+   */
+  request(source: string, requester: string | null, handler: () => void, boot = false): KernelInterrupt | null {
     const files = this.#files;
     if (files === null) return null;
     let message: Message | null = null;
-    for (let file = 0; file < files.files && message === null; file++) message = files.allocate(file, source);
+    for (let file = 0; file < files.files && message === null; file++) {
+      message = files.allocate(file, source, requester);
+    }
     if (message === null) return null;
     files.setHandler(message, handler);
     return this.#handOut(message, boot);

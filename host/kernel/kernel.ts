@@ -65,7 +65,7 @@ export class Kernel {
         injector: () => this.injector,
       },
       {
-        requestMessage: (name, handle) => this.interrupts.request(name, handle, true),
+        requestMessage: (name, handle) => this.interrupts.request(name, null, handle, true),
         defer: (handle) => {
           parts.clock.schedule(0, handle);
         },

@@ -34,6 +34,13 @@ export interface FunctionDmaParts {
   readonly iommu: HardwareIommu | null;
   readonly memory: PhysicalMemory<HpaPfn>;
   readonly trace: Trace;
+  /** Says which messages the function may send; absent: all. */
+  readonly messages?: MessageFilter;
+}
+
+export interface MessageFilter {
+  /** `requester`: the function's name. Asked for writes to pages that are devices. */
+  accepts(pfn: HpaPfn, offset: number, length: number, data: number, requester: string): boolean;
 }
 
 /** What an ATS request finds where there is nobody to translate. */
@@ -171,7 +178,12 @@ export class FunctionDma implements DmaPort {
       }
       page = iommu.resultPfn;
     }
-    const message = write && length === 4 && this.#memory.isStoreTarget(page);
+    const message = write && this.#memory.isStoreTarget(page);
+    if (message && !this.#mayRing(page, offset, bytes, at, length)) {
+      if (this.#parts.trace.on) this.#traceTransfer(write, pfn, offset, length, pasid, page, "aborted");
+      counters.aborted++;
+      return DMA_ABORTED;
+    }
     const moved = this.#parts.trace.on
       ? this.#tracedMove(write, pfn, page, offset, bytes, at, length, pasid)
       : write
@@ -188,6 +200,12 @@ export class FunctionDma implements DmaPort {
       counters.bytes += length;
     }
     return DMA_OK;
+  }
+
+  #mayRing(page: HpaPfn, offset: number, bytes: Uint8Array, at: number, length: number): boolean {
+    const { messages, name } = this.#parts;
+    if (messages === undefined) return true;
+    return messages.accepts(page, offset, length, length === 4 ? loadWord(bytes, at) : 0, name);
   }
 
   #tracedMove(

@@ -14,7 +14,7 @@ import type { Trace } from "../../base/trace.ts";
 import type { AtsTarget, BarDescription, PciFunction } from "../../devices/ports.ts";
 import type { HardwareIommu } from "../iommu/port.ts";
 import type { BarWindow } from "./bar-window.ts";
-import { FunctionDma } from "./function-dma.ts";
+import { FunctionDma, type MessageFilter } from "./function-dma.ts";
 
 const FIRST_BAR = 0x10;
 const ALL_ONES = 0xffffffff;
@@ -30,6 +30,8 @@ export interface RootComplexParts {
   /** Where BARs are placed: 32-bit and 64-bit windows of the physical address space. */
   readonly window32: BarWindow;
   readonly window64: BarWindow;
+  /** Which function may send which message; absent: any function, any message. */
+  readonly messages?: MessageFilter;
 }
 
 /** A function in its place. */
@@ -103,8 +105,11 @@ export class RootComplex implements MmioPort {
   ): PciSlot {
     const name = functionName(this.segment, requesterId);
     if (this.#slots.has(requesterId)) throw new RangeError(`${name} is taken`);
-    const { memory, trace, clock } = this.#parts;
-    const dma = new FunctionDma({ function: pciFunction, name, deviceId, iommu, memory, trace });
+    const { memory, trace, clock, messages } = this.#parts;
+    const dma = new FunctionDma({
+      ...{ function: pciFunction, name, deviceId, iommu, memory, trace },
+      ...(messages === undefined ? {} : { messages }),
+    });
     const slot: Slot = {
       name,
       requesterId,

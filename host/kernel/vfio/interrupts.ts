@@ -254,7 +254,7 @@ export class VfioInterrupts {
     if (count === 0) return -EINVAL;
     if (index === VFIO_PCI_MSI_IRQ_INDEX) {
       const vectors = 2 ** Math.ceil(Math.log2(count));
-      const block = interrupts.requestBlock(`${device.name} MSI`, vectors, (i) => () => this.#signal(i));
+      const block = interrupts.requestBlock(`${device.name} MSI`, device.name, vectors, (i) => () => this.#signal(i));
       if (block === null) return -ENOSPC;
       const address = iommu.prepareMsi(device.iommuDevice!, block[0]!.address);
       if (typeof address === "number") {
@@ -309,7 +309,7 @@ export class VfioInterrupts {
       return 0;
     }
     const { device, interrupts, iommu } = this.#parts;
-    const interrupt = interrupts.request(`${device.name} MSI-X ${vector}`, () => this.#signal(vector));
+    const interrupt = interrupts.request(`${device.name} MSI-X ${vector}`, device.name, () => this.#signal(vector));
     if (interrupt === null) return -ENOSPC;
     const address = iommu.prepareMsi(device.iommuDevice!, interrupt.address);
     if (typeof address === "number") {

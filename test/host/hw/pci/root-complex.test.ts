@@ -30,6 +30,7 @@ function machine() {
     trace,
     window32: new BarWindow(0x4000_0000, 0x1000_0000),
     window64: new BarWindow(0x4_0000_0000, 0x1_0000_0000),
+    messages: interrupts,
   });
   const iommu = new FakeIommu();
   const run = (ns: number) => {
@@ -347,6 +348,39 @@ describe("message-signalled interrupts of the host", () => {
     parts.interrupts.release(message);
     parts.clock.fireDue();
     expect(parts.interrupts.allocated).toBe(0);
+  });
+
+  it("cannot be sent by a function that they do not belong to, nor by any if they are an IOMMU's", () => {
+    const parts = machine();
+    const { memory, trace, interrupts } = parts;
+    const { edu } = pluggedEdu(parts);
+    const dma = (name: string) =>
+      new FunctionDma({ function: edu, name, deviceId: 9, iommu: null, memory, trace, messages: interrupts });
+    const send = (name: string, data: number, length = 4, offset = 0) =>
+      dma(name).write(DOORBELL, offset, new Uint8Array([data, 0, 0, 0, data, 0, 0, 0]), 0, length, NO_PASID);
+    const own = interrupts.allocate(0, "edu", "0000:01:01.0");
+    const iommus = interrupts.allocate(0, "iommu0", null);
+    if (own === null || iommus === null) throw new Error("no id left");
+    expect(send("0000:01:01.0", own.data)).toBe(DMA_OK);
+    expect(interrupts.isPending(own)).toBe(true);
+    parts.clock.fireDue();
+    expect(send("0000:01:01.0", iommus.data)).toBe(DMA_ABORTED);
+    expect(send("0000:01:02.0", own.data)).toBe(DMA_ABORTED);
+    // Neither an id in nobody's use, nor a longer write that holds an own id.
+    expect(send("0000:01:01.0", 77)).toBe(DMA_ABORTED);
+    expect(send("0000:01:01.0", own.data, 8)).toBe(DMA_ABORTED);
+    expect(send("0000:01:01.0", own.data, 4, 8)).toBe(DMA_ABORTED);
+    expect(interrupts.isPending(iommus)).toBe(false);
+    expect(memory.store32(iommus.pfn, 0, iommus.data)).toBe(0);
+    expect(interrupts.isPending(iommus)).toBe(true);
+  });
+
+  it("of an id that nobody uses leave nothing behind for its next owner", () => {
+    const { interrupts, memory } = machine();
+    memory.store32(DOORBELL, 0, 1);
+    const message = interrupts.allocate(0, "edu");
+    expect(message?.data).toBe(1);
+    expect(message !== null && interrupts.isPending(message)).toBe(false);
   });
 
   it("merge while pending, and run out of ids at 255 a file", () => {
