@@ -26,5 +26,10 @@ export function allowedOutcomesWithCaches(
   history: MemoryHistory,
   request: Request,
 ): Outcome[] | null {
-  return everyOutcome((choose) => translate(implementation, ddtp, new CachedTables(history, choose), request, choose));
+  return everyOutcome((choose) => {
+    const tables = new CachedTables(history, choose);
+    const outcome = translate(implementation, ddtp, tables, request, choose);
+    tables.settle();
+    return outcome;
+  });
 }

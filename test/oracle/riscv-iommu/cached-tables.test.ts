@@ -105,6 +105,18 @@ describe("a changed pointer", () => {
     ]);
   });
 
+  it("goes with NL=1 of another page below it, which leaves a cached leaf of this page (§4.1)", () => {
+    const command = iotinvalVma(null, null, { address: IOVA + 4096n, nonLeaf: true });
+    expect(answersAfter(scene(), elsewhere, [command])).toEqual([NEW, OLD]);
+    // But a leaf that came or went after the pointer was gone cannot have been reached through it.
+    const emptied: [bigint, bigint][] = [
+      [FIRST.middle + 8n, 0n],
+      [FIRST.leaf, 0n],
+    ];
+    expect(answersAfter(scene(), emptied, [command])).toEqual([13, OLD]);
+    expect(answersAfter(scene(), emptied, [command, iotinvalVma(null, null, { address: IOVA })])).toEqual([13]);
+  });
+
   it("goes with its PSCID", () => {
     expect(answersAfter(scene(), elsewhere, [iotinvalVma(null, PSCID)])).toEqual([NEW]);
   });

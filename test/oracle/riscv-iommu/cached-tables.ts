@@ -71,15 +71,18 @@ export class MemoryHistory {
     return this.now.words.get(address) ?? 0n;
   }
 
-  /** Whether an entry that memory held until `until` may still be cached. */
-  mayRemain(until: number, tag: EntryTag, meaning: EntryMeaning): boolean | "if-global" {
+  /**
+   * Whether an entry that memory held until `until` may still be cached. "below": the pointer itself is gone, but leaf entries made through it
+   * may be there.
+   */
+  mayRemain(until: number, tag: EntryTag, meaning: EntryMeaning): boolean | "below" {
     if (!meaning.valid) return false; // V=0 is never cached
-    let answer: boolean | "if-global" = true;
+    let answer: boolean | "below" = true;
     for (const { time, invalidation } of this.#invalidations) {
       if (time < until) continue;
       const covered = covers(invalidation, tag, meaning);
       if (covered === true) return false;
-      if (covered === "unless-global") answer = "if-global";
+      if (covered === "pointer-only") answer = "below";
     }
     return answer;
   }
@@ -92,8 +95,14 @@ export class CachedTables implements Tables {
   readonly #history: MemoryHistory;
   readonly #choose: Choose;
   readonly #memory: RunMemory;
-  /** A pointer was taken that survives only in cached global leaves. */
-  #mustBeGlobal = false;
+  /**
+   * The walk of either stage took a pointer that is gone since: it can only stand for a leaf entry made before that moment. Null while no such
+   * pointer was taken.
+   */
+  readonly #leafSince: Record<"first-stage" | "second-stage", number | null> = {
+    "first-stage": null,
+    "second-stage": null,
+  };
 
   constructor(history: MemoryHistory, choose: Choose) {
     this.#history = history;
@@ -104,21 +113,42 @@ export class CachedTables implements Tables {
   load(address: bigint, bytes: number, tag: EntryTag, meaning: (values: readonly bigint[]) => EntryMeaning): Loaded {
     const current = this.#memory.structureAt(address, bytes);
     const injected = injectedOnLoad(this.#history.now, address, bytes);
-    const candidates: { values: readonly bigint[]; global: boolean }[] = [{ values: current, global: false }];
+    const candidates: { values: readonly bigint[]; goneAt: number | null }[] = [{ values: current, goneAt: null }];
     for (const { values, until } of this.#history.earlier(address, bytes)) {
       const remains = this.#history.mayRemain(until, tag, meaning(values));
       if (remains === false) continue;
+      const goneAt = remains === "below" ? until : null;
       const same = candidates.find((candidate) => candidate.values.every((value, index) => value === values[index]));
-      if (same === undefined) candidates.push({ values, global: remains === "if-global" });
-      else if (remains === true) same.global = false;
+      if (same === undefined) candidates.push({ values, goneAt });
+      else if (goneAt === null) same.goneAt = null;
     }
     const taken = candidates.length === 1 ? candidates[0]! : candidates[this.#choose(candidates.length, "§3.8")]!;
-    if (taken.global) this.#mustBeGlobal = true;
-    const meant = meaning(taken.values);
-    if (tag.table === "first-stage" && this.#mustBeGlobal && meant.leaf && !(tag.globalPath || meant.global)) {
-      throw new Impossible("the pointer was dropped, and the leaf below it is not a global one that stayed");
-    }
+    if (tag.table === "first-stage" || tag.table === "second-stage")
+      this.#judgeWalk(tag, meaning(taken.values), taken.goneAt);
     return { injected, values: taken.values };
+  }
+
+  #judgeWalk(
+    tag: EntryTag & { table: "first-stage" | "second-stage" },
+    meaning: EntryMeaning,
+    goneAt: number | null,
+  ): void {
+    const since = this.#leafSince[tag.table];
+    if (!meaning.leaf) {
+      if (goneAt !== null) this.#leafSince[tag.table] = since === null || goneAt < since ? goneAt : since;
+      return;
+    }
+    this.#leafSince[tag.table] = null;
+    if (since !== null && this.#history.mayRemain(since, tag, meaning) !== true) {
+      throw new Impossible("the pointer is gone, and no leaf entry made through it can have stayed");
+    }
+  }
+
+  /** After a run: one that went through a gone pointer and met no leaf entry below it has no outcome. */
+  settle(): void {
+    if (this.#leafSince["first-stage"] !== null || this.#leafSince["second-stage"] !== null) {
+      throw new Impossible("the pointer is gone, and the walk met no leaf");
+    }
   }
 
   update(address: bigint, bytes: number, before: bigint, after: bigint): "done" | "access" {

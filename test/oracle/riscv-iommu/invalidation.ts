@@ -69,9 +69,10 @@ function meets(range: Range, address: bigint, span: bigint): boolean {
 }
 
 /**
- * Whether an entry must be dropped. "unless-global": only a mapping that is not global must be, which the walk decides further down.
+ * Whether an entry must be dropped. "pointer-only": the entry is a pointer and goes, but leaf entries that were made through it may stay (those of other
+ * addresses where ADDR is given, global ones where PSCV=1), so what is below it is judged by itself.
  */
-export function covers(invalidation: Invalidation, tag: EntryTag, meaning: EntryMeaning): boolean | "unless-global" {
+export function covers(invalidation: Invalidation, tag: EntryTag, meaning: EntryMeaning): boolean | "pointer-only" {
   switch (invalidation.kind) {
     case "ddt":
       if (tag.table === "ddt-non-leaf") return invalidation.deviceId === null;
@@ -92,15 +93,16 @@ export function covers(invalidation: Invalidation, tag: EntryTag, meaning: Entry
         if (!meaning.leaf && !invalidation.nonLeaf) return false;
         if (!meets(invalidation.range, tag.iova, meaning.span)) return false;
       }
-      if (invalidation.pscid === null) return true;
-      if (tag.globalPath || meaning.global) return false; // PSCV=1 spares global mappings
-      return meaning.leaf ? true : "unless-global";
+      if (invalidation.pscid !== null && (tag.globalPath || meaning.global)) return false; // PSCV=1 spares global mappings
+      return meaning.leaf || (invalidation.range === null && invalidation.pscid === null) ? true : "pointer-only";
     }
     case "gvma": {
       if (tag.table !== "second-stage" && tag.table !== "msi") return false;
       if (invalidation.gscid !== null && invalidation.gscid !== tag.gscid) return false;
       if (invalidation.range === null) return true;
-      return (meaning.leaf || invalidation.nonLeaf) && meets(invalidation.range, tag.gpa, meaning.span);
+      if (!meets(invalidation.range, tag.gpa, meaning.span)) return false;
+      if (meaning.leaf) return true;
+      return invalidation.nonLeaf ? "pointer-only" : false;
     }
   }
 }

@@ -52,7 +52,7 @@ export function translate(
   try {
     const found = steps(implementation, ddtp, tables, request, choose, progress);
     if (request.type === "ats") {
-      const completion = success(request, progress.dc!, found);
+      const completion = success(request, progress.dc!, found, choose);
       return { result: { kind: "ats", completion }, record: null, ...effects };
     }
     const { address, memoryType, widest, interruptFile } = found;
@@ -214,13 +214,15 @@ function widestRange(dc: DeviceContext, gpa: bigint, first: bigint | null, secon
 }
 
 /** A Success completion (§3.6). */
-function success(request: Request, dc: DeviceContext, found: Found): AtsCompletion {
+function success(request: Request, dc: DeviceContext, found: Found, choose: Choose): AtsCompletion {
   const withPasid = request.processId !== null;
   const u = found.interruptFile !== null;
+  // A memory-resident interrupt file is answered with R, W and U set (§3.6); whether a first stage without W takes W away is left open.
+  const w = u && !found.w ? choose(2, "§3.6, MRIF") === 0 : found.w;
   return {
     status: "success",
     r: found.r,
-    w: found.w,
+    w,
     exe: found.r && found.x && request.executeRequested,
     priv: withPasid && request.privileged,
     global: withPasid && !found.msi && found.global,

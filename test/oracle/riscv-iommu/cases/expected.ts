@@ -22,8 +22,11 @@ export function requestsOf(fault: FaultCase): { name: string; request: Request }
   const types = fault.only ?? (["untranslated", "translated", "ats"] as const);
   const asked: { name: string; request: Request }[] = [];
   for (const type of types) {
-    if (type === "ats") asked.push({ name: "ATS request", request: request({ ...fault.request, type }) });
-    else {
+    if (type === "ats") {
+      // An ATS request is for a page: its address has no offset (PCIe ATS).
+      const page = request({ ...fault.request, type });
+      asked.push({ name: "ATS request", request: { ...page, iova: page.iova & ~0xfffn } });
+    } else {
       for (const access of ACCESSES) {
         asked.push({ name: `${type} ${access}`, request: request({ ...fault.request, type, access }) });
       }

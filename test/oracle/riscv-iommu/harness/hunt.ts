@@ -7,6 +7,7 @@ import {
   describeScenario,
   run,
   type Scenario,
+  STOPPED,
   scenarioOfConfiguration,
   scenarioOfSequence,
   scenarioText,
@@ -37,8 +38,12 @@ export function huntSeed(
   tally?: Tally,
 ): boolean {
   const scenario = scenarioOfSeed(kind, seed);
-  if (run(scenario, make, tally) === null) return true;
-  const minimal = shrink(scenario, (candidate) => run(candidate, make) !== null);
+  const first = run(scenario, make, tally);
+  if (first === null) return true;
+  const minimal = shrink(scenario, (candidate) => {
+    const still = run(candidate, make);
+    return still !== null && (still.why === STOPPED) === (first.why === STOPPED);
+  });
   const found = run(minimal, make)!;
   log(`disagreement: ${kind} seed ${seed}, step ${found.step} of the minimal scenario`);
   log(`  ${found.why}`);

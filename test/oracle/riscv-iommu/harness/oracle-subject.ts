@@ -2,14 +2,12 @@
  * The oracle as an implementation, for testing the harness: it answers with one of the outcomes it permits, the last (without caches: the only) one,
  * and can be made wrong in a chosen way.
  */
-import { CachedTables, MemoryHistory } from "../cached-tables.ts";
+import { allowedOutcomes, allowedOutcomesWithCaches } from "../allowed.ts";
+import { MemoryHistory } from "../cached-tables.ts";
 import type { Implementation } from "../implementation.ts";
 import type { Command } from "../invalidation.ts";
-import { everyOutcome } from "../latitude.ts";
 import { copyMemory, store, word } from "../memory.ts";
 import type { Outcome, Request } from "../outcome.ts";
-import { DirectTables, type Tables } from "../tables.ts";
-import { translate } from "../translate.ts";
 import { deliver, openMessage } from "./compare.ts";
 import type { MakeSubject, Observed } from "./subject.ts";
 
@@ -30,10 +28,9 @@ export function oracleSubject(mutation: Mutation = {}): MakeSubject {
     return {
       request(request): Observed {
         const asked = mutation.request?.(request) ?? request;
-        const outcomes = everyOutcome((choose) => {
-          const tables: Tables = caches ? new CachedTables(history, choose) : new DirectTables(memory);
-          return translate(actual, ddtp, tables, asked, choose);
-        })!;
+        const outcomes = caches
+          ? allowedOutcomesWithCaches(actual, ddtp, history, asked)!
+          : allowedOutcomes(actual, ddtp, memory, asked)!;
         const last = outcomes[outcomes.length - 1]!;
         const outcome = mutation.outcome?.(last) ?? last;
         const after = copyMemory(memory);

@@ -29,6 +29,9 @@ export function scenarioOfSequence(sequence: Sequence): Scenario {
   return { ...sequence, caches: true };
 }
 
+/** The reason of a disagreement that is no wrong answer. */
+export const STOPPED = "the command queue stopped";
+
 export interface Disagreement {
   readonly step: number;
   readonly why: string;
@@ -56,7 +59,7 @@ export function run(scenario: Scenario, make: MakeSubject, tally?: Tally): Disag
       continue;
     }
     if (step.kind === "invalidate") {
-      if (!subject.invalidate(step.command)) return { step: index, why: "the command queue stopped" };
+      if (!subject.invalidate(step.command)) return { step: index, why: STOPPED };
       history.invalidate(step.command);
       continue;
     }

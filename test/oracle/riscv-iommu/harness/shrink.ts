@@ -45,8 +45,6 @@ export function shrink(scenario: Scenario, disagrees: (scenario: Scenario) => bo
       "Svrsw60t59b",
       "AMO_MRIF",
       "T2GPA",
-      "NL",
-      "S",
     ] as const) {
       const capabilities = best.implementation.capabilities & ~(1n << CAPABILITY[name]);
       if (capabilities !== best.implementation.capabilities)

@@ -1,0 +1,14 @@
+/** Fixed seeds of the cache fuzzer; `npm run fuzz -- caches` runs as many as one likes. */
+import { describe, expect, it } from "vitest";
+import { hardware } from "../oracle/riscv-iommu/hardware-adapter.ts";
+import { huntSeed } from "../oracle/riscv-iommu/harness/hunt.ts";
+import type { Tally } from "../oracle/riscv-iommu/harness/scenario.ts";
+
+describe("the RISC-V IOMMU's caches", () => {
+  it("give no answer that §3.8 and §4.1 do not allow: 100 sequences of changes, invalidations and requests", () => {
+    const tally: Tally = { requests: 0, open: 0, stale: 0 };
+    for (let seed = 1; seed <= 100; seed++)
+      expect(huntSeed("sequences", seed, hardware, console.log, tally)).toBe(true);
+    expect(tally.open).toBeLessThan(tally.requests / 100);
+  });
+});
