@@ -51,8 +51,11 @@ export class MockHost {
   }
 
   /** A mock device in a group of its own, or in the group named. */
-  addDevice(options: { flags?: number; group?: string; driver?: MockDriver } = {}): MockDevice {
-    const device = new MockDevice(this.#nextDevice++, options.flags ?? 0);
+  addDevice<T extends MockDevice = MockDevice>(
+    options: { flags?: number; group?: string; driver?: MockDriver; make?: (id: number, flags: number) => T } = {},
+  ): T {
+    const make = options.make ?? ((id, flags) => new MockDevice(id, flags) as T);
+    const device = make(this.#nextDevice++, options.flags ?? 0);
     const added = this.kernel.iommu.addDevice(device, options.driver ?? this.driver, options.group ?? null);
     if (added < 0) throw new Error(`the device was refused: ${added}`);
     return device;
