@@ -17,7 +17,7 @@ import { OracleIommu, type OracleIommuOptions } from "./oracle-iommu.ts";
 
 /** One line a step. */
 const STEPS =
-  /^platform: .*\npci: .*\niommu: .*\ncopy: .*\nremap: .*\nunmap: .*\npermissions: .*\ncontext: .*\nswitch: .*\noutside: .*\ndone: all steps hold\n$/;
+  /^platform: .*\npci: .*\niommu: .*\ncopy: .*\nremap: .*\nunmap: .*\npermissions: .*\ncontext: .*\nswitch: .*\ndirectories: .*\noutside: .*\ndone: all steps hold\n$/;
 
 let images: Readonly<Record<string, string>>;
 let guest: PreparedComponent;

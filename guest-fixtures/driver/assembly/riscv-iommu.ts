@@ -60,6 +60,7 @@ export const CAUSE_READ_ACCESS_FAULT: u32 = 5;
 export const CAUSE_WRITE_ACCESS_FAULT: u32 = 7;
 export const CAUSE_READ_PAGE_FAULT: u32 = 13;
 export const CAUSE_WRITE_PAGE_FAULT: u32 = 15;
+export const CAUSE_ALL_DISALLOWED: u32 = 256;
 export const CAUSE_CONTEXT_NOT_VALID: u32 = 258;
 /** Transaction types: untranslated read and write. */
 export const TTYP_READ: u32 = 2;
@@ -120,8 +121,7 @@ export class RiscvIommu {
    */
   enable(levels: i32, commandInterrupt: u32, faultInterrupt: u32): u32 {
     const base = this.base;
-    mmioStore64(base + DDTP, 0);
-    this.waitWhile64(DDTP, DDTP_BUSY, "ddtp stays busy");
+    this.disable();
     // civ = 0, fiv = 1 (§6.28); icvec is WARL: with a single vector fiv stays 0.
     mmioStore64(base + ICVEC, 0x10);
     const vector: u32 = (mmioLoad32(base + ICVEC) >> 4) & 15;
@@ -142,17 +142,26 @@ export class RiscvIommu {
     mmioStore32(base + FQH, 0);
     this.enableQueue(FQB, FQCSR, this.records, 6, "fault queue");
 
+    this.useDirectory(levels);
+    return faultInterrupt;
+  }
+
+  /**
+   * Starts with a new, empty directory of `levels` levels, by way of Off (§6.5 leaves other changes open). The caller fills in contexts
+   * with `setContext`.
+   */
+  useDirectory(levels: i32): void {
+    this.disable();
     this.directory = allocatePages();
     this.levels = levels;
     // iommu_mode 2, 3, 4 is one, two, three levels (§6.5).
-    mmioStore64(base + DDTP, ((gpaOf(this.directory) >> 12) << 10) | <u64>(levels + 1));
+    mmioStore64(this.base + DDTP, ((gpaOf(this.directory) >> 12) << 10) | <u64>(levels + 1));
     this.waitWhile64(DDTP, DDTP_BUSY, "ddtp stays busy");
-    checkEqual(mmioLoad64(base + DDTP) & 15, levels + 1, "ddtp.iommu_mode");
+    checkEqual(mmioLoad64(this.base + DDTP) & 15, levels + 1, "ddtp.iommu_mode");
     // §7.3.1: whatever was cached of an older directory.
     this.command(3, 0);
     this.command(1, 0);
     this.fence();
-    return faultInterrupt;
   }
 
   /** Bare: every device's addresses are guest-physical (§6.5: by way of Off). */
@@ -163,7 +172,12 @@ export class RiscvIommu {
     checkEqual(mmioLoad64(this.base + DDTP) & 15, 1, "ddtp.iommu_mode");
   }
 
-  /** Back to Off: all DMA is refused. */
+  /** True if a directory of `levels` levels has a place for this device id (§3). */
+  reaches(levels: i32, deviceId: u32): bool {
+    return deviceId >> ((this.extended ? 6 : 7) + 9 * <u32>(levels - 1)) == 0;
+  }
+
+  /** Off: all DMA is refused with cause 256. */
   disable(): void {
     mmioStore64(this.base + DDTP, 0);
     this.waitWhile64(DDTP, DDTP_BUSY, "ddtp stays busy");

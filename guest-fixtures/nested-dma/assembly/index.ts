@@ -23,6 +23,7 @@ import { allocatePages, fillPattern, firstDifference, PAGE_SIZE } from "../../dr
 import { walkPci } from "../../driver/assembly/pci";
 import {
   CAP_SV39,
+  CAUSE_ALL_DISALLOWED,
   CAUSE_CONTEXT_NOT_VALID,
   CAUSE_READ_ACCESS_FAULT,
   CAUSE_READ_PAGE_FAULT,
@@ -102,6 +103,7 @@ export function run(): u32 {
   unmapAndFault(iommu, second);
   invalidateContext(iommu, first);
   switchDispositions(iommu, second);
+  changeDirectories(iommu, masters);
   mapOutside(iommu, first);
   checkNothingLeft(iommu);
   printLine("done: all steps hold");
@@ -254,6 +256,18 @@ function switchDispositions(iommu: RiscvIommu, master: Master): void {
   master.table.map(message, message, READ_WRITE);
   master.edu.pci.enableMsi(message, master.interrupt);
 
+  // Bypass is bypass: a page that the first stage does not map is read at its GPA, until the device is nested again.
+  const unmapped = allocatePages();
+  fillPattern(unmapped, 4321);
+  const fsc = iommu.context(master.id) + 24;
+  changeFirstStage(iommu, master, fsc, 0);
+  master.read(gpaOf(unmapped));
+  master.write(gpaOf(to));
+  expectSame(to, unmapped, "the page read and written in bypass");
+  changeFirstStage(iommu, master, fsc, master.table.fsc);
+  master.read(gpaOf(unmapped));
+  expectFault(iommu, master, CAUSE_READ_PAGE_FAULT, gpaOf(unmapped), TTYP_READ);
+
   master.edu.startRead(gpaOf(from));
   let switches = switchWhileRunning(iommu, master);
   master.finish("read across switches");
@@ -267,20 +281,24 @@ function switchDispositions(iommu: RiscvIommu, master: Master): void {
 
 /** Bypass and back until the DMA ends, nested at the end. Returns the number of changes made while the device was running. */
 function switchWhileRunning(iommu: RiscvIommu, master: Master): i32 {
-  // fsc is one doubleword, so the context is whole at every moment: V stays 1.
   const fsc = iommu.context(master.id) + 24;
   let switches = 0;
   let nested = true;
   while (master.edu.running || !nested) {
     nested = !nested;
-    store<u64>(fsc, nested ? master.table.fsc : 0);
-    iommu.invalidateDevice(master.id);
-    iommu.invalidateAddressSpace(master.pscid);
-    iommu.fence();
+    changeFirstStage(iommu, master, fsc, nested ? master.table.fsc : 0);
     if (master.edu.running) switches++;
   }
   check(switches >= 4, "the DMA ended before it was switched");
   return switches;
+}
+
+/** Stores fsc, one doubleword, so that the context is whole at every moment: V stays 1. 0 is bypass. */
+function changeFirstStage(iommu: RiscvIommu, master: Master, fsc: usize, value: u64): void {
+  store<u64>(fsc, value);
+  iommu.invalidateDevice(master.id);
+  iommu.invalidateAddressSpace(master.pscid);
+  iommu.fence();
 }
 
 /** Maps an IOVA to a guest-physical address where nothing is. */
@@ -292,6 +310,36 @@ function mapOutside(iommu: RiscvIommu, master: Master): void {
   master.write(OUTSIDE_IOVA);
   const write = expectFault(iommu, master, CAUSE_WRITE_ACCESS_FAULT, OUTSIDE_IOVA, TTYP_WRITE);
   printLine("outside: " + read + "; " + write + "; no other address in the records");
+}
+
+/** Turns the IOMMU off, which refuses everything, and goes through directories of one, two and three levels. */
+function changeDirectories(iommu: RiscvIommu, masters: Master[]): void {
+  iommu.disable();
+  const last = masters[masters.length - 1];
+  last.edu.readQuietly(SOURCE_IOVA);
+  const refused = expectFault(iommu, last, CAUSE_ALL_DISALLOWED, SOURCE_IOVA, TTYP_READ);
+  let depths = "";
+  for (let levels = 1; levels <= 3; levels++) {
+    if (!iommu.reaches(levels, last.id)) continue;
+    iommu.useDirectory(levels);
+    for (let i = 0; i < masters.length; i++) {
+      iommu.setContext(masters[i].id, TC_V, masters[i].pscid, masters[i].table.fsc);
+      iommu.invalidateDevice(masters[i].id);
+    }
+    iommu.fence();
+    for (let i = 0; i < masters.length; i++) {
+      const master = masters[i];
+      master.table.map(SOURCE_IOVA, gpaOf(master.source), READ);
+      iommu.invalidatePage(master.pscid, SOURCE_IOVA);
+      iommu.fence();
+      fillPattern(master.source, 500 + levels * 2 + i);
+      master.read(SOURCE_IOVA);
+      master.write(TARGET_IOVA);
+      expectSame(master.target, master.source, "the page copied by " + master.name + " under another directory");
+    }
+    depths += (depths.length > 0 ? ", " : "") + levels.toString();
+  }
+  printLine("directories: off, " + refused + "; both copied under directories of " + depths + " levels");
 }
 
 function checkNothingLeft(iommu: RiscvIommu): void {
