@@ -397,7 +397,8 @@ export class User {
 
   /** Everything that a read gives now. */
   readAll(fd: number): Uint8Array {
-    const result = this.process.read(fd, this.scratch, 4096, -1n);
+    // A multiple of both 40 (page requests) and 8.
+    const result = this.process.read(fd, this.scratch, 4000, -1n);
     if (result < 0) throw new Error(`read: ${result}`);
     return this.process.memory.bytes(this.scratch, result).slice();
   }
