@@ -47,15 +47,16 @@ export class BlockFile implements BlockStore, Disposable {
   }
 
   #acquireLock(): FileLock | null {
-    const result = FileLock.acquire(realpathSync(this.path));
+    const file = realpathSync(this.path);
+    const result = FileLock.acquire(file);
     if ("lock" in result) return result.lock;
     // A file that nobody can write here, in a directory that nobody can write, needs no lock.
     if ("error" in result && this.#readOnly) return null;
     closeSync(this.#fd);
     throw new BlockFileError(
       "owner" in result
-        ? `${this.path}: in use by ${result.owner}; stop that one first (or remove ${this.path}.lock if it is wrong)`
-        : `${this.path}: cannot create the lock file ${this.path}.lock (${result.error}); make its directory writable`,
+        ? `${this.path}: in use by ${result.owner}; stop that one first (or remove ${file}.lock if it is wrong)`
+        : `${this.path}: cannot create the lock file ${file}.lock (${result.error}); make its directory writable`,
     );
   }
 

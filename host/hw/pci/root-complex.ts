@@ -121,7 +121,11 @@ export class RootComplex implements MmioPort {
       dma,
       barBases: [],
     };
-    pciFunction.connect({ dma, clock, interrupt: { intx: (asserted) => this.#drivePin(slot, asserted) } });
+    const intx = (asserted: boolean): void => {
+      // A function that was pulled out has no pin any more.
+      if (this.#slots.get(requesterId) === slot) this.#drivePin(slot, asserted);
+    };
+    pciFunction.connect({ dma, clock, interrupt: { intx } });
     this.#slots.set(requesterId, slot);
     if (iommu !== null) this.#targetsOf(iommu).set(deviceId, slot);
     this.#placeBars(slot);

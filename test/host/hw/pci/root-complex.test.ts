@@ -108,7 +108,7 @@ describe("functions on the root complex", () => {
 
   it("are gone after an unplug: no DMA, no registers, no pin, no messages", () => {
     const parts = machine();
-    const { base } = pluggedEdu(parts);
+    const { edu, base } = pluggedEdu(parts);
     const wires: [number, boolean][] = [];
     parts.root.onWire = (wire, asserted) => wires.push([wire, asserted]);
     parts.root.mmioWrite(base + R.INTERRUPT_RAISE, 4, 1, 0);
@@ -118,6 +118,7 @@ describe("functions on the root complex", () => {
     const gone: string[] = [];
     parts.root.onUnplug = (slot) => gone.push(slot.name);
     parts.root.unplug(RID);
+    edu.mmioWrite(R.INTERRUPT_RAISE, 4, 1, 0);
     parts.run(100_000);
     expect(before).toBe(2);
     expect(parts.iommu.seen).toHaveLength(before);
