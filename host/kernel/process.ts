@@ -144,12 +144,14 @@ export class Process implements SystemCalls, CallContext {
 
   read(fd: number, va: bigint, length: number, position: bigint): number {
     const file = this.#table[fd]?.file;
-    return file === undefined || file === null ? -EBADF : file.read(this, va, length, position);
+    if (file === undefined || file === null) return -EBADF;
+    return isLength(length) ? file.read(this, va, length, position) : -EINVAL;
   }
 
   write(fd: number, va: bigint, length: number, position: bigint): number {
     const file = this.#table[fd]?.file;
-    return file === undefined || file === null ? -EBADF : file.write(this, va, length, position);
+    if (file === undefined || file === null) return -EBADF;
+    return isLength(length) ? file.write(this, va, length, position) : -EINVAL;
   }
 
   poll(fd: number): number {
@@ -168,6 +170,7 @@ export class Process implements SystemCalls, CallContext {
   mmapRegion(fd: number, offset: bigint, length: number): MmioPort | number {
     const descriptor = this.#table[fd];
     if (descriptor === undefined || descriptor.file === null) return -EBADF;
+    if (!isLength(length)) return -EINVAL;
     const request = {
       offset,
       length: BigInt(length),
@@ -187,7 +190,7 @@ export class Process implements SystemCalls, CallContext {
   mmap(fd: number, offset: bigint, length: number, prot: number, flags: number): bigint {
     const file = this.#table[fd]?.file;
     if (file === undefined || file === null) return BigInt(-EBADF);
-    if (!(length > 0)) return BigInt(-EINVAL);
+    if (!isLength(length) || length === 0) return BigInt(-EINVAL);
     const mapping = file.mmap(this, { offset, length: BigInt(length), protection: prot, flags });
     if (typeof mapping === "number") return BigInt(mapping);
     if (mapping.memory === undefined) {
@@ -236,4 +239,9 @@ export class Process implements SystemCalls, CallContext {
     this.#table[fd] = { file, watcher: null, mappings: [] };
     this.#open++;
   }
+}
+
+/** Sizes are what a size_t can be and a double holds exactly. */
+function isLength(length: number): boolean {
+  return Number.isSafeInteger(length) && length >= 0;
 }

@@ -330,7 +330,8 @@ export class IommuGroup {
       if (driver !== attachment.domain.owner) return -EINVAL;
       if (device.maxPasids > 0 && pasid >= device.maxPasids) return -EINVAL;
     }
-    if (pasid < 0 || !Number.isInteger(pasid)) return -EINVAL;
+    // 0 is the requester id itself (IOMMU_NO_PASID in Linux).
+    if (pasid <= 0 || !Number.isInteger(pasid)) return -EINVAL;
     return 0;
   }
 

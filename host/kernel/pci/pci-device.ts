@@ -13,6 +13,7 @@ import {
   EXT_CAP_PRI,
   findCapability,
   findExtendedCapability,
+  PCI_BAR0,
   PCI_COMMAND,
 } from "./config-access.ts";
 import type { PciDriver } from "./driver-core.ts";
@@ -134,28 +135,26 @@ export class PciDevice {
   reset(): boolean {
     if (!this.canReset) return false;
     const express = findCapability(this.function, CAP_EXPRESS);
-    const saved: [number, 1 | 2 | 4, number][] = [[PCI_COMMAND, 2, this.configRead(PCI_COMMAND, 2)]];
-    for (let bar = 0; bar < 6; bar++) saved.push([0x10 + 4 * bar, 4, this.configRead(0x10 + 4 * bar, 4)]);
+    // In the order in which they are put back: PASID before ATS before PRI, the command register last, so that nothing masters the
+    // bus before the rest stands.
+    const saved: [number, 2 | 4, number][] = [];
+    const save = (at: number, size: 2 | 4) => saved.push([at, size, this.configRead(at, size)]);
     const extended = [
-      [EXT_CAP_PASID, PASID_CONTROL],
-      [EXT_CAP_ATS, ATS_CONTROL],
-      [EXT_CAP_PRI, PRI_ALLOCATION],
-      [EXT_CAP_PRI, PRI_CONTROL],
+      [EXT_CAP_PASID, PASID_CONTROL, 2],
+      [EXT_CAP_ATS, ATS_CONTROL, 2],
+      [EXT_CAP_PRI, PRI_ALLOCATION, 4],
+      [EXT_CAP_PRI, PRI_CONTROL, 2],
     ] as const;
-    for (const [id, offset] of extended) {
+    for (const [id, offset, size] of extended) {
       const at = findExtendedCapability(this.function, id);
-      if (at !== 0)
-        saved.push([
-          at + offset,
-          offset === PRI_ALLOCATION ? 4 : 2,
-          this.configRead(at + offset, offset === PRI_ALLOCATION ? 4 : 2),
-        ]);
+      if (at !== 0) save(at + offset, size);
     }
+    for (let bar = 0; bar < 6; bar++) save(PCI_BAR0 + 4 * bar, 4);
+    save(PCI_COMMAND, 2);
     const control = this.configRead(express + EXPRESS_DEVICE_CONTROL, 2);
     this.configWrite(express + EXPRESS_DEVICE_CONTROL, 2, control | INITIATE_FUNCTION_LEVEL_RESET);
     this.configWrite(express + EXPRESS_DEVICE_CONTROL, 2, control);
-    // The command register last: nothing may master the bus before the rest stands.
-    for (const [offset, size, value] of saved.reverse()) this.configWrite(offset, size, value);
+    for (const [offset, size, value] of saved) this.configWrite(offset, size, value);
     return true;
   }
 }

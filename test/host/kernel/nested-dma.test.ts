@@ -192,6 +192,29 @@ describe("nested DMA by system calls", () => {
     expect(host.kernel.liveObjects).toBe(0);
   });
 
+  it("does not tell a guest what the device did before the guest had it", () => {
+    const host = machine();
+    host.assign();
+    const user = host.user();
+    const { iommufd, vfio, device, viommu, veventq, parent, bar } = nest(user);
+    // A fault under the host's own domain: its record is in the hardware's queue, its interrupt not served yet.
+    expect(user.attach(vfio, parent)).toBe(parent);
+    host.iommus[0]!.translate(RID, -1, false, 1, 0x1234_5000, 0, false, 0);
+    const bypass = user.nested(iommufd, device, viommu, { tc: 1n });
+    user.attach(vfio, bypass);
+    host.run(10_000);
+    expect(user.readAll(veventq).length).toBe(0);
+    // The other way round: what happened under the guest's domain reaches it, though it was detached meanwhile.
+    eduDma(bar, 0x6666_0000n, 64, false);
+    host.clock.advance(1_000);
+    host.iommus[0]!.translate(RID, -1, false, 1, 0x6666_0000 / 4096, 0, false, 0);
+    user.detach(vfio);
+    host.run(10_000);
+    expect(record(user.readAll(veventq))).toMatchObject({ iotval: 0x6666_0000n });
+    user.process.exit();
+    expect(host.kernel.liveObjects).toBe(0);
+  });
+
   it("traces the chain from the system call to the device context and the walk", () => {
     const host = machine();
     host.assign();

@@ -33,17 +33,26 @@ import type {
 import { waitForHardware } from "../wait.ts";
 import type { Context } from "./context-switch.ts";
 import { INVALID_CONTEXT } from "./context-switch.ts";
-import { type DeviceData, deviceDataOf, moveDevice, type RiscvDomain } from "./device-data.ts";
+import {
+  clearPasid,
+  type DeviceData,
+  deviceDataOf,
+  directoryContext,
+  moveDevice,
+  type RiscvDomain,
+} from "./device-data.ts";
 import { relayFault, takePageRequest } from "./faults.ts";
 import { type InstanceParts, RiscvIommu } from "./instance.ts";
-import { MODE_LEVELS, PageTable } from "./page-table.ts";
+import { MODE_LEVELS, PageTable, type TableAccounting } from "./page-table.ts";
 import { RiscvPagingDomain } from "./paging-domain.ts";
+import { type ProcessContext, ProcessDirectory } from "./process-directory.ts";
 import { TagPool } from "./tags.ts";
 import { RiscvViommu } from "./viommu.ts";
 
 /** IOMMU_HWPT_ALLOC_* flags of include/uapi/linux/iommufd.h that this driver knows. */
 const NEST_PARENT = 1;
 const DIRTY_TRACKING = 2;
+const PASID = 8;
 
 /** Software-managed MSI window (Linux: MSI_IOVA_BASE, MSI_IOVA_LENGTH). */
 export const MSI_WINDOW: ReservedRegion = { start: 0x0800_0000n, length: 0x0010_0000n, type: "SW_MSI" };
@@ -73,7 +82,12 @@ class FixedDomain implements RiscvDomain {
     return this.#context;
   }
   attach(device: IommuDevice, old: IommuDomain | null): number {
-    return moveDevice(device, this, old, this.#context);
+    return moveDevice(device, this, old);
+  }
+  /** Blocked: the PASID (or, in a directory, the requester id) has nothing. */
+  readonly processContext = (): ProcessContext => (this.kind === "blocked" ? null : [0n, 0n]);
+  setPasid(device: IommuDevice, pasid: number): number {
+    return this.kind === "blocked" ? clearPasid(device, pasid) : -EOPNOTSUPP;
   }
   deviceJoined(): void {}
   deviceLeft(): void {}
@@ -154,7 +168,7 @@ export class RiscvDriver implements IommuDriver {
     if (iommu === undefined) return -ENODEV;
     const added = iommu.addDevice(device);
     if (added < 0) return added;
-    const data: DeviceData = { iommu, domain: null, pageRequests: false };
+    const data: DeviceData = { iommu, domain: null, pageRequests: false, pasids: new Map(), directory: null };
     device.driverData = data;
     device.services?.setPasid(true);
     return 0;
@@ -162,6 +176,7 @@ export class RiscvDriver implements IommuDriver {
 
   releaseDevice(device: IommuDevice): void {
     const data = deviceDataOf(device);
+    for (const pasid of [...data.pasids.keys()]) clearPasid(device, pasid);
     data.domain?.deviceLeft(device);
     data.domain = null;
     data.iommu.removeDevice(device);
@@ -199,30 +214,39 @@ export class RiscvDriver implements IommuDriver {
   // --- domains ---
 
   allocPaging(device: IommuDevice, flags: number, data: UserData | null): PagingDomain | number {
-    if ((flags & ~(NEST_PARENT | DIRTY_TRACKING)) !== 0) return -EOPNOTSUPP;
+    if ((flags & ~(NEST_PARENT | DIRTY_TRACKING | PASID)) !== 0) return -EOPNOTSUPP;
     if (data !== null && (data.type !== 0 || data.bytes.length !== 0)) return -EOPNOTSUPP;
     const { iommu } = deviceDataOf(device);
     const nestParent = (flags & NEST_PARENT) !== 0;
     const tracksDirty = (flags & DIRTY_TRACKING) !== 0;
-    if (nestParent && !iommu.supportsNesting) return -EOPNOTSUPP;
+    const pasid = (flags & PASID) !== 0;
+    if (nestParent && (pasid || !iommu.supportsNesting)) return -EOPNOTSUPP;
+    if (pasid && iommu.processIdBits === 0) return -EOPNOTSUPP;
     if (tracksDirty && !iommu.capabilities.AMO_HWAD) return -EOPNOTSUPP;
     const mode = nestParent ? iommu.secondStageMode : iommu.firstStageMode;
     const tags = nestParent ? this.#gscids : this.#pscids;
     const tag = tags.take();
     if (tag < 0) return tag;
     const shape = { levels: MODE_LEVELS[mode]!, secondStage: nestParent, tracksDirty };
-    const table = PageTable.create(shape, this.#parts.frames, {
-      created: () => this.live.created("page-table page"),
-      destroyed: () => this.live.destroyed("page-table page"),
-      fails: () => this.#parts.injector().allocation("page-table page"),
-    });
+    const table = PageTable.create(shape, this.#parts.frames, this.#tableAccounting);
     if (typeof table === "number") {
       tags.giveBack(tag);
       return table;
     }
     this.live.created("paging domain");
-    return new RiscvPagingDomain(this, table, mode, tag);
+    return new RiscvPagingDomain(this, table, mode, tag, pasid);
   }
+
+  newProcessDirectory(device: IommuDevice): ProcessDirectory | number {
+    const { iommu } = deviceDataOf(device);
+    return ProcessDirectory.create(iommu.processIdBits, this.#parts.frames, this.#tableAccounting);
+  }
+
+  readonly #tableAccounting: TableAccounting = {
+    created: () => this.live.created("page-table page"),
+    destroyed: () => this.live.destroyed("page-table page"),
+    fails: () => this.#parts.injector().allocation("page-table page"),
+  };
 
   pagingDomainFreed(domain: RiscvPagingDomain): void {
     (domain.nestParent ? this.#gscids : this.#pscids).giveBack(domain.tag);
@@ -264,9 +288,10 @@ export class RiscvDriver implements IommuDriver {
     const data = deviceDataOf(device);
     if (!device.hasPri || !device.hasAts || !data.iommu.capabilities.ATS) return 0;
     data.pageRequests = on;
-    if (data.domain === null || data.domain.kind !== "paging") return 0;
-    const context = data.domain.contextFor(data);
-    return typeof context === "number" ? context : data.iommu.switchContext(device.deviceId, context);
+    if (data.domain === null || data.domain.kind === "nested") return 0;
+    const { directory } = data;
+    const context = directory === null ? data.domain.contextFor(data) : directoryContext(data, directory);
+    return data.iommu.switchContext(device.deviceId, context);
   }
 
   /** Code 0 success, 1 invalid, anything else failure; as ATS.PRGR (§4.1.4). */

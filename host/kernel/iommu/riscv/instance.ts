@@ -254,9 +254,12 @@ export class RiscvIommu {
     this.#handling = false;
   }
 
-  /** Takes what the record queues hold now, interrupt or not (before a device's context is reused, and in tests). */
+  /** Takes what the record queues hold now, interrupt or not: before a device changes hands. */
   drainRecords(): void {
+    if (this.#handling) return;
+    this.#handling = true;
     for (const queue of this.#recordQueues) this.#drain(queue);
+    this.#handling = false;
   }
 
   #drain(queue: RecordQueue): void {

@@ -59,6 +59,8 @@ export function checkGuestContext(
 
 export class RiscvNestedDomain implements NestedDomain, RiscvDomain {
   readonly kind = "nested";
+  /** The guest has the device's process directory. */
+  readonly processContext = null;
   readonly owner: RiscvDriver;
   readonly parent: RiscvPagingDomain;
   readonly viommu: RiscvViommu;
@@ -87,7 +89,7 @@ export class RiscvNestedDomain implements NestedDomain, RiscvDomain {
     if (deviceDataOf(device).iommu !== this.viommu.iommu) return -EINVAL;
     // Without a vDEVICE the guest has no name for the device, so it could neither invalidate nor be told of faults.
     if (this.hasFirstStage && this.viommu.core.virtualIdOf(device) === null) return -ENOENT;
-    return moveDevice(device, this, old, this.#context);
+    return moveDevice(device, this, old);
   }
 
   deviceJoined(device: IommuDevice): void {

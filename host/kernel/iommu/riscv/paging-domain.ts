@@ -13,11 +13,12 @@ import { addressOf, type IovaPfn } from "../../../base/address.ts";
 import { EINVAL } from "../../../uapi/errno.ts";
 import type { DirtyOperations, IommuDevice, IommuDomain, PagingDomain } from "../driver.ts";
 import type { Context } from "./context-switch.ts";
-import { type DeviceData, deviceDataOf, moveDevice } from "./device-data.ts";
+import { type DeviceData, deviceDataOf, moveDevice, movePasid, type RiscvDomain } from "./device-data.ts";
 import { forgetTranslations } from "./device-translations.ts";
 import type { RiscvDriver } from "./driver.ts";
 import type { RiscvIommu } from "./instance.ts";
 import type { PageTable } from "./page-table.ts";
+import type { ProcessContext } from "./process-directory.ts";
 
 /** Leaves invalidated one by one; past it the whole tag. */
 const SINGLE_INVALIDATIONS = 32;
@@ -30,7 +31,7 @@ export interface TagUser {
   readonly devices: ReadonlySet<IommuDevice>;
 }
 
-export class RiscvPagingDomain implements PagingDomain {
+export class RiscvPagingDomain implements PagingDomain, RiscvDomain {
   readonly kind = "paging";
   readonly owner: RiscvDriver;
   readonly table: PageTable;
@@ -44,13 +45,16 @@ export class RiscvPagingDomain implements PagingDomain {
   readonly tag: number;
   /** iosatp or iohgatp mode. */
   readonly mode: number;
-  /** Devices attached, per IOMMU. */
-  readonly #users = new Map<RiscvIommu, Set<IommuDevice>>();
+  /** Allocated for use at PASIDs, and next to them. */
+  readonly pasidCompatible: boolean;
+  /** Attachments of each device (requester id and PASIDs), per IOMMU. */
+  readonly #users = new Map<RiscvIommu, Map<IommuDevice, number>>();
   readonly #tagUsers = new Set<TagUser>();
   #freed = false;
 
-  constructor(owner: RiscvDriver, table: PageTable, mode: number, tag: number) {
+  constructor(owner: RiscvDriver, table: PageTable, mode: number, tag: number, pasidCompatible: boolean) {
     this.owner = owner;
+    this.pasidCompatible = pasidCompatible;
     this.table = table;
     this.mode = mode;
     this.tag = tag;
@@ -112,7 +116,7 @@ export class RiscvPagingDomain implements PagingDomain {
     for (const [iommu, devices] of this.#users) {
       if (devices.size === 0) continue;
       this.#pushInvalidation(iommu, this.tag, first, pages, single);
-      this.#pushDeviceInvalidations(iommu, devices);
+      this.#pushDeviceInvalidations(iommu, devices.keys());
       iommu.queue.fence();
     }
     for (const { iommu, gscid, devices } of this.#tagUsers) {
@@ -185,20 +189,39 @@ export class RiscvPagingDomain implements PagingDomain {
     const data = deviceDataOf(device);
     const compatible = this.compatibleWith(data.iommu);
     if (compatible < 0) return compatible;
-    return moveDevice(device, this, old, this.contextFor(data));
+    return moveDevice(device, this, old);
+  }
+
+  /** At a PASID of the device (iommu_domain_ops.set_dev_pasid). */
+  setPasid(device: IommuDevice, pasid: number): number {
+    const compatible = this.compatibleWith(deviceDataOf(device).iommu);
+    if (compatible < 0) return compatible;
+    return movePasid(device, pasid, this, () => this.owner.newProcessDirectory(device));
+  }
+
+  get tracksDirty(): boolean {
+    return this.table.shape.tracksDirty;
+  }
+
+  /** A second stage is the device's as a whole: it cannot stand in a process directory. */
+  get processContext(): (() => ProcessContext) | null {
+    if (!this.pasidCompatible) return null;
+    return () => [BigInt(this.tag) << 12n, (BigInt(this.mode) << 60n) | BigInt(this.table.root)];
   }
 
   deviceJoined(device: IommuDevice): void {
     const { iommu } = deviceDataOf(device);
-    const devices = this.#users.get(iommu) ?? new Set();
-    devices.add(device);
+    const devices = this.#users.get(iommu) ?? new Map<IommuDevice, number>();
+    devices.set(device, (devices.get(device) ?? 0) + 1);
     this.#users.set(iommu, devices);
   }
 
   deviceLeft(device: IommuDevice): void {
     const { iommu } = deviceDataOf(device);
     const devices = this.#users.get(iommu);
-    devices?.delete(device);
+    const left = (devices?.get(device) ?? 0) - 1;
+    if (left > 0) devices!.set(device, left);
+    else devices?.delete(device);
     if (devices?.size === 0) {
       this.#users.delete(iommu);
       this.#flush(iommu, this.tag);

@@ -165,7 +165,7 @@ describe("PASIDs of a group", () => {
     expect(driver.where.get("a.3")).toBe("blocked");
   });
 
-  it.each([16, 2 ** 20, -1, 1.5])("refuse PASID %s of a device with 16", (pasid) => {
+  it.each([16, 2 ** 20, -1, 0, 1.5])("refuse PASID %s of a device with 16", (pasid) => {
     const { group, driver } = core(device());
     group.claimDevice(owner);
     expect(group.attachPasid(attachment(driver.domain("first")), pasid)).toBe(-EINVAL);
