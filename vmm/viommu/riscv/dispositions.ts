@@ -181,14 +181,19 @@ export class Dispositions {
   #give(state: DeviceState, context: CanonicalContext): number {
     const { device } = state;
     if (device.emulated || this.#host === null) return 0;
-    if (state.detached) {
-      const errno = this.#host.attach(device.handle, BigInt(device.guestId));
-      if (errno < 0) return errno;
-      state.detached = false;
-    }
+    const attached = this.#attachAgain(state, this.#host);
+    if (attached < 0) return attached;
     // ddtp Bare lets a process_id pass, a context with fsc Bare and PDTV=0 does not (§3.3 steps 1 and 4): two kinds of bypass.
     if (context === DDTP_BARE_CONTEXT) return this.#host.setBypass(device.handle);
     return this.#host.setNested(device.handle, encodeContext(context));
+  }
+
+  /** A device that had to be detached gets its place behind the vIOMMU back; 0 or a negated errno. */
+  #attachAgain(state: DeviceState, host: ViommuHost): number {
+    if (!state.detached) return 0;
+    const errno = host.attach(state.device.handle, BigInt(state.device.guestId));
+    if (errno === 0) state.detached = false;
+    return errno;
   }
 
   /** `again`: the host may hold anything after a refusal, so it is told even if the device was blocked already. */
@@ -196,12 +201,15 @@ export class Dispositions {
     const { device } = state;
     const was = state.disposition;
     state.cause = cause;
-    if (was === "blocked" && !again && !state.lost) return;
+    const detached = state.detached;
+    if (was === "blocked" && !again && !state.lost && !detached) return;
     state.disposition = "blocked";
     state.context = null;
     if (was !== "blocked") this.onChanged(state);
     if (device.emulated || this.#host === null) return;
-    let errno = this.#host.setBlocked(device.handle);
+    // Attached again it is blocked; that it can be seen to the guest (its faults) needs the attachment.
+    let errno = detached ? this.#attachAgain(state, this.#host) : this.#host.setBlocked(device.handle);
+    if (detached && errno < 0) return;
     // A host that cannot block a device that way may still be able to take it out altogether.
     if (errno < 0) {
       errno = this.#host.detach(device.handle);

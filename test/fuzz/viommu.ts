@@ -1,0 +1,117 @@
+// `npm run fuzz -- viommu`: hostile guests on the guest-visible IOMMU and everything below it (viommu/hostile-guest.ts). On a finding
+// the run is shortened and written as a test to test/fuzz/found/.
+
+import { mkdirSync, writeFileSync } from "node:fs";
+import type { TracedEvent } from "../../host/base/trace.ts";
+import { HostileGuest } from "./viommu/hostile-guest.ts";
+import { makeOperations, type Operation, Random } from "./viommu/operations.ts";
+
+const STEPS = 2_000;
+/** One guest in so many is run twice, traced, and the traces compared. */
+const REPLAY_EVERY = 25;
+
+/** Runs operations on a fresh machine; the problem found and after how many steps, or null. */
+export function runOperations(
+  seed: number,
+  operations: readonly Operation[],
+  observe?: (event: TracedEvent) => void,
+): { problem: string; steps: number } | null {
+  const guest = new HostileGuest(seed);
+  if (observe !== undefined) guest.vm.machine.trace.addSink({ event: observe });
+  let steps = 0;
+  for (const operation of operations) {
+    guest.step(operation);
+    steps++;
+    if (guest.problem !== null) return { problem: guest.problem, steps };
+  }
+  guest.finish();
+  return guest.problem === null ? null : { problem: guest.problem, steps };
+}
+
+/** A number that two runs share exactly if their traces are the same. */
+function traceHash(seed: number, operations: readonly Operation[]): string {
+  let low = 0x811c9dc5;
+  let high = 0x01000193;
+  let count = 0;
+  runOperations(seed, operations, (event) => {
+    const text = JSON.stringify(event, (_key, value) => (typeof value === "bigint" ? `${value}n` : value));
+    for (let i = 0; i < text.length; i++) {
+      low = Math.imul(low ^ text.charCodeAt(i), 0x01000193);
+      high = Math.imul(high ^ text.charCodeAt(i), 0x85ebca6b);
+    }
+    count++;
+  });
+  return `${count} events, ${(low >>> 0).toString(16)}${(high >>> 0).toString(16)}`;
+}
+
+/** Leaves out what the problem does not need: chunks of halving size, as long as some problem of the same kind remains. */
+export function shrink(
+  seed: number,
+  operations: readonly Operation[],
+  problem: string,
+  tries = 400,
+): readonly Operation[] {
+  const kind = (text: string) => text.replace(/0x[0-9a-f]+|\d+/g, "#");
+  let current = operations;
+  for (let chunk = current.length >> 1; chunk >= 1; chunk >>= 1) {
+    for (let at = 0; at < current.length && tries > 0; ) {
+      const shorter = [...current.slice(0, at), ...current.slice(at + chunk)];
+      tries--;
+      const result = runOperations(seed, shorter);
+      if (result !== null && kind(result.problem) === kind(problem)) current = shorter.slice(0, result.steps);
+      else at += chunk;
+    }
+  }
+  return current;
+}
+
+function writeTest(seed: number, operations: readonly Operation[], problem: string): string {
+  const directory = "test/fuzz/found";
+  mkdirSync(directory, { recursive: true });
+  const path = `${directory}/viommu-${seed}.test.ts`;
+  const lines = operations.map((operation) => `  [${operation.join(", ")}],`).join("\n");
+  writeFileSync(
+    path,
+    `// Found by \`npm run fuzz -- viommu\`, seed ${seed}: ${problem.replace(/\n.*/s, "")}
+import { expect, it } from "vitest";
+import { runOperations } from "../viommu.ts";
+import type { Operation } from "../viommu/operations.ts";
+
+const OPERATIONS: readonly Operation[] = [
+${lines}
+];
+
+it("a hostile guest finds nothing with what it found once (seed ${seed})", () => {
+  expect(runOperations(${seed}, OPERATIONS)).toBeNull();
+});
+`,
+  );
+  return path;
+}
+
+export async function fuzz(options: { seed: number; seconds: number; log: (line: string) => void }): Promise<boolean> {
+  const end = performance.now() + options.seconds * 1000;
+  let steps = 0;
+  let seed = options.seed;
+  for (; performance.now() < end; seed++) {
+    const operations = makeOperations(new Random(seed), STEPS);
+    const result = runOperations(seed, operations);
+    if (result !== null) {
+      const shortest = shrink(seed, operations.slice(0, result.steps), result.problem);
+      const path = writeTest(seed, shortest, result.problem);
+      options.log(`seed ${seed}, step ${result.steps}: ${result.problem}`);
+      options.log(`${shortest.length} operations suffice: ${path}`);
+      return false;
+    }
+    steps += operations.length;
+    if ((seed - options.seed) % REPLAY_EVERY === 0) {
+      const [first, second] = [traceHash(seed, operations), traceHash(seed, operations)];
+      if (first !== second) {
+        options.log(`seed ${seed}: two runs, two traces: ${first} and ${second}`);
+        return false;
+      }
+    }
+  }
+  options.log(`${steps} steps, ${seed - options.seed} guests from seed ${options.seed}`);
+  return true;
+}

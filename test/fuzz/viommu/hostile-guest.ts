@@ -1,0 +1,619 @@
+// A hostile guest on the whole stack: guest-visible IOMMU, VFIO, iommufd, kernel driver, modelled hardware. It does operations, and after
+// each one the invariants are checked:
+//
+//   no exception, no hang, nothing that grows without bound
+//   a DMA touches frames of the guest's RAM and the message doorbells only, whatever the hardware translated (watched at its result)
+//   every device is in one disposition, and the hardware's context says the same
+//   a DMA after the guest invalidated everything does what the oracle says of the guest's tables, and leaves the record it says
+//   at the end nothing is left in the host
+
+import type { RiscvCapabilities } from "../../../host/arch/riscv/capabilities.ts";
+import { type CommandName, encodeCommand } from "../../../host/arch/riscv/commands.ts";
+import { REG, REGISTERS } from "../../../host/arch/riscv/registers.ts";
+import * as R from "../../../host/devices/edu/registers.ts";
+import { NO_INJECTION } from "../../../host/kernel/inject.ts";
+import { RiscvDriver } from "../../../host/kernel/iommu/riscv/driver.ts";
+import type { RiscvIommu as DriverInstance } from "../../../host/kernel/iommu/riscv/instance.ts";
+import type { DeviceState } from "../../../vmm/viommu/riscv/dispositions.ts";
+import { eduDma, eduOutcome, machine } from "../../host/kernel/machine.ts";
+import { type Plugged, Vm } from "../../vmm/vfio/vm.ts";
+import { type Guest, PLACE, RAM } from "../../vmm/viommu/guest.ts";
+import { expectedDma } from "./expectation.ts";
+import { KINDS, type Operation } from "./operations.ts";
+
+const FIRST = 0x0108;
+const SECOND = 0x0110;
+const GUEST_IDS = [0x10, 0x08, 0x21, 0x7f, 0x100, 0x1_0000];
+const RAM_PAGES = 256;
+const MSI_WINDOW_PAGE = 0x8000;
+const MSI_WINDOW_PAGES = 0x100;
+const FULL = { pasidBits: 20, ats: true, pri: true, misbehaviour: true };
+
+/** Hosts with less, by number. */
+const HOSTS: readonly Partial<RiscvCapabilities>[] = [
+  {},
+  { ATS: false, T2GPA: false },
+  { PD20: false, PD17: false },
+  { AMO_HWAD: false, Svpbmt: false },
+  { Sv57: false, Sv48: false, S: false, NL: false },
+  { Sv57x4: false },
+];
+
+const INJECTED = [
+  "IOMMU_HWPT_ALLOC",
+  "VFIO_DEVICE_ATTACH_IOMMUFD_PT",
+  "IOMMU_HWPT_INVALIDATE",
+  "VFIO_DEVICE_DETACH_IOMMUFD_PT",
+  "IOMMU_VDEVICE_ALLOC",
+  "IOMMU_DESTROY",
+  "VFIO_DEVICE_SET_IRQS",
+  "VFIO_DEVICE_RESET",
+];
+const ERRNOS = [5, 12, 14, 16, 22, 95, 110];
+
+const COMMANDS: readonly CommandName[] = [
+  "IOTINVAL.VMA",
+  "IOTINVAL.VMA",
+  "IOTINVAL.GVMA",
+  "IOFENCE.C",
+  "IOFENCE.C",
+  "IODIR.INVAL_DDT",
+  "IODIR.INVAL_DDT",
+  "IODIR.INVAL_PDT",
+  "ATS.INVAL",
+  "ATS.PRGR",
+];
+
+/** Offsets of registers that do something. */
+const OFFSETS = REGISTERS.map((register) => register.offset).filter((offset) => offset !== 0);
+
+/** Registers of edu that make it interesting; undefined: any of the first. */
+const BAR_REGISTERS = [
+  R.PASID,
+  R.TRANSLATION_MODE,
+  R.MISBEHAVIOUR,
+  R.INTERRUPT_RAISE,
+  R.INTERRUPT_ACKNOWLEDGE,
+  R.INVALIDATION_DELAY,
+  R.STOP_MARKER,
+  undefined,
+];
+
+/** What a page of the guest's tables may point to. */
+function pagePool(choice: number): bigint {
+  const pages = [
+    PLACE.tables >> 12n,
+    (PLACE.tables >> 12n) + 1n,
+    (PLACE.tables >> 12n) + 2n,
+    (PLACE.free >> 12n) + BigInt(choice & 15),
+    (PLACE.free >> 12n) + BigInt(choice & 15),
+    PLACE.leaf >> 12n,
+    0x8000n,
+    0x10n,
+    0x100_0000n,
+    0xfff_ffff_ffffn,
+    0x8_0000n,
+    0x8_0100n,
+  ];
+  return pages[(choice >>> 8) % pages.length]!;
+}
+
+export class HostileGuest {
+  readonly vm: Vm;
+  readonly devices: (Plugged | null)[] = [null, null];
+  /** What went wrong, in one line; null: nothing so far. */
+  problem: string | null = null;
+  readonly #guest: Guest;
+  readonly #instance: DriverInstance;
+  readonly #ramFrame: number;
+  readonly #rids = [FIRST, SECOND];
+  #injecting = 0;
+  /** Requests that reached the hardware IOMMU. */
+  #translations = 0;
+  #lastFrame = -1;
+
+  constructor(seed: number) {
+    const capabilities = HOSTS[seed % HOSTS.length]!;
+    const devices = [
+      { rid: FIRST, options: FULL },
+      { rid: SECOND, options: seed % 2 === 0 ? FULL : {} },
+    ];
+    this.vm = new Vm(machine({ iommus: [{ capabilities, atsTimeoutNs: 20_000 }], devices, ramPages: 1024 }));
+    this.#plug(0, GUEST_IDS[0]!);
+    this.#plug(1, GUEST_IDS[1]!);
+    this.#guest = this.vm.guest;
+    const [iommu] = this.vm.machine.iommus;
+    const driver = this.vm.machine.kernel.iommuHardware.driverOf(iommu!);
+    if (!(driver instanceof RiscvDriver)) throw new Error("not a RISC-V host");
+    this.#instance = driver.instances[0]!;
+    const ram = this.vm.machine.memory.banks.find(({ pages }) => pages === RAM_PAGES);
+    this.#ramFrame = ram!.basePfn;
+    this.#watchTranslations();
+  }
+
+  /** Does one operation and checks the invariants. */
+  step(operation: Operation): void {
+    const [kind, a, b, c, d] = operation;
+    try {
+      this.#do(KINDS[kind % KINDS.length]!, a, b, c, d);
+      this.vm.settle();
+      this.#check();
+    } catch (error) {
+      this.#fail(`exception: ${error instanceof Error ? error.message : String(error)}`);
+    }
+  }
+
+  /** Takes everything down; the host must be as it was. */
+  finish(): void {
+    try {
+      this.vm.machine.kernel.injector = NO_INJECTION;
+      this.vm[Symbol.dispose]();
+      if (this.vm.process.openFiles !== 0) this.#fail(`${this.vm.process.openFiles} descriptors left open`);
+      this.vm.process.exit();
+      const left = this.vm.machine.kernel.liveKinds;
+      if (left.length > 0)
+        this.#fail(`left in the host: ${left.map(([kind, count]) => `${count} ${kind}`).join(", ")}`);
+    } catch (error) {
+      this.#fail(`exception at the end: ${error instanceof Error ? error.message : String(error)}`);
+    }
+  }
+
+  #fail(problem: string): void {
+    this.problem ??= problem;
+  }
+
+  #plug(index: number, guestId: number): void {
+    this.devices[index] = this.vm.assign(this.#rids[index]!, guestId);
+  }
+
+  #watchTranslations(): void {
+    const [iommu] = this.vm.machine.iommus;
+    const translate = iommu!.translate.bind(iommu);
+    iommu!.translate = (...request) => {
+      const status = translate(...request);
+      this.#translations++;
+      if (status === 0) {
+        const frame = iommu!.resultPfn as number;
+        this.#lastFrame = frame;
+        const inRam = frame >= this.#ramFrame && frame < this.#ramFrame + RAM_PAGES;
+        if (!inRam && (frame < 0x2_8000 || frame >= 0x2_8002)) {
+          this.#fail(`device ${request[0].toString(16)} reached host frame 0x${frame.toString(16)}`);
+        }
+      }
+      return status;
+    };
+  }
+
+  #do(kind: (typeof KINDS)[number], a: number, b: number, c: number, d: number): void {
+    const guest = this.#guest;
+    const { viommu } = guest;
+    const offset = OFFSETS[a % OFFSETS.length]!;
+    switch (kind) {
+      case "write32":
+        viommu.mmioWrite(a % 7 === 0 ? b & 0xfff : offset, 4, value(c, d), 0);
+        return;
+      case "write64":
+        viommu.mmioWrite(offset, 8, value(c, d), value(d, c));
+        return;
+      case "read":
+        viommu.mmioRead(b & 0xfff, a % 3 === 0 ? 8 : 4);
+        return;
+      case "storeWord":
+        guest.store64(RAM + BigInt((a % 0x10_0000) & ~7), (BigInt(b) << 32n) | BigInt(c));
+        return;
+      case "storeContext":
+        this.#storeContext(a, b, c, d);
+        return;
+      case "storeEntry":
+        this.#storeEntry(a, b, c);
+        return;
+      case "storeProcess":
+        guest.store64(PLACE.tables + 16n * BigInt(a & 7) + 8n, (BigInt([0, 8, 8, 9, 10][b % 5]!) << 60n) | pagePool(c));
+        guest.store64(PLACE.tables + 16n * BigInt(a & 7), BigInt(d & 7) | (BigInt(d & 0x3000) << 0n));
+        return;
+      case "command":
+        this.#command(a, b, c, d);
+        return;
+      case "rawCommand":
+        this.#push([(BigInt(a) << 32n) | BigInt(b), (BigInt(c) << 32n) | BigInt(d)]);
+        return;
+      case "dma":
+        this.#startDma(a, b, c, d);
+        return;
+      case "checkedDma":
+        this.#checkedDma(a, b, c);
+        return;
+      case "run":
+        this.vm.run(a % 30_000);
+        return;
+      case "setUp":
+        this.#setUp(a);
+        return;
+      case "reset":
+        viommu.reset();
+        return;
+      case "replug":
+        this.#replug(a, b);
+        return;
+      case "renumber":
+        this.#renumber(a, b);
+        return;
+      case "inject":
+        this.#inject(a, b, c);
+        return;
+      case "configWrite": {
+        const size = ([1, 2, 4] as const)[b % 3]!;
+        const at = a % 2 === 0 ? a & 0xff : a & 0xfff;
+        // Function-level resets are an operation of their own.
+        this.devices[c & 1]?.device.configWrite(at & ~(size - 1), size, value(d, a));
+        return;
+      }
+      case "functionReset":
+        this.devices[a & 1]?.device.reset();
+        return;
+      case "barWrite": {
+        const register = BAR_REGISTERS[c % BAR_REGISTERS.length] ?? b & 0xfc;
+        const word = value(d, b);
+        const forge = register === R.MISBEHAVIOUR ? R.MISBEHAVE_FORGE_TRANSLATED : 0;
+        this.devices[a & 1]?.bar.mmioWrite(register, 4, (word & ~forge) >>> 0, 0);
+        return;
+      }
+      case "answer":
+        this.#answer(a, b);
+        return;
+      case "wellFormed":
+        this.#wellFormed(a, b, c, d);
+    }
+  }
+
+  #storeContext(a: number, b: number, c: number, d: number): void {
+    const guest = this.#guest;
+    const id = [0x10, 0x08, 0x21, 0x7f][a & 3]!;
+    const tcs = [0x01, 0x01, 0x01, 0x21, 0x21, 0x221, 0x03, 0x07, 0x47, 0x11, 0x101, 0x00, 0x27, b & 0xffff];
+    const modes = (tcs[(a >>> 4) % tcs.length]! & 0x20) === 0 ? [0, 8, 8, 9, 10, b & 15] : [0, 1, 1, 2, 3, b & 15];
+    guest.storeContext(id, {
+      tc: BigInt(tcs[(a >>> 4) % tcs.length]!) | (a >>> 28 === 1 ? 1n << BigInt(12 + (b % 52)) : 0n),
+      fsc: (BigInt(modes[(a >>> 12) % modes.length]!) << 60n) | pagePool(c),
+      ta: BigInt(d & 0x3000),
+      ...(a >>> 27 === 3 ? { iohgatp: BigInt(d) << 32n } : {}),
+    });
+  }
+
+  /** An entry of the three pages that tables live in: pointer, leaf of any rights, superpage, or garbage. */
+  #storeEntry(a: number, b: number, c: number): void {
+    const page = PLACE.tables + 0x1000n * BigInt(a % 3);
+    const index = BigInt([0, 1, 2, 3, 4, 5, 0x40, 511][(a >>> 4) & 7]!);
+    const rights = [0x01, 0xd7, 0xd7, 0xdf, 0x53, 0x57, 0x17, 0xf7, 0xc7, b & 0x3ff][(a >>> 8) % 10]!;
+    const high = a >>> 28 === 2 ? BigInt(b & 0x3ff) << 54n : 0n;
+    this.#guest.store64(page + 8n * index, (pagePool(c) << 10n) | BigInt(rights) | high);
+  }
+
+  /** What an honest driver stores: a directory, a context with or without processes, and tables that map eight pages. */
+  #wellFormed(a: number, b: number, c: number, d: number): void {
+    const guest = this.#guest;
+    const pointer = (address: bigint) => ((address >> 12n) << 10n) | 1n;
+    const root = PLACE.tables + 0x3000n;
+    guest.store64(root, pointer(root + 0x1000n));
+    guest.store64(root + 0x1000n, pointer(root + 0x2000n));
+    for (let page = 0n; page < 8n; page++) {
+      const target = (PLACE.free >> 12n) + BigInt((b >>> Number(page)) & 15);
+      guest.store64(root + 0x2000n + 8n * page, (target << 10n) | ((c >>> Number(page)) % 16 === 0 ? 0x53n : 0xd7n));
+    }
+    const sv39 = (8n << 60n) | (root >> 12n);
+    const processes = root + 0x3000n;
+    for (let process = 0n; process < 8n; process++) {
+      guest.store64(processes + 16n * process + 8n, sv39);
+      guest.store64(processes + 16n * process, 1n | BigInt(d & 0x3000));
+    }
+    const pd8 = (1n << 60n) | (processes >> 12n);
+    const [tc, fsc] = (
+      [
+        [1n, sv39],
+        [1n, sv39],
+        [0x221n, pd8],
+        [0x21n, pd8],
+        [7n, sv39],
+        [1n, 0n],
+      ] as const
+    )[a % 6]!;
+    guest.storeContext([0x10, 0x08, 0x21, 0x7f][(a >>> 8) & 3]!, { tc, fsc, ta: BigInt(d & 0x3000) });
+    guest.store64(PLACE.root, pointer(PLACE.middle));
+    guest.store64(PLACE.middle, pointer(PLACE.leaf));
+  }
+
+  #command(a: number, b: number, c: number, d: number): void {
+    const name = COMMANDS[a % COMMANDS.length]!;
+    const id = GUEST_IDS[b % GUEST_IDS.length]!;
+    const flag = (bit: number) => (b >>> bit) & 1;
+    const common = { PID: flag(8) === 1 ? c & 7 : 0, PV: flag(8) };
+    const fields: Record<CommandName, Record<string, number | bigint>> = {
+      "IOTINVAL.VMA": { AV: flag(9), PSCV: flag(10), PSCID: flag(10) === 1 ? c & 3 : 0, ADDR: BigInt(iovaPage(d)) },
+      "IOTINVAL.GVMA": { AV: flag(9), ADDR: BigInt(iovaPage(d)) },
+      "IOFENCE.C": {
+        AV: flag(9),
+        PR: 1,
+        PW: 1,
+        WSI: flag(11) & flag(12),
+        DATA: c,
+        ADDR: (RAM + BigInt(d & 0xf_fffc)) >> 2n,
+      },
+      "IODIR.INVAL_DDT": { DV: flag(9), DID: flag(9) === 1 ? id : 0 },
+      "IODIR.INVAL_PDT": { DV: 1, DID: id, PID: c & 7 },
+      "ATS.INVAL": { ...common, RID: id & 0xffff, DSV: flag(9), ADDR: BigInt(iovaPage(d)) },
+      "ATS.PRGR": { ...common, RID: id & 0xffff, PRGI: c & 15, code: [0, 1, 15, d & 15][d % 4]! },
+    };
+    this.#push(encodeCommand(name, fields[name]));
+  }
+
+  /** Stores a command where the guest's own registers say, and rings. */
+  #push([word0, word1]: readonly [bigint, bigint]): void {
+    const guest = this.#guest;
+    const base = guest.read64(REG.cqb);
+    const mask = 2 ** (Number(base & 31n) + 1) - 1;
+    const tail = guest.read32(REG.cqt);
+    const at = ((base >> 10n) << 12n) + BigInt(16 * tail);
+    guest.store64(at, word0);
+    guest.store64(at + 8n, word1);
+    guest.write32(REG.cqt, (tail + 1) & mask);
+  }
+
+  #startDma(a: number, b: number, c: number, d: number): void {
+    const plugged = this.devices[a & 1];
+    if (plugged === null || plugged === undefined) return;
+    const address = (BigInt(iovaPage(b)) << 12n) | BigInt(c & 0xfff);
+    eduDma(plugged.bar, address, 1 + (d % 4096), (a & 2) !== 0, (a & 4) !== 0);
+    this.vm.run(d % 50_000);
+  }
+
+  /** A driver's good hour: queues and directory on, everything it holds invalidated. */
+  #setUp(choice: number): void {
+    const guest = this.#guest;
+    guest.write32(REG.cqcsr, 0);
+    guest.write32(REG.fqcsr, 0);
+    guest.write32(REG.pqcsr, 0);
+    guest.enableQueues({ quiet: (choice & 1) === 0, pageRequests: true });
+    guest.write64(REG.ddtp, 0n);
+    if (choice % 5 === 4) guest.write64(REG.ddtp, 1n);
+    else guest.enableDirectory(([3, 3, 2, 1] as const)[choice % 4]!);
+    for (const plugged of this.devices) plugged?.device.configWrite(4, 2, 6);
+  }
+
+  /** Invalidates all there is; true if the queue did it. */
+  #invalidateAll(): boolean {
+    const guest = this.#guest;
+    guest.write32(REG.cqcsr, 0);
+    guest.write64(REG.cqb, ((PLACE.commands >> 12n) << 10n) | 5n);
+    guest.write32(REG.cqt, 0);
+    guest.write32(REG.cqcsr, 1);
+    const before = this.#injecting;
+    this.#push(encodeCommand("IODIR.INVAL_DDT", {}));
+    this.#push(encodeCommand("IOTINVAL.VMA", {}));
+    this.#push(encodeCommand("IOFENCE.C", {}));
+    const done = guest.cqh === 3;
+    if (!done && before === 0)
+      this.#fail(`the queue stands at ${guest.cqh} with status ${guest.read32(REG.cqcsr).toString(16)}`);
+    return done;
+  }
+
+  /** One burst of a device after everything was invalidated, against the oracle. */
+  #checkedDma(a: number, b: number, c: number): void {
+    const plugged = this.devices[a & 1];
+    if (plugged === null || plugged === undefined || this.#injecting > 0) return;
+    const guest = this.#guest;
+    guest.write32(REG.fqcsr, 0);
+    guest.write64(REG.fqb, ((PLACE.faults >> 12n) << 10n) | 3n);
+    guest.write32(REG.fqh, 0);
+    guest.write32(REG.fqcsr, 0x301);
+    // What is under way ends first, and its records go.
+    plugged.device.configWrite(4, 2, 6);
+    for (let i = 0; i < 20 && (plugged.bar.mmioRead(R.DMA_COMMAND, 4) & R.COMMAND_RUN) !== 0; i++) this.vm.run(400_000);
+    if ((plugged.bar.mmioRead(R.DMA_COMMAND, 4) & R.COMMAND_RUN) !== 0) return;
+    for (const [register, cleared] of [
+      [R.TRANSLATION_MODE, 0],
+      [R.MISBEHAVIOUR, 0],
+    ] as const) {
+      plugged.bar.mmioWrite(register, 4, cleared, 0);
+    }
+    const pasids = this.vm.machine.edus.get(plugged.rid)!.atsTarget !== undefined;
+    const processId = pasids && (a & 8) !== 0 ? (a >>> 8) & 7 : -1;
+    plugged.bar.mmioWrite(R.PASID, 4, processId >= 0 ? (R.PASID_VALID | processId) >>> 0 : 0, 0);
+    if (!this.#invalidateAll()) return;
+    // Interrupts that are on their way arrive before the question is asked.
+    this.vm.run(100_000);
+    guest.takeFaults();
+    const toRam = (a & 2) !== 0;
+    const address = (BigInt(iovaPage(b)) << 12n) | BigInt(c & 0xfc0);
+    const expected = expectedDma(guest, plugged.guestId, processId, address, toRam);
+    if (expected === null) return;
+    const before = this.#translations;
+    eduDma(plugged.bar, address, 64, toRam);
+    this.vm.run(100_000);
+    // A function that is asleep (power state) sends nothing.
+    if (this.#translations === before) return;
+    const frame = this.#lastFrame;
+    const outcome = eduOutcome(plugged.bar);
+    const faults = guest.takeFaults();
+    const seen =
+      outcome === R.OUTCOME_DONE
+        ? "done"
+        : faults.length === 0
+          ? outcome === R.OUTCOME_REFUSED
+            ? "refused"
+            : `outcome ${outcome}`
+          : `cause ${faults[0]!.cause}`;
+    if (outcome === R.OUTCOME_PASID_DISABLED) return;
+    const wanted = expected.cause === 0 ? "done" : expected.reported ? `cause ${expected.cause}` : "refused";
+    const where = `DMA of guest device 0x${plugged.guestId.toString(16)} pasid ${processId} at 0x${address.toString(16)}`;
+    if (seen !== wanted) this.#fail(`${where}: the oracle says ${wanted}, it was ${seen}`);
+    const wantedFrame = this.#ramFrame + Number((expected.address - RAM) >> 12n);
+    if (seen === "done" && wanted === seen && frame !== wantedFrame) {
+      this.#fail(`${where}: the oracle says page ${wantedFrame - this.#ramFrame}, it was ${frame - this.#ramFrame}`);
+    }
+    const [record] = faults;
+    if (record === undefined || seen !== wanted) return;
+    const same =
+      record.deviceId === plugged.guestId &&
+      record.iotval === address &&
+      record.iotval2 === 0n &&
+      record.processId === processId &&
+      record.ttyp === (toRam ? 3 : 2);
+    if (!same || faults.length > 1)
+      this.#fail(
+        `${where}: ${faults.length} records, the first ${JSON.stringify(record, (_key, item) => (typeof item === "bigint" ? `0x${item.toString(16)}` : item))}`,
+      );
+  }
+
+  #replug(a: number, b: number): void {
+    const index = a & 1;
+    const plugged = this.devices[index];
+    const guestId = GUEST_IDS[b % GUEST_IDS.length]!;
+    if (plugged !== null && plugged !== undefined) {
+      this.vm.unplug(plugged);
+      this.devices[index] = null;
+      if ((a & 2) !== 0) return;
+    }
+    if (this.devices.some((other) => other?.guestId === guestId)) return;
+    const injecting = this.#injecting > 0;
+    try {
+      this.#plug(index, guestId);
+    } catch (error) {
+      if (!injecting) throw error;
+    }
+  }
+
+  #renumber(a: number, b: number): void {
+    const plugged = this.devices[a & 1];
+    const guestId = GUEST_IDS[b % GUEST_IDS.length]!;
+    if (plugged === null || plugged === undefined || this.devices.some((other) => other?.guestId === guestId)) return;
+    const injecting = this.#injecting > 0;
+    const errno = this.#guest.viommu.renumber(plugged.guestId, guestId);
+    if (errno < 0) {
+      if (!injecting) this.#fail(`renumbering failed with ${errno}`);
+      this.vm.unplug(plugged);
+      this.devices[a & 1] = null;
+    } else {
+      plugged.guestId = guestId;
+    }
+  }
+
+  /** The next few calls of one kind, allocations, or events fail. */
+  #inject(a: number, b: number, c: number): void {
+    this.#injecting = 1 + (b % 3);
+    const call = INJECTED[a % INJECTED.length]!;
+    const errno = ERRNOS[c % ERRNOS.length]!;
+    const spend = () => {
+      this.#injecting--;
+      if (this.#injecting <= 0) {
+        this.#injecting = 0;
+        this.vm.machine.kernel.injector = NO_INJECTION;
+      }
+      return true;
+    };
+    const kind = (a >>> 8) % 4;
+    this.vm.machine.kernel.injector = {
+      ioctl: (name) => (kind < 2 && name === call && spend() ? -errno : 0),
+      allocation: () => kind === 2 && spend(),
+      loseEvent: () => kind === 3 && spend(),
+    };
+  }
+
+  /** Answers a page request that is in the queue. */
+  #answer(a: number, b: number): void {
+    const guest = this.#guest;
+    const head = guest.read32(REG.pqh);
+    if (head === guest.read32(REG.pqt)) return;
+    const base = guest.read64(REG.pqb);
+    const at = ((base >> 10n) << 12n) + BigInt(16 * head);
+    const word0 = guest.load64(at);
+    const word1 = guest.load64(at + 8n);
+    guest.write32(REG.pqh, (head + 1) & (2 ** (Number(base & 31n) + 1) - 1));
+    this.#push(
+      encodeCommand("ATS.PRGR", {
+        RID: Number((word0 >> 40n) & 0xffffn),
+        PV: a & 1,
+        PID: (a & 1) === 1 ? Number((word0 >> 12n) & 0xf_ffffn) : 0,
+        PRGI: Number((word1 >> 3n) & 0x1ffn),
+        code: [0, 0, 0, 1, 15][b % 5]!,
+      }),
+    );
+  }
+
+  #check(): void {
+    const { kernel } = this.vm.machine;
+    for (const state of this.#guest.viommu.dispositions.all) this.#checkDisposition(state);
+    if (this.#guest.viommu.pageRequests.unanswered > 4096) this.#fail("page requests pile up");
+    if (this.vm.process.openFiles > 64) this.#fail(`${this.vm.process.openFiles} open files`);
+    if (kernel.live.total > 400) this.#fail(`${kernel.live.total} live objects`);
+    if (this.vm.machine.clock.pending > 2_000) this.#fail(`${this.vm.machine.clock.pending} clock events`);
+    if (this.vm.reports.length > 100) this.vm.reports.splice(0, 50);
+  }
+
+  /** The kernel's context for the device, as the hardware reads it, is of the kind the guest's IOMMU says. */
+  #checkDisposition(state: DeviceState): void {
+    if (state.lost) return;
+    const plugged = this.vm.plugged.find(({ device }) => device.handle === state.device.handle);
+    if (plugged === undefined) {
+      this.#fail(`guest device 0x${state.device.guestId.toString(16)} is behind the IOMMU but not in the machine`);
+      return;
+    }
+    const [tc, , , fsc] = this.#instance.contextOf(plugged.rid);
+    const nested = state.context;
+    const kind = (tc & 1n) === 0n ? "blocked" : fsc >> 60n === 0n ? "bypass" : "nested";
+    if (kind !== state.disposition) {
+      this.#fail(
+        `guest device 0x${plugged.guestId.toString(16)} is ${state.disposition}, the hardware's context ${kind}`,
+      );
+    }
+    if (kind === "nested" && nested !== null) {
+      const given = (BigInt(nested.fscHigh) << 32n) | BigInt(nested.fscLow);
+      if (fsc !== given)
+        this.#fail(`the hardware has fsc 0x${fsc.toString(16)}, the guest gave 0x${given.toString(16)}`);
+    }
+  }
+}
+
+/** A value for a register: mostly plausible ones. */
+function value(a: number, b: number): number {
+  const values = [
+    0,
+    1,
+    3,
+    2,
+    0xffff_ffff,
+    0xf03,
+    5,
+    12,
+    31,
+    a,
+    a & 0xff,
+    (Number(PLACE.free >> 12n) << 10) | (b & 31),
+    0x8000_0000,
+  ];
+  return values[b % values.length]! >>> 0;
+}
+
+/** An IOVA page: mostly ones that tables may map. */
+function iovaPage(choice: number): number {
+  const pages = [
+    0,
+    1,
+    2,
+    3,
+    4,
+    5,
+    0x40,
+    0x1ff,
+    0x200,
+    0x8_0020,
+    0x8_0021,
+    0x4_0000,
+    MSI_WINDOW_PAGE,
+    0x7ff_ffff,
+    0x800_0000,
+    2 ** 51,
+  ];
+  const page = pages[choice % pages.length]!;
+  return (choice >>> 16) % 9 === 0 ? choice >>> 4 : page;
+}
+
+export { MSI_WINDOW_PAGE, MSI_WINDOW_PAGES };
