@@ -4,8 +4,9 @@
  */
 import { describe, expect, it } from "vitest";
 import { allowedOutcomes } from "./allowed.ts";
-import { FAULT_CASES, MISCONFIGURED_CONTEXTS } from "./cases/cases.ts";
 import { expectedOf, requestsOf } from "./cases/expected.ts";
+import { FAULT_CASES } from "./cases/fault-cases.ts";
+import { MISCONFIGURED_CONTEXTS } from "./cases/misconfigured-contexts.ts";
 import { CONTEXT, DEVICE, IOVA, request, TC } from "./cases/scene.ts";
 
 describe("the oracle on the table of fault causes", () => {

@@ -25,10 +25,12 @@ import {
 import { RiscvIommu } from "../../../host/hw/iommu/riscv/iommu.ts";
 import type { RiscvIommuOptions } from "../../../host/hw/iommu/riscv/options.ts";
 import type { Random } from "./generate/random.ts";
-import type { MakeSubject, Observed, Subject } from "./harness/subject.ts";
+import type { CacheSize } from "./generate/sequence.ts";
+import type { DebugAnswer, MakeSubject, Observed, PageRequestAnswer, Subject } from "./harness/subject.ts";
 import { bit, bits, CAPABILITY, type Capability, has, type Implementation, swapBytes } from "./implementation.ts";
 import type { Injected, Memory } from "./memory.ts";
 import type { DirectoryPointer, FaultRecord, Request } from "./outcome.ts";
+import type { PageRequest } from "./page-request.ts";
 
 /** Register offsets (§6.1). */
 const REGISTER = {
@@ -47,6 +49,9 @@ const REGISTER = {
   cqcsr: 72,
   fqcsr: 76,
   pqcsr: 80,
+  tr_req_iova: 600,
+  tr_req_ctl: 608,
+  tr_response: 616,
 } as const;
 
 /** Queue pages, out of the way of everything the generators make. One page each: 256 commands, 128 fault records, 256 page requests. */
@@ -59,7 +64,12 @@ const MODES = { off: 0n, bare: 1n, "1lvl": 2n, "2lvl": 3n, "3lvl": 4n } as const
 const ACCESSES = { read: ACCESS_READ, write: ACCESS_WRITE, execute: ACCESS_EXECUTE } as const;
 
 /** The options that make the hardware model what `implementation` describes. */
-function options(implementation: Implementation, caches: boolean): RiscvIommuOptions {
+const CACHES = {
+  none: { devices: 0, processes: 0, translations: 0, messages: 0 },
+  tiny: { devices: 2, processes: 2, translations: 4, messages: 1 },
+} as const;
+
+function options(implementation: Implementation, caches: CacheSize): RiscvIommuOptions {
   const named = Object.fromEntries(
     (Object.keys(CAPABILITY) as Capability[]).map((name) => [name, has(implementation, name)]),
   );
@@ -72,7 +82,7 @@ function options(implementation: Implementation, caches: boolean): RiscvIommuOpt
     gxlWritable: implementation.gxlWritable,
     rcidBits: implementation.rcidWidth,
     mcidBits: implementation.mcidWidth,
-    ...(caches ? {} : { caches: { devices: 0, processes: 0, translations: 0, messages: 0 } }),
+    ...(caches === "default" ? {} : { caches: CACHES[caches] }),
   };
 }
 
@@ -84,7 +94,7 @@ class HardwareSubject implements Subject {
   #stored = new Set<number>();
   #tail = 0;
 
-  constructor(implementation: Implementation, ddtp: DirectoryPointer, memory: Memory, caches: boolean) {
+  constructor(implementation: Implementation, ddtp: DirectoryPointer, memory: Memory, caches: CacheSize) {
     this.#layOut(memory);
     this.#bigEndian = implementation.be;
     const clock = new Clock();
@@ -163,10 +173,80 @@ class HardwareSubject implements Subject {
   request(request: Request, data: number): Observed {
     this.#stored = new Set();
     const result = request.type === "ats" ? this.#ats(request) : this.#access(request, data);
-    const records = this.#takeRecords();
+    return this.#observe(result);
+  }
+
+  #observe(result: Observed["result"]): Observed {
     const queues = [COMMANDS, FAULTS, PAGE_REQUESTS];
     const storedPages = [...this.#stored].filter((page) => !queues.includes(page)).map(BigInt);
-    return { result, records, storedPages };
+    return { result, records: this.#takeRecords(), storedPages };
+  }
+
+  /** §5: the request is latched by Go and done when Go reads 0. */
+  debug(request: Request): Observed & { debug: DebugAnswer } {
+    this.#stored = new Set();
+    const { processId, access } = request;
+    // Priv, Exe, NW, PID, PV, DID (§6.25); a fetch and a read write nothing.
+    let control = 1n | (request.deviceId << 40n);
+    if (processId !== null) control |= (processId << 12n) | (1n << 32n) | (request.privileged ? 0b10n : 0n);
+    if (access === "execute") control |= 0b100n;
+    if (access !== "write") control |= 0b1000n;
+    this.#write(REGISTER.tr_req_iova, 8, request.iova & ~0xfffn);
+    this.#write(REGISTER.tr_req_ctl, 8, control);
+    this.iommu.drain();
+    if (bit(this.read(REGISTER.tr_req_ctl, 8), 0n)) throw new Error("the debug translation is still busy");
+    const response = this.read(REGISTER.tr_response, 8);
+    const page = bits(response, 53n, 10n);
+    let bytes = 4096n;
+    if (bit(response, 9n)) {
+      // S: the lowest 0 bit X of PPN stands for 2^(X+1) pages.
+      bytes = 8192n;
+      for (let at = 0n; bit(page, at); at++) bytes *= 2n;
+    }
+    const debug = {
+      fault: bit(response, 0n),
+      memoryType: bits(response, 8n, 7n),
+      address: (page << 12n) & ~(bytes - 1n),
+      bytes,
+    };
+    return { ...this.#observe({ kind: "none" }), debug };
+  }
+
+  pageRequest(request: PageRequest): Observed & { page: PageRequestAnswer } {
+    this.#stored = new Set();
+    const { iommu } = this;
+    let response: PageRequestAnswer["response"] = null;
+    const target = {
+      invalidate: () => true,
+      pageResponse(pasid: number, group: number, code: number) {
+        response = { code, processId: pasid === NO_PASID ? null : BigInt(pasid), group: BigInt(group) };
+      },
+    };
+    iommu.findTarget = () => target;
+    const pasid = request.processId === null ? NO_PASID : Number(request.processId);
+    if (request.last && !request.read && !request.write) iommu.stopMarker(Number(request.deviceId), pasid);
+    else {
+      const flag = (on: boolean, value: number) => (on ? value : 0);
+      const flags =
+        flag(request.read, 1) |
+        flag(request.write, 2) |
+        flag(request.last, 4) |
+        flag(request.execute, 8) |
+        flag(request.privileged, 16);
+      const pfn = Number(request.address >> 12n);
+      iommu.pageRequest(Number(request.deviceId), pasid, pfn, Number(request.group), flags);
+    }
+    return { ...this.#observe({ kind: "none" }), page: { queued: this.#takePageRequest(), response } };
+  }
+
+  /** The record at pqh, if the queue holds one (§4.3). */
+  #takePageRequest(): readonly [bigint, bigint] | null {
+    const head = this.read(REGISTER.pqh, 4);
+    if (head === this.read(REGISTER.pqt, 4)) return null;
+    const at = (BigInt(PAGE_REQUESTS) << 12n) + head * 16n;
+    const [low, high] = [this.word(at), this.word(at + 8n)];
+    this.#write(REGISTER.pqh, 4, (head + 1n) % (1n << BigInt(LOG2_COMMANDS)));
+    return this.#bigEndian ? [swapBytes(low, 8), swapBytes(high, 8)] : [low, high];
   }
 
   #access(request: Request, data: number): Observed["result"] {
@@ -318,7 +398,8 @@ export function hostileMachine(
   };
   const clock = new Clock();
   const flag = (percent: number) => random.chance(percent);
-  const structures = like === null ? randomOptions(random) : options(like, flag(70));
+  const structures =
+    like === null ? randomOptions(random) : options(like, random.pick(["none", "tiny", "default"] as const));
   const iommu: HardwareIommu = new RiscvIommu(
     { name: "iommu", memory, clock, trace: new Trace(clock) },
     {

@@ -1,6 +1,6 @@
 /** Spells a fault case out: the requests it is tried with, and what the specification says each must give. */
 import type { FaultRecord, Request } from "../outcome.ts";
-import type { FaultCase } from "./cases.ts";
+import type { FaultCase } from "./fault-cases.ts";
 import { request } from "./scene.ts";
 
 export interface Expected {

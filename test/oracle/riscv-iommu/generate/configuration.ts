@@ -7,6 +7,7 @@ import { deviceIndexes, type TableMode } from "../device-context.ts";
 import { CAPABILITY, type Capability, has, type Implementation, swapBytes } from "../implementation.ts";
 import { emptyMemory, type Injected, type Memory, store, word } from "../memory.ts";
 import type { DirectoryPointer, Request } from "../outcome.ts";
+import type { PageRequest } from "../page-request.ts";
 import { leafBytes, SHAPES } from "../page-table-entry.ts";
 import { Random } from "./random.ts";
 import { TableBuilder } from "./table-builder.ts";
@@ -16,6 +17,7 @@ export interface Configuration {
   readonly ddtp: DirectoryPointer;
   readonly memory: Memory;
   readonly requests: readonly Request[];
+  readonly pageRequests: readonly PageRequest[];
 }
 
 type Translating = Exclude<TableMode, "bare">;
@@ -512,6 +514,31 @@ function request(builder: Builder): Request {
   };
 }
 
+/** A Page Request, or a Stop Marker: those have a PASID, L=1, R=W=0 and nothing else (§3.7). */
+function pageRequest(builder: Builder): PageRequest {
+  const { random, asked } = builder;
+  const about = random.pick(asked);
+  const deviceId = random.chance(90) ? about.deviceId : about.deviceId ^ (1n << BigInt(random.below(24)));
+  const processId = random.chance(60) ? random.bits(20) : null;
+  const marker = processId !== null && random.chance(10);
+  const [read, write] = random.pick([
+    [true, false],
+    [false, true],
+    [true, true],
+  ] as const);
+  return {
+    deviceId,
+    processId,
+    privileged: !marker && processId !== null && random.chance(30),
+    execute: !marker && processId !== null && random.chance(30),
+    read: !marker && read,
+    write: !marker && write,
+    last: marker || random.chance(60),
+    group: marker ? 0n : random.bits(9),
+    address: marker ? 0n : random.bits(52) << 12n,
+  };
+}
+
 /** The configuration of a seed, with `count` requests that follow one another. */
 export function randomConfiguration(seed: number, count: number): Configuration {
   const builder = new Builder(new Random(seed));
@@ -519,5 +546,8 @@ export function randomConfiguration(seed: number, count: number): Configuration 
   damage(builder);
   const requests: Request[] = [];
   for (let index = 0; index < count; index++) requests.push(request(builder));
-  return { implementation: builder.implementation, ddtp, memory: builder.memory, requests };
+  const pageRequests: PageRequest[] = [];
+  if (has(builder.implementation, "ATS"))
+    for (let index = 0; index < 3; index++) pageRequests.push(pageRequest(builder));
+  return { implementation: builder.implementation, ddtp, memory: builder.memory, requests, pageRequests };
 }

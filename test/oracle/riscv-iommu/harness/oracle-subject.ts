@@ -7,8 +7,10 @@ import { MemoryHistory } from "../cached-tables.ts";
 import type { Implementation } from "../implementation.ts";
 import type { Command } from "../invalidation.ts";
 import { copyMemory, store, word } from "../memory.ts";
-import type { Outcome, Request } from "../outcome.ts";
-import { deliver, openMessage } from "./compare.ts";
+import type { FaultRecord, Outcome, Request } from "../outcome.ts";
+import { pageRequest } from "../page-request.ts";
+import { DirectTables } from "../tables.ts";
+import { deliver, fileOf, openMessage } from "./compare.ts";
 import type { MakeSubject, Observed } from "./subject.ts";
 
 /** Ways to be wrong. */
@@ -25,25 +27,57 @@ export function oracleSubject(mutation: Mutation = {}): MakeSubject {
     const memory = copyMemory(initial);
     const history = new MemoryHistory(memory);
     const actual = mutation.implementation?.(implementation) ?? implementation;
+
+    /** Takes an outcome's effects over into memory. */
+    function take(request: Request, delivers: boolean): { outcome: Outcome; storedPages: bigint[] } {
+      const asked = mutation.request?.(request) ?? request;
+      const outcomes =
+        caches === "none"
+          ? allowedOutcomes(actual, ddtp, memory, asked)!
+          : allowedOutcomesWithCaches(actual, ddtp, history, asked)!;
+      const last = outcomes[outcomes.length - 1]!;
+      const outcome = mutation.outcome?.(last) ?? last;
+      const after = copyMemory(memory);
+      for (const { address, bytes, value } of outcome.writes) store(after, address, bytes, value);
+      const storedPages = new Set(outcome.writes.map(({ address }) => address >> 12n));
+      const file = fileOf(outcome);
+      if (delivers && file !== null && !openMessage(file, request, memory)) {
+        deliver(after, file);
+        for (const at of [file.address, file.noticeAddress]) storedPages.add(at >> 12n);
+      }
+      history.change([...after.words].filter(([at, value]) => value !== word(memory, at)));
+      return { outcome, storedPages: [...storedPages] };
+    }
+
     return {
-      request(request): Observed {
-        const asked = mutation.request?.(request) ?? request;
-        const outcomes = caches
-          ? allowedOutcomesWithCaches(actual, ddtp, history, asked)!
-          : allowedOutcomes(actual, ddtp, memory, asked)!;
-        const last = outcomes[outcomes.length - 1]!;
-        const outcome = mutation.outcome?.(last) ?? last;
-        const after = copyMemory(memory);
-        for (const { address, bytes, value } of outcome.writes) store(after, address, bytes, value);
-        const storedPages = new Set(outcome.writes.map(({ address }) => address >> 12n));
-        const file = outcome.result.kind === "translated" ? outcome.result.translation.interruptFile : null;
-        if (file !== null && !openMessage(file, request, memory)) {
-          deliver(after, file);
-          for (const at of [file.address, file.noticeAddress]) storedPages.add(at >> 12n);
-        }
-        history.change([...after.words].filter(([at, value]) => value !== word(memory, at)));
-        const records = outcome.record === null ? [] : [outcome.record];
-        return { result: shown(outcome), records, storedPages: [...storedPages] };
+      request(request) {
+        const { outcome, storedPages } = take(request, true);
+        return { result: shown(outcome), records: recordsOf(outcome), storedPages };
+      },
+      debug(request) {
+        const { outcome, storedPages } = take(request, false);
+        const { result } = outcome;
+        const translation = result.kind === "translated" && fileOf(outcome) === null ? result.translation : null;
+        const bytes = translation?.widest ?? 4096n;
+        const debug = {
+          fault: translation === null,
+          memoryType: translation?.memoryType ?? 0n,
+          address: (translation?.address ?? 0n) & ~(bytes - 1n) & ((1n << 56n) - 1n), // 44 bits of PPN
+          bytes,
+        };
+        return { result: { kind: "none" }, records: recordsOf(outcome), storedPages, debug };
+      },
+      pageRequest(request) {
+        const outcome = pageRequest(actual, ddtp, new DirectTables(memory), request, "ready");
+        const page = {
+          queued: outcome.kind === "queued" ? outcome.record : null,
+          response:
+            outcome.kind === "answered"
+              ? { code: outcome.code, processId: outcome.processId, group: request.group }
+              : null,
+        };
+        const records = outcome.kind === "queued" || outcome.fault === null ? [] : [outcome.fault];
+        return { result: { kind: "none" }, records, storedPages: [], page };
       },
       invalidate(command) {
         if (mutation.obeys?.(command) !== false) history.invalidate(command);
@@ -55,6 +89,10 @@ export function oracleSubject(mutation: Mutation = {}): MakeSubject {
       word: (address) => word(memory, address),
     };
   };
+}
+
+function recordsOf({ record }: Outcome): FaultRecord[] {
+  return record === null ? [] : [record];
 }
 
 function shown({ result }: Outcome): Observed["result"] {

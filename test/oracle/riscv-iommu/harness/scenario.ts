@@ -5,28 +5,36 @@
 import { allowedOutcomes, allowedOutcomesWithCaches } from "../allowed.ts";
 import { MemoryHistory } from "../cached-tables.ts";
 import type { Configuration } from "../generate/configuration.ts";
-import type { Sequence, Step } from "../generate/sequence.ts";
+import type { CacheSize, Sequence, Step } from "../generate/sequence.ts";
 import type { Implementation } from "../implementation.ts";
 import { copyMemory, type Injected, type Memory } from "../memory.ts";
-import type { DirectoryPointer, Request } from "../outcome.ts";
-import { compare, MESSAGE_IDENTITY, storedWords } from "./compare.ts";
-import type { MakeSubject } from "./subject.ts";
+import type { DirectoryPointer, Outcome, Request } from "../outcome.ts";
+import type { PageRequest } from "../page-request.ts";
+import { compare, MESSAGE_IDENTITY, storedWords, type Verdict } from "./compare.ts";
+import { compareDebug, wrongPageRequest } from "./compare-interfaces.ts";
+import type { MakeSubject, Observed, Subject } from "./subject.ts";
 
 export interface Scenario {
   readonly implementation: Implementation;
   readonly ddtp: DirectoryPointer;
   readonly memory: Memory;
   readonly steps: readonly Step[];
-  /** Whether the subject may cache; without, every answer must be fresh. */
-  readonly caches: boolean;
+  /** With "none" every answer must be fresh. */
+  readonly caches: CacheSize;
 }
 
-export function scenarioOfConfiguration({ requests, ...rest }: Configuration): Scenario {
-  return { ...rest, caches: false, steps: requests.map((request) => ({ kind: "request", request })) };
+/** Every fourth untranslated request goes to the debug interface; page requests come last. */
+export function scenarioOfConfiguration({ requests, pageRequests, ...rest }: Configuration): Scenario {
+  const steps = requests.map((request, index): Step => {
+    if (request.type !== "untranslated" || index % 4 !== 0) return { kind: "request", request };
+    return { kind: "debug", request: { ...request, iova: request.iova & ~0xfffn } };
+  });
+  for (const pageRequest of pageRequests) steps.push({ kind: "page-request", pageRequest });
+  return { ...rest, caches: "none", steps };
 }
 
 export function scenarioOfSequence(sequence: Sequence): Scenario {
-  return { ...sequence, caches: true };
+  return sequence;
 }
 
 /** The reason of a disagreement that is no wrong answer. */
@@ -56,6 +64,10 @@ export function run(scenario: Scenario, make: MakeSubject, tally?: Tally): Disag
     if (step.kind === "change") {
       subject.store(step.words);
       history.change(step.words);
+      for (const command of step.must) {
+        if (!subject.invalidate(command)) return { step: index, why: STOPPED };
+        history.invalidate(command);
+      }
       continue;
     }
     if (step.kind === "invalidate") {
@@ -63,26 +75,52 @@ export function run(scenario: Scenario, make: MakeSubject, tally?: Tally): Disag
       history.invalidate(step.command);
       continue;
     }
+    if (step.kind === "page-request") {
+      const why = wrongPageRequest(
+        subject.pageRequest(step.pageRequest),
+        implementation,
+        ddtp,
+        memory,
+        step.pageRequest,
+      );
+      if (why !== null) return { step: index, why };
+      continue;
+    }
     const { request } = step;
-    const outcomes = caches
-      ? allowedOutcomesWithCaches(implementation, ddtp, history, request)
-      : allowedOutcomes(implementation, ddtp, memory, request);
-    const observed = subject.request(request, MESSAGE_IDENTITY);
+    const outcomes =
+      caches === "none"
+        ? allowedOutcomes(implementation, ddtp, memory, request)
+        : allowedOutcomesWithCaches(implementation, ddtp, history, request);
     if (tally !== undefined) {
       tally.requests++;
       if (outcomes === null) tally.open++;
       else if (outcomes.length > 1) tally.stale++;
     }
+    const asked = step.kind === "debug" ? askDebug(subject, memory, request) : askPlainly(subject, memory, request);
     if (outcomes === null) {
-      // What the subject stored must be known all the same.
-      history.change(storedWords(subject, memory, observed));
+      history.change(storedWords(subject, memory, asked.observed));
       continue;
     }
-    const verdict = compare(subject, memory, request, observed, outcomes);
+    const verdict = asked.judge(outcomes);
     if (!verdict.agrees) return { step: index, why: verdict.why };
     history.change(verdict.changed);
   }
   return null;
+}
+
+interface Asked {
+  readonly observed: Observed;
+  readonly judge: (outcomes: readonly Outcome[]) => Verdict;
+}
+
+function askPlainly(subject: Subject, memory: Memory, request: Request): Asked {
+  const observed = subject.request(request, MESSAGE_IDENTITY);
+  return { observed, judge: (outcomes) => compare(subject, memory, request, observed, outcomes) };
+}
+
+function askDebug(subject: Subject, memory: Memory, request: Request): Asked {
+  const observed = subject.debug(request);
+  return { observed, judge: (outcomes) => compareDebug(subject, memory, observed, outcomes) };
 }
 
 /** Text of a scenario: JSON with bigints as hexadecimal strings. */
@@ -110,7 +148,7 @@ export function scenarioFromText(text: string): Scenario {
     words: [bigint, bigint][];
     injected: [bigint, Injected][];
     steps: Step[];
-    caches: boolean;
+    caches: CacheSize;
   };
   const { pages, words, injected, ...rest } = plain;
   return { ...rest, memory: { pages: new Set(pages), words: new Map(words), injected: new Map(injected) } };
@@ -127,9 +165,14 @@ export function describeScenario(scenario: Scenario): string[] {
     lines.push(`  [${hex(at)}] = ${hex(value)}`);
   for (const [at, what] of memory.injected) lines.push(`  [${hex(at)}]: ${what}`);
   for (const step of scenario.steps) {
-    if (step.kind === "request") lines.push(`  ask ${describeRequest(step.request)}`);
+    if (step.kind === "debug") lines.push(`  debug ${describeRequest(step.request)}`);
+    else if (step.kind === "page-request") lines.push(`  page request ${describePageRequest(step.pageRequest)}`);
+    else if (step.kind === "request") lines.push(`  ask ${describeRequest(step.request)}`);
     else if (step.kind === "invalidate") lines.push(`  command ${hex(step.command[0])} ${hex(step.command[1])}`);
-    else lines.push(`  store ${step.words.map(([at, value]) => `[${hex(at)}] = ${hex(value)}`).join(", ")}`);
+    else {
+      lines.push(`  store ${step.words.map(([at, value]) => `[${hex(at)}] = ${hex(value)}`).join(", ")}`);
+      for (const [low, high] of step.must) lines.push(`    with command ${hex(low)} ${hex(high)}`);
+    }
   }
   return lines;
 }
@@ -140,4 +183,11 @@ function describeRequest(request: Request): string {
     type === "ats" ? `ATS${noWrite ? " no-write" : ""}${executeRequested ? " exe" : ""}` : `${type} ${access}`;
   const who = `device 0x${deviceId.toString(16)}${processId === null ? "" : ` process 0x${processId.toString(16)}`}`;
   return `${what} ${who}${privileged ? " privileged" : ""} at 0x${iova.toString(16)}`;
+}
+
+function describePageRequest(request: PageRequest): string {
+  const shown = Object.entries(request).map(
+    ([name, value]) => `${name} ${typeof value === "bigint" ? `0x${value.toString(16)}` : value}`,
+  );
+  return shown.join(", ");
 }

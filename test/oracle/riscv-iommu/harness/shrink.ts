@@ -51,7 +51,7 @@ export function shrink(scenario: Scenario, disagrees: (scenario: Scenario) => bo
         attempt({ ...best, implementation: { ...best.implementation, capabilities } });
     }
     // With caches, bits could merge tags or split NAPOT pages, which the oracle supposes software never does.
-    if (!best.caches) for (const address of best.memory.words.keys()) clearBits(address);
+    if (best.caches === "none") for (const address of best.memory.words.keys()) clearBits(address);
   }
   return best;
 
@@ -78,6 +78,7 @@ function dropSome<T>(items: () => readonly T[], attempt: (items: T[]) => boolean
 
 function* simplerSteps(step: Step): Generator<Step> {
   if (step.kind === "change") {
+    if (step.must.length > 0) return; // a switch is one thing
     if (step.words.some(([, value]) => value >> 63n === 1n)) return; // NAPOT entries belong together
     for (let index = 0; index < step.words.length; index++) yield { ...step, words: step.words.toSpliced(index, 1) };
     return;

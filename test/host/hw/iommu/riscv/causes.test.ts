@@ -3,8 +3,9 @@
  * ATS requests (§3.6), and what DTF silences. The table and what it expects come from the specification: `test/oracle/riscv-iommu/cases`.
  */
 import { describe, expect, it } from "vitest";
-import { FAULT_CASES, MISCONFIGURED_CONTEXTS } from "../../../../oracle/riscv-iommu/cases/cases.ts";
 import { expectedOf, requestsOf } from "../../../../oracle/riscv-iommu/cases/expected.ts";
+import { FAULT_CASES } from "../../../../oracle/riscv-iommu/cases/fault-cases.ts";
+import { MISCONFIGURED_CONTEXTS } from "../../../../oracle/riscv-iommu/cases/misconfigured-contexts.ts";
 import {
   bothStagesScene,
   CONTEXT,
@@ -21,7 +22,7 @@ import {
 import { hardware } from "../../../../oracle/riscv-iommu/hardware-adapter.ts";
 
 function ask(scene: Scene, change: Parameters<typeof request>[0] = {}) {
-  const subject = hardware(scene.implementation, scene.ddtp, scene.memory, false)!;
+  const subject = hardware(scene.implementation, scene.ddtp, scene.memory, "none")!;
   return { ...subject.request(request(change), 0), subject };
 }
 
