@@ -124,6 +124,8 @@ export class RegisterFile {
     }
     const mask = this.#writable[word]!;
     if (mask === 0) return;
+    // A debug translation under way keeps its inputs (§6.25 leaves it open).
+    if (offset >= REG.tr_req_iova && offset < REG.tr_response && (state.reg(REG.tr_req_ctl) & 1) !== 0) return;
     const isCounter = word > REG.iocountovf >> 2 && word < COUNTER_WORDS_END;
     if (isCounter) effects.counterTouched();
     const old = state.regs[word]!;
