@@ -23,7 +23,8 @@ export class HwQueue extends IommufdObject implements HwQueueCore {
   readonly viommu: Viommu;
   pinned: PinnedRange | null = null;
   #backend: HwQueueBackend | null = null;
-  #earlier: HwQueue | null = null;
+  /** The queue it depends on. */
+  earlier: HwQueue | null = null;
 
   constructor(viommu: Viommu) {
     super();
@@ -38,9 +39,9 @@ export class HwQueue extends IommufdObject implements HwQueueCore {
 
   dependOn(earlier: HwQueueBackend): number {
     const queue = this.viommu.hwQueues.get(earlier);
-    if (queue === undefined || queue === this || this.#earlier !== null) return -EINVAL;
+    if (queue === undefined || queue === this || this.earlier !== null) return -EINVAL;
     queue.users++;
-    this.#earlier = queue;
+    this.earlier = queue;
     return 0;
   }
 
@@ -49,7 +50,7 @@ export class HwQueue extends IommufdObject implements HwQueueCore {
       this.viommu.hwQueues.delete(this.#backend);
       this.#backend.destroy();
     }
-    if (this.#earlier !== null) this.#earlier.users--;
+    if (this.earlier !== null) this.earlier.users--;
     if (this.pinned !== null) unpinRange(this.pinned);
     this.viommu.users--;
   }

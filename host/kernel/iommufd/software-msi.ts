@@ -22,6 +22,11 @@ export interface MsiMap {
 export class SoftwareMsi {
   readonly #maps: MsiMap[] = [];
 
+  /** The map of an id. */
+  map(id: number): MsiMap | undefined {
+    return this.#maps[id];
+  }
+
   /** The map of a doorbell page, made if new. */
   #mapOf(doorbell: bigint, windowStart: bigint, injector: Injector): MsiMap | number {
     const same = this.#maps.filter((map) => map.windowStart === windowStart);

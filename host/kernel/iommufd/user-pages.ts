@@ -31,7 +31,13 @@ export const PAGE_BYTES = 4096n;
 
 type Origin =
   | { readonly kind: "memory"; readonly base: bigint }
-  | { readonly kind: "file"; readonly file: OpenFile; readonly pages: PageFile | null; readonly firstPage: number }
+  /** `file` null: one whose pages cannot be pinned, so that no domain will ever take them. */
+  | {
+      readonly kind: "file";
+      readonly file: OpenFile | null;
+      readonly pages: PageFile | null;
+      readonly firstPage: number;
+    }
   | { readonly kind: "dma-buf"; readonly file: OpenFile; readonly buffer: DmaBuffer; readonly offset: bigint };
 
 export class UserPages implements PageSource {
@@ -97,7 +103,9 @@ export class UserPages implements PageSource {
     if (injector.allocation("pages")) return -ENOMEM;
     const startByte = Number(start % PAGE_BYTES);
     const firstPage = Number((start - BigInt(startByte)) / PAGE_BYTES);
-    const origin: Origin = { kind: "file", file: file.get(), pages: file.pages ?? null, firstPage };
+    // Only a file with pages is kept open: an iommufd mapped into itself would otherwise never be released (Linux leaks it).
+    const pages = file.pages ?? null;
+    const origin: Origin = { kind: "file", file: pages === null ? null : file.get(), pages, firstPage };
     return new UserPages(origin, startByte, length, writable, call, injector);
   }
 
@@ -154,7 +162,7 @@ export class UserPages implements PageSource {
     if (--this.#references > 0) return;
     if (!this.held.empty) throw new Error("pages are freed while pinned");
     this.#attachment?.detach();
-    if (this.origin.kind !== "memory") this.origin.file.put();
+    if (this.origin.kind !== "memory") this.origin.file?.put();
   }
 
   /** Pins pages [first, last] for one more holder: 0 or a negated errno. */

@@ -90,6 +90,11 @@ export class MockPagingDomain extends MockDomain implements PagingDomain {
     return this.#runs.size;
   }
 
+  /** What is mapped, in ascending order, for tests. */
+  eachRun(visit: (run: Run) => void): void {
+    for (const run of this.#runs) visit(run);
+  }
+
   map(iova: bigint, physical: bigint, size: bigint, protection: number): number {
     const smallest = this.pageSizes & -this.pageSizes;
     if (size === 0n || ((iova | physical | size) & (smallest - 1n)) !== 0n) return -EINVAL;

@@ -91,7 +91,8 @@ class SelftestDevice extends IommufdObject {
 
   override destroy(): void {
     if (this.bound !== null) {
-      detachDevice(this.bound, NO_PASID);
+      // Linux expects the test to have detached its PASIDs before; here that is nobody's obligation.
+      for (const pasid of [...this.bound.group.attachments.keys()]) detachDevice(this.bound, pasid);
       unbindDevice(this.bound);
     }
     if (this.device !== null) this.#iommu.removeDevice(this.device);

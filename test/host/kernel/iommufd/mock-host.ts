@@ -28,6 +28,7 @@ export class MockHost {
   readonly driver = new MockDriver();
   readonly kernel: Kernel;
   #nextDevice = 1000;
+  readonly #added = new Set<object>();
 
   constructor(options: { ramBytes?: number } = {}) {
     const base = 0x80000 as HpaPfn;
@@ -42,7 +43,8 @@ export class MockHost {
     });
     addIommufd(this.kernel, {
       extraRequests: selftestCommands(this.driver),
-      isTestDevice: (device) => device instanceof MockDevice,
+      // What a test adds stands for a real device: bound, it keeps its context alive. The selftest's own devices do not.
+      isTestDevice: (device) => device instanceof MockDevice && !this.#added.has(device),
     });
   }
 
@@ -56,6 +58,7 @@ export class MockHost {
   ): T {
     const make = options.make ?? ((id, flags) => new MockDevice(id, flags) as T);
     const device = make(this.#nextDevice++, options.flags ?? 0);
+    this.#added.add(device);
     const added = this.kernel.iommu.addDevice(device, options.driver ?? this.driver, options.group ?? null);
     if (added < 0) throw new Error(`the device was refused: ${added}`);
     return device;
