@@ -4,6 +4,7 @@
 import { type CommandName, encodeCommand } from "../../host/arch/riscv/commands.ts";
 import { deviceContextBytes, deviceDirectoryIndex } from "../../host/arch/riscv/device-context.ts";
 import { decodeFaultRecord, type FaultRecord } from "../../host/arch/riscv/fault-records.ts";
+import { decodePageRequest, type PageRequestRecord } from "../../host/arch/riscv/page-requests.ts";
 import { DDTP_3LVL, REG } from "../../host/arch/riscv/registers.ts";
 import { MSI_BASE } from "../memory-map.ts";
 import type { VcpuPort } from "../vcpu/port.ts";
@@ -38,6 +39,7 @@ export class GuestIommu {
   readonly #pageQueue: bigint;
   #tail = 0;
   #faultHead = 0;
+  #pageHead = 0;
 
   /**
    * Finds the vIOMMU at guest-physical `base` and brings it up: queues on, interrupts as messages from number `firstMessage` on,
@@ -172,6 +174,27 @@ export class GuestIommu {
     this.writeContext(deviceId, words);
     this.command("IODIR.INVAL_DDT", { DV: 1, DID: deviceId });
     this.command("IOTINVAL.VMA");
+    this.fence();
+  }
+
+  /** Takes the page requests that wait, oldest first. */
+  takePageRequests(): PageRequestRecord[] {
+    const records: PageRequestRecord[] = [];
+    const tail = this.read32(REG.pqt);
+    while (this.#pageHead !== tail && records.length < QUEUE_ENTRIES) {
+      const at = this.#pageQueue + BigInt(this.#pageHead * 16);
+      records.push(decodePageRequest([this.#ram.read64(at), this.#ram.read64(at + 8n)]));
+      this.#pageHead = (this.#pageHead + 1) % QUEUE_ENTRIES;
+    }
+    this.write32(REG.pqh, this.#pageHead);
+    this.write32(REG.ipsr, 0x8);
+    return records;
+  }
+
+  /** ATS.PRGR: answers a page-request group; code 0 success, 1 invalid request. */
+  respond(request: PageRequestRecord, code: number): void {
+    const pasid = request.processId < 0 ? {} : { PV: 1, PID: request.processId };
+    this.command("ATS.PRGR", { RID: request.deviceId, PRGI: request.group, code, ...pasid });
     this.fence();
   }
 

@@ -2,13 +2,17 @@
 
 export type { CommandName } from "../../host/arch/riscv/commands.ts";
 export { CAUSE_NAMES, causeName, describeFaultRecord, type FaultRecord } from "../../host/arch/riscv/fault-records.ts";
+export type { PageRequestRecord } from "../../host/arch/riscv/page-requests.ts";
 export type { Trace, TracedEvent, TraceSink } from "../../host/base/trace.ts";
 export { JsonLinesSink } from "../../host/base/trace-json.ts";
 export { builtInHosts, DEFAULT_HOST } from "../../host/built-in-hosts.ts";
 export { type HostDescription, HostDescriptionError, parseHost } from "../../host/description.ts";
+export * as EDU from "../../host/devices/edu/registers.ts";
 export { NO_PASID } from "../../host/devices/ports.ts";
 export { Host } from "../../host/host.ts";
+export { type Injector, NO_INJECTION } from "../../host/injection.ts";
 export { ScenarioContext } from "./context.ts";
+export { EduDriver, type EduTransfer } from "./edu.ts";
 export { type ContextWords, GuestIommu } from "./guest-iommu.ts";
 export { GuestRam } from "./guest-memory.ts";
 export { runScenario, type ScenarioResult, type ScenarioRunOptions } from "./run-scenario.ts";

@@ -11,6 +11,7 @@ import { ComponentMachine } from "../component-machine.ts";
 import { RAM_BASE, SW_MSI_BASE, SW_MSI_SIZE } from "../memory-map.ts";
 import { formatBdf, parseBdf } from "../pci/host-bridge.ts";
 import type { ViommuConfiguration } from "../viommu/riscv/capabilities.ts";
+import { EduDriver } from "./edu.ts";
 import { type ContextWords, GuestIommu } from "./guest-iommu.ts";
 import { GuestRam } from "./guest-memory.ts";
 import { ExpectationFailed } from "./scenario.ts";
@@ -150,6 +151,18 @@ export class ScenarioVm {
     this.machine.machine.settle();
   }
 
+  /** Interrupts the guest takes now, lowest number first. */
+  takeInterrupts(): number[] {
+    const taken: number[] = [];
+    this.settle();
+    // A wire that nobody lowers stays pending: stop when a number comes again.
+    for (let next = this.machine.interrupts.take(); next >= 0 && !taken.includes(next); ) {
+      taken.push(next);
+      next = this.machine.interrupts.take();
+    }
+    return taken;
+  }
+
   /** Fault records the guest finds now, of every vIOMMU. */
   takeFaults(): FaultRecord[] {
     this.settle();
@@ -169,6 +182,7 @@ export class ScenarioVm {
     const mismatch =
       record.cause !== expected.cause ||
       (expected.device !== undefined && record.deviceId !== expected.device.guestId) ||
+      // iotval holds the address, or (TTYP 9) the code of a message.
       (expected.iova !== undefined && record.iotval >> 12n !== expected.iova >> 12n) ||
       (expected.write !== undefined && (record.ttyp === 3 || record.ttyp === 7) !== expected.write) ||
       (expected.pasid !== undefined && record.processId !== expected.pasid) ||
@@ -249,6 +263,33 @@ export class ScenarioDevice {
 
   configWrite32(offset: number, value: number): void {
     this.entry.device.configWrite(offset, 4, value);
+  }
+
+  /** Enables the device's MSI with this address and data, as a guest driver does. */
+  enableMsi(address: bigint, data: number): void {
+    const at = this.#capability(0x05);
+    const control = this.entry.device.configRead(at + 2, 2);
+    const wide = (control & 0x80) !== 0;
+    this.configWrite32(at + 4, Number(address & 0xffffffffn));
+    if (wide) this.configWrite32(at + 8, Number(address >> 32n));
+    this.configWrite16(at + (wide ? 12 : 8), data);
+    this.configWrite16(at + 2, control | 1);
+    this.vm.settle();
+  }
+
+  /** Offset of a capability in configuration space. */
+  #capability(id: number): number {
+    let at = this.entry.device.configRead(0x34, 1);
+    for (let hops = 0; at >= 0x40 && hops < 48; hops++) {
+      if (this.entry.device.configRead(at, 1) === id) return at;
+      at = this.entry.device.configRead(at + 1, 1);
+    }
+    throw new Error(`device ${this.name} has no capability 0x${id.toString(16)}`);
+  }
+
+  /** The guest's driver for an edu device. */
+  get edu(): EduDriver {
+    return new EduDriver(this);
   }
 
   /** What the vIOMMU has this device's DMA do now. */

@@ -1,0 +1,104 @@
+// The guest's driver for an edu device in a scenario: starts DMA commands through the registers of BAR 0, as a guest would, so that
+// they run in virtual time, burst by burst (host/devices/README.md has the registers).
+
+import type { MmioPort } from "../../host/base/mmio.ts";
+import * as R from "../../host/devices/edu/registers.ts";
+import type { ScenarioDevice } from "./vm.ts";
+
+export interface EduTransfer {
+  readonly iova: bigint;
+  /** Bytes, up to 4096. */
+  readonly length: number;
+  /** "to-ram": the device writes; "from-ram": it reads. */
+  readonly direction: "to-ram" | "from-ram";
+  /** Offset in the device's own 4 KiB buffer. Default 0. */
+  readonly bufferOffset?: number;
+  /** An interrupt at the end. */
+  readonly interrupt?: boolean;
+}
+
+export class EduDriver {
+  readonly #device: ScenarioDevice;
+  readonly #registers: MmioPort;
+
+  constructor(device: ScenarioDevice) {
+    const bar = device.entry.device.bars[0];
+    if (bar == null) throw new Error(`device ${device.name} is no edu device: it has no BAR 0`);
+    this.#device = device;
+    this.#registers = bar.registers;
+  }
+
+  read32(register: number): number {
+    const value = this.#registers.mmioRead(register, 4);
+    this.#device.vm.settle();
+    return value;
+  }
+
+  write32(register: number, value: number): void {
+    this.#registers.mmioWrite(register, 4, value >>> 0, 0);
+    this.#device.vm.settle();
+  }
+
+  write64(register: number, value: bigint): void {
+    this.#registers.mmioWrite(register, 8, Number(value & 0xffffffffn), Number((value >> 32n) & 0xffffffffn));
+    this.#device.vm.settle();
+  }
+
+  /** Starts a transfer; it takes 1 µs of virtual time a 64-byte burst. */
+  start(transfer: EduTransfer): void {
+    const buffer = BigInt(R.BUFFER + (transfer.bufferOffset ?? 0));
+    const toRam = transfer.direction === "to-ram";
+    this.write64(R.DMA_SOURCE, toRam ? buffer : transfer.iova);
+    this.write64(R.DMA_DESTINATION, toRam ? transfer.iova : buffer);
+    this.write64(R.DMA_COUNT, BigInt(transfer.length));
+    const interrupt = transfer.interrupt === true ? R.COMMAND_INTERRUPT : 0;
+    this.write64(R.DMA_COMMAND, BigInt(R.COMMAND_RUN | (toRam ? R.COMMAND_TO_RAM : 0) | interrupt));
+  }
+
+  get running(): boolean {
+    return (this.read32(R.DMA_COMMAND) & R.COMMAND_RUN) !== 0;
+  }
+
+  /** Bytes the last command moved. */
+  get moved(): number {
+    return this.read32(R.DMA_MOVED);
+  }
+
+  /** How the last command ended, as a name. */
+  get outcome():
+    | "done"
+    | "refused"
+    | "out of buffer"
+    | "no PASID"
+    | "translation refused"
+    | "no permission"
+    | "page request failed"
+    | "reset" {
+    const names = [
+      "done",
+      "refused",
+      "out of buffer",
+      "no PASID",
+      "translation refused",
+      "no permission",
+      "page request failed",
+      "reset",
+    ] as const;
+    return names[this.read32(R.DMA_OUTCOME)] ?? "refused";
+  }
+
+  /** ATS: translate first; with `pageRequests` also ask for pages that are missing (PRI). */
+  translateFirst(pageRequests = false): void {
+    this.write32(R.TRANSLATION_MODE, R.MODE_ATS | (pageRequests ? R.MODE_PRI : 0));
+  }
+
+  /** Requests carry this PASID from now on; null: none. */
+  usePasid(pasid: number | null): void {
+    this.write32(R.PASID, pasid === null ? 0 : (R.PASID_VALID | pasid) >>> 0);
+  }
+
+  /** Makes the device break the rules (R.MISBEHAVE_… bits); the device's host description must allow it. */
+  misbehave(bits: number): void {
+    this.write32(R.MISBEHAVIOUR, bits);
+  }
+}
