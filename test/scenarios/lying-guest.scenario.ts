@@ -26,7 +26,9 @@ export default scenario("a guest that lies about its device id", (t) => {
   stage1.unmap(0x1000n, 4096n);
   t.expect(victim.dmaRead(0x1000n, 4).ok, "not even its cached translations were invalidated");
 
-  t.step("it claims to be a hypervisor: this IOMMU has no second stage of the guest's, so there is nothing to invalidate");
+  t.step(
+    "it claims to be a hypervisor: this IOMMU has no second stage of the guest's, so there is nothing to invalidate",
+  );
   liar.iommu.command("IOTINVAL.GVMA", {});
   liar.iommu.command("IOTINVAL.VMA", { GV: 1, GSCID: 1 });
   liar.iommu.fence();

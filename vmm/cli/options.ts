@@ -2,6 +2,7 @@
 
 import { InvalidArgumentError } from "commander";
 import { parseSize } from "../../host/description.ts";
+import { UsageError } from "./exit-codes.ts";
 
 const UNITS: Readonly<Record<string, number>> = { ns: 1, us: 1e3, µs: 1e3, ms: 1e6, s: 1e9, m: 60e9 };
 
@@ -28,4 +29,10 @@ export function wholeNumber(text: string): number {
 
 export function collect(value: string, previous: string[]): string[] {
   return [...previous, value];
+}
+
+/** "0x1000" or "4096"; throws UsageError. */
+export function parseAddress(text: string): bigint {
+  if (!/^(0x[0-9a-fA-F]+|\d+)$/.test(text)) throw new UsageError(`--iova ${text}: expected an address such as 0x1000`);
+  return BigInt(text);
 }

@@ -16,6 +16,8 @@ export interface ScenarioRunOptions {
   readonly sweepValue?: unknown;
   /** Called at each step with its name; may look at the context. */
   readonly onStep?: (name: string, context: ScenarioContext) => void;
+  /** Called when the body has ended, before everything is disposed of. */
+  readonly onEnd?: (context: ScenarioContext) => void;
 }
 
 export interface ScenarioResult {
@@ -64,10 +66,13 @@ export function runScenario(scenario: Scenario, options: ScenarioRunOptions): Sc
   };
   try {
     scenario.body(context);
+    options.onEnd?.(context);
   } catch (error) {
     failure = failed(error);
   }
   const virtualNs = clock.now;
+  // Before taking down: what a failure is explained by, not the clean-up.
+  const last = recent.all();
   try {
     const leak = context.close();
     if (leak !== null) failure ??= { kind: "leak", message: `the host still holds ${leak}`, stack: "" };
@@ -86,6 +91,6 @@ export function runScenario(scenario: Scenario, options: ScenarioRunOptions): Sc
     virtualNs,
     steps: context.steps,
     messages: context.messages,
-    recent: recent.all(),
+    recent: last,
   };
 }

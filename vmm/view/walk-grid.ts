@@ -2,7 +2,9 @@
 // itself), each cell one load. Directory loads come before the grid. The failing load, the last one of a walk that faulted, carries the
 // blame.
 
+import { DEVICE_CONTEXT_BASE, DIRECTORY_ENTRY } from "../../host/arch/riscv/device-context.ts";
 import { PTE } from "../../host/arch/riscv/page-table-entry.ts";
+import { PROCESS_CONTEXT } from "../../host/arch/riscv/process-context.ts";
 import { hex } from "../../host/base/address.ts";
 import { explainFault } from "./fault-explanations.ts";
 import type { Walk, WalkStep } from "./walks.ts";
@@ -116,6 +118,10 @@ function decodeEntry(step: WalkStep): string {
     const napot = PTE.get([step.entry], "N") !== 0n ? " N" : "";
     return `${set.join("") || "-"}${napot} PPN=${hex(PTE.get([step.entry], "PPN"))}`;
   }
+  // Leaves of a directory show their first doubleword: tc of a device context, ta of a process context.
+  if (step.table === "DDT" && step.level === 0) return DEVICE_CONTEXT_BASE.describe([step.entry, 0n, 0n, 0n]) || "V=0";
+  if (step.table === "PDT" && step.level === 0) return PROCESS_CONTEXT.describe([step.entry, 0n]) || "V=0";
+  if (step.table === "DDT" || step.table === "PDT") return DIRECTORY_ENTRY.describe([step.entry]) || "V=0";
   return hex(step.entry);
 }
 

@@ -61,7 +61,9 @@ function rowLabel(row: WalkRow): string {
 
 function asTable(grid: WalkGrid, paint: Paint): string {
   const head = ["stage 1 down, stage 2 right"];
-  for (let column = 0; column < grid.columns; column++) head.push(`stage 2 level ${grid.columns - 1 - column}`);
+  // A walk that ends at a superpage has no column for the levels below.
+  const widest = grid.rows.find((row) => row.stage2.length === grid.columns);
+  for (const { level } of widest?.stage2 ?? []) head.push(`stage 2 level ${level}`);
   head.push("entry");
   const table = new Table({ head, style: { head: [], border: [] } });
   for (const row of grid.rows) {

@@ -17,6 +17,7 @@ export function nestbox(...args: string[]): CommandResult {
     encoding: "utf8",
     env: { ...process.env, NO_COLOR: "1" },
     timeout: 55_000,
+    maxBuffer: 256 * 2 ** 20,
   });
   return { status: result.status, output: result.stdout, errors: result.stderr };
 }

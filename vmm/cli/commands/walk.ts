@@ -1,45 +1,62 @@
 // `nestbox walk`: a translation as a grid, from a recorded trace or from a scenario.
 
 import { Command } from "commander";
+import { describeFaultRecord } from "../../../host/arch/riscv/fault-records.ts";
 import { parseBdf } from "../../pci/host-bridge.ts";
 import { walkGrid } from "../../view/walk-grid.ts";
 import { walkText, whyText } from "../../view/walk-text.ts";
 import { collectWalks, type Walk } from "../../view/walks.ts";
 import { EXIT_FAILED, UsageError } from "../exit-codes.ts";
-import { wholeNumber } from "../options.ts";
+import { parseAddress, wholeNumber } from "../options.ts";
+import { probeScenario } from "../scenario-probe.ts";
 import { readTraceFile } from "../trace-file.ts";
 
 interface WalkOptions {
   readonly trace?: string;
+  readonly scenario?: string;
+  readonly at?: string;
+  readonly host?: string;
   readonly device?: string;
   readonly iova?: string;
   readonly pasid?: number;
   readonly write?: true;
   readonly why?: true;
   readonly all?: true;
+  readonly width?: number;
   readonly json?: true;
 }
 
 export function walk(): Command {
   return new Command("walk")
     .description("show how a DMA was translated: rows stage 1, columns stage 2, every load, and where it failed")
-    .requiredOption("--trace <file>", "trace to look in")
-    .option("--device <bdf>", "only this host device")
-    .option("--iova <address>", "only translations of the page of this IOVA")
-    .option("--pasid <n>", "only with this PASID", wholeNumber)
-    .option("--write", "only writes")
+    .option("--trace <file>", "look in this trace: --device is the host's, and all options narrow the choice")
+    .option(
+      "--scenario <file>",
+      "run this scenario and let --device (the guest's) access --iova at its end, or --at a step",
+    )
+    .option("--at <step>", "step of the scenario, by its name or number (from 1)")
+    .option("--host <name|file>", "host for a scenario that names none")
+    .option("--device <bdf>", "device")
+    .option("--iova <address>", "I/O virtual address")
+    .option("--pasid <n>", "PASID of the request", wholeNumber)
+    .option("--write", "a write")
     .option("--all", "every walk that fits, not just the last one that loaded tables")
     .option("--why", "explain a fault in sentences, with the section of the specification")
+    .option("--width <columns>", "width of the text; default the terminal's", wholeNumber)
     .option("--json", "print JSON")
-    .action((options: WalkOptions) => {
-      const walks = collectWalks(readTraceFile(options.trace!)).filter(filterOf(options));
+    .action(async (options: WalkOptions) => {
+      if ((options.trace === undefined) === (options.scenario === undefined)) {
+        throw new UsageError("walk: give either --trace or --scenario");
+      }
+      const probed = options.scenario === undefined ? null : await probeScenario(options.scenario, options);
+      const walks = probed?.walks ?? collectWalks(readTraceFile(options.trace!)).filter(filterOf(options));
       const chosen = options.all === true ? walks : lastTelling(walks);
       if (chosen.length === 0) {
         console.error("nestbox: walk: the trace holds no such translation");
         process.exitCode = EXIT_FAILED;
         return;
       }
-      const width = process.stdout.columns ?? 120;
+      const width = options.width ?? process.stdout.columns ?? 120;
       const colours = process.stdout.isTTY === true && process.env.NO_COLOR === undefined;
       for (const one of chosen) {
         const grid = walkGrid(one);
@@ -51,6 +68,7 @@ export function walk(): Command {
         const why = options.why === true ? whyText(grid) : null;
         if (why !== null) console.log(why);
       }
+      for (const record of probed?.records ?? []) console.log(`the guest finds: ${describeFaultRecord(record)}`);
     });
 }
 
@@ -74,9 +92,4 @@ function deviceId(text: string): number {
   const id = parseBdf(text);
   if (id === undefined) throw new UsageError(`--device ${text}: expected a PCI address such as 00:01.0`);
   return id;
-}
-
-function parseAddress(text: string): bigint {
-  if (!/^(0x[0-9a-fA-F]+|\d+)$/.test(text)) throw new UsageError(`--iova ${text}: expected an address such as 0x1000`);
-  return BigInt(text);
 }
