@@ -8,6 +8,7 @@
 // The core's memory is one WebAssembly.Memory: the core's own state low, guest RAM behind it at ramOffset (assembly/layout.ts). Whoever
 // stores to RAM from outside (devices, loaders) just stores: decoded code is checked against RAM at the guest's next fence.i.
 import * as layout from "./assembly/layout.ts";
+import { Translator } from "./translator/translator.ts";
 
 /** Why run() returned. */
 export const Exit = {
@@ -45,6 +46,11 @@ export interface Rv64CoreOptions {
   readonly interruptIdentities?: number;
   /** What of address translation is offered beyond Sv39; everything when left out. */
   readonly translation?: { sv48?: boolean; sv57?: boolean; svpbmt?: boolean; svnapot?: boolean };
+  /**
+   * Whether hot code is translated to WebAssembly while it runs: faster, the same in everything else. True when left out: code is hot when 8 samples
+   * of pc, taken every 16384 instructions, have met it; at most 2048 translations are kept.
+   */
+  readonly translate?: boolean | { readonly interval: number; readonly samples: number; readonly capacity?: number };
   /** Capacity of the decode cache in 4 KiB pages of code; 3072 when left out (63 MB, touched as used). */
   readonly decodePages?: number;
 }
@@ -78,7 +84,10 @@ export type HartRegister = keyof typeof STATE | keyof typeof STATE32;
 
 interface CoreExports {
   reset(): void;
-  run(budget: number): Exit;
+  readonly table: WebAssembly.Table;
+  run(budget: number): number;
+  resume(): number;
+  dropDecodePages(): void;
   selectHart(index: number): void;
   raiseIdentity(index: number, identity: number): void;
   flushAll(): void;
@@ -100,6 +109,7 @@ export class Rv64Core {
   readonly #exports: CoreExports;
   readonly #view: DataView;
   readonly #words: Uint32Array;
+  readonly #translator: Translator | null;
 
   /** Throws RangeError for options outside their ranges. */
   constructor(options: Rv64CoreOptions) {
@@ -171,6 +181,20 @@ export class Rv64Core {
     });
     this.#exports = instance.exports as unknown as CoreExports;
     this.#exports.reset();
+    const { translate = true } = options;
+    const {
+      interval,
+      samples,
+      capacity = 2048,
+    } = typeof translate === "object" ? translate : { interval: 16_384, samples: translate ? 8 : 0, capacity: 2048 };
+    if (!inRange(interval, 1, 2 ** 20) || !inRange(samples, 0, 255) || !inRange(capacity, 1, 65536))
+      throw new RangeError("translation: interval 1 to 2^20, samples 0 to 255, capacity 1 to 65536");
+    view.setUint32(layout.INTERVAL, interval, true);
+    view.setUint32(layout.TRANSLATE, samples, true);
+    this.#translator =
+      samples === 0
+        ? null
+        : new Translator(this.memory, this.#exports.table, capacity, () => this.#exports.dropDecodePages());
     for (let hart = 0; hart < harts; hart++) this.start(hart, BigInt(layout.RAM_BASE_PAGE) << 12n, 0n);
   }
 
@@ -183,8 +207,14 @@ export class Rv64Core {
 
   /** Executes at most `budget` (1 … 2^32 − 1) instructions of a hart. */
   run(hart: number, budget: number): Exit {
-    this.#exports.selectHart(hart);
-    return this.#exports.run(budget);
+    const core = this.#exports;
+    core.selectHart(hart);
+    let reason = core.run(budget);
+    while (reason === layout.EXIT_TRANSLATE) {
+      this.#translator?.translate(this.#words[layout.PAGE_BASE / 4]!, this.#words[layout.SLOT / 4]!);
+      reason = core.resume();
+    }
+    return reason as Exit;
   }
 
   /** From the mmio port: ends the slice after at most `instructions` more, so that an event is on time. */
@@ -207,6 +237,11 @@ export class Rv64Core {
   set now(ns: number) {
     this.#words[layout.NOW / 4] = ns % TWO_32;
     this.#words[layout.NOW / 4 + 1] = Math.floor(ns / TWO_32);
+  }
+
+  /** Regions of guest code translated so far. */
+  get translations(): number {
+    return this.#translator?.compiled ?? 0;
   }
 
   /** Instructions executed by all harts; a trapped one counts. */

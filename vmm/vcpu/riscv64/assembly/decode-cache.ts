@@ -3,7 +3,7 @@
 // RAM when it is entered next and emptied if it differs. So neither stores nor device DMA need to know about decoded code, and, as on a machine
 // with an instruction cache of its own, nothing between two fence.i has to notice a store.
 import {
-  DECODE_CODE, DECODE_EPOCH, DECODE_PAGES, DECODE_PAGE_BYTES, DECODE_PHYSICAL, DECODE_POOL, DECODE_SLOTS, DECODE_USED, EPOCH, HARTS, MODE,
+  DECODE_CODE, DECODE_EPOCH, DECODE_HEAT, DECODE_PAGES, DECODE_PAGE_BYTES, DECODE_PHYSICAL, DECODE_POOL, DECODE_SLOTS, DECODE_USED, EPOCH, HARTS, MODE,
   PAGE_BASE, PAGE_MAP, PAGE_VA, PC, PHYSICAL, RAM_BASE_PAGE, RAM_BYTES, RAM_OFFSET, STRADDLE_PAGE, TLBS, TLB_BYTES, TLB_FETCH, TLB_STORE,
 } from "./layout";
 import { decode, illegal } from "./decode";
@@ -17,6 +17,7 @@ function empty(page: usize, host: usize): void {
   store<u64>(page, REFETCH, 2048 * 8);
   store<u64>(page, REFETCH, 2049 * 8);
   memory.copy(page + DECODE_CODE, host, 4096);
+  memory.fill(page + DECODE_HEAT, 0, 32);
   store<u32>(page, load<u32>(EPOCH), DECODE_EPOCH);
 }
 

@@ -2,7 +2,11 @@
 import { dropDecodePages, enter } from "./decode-cache";
 import { execute, STEP } from "./execute";
 import { pending, synchronise, takeInterrupt, untilTimer } from "./hart-state";
-import { CHUNK, EXIT_BUDGET, EXIT_STOP, HARTS, LEFT, REMAINING, SIE, SLOT, STOP, TLBS, TLB_BYTES } from "./layout";
+import {
+  CHUNK, DECODE_HEAT, EXIT_BUDGET, EXIT_STOP, EXIT_TRANSLATE, HARTS, INTERVAL, LEFT, PAGE_BASE, REMAINING, SIE, SLOT, STOP, STRADDLE_PAGE, TLBS, TLB_BYTES,
+  TRANSLATE,
+} from "./layout";
+import { TRANSLATED } from "./opcodes";
 import { CONTINUE } from "./csr";
 import { step } from "./step";
 import { LEAVE } from "./system";
@@ -10,6 +14,7 @@ import { LEAVE } from "./system";
 export { raiseIdentity } from "./imsic";
 export { selectHart } from "./hart-state";
 export { flushAll } from "./translate";
+export { dropDecodePages } from "./decode-cache";
 export { refetchInstructions } from "./system";
 
 /** True if the selected hart has an interrupt pending that sie enables. */
@@ -17,8 +22,21 @@ export function interruptPending(): bool {
   return (pending() & load<u64>(SIE)) != 0;
 }
 
-/** An engine moves a function to its better compiler when it is called: no call of execute() is longer than this. */
-const LONGEST: u32 = 1 << 16;
+/** Where a chunk of instructions ends is a sample of where time goes: true when the code around SLOT has been met often enough to be translated. */
+function isHot(): bool {
+  const enough = load<u32>(TRANSLATE);
+  if (!enough) return false;
+  const page: usize = load<u32>(PAGE_BASE);
+  const slot: usize = load<u32>(SLOT);
+  const place = slot - page;
+  if (page == STRADDLE_PAGE || place >= 2048 * 8 || load<u16>(slot) == TRANSLATED) return false;
+  const heat = page + DECODE_HEAT + (place >> 9);
+  const count: u32 = <u32>load<u8>(heat) + 1;
+  if (count < 256) store<u8>(heat, count);
+  // again, with what was decoded since, at 4 and 16 times as many samples
+  return count == enough || count == enough * 4 || count == enough * 16;
+}
+
 
 /** Empties TLBs and decode cache of all harts. */
 export function reset(): void {
@@ -33,13 +51,18 @@ export function reset(): void {
 export function run(budget: u32): u32 {
   store<u32>(REMAINING, budget);
   store<u32>(STOP, 0);
+  return resume();
+}
+
+/** Goes on after EXIT_TRANSLATE. */
+export function resume(): u32 {
   store<u32>(CHUNK, 0);
   for (;;) {
     takeInterrupt();
     if (load<u32>(STOP)) return EXIT_STOP;
     const remaining = load<u32>(REMAINING);
     if (remaining == 0) return EXIT_BUDGET;
-    const chunk = min(min(remaining, untilTimer()), LONGEST);
+    const chunk = min(min(remaining, untilTimer()), load<u32>(INTERVAL));
     store<u32>(CHUNK, chunk);
     store<u32>(LEFT, chunk);
     const slot = enter();
@@ -53,8 +76,10 @@ export function run(budget: u32): u32 {
       result = execute(load<u32>(SLOT), load<u32>(LEFT));
       if (result == STEP) result = step();
     }
-    synchronise(load<u32>(LEFT));
+    const left = load<u32>(LEFT);
+    synchronise(left);
     if (result >= LEAVE) return result - LEAVE;
+    if (left == 0 && isHot()) return EXIT_TRANSLATE;
   }
   return EXIT_STOP;
 }

@@ -6,6 +6,7 @@
 //   0x002000  saved state blocks of the other harts, 8 × 4 KiB
 //   0x00a000  a spare decode page for an instruction that straddles two pages
 //   0x010000  TLBs, 32 KiB a hart
+//   0x050000  entries of translated code, {original slot u64, function u32, block u32}
 //   0x100000  page map: physical page of RAM → decode page + 1 (u16)
 //   0x200000  decode pages; behind them, 64 KiB aligned, the guest's RAM
 
@@ -33,6 +34,9 @@ export const PHYSICAL = 0x158; // u64, result of a translation
 export const LEAF_BITS = 0x160; // u32, log2 of the size of the leaf that translated
 export const SLOT = 0x164; // u32, slot of the instruction for step()
 export const EXECUTED = 0x168; // u64, instructions of all harts so far
+export const ENTRIES_USED = 0x170; // u32, used entries of ENTRIES
+export const TRANSLATE = 0x174; // u32, samples after which code is hot and to be translated; 0: never
+export const INTERVAL = 0x178; // u32, instructions between samples of pc; no call of execute() is longer (engines move to the better code at calls)
 
 export const FEATURE_SVPBMT = 1;
 export const FEATURE_SVNAPOT = 2;
@@ -95,7 +99,13 @@ export const DECODE_SLOTS = 2050; // one per halfword and two sentinels
 export const DECODE_PHYSICAL = 16400; // u32, RAM page number
 export const DECODE_EPOCH = 16404; // u32
 export const DECODE_CODE = 16416; // 4096 bytes: the code as it was when decoding began
+export const DECODE_HEAT = 20512; // 32 × u8: samples of pc met in each 128 bytes
 export const DECODE_PAGE_BYTES = 20544;
+
+// --- translated code ------------------------------------------------------------------------------------------------------------------------
+export const ENTRIES = 0x50000;
+export const ENTRY_BYTES = 16;
+export const MAX_ENTRIES = 16384;
 
 export const RAM_BASE_PAGE = 0x80000; // guest RAM starts at guest-physical 0x80000000
 
@@ -104,3 +114,4 @@ export const EXIT_BUDGET = 0;
 export const EXIT_WFI = 1;
 export const EXIT_SBI = 2;
 export const EXIT_STOP = 3;
+export const EXIT_TRANSLATE = 4; // to core.ts only: the code at SLOT of decode page PAGE_BASE is hot; resume() goes on

@@ -136,3 +136,4 @@ export const SYSTEM = 250; // raw: ecall, ebreak, sret, wfi, sfence.vma and its 
 export const FENCE_I = 252;
 export const CBO = 254; // raw
 export const FLOAT = 256; // raw: everything of F and D but loads and stores
+export const TRANSLATED = 258; // head of a translated block: immediate = index of its entry (layout.ts, ENTRIES)

@@ -3,14 +3,15 @@
 import { executeAtomic, loadAway, slowAccess } from "./access";
 import { CONTINUE, executeCsr, RESUME, UNDEFINED } from "./csr";
 import { fillSlot, instructionAt, straddle } from "./decode-cache";
+import { execute, STEP } from "./execute";
 import { executeFloat } from "./float-instructions";
 import { trap } from "./hart-state";
-import { LEFT, PAGE_BASE, PC, SLOT, SSTATUS, X } from "./layout";
+import { ENTRIES, ENTRY_BYTES, LEFT, PAGE_BASE, PAGE_VA, PC, SLOT, SSTATUS } from "./layout";
 import {
-  AMO, CBO, CSR, FENCE_I, FLD, FLOAT, FLW, FSD, FSW, ILLEGAL, LOAD_X0, STRADDLE, SYSTEM, UNDECODED,
+  AMO, CBO, CSR, FENCE_I, FLD, FLOAT, FLW, FSD, FSW, ILLEGAL, LOAD_X0, STRADDLE, SYSTEM, TRANSLATED, UNDECODED,
 } from "./opcodes";
 import { executeCacheBlock, executeSystem, fenceInstructions } from "./system";
-import { SSTATUS_FS } from "./translate";
+import { dataTlb, fetchTlb, PAGE_MASK, SSTATUS_FS } from "./translate";
 
 /** Before an instruction of F or D: false if sstatus.FS is Off; else FS becomes Dirty. */
 function openFloats(): bool {
@@ -32,6 +33,52 @@ function floats(slot: usize): u32 {
   return CONTINUE;
 }
 
+/**
+ * Runs translated code from its entry in `slot`, and on from region to region; `counted` instructions are left, the one at `slot` included.
+ */
+function runTranslated(first: usize, counted: u32): u32 {
+  const tlb = dataTlb();
+  const fetch = fetchTlb();
+  let slot = first;
+  let left = counted;
+  for (;;) {
+    const entry = ENTRIES + load<u32>(slot, 4) * ENTRY_BYTES;
+    const after = call_indirect<u32>(load<u32>(entry, 8), left, load<u32>(entry, 12), tlb);
+    if (after == left) return interpretOriginal(slot, entry, left);
+    left = after;
+    slot = load<u32>(SLOT);
+    if (slot == 0) {
+      const target = load<u64>(PC);
+      const translation = fetch + (<u32>(target >> 8) & 0xff0);
+      if (load<u64>(translation) != (target & PAGE_MASK)) {
+        store<u32>(LEFT, left);
+        return RESUME;
+      }
+      const page = load<u32>(translation, 8);
+      store<u64>(PAGE_VA, target & PAGE_MASK);
+      store<u32>(PAGE_BASE, page);
+      slot = page + ((<u32>target & 0xffe) << 2);
+    }
+    if (left == 0 || load<u16>(slot) != TRANSLATED) break;
+  }
+  store<u32>(LEFT, left);
+  store<u32>(SLOT, slot);
+  return CONTINUE;
+}
+
+/** The instruction that a translated block begins with, when that cannot run: its budget is too small, or the instruction is slow. */
+function interpretOriginal(slot: usize, entry: usize, left: u32): u32 {
+  const mark = load<u64>(slot);
+  const original = load<u64>(entry);
+  store<u64>(slot, original);
+  let result = execute(slot, 1);
+  store<u32>(LEFT, left - 1);
+  if (result == STEP) result = step();
+  // code that the instruction changed (or dropped) is not marked again
+  if (load<u64>(slot) == original) store<u64>(slot, mark);
+  return result;
+}
+
 /** Executes the instruction at SLOT, PC. Returns CONTINUE (SLOT is the next), RESUME (PC is where to go on) or LEAVE + EXIT_. */
 export function step(): u32 {
   const slot: usize = load<u32>(SLOT);
@@ -51,6 +98,8 @@ export function step(): u32 {
       store<u32>(SLOT, second);
       return CONTINUE;
     }
+    case TRANSLATED:
+      return runTranslated(slot, load<u32>(LEFT) + 1);
     case ILLEGAL:
       break;
     case LOAD_X0: result = loadAway(code); break;

@@ -1,0 +1,387 @@
+// Translated code against the references and against the interpreter: the same results, the same traps at the same instructions, the same counts.
+import { beforeAll, describe, expect, it } from "vitest";
+import { stream } from "../../../fuzz/cpu.ts";
+import { Board, compileCore, Exit, RAM } from "./board.ts";
+import * as encode from "./encode.ts";
+import { generator, operands, REGISTER_IMMEDIATE, REGISTER_REGISTER } from "./reference/integer.ts";
+
+let module: WebAssembly.Module;
+beforeAll(async () => {
+  module = await compileCore();
+});
+
+const EAGER = { interval: 16, samples: 1 };
+const INPUT = RAM + 0x10000n;
+const OUTPUT = RAM + 0x20000n;
+const hex = (value: bigint): string => `0x${BigInt.asUintN(64, value).toString(16)}`;
+
+/** Runs until wfi. */
+function finish(board: Board, limit = 200_000): void {
+  for (let left = limit; left > 0; ) {
+    const before = board.core.executed;
+    if (board.run(left) === Exit.Wfi) return;
+    left -= board.core.executed - before;
+  }
+  throw new Error("the program did not end");
+}
+
+/** A loop that loads x5, x6 from INPUT, executes `words`, stores x7 to OUTPUT; as many rounds as there are pairs. */
+function overPairs(
+  words: number[],
+  pairs: readonly (readonly [bigint, bigint])[],
+): { results: bigint[]; board: Board } {
+  const board = new Board({ translate: EAGER });
+  pairs.forEach(([a, b], n) => {
+    board.store64(INPUT + BigInt(n * 16), a);
+    board.store64(INPUT + BigInt(n * 16 + 8), b);
+  });
+  const size = words.length * 4;
+  board.place(
+    RAM,
+    encode.ld(5, 10, 0),
+    encode.ld(6, 10, 8),
+    ...words,
+    encode.sd(7, 11, 0),
+    encode.addi(10, 10, 16),
+    encode.addi(11, 11, 8),
+    encode.addi(12, 12, -1),
+    encode.b(1, 12, 0, -(size + 24)),
+    encode.WFI,
+  );
+  board.setX(10, INPUT);
+  board.setX(11, OUTPUT);
+  board.setX(12, BigInt(pairs.length));
+  board.pc = RAM;
+  finish(board);
+  return { results: pairs.map((_, n) => board.load64(OUTPUT + BigInt(n * 8))), board };
+}
+
+function allPairs(): [bigint, bigint][] {
+  const list: [bigint, bigint][] = [];
+  for (const a of operands(6, 1)) for (const b of operands(6, 2)) list.push([a, b]);
+  return list;
+}
+
+describe("translated instructions", () => {
+  it.each(REGISTER_REGISTER)("$name computes what the specification says", ({ word, result }) => {
+    const pairs = allPairs();
+    const { results, board } = overPairs([word(7, 5, 6)], pairs);
+    expect(board.core.translations).toBeGreaterThan(0);
+    pairs.forEach(([a, b], n) => {
+      expect(hex(results[n]!), `of ${hex(a)}, ${hex(b)}`).toBe(hex(result(a, b)));
+    });
+  });
+
+  it.each(REGISTER_REGISTER)("$name with one register for everything, and with x0", ({ word, result }) => {
+    const pairs = allPairs();
+    const { results } = overPairs([word(5, 5, 5), word(8, 0, 6), encode.r(0x33, 4, 0, 7, 5, 8)], pairs);
+    pairs.forEach(([a, b], n) => {
+      expect(hex(results[n]!), `of ${hex(a)}, ${hex(b)}`).toBe(hex(result(a, a) ^ BigInt.asUintN(64, result(0n, b))));
+    });
+  });
+
+  const immediates = { signed12: [-2048, -1, 0, 1, 2047], shift6: [0, 1, 31, 32, 63], shift5: [0, 1, 31], none: [0] };
+  it.each(REGISTER_IMMEDIATE)("$name computes what the specification says", (instruction) => {
+    const pairs = allPairs();
+    for (const immediate of immediates[instruction.immediates]) {
+      const { results } = overPairs([instruction.word(7, 5, immediate)], pairs);
+      pairs.forEach(([a], n) => {
+        expect(hex(results[n]!), `of ${hex(a)}, ${immediate}`).toBe(hex(instruction.result(a, BigInt(immediate))));
+      });
+    }
+  });
+
+  const branches: [string, number, (a: bigint, b: bigint) => boolean][] = [
+    ["beq", 0, (a, b) => a === b],
+    ["bne", 1, (a, b) => a !== b],
+    ["blt", 4, (a, b) => BigInt.asIntN(64, a) < BigInt.asIntN(64, b)],
+    ["bge", 5, (a, b) => BigInt.asIntN(64, a) >= BigInt.asIntN(64, b)],
+    ["bltu", 6, (a, b) => a < b],
+    ["bgeu", 7, (a, b) => a >= b],
+  ];
+  it.each(branches)("%s", (_, funct3, taken) => {
+    const pairs = allPairs();
+    const { results } = overPairs([encode.addi(7, 0, 1), encode.b(funct3, 5, 6, 8), encode.addi(7, 0, 0)], pairs);
+    pairs.forEach(([a, b], n) => {
+      expect(results[n], `of ${hex(a)}, ${hex(b)}`).toBe(taken(a, b) ? 1n : 0n);
+    });
+  });
+
+  const widths: [number, number, number, (v: bigint) => bigint][] = [
+    [0, 0, 1, (v) => BigInt.asIntN(8, v)],
+    [1, 1, 2, (v) => BigInt.asIntN(16, v)],
+    [2, 2, 4, (v) => BigInt.asIntN(32, v)],
+    [3, 3, 8, (v) => v],
+    [4, 0, 1, (v) => BigInt.asUintN(8, v)],
+    [5, 1, 2, (v) => BigInt.asUintN(16, v)],
+    [6, 2, 4, (v) => BigInt.asUintN(32, v)],
+  ];
+  it.each(widths)("load %d after store %d, over a page's end and misaligned", (loaded, stored, size, extend) => {
+    // x5 the value, x13 walks through a page's end a byte at a time
+    const pairs = allPairs().slice(0, 64);
+    const board = new Board({ translate: EAGER });
+    board.place(
+      RAM,
+      encode.ld(5, 10, 0),
+      encode.store(stored, 13, 5, 0),
+      encode.load(loaded, 7, 13, 0),
+      encode.sd(7, 11, 0),
+      encode.addi(10, 10, 8),
+      encode.addi(11, 11, 8),
+      encode.addi(13, 13, 1),
+      encode.addi(12, 12, -1),
+      encode.b(1, 12, 0, -32),
+      encode.WFI,
+    );
+    pairs.forEach(([a], n) => {
+      board.store64(INPUT + BigInt(n * 8), a ^ 0x8182838485868788n);
+    });
+    board.setX(10, INPUT);
+    board.setX(11, OUTPUT);
+    board.setX(12, 64n);
+    board.setX(13, RAM + 0x30fe0n);
+    board.pc = RAM;
+    finish(board);
+    expect(board.core.translations).toBeGreaterThan(0);
+    pairs.forEach(([a], n) => {
+      const cut = BigInt.asUintN(8 * size, a ^ 0x8182838485868788n);
+      expect(hex(board.load64(OUTPUT + BigInt(n * 8)))).toBe(hex(extend(cut)));
+    });
+  });
+
+  it("calls and returns, near and far, link and come back", () => {
+    const board = new Board({ translate: EAGER });
+    const far = RAM + 0x5000n;
+    board.place(far, encode.addi(7, 7, 100), encode.jalr(0, 1, 0));
+    board.place(RAM + 0x200n, encode.addi(7, 7, 1), encode.jalr(0, 1, 0));
+    board.place(
+      RAM,
+      encode.j(1, 0x200),
+      encode.u(0x17, 6, 5), // auipc: RAM + 4 + 0x5000
+      encode.jalr(1, 6, -4),
+      encode.j(1, 0x5000 - 12),
+      encode.jalr(9, 9, 20), // x9: in-page jump to RAM + 24 that links into its own base
+      encode.addi(7, 7, 1000),
+      encode.addi(9, 9, -20),
+      encode.addi(12, 12, -1),
+      encode.b(1, 12, 0, -32),
+      encode.WFI,
+    );
+    board.setX(9, RAM + 4n);
+    board.setX(7, 0n);
+    board.setX(12, 500n);
+    board.pc = RAM;
+    // x9 = RAM + 20 after the link; − 20 + … walks: reset it every round instead
+    board.place(RAM + 24n, encode.addi(9, 9, -16));
+    finish(board);
+    expect(board.x(7)).toBe(500n * 201n);
+    expect(board.x(9)).toBe(RAM + 4n);
+  });
+});
+
+describe("precision", () => {
+  it("a fault in the middle of a translated block shows exactly what was executed before it", () => {
+    for (const translate of [EAGER, false] as const) {
+      const board = new Board({ translate });
+      // x6 walks until its doubleword reaches over the end of RAM; x7 counts before, x8 behind the load
+      board.place(
+        RAM,
+        encode.addi(7, 7, 1),
+        encode.ld(9, 6, 0),
+        encode.addi(8, 8, 1),
+        encode.addi(6, 6, 8),
+        encode.j(0, -16),
+      );
+      const end = RAM + BigInt(board.core.ramBytes);
+      board.setX(6, end - 4n - 8n * 1000n);
+      board.setX(7, 0n);
+      board.setX(8, 0n);
+      board.pc = RAM;
+      board.run(1000 * 5 + 2);
+      expect(board.trap).toEqual({ cause: 5n, value: end, pc: RAM + 4n });
+      expect([board.x(6), board.x(7), board.x(8)]).toEqual([end - 4n, 1001n, 1000n]);
+      expect(board.read("instret")).toBe(5002n);
+    }
+  });
+
+  it("a timer interrupts a translated loop at the instruction it interrupts an interpreted one", () => {
+    for (const translate of [EAGER, { interval: 7, samples: 1 }, false] as const) {
+      const board = new Board({ translate });
+      board.place(RAM, encode.addi(5, 5, 1), encode.addi(6, 6, 1), encode.j(0, -8));
+      board.setX(5, 0n);
+      board.setX(6, 0n);
+      board.core.now = 0;
+      board.write("stimecmp", 1000n); // 10 000 instructions
+      board.write("sie", 1n << 5n);
+      board.write("sstatus", 2n);
+      board.pc = RAM;
+      board.run(10_001);
+      expect(board.read("scause")).toBe((1n << 63n) | 5n);
+      expect([board.x(5), board.x(6), board.read("sepc")]).toEqual([3334n, 3333n, RAM + 4n]);
+    }
+  });
+
+  it("code that changes itself is right after fence.i, translated or not", () => {
+    for (const translate of [EAGER, false] as const) {
+      const board = new Board({ translate });
+      // a loop that stores a new addi x7, x7, k into itself every round, k from x6's upper bits
+      board.place(
+        RAM,
+        encode.addi(7, 7, 1),
+        encode.u(0x37, 13, 0x100), // 1 << 20: one more in the immediate
+        encode.load(2, 5, 10, 0),
+        encode.r(0x3b, 0, 0, 5, 5, 13),
+        encode.store(2, 10, 5, 0),
+        encode.FENCE_I,
+        encode.addi(12, 12, -1),
+        encode.b(1, 12, 0, -28),
+        encode.WFI,
+      );
+      board.setX(7, 0n);
+      board.setX(10, RAM);
+      board.setX(12, 300n);
+      board.pc = RAM;
+      finish(board);
+      expect(board.x(7)).toBe(BigInt((300 * 301) / 2));
+    }
+  });
+
+  it("the same virtual code at two physical places runs as what it is there", () => {
+    // two pages of the same addresses: each translated on its own
+    const board = new Board({ translate: EAGER });
+    const root = RAM + 0x40000n;
+    const pages = [RAM + 0x50000n, RAM + 0x51000n];
+    const va = 0x1000n;
+    pages.forEach((page, n) => {
+      board.place(
+        page,
+        encode.addi(7, 7, n === 0 ? 1 : 1000),
+        encode.addi(12, 12, -1),
+        encode.b(1, 12, 0, -8),
+        encode.WFI,
+      );
+    });
+    board.store64(root, (((RAM + 0x41000n) >> 12n) << 10n) | 1n);
+    board.store64(RAM + 0x41000n, (((RAM + 0x42000n) >> 12n) << 10n) | 1n);
+    board.setX(7, 0n);
+    for (let round = 0; round < 6; round++) {
+      board.store64(RAM + 0x42000n + 8n, ((pages[round % 2]! >> 12n) << 10n) | 0xcbn);
+      board.write("satp", (8n << 60n) | (root >> 12n));
+      board.core.flushTranslations(0);
+      board.setX(12, 100n);
+      board.pc = va;
+      finish(board);
+    }
+    expect(board.x(7)).toBe(300n + 300_000n);
+    expect(board.core.translations).toBeGreaterThan(1);
+  });
+});
+
+describe("capacity", () => {
+  it("when all functions are used, translation starts over, and the guest does not notice", () => {
+    const loops = 40;
+    const run = (translate: { interval: number; samples: number; capacity?: number } | false): Board => {
+      const board = new Board({ translate });
+      // loops in pages of their own, twenty rounds each, one after the other, three times
+      for (let n = 0; n < loops; n++) {
+        const next = n === loops - 1 ? 0x80000 : (n + 1) * 0x1000;
+        board.place(
+          RAM + BigInt(n * 0x1000),
+          encode.addi(5, 0, 20),
+          encode.addi(7, 7, n + 1),
+          encode.addi(5, 5, -1),
+          encode.b(1, 5, 0, -8),
+          encode.j(0, next - n * 0x1000 - 16),
+        );
+      }
+      board.place(RAM + 0x80000n, encode.addi(12, 12, -1), encode.b(0, 12, 0, 8), encode.j(0, -0x80008), encode.WFI);
+      board.setX(7, 0n);
+      board.setX(12, 3n);
+      board.pc = RAM;
+      finish(board);
+      return board;
+    };
+    const few = run({ ...EAGER, capacity: 7 });
+    const plain = run(false);
+    expect(few.x(7)).toBe(BigInt((3 * 20 * loops * (loops + 1)) / 2));
+    expect(few.core.translations).toBeGreaterThan(20);
+    expect([few.core.executed, few.core.now]).toEqual([plain.core.executed, plain.core.now]);
+  });
+});
+
+describe("random programs", () => {
+  it("end in the same state interpreted, translated, and translated at other samples", () => {
+    let translated = 0;
+    for (let seed = 1; seed <= 40; seed++) {
+      const plain = program(seed, false, 1_000_000);
+      for (const [translate, slice] of [
+        [EAGER, 1_000_000],
+        [{ interval: 5, samples: 1 }, 1_000_000],
+        [{ interval: 100, samples: 3 }, 333],
+      ] as const) {
+        const other = program(seed, translate, slice);
+        expect(other.state, `seed ${seed}`).toBe(plain.state);
+        translated += other.translations;
+      }
+    }
+    expect(translated).toBeGreaterThan(100);
+  });
+
+  it("of the fuzzer, too", () => {
+    for (let seed = 5000; seed < 5030; seed++)
+      expect(stream(module, seed, EAGER), `seed ${seed}`).toBe(stream(module, seed, false));
+  });
+
+  /** Loops and branches over random integer code, loads and stores in two pages, calls; ends after a count of rounds. */
+  function program(
+    seed: number,
+    translate: typeof EAGER | false,
+    slice: number,
+  ): { state: string; translations: number } {
+    const next = generator(seed);
+    const board = new Board({ translate });
+    const words: number[] = [];
+    const register = (): number => 5 + (next() % 5);
+    const chunk = (): number => {
+      const rr = REGISTER_REGISTER[next() % REGISTER_REGISTER.length]!;
+      const ri = REGISTER_IMMEDIATE[next() % REGISTER_IMMEDIATE.length]!;
+      switch (next() % 8) {
+        case 0:
+          return encode.load(next() % 7, register(), 20, (next() % 2048) & 0x7ff);
+        case 1:
+          return encode.store(next() % 4, 20, register(), (next() % 2048) & 0x7ff);
+        case 2:
+          return encode.b([0, 1, 4, 5, 6, 7][next() % 6]!, register(), register(), 8);
+        case 3:
+          return ri.word(register(), register(), ri.immediates === "signed12" ? (next() % 4096) - 2048 : next() % 32);
+        case 4:
+          return encode.u(0x17, register(), next() % 16);
+        default:
+          return rr.word(register(), register(), register());
+      }
+    };
+    const length = 20 + (next() % 60);
+    for (let n = 0; n < length; n++) words.push(chunk());
+    words.push(encode.NOP); // a branch as the last chunk lands behind it
+    // an inner loop over the last part, an outer loop over all
+    const inner = 4 * (2 + (next() % (length - 4)));
+    words.push(encode.addi(13, 13, -1), encode.b(1, 13, 0, -inner - 4), encode.addi(13, 0, 5));
+    words.push(encode.addi(12, 12, -1), encode.b(1, 12, 0, -4 * (words.length + 1)), encode.WFI);
+    board.place(RAM + 0xf00n, ...words);
+    for (let n = 5; n < 10; n++) board.setX(n, (BigInt(next()) << 32n) | BigInt(next()));
+    board.setX(12, 60n);
+    board.setX(13, 5n);
+    board.setX(20, RAM + 0x30c00n);
+    board.pc = RAM + 0xf00n;
+    for (let left = 200_000; left > 0; ) {
+      const before = board.core.executed;
+      if (board.run(Math.min(slice, left)) === Exit.Wfi) break;
+      left -= board.core.executed - before;
+    }
+    let sum = 0;
+    for (const byte of board.core.ram) sum = (Math.imul(sum, 31) + byte) | 0;
+    const registers = Array.from({ length: 32 }, (_, n) => hex(board.x(n)));
+    const state = `${registers} ${hex(board.pc)} ${board.core.now} ${board.core.executed} ${sum}`;
+    return { state, translations: board.core.translations };
+  }
+});

@@ -1,0 +1,70 @@
+// Translates hot guest code to WebAssembly beside the interpreter. The core's run() stops with EXIT_TRANSLATE when samples of pc have met the same 128
+// bytes of code often enough; translate() then compiles the region around the sampled slot, puts its function into the core's table and marks the
+// head of every block TRANSLATED, keeping the original slot in the core's list of entries. The core calls the function when it meets the mark.
+//
+// Nothing that the guest can observe depends on it. When the list or the table is full, all decoded code is dropped and both start again.
+import * as layout from "../assembly/layout.ts";
+import * as opcodes from "../assembly/opcodes.ts";
+import { translatable, writeRegion } from "./emit.ts";
+import { findRegion } from "./region.ts";
+
+export class Translator {
+  /** Functions compiled so far. */
+  compiled = 0;
+  readonly #memory: WebAssembly.Memory;
+  readonly #table: WebAssembly.Table;
+  readonly #view: DataView;
+  readonly #first: number;
+  readonly #capacity: number;
+  readonly #drop: () => void;
+  #used = 0;
+
+  /** At most `capacity` functions are kept; `drop` empties the core's decode cache. */
+  constructor(memory: WebAssembly.Memory, table: WebAssembly.Table, capacity: number, drop: () => void) {
+    this.#memory = memory;
+    this.#table = table;
+    this.#view = new DataView(memory.buffer);
+    this.#first = table.length;
+    this.#capacity = capacity;
+    this.#drop = drop;
+    table.grow(capacity);
+  }
+
+  /** Translates the region around the decode slot `slot` of the decode page `page`; does nothing if there is none. */
+  translate(page: number, slot: number): void {
+    const view = this.#view;
+    const blocks = findRegion(view, page, (slot - page) / 4, translatable);
+    if (blocks.length === 0) return;
+    let entries = view.getUint32(layout.ENTRIES_USED, true);
+    if (this.#used === this.#capacity || entries + blocks.length > layout.MAX_ENTRIES) {
+      this.#reset();
+      return;
+    }
+    const functionIndex = this.#first + this.#used;
+    const module = new WebAssembly.Module(writeRegion(page, blocks, functionIndex));
+    const instance = new WebAssembly.Instance(module, { env: { memory: this.#memory } });
+    this.#table.set(functionIndex, instance.exports.f as () => void);
+    this.#used++;
+    this.compiled++;
+    blocks.forEach((block, index) => {
+      const at = page + block.instructions[0]!.offset * 4;
+      // a block that has an older translation keeps it; its entry serves as this one's original
+      if (view.getUint16(at, true) === opcodes.TRANSLATED) return;
+      const entry = layout.ENTRIES + entries * layout.ENTRY_BYTES;
+      view.setBigUint64(entry, view.getBigUint64(at, true), true);
+      view.setUint32(entry + 8, functionIndex, true);
+      view.setUint32(entry + 12, index, true);
+      view.setUint32(at, opcodes.TRANSLATED, true);
+      view.setUint32(at + 4, entries, true);
+      entries++;
+    });
+    view.setUint32(layout.ENTRIES_USED, entries, true);
+  }
+
+  #reset(): void {
+    this.#drop();
+    for (let n = 0; n < this.#used; n++) this.#table.set(this.#first + n, null);
+    this.#used = 0;
+    this.#view.setUint32(layout.ENTRIES_USED, 0, true);
+  }
+}

@@ -1,0 +1,276 @@
+// Writes WebAssembly: instructions of one function body, and the module around it (WebAssembly core specification §5, binary format).
+
+export const I32 = 0x7f;
+export const I64 = 0x7e;
+const EMPTY = 0x40;
+
+/** Opcodes used by the translator, by their text names. */
+export const OP = {
+  unreachable: 0x00,
+  "i32.eqz": 0x45,
+  "i32.eq": 0x46,
+  "i32.ne": 0x47,
+  "i32.lt_u": 0x49,
+  "i64.eqz": 0x50,
+  "i64.eq": 0x51,
+  "i64.ne": 0x52,
+  "i64.lt_s": 0x53,
+  "i64.lt_u": 0x54,
+  "i64.gt_s": 0x55,
+  "i64.gt_u": 0x56,
+  "i64.ge_s": 0x59,
+  "i64.ge_u": 0x5a,
+  "i32.clz": 0x67,
+  "i32.ctz": 0x68,
+  "i32.popcnt": 0x69,
+  "i32.add": 0x6a,
+  "i32.sub": 0x6b,
+  "i32.mul": 0x6c,
+  "i32.div_s": 0x6d,
+  "i32.div_u": 0x6e,
+  "i32.rem_s": 0x6f,
+  "i32.rem_u": 0x70,
+  "i32.and": 0x71,
+  "i32.or": 0x72,
+  "i32.shl": 0x74,
+  "i32.shr_s": 0x75,
+  "i32.shr_u": 0x76,
+  "i32.rotl": 0x77,
+  "i32.rotr": 0x78,
+  "i64.clz": 0x79,
+  "i64.ctz": 0x7a,
+  "i64.popcnt": 0x7b,
+  "i64.add": 0x7c,
+  "i64.sub": 0x7d,
+  "i64.mul": 0x7e,
+  "i64.div_s": 0x7f,
+  "i64.div_u": 0x80,
+  "i64.rem_s": 0x81,
+  "i64.rem_u": 0x82,
+  "i64.and": 0x83,
+  "i64.or": 0x84,
+  "i64.xor": 0x85,
+  "i64.shl": 0x86,
+  "i64.shr_s": 0x87,
+  "i64.shr_u": 0x88,
+  "i64.rotl": 0x89,
+  "i64.rotr": 0x8a,
+  select: 0x1b,
+  "i32.wrap_i64": 0xa7,
+  "i64.extend_i32_s": 0xac,
+  "i64.extend_i32_u": 0xad,
+  "i64.extend8_s": 0xc2,
+  "i64.extend16_s": 0xc3,
+  "i64.extend32_s": 0xc4,
+} as const;
+export type Op = keyof typeof OP;
+
+/** Loads and stores: opcode and the greatest alignment hint allowed is not claimed (0: none). */
+export const MEMORY = {
+  "i32.load": 0x28,
+  "i64.load": 0x29,
+  "i32.load16_u": 0x2f,
+  "i64.load8_s": 0x30,
+  "i64.load8_u": 0x31,
+  "i64.load16_s": 0x32,
+  "i64.load16_u": 0x33,
+  "i64.load32_s": 0x34,
+  "i64.load32_u": 0x35,
+  "i32.store": 0x36,
+  "i64.store": 0x37,
+  "i64.store8": 0x3c,
+  "i64.store16": 0x3d,
+  "i64.store32": 0x3e,
+} as const;
+export type MemoryOp = keyof typeof MEMORY;
+
+/** A growing byte string with the format's integer encodings. */
+export class Code {
+  #bytes = new Uint8Array(4096);
+  length = 0;
+  /** Blocks, loops and ifs open at this point. */
+  depth = 0;
+
+  byte(value: number): void {
+    if (this.length === this.#bytes.length) {
+      const larger = new Uint8Array(this.length * 2);
+      larger.set(this.#bytes);
+      this.#bytes = larger;
+    }
+    this.#bytes[this.length++] = value;
+  }
+
+  bytes(values: Iterable<number>): void {
+    for (const value of values) this.byte(value);
+  }
+
+  unsigned(value: number): void {
+    let rest = value;
+    while (rest >= 0x80) {
+      this.byte((rest % 0x80) | 0x80);
+      rest = Math.floor(rest / 0x80);
+    }
+    this.byte(rest);
+  }
+
+  /** |value| < 2⁵³. */
+  signed(value: number): void {
+    let rest = value;
+    for (;;) {
+      const low = ((rest % 0x80) + 0x80) % 0x80;
+      rest = (rest - low) / 0x80;
+      if ((rest === 0 && low < 0x40) || (rest === -1 && low >= 0x40)) {
+        this.byte(low);
+        return;
+      }
+      this.byte(low | 0x80);
+    }
+  }
+
+  /** An i64 constant that no double holds. */
+  signedBig(value: bigint): void {
+    let rest = BigInt.asIntN(64, value);
+    for (;;) {
+      const low = Number(rest & 0x7fn);
+      rest >>= 7n;
+      if ((rest === 0n && low < 0x40) || (rest === -1n && low >= 0x40)) {
+        this.byte(low);
+        return;
+      }
+      this.byte(low | 0x80);
+    }
+  }
+
+  op(...names: Op[]): void {
+    for (const name of names) this.byte(OP[name]);
+  }
+
+  memory(name: MemoryOp, offset: number): void {
+    this.byte(MEMORY[name]);
+    this.unsigned(0);
+    this.unsigned(offset);
+  }
+
+  get(local: number): void {
+    this.byte(0x20);
+    this.unsigned(local);
+  }
+  set(local: number): void {
+    this.byte(0x21);
+    this.unsigned(local);
+  }
+  tee(local: number): void {
+    this.byte(0x22);
+    this.unsigned(local);
+  }
+  i32(value: number): void {
+    this.byte(0x41);
+    this.signed(value | 0);
+  }
+  i64(value: number): void {
+    this.byte(0x42);
+    this.signed(value);
+  }
+  i64Big(value: bigint): void {
+    this.byte(0x42);
+    this.signedBig(value);
+  }
+
+  block(): void {
+    this.byte(0x02);
+    this.byte(EMPTY);
+    this.depth++;
+  }
+  loop(): void {
+    this.byte(0x03);
+    this.byte(EMPTY);
+    this.depth++;
+  }
+  if(): void {
+    this.byte(0x04);
+    this.byte(EMPTY);
+    this.depth++;
+  }
+  else(): void {
+    this.byte(0x05);
+  }
+  end(): void {
+    this.byte(0x0b);
+    this.depth--;
+  }
+  /** Branches to the construct that was opened when `depth` was `level` (0 the outermost). */
+  br(level: number): void {
+    this.byte(0x0c);
+    this.unsigned(this.depth - 1 - level);
+  }
+  brIf(level: number): void {
+    this.byte(0x0d);
+    this.unsigned(this.depth - 1 - level);
+  }
+  /** br_table by relative depths. */
+  brTable(depths: readonly number[], otherwise: number): void {
+    this.byte(0x0e);
+    this.unsigned(depths.length);
+    for (const depth of depths) this.unsigned(depth);
+    this.unsigned(otherwise);
+  }
+  return(): void {
+    this.byte(0x0f);
+  }
+
+  view(): Uint8Array {
+    return this.#bytes.subarray(0, this.length);
+  }
+}
+
+/** A module of one exported function "f" that imports memory env.memory. `locals` are types of the locals behind the parameters. */
+export function moduleOf(
+  parameters: readonly number[],
+  results: readonly number[],
+  locals: readonly number[],
+  body: Code,
+): Uint8Array<ArrayBuffer> {
+  const out = new Code();
+  out.bytes([0, 0x61, 0x73, 0x6d, 1, 0, 0, 0]);
+  const section = (id: number, fill: (code: Code) => void): void => {
+    const code = new Code();
+    fill(code);
+    out.byte(id);
+    out.unsigned(code.length);
+    out.bytes(code.view());
+  };
+  const name = (code: Code, text: string): void => {
+    code.unsigned(text.length);
+    for (const character of text) code.byte(character.charCodeAt(0));
+  };
+  section(1, (code) => {
+    code.bytes([1, 0x60]);
+    code.unsigned(parameters.length);
+    code.bytes(parameters);
+    code.unsigned(results.length);
+    code.bytes(results);
+  });
+  section(2, (code) => {
+    code.byte(1);
+    name(code, "env");
+    name(code, "memory");
+    code.bytes([2, 0, 1]);
+  });
+  section(3, (code) => code.bytes([1, 0]));
+  section(7, (code) => {
+    code.byte(1);
+    name(code, "f");
+    code.bytes([0, 0]);
+  });
+  section(10, (code) => {
+    const declared = new Code();
+    declared.unsigned(locals.length);
+    for (const type of locals) declared.bytes([1, type]);
+    code.byte(1);
+    code.unsigned(declared.length + body.length + 1);
+    code.bytes(declared.view());
+    code.bytes(body.view());
+    code.byte(0x0b);
+  });
+  return out.view().slice() as Uint8Array<ArrayBuffer>;
+}
