@@ -37,6 +37,7 @@ const HOSTS: readonly Partial<RiscvCapabilities>[] = [
   { AMO_HWAD: false, Svpbmt: false },
   { Sv57: false, Sv48: false, S: false, NL: false },
   { Sv57x4: false },
+  { T2GPA: false },
 ];
 
 const INJECTED = [
@@ -107,6 +108,8 @@ export class HostileGuest {
   readonly #instance: DriverInstance;
   readonly #ramFrame: number;
   readonly #rids = [FIRST, SECOND];
+  /** The host's IOMMU keeps translated requests behind the second stage. */
+  readonly #contained: boolean;
   #injecting = 0;
   /** Requests that reached the hardware IOMMU. */
   #translations = 0;
@@ -114,6 +117,7 @@ export class HostileGuest {
 
   constructor(seed: number) {
     const capabilities = HOSTS[seed % HOSTS.length]!;
+    this.#contained = capabilities.T2GPA !== false;
     const devices = [
       { rid: FIRST, options: FULL },
       { rid: SECOND, options: seed % 2 === 0 ? FULL : {} },
@@ -253,9 +257,10 @@ export class HostileGuest {
         return;
       case "barWrite": {
         const register = BAR_REGISTERS[c % BAR_REGISTERS.length] ?? b & 0xfc;
-        const word = value(d, b);
-        const forge = register === R.MISBEHAVIOUR ? R.MISBEHAVE_FORGE_TRANSLATED : 0;
-        this.devices[a & 1]?.bar.mmioWrite(register, 4, (word & ~forge) >>> 0, 0);
+        // Without T2GPA in the host an ATS device is trusted: it may send what addresses it likes as translated.
+        const trusted = !this.#contained && register === R.MISBEHAVIOUR;
+        const word = value(d, b) & (trusted ? ~R.MISBEHAVE_FORGE_TRANSLATED : -1);
+        this.devices[a & 1]?.bar.mmioWrite(register, 4, word >>> 0, 0);
         return;
       }
       case "answer":
@@ -448,6 +453,13 @@ export class HostileGuest {
     const wantedFrame = this.#ramFrame + Number((expected.address - RAM) >> 12n);
     if (seen === "done" && wanted === seen && frame !== wantedFrame) {
       this.#fail(`${where}: the oracle says page ${wantedFrame - this.#ramFrame}, it was ${frame - this.#ramFrame}`);
+    }
+    if (seen === "done" && (a & 16) !== 0) {
+      // The page of a well-formed table moves: after an invalidation the device must follow.
+      const leaf = PLACE.tables + 0x5000n + 8n * BigInt(iovaPage(b) & 7);
+      guest.store64(leaf, guest.load64(leaf) ^ (1n << 10n));
+      this.#checkedDma(a & ~16, b, c);
+      return;
     }
     const [record] = faults;
     if (record === undefined || seen !== wanted) return;

@@ -158,6 +158,21 @@ describe("ATS", () => {
     finish(vm);
   });
 
+  it("a device that sends made-up addresses as translated stays within the guest's memory", () => {
+    const { vm, a } = pair();
+    vm.guest.installContext(0x10, { tc: TC.V | TC.EN_ATS, fsc: vm.tables([[IOVA, DATA]]).fsc });
+    translateFirst(a);
+    a.bar.mmioWrite(R.MISBEHAVIOUR, 4, R.MISBEHAVE_FORGE_TRANSLATED, 0);
+    // The kernel's own memory, host-physical: for this device it is an address no guest page has.
+    const [kernelRam] = vm.machine.memory.banks;
+    vm.dma(a, BigInt(kernelRam!.basePfn) << 12n, 64, true);
+    expect(a.bar.mmioRead(R.DMA_MOVED, 4)).toBe(0);
+    expect(vm.guest.takeFaults()).toEqual([
+      expect.objectContaining({ cause: 7, ttyp: 7, deviceId: 0x10, iotval2: 0n }),
+    ]);
+    finish(vm);
+  });
+
   it("is not there when the guest's context leaves it off", () => {
     const { vm, a } = pair();
     vm.guest.installContext(0x10, { tc: TC.V, fsc: vm.tables([[IOVA, DATA]]).fsc });

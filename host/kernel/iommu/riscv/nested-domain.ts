@@ -18,6 +18,7 @@ import {
   TC_SADE,
   TC_SBE,
   TC_SXL,
+  TC_T2GPA,
   TC_V,
 } from "../../../arch/riscv/device-context.ts";
 import { EINVAL, ENOENT } from "../../../uapi/errno.ts";
@@ -52,9 +53,19 @@ export function checkGuestContext(
     return -EINVAL;
   }
   const { rules } = viommu.iommu;
-  const words: bigint[] = [tc | BigInt(viommu.parent.hostBits), viommu.secondStage, ta, fsc, 0n, 0n, 0n, 0n];
+  const words: bigint[] = [tc | hostBitsFor(tc, viommu), viommu.secondStage, ta, fsc, 0n, 0n, 0n, 0n];
   const context = halvesOf(rules.MSI_FLAT ? words : words.slice(0, 4));
   return deviceContextMisconfiguration(context, rules) === null ? { tc, fsc, ta } : -EINVAL;
+}
+
+/**
+ * What the host adds to a guest's tc: the parent's bits, and with ATS T2GPA where the hardware has it. A device is then given
+ * guest-physical addresses, and what it sends as translated still passes the second stage: one that makes such addresses up reaches
+ * no frame that is not the VM's (§3.1.3.2). Without T2GPA an ATS device is trusted, as in Linux.
+ */
+function hostBitsFor(tc: bigint, viommu: RiscvViommu): bigint {
+  const contained = (tc & BigInt(TC_EN_ATS)) !== 0n && viommu.iommu.capabilities.T2GPA;
+  return BigInt(viommu.parent.hostBits | (contained ? TC_T2GPA : 0));
 }
 
 export class RiscvNestedDomain implements NestedDomain, RiscvDomain {
@@ -73,7 +84,7 @@ export class RiscvNestedDomain implements NestedDomain, RiscvDomain {
     this.#context =
       words.tc === 0n
         ? INVALID_CONTEXT
-        : [words.tc | BigInt(viommu.parent.hostBits), viommu.secondStage, words.ta, words.fsc];
+        : [words.tc | hostBitsFor(words.tc, viommu), viommu.secondStage, words.ta, words.fsc];
   }
 
   /** The hardware walks a table of the guest's. */
