@@ -3,13 +3,16 @@
 
 import { causeName, describeFaultRecord, type FaultRecord } from "../../host/arch/riscv/fault-records.ts";
 import type { Clock } from "../../host/base/clock.ts";
-import type { Trace } from "../../host/base/trace.ts";
+import type { Trace, TracedEvent } from "../../host/base/trace.ts";
 import { DMA_OK, type DmaPort, NO_PASID } from "../../host/devices/ports.ts";
 import type { Host } from "../../host/host.ts";
 import type { AssignedEntry } from "../assignment.ts";
 import { ComponentMachine } from "../component-machine.ts";
+import { CountingCalls } from "../counting-calls.ts";
 import { RAM_BASE, SW_MSI_BASE, SW_MSI_SIZE } from "../memory-map.ts";
 import { formatBdf, parseBdf } from "../pci/host-bridge.ts";
+import { walkGrid } from "../view/walk-grid.ts";
+import { collectWalks, type Walk } from "../view/walks.ts";
 import type { ViommuConfiguration } from "../viommu/riscv/capabilities.ts";
 import { EduDriver } from "./edu.ts";
 import { type ContextWords, GuestIommu } from "./guest-iommu.ts";
@@ -50,6 +53,8 @@ export class ScenarioVm {
   readonly name: string;
   readonly #devices: ScenarioDevice[] = [];
   readonly #iommus: GuestIommu[] = [];
+  readonly #calls: CountingCalls;
+  readonly #trace: Trace;
   #pscids = 1;
 
   constructor(host: Host, options: VmOptions, clock: Clock, trace: Trace, report: (message: string) => void) {
@@ -57,10 +62,12 @@ export class ScenarioVm {
     this.host = host;
     this.name = process.name;
     const memoryBytes = options.memory ?? 16 * 2 ** 20;
+    this.#calls = new CountingCalls(process);
+    this.#trace = trace;
     this.machine = new ComponentMachine({
       clock,
       trace,
-      calls: process,
+      calls: this.#calls,
       memoryBytes,
       configuration: options.configuration ?? {},
       report,
@@ -144,6 +151,21 @@ export class ScenarioVm {
       stage1.map(MSI_WINDOW.base, MSI_WINDOW.base, MSI_WINDOW.size);
     }
     return stage1;
+  }
+
+  /** System calls this VM has made of the host so far, by request. */
+  get hostCalls(): Readonly<Record<string, number>> {
+    return this.#calls.counts;
+  }
+
+  /** The walks the hardware makes while `act` runs: one for each DMA. */
+  walksOf(act: () => void): Walk[] {
+    const events: TracedEvent[] = [];
+    const sink = { event: (event: TracedEvent) => void events.push(event) };
+    this.#trace.addSink(sink);
+    act();
+    this.#trace.removeSink(sink);
+    return collectWalks(events);
   }
 
   /** Does what is due and flagged, as at the end of a trap. */
@@ -263,6 +285,23 @@ export class ScenarioDevice {
 
   configWrite32(offset: number, value: number): void {
     this.entry.device.configWrite(offset, 4, value);
+  }
+
+  /**
+   * The walk the hardware makes for a 4-byte access, as data and as lines to compare with: "DDT 2", "PDT 0", "stage1 1", each with the
+   * second-stage levels loaded for it ("stage1 1 <- 3 2 1"), then "final <- 3 2 1"; no lines when the IOTLB answers.
+   */
+  walk(iova: bigint, options: { write?: boolean; pasid?: number } = {}): { walk: Walk; lines: string[] } {
+    const [walk] = this.vm.walksOf(() => {
+      if (options.write === true) this.dmaWrite(iova, new Uint8Array(4), options.pasid);
+      else this.dmaRead(iova, 4, options.pasid);
+    });
+    if (walk === undefined) throw new Error(`device ${this.name} made no access at all: is bus mastering on?`);
+    const lines = walkGrid(walk).rows.map(({ table, fetch, stage2 }) => {
+      const what = fetch === null ? "final" : `${table} ${fetch.level}`;
+      return stage2.length === 0 ? what : `${what} <- ${stage2.map(({ level }) => level).join(" ")}`;
+    });
+    return { walk, lines };
   }
 
   /** Enables the device's MSI with this address and data, as a guest driver does. */
