@@ -23,6 +23,7 @@ import { BarWindow } from "./hw/pci/bar-window.ts";
 import { type PciSlot, RootComplex } from "./hw/pci/root-complex.ts";
 import { bootKernel } from "./kernel/boot.ts";
 import type { Injector } from "./kernel/inject.ts";
+import { InjectionPlan } from "./kernel/injection-plan.ts";
 import type { Kernel } from "./kernel/kernel.ts";
 import type { Process } from "./kernel/process.ts";
 import type { VfioPciDriver } from "./kernel/vfio/in-kernel.ts";
@@ -33,6 +34,8 @@ const RAM_PFN = 0x800000;
 const DEFAULT_DRIVE_BYTES = 64 * 2 ** 20;
 const WINDOW32 = { base: 0x4000_0000, size: 0x4000_0000 };
 const WINDOW64 = { base: 0x40_0000_0000, size: 0x40_0000_0000 };
+
+export { InjectionPlan, InjectionSyntaxError } from "./kernel/injection-plan.ts";
 
 export interface HostParts {
   readonly clock: Clock;
@@ -177,6 +180,16 @@ export class Host {
   pullOut(name: string): void {
     const slot = this.#slot(name);
     this.#roots.get(splitBdf(name).segment)!.unplug(slot.requesterId);
+  }
+
+  /**
+   * Makes the kernel fail by rules (kernel/injection-plan.ts says which there are) from now on; what was told before is forgotten.
+   * The plan says what it has done. Throws InjectionSyntaxError for a rule it does not understand.
+   */
+  inject(rules: readonly string[], seed = 0): InjectionPlan {
+    const plan = new InjectionPlan(rules, seed, this.trace);
+    this.#kernel.injector = plan;
+    return plan;
   }
 
   /** What is made to fail from now on. */

@@ -74,6 +74,8 @@ export type TraceEvent =
       ttyp: number;
       text: string;
     }
+  /** The host was made to fail on purpose. `point` is "ioctl", "allocation" or "event", `rule` as it was written down. */
+  | { type: "injection"; point: string; name: string; rule: string }
   /** An interrupt: a host interrupt, an eventfd, or one delivered to the guest. */
   | { type: "irq"; where: "host" | "vfio" | "guest"; source: string; vector: number };
 

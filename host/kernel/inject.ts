@@ -1,13 +1,25 @@
-// Breaking the host on purpose: one interface that kernel code asks at its failure points. What answers is a plan made by a
-// scenario, a test, or `--inject`; without one nothing fails.
+// Breaking the host on purpose: one interface that kernel code asks at its failure points. What answers is an InjectionPlan
+// (injection-plan.ts) made by a scenario, a test, or `--inject`; without one nothing fails.
+
+/** Quirks of hardware that the model can be given. */
+export type Erratum =
+  /** A NEST_PARENT domain refuses mappings without write permission (Intel's 772415: the second stage of a nested walk needs it). */
+  "read-only-stage2";
+
+export const ERRATA: readonly Erratum[] = ["read-only-stage2"];
+
+/** A queue of events towards user space. */
+export type EventQueueKind = "veventq" | "fault";
 
 export interface Injector {
   /** Asked before a system call is handled; a negated errno to fail it with, 0 to let it run. `name` as in the uAPI headers. */
   ioctl(name: string): number;
   /** Asked at every allocation that a kernel could fail; true fails it with -ENOMEM. `what` names the object. */
   allocation(what: string): boolean;
-  /** Asked for every event about to be queued; true loses it. `queue` is "veventq" or "fault". */
-  loseEvent(queue: string): boolean;
+  /** Asked for every event about to be queued; true loses it. */
+  loseEvent(queue: EventQueueKind): boolean;
+  /** True if the hardware has this quirk; absent: it has none. */
+  erratum?(erratum: Erratum): boolean;
 }
 
 /** Nothing fails. */

@@ -2,7 +2,7 @@
 
 import { BlockFile, BlockFileError } from "../../host/adapters/block-file.ts";
 import { type HostDescription, HostDescriptionError } from "../../host/description.ts";
-import { Host } from "../../host/host.ts";
+import { Host, InjectionSyntaxError } from "../../host/host.ts";
 import type { Assignment, AssignmentRequest } from "../assignment.ts";
 import { CountingCalls } from "../counting-calls.ts";
 import { formatBdf, parseBdf } from "../pci/host-bridge.ts";
@@ -15,6 +15,9 @@ import type { RunShell } from "./run-shell.ts";
 export interface HostRunOptions {
   readonly host?: string;
   readonly assign: readonly string[];
+  /** What the host is made to fail, by the rules of --inject. */
+  readonly inject?: readonly string[];
+  readonly seed?: number;
 }
 
 /** The default guest's: ids crossed over, so that a mix-up of guest and host ids fails. */
@@ -57,7 +60,9 @@ export class HostRun {
         openBlockFile: (path, blockBytes) =>
           new BlockFile({ path, blockBytes, onProblem: (problem) => shell.message(problem) }),
       });
+      if (options.inject !== undefined && options.inject.length > 0) this.host.inject(options.inject, options.seed);
     } catch (error) {
+      if (error instanceof InjectionSyntaxError) throw new UsageError(`--inject: ${error.message}`);
       if (error instanceof HostDescriptionError || error instanceof BlockFileError) throw new UsageError(error.message);
       throw error;
     }

@@ -73,6 +73,8 @@ function trackOf(event: TracedEvent): string {
       return `DMA of ${event.device}`;
     case "fault":
       return `${event.where} faults`;
+    case "injection":
+      return "injected failures";
     case "irq":
       return `${event.where} interrupts`;
   }
@@ -93,6 +95,8 @@ function nameOf(event: TracedEvent): string {
       return `${event.write ? "write" : "read"} 0x${event.iova.toString(16)}`;
     case "fault":
       return `cause ${event.faultCause}`;
+    case "injection":
+      return `${event.point} ${event.name}`;
     case "irq":
       return `${event.source} ${event.vector}`;
   }

@@ -32,6 +32,8 @@ function bodyText(event: TracedEvent): string {
     }
     case "fault":
       return `fault (${event.where}): ${event.text}`;
+    case "injection":
+      return `made to fail: ${event.point} ${event.name} (${event.rule})`;
     case "irq":
       return `interrupt (${event.where}): ${event.source} ${event.vector}`;
   }

@@ -1,7 +1,8 @@
 // One mapping in an IOAS (Linux: struct iopt_area): IOVAs [start, last] stand for a slice of some UserPages. While its io_pagetable
 // has domains, its pages are held and mapped in each of them.
 
-import type { PagingDomain } from "../iommu/driver.ts";
+import { EINVAL } from "../../uapi/errno.ts";
+import { IOMMU_WRITE, type PagingDomain } from "../iommu/driver.ts";
 import type { Interval } from "./interval-tree.ts";
 import type { IoPagetable } from "./io-pagetable.ts";
 import { PAGE, PAGE_BYTES, type UserPages } from "./user-pages.ts";
@@ -69,6 +70,8 @@ export class Area implements Interval {
   /** Maps the (held) pages into a domain; a negated errno leaves the domain without any of them. */
   mapInto(domain: PagingDomain): number {
     if (this.pages.revoked) return 0;
+    const readOnly = (this.protection & IOMMU_WRITE) === 0;
+    if (readOnly && domain.nestParent && this.table.injector.erratum?.("read-only-stage2") === true) return -EINVAL;
     let iova = this.start;
     let offset = this.pageOffset;
     for (const run of this.pages.runs(this.firstPage, this.lastPage)) {

@@ -58,6 +58,7 @@ export function iommufdEnvironment(
       ioctl: (name) => kernel.injector.ioctl(name),
       allocation: (what) => kernel.injector.allocation(what),
       loseEvent: (queue) => kernel.injector.loseEvent(queue),
+      erratum: (erratum) => kernel.injector.erratum?.(erratum) === true,
     },
     allowUnsafeInterrupts: options.allowUnsafeInterrupts ?? false,
     noIommu: options.noIommu ?? false,

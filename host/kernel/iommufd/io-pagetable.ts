@@ -53,13 +53,13 @@ export class IoPagetable {
   /** The first one is the oldest; all hold the same mappings. */
   readonly domains: PagingDomain[] = [];
   readonly #accesses = new Set<TableAccess>();
-  readonly #injector: Injector;
+  readonly injector: Injector;
   disableLargePages = false;
   /** Every area's IOVA, length and page offset are multiples of this. */
   alignment = 1n;
 
   constructor(injector: Injector) {
-    this.#injector = injector;
+    this.injector = injector;
   }
 
   // --- mapping ---
@@ -69,7 +69,7 @@ export class IoPagetable {
    * on success. Returns the IOVA, or a negated errno (a number).
    */
   map(slices: readonly PageSlice[], length: bigint, iova: bigint | null, protection: number): bigint | number {
-    if (this.#injector.allocation("area")) return -ENOMEM;
+    if (this.injector.allocation("area")) return -ENOMEM;
     if (length === 0n || length % this.alignment !== 0n) return -EINVAL;
     const first = slices[0]!;
     const at = iova ?? this.#allocateIova(first.pages.addressOf(first.startByte), length);
@@ -176,7 +176,7 @@ export class IoPagetable {
     if (length === 0n) return -EINVAL;
     const last = iova + length - 1n;
     if (last > U64_MAX) return -EOVERFLOW;
-    if (this.#injector.allocation("pages list")) return -ENOMEM;
+    if (this.injector.allocation("pages list")) return -ENOMEM;
     const areas = this.contiguous(iova, last);
     if (areas === null) return -ENOENT;
     return areas.map((area) => {
@@ -241,7 +241,7 @@ export class IoPagetable {
     if (result === 0 && domain.aperture.last < U64_MAX) {
       result = this.reserve(domain.aperture.last + 1n, U64_MAX, domain);
     }
-    if (result === 0 && this.#injector.allocation("domain list")) result = -ENOMEM;
+    if (result === 0 && this.injector.allocation("domain list")) result = -ENOMEM;
     if (result === 0) result = this.#fillDomain(domain);
     if (result < 0) {
       this.ranges.removeReserved(domain);
@@ -291,7 +291,7 @@ export class IoPagetable {
   /** -EADDRINUSE when something is mapped or allowed there. */
   reserve(start: bigint, last: bigint, owner: object | null): number {
     if (this.areas.firstIn(start, last) !== null || this.ranges.touchesAllowed(start, last)) return -EADDRINUSE;
-    if (this.#injector.allocation("reserved range")) return -ENOMEM;
+    if (this.injector.allocation("reserved range")) return -ENOMEM;
     this.ranges.reserve(start, last, owner);
     return 0;
   }
@@ -335,7 +335,7 @@ export class IoPagetable {
   // --- accesses ---
 
   addAccess(access: TableAccess): number {
-    if (this.#injector.allocation("access list")) return -ENOMEM;
+    if (this.injector.allocation("access list")) return -ENOMEM;
     this.#accesses.add(access);
     const result = this.#recalculateAlignment();
     if (result < 0) this.#accesses.delete(access);
@@ -370,7 +370,7 @@ export class IoPagetable {
     if (area.pages.isDmaBuffer) return -EOPNOTSUPP;
     const second = iova + 1n;
     if (second % this.alignment !== 0n || area.byteAt(second) % this.alignment !== 0n) return -EINVAL;
-    if (this.#injector.allocation("area")) return -ENOMEM;
+    if (this.injector.allocation("area")) return -ENOMEM;
     if (area.accesses > 0 || (area.filled && !this.disableLargePages)) return -EINVAL;
     const { pages, startByte, protection } = area;
     const left = new Area(this, pages, area.start, second - area.start, startByte, protection);

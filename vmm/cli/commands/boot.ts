@@ -18,6 +18,7 @@ export function boot(): Command {
     .option("--time-limit <virtual>", "end the run after this much virtual time", duration)
     .option("--wall-limit <time>", "end the run after this much wall time", duration, 60e9)
     .option("--seed <n>", "seed of everything random", wholeNumber, 0)
+    .option("--inject <rule>", "make the host fail, such as ioctl:IOMMU_HWPT_ALLOC@2=ENOMEM; repeatable", collect, [])
     .option("--inspect [path]", "print the machine as a tree at the end (see: nestbox inspect)")
     .option("--fail-on-fault", "exit status 3 if a fault reached the guest")
     .optionsGroup("RISC-V kernels:")

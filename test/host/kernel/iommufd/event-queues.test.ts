@@ -99,7 +99,11 @@ describe("a vEVENTQ", () => {
   it("loses what the host is told to lose", () => {
     const { host, user, queue, report } = withVeventq(4);
     let count = 0;
-    host.kernel.injector = { ioctl: () => 0, allocation: () => false, loseEvent: () => ++count === 2 };
+    host.kernel.injector = {
+      ioctl: () => 0,
+      allocation: () => false,
+      loseEvent: () => ++count === 2,
+    };
     for (const value of [1, 2, 3]) report(value);
     expect(parse(user.read(queue.fd, 512).bytes)).toEqual([
       [0, 0, 1],

@@ -1,0 +1,126 @@
+// What is to fail, as a person writes it down:
+//
+//     ioctl:IOMMU_HWPT_ALLOC=ENOMEM       every call of this name fails with this errno
+//     ioctl:IOMMU_IOAS_MAP@3=EFAULT       the third one only          (@3+ the third and all later ones)
+//     ioctl:VFIO_DEVICE_RESET%20=EBUSY    each with a chance of 20 percent
+//     allocation@12                       the twelfth allocation fails; allocation:domain@2 the second of that kind
+//     event:veventq@5                     the fifth event is lost (the queue says so); event:fault%10 page requests, answered INVALID
+//     erratum:read-only-stage2            the hardware has this quirk
+//
+// A plan is seeded: chances fall the same way in every run with the same seed. Everything it does is a trace event.
+
+import { SeededRandom } from "../base/seeded-random.ts";
+import type { Trace } from "../base/trace.ts";
+import { errnoOf } from "../uapi/errno.ts";
+import { ERRATA, type Erratum, type EventQueueKind, type Injector } from "./inject.ts";
+
+/** Which of the occasions are meant. */
+type When =
+  | { readonly kind: "always" }
+  | { readonly kind: "nth"; readonly nth: number; readonly andLater: boolean }
+  | { readonly kind: "chance"; readonly percent: number };
+
+interface Rule {
+  readonly text: string;
+  readonly point: "ioctl" | "allocation" | "event" | "erratum";
+  /** Name of what fails; "" any. */
+  readonly name: string;
+  readonly when: When;
+  /** Negated errno, of ioctl rules. */
+  readonly error: number;
+  seen: number;
+}
+
+/** A rule that cannot be understood: a sentence that quotes it. */
+export class InjectionSyntaxError extends Error {}
+
+const RULE = /^(ioctl|allocation|event|erratum)(?::([A-Za-z0-9_ -]+?))?(?:@(\d+)(\+)?|%(\d+))?(?:=(\w+))?$/;
+
+function parse(text: string): Rule {
+  const match = RULE.exec(text);
+  const fail = (why: string) => new InjectionSyntaxError(`injection "${text}": ${why}`);
+  if (match === null)
+    throw fail("expected ioctl:NAME[@N|@N+|%P]=ERRNO, allocation[:KIND][@N|%P], event:QUEUE[@N|%P] or erratum:NAME");
+  const [, point, name = "", nth, later, percent, errno] = match;
+  let when: When = { kind: "always" };
+  if (nth !== undefined) when = { kind: "nth", nth: Number(nth), andLater: later !== undefined };
+  if (percent !== undefined) when = { kind: "chance", percent: Number(percent) };
+  if (when.kind === "nth" && when.nth === 0) throw fail("occasions are counted from 1");
+  if (when.kind === "chance" && when.percent > 100) throw fail("a chance is at most 100 percent");
+  let error = 0;
+  if (point === "ioctl") {
+    const number = errno === undefined ? undefined : errnoOf(errno);
+    if (name === "") throw fail("an ioctl needs a name");
+    if (number === undefined) throw fail(errno === undefined ? "an ioctl needs =ERRNO" : `there is no errno ${errno}`);
+    error = -number;
+  } else if (errno !== undefined) {
+    throw fail("only an ioctl takes an errno");
+  }
+  if (point === "event" && name !== "veventq" && name !== "fault") throw fail("the queues are veventq and fault");
+  if (point === "erratum" && !ERRATA.includes(name as Erratum)) throw fail(`the errata are ${ERRATA.join(", ")}`);
+  if (point === "erratum" && when.kind !== "always") throw fail("an erratum is there or not");
+  return { text, point: point as Rule["point"], name, when, error, seen: 0 };
+}
+
+export class InjectionPlan implements Injector {
+  readonly #rules: readonly Rule[];
+  readonly #random: SeededRandom;
+  readonly #trace: Trace | null;
+  #injected = 0;
+
+  /** Throws InjectionSyntaxError for a rule it does not understand. */
+  constructor(rules: readonly string[], seed = 0, trace: Trace | null = null) {
+    this.#rules = rules.map(parse);
+    this.#random = new SeededRandom(seed);
+    this.#trace = trace;
+  }
+
+  /** How often something was made to fail (errata not counted). */
+  get injected(): number {
+    return this.#injected;
+  }
+
+  /** Rules that have not come to anything yet: a test of a failure that never happened is no test. */
+  get unused(): readonly string[] {
+    return this.#rules.filter((rule) => rule.seen === 0).map((rule) => rule.text);
+  }
+
+  ioctl(name: string): number {
+    return this.#hit("ioctl", name)?.error ?? 0;
+  }
+
+  allocation(what: string): boolean {
+    return this.#hit("allocation", what) !== null;
+  }
+
+  loseEvent(queue: EventQueueKind): boolean {
+    return this.#hit("event", queue) !== null;
+  }
+
+  erratum(erratum: Erratum): boolean {
+    const rule = this.#rules.find((candidate) => candidate.point === "erratum" && candidate.name === erratum);
+    if (rule !== undefined) rule.seen++;
+    return rule !== undefined;
+  }
+
+  /** Every rule about this point counts the occasion; the first one that applies is returned. */
+  #hit(point: Rule["point"], name: string): Rule | null {
+    let hit: Rule | null = null;
+    for (const rule of this.#rules) {
+      if (rule.point !== point || (rule.name !== "" && rule.name !== name)) continue;
+      rule.seen++;
+      if (hit === null && this.#applies(rule)) hit = rule;
+    }
+    if (hit === null) return null;
+    this.#injected++;
+    if (this.#trace?.on) this.#trace.emit({ type: "injection", point, name, rule: hit.text });
+    return hit;
+  }
+
+  #applies(rule: Rule): boolean {
+    const { when, seen } = rule;
+    if (when.kind === "always") return true;
+    if (when.kind === "chance") return this.#random.below(100) < when.percent;
+    return when.andLater ? seen >= when.nth : seen === when.nth;
+  }
+}
