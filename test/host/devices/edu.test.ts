@@ -244,6 +244,7 @@ class FakeTranslationAgent implements AtsPort {
     untranslatedOnly: false,
   };
   readonly pages = new Map<number, { pfn: number; write: boolean }>();
+  sizeLog2 = 12;
   readonly requests: { pfn: number; pasid: number; group: number; flags: number }[] = [];
   readonly completed: number[] = [];
   readonly stopMarkers: number[] = [];
@@ -256,6 +257,7 @@ class FakeTranslationAgent implements AtsPort {
     const page = this.pages.get(pfn);
     this.translation.pfn = page?.pfn ?? 0;
     this.translation.read = page !== undefined;
+    this.translation.sizeLog2 = this.sizeLog2;
     this.translation.write = page?.write ?? false;
     return this.status;
   }
@@ -339,6 +341,54 @@ describe("edu's extensions (PCIe 6.0 §10, §6.20)", () => {
     expect(agent.translations).toBe(1);
     expect(agent.translatedPages).toEqual([0x777, 0x777, 0x777, 0x777]);
     expect(bus.transfers).toEqual([]);
+  });
+
+  it("use a large translation for every page in it", () => {
+    const { device, bus, agent } = translatingEdu(R.MODE_ATS);
+    agent.sizeLog2 = 21;
+    for (let page = 0; page < 512; page++) agent.pages.set(0x400 + page, { pfn: 0x8000, write: true });
+    command(device, true, 0x405000n, 64);
+    bus.run(1_000);
+    command(device, true, 0x4ff000n, 64);
+    bus.run(1_000);
+    expect(agent.translations).toBe(1);
+    expect(agent.translatedPages).toEqual([0x8005, 0x80ff]);
+    device.atsTarget?.invalidate(0x5ff, 1, NO_PASID, false, 0);
+    command(device, true, 0x400000n, 64);
+    bus.run(1_000);
+    expect(agent.translations).toBe(2);
+  });
+
+  it("share a global translation between PASIDs, and drop it with any PASID's invalidation (§10.2.3)", () => {
+    const { device, bus, agent } = translatingEdu(R.MODE_ATS);
+    agent.translation.global = true;
+    agent.pages.set(1, { pfn: 0x777, write: true });
+    const copyWith = (pasid: number) => {
+      write(device, R.PASID, (R.PASID_VALID | pasid) >>> 0);
+      command(device, true, 0x1000n, 64);
+      bus.run(1_000);
+    };
+    copyWith(3);
+    copyWith(4);
+    expect(agent.translations).toBe(1);
+    device.atsTarget?.invalidate(1, 1, 4, false, 0);
+    copyWith(3);
+    expect(agent.translations).toBe(2);
+  });
+
+  it("keep a PASID's translation when another one's is invalidated, and drop it when all are", () => {
+    const { device, bus, agent } = translatingEdu(R.MODE_ATS);
+    agent.pages.set(1, { pfn: 0x777, write: true });
+    write(device, R.PASID, (R.PASID_VALID | 3) >>> 0);
+    const copyAfter = (pasid: number, everyPasid: boolean) => {
+      device.atsTarget?.invalidate(0, Number.POSITIVE_INFINITY, pasid, everyPasid, 0);
+      command(device, true, 0x1000n, 64);
+      bus.run(1_000);
+      return agent.translations;
+    };
+    expect([copyAfter(4, false), copyAfter(4, false), copyAfter(NO_PASID, false), copyAfter(4, true)]).toEqual([
+      1, 1, 1, 2,
+    ]);
   });
 
   it("translate again after an invalidation of the page", () => {

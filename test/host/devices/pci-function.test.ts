@@ -161,6 +161,14 @@ describe("interrupts of an endpoint (PCIe 6.0 §6.1)", () => {
     expect(bus.messages).toEqual([{ address: MESSAGE_PAGE << 12n, data: 0x4043 }]);
   });
 
+  it("replaces just the low data bits that the allocated vectors need", () => {
+    const { device, bus } = plugged();
+    bus.enableMsi(0x4043);
+    device.configWrite(bus.findCapability(0x05) + 2, 2, 0x21);
+    device.interrupt(1);
+    expect(bus.messages[0]?.data).toBe(0x4041);
+  });
+
   it("folds vectors that software did not allocate onto those it did", () => {
     const { device, bus } = plugged();
     bus.enableMsi(0x50);
@@ -218,6 +226,18 @@ describe("interrupts of an endpoint (PCIe 6.0 §6.1)", () => {
     expect(bus.messages).toEqual([]);
     device.configWrite(at + 2, 2, 0x8000);
     expect(bus.messages.map(({ data }) => data)).toEqual([100, 101]);
+  });
+
+  it("forgets what is pending when MSI-X is switched off", () => {
+    const { device, bus } = plugged();
+    const at = bus.findCapability(0x11);
+    device.configWrite(at + 2, 2, 0x8000);
+    device.interrupt(0);
+    device.configWrite(at + 2, 2, 0);
+    device.configWrite(at + 2, 2, 0x8000);
+    device.msix.table.mmioWrite(0, 8, MESSAGE_ADDRESS, 0);
+    device.msix.table.mmioWrite(8, 8, 1, 0);
+    expect(bus.messages).toEqual([]);
   });
 
   it("remembers nothing while MSI-X is off", () => {

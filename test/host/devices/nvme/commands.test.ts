@@ -106,6 +106,14 @@ describe("features (NVMe 1.4 §5.21)", () => {
     expect(nvme.admin(0x0a, { 10: feature, 11: which }).result).toBe(value);
   });
 
+  it("start with each interrupt vector configured for itself, again after a reset", () => {
+    const nvme = driver();
+    nvme.admin(0x09, { 10: 9, 11: 0x10003 });
+    nvme.write(0x14, 0);
+    nvme.enable();
+    expect(nvme.admin(0x0a, { 10: 9, 11: 3 }).result).toBe(3);
+  });
+
   it("give the default and the capabilities when selected", () => {
     const nvme = driver();
     nvme.admin(0x09, { 10: 6, 11: 0 });
@@ -251,6 +259,11 @@ describe("reading and writing (NVMe 1.4 §6)", () => {
     nvme.view.setBigUint64(last, BigInt(LIST), true);
     for (let i = 0; i < 511; i++) nvme.view.setBigUint64(LIST + 8 * i, BigInt(DATA), true);
     expect(nvme.transfer(false, 0, 2048, DATA, last).status).toBe(0);
+  });
+
+  it("does not look at PRP2 when the data ends with the first page", () => {
+    expect(driver().transfer(false, 0, 8, DATA, 0x1234_5677).status).toBe(0);
+    expect(driver().transfer(false, 0, 1, DATA + 0xe00, 0x1234_5677).status).toBe(0);
   });
 
   it("answers a refused data page with Data Transfer Error", () => {

@@ -149,6 +149,31 @@ describe("queues (NVMe 1.4 §4.1)", () => {
     expect(nvme.admin(0x0a, { 10: 7 }).status).toBe(0);
   });
 
+  it("leave the admin queue room when I/O has taken all the commands it may", () => {
+    const nvme = driver();
+    nvme.createIoQueue(1, 256);
+    for (let i = 0; i < 200; i++) nvme.place(1, 0, { 1: 1 });
+    nvme.ring(1);
+    nvme.bus.run(1_000);
+    nvme.place(0, 0x0a, { 10: 7 });
+    nvme.ring(0);
+    // Far less than the first flush needs.
+    nvme.bus.run(10_000);
+    expect(nvme.take(0)?.status).toBe(0);
+    nvme.bus.run(200 * 20_000);
+    expect(nvme.takeAll(1)).toHaveLength(200);
+  });
+
+  it("are not looked at before the controller is ready", () => {
+    const nvme = new NvmeTestDriver();
+    nvme.write(0x24, 0x000f000f);
+    nvme.write(0x28, ADMIN_SUBMISSION);
+    nvme.write(0x14, 0x00460001);
+    nvme.write(0x1000, 3);
+    nvme.bus.run(1_000_000);
+    expect(nvme.bus.transfers).toEqual([]);
+  });
+
   it("take turns: a long queue does not starve a short one (§4.13.1)", () => {
     const nvme = driver();
     nvme.createIoQueue(1);
@@ -323,6 +348,15 @@ describe("asynchronous events (NVMe 1.4 §5.2)", () => {
     nvme.write(0x1004, 9);
     nvme.bus.run(100_000);
     expect(nvme.takeAll(0)).toMatchObject([{ result: 0x00010100 }]);
+  });
+
+  it("hold no completion entry while their requests wait", () => {
+    const nvme = new NvmeTestDriver();
+    nvme.enable(5);
+    for (let i = 0; i < 4; i++) nvme.place(0, 0x0c);
+    nvme.ring(0);
+    nvme.bus.run(100_000);
+    for (let i = 0; i < 10; i++) expect(nvme.admin(0x0a, { 10: 7 }).status).toBe(0);
   });
 
   it("are limited to as many requests as Identify says", () => {
