@@ -8,27 +8,25 @@
 import type { GpaPfn } from "../host/base/address.ts";
 import { ACCESS_OK, type PhysicalMemory } from "../host/base/memory.ts";
 import type { FunctionPorts, PciFunction } from "../host/devices/ports.ts";
-import { ENODEV } from "../host/uapi/errno.ts";
+import { ENODEV, errnoName } from "../host/uapi/errno.ts";
 import { iommuHwInfoRiscv } from "../host/uapi/riscv-nesting.ts";
 import type { SystemCalls } from "../host/uapi/system-calls.ts";
 import type { Machine } from "./machine.ts";
 import { RAM_BASE, VIOMMU_BASE } from "./memory-map.ts";
-import { formatBdf, type PciHostBridge } from "./pci/host-bridge.ts";
+import { formatBdf, formatPlace, type PciHostBridge, type PciPlace, UNREACHABLE } from "./pci/host-bridge.ts";
 import { AssignedDevice } from "./vfio/assigned-device.ts";
 import { GuestAddressSpace, HostRefusal } from "./vfio/guest-address-space.ts";
 import { IommufdHost } from "./vfio/iommufd-host.ts";
 import type { ViommuConfiguration } from "./viommu/riscv/capabilities.ts";
 import { RiscvViommu, VIOMMU_REGISTER_BYTES } from "./viommu/riscv/viommu.ts";
 
-export interface AssignmentRequest {
+export interface AssignmentRequest extends PciPlace {
   /** Path of the VFIO cdev. */
   readonly path: string;
   /** "0000:00:01.0". */
   readonly hostName: string;
   /** Host's name of the IOMMU the device is behind. */
   readonly iommu: string;
-  /** Requester id in the guest. */
-  readonly routingId: number;
   /** Puts the device behind a vIOMMU of its own choosing instead of its IOMMU's: devices with equal names share one. */
   readonly viommu?: string;
 }
@@ -70,7 +68,7 @@ export interface AssignedEntry {
   readonly device: AssignedDevice;
   readonly request: AssignmentRequest;
   readonly viommu: VirtualIommu;
-  /** The guest's id now. */
+  /** The guest's id now; UNREACHABLE while the bus it is on has no number. */
   routingId: number;
 }
 
@@ -87,6 +85,7 @@ export class Assignment {
   constructor(parts: AssignmentParts) {
     this.#parts = parts;
     this.#space = parts.calls === null ? null : new GuestAddressSpace(parts.calls);
+    parts.pci.onMoved = (pciFunction, from, to) => this.#moved(pciFunction, from, to);
     const { buffer, offset, length } = parts.ram;
     this.#space?.mapRam(BigInt(RAM_BASE), buffer, offset, length);
   }
@@ -102,10 +101,10 @@ export class Assignment {
    */
   assign(request: AssignmentRequest): AssignedEntry {
     const { machine, pci, report } = this.#parts;
-    const guestName = formatBdf(request.routingId);
+    const guestName = formatPlace(request);
     if (this.#space === null)
       throw new HostRefusal(`assigning host ${request.hostName}: there is no host process`, -ENODEV);
-    if (pci.functions.has(request.routingId)) {
+    if (request.behind === undefined && pci.functions.has(request.routingId)) {
       throw new HostRefusal(`guest ${guestName} is taken: assigning host ${request.hostName} there`, -ENODEV);
     }
     const handle = this.#nextHandle++;
@@ -120,16 +119,11 @@ export class Assignment {
       trace: machine.trace,
     });
     const virtual = this.#viommuFor(request.viommu ?? request.iommu, device);
-    const errno = virtual.viommu.plug({
-      handle,
-      guestId: request.routingId,
-      name: guestName,
-      hostName: request.hostName,
-      ats: device.ats,
-      pri: device.pri,
-      emulated: false,
-    });
+    const routingId = pci.plugAt(request, device);
+    const entry: AssignedEntry = { device, request, viommu: virtual, routingId: routingId ?? UNREACHABLE };
+    const errno = routingId === undefined ? -ENODEV : this.#plugIn(entry);
     if (errno < 0) {
+      pci.remove(device);
       virtual.host!.unregister(handle);
       device[Symbol.dispose]();
       throw new HostRefusal(
@@ -137,11 +131,9 @@ export class Assignment {
         errno,
       );
     }
-    const entry: AssignedEntry = { device, request, viommu: virtual, routingId: request.routingId };
     this.devices.push(entry);
-    pci.plug(request.routingId, device);
     device.onReset = () => virtual.viommu.deviceReset(entry.routingId);
-    device.connect(this.#ports(device, entry.routingId, NO_DMA));
+    device.connect(this.#ports(device, request.behind ?? request.routingId, NO_DMA));
     machine.addService(device);
     return entry;
   }
@@ -152,8 +144,8 @@ export class Assignment {
     if (index < 0) return;
     this.devices.splice(index, 1);
     this.#parts.machine.removeService(entry.device);
-    this.#parts.pci.unplug(entry.routingId);
-    entry.viommu.viommu.unplug(entry.routingId);
+    this.#parts.pci.remove(entry.device);
+    if (entry.routingId !== UNREACHABLE) entry.viommu.viommu.unplug(entry.routingId);
     entry.viommu.host!.unregister(entry.device.handle);
     entry.device[Symbol.dispose]();
   }
@@ -185,6 +177,35 @@ export class Assignment {
     for (const entry of this.devices.slice()) this.unassign(entry);
     for (const { host } of this.viommus) host?.[Symbol.dispose]();
     this.#space?.[Symbol.dispose]();
+  }
+
+  /** Makes a device known to its vIOMMU under the requester id it has; 0 or a negated errno of the host's. */
+  #plugIn({ device, request, viommu, routingId }: AssignedEntry): number {
+    if (routingId === UNREACHABLE) return 0;
+    return viommu.viommu.plug({
+      handle: device.handle,
+      guestId: routingId,
+      name: formatBdf(routingId),
+      hostName: request.hostName,
+      ats: device.ats,
+      pri: device.pri,
+      emulated: false,
+    });
+  }
+
+  /** The guest gave a bus another number: the vDEVICE goes, and comes again under the new id. */
+  #moved(pciFunction: PciFunction, from: number, to: number): void {
+    const entry = this.devices.find(({ device }) => device === pciFunction);
+    if (entry === undefined) return;
+    if (from !== UNREACHABLE) entry.viommu.viommu.unplug(from);
+    entry.routingId = to;
+    const errno = this.#plugIn(entry);
+    if (errno < 0) {
+      const name = `guest device ${formatBdf(to)} (host ${entry.request.hostName})`;
+      this.#parts.report(
+        `${name} has a new requester id, but ${entry.viommu.name} does not take it: ${errnoName(errno)}`,
+      );
+    }
   }
 
   #ports(pciFunction: PciFunction, routingId: number, dma: FunctionPorts["dma"]): FunctionPorts {

@@ -62,7 +62,7 @@ export async function bootKernel(kernelFile: string, options: BootOptions & Kern
   });
   run.assignAll(assignment, [
     ...assignmentsOf(options.assign),
-    ...drives.map(({ file, bdf, routingId }) => ({ text: `--nvme ${file}`, hostBdf: bdf, routingId })),
+    ...drives.map(({ file, bdf, routingId }) => ({ text: `--nvme ${file}`, hostBdf: bdf, place: { routingId } })),
   ]);
   try {
     rv64.load({

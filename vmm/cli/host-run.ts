@@ -5,7 +5,7 @@ import { type HostDescription, HostDescriptionError } from "../../host/descripti
 import { Host, InjectionSyntaxError } from "../../host/host.ts";
 import type { Assignment, AssignmentRequest } from "../assignment.ts";
 import { CountingCalls } from "../counting-calls.ts";
-import { formatBdf, parseBdf } from "../pci/host-bridge.ts";
+import { formatBdf, formatPlace, type PciPlace, parsePlace, UNREACHABLE } from "../pci/host-bridge.ts";
 import type { RunCounters } from "../summary.ts";
 import { HostRefusal } from "../vfio/guest-address-space.ts";
 import { UsageError } from "./exit-codes.ts";
@@ -26,18 +26,18 @@ export const DEFAULT_ASSIGNMENTS = ["0000:00:01.0@00:02.0", "0000:00:02.0@00:01.
 export interface RequestedAssignment {
   readonly text: string;
   readonly hostBdf: string;
-  readonly routingId: number;
+  readonly place: PciPlace;
 }
 
 /** "HOST-BDF@GUEST-BDF" each; errors name the text. */
 export function assignmentsOf(texts: readonly string[]): RequestedAssignment[] {
   return texts.map((text) => {
     const [hostBdf, guestBdf, more] = text.split("@");
-    const routingId = guestBdf === undefined ? undefined : parseBdf(guestBdf);
-    if (hostBdf === undefined || routingId === undefined || more !== undefined) {
+    const place = guestBdf === undefined ? undefined : parsePlace(guestBdf);
+    if (hostBdf === undefined || place === undefined || more !== undefined) {
       throw new UsageError(`--assign ${text}: expected HOST-BDF@GUEST-BDF, such as 0000:00:01.0@00:02.0`);
     }
-    return { text, hostBdf, routingId };
+    return { text, hostBdf, place };
   });
 }
 
@@ -74,7 +74,7 @@ export class HostRun {
 
   /** Assigns devices; a refusal or an unknown device is the user's error. */
   assignAll(assignment: Assignment, requested: readonly RequestedAssignment[]): void {
-    for (const { text, hostBdf, routingId } of requested) {
+    for (const { text, hostBdf, place } of requested) {
       const name = this.host.find(hostBdf);
       if (name === null) {
         const known = this.host.deviceNames.join(", ");
@@ -84,13 +84,13 @@ export class HostRun {
         path: this.host.vfioPath(name),
         hostName: name,
         iommu: this.host.iommuOf(name),
-        routingId,
+        ...place,
       };
       if (assignment.devices.some((entry) => entry.request.hostName === name)) {
         throw new UsageError(`--assign ${text}: ${name} is assigned already`);
       }
-      if (assignment.devices.some((entry) => entry.routingId === routingId)) {
-        throw new UsageError(`--assign ${text}: guest ${formatBdf(routingId)} is taken by another device`);
+      if (assignment.devices.some((entry) => formatPlace(entry.request) === formatPlace(place))) {
+        throw new UsageError(`--assign ${text}: guest ${formatPlace(place)} is taken by another device`);
       }
       try {
         assignment.assign(request);
@@ -117,7 +117,7 @@ export class HostRun {
       commands,
       ioctls: this.calls.counts,
       ids: assignment.devices.map((entry) => ({
-        guestBdf: formatBdf(entry.routingId),
+        guestBdf: entry.routingId === UNREACHABLE ? formatPlace(entry.request) : formatBdf(entry.routingId),
         guestDeviceId: entry.routingId,
         hostBdf: entry.request.hostName,
         hostDeviceId: this.host.deviceIdOf(entry.request.hostName),

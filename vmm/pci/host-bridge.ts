@@ -1,12 +1,14 @@
 // The VM's PCI host bridge: a generic ECAM (one 4 KiB page of configuration space a function, 1 MiB a bus) and the memory windows
 // in which the guest places BARs. Linux drives it with "pci-host-ecam-generic".
 //
-// Functions (assigned or emulated, all PciFunction) are plugged at a routing id: bus << 8 | device << 3 | function. A config access to
+// Functions (assigned or emulated, all PciFunction) are plugged at a requester id, bus << 8 | device << 3 | function, or behind a root
+// port, whose bus the guest numbers. A config access to
 // an absent function reads all ones. BARs are found by asking the functions where they decode; the answer is kept until the next
 // write to a command register or BAR.
 
 import type { AccessSize, MmioPort } from "../../host/base/mmio.ts";
 import type { PciFunction } from "../../host/devices/ports.ts";
+import { RootPort } from "./root-port.ts";
 
 /** "00:02.0" → 0x0010; a domain prefix must be 0000. Undefined if the text is not a PCI address. */
 export function parseBdf(text: string): number | undefined {
@@ -21,6 +23,38 @@ export function formatBdf(routingId: number): string {
   return `${two((routingId >> 8) & 0xff)}:${two((routingId >> 3) & 0x1f)}.${routingId & 7}`;
 }
 
+/** Where a guest finds a function: on the root bus, or on the bus behind a root port. */
+export interface PciPlace {
+  /** Requester id on the root bus, or of the port. */
+  readonly routingId: number;
+  /** Behind that port: device << 3 | function on its bus. Left out: on the root bus itself. */
+  readonly behind?: number;
+}
+
+/** "00:02.0", or "00:03.0/00.0" for a function behind the root port 00:03.0. Undefined if the text is neither. */
+export function parsePlace(text: string): PciPlace | undefined {
+  const [first, second, more] = text.split("/");
+  const routingId = parseBdf(first ?? "");
+  if (routingId === undefined || more !== undefined) return undefined;
+  if (second === undefined) return { routingId };
+  const behind = parseBdf(`00:${second}`);
+  return behind === undefined ? undefined : { routingId, behind };
+}
+
+export function formatPlace({ routingId, behind }: PciPlace): string {
+  return behind === undefined ? formatBdf(routingId) : `${formatBdf(routingId)}/${formatBdf(behind).slice(3)}`;
+}
+
+/** A requester id that no function has: its bus has no number yet. */
+export const UNREACHABLE = -1;
+
+interface FunctionBehindPort {
+  readonly port: RootPort;
+  readonly deviceFunction: number;
+  readonly pciFunction: PciFunction;
+  routingId: number;
+}
+
 interface Decoder {
   readonly base: number;
   readonly size: number;
@@ -29,10 +63,11 @@ interface Decoder {
 
 export class PciHostBridge {
   readonly #functions = new Map<number, PciFunction>();
+  readonly #behind: FunctionBehindPort[] = [];
   #decoders: Decoder[] | null = null;
   readonly #buses: number;
-  /** Told of every configuration write, after it took effect (an assigned device's BDF or BARs may have moved). */
-  onConfigWrite: ((routingId: number, offset: number) => void) | null = null;
+  /** Told when the guest gave a bus another number: the function's requester id before and now (UNREACHABLE: none). */
+  onMoved: (pciFunction: PciFunction, from: number, to: number) => void = () => {};
 
   constructor(buses: number) {
     this.#buses = buses;
@@ -50,11 +85,49 @@ export class PciHostBridge {
     return true;
   }
 
-  unplug(routingId: number): PciFunction | undefined {
-    const gone = this.#functions.get(routingId);
-    this.#functions.delete(routingId);
+  /**
+   * Plugs a function where it belongs; a root port that is not there yet is made. Returns its requester id now (UNREACHABLE until the
+   * guest numbers the port's bus), or undefined if the place is taken or the bus does not exist.
+   */
+  plugAt(place: PciPlace, pciFunction: PciFunction): number | undefined {
+    const { routingId, behind } = place;
+    if (behind === undefined) return this.plug(routingId, pciFunction) ? routingId : undefined;
+    let port = this.#functions.get(routingId);
+    if (port === undefined) {
+      port = new RootPort(`root port ${formatBdf(routingId)}`);
+      if (!this.plug(routingId, port)) return undefined;
+    }
+    if (!(port instanceof RootPort)) return undefined;
+    if (this.#behind.some((entry) => entry.port === port && entry.deviceFunction === behind)) return undefined;
+    const entry = { port, deviceFunction: behind, pciFunction, routingId: UNREACHABLE };
+    this.#behind.push(entry);
+    this.#renumber();
+    return entry.routingId;
+  }
+
+  /** Takes a function out, wherever it is. */
+  remove(pciFunction: PciFunction): void {
+    const index = this.#behind.findIndex((entry) => entry.pciFunction === pciFunction);
+    if (index >= 0) this.#behind.splice(index, 1);
+    for (const [routingId, candidate] of this.#functions) {
+      if (candidate === pciFunction) this.#functions.delete(routingId);
+    }
     this.#decoders = null;
-    return gone;
+  }
+
+  /** Functions behind ports follow their buses' numbers; of two that claim one requester id the first plugged has it. */
+  #renumber(): void {
+    for (const entry of this.#behind) {
+      const bus = entry.port.secondaryBus;
+      const wanted = bus === 0 || bus >= this.#buses ? UNREACHABLE : (bus << 8) | entry.deviceFunction;
+      const from = entry.routingId;
+      if (wanted === from) continue;
+      if (from !== UNREACHABLE) this.#functions.delete(from);
+      const free = wanted !== UNREACHABLE && !this.#functions.has(wanted);
+      entry.routingId = free ? wanted : UNREACHABLE;
+      if (free) this.#functions.set(wanted, entry.pciFunction);
+      if (entry.routingId !== from) this.onMoved(entry.pciFunction, from, entry.routingId);
+    }
   }
 
   /** Registers of the ECAM region (1 MiB a bus). */
@@ -87,15 +160,17 @@ export class PciHostBridge {
     if (target === undefined) return;
     target.configWrite(offset, size, value);
     this.#decoders = null;
-    this.onConfigWrite?.(routingId, offset);
+    if (target instanceof RootPort) this.#renumber();
   }
 
   #collect(): Decoder[] {
     const decoders: Decoder[] = [];
     for (const pciFunction of this.#functions.values()) {
+      const port = this.#behind.find((entry) => entry.pciFunction === pciFunction)?.port;
       pciFunction.bars.forEach((bar, index) => {
         const base = bar === null ? -1 : pciFunction.barBase(index);
-        if (bar !== null && base >= 0) decoders.push({ base, size: bar.size, registers: bar.registers });
+        if (bar !== null && base >= 0 && (port?.forwards(base, bar.size) ?? true))
+          decoders.push({ base, size: bar.size, registers: bar.registers });
       });
     }
     return decoders;

@@ -32,7 +32,8 @@ export class RootPort implements PciFunction {
     config.declare(0x08, 4, { value: 0x060400_01 });
     config.declare(0x0c, 1, { writable: 0xff });
     config.declare(0x0e, 1, { value: 0x01 });
-    for (const register of [PRIMARY_BUS, SECONDARY_BUS, SUBORDINATE_BUS]) config.declare(register, 1, { writable: 0xff });
+    for (const register of [PRIMARY_BUS, SECONDARY_BUS, SUBORDINATE_BUS])
+      config.declare(register, 1, { writable: 0xff });
     // I/O is not forwarded: base and limit read 0. Memory windows in 1 MiB steps; the prefetchable one is 64 bits wide.
     config.declare(MEMORY_BASE, 4, { writable: 0xfff0_fff0 });
     config.declare(PREFETCHABLE_BASE, 4, { value: 0x0001_0001, writable: 0xfff0_fff0 });

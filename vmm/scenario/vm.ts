@@ -10,7 +10,7 @@ import type { AssignedEntry } from "../assignment.ts";
 import { ComponentMachine } from "../component-machine.ts";
 import { CountingCalls } from "../counting-calls.ts";
 import { RAM_BASE, SW_MSI_BASE, SW_MSI_SIZE } from "../memory-map.ts";
-import { formatBdf, parseBdf } from "../pci/host-bridge.ts";
+import { formatBdf, formatPlace, parseBdf, parsePlace, UNREACHABLE } from "../pci/host-bridge.ts";
 import { walkGrid } from "../view/walk-grid.ts";
 import { collectWalks, type Walk } from "../view/walks.ts";
 import type { ViommuConfiguration } from "../viommu/riscv/capabilities.ts";
@@ -24,7 +24,10 @@ export interface VmOptions {
   readonly host?: Host;
   /** Bytes of RAM, a multiple of 64 KiB. Default 16 MiB. */
   readonly memory?: number;
-  /** "HOST-BDF@GUEST-BDF" each; append "/NAME" to put a device behind a vIOMMU of its own. */
+  /**
+   * "HOST-BDF@GUEST-BDF" each; "HOST-BDF@00:03.0/00.0" behind a root port, whose bus the guest numbers. Append "/NAME" to put a device
+   * behind a vIOMMU of its own.
+   */
   readonly assign?: readonly string[];
   readonly configuration?: ViommuConfiguration;
   /** False: the scenario brings the vIOMMU up itself. Default true. */
@@ -102,9 +105,9 @@ export class ScenarioVm {
 
   /** Assigns (hot-plugs) "HOST-BDF@GUEST-BDF"; bus mastering is turned on. Throws HostRefusal. */
   assign(assignment: string, bringUp = true): ScenarioDevice {
-    const match = /^(\S+)@([^/\s]+)(?:\/(\S+))?$/.exec(assignment);
-    const routingId = match === null ? undefined : parseBdf(match[2]!);
-    if (match === null || routingId === undefined) {
+    const match = /^(\S+)@([0-9a-f:.]+(?:\/[01][0-9a-f]\.[0-7])?)(?:\/([a-z]\S*))?$/i.exec(assignment);
+    const place = match === null ? undefined : parsePlace(match[2]!);
+    if (match === null || place === undefined) {
       throw new Error(`"${assignment}": expected HOST-BDF@GUEST-BDF, such as 0000:00:01.0@00:02.0`);
     }
     const hostBdf = this.host.resolve(match[1]!);
@@ -112,7 +115,7 @@ export class ScenarioVm {
       path: this.host.vfioPath(hostBdf),
       hostName: hostBdf,
       iommu: this.host.iommuOf(hostBdf),
-      routingId,
+      ...place,
       ...(match[3] === undefined ? {} : { viommu: match[3] }),
     });
     const device = new ScenarioDevice(this, entry, this.host.dmaOf(hostBdf));
@@ -127,6 +130,14 @@ export class ScenarioVm {
     const index = this.#devices.indexOf(device);
     if (index >= 0) this.#devices.splice(index, 1);
     this.machine.assignment.unassign(device.entry);
+    this.settle();
+  }
+
+  /** A root port's registers, or any function's, as the guest's bus enumeration writes them. */
+  configWrite(bdf: string, offset: number, size: 1 | 2 | 4, value: number): void {
+    const routingId = parseBdf(bdf);
+    if (routingId === undefined) throw new Error(`"${bdf}" is not a PCI address`);
+    this.machine.pci.configWrite(routingId, offset, size, value);
     this.settle();
   }
 
@@ -240,14 +251,14 @@ export class ScenarioDevice {
     this.#dma = dma;
   }
 
-  /** The guest's device id. */
+  /** The guest's device id; -1 while the bus it is on has no number. */
   get guestId(): number {
     return this.entry.routingId;
   }
 
   /** "00:02.0". */
   get name(): string {
-    return formatBdf(this.entry.routingId);
+    return this.guestId === UNREACHABLE ? formatPlace(this.entry.request) : formatBdf(this.guestId);
   }
 
   get hostName(): string {
