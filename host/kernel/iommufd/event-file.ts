@@ -48,13 +48,13 @@ export class EventFile extends OpenFile {
   }
 
   override read(call: CallContext, va: bigint, length: number, position: bigint): number {
-    // The files are not seekable: pread has no meaning.
-    if (position > 0n) return -ESPIPE;
+    // The files are not seekable: pread has no meaning, at no offset.
+    if (position >= 0n) return -ESPIPE;
     return this.#queue.read(call, va, length);
   }
 
   override write(call: CallContext, va: bigint, length: number, position: bigint): number {
-    if (position > 0n) return -ESPIPE;
+    if (position >= 0n) return -ESPIPE;
     return this.#queue.write(call, va, length);
   }
 
