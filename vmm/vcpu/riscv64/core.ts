@@ -8,7 +8,7 @@
 // The core's memory is one WebAssembly.Memory: the core's own state low, guest RAM behind it at ramOffset (assembly/layout.ts). Whoever
 // stores to RAM from outside (devices, loaders) just stores: decoded code is checked against RAM at the guest's next fence.i.
 import * as layout from "./assembly/layout.ts";
-import { Translator } from "./translator/translator.ts";
+import { Translator, type TranslatorCore } from "./translator/translator.ts";
 
 /** Why run() returned. */
 export const Exit = {
@@ -82,12 +82,10 @@ const STATE32 = {
 } as const;
 export type HartRegister = keyof typeof STATE | keyof typeof STATE32;
 
-interface CoreExports {
+interface CoreExports extends TranslatorCore {
   reset(): void;
-  readonly table: WebAssembly.Table;
   run(budget: number): number;
   resume(): number;
-  dropDecodePages(): void;
   selectHart(index: number): void;
   raiseIdentity(index: number, identity: number): void;
   flushAll(): void;
@@ -191,10 +189,7 @@ export class Rv64Core {
       throw new RangeError("translation: interval 1 to 2^20, samples 0 to 255, capacity 1 to 65536");
     view.setUint32(layout.INTERVAL, interval, true);
     view.setUint32(layout.TRANSLATE, samples, true);
-    this.#translator =
-      samples === 0
-        ? null
-        : new Translator(this.memory, this.#exports.table, capacity, () => this.#exports.dropDecodePages());
+    this.#translator = samples === 0 ? null : new Translator(this.memory, this.#exports, capacity);
     for (let hart = 0; hart < harts; hart++) this.start(hart, BigInt(layout.RAM_BASE_PAGE) << 12n, 0n);
   }
 

@@ -13,6 +13,7 @@ beforeAll(async () => {
 const EAGER = { interval: 16, samples: 1 };
 const INPUT = RAM + 0x10000n;
 const OUTPUT = RAM + 0x20000n;
+const BOX = 0xffffffff00000000n;
 const hex = (value: bigint): string => `0x${BigInt.asUintN(64, value).toString(16)}`;
 
 /** Runs until wfi. */
@@ -312,7 +313,7 @@ describe("capacity", () => {
 describe("random programs", () => {
   it("end in the same state interpreted, translated, and translated at other samples", () => {
     let translated = 0;
-    for (let seed = 1; seed <= 40; seed++) {
+    for (let seed = 1; seed <= 60; seed++) {
       const plain = program(seed, false, 1_000_000);
       for (const [translate, slice] of [
         [EAGER, 1_000_000],
@@ -332,7 +333,39 @@ describe("random programs", () => {
       expect(stream(module, seed, EAGER), `seed ${seed}`).toBe(stream(module, seed, false));
   });
 
-  /** Loops and branches over random integer code, loads and stores in two pages, calls; ends after a count of rounds. */
+  function atomic(next: () => number, register: () => number): number {
+    const kind = [0, 1, 2, 3, 4, 8, 12, 16, 20, 24, 28][next() % 11]!;
+    return encode.amo(kind, next() % 2 === 0, register(), 21 + (next() % 2), kind === 2 ? 0 : register());
+  }
+
+  /** An instruction of F or D on f0 … f7, with a rounding mode that may be frm's. */
+  function float(next: () => number, register: () => number): number {
+    const format = next() % 2;
+    const [fd, f1, f2] = [next() % 8, next() % 8, next() % 8];
+    const rm = [0, 0, 1, 2, 3, 4, 7, 7][next() % 8]!;
+    switch (next() % 8) {
+      case 0:
+        return encode.r(0x43 + 4 * (next() % 4), rm, ((next() % 8) << 2) | format, fd, f1, f2);
+      case 1:
+        return encode.r(0x53, next() % 3, (0x14 << 2) | format, register(), f1, f2); // compare
+      case 2:
+        return encode.r(0x53, rm, (0x18 << 2) | format, register(), f1, next() % 4); // to an integer
+      case 3:
+        return encode.r(0x53, rm, (0x1a << 2) | format, fd, register(), next() % 4); // from an integer
+      case 4:
+        return next() % 2 === 0
+          ? encode.i(0x07, 2 + format, fd, 20, next() % 2048)
+          : encode.s(0x27, 2 + format, 20, fd, next() % 2048);
+      case 5:
+        return next() % 2 === 0
+          ? encode.r(0x53, 0, (0x1c << 2) | format, register(), f1, 0)
+          : encode.r(0x53, 0, (0x1e << 2) | format, fd, register(), 0);
+      default:
+        return encode.r(0x53, rm, ((next() % 4) << 2) | format, fd, f1, f2);
+    }
+  }
+
+  /** Loops and branches over random code, loads, stores and atomics in two pages, floats; ends after a count of rounds. */
   function program(
     seed: number,
     translate: typeof EAGER | false,
@@ -345,7 +378,11 @@ describe("random programs", () => {
     const chunk = (): number => {
       const rr = REGISTER_REGISTER[next() % REGISTER_REGISTER.length]!;
       const ri = REGISTER_IMMEDIATE[next() % REGISTER_IMMEDIATE.length]!;
-      switch (next() % 8) {
+      switch (next() % 10) {
+        case 8:
+          return atomic(next, register);
+        case 9:
+          return float(next, register);
         case 0:
           return encode.load(next() % 7, register(), 20, (next() % 2048) & 0x7ff);
         case 1:
@@ -372,6 +409,12 @@ describe("random programs", () => {
     board.setX(12, 60n);
     board.setX(13, 5n);
     board.setX(20, RAM + 0x30c00n);
+    board.setX(21, RAM + 0x31008n);
+    board.setX(22, next() % 4 === 0 ? RAM + 0x3100cn : RAM + 0x31008n);
+    for (let n = 0; n < 8; n++)
+      board.setF(n, n % 2 === 0 ? 0x3ff0000000000000n + BigInt(next()) : BOX | 0x3f800000n | BigInt(next() & 0xffff));
+    board.write("frm", BigInt(next() % 5));
+    board.write("sstatus", BigInt(1 + (next() % 3)) << 13n);
     board.pc = RAM + 0xf00n;
     for (let left = 200_000; left > 0; ) {
       const before = board.core.executed;
@@ -380,8 +423,8 @@ describe("random programs", () => {
     }
     let sum = 0;
     for (const byte of board.core.ram) sum = (Math.imul(sum, 31) + byte) | 0;
-    const registers = Array.from({ length: 32 }, (_, n) => hex(board.x(n)));
-    const state = `${registers} ${hex(board.pc)} ${board.core.now} ${board.core.executed} ${sum}`;
+    const registers = Array.from({ length: 32 }, (_, n) => `${hex(board.x(n))} ${hex(board.f(n))}`);
+    const state = `${registers} ${board.read("fflags")} ${board.read("sstatus")} ${hex(board.pc)} ${board.core.now} ${board.core.executed} ${sum}`;
     return { state, translations: board.core.translations };
   }
 });

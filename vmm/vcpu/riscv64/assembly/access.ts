@@ -187,11 +187,11 @@ export function executeAtomic(code: u32): u32 {
   const old: u64 = wide ? load<u64>(host) : <u64>(<i64>load<i32>(host));
   let result = old;
   if (operation == 2) { // lr
-    store<u64>(RESERVATION, load<u64>(PHYSICAL) | (wide ? 1 : 0));
+    store<u64>(RESERVATION, <u64>host | (wide ? 1 : 0));
     store<u64>(RESERVED_VALUE, old);
   } else if (operation == 3) { // sc
     const held =
-      load<u64>(RESERVATION) == (load<u64>(PHYSICAL) | (wide ? 1 : 0)) && load<u64>(RESERVED_VALUE) == old;
+      load<u64>(RESERVATION) == (<u64>host | (wide ? 1 : 0)) && load<u64>(RESERVED_VALUE) == old;
     store<u64>(RESERVATION, <u64>-1);
     result = held ? 0 : 1;
     if (held) put(host, wide, operand);

@@ -1,9 +1,9 @@
-// Decoded code, kept by physical page. A decode page has a slot per halfword, filled when first executed, and a copy of the 4096 bytes it is
-// decoded from. The copy is what keeps it honest: fence.i only counts EPOCH up and empties the fetch TLB; a page of an older epoch is compared with
-// RAM when it is entered next and emptied if it differs. So neither stores nor device DMA need to know about decoded code, and, as on a machine
-// with an instruction cache of its own, nothing between two fence.i has to notice a store.
+// Decoded code, kept by physical page. A decode page has a slot per halfword, filled when first executed, and copies of the 128-byte lines of
+// code that slots were filled from. The copies are what keeps it honest: fence.i only counts EPOCH up and empties the fetch TLB; a page of an older
+// epoch is compared with RAM, line by line, when it is entered next, and emptied if it differs. So neither stores nor device DMA need to know about
+// decoded code, and, as on a machine with an instruction cache of its own, nothing between two fence.i has to notice a store.
 import {
-  DECODE_CODE, DECODE_EPOCH, DECODE_HEAT, DECODE_PAGES, DECODE_PAGE_BYTES, DECODE_PHYSICAL, DECODE_POOL, DECODE_SLOTS, DECODE_USED, EPOCH, HARTS, MODE,
+  DECODE_CODE, DECODE_EPOCH, DECODE_HEAT, DECODE_LINES, DECODE_PAGES, DECODE_PAGE_BYTES, DECODE_PHYSICAL, DECODE_POOL, DECODE_SLOTS, DECODE_USED, EPOCH, HARTS, MODE,
   PAGE_BASE, PAGE_MAP, PAGE_VA, PC, PHYSICAL, RAM_BASE_PAGE, RAM_BYTES, RAM_OFFSET, STRADDLE_PAGE, TLBS, TLB_BYTES, TLB_FETCH, TLB_STORE,
 } from "./layout";
 import { decode, illegal } from "./decode";
@@ -12,19 +12,42 @@ import { REFETCH, STRADDLE } from "./opcodes";
 import { trap } from "./hart-state";
 import { ACCESS_FETCH, fetchTlb, fillFetch, hostAddress, PAGE_MASK, translate } from "./translate";
 
-function empty(page: usize, host: usize): void {
+function empty(page: usize): void {
   memory.fill(page, 0, 2048 * 8);
   store<u64>(page, REFETCH, 2048 * 8);
   store<u64>(page, REFETCH, 2049 * 8);
-  memory.copy(page + DECODE_CODE, host, 4096);
   memory.fill(page + DECODE_HEAT, 0, 32);
+  store<u32>(page, 0, DECODE_LINES);
   store<u32>(page, load<u32>(EPOCH), DECODE_EPOCH);
 }
 
-function differs(page: usize, host: usize): bool {
-  for (let i: usize = 0; i < 4096; i += 16) {
-    if (load<u64>(page + i, DECODE_CODE) != load<u64>(host + i)) return true;
-    if (load<u64>(page + i, DECODE_CODE + 8) != load<u64>(host + i, 8)) return true;
+/** Address of a line in RAM. */
+@inline
+function lineInRam(page: usize, line: u32): usize {
+  return load<u32>(RAM_OFFSET) + (load<u32>(page, DECODE_PHYSICAL) << 12) + line * 128;
+}
+
+/** Copies a line unless the page holds it already. */
+function copyLine(page: usize, line: u32): void {
+  const held = load<u32>(page, DECODE_LINES);
+  if ((held >> line) & 1) return;
+  store<u32>(page, held | (1 << line), DECODE_LINES);
+  const from = lineInRam(page, line);
+  const to = page + DECODE_CODE + line * 128;
+  for (let i: usize = 0; i < 128; i += 8) store<u64>(to + i, load<u64>(from + i));
+}
+
+/** True if a line that was decoded from is not what RAM holds. */
+function differs(page: usize): bool {
+  let held = load<u32>(page, DECODE_LINES);
+  while (held) {
+    const line: u32 = ctz(held);
+    held &= held - 1;
+    const now = lineInRam(page, line);
+    const copy = page + DECODE_CODE + line * 128;
+    for (let i: usize = 0; i < 128; i += 16) {
+      if ((load<u64>(now + i) ^ load<u64>(copy + i)) | (load<u64>(now + i, 8) ^ load<u64>(copy + i, 8))) return true;
+    }
   }
   return false;
 }
@@ -45,7 +68,7 @@ function decodePage(host: usize): usize {
   if (known) {
     const page: usize = DECODE_POOL + (known - 1) * DECODE_PAGE_BYTES;
     if (load<u32>(page, DECODE_EPOCH) != load<u32>(EPOCH)) {
-      if (differs(page, host)) empty(page, host);
+      if (differs(page)) empty(page);
       else store<u32>(page, load<u32>(EPOCH), DECODE_EPOCH);
     }
     return page;
@@ -56,7 +79,7 @@ function decodePage(host: usize): usize {
   store<u16>(PAGE_MAP + index * 2, used);
   const page: usize = DECODE_POOL + (used - 1) * DECODE_PAGE_BYTES;
   store<u32>(page, index, DECODE_PHYSICAL);
-  empty(page, host);
+  empty(page);
   return page;
 }
 
@@ -85,9 +108,11 @@ export function enter(): usize {
   return page + ((<u32>pc & 0xffe) << 2);
 }
 
-/** Fills the slot `slot` of `page` from the page's copy of the code. */
+/** Fills the slot `slot` of `page`. */
 export function fillSlot(slot: usize, page: usize): void {
   const offset = <u32>(slot - page) >> 2;
+  copyLine(page, offset >> 7);
+  if (offset < 4094) copyLine(page, (offset + 2) >> 7);
   const halfword = <u32>load<u16>(page + offset, DECODE_CODE);
   if ((halfword & 3) != 3) {
     const code = expand(halfword);
@@ -106,6 +131,7 @@ export function straddle(page: usize): usize {
   const first = <u32>load<u16>(page + 0xffe, DECODE_CODE); // before fetchPage, which may drop this page
   const next = fetchPage(pc + 2, pc + 2);
   if (next == 0) return 0;
+  copyLine(next, 0);
   const code = first | (<u32>load<u16>(next, DECODE_CODE) << 16);
   for (let slot: usize = 0; slot < <usize>DECODE_SLOTS; slot++) store<u64>(<usize>STRADDLE_PAGE + slot * 8, REFETCH);
   const slot: usize = STRADDLE_PAGE + 0xffe * 4;

@@ -15,6 +15,7 @@ export { raiseIdentity } from "./imsic";
 export { selectHart } from "./hart-state";
 export { flushAll } from "./translate";
 export { dropDecodePages } from "./decode-cache";
+export { executeFloat } from "./float-instructions";
 export { refetchInstructions } from "./system";
 
 /** True if the selected hart has an interrupt pending that sie enables. */

@@ -70,7 +70,7 @@ export const FRM = 0x1274; // u32
 export const EIDELIVERY = 0x1278; // u32
 export const EITHRESHOLD = 0x127c; // u32
 export const TOPEI = 0x1280; // u32, lowest pending and enabled identity below the threshold, 0 if none
-export const RESERVATION = 0x1288; // u64, physical address of lr, all ones if none
+export const RESERVATION = 0x1288; // u64, host address of lr's word, + 1 if a doubleword; all ones if none
 export const RESERVED_VALUE = 0x1290; // u64, what lr read
 export const INSTRET = 0x1298; // u64
 export const SUPERPAGES = 0x12a0; // u32, used entries of SUPERPAGE_LIST; 9 = too many
@@ -98,7 +98,8 @@ export const DECODE_POOL = 0x200000;
 export const DECODE_SLOTS = 2050; // one per halfword and two sentinels
 export const DECODE_PHYSICAL = 16400; // u32, RAM page number
 export const DECODE_EPOCH = 16404; // u32
-export const DECODE_CODE = 16416; // 4096 bytes: the code as it was when decoding began
+export const DECODE_LINES = 16408; // u32, bit n: DECODE_CODE holds the n-th 128 bytes of the page
+export const DECODE_CODE = 16416; // 4096 bytes: copies of the lines that have been decoded from
 export const DECODE_HEAT = 20512; // 32 × u8: samples of pc met in each 128 bytes
 export const DECODE_PAGE_BYTES = 20544;
 

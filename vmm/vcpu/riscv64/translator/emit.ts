@@ -48,6 +48,30 @@ const STORES = new Map<number, { op: MemoryOp; size: number }>([
   [o.SW, { op: "i64.store32", size: 4 }],
   [o.SD, { op: "i64.store", size: 8 }],
 ]);
+const FLOAT_LOADS = new Map<number, { op: MemoryOp; size: number }>([
+  [o.FLW, { op: "i64.load32_u", size: 4 }],
+  [o.FLD, { op: "i64.load", size: 8 }],
+]);
+const FLOAT_STORES = new Map<number, { op: MemoryOp; size: number }>([
+  [o.FSW, { op: "i64.store32", size: 4 }],
+  [o.FSD, { op: "i64.store", size: 8 }],
+]);
+const BOX = 0xffffffff00000000n;
+/** sstatus.FS Dirty. */
+const FS_DIRTY = 0x6000;
+/** Number of the imported core.float. */
+const FLOAT_FUNCTION = 0;
+/** What an AMO stores: old op operand, or the one of the two for which old op operand chooses. */
+const ATOMICS = new Map<number, { op: Op; choose: boolean }>([
+  [0x00, { op: "i64.add", choose: false }],
+  [0x04, { op: "i64.xor", choose: false }],
+  [0x08, { op: "i64.or", choose: false }],
+  [0x0c, { op: "i64.and", choose: false }],
+  [0x10, { op: "i64.lt_s", choose: true }],
+  [0x14, { op: "i64.gt_s", choose: true }],
+  [0x18, { op: "i64.lt_u", choose: true }],
+  [0x1c, { op: "i64.gt_u", choose: true }],
+]);
 const CONDITIONS = new Map<number, Op>([
   [o.BEQ, "i64.eq"],
   [o.BNE, "i64.ne"],
@@ -69,6 +93,10 @@ export function translatable(operation: number): boolean {
     operation === o.NOP ||
     operation === o.AUIPC ||
     endsBlock(operation) ||
+    operation === o.AMO ||
+    operation === o.FLOAT ||
+    FLOAT_LOADS.has(operation) ||
+    FLOAT_STORES.has(operation) ||
     LOADS.has(operation) ||
     STORES.has(operation) ||
     INTEGER_OPERATIONS.has(operation)
@@ -236,15 +264,37 @@ class RegionWriter {
       this.#address(it.immediate);
       this.#set(it.a);
     } else if (load !== undefined) {
-      this.#translate(it, load.size, 0, undone);
+      this.#translate(it.b, it.immediate, load.size, 0, it, undone);
       this.#host(0);
       code.memory(load.op, 0);
       this.#set(it.a);
     } else if (stored !== undefined) {
-      this.#translate(it, stored.size, layout.TLB_STORE, undone);
+      this.#translate(it.b, it.immediate, stored.size, layout.TLB_STORE, it, undone);
       this.#host(layout.TLB_STORE);
       this.#get(it.a);
       code.memory(stored.op, 0);
+    } else if (it.operation === o.AMO) this.#atomic(it, undone);
+    else if (it.operation === o.FLOAT) this.#float(it, undone);
+    else if (FLOAT_LOADS.has(it.operation)) {
+      const { op, size } = FLOAT_LOADS.get(it.operation)!;
+      this.#needFloats(it, undone);
+      this.#translate(it.b, it.immediate, size, 0, it, undone);
+      code.i32(0);
+      this.#host(0);
+      code.memory(op, 0);
+      if (size === 4) {
+        code.i64Big(BOX);
+        code.op("i64.or");
+      }
+      code.memory("i64.store", layout.F + it.a * 8);
+    } else if (FLOAT_STORES.has(it.operation)) {
+      const { op, size } = FLOAT_STORES.get(it.operation)!;
+      this.#needFloats(it, undone);
+      this.#translate(it.b, it.immediate, size, layout.TLB_STORE, it, undone);
+      this.#host(layout.TLB_STORE);
+      code.i32(0);
+      code.memory("i64.load", layout.F + it.a * 8);
+      code.memory(op, 0);
     } else if (condition !== undefined) {
       this.#get(it.b);
       this.#get(it.a);
@@ -262,11 +312,11 @@ class RegionWriter {
     }
   }
 
-  /** VA = rs1 + immediate, ENTRY = its TLB entry; ends the region if that does not cover the access. */
-  #translate(it: Instruction, size: number, table: number, undone: number): void {
+  /** VA = base + immediate, ENTRY = its TLB entry; ends the region before `it` if that does not cover `size` bytes. */
+  #translate(base: number, immediate: number, size: number, table: number, it: Instruction, undone: number): void {
     const { code } = this;
-    this.#get(it.b);
-    code.i64(it.immediate);
+    this.#get(base);
+    code.i64(immediate);
     code.op("i64.add");
     code.tee(VA);
     code.i64(8);
@@ -295,6 +345,129 @@ class RegionWriter {
     code.get(ENTRY);
     code.memory("i32.load", table + 8);
     code.op("i32.add");
+  }
+
+  /** Ends the region before `it` unless sstatus.FS is Dirty. */
+  #needFloats(it: Instruction, undone: number): void {
+    const { code } = this;
+    code.i32(0);
+    code.memory("i64.load", layout.SSTATUS);
+    code.i64(FS_DIRTY);
+    code.op("i64.and");
+    code.i64(FS_DIRTY);
+    code.op("i64.ne");
+    this.#leaveBeforeIf(it, undone);
+  }
+
+  /** The core's own function does it, on the register files in memory: integer operands go there before, an integer result comes from there. */
+  #float(it: Instruction, undone: number): void {
+    const { code } = this;
+    const instruction = it.immediate >>> 0;
+    const kind = (instruction & 0x7f) === 0x53 ? instruction >>> 27 : -1;
+    const rd = (instruction >>> 7) & 31;
+    const rs1 = (instruction >>> 15) & 31;
+    this.#needFloats(it, undone);
+    // fcvt from an integer, fmv from an integer register
+    if ((kind === 0x1a || kind === 0x1e) && rs1 !== 0) {
+      code.i32(0);
+      this.#get(rs1);
+      code.memory("i64.store", layout.X + rs1 * 8);
+    }
+    code.i32(instruction);
+    code.call(FLOAT_FUNCTION);
+    code.op("i32.eqz");
+    this.#leaveBeforeIf(it, undone);
+    // compare, fcvt to an integer, fmv to an integer register and fclass
+    if ((kind === 0x14 || kind === 0x18 || kind === 0x1c) && rd !== 0) {
+      code.i32(0);
+      code.memory("i64.load", layout.X + rd * 8);
+      this.#set(rd);
+    }
+  }
+
+  /** lr, sc and AMOs on aligned RAM, as access.ts does them. */
+  #atomic(it: Instruction, undone: number): void {
+    const { code } = this;
+    const instruction = it.immediate >>> 0;
+    const rd = (instruction >>> 7) & 31;
+    const rs1 = (instruction >>> 15) & 31;
+    const rs2 = (instruction >>> 20) & 31;
+    const wide = (instruction & 0x1000) !== 0;
+    const kind = instruction >>> 27;
+    const size = wide ? 8 : 4;
+    const table = kind === 2 ? 0 : layout.TLB_STORE;
+    this.#translate(rs1, 0, size, table, it, undone);
+    code.get(VA);
+    code.op("i32.wrap_i64");
+    code.i32(size - 1);
+    code.op("i32.and");
+    this.#leaveBeforeIf(it, undone);
+    this.#host(table);
+    code.tee(ENTRY);
+    code.memory(wide ? "i64.load" : "i64.load32_s", 0);
+    code.set(T);
+    if (kind === 2) {
+      code.i32(0);
+      this.#reservation(wide);
+      code.memory("i64.store", layout.RESERVATION);
+      code.i32(0);
+      code.get(T);
+      code.memory("i64.store", layout.RESERVED_VALUE);
+    } else if (kind === 3) this.#storeConditional(rs2, wide);
+    else {
+      this.#get(rs2);
+      if (!wide) code.op("i64.extend32_s");
+      code.set(U);
+      code.get(ENTRY);
+      const how = ATOMICS.get(kind);
+      if (how === undefined) code.get(U);
+      else {
+        code.get(T);
+        code.get(U);
+        if (how.choose) {
+          code.get(T);
+          code.get(U);
+          code.op(how.op, "select");
+        } else code.op(how.op);
+      }
+      code.memory(wide ? "i64.store" : "i64.store32", 0);
+    }
+    if (rd === 0) return;
+    code.get(T);
+    this.#set(rd);
+  }
+
+  /** Pushes what RESERVATION holds for the word at ENTRY. */
+  #reservation(wide: boolean): void {
+    this.code.get(ENTRY);
+    this.code.op("i64.extend_i32_u");
+    this.code.i64(wide ? 1 : 0);
+    this.code.op("i64.or");
+  }
+
+  /** sc to ENTRY, whose value is in T; leaves 0 or 1 in T. */
+  #storeConditional(rs2: number, wide: boolean): void {
+    const { code } = this;
+    code.i32(0);
+    code.memory("i64.load", layout.RESERVATION);
+    this.#reservation(wide);
+    code.op("i64.eq");
+    code.i32(0);
+    code.memory("i64.load", layout.RESERVED_VALUE);
+    code.get(T);
+    code.op("i64.eq", "i32.and");
+    code.i64(1);
+    code.set(T);
+    code.if();
+    code.get(ENTRY);
+    this.#get(rs2);
+    code.memory(wide ? "i64.store" : "i64.store32", 0);
+    code.i64(0);
+    code.set(T);
+    code.end();
+    code.i32(0);
+    code.i64(-1);
+    code.memory("i64.store", layout.RESERVATION);
   }
 
   /** Ends the region at PAGE_VA + distance, outside the page. */

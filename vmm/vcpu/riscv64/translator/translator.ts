@@ -8,6 +8,14 @@ import * as opcodes from "../assembly/opcodes.ts";
 import { translatable, writeRegion } from "./emit.ts";
 import { findRegion } from "./region.ts";
 
+/** What the translator needs of the core's exports. */
+export interface TranslatorCore {
+  readonly table: WebAssembly.Table;
+  dropDecodePages(): void;
+  /** Executes an instruction of F or D other than loads and stores on the register files in memory; 0 if it is illegal. */
+  readonly executeFloat: WebAssembly.ExportValue;
+}
+
 export class Translator {
   /** Functions compiled so far. */
   compiled = 0;
@@ -17,17 +25,19 @@ export class Translator {
   readonly #first: number;
   readonly #capacity: number;
   readonly #drop: () => void;
+  readonly #float: WebAssembly.ExportValue;
   #used = 0;
 
-  /** At most `capacity` functions are kept; `drop` empties the core's decode cache. */
-  constructor(memory: WebAssembly.Memory, table: WebAssembly.Table, capacity: number, drop: () => void) {
+  /** At most `capacity` functions are kept. */
+  constructor(memory: WebAssembly.Memory, core: TranslatorCore, capacity: number) {
     this.#memory = memory;
-    this.#table = table;
+    this.#table = core.table;
     this.#view = new DataView(memory.buffer);
-    this.#first = table.length;
+    this.#first = core.table.length;
     this.#capacity = capacity;
-    this.#drop = drop;
-    table.grow(capacity);
+    this.#drop = () => core.dropDecodePages();
+    this.#float = core.executeFloat;
+    core.table.grow(capacity);
   }
 
   /** Translates the region around the decode slot `slot` of the decode page `page`; does nothing if there is none. */
@@ -42,7 +52,7 @@ export class Translator {
     }
     const functionIndex = this.#first + this.#used;
     const module = new WebAssembly.Module(writeRegion(page, blocks, functionIndex));
-    const instance = new WebAssembly.Instance(module, { env: { memory: this.#memory } });
+    const instance = new WebAssembly.Instance(module, { env: { memory: this.#memory }, core: { float: this.#float } });
     this.#table.set(functionIndex, instance.exports.f as () => void);
     this.#used++;
     this.compiled++;

@@ -214,8 +214,9 @@ export class Code {
     for (const depth of depths) this.unsigned(depth);
     this.unsigned(otherwise);
   }
-  return(): void {
-    this.byte(0x0f);
+  call(functionIndex: number): void {
+    this.byte(0x10);
+    this.unsigned(functionIndex);
   }
 
   view(): Uint8Array {
@@ -223,7 +224,10 @@ export class Code {
   }
 }
 
-/** A module of one exported function "f" that imports memory env.memory. `locals` are types of the locals behind the parameters. */
+/**
+ * A module of one exported function "f", number 1, that imports the memory env.memory and the function core.float: i32 → i32, number 0. `locals` are
+ * the types of the locals behind the parameters.
+ */
 export function moduleOf(
   parameters: readonly number[],
   results: readonly number[],
@@ -244,14 +248,18 @@ export function moduleOf(
     for (const character of text) code.byte(character.charCodeAt(0));
   };
   section(1, (code) => {
-    code.bytes([1, 0x60]);
+    code.bytes([2, 0x60]);
     code.unsigned(parameters.length);
     code.bytes(parameters);
     code.unsigned(results.length);
     code.bytes(results);
+    code.bytes([0x60, 1, I32, 1, I32]);
   });
   section(2, (code) => {
-    code.byte(1);
+    code.byte(2);
+    name(code, "core");
+    name(code, "float");
+    code.bytes([0, 1]);
     name(code, "env");
     name(code, "memory");
     code.bytes([2, 0, 1]);
@@ -260,7 +268,7 @@ export function moduleOf(
   section(7, (code) => {
     code.byte(1);
     name(code, "f");
-    code.bytes([0, 0]);
+    code.bytes([0, 1]);
   });
   section(10, (code) => {
     const declared = new Code();
