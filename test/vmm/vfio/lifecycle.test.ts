@@ -3,6 +3,7 @@
 
 import { describe, expect, it } from "vitest";
 import { REG } from "../../../host/arch/riscv/registers.ts";
+import { Edu } from "../../../host/devices/edu/edu.ts";
 import * as R from "../../../host/devices/edu/registers.ts";
 import { NO_INJECTION } from "../../../host/kernel/inject.ts";
 import { GuestAddressSpace, HostRefusal } from "../../../vmm/vfio/guest-address-space.ts";
@@ -299,6 +300,61 @@ describe("a host that refuses", () => {
       vm.process.exit();
       expect(vm.machine.kernel.liveKinds).toEqual([]);
     }
+  });
+});
+
+describe("emulated and assigned devices behind one vIOMMU", () => {
+  it("an edu model on the VM's own bus and one of the host's see the same tables, each by its own id", () => {
+    const { vm, a } = pair();
+    const { guest } = vm;
+    const model = new Edu({ name: "emulated" });
+    guest.viommu.plug({ handle: 1, guestId: 0x18, name: "00:03.0", ats: false, pri: false, emulated: true });
+    model.connect({
+      dma: guest.viommu.emulatedDma(() => 0x18),
+      interrupt: { intx: () => {} },
+      clock: vm.machine.clock,
+    });
+    model.configWrite(4, 2, 6);
+    const stage1 = vm.tables([[IOVA, DATA]]);
+    for (const id of [0x10, 0x18]) guest.installContext(id, { tc: TC.V, ta: 3n << 12n, fsc: stage1.fsc });
+    guest.store64(DATA, 0x4711n);
+    const registers = model.bars[0]!.registers;
+    eduDma(registers, IOVA, 64, false);
+    vm.run();
+    expect(eduOutcome(registers)).toBe(R.OUTCOME_DONE);
+    guest.store64(DATA, 0n);
+    eduDma(registers, IOVA, 64, true);
+    vm.run();
+    expect(guest.load32(DATA)).toBe(0x4711);
+    expect(vm.dma(a, IOVA, 64, false)).toBe(R.OUTCOME_DONE);
+    eduDma(registers, IOVA + 0x1000n, 64, false);
+    vm.run();
+    expect(eduOutcome(registers)).toBe(R.OUTCOME_REFUSED);
+    expect(vm.dma(a, IOVA + 0x1000n, 64, false)).toBe(R.OUTCOME_REFUSED);
+    expect(guest.takeFaults().map(({ deviceId, cause }) => [deviceId, cause])).toEqual([
+      [0x18, 13],
+      [0x10, 13],
+    ]);
+    finish(vm);
+  });
+});
+
+describe("events the host lost", () => {
+  it("show as fqof in the guest's queue, with the records that came", () => {
+    const { vm, a } = pair();
+    vm.guest.installContext(0x10, { tc: 0n });
+    let losing = true;
+    vm.machine.kernel.injector = { ...NO_INJECTION, loseEvent: () => losing };
+    vm.dma(a, DATA, 64, false);
+    losing = false;
+    vm.dma(a, DATA + 0x1000n, 64, false);
+    expect(vm.guest.read32(REG.fqcsr) & (1 << 9)).toBe(1 << 9);
+    vm.machine.kernel.injector = NO_INJECTION;
+    expect(vm.guest.takeFaults().every(({ iotval }) => iotval === DATA + 0x1000n)).toBe(true);
+    vm.guest.write32(REG.fqcsr, (1 << 9) | 3);
+    vm.dma(a, DATA + 0x2000n, 64, false);
+    expect(vm.guest.takeFaults().map(({ iotval }) => iotval)).toEqual([DATA + 0x2000n]);
+    finish(vm);
   });
 });
 
