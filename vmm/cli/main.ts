@@ -1,5 +1,6 @@
 // The command line: `nestbox VERB`. Errors of the user's are one line and exit status 2; a bug of ours prints the seed and exits 4.
 
+import { readFileSync } from "node:fs";
 import { Command, CommanderError } from "commander";
 import { boot } from "./commands/boot.ts";
 import { caps } from "./commands/caps.ts";
@@ -12,8 +13,15 @@ import { trace } from "./commands/trace.ts";
 import { walk } from "./commands/walk.ts";
 import { EXIT_BUG, EXIT_PASS, EXIT_USAGE, UsageError } from "./exit-codes.ts";
 
+/** Of this package. */
+function version(): string {
+  const file = new URL("../../../package.json", import.meta.url);
+  return (JSON.parse(readFileSync(file, "utf8")) as { version: string }).version;
+}
+
 const program = new Command("nestbox")
   .description("Boot guests that own an IOMMU, nested over the IOMMU of a modelled Linux host.")
+  .version(version())
   .showHelpAfterError("(nestbox --help lists the commands)")
   .exitOverride();
 const commands = [boot(), scenarioCommand(), walk(), ids(), inspect(), caps(), trace(), hosts(), serveIommufd()];

@@ -19,6 +19,8 @@ export function memorySize(text: string): number {
   if (!Number.isInteger(bytes) || bytes <= 0 || bytes % 65536 !== 0) {
     throw new InvalidArgumentError("expected a size such as 64M, a multiple of 64 KiB");
   }
+  // Guest RAM ends before the 64-bit PCI window, and a 32-bit pointer must reach all of it.
+  if (bytes > 2 ** 31) throw new InvalidArgumentError("a guest has at most 2G of RAM");
   return bytes;
 }
 
