@@ -23,8 +23,6 @@ export interface IommufdService {
 
 /** Serves on a UNIX socket until closed; `ready` is called when programs can connect. */
 export function serveIommufd(socketPath: string, ready: () => void): IommufdService {
-  // Failed copies are frequent and expected here; their stack traces would cost more than they do.
-  Error.stackTraceLimit = 0;
   const live = new LiveObjects();
   const iommu = new IommuCore(new Trace(new Clock()));
   const driver = new MockDriver();

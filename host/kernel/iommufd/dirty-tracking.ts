@@ -46,7 +46,7 @@ export function getDirtyBitmap(command: IommufdCommand): number {
   if (dirty === undefined) return -EOPNOTSUPP;
   if (command.context.environment.injector.allocation("bitmap")) return -ENOMEM;
   const keep = (request.flags & IOMMU_HWPT_GET_DIRTY_BITMAP_NO_CLEAR) !== 0;
-  const bitmap = new UserBitmap(command.call.memory, request.data, iova, pageSize & -pageSize);
+  const bitmap = new UserBitmap(command.call.memory, request.data, iova, last, pageSize & -pageSize);
   for (let next = iova; next <= last && length > 0n; ) {
     const area = table.areas.at(next);
     if (area === null) break;
@@ -59,20 +59,23 @@ export function getDirtyBitmap(command: IommufdCommand): number {
   return 0;
 }
 
-/** One bit per `pageSize` bytes from `base`; a page of the bitmap is kept at a time. */
+/** One bit per `pageSize` bytes of [base, last]; a page of the bitmap is kept at a time. */
 class UserBitmap {
   readonly #memory: AddressSpace;
   readonly #va: bigint;
   readonly #base: bigint;
   readonly #pageSize: bigint;
+  /** Address behind the bitmap's last byte: what follows is not ours to write, not even with what was there. */
+  readonly #end: bigint;
   #window: Uint8Array | null = null;
   #windowAt = 0n;
 
-  constructor(memory: AddressSpace, va: bigint, base: bigint, pageSize: bigint) {
+  constructor(memory: AddressSpace, va: bigint, base: bigint, last: bigint, pageSize: bigint) {
     this.#memory = memory;
     this.#va = va;
     this.#base = base;
     this.#pageSize = pageSize;
+    this.#end = va + (last - base) / pageSize / 8n + 1n;
   }
 
   /** True if every byte that stands for [iova, last] can be written. */
@@ -102,13 +105,15 @@ class UserBitmap {
     }
   }
 
-  /** The bitmap's piece that holds byte `index`, up to the end of its page as far as readable. */
+  /** The bitmap's piece that holds byte `index`, up to the end of its page. */
   #load(index: bigint): Uint8Array {
     const at = this.#va + index;
     if (this.#window !== null && at >= this.#windowAt && at < this.#windowAt + BigInt(this.#window.length))
       return this.#window;
     this.flush();
-    const window = new Uint8Array(4096 - Number(at % 4096n));
+    const left = this.#end - at;
+    const toPageEnd = 4096n - (at % 4096n);
+    const window = new Uint8Array(Number(left < toPageEnd ? left : toPageEnd));
     if (readUser(this.#memory, at, window) < 0) window.fill(0);
     this.#window = window;
     this.#windowAt = at;
