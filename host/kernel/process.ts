@@ -22,6 +22,7 @@ import type {
 import type { HostFrames } from "./host-frames.ts";
 import type { Injector } from "./inject.ts";
 import type { LiveObjects } from "./live-objects.ts";
+import { MemoryFile } from "./memory-file.ts";
 
 export interface ProcessOptions {
   readonly capabilities?: Partial<Capabilities>;
@@ -164,6 +165,21 @@ export class Process implements SystemCalls, CallContext {
     if (fd < 0) return fd;
     this.#parts.live.created("eventfd");
     this.#install(fd, new EventFd(() => this.#parts.live.destroyed("eventfd")));
+    return fd;
+  }
+
+  /** A file of `length` bytes that is memory (memfd_create and ftruncate); the model's VMM does not need it, iommufd's MAP_FILE does. */
+  memfd(length: number): number {
+    const fd = this.#reserve();
+    if (fd < 0) return fd;
+    const { frames, live } = this.#parts;
+    const file = MemoryFile.create(frames, length, () => live.destroyed("memory file"));
+    if (typeof file === "number") {
+      this.#table[fd] = undefined;
+      return file;
+    }
+    live.created("memory file");
+    this.#install(fd, file);
     return fd;
   }
 
