@@ -22,7 +22,6 @@ import type { RiscvIommuOptions } from "./hw/iommu/riscv/options.ts";
 import { BarWindow } from "./hw/pci/bar-window.ts";
 import { type PciSlot, RootComplex } from "./hw/pci/root-complex.ts";
 import { bootKernel } from "./kernel/boot.ts";
-import type { Injector } from "./kernel/inject.ts";
 import { InjectionPlan } from "./kernel/injection-plan.ts";
 import type { Kernel } from "./kernel/kernel.ts";
 import type { Process } from "./kernel/process.ts";
@@ -190,11 +189,6 @@ export class Host {
     const plan = new InjectionPlan(rules, seed, this.trace);
     this.#kernel.injector = plan;
     return plan;
-  }
-
-  /** What is made to fail from now on. */
-  set injector(injector: Injector) {
-    this.#kernel.injector = injector;
   }
 
   /** Physical memory, for tests that damage it on purpose. */

@@ -1,9 +1,7 @@
 // The host refuses a device's first stage (no memory for the HWPT). That device is blocked and its cause kept; the other device goes on; a
 // later IODIR tries again.
 
-import { NO_INJECTION, scenario } from "nestbox";
-
-const ENOMEM = 12;
+import { scenario } from "nestbox";
 
 export default scenario("host refuses a domain: one device is blocked, others go on", (t) => {
   const host = t.host();
@@ -15,9 +13,9 @@ export default scenario("host refuses a domain: one device is blocked, others go
   other.installContext(tables[1]!);
 
   t.step("the host has no memory for one HWPT");
-  host.injector = { ...NO_INJECTION, ioctl: (name) => (name === "IOMMU_HWPT_ALLOC" ? -ENOMEM : 0) };
+  host.inject(["ioctl:IOMMU_HWPT_ALLOC=ENOMEM"]);
   refused.installContext(tables[0]!);
-  host.injector = NO_INJECTION;
+  host.inject([]);
   t.equal(refused.disposition, "blocked", "what the refused device's DMA goes through");
   t.expect(
     t.messages.some((line) => /IOMMU_HWPT_ALLOC.*00:01\.0.*0000:00:01\.0.*ENOMEM/.test(line)),

@@ -10,7 +10,6 @@ export { type HostDescription, HostDescriptionError, parseHost } from "../../hos
 export * as EDU from "../../host/devices/edu/registers.ts";
 export { NO_PASID } from "../../host/devices/ports.ts";
 export { Host } from "../../host/host.ts";
-export { type Injector, NO_INJECTION } from "../../host/injection.ts";
 export type { Walk, WalkStep } from "../view/walks.ts";
 export { ScenarioContext } from "./context.ts";
 export { EduDriver, type EduTransfer } from "./edu.ts";
