@@ -3,9 +3,8 @@
 //   footprint  4096 functions of about 40 instructions called in a pseudo-random order through a table: 600 KiB of code, few loops
 //   float      a loop of binary64 multiply-add, divide and compare
 // A figure is the best of several runs of fixed length: the machine is shared.
-import { readFileSync } from "node:fs";
-import { buildHart } from "../../vmm/vcpu/riscv64/build.mjs";
 import { Rv64Core } from "../../vmm/vcpu/riscv64/core.ts";
+import { coreModule } from "../vmm/vcpu/riscv64/core-module.ts";
 import * as encode from "../vmm/vcpu/riscv64/encode.ts";
 import { generator } from "../vmm/vcpu/riscv64/reference/integer.ts";
 
@@ -123,7 +122,7 @@ function measure(core: Rv64Core, instructions: number, runs: number): number {
 }
 
 export async function bench(emit: (line: Record<string, unknown>) => void): Promise<void> {
-  const module = new WebAssembly.Module(readFileSync(await buildHart()));
+  const module = coreModule();
   const silent = { high: 0, load: () => 0, store: () => {} };
   for (const [name, program] of [
     ["tight", tight],

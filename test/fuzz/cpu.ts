@@ -3,9 +3,8 @@
 //
 // Streams are a mixture: uniformly random words; valid encodings with random fields; page tables, satp, stvec and registers of random bits. The
 // memory before and behind guest RAM is guarded by a pattern where the core keeps nothing.
-import { readFileSync } from "node:fs";
-import { buildHart } from "../../vmm/vcpu/riscv64/build.mjs";
 import { Exit, type HartMmioPort, Rv64Core, type Rv64CoreOptions } from "../../vmm/vcpu/riscv64/core.ts";
+import { coreModule } from "../vmm/vcpu/riscv64/core-module.ts";
 import { generator } from "../vmm/vcpu/riscv64/reference/integer.ts";
 
 export interface FuzzOptions {
@@ -171,7 +170,7 @@ function digest(core: Rv64Core, harts: number): string {
 
 /** Runs streams for `seconds`; false, with the seed logged, if one failed. */
 export async function fuzz({ seed, seconds, log }: FuzzOptions): Promise<boolean> {
-  const module = new WebAssembly.Module(readFileSync(await buildHart()));
+  const module = coreModule();
   const end = performance.now() + seconds * 1000;
   let streams = 0;
   for (let at = seed; streams === 0 || performance.now() < end; at++, streams++) {

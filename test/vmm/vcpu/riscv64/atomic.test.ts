@@ -1,12 +1,11 @@
 // The A extension: AMOs against bigint arithmetic, lr/sc and what breaks a reservation.
 import { beforeAll, beforeEach, describe, expect, it } from "vitest";
-import { Board, compileCore, RAM } from "./board.ts";
+import { Board, RAM } from "./board.ts";
 import * as encode from "./encode.ts";
 import { operands } from "./reference/integer.ts";
 
 let board: Board;
-beforeAll(async () => {
-  await compileCore();
+beforeAll(() => {
   board = new Board();
 });
 beforeEach(() => board.reset());

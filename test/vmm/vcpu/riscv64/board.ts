@@ -1,6 +1,4 @@
 // One hart, some RAM and a device that records: what the vCPU tests run on.
-import { readFileSync } from "node:fs";
-import { buildHart } from "../../../../vmm/vcpu/riscv64/build.mjs";
 import {
   Exit,
   type HartMmioPort,
@@ -8,17 +6,10 @@ import {
   Rv64Core,
   type Rv64CoreOptions,
 } from "../../../../vmm/vcpu/riscv64/core.ts";
+import { coreModule } from "./core-module.ts";
 
 export const RAM = 0x8000_0000n;
 const TRAP_VECTOR = 0x8000_f000n;
-
-let module: WebAssembly.Module | undefined;
-
-/** Call in beforeAll. */
-export async function compileCore(): Promise<WebAssembly.Module> {
-  module ??= new WebAssembly.Module(readFileSync(await buildHart()));
-  return module;
-}
 
 export interface MmioAccess {
   readonly kind: "load" | "store";
@@ -55,8 +46,7 @@ export class Board {
   readonly ram: DataView;
 
   constructor(options: Partial<Rv64CoreOptions> = {}) {
-    if (module === undefined) throw new Error("compileCore() first");
-    this.core = new Rv64Core({ module, ramBytes: 1 << 20, mmio: this.port, decodePages: 64, ...options });
+    this.core = new Rv64Core({ module: coreModule(), ramBytes: 1 << 20, mmio: this.port, decodePages: 64, ...options });
     this.ram = new DataView(this.core.memory.buffer, this.core.ramOffset, this.core.ramBytes);
     // j . at the vector and at the entries of a vectored one: a trapped hart stays where it trapped to
     for (let entry = 0; entry < 16; entry++) this.ram.setUint32(Number(TRAP_VECTOR - RAM) + entry * 4, 0x6f, true);

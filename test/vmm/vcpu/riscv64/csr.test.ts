@@ -1,11 +1,10 @@
 // CSRs: which exist, what can be written, side effects of the instructions that access them.
 import { beforeAll, beforeEach, describe, expect, it } from "vitest";
-import { Board, compileCore, RAM } from "./board.ts";
+import { Board, RAM } from "./board.ts";
 import * as encode from "./encode.ts";
 
 let board: Board;
-beforeAll(async () => {
-  await compileCore();
+beforeAll(() => {
   board = new Board();
 });
 beforeEach(() => board.reset());

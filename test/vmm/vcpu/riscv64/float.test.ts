@@ -1,14 +1,13 @@
 // F and D against exact rational arithmetic (reference/float.ts): every operation, both formats, five rounding modes, values and flags; with
 // fflags clear and with NX already raised, which is when the core takes shortcuts.
 import { beforeAll, describe, expect, it } from "vitest";
-import { Board, compileCore, RAM } from "./board.ts";
+import { Board, RAM } from "./board.ts";
 import * as encode from "./encode.ts";
 import * as ieee from "./reference/float.ts";
 import { generator, operands } from "./reference/integer.ts";
 
 let board: Board;
-beforeAll(async () => {
-  await compileCore();
+beforeAll(() => {
   board = new Board();
 });
 

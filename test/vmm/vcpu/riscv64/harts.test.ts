@@ -1,12 +1,8 @@
 // Several harts in one core, and that a run depends on its inputs only.
-import { beforeAll, describe, expect, it } from "vitest";
-import { Board, compileCore, Exit, RAM } from "./board.ts";
+import { describe, expect, it } from "vitest";
+import { Board, Exit, RAM } from "./board.ts";
 import * as encode from "./encode.ts";
 import { generator } from "./reference/integer.ts";
-
-beforeAll(async () => {
-  await compileCore();
-});
 
 const DATA = RAM + 0x2000n;
 

@@ -1,12 +1,11 @@
 // Every integer instruction against reference/integer.ts: corner operands and random ones.
 import { beforeAll, describe, expect, it } from "vitest";
-import { Board, compileCore, RAM } from "./board.ts";
+import { Board, RAM } from "./board.ts";
 import * as encode from "./encode.ts";
 import { operands, REGISTER_IMMEDIATE, REGISTER_REGISTER } from "./reference/integer.ts";
 
 let board: Board;
-beforeAll(async () => {
-  await compileCore();
+beforeAll(() => {
   board = new Board();
 });
 

@@ -1,11 +1,10 @@
 // Interrupts: timer, software, external through the IMSIC file; stopi, stopei, sireg; wfi (AIA specification §3 and §5; platform notes §2, §4).
 import { beforeAll, beforeEach, describe, expect, it } from "vitest";
-import { Board, compileCore, Exit, RAM } from "./board.ts";
+import { Board, Exit, RAM } from "./board.ts";
 import * as encode from "./encode.ts";
 
 let board: Board;
-beforeAll(async () => {
-  await compileCore();
+beforeAll(() => {
   board = new Board();
 });
 beforeEach(() => board.reset());

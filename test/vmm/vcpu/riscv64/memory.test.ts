@@ -1,11 +1,10 @@
 // Loads and stores: widths and extension, misaligned ones in hardware, page crossings, MMIO, access faults.
 import { beforeAll, beforeEach, describe, expect, it } from "vitest";
-import { Board, compileCore, RAM } from "./board.ts";
+import { Board, RAM } from "./board.ts";
 import * as encode from "./encode.ts";
 
 let board: Board;
-beforeAll(async () => {
-  await compileCore();
+beforeAll(() => {
   board = new Board();
 });
 beforeEach(() => {

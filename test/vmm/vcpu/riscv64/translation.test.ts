@@ -1,12 +1,11 @@
 // Address translation in every scheme: permissions, A and D, superpages, reserved bits, what sfence.vma must and must not forget (privileged
 // specification, "Sv39", "Svadu", "Svpbmt", "Svnapot").
 import { beforeAll, beforeEach, describe, expect, it } from "vitest";
-import { Board, compileCore, RAM } from "./board.ts";
+import { Board, RAM } from "./board.ts";
 import * as encode from "./encode.ts";
 
 let board: Board;
-beforeAll(async () => {
-  await compileCore();
+beforeAll(() => {
   board = new Board();
 });
 

@@ -1,14 +1,10 @@
 // Translated code against the references and against the interpreter: the same results, the same traps at the same instructions, the same counts.
-import { beforeAll, describe, expect, it } from "vitest";
+import { describe, expect, it } from "vitest";
 import { stream } from "../../../fuzz/cpu.ts";
-import { Board, compileCore, Exit, RAM } from "./board.ts";
+import { Board, Exit, RAM } from "./board.ts";
+import { coreModule } from "./core-module.ts";
 import * as encode from "./encode.ts";
 import { generator, operands, REGISTER_IMMEDIATE, REGISTER_REGISTER } from "./reference/integer.ts";
-
-let module: WebAssembly.Module;
-beforeAll(async () => {
-  module = await compileCore();
-});
 
 const EAGER = { interval: 16, samples: 1 };
 const INPUT = RAM + 0x10000n;
@@ -330,7 +326,7 @@ describe("random programs", () => {
 
   it("of the fuzzer, too", () => {
     for (let seed = 5000; seed < 5030; seed++)
-      expect(stream(module, seed, EAGER), `seed ${seed}`).toBe(stream(module, seed, false));
+      expect(stream(coreModule(), seed, EAGER), `seed ${seed}`).toBe(stream(coreModule(), seed, false));
   });
 
   function atomic(next: () => number, register: () => number): number {

@@ -1,12 +1,11 @@
 // Exceptions and the privileged instructions: causes, stval, sepc, the sstatus stack, what is illegal (privileged specification, "Supervisor Trap
 // Setup" and "Handling"; the platform notes' list of what must be illegal).
 import { beforeAll, beforeEach, describe, expect, it } from "vitest";
-import { Board, compileCore, Exit, RAM } from "./board.ts";
+import { Board, Exit, RAM } from "./board.ts";
 import * as encode from "./encode.ts";
 
 let board: Board;
-beforeAll(async () => {
-  await compileCore();
+beforeAll(() => {
   board = new Board();
 });
 beforeEach(() => board.reset());

@@ -1,14 +1,14 @@
 // Loads and stores the interpreter's inline path gives up on: TLB misses, accesses across a page, MMIO, faults. Also lr, sc and the AMOs.
 import {
-  F, FEATURES, LEFT, MMIO_VALUE, PC, PHYSICAL, RESERVATION, RESERVED_VALUE, SSTATUS, VALUE, X,
+  F, LEFT, MMIO_VALUE, PC, PHYSICAL, RESERVATION, RESERVED_VALUE, VALUE, X,
 } from "./layout";
 import { CONTINUE, RESUME } from "./csr";
 import { synchronise, trap } from "./hart-state";
 import { mmio } from "./imports";
 import {
-  FLD, FLW, FSD, FSW, LB, LBU, LD, LH, LHU, LW, LWU, SB, SD, SH, SW,
+  FLD, FLW, FSD, FSW, LB, LBU, LH, LHU, LW, LWU, SB, SD, SH, SW,
 } from "./opcodes";
-import { ACCESS_LOAD, ACCESS_STORE, fillData, hostAddress, SSTATUS_FS, translate } from "./translate";
+import { ACCESS_LOAD, ACCESS_STORE, fillData, hostAddress, translate } from "./translate";
 
 /** An access left the machine's memory: interrupts, time or the budget may have changed, the interpreter must look. */
 const OUTSIDE: u32 = 3;

@@ -3,8 +3,7 @@
 // epoch is compared with RAM, line by line, when it is entered next, and emptied if it differs. So neither stores nor device DMA need to know about
 // decoded code, and, as on a machine with an instruction cache of its own, nothing between two fence.i has to notice a store.
 import {
-  DECODE_CODE, DECODE_EPOCH, DECODE_HEAT, DECODE_LINES, DECODE_PAGES, DECODE_PAGE_BYTES, DECODE_PHYSICAL, DECODE_POOL, DECODE_SLOTS, DECODE_USED, EPOCH, HARTS, MODE,
-  PAGE_BASE, PAGE_MAP, PAGE_VA, PC, PHYSICAL, RAM_BASE_PAGE, RAM_BYTES, RAM_OFFSET, STRADDLE_PAGE, TLBS, TLB_BYTES, TLB_FETCH, TLB_STORE,
+  DECODE_CODE, DECODE_EPOCH, DECODE_HEAT, DECODE_LINES, DECODE_PAGES, DECODE_PAGE_BYTES, DECODE_PHYSICAL, DECODE_POOL, DECODE_SLOTS, DECODE_USED, EPOCH, HARTS,   PAGE_BASE, PAGE_MAP, PAGE_VA, PC, PHYSICAL, RAM_BYTES, RAM_OFFSET, STRADDLE_PAGE, TLBS, TLB_BYTES, TLB_FETCH, TLB_STORE,
 } from "./layout";
 import { decode, illegal } from "./decode";
 import { expand } from "./expand";

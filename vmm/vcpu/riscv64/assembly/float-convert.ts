@@ -1,7 +1,7 @@
 // Conversions between binary32, binary64 and the four integer types, and the comparisons (F and D extensions, "Conversion and Move" and
 // "Compare" sections).
 import {
-  canonicalNaN, exponentOf, infinity, isInfinite, isNaN, isSignaling, isZero, magnitude, NV, NX, propagate, raise, RDN, RMM, RNE, round, RUP,
+  canonicalNaN, exponentOf, infinity, isInfinite, isNaN, isSignaling, isZero, magnitude, NV, NX, raise, RDN, RMM, RNE, round, RUP,
   shiftRightJam, significandOf, signOf, zero,
 } from "./float-format";
 

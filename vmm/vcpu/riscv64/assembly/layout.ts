@@ -76,7 +76,6 @@ export const INSTRET = 0x1298; // u64
 export const SUPERPAGES = 0x12a0; // u32, used entries of SUPERPAGE_LIST; 9 = too many
 export const CONTEXTS = 0x12a4; // u32, bit c: TLB context c holds entries
 export const SUPERPAGE_LIST = 0x12a8; // 8 × u64, virtual GiB that have superpage fragments in a TLB
-export const WAITING = 0x12e8; // u32, non-zero after wfi until an interrupt is pending
 export const EIP = 0x1400; // 2048 bits
 export const EIE = 0x1500; // 2048 bits
 

@@ -4,7 +4,7 @@
 // A TLB entry maps a 4 KiB virtual page to RAM in one context (user, supervisor, supervisor with SUM; loads and stores apart). MMIO never
 // enters a TLB. The interpreter compares the page of the *last* byte accessed with the entry of the first: an access across a page misses.
 import {
-  CONTEXTS, FEATURES, FEATURE_SV48, FEATURE_SV57, FEATURE_SVNAPOT, FEATURE_SVPBMT, LEAF_BITS, MODE, PHYSICAL, RAM_BASE_PAGE, RAM_BYTES,
+  CONTEXTS, FEATURES, FEATURE_SVNAPOT, FEATURE_SVPBMT, LEAF_BITS, MODE, PHYSICAL, RAM_BASE_PAGE, RAM_BYTES,
   RAM_OFFSET, SATP, SSTATUS, SUPERPAGES, SUPERPAGE_LIST, TLB, TLB_CONTEXT_BYTES, TLB_FETCH, TLB_STORE,
 } from "./layout";
 
