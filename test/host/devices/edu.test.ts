@@ -49,6 +49,8 @@ describe("the edu device's public interface (QEMU docs/specs/edu)", () => {
     write(device, 0x08, 10);
     expect(read(device, 0x20)).toBe(0x81);
     write(device, 0x08, 3);
+    write(device, 0x20, 0x80);
+    expect(read(device, 0x20)).toBe(0x81);
     bus.run(R.FACTORIAL_NS);
     expect(read(device, 0x08)).toBe(3628800);
     expect(read(device, 0x20)).toBe(0x80);
@@ -412,6 +414,16 @@ describe("edu's extensions (PCIe 6.0 §10, §6.20)", () => {
     expect(agent.completed).toEqual([3]);
   });
 
+  it("never complete an invalidation that a reset overtook", () => {
+    const { device, bus, agent } = translatingEdu(R.MODE_ATS);
+    write(device, R.INVALIDATION_DELAY, 500);
+    device.atsTarget?.invalidate(1, 1, NO_PASID, false, 3);
+    device.reset();
+    expect(bus.clock.pending).toBe(0);
+    bus.run(1_000);
+    expect(agent.completed).toEqual([]);
+  });
+
   it("forget every translation when ATS is switched off (§10.3.3)", () => {
     const { device, bus, agent } = translatingEdu(R.MODE_ATS);
     agent.pages.set(1, { pfn: 0x777, write: true });
@@ -467,6 +479,20 @@ describe("edu's extensions (PCIe 6.0 §10, §6.20)", () => {
     bus.run(1_000);
     expect(agent.requests).toHaveLength(2);
     expect(read(device, R.DMA_OUTCOME)).toBe(R.OUTCOME_NO_PERMISSION);
+  });
+
+  it("count page requests anew for every burst", () => {
+    const { device, bus, agent } = translatingEdu(R.MODE_ATS | R.MODE_PRI);
+    write(device, R.PAGE_REQUEST_LIMIT, 1);
+    command(device, true, 0x1fc0n, 128);
+    for (const [group, pfn] of [1, 2].entries()) {
+      bus.run(2_000);
+      agent.pages.set(pfn, { pfn: 9, write: true });
+      device.atsTarget?.pageResponse(NO_PASID, group, 0);
+    }
+    bus.run(2_000);
+    expect(agent.requests.map(({ pfn }) => pfn)).toEqual([1, 2]);
+    expect([running(device), read(device, R.DMA_OUTCOME)]).toEqual([false, R.OUTCOME_DONE]);
   });
 
   it.each([

@@ -91,6 +91,14 @@ describe("configuration space of an endpoint (PCIe 6.0 §7.5)", () => {
     expect(bus.messages).toHaveLength(1);
   });
 
+  it("is awake after a reset", () => {
+    const { device, bus } = plugged();
+    device.configWrite(bus.findCapability(0x01) + 4, 2, 3);
+    device.reset();
+    bus.enable();
+    expect(device.barBase(2)).toBe(0);
+  });
+
   it("discards a power state it does not have", () => {
     const { device, bus } = plugged();
     const power = bus.findCapability(0x01);
@@ -150,6 +158,14 @@ describe("interrupts of an endpoint (PCIe 6.0 §6.1)", () => {
     device.configWrite(4, 2, 0);
     device.wantPin(false);
     expect(bus.pins).toEqual([true, false, true, false]);
+  });
+
+  it("lowers the pin at a reset", () => {
+    const { device, bus } = plugged();
+    device.wantPin(true);
+    device.reset();
+    device.configWrite(4, 2, 6);
+    expect(bus.pins).toEqual([true, false]);
   });
 
   it("sends an MSI as a 4-byte write of the data, low bits replaced by the vector", () => {

@@ -133,6 +133,16 @@ describe("functions on the root complex", () => {
     expect(parts.clock.pending).toBe(0);
   });
 
+  it("can be plugged in and pulled out for ever", () => {
+    const parts = machine();
+    // The window holds 256 BARs of an edu.
+    for (let i = 0; i < 300; i++) {
+      pluggedEdu(parts);
+      parts.root.unplug(RID);
+    }
+    expect(parts.root.slots).toEqual([]);
+  });
+
   it("give back the address space of their BARs", () => {
     const window = new BarWindow(0x1000, 0x3000);
     const [a, b] = [{}, {}];
