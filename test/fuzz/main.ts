@@ -7,7 +7,7 @@ type Fuzz = (options: { seed: number; seconds: number; log: (line: string) => vo
 
 const here = new URL(".", import.meta.url);
 const available = readdirSync(here)
-  .filter((file) => file.endsWith(".js") && file !== "main.js" && !file.includes("." + "test."))
+  .filter((file) => file.endsWith(".js") && file !== "main.js" && !file.endsWith(".test.js"))
   .map((file) => file.slice(0, -3))
   .sort();
 
@@ -20,8 +20,13 @@ await new Command("fuzz")
       console.error(`fuzz: no fuzzer "${name}"; there are ${available.join(", ")}`);
       process.exit(2);
     }
+    const [seed, seconds] = [Number(options.seed), Number(options.seconds)];
+    if (!Number.isInteger(seed) || seed < 0 || !(seconds > 0)) {
+      console.error("fuzz: --seed takes a whole number, --seconds a number above 0");
+      process.exit(2);
+    }
     const { fuzz } = (await import(new URL(`${name}.js`, here).href)) as { fuzz: Fuzz };
-    const clean = await fuzz({ seed: Number(options.seed), seconds: Number(options.seconds), log: console.log });
+    const clean = await fuzz({ seed, seconds, log: console.log });
     console.log(clean ? `fuzz ${name}: no finding` : `fuzz ${name}: FINDING (above)`);
     process.exitCode = clean ? 0 : 1;
   })
