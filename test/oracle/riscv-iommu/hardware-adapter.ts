@@ -33,7 +33,7 @@ import type { DirectoryPointer, FaultRecord, Request } from "./outcome.ts";
 import type { PageRequest } from "./page-request.ts";
 
 /** Register offsets (§6.1). */
-const REGISTER = {
+export const REGISTER = {
   capabilities: 0,
   fctl: 8,
   ddtp: 16,
@@ -57,7 +57,7 @@ const REGISTER = {
 /** Queue pages, out of the way of everything the generators make. One page each: 256 commands, 128 fault records, 256 page requests. */
 const COMMANDS = 0x3f_f000;
 const FAULTS = 0x3f_f001;
-const PAGE_REQUESTS = 0x3f_f002;
+export const PAGE_REQUESTS = 0x3f_f002;
 const LOG2_COMMANDS = 8;
 const LOG2_FAULTS = 7;
 const MODES = { off: 0n, bare: 1n, "1lvl": 2n, "2lvl": 3n, "3lvl": 4n } as const;
@@ -86,7 +86,7 @@ function options(implementation: Implementation, caches: CacheSize): RiscvIommuO
   };
 }
 
-class HardwareSubject implements Subject {
+export class HardwareSubject implements Subject {
   readonly iommu: HardwareIommu;
   readonly #memory = new PhysicalMemory<HpaPfn>();
   readonly #pages = new Map<number, Uint32Array>();
@@ -104,15 +104,15 @@ class HardwareSubject implements Subject {
     if (capabilities !== implementation.capabilities) {
       throw new Error(`capabilities read 0x${capabilities.toString(16)}`);
     }
-    this.#write(REGISTER.cqb, 8, (BigInt(COMMANDS) << 10n) | BigInt(LOG2_COMMANDS - 1));
-    this.#write(REGISTER.fqb, 8, (BigInt(FAULTS) << 10n) | BigInt(LOG2_FAULTS - 1));
-    this.#write(REGISTER.cqcsr, 4, 1n);
-    this.#write(REGISTER.fqcsr, 4, 1n);
+    this.write(REGISTER.cqb, 8, (BigInt(COMMANDS) << 10n) | BigInt(LOG2_COMMANDS - 1));
+    this.write(REGISTER.fqb, 8, (BigInt(FAULTS) << 10n) | BigInt(LOG2_FAULTS - 1));
+    this.write(REGISTER.cqcsr, 4, 1n);
+    this.write(REGISTER.fqcsr, 4, 1n);
     if (has(implementation, "ATS")) {
-      this.#write(REGISTER.pqb, 8, (BigInt(PAGE_REQUESTS) << 10n) | BigInt(LOG2_COMMANDS - 1));
-      this.#write(REGISTER.pqcsr, 4, 1n);
+      this.write(REGISTER.pqb, 8, (BigInt(PAGE_REQUESTS) << 10n) | BigInt(LOG2_COMMANDS - 1));
+      this.write(REGISTER.pqcsr, 4, 1n);
     }
-    this.#write(REGISTER.ddtp, 8, (ddtp.ppn << 10n) | MODES[ddtp.mode]);
+    this.write(REGISTER.ddtp, 8, (ddtp.ppn << 10n) | MODES[ddtp.mode]);
     this.iommu.drain();
   }
 
@@ -149,7 +149,7 @@ class HardwareSubject implements Subject {
     return size === 8 ? (BigInt(this.iommu.registers.high) << 32n) | BigInt(low) : BigInt(low);
   }
 
-  #write(offset: number, size: AccessSize, value: bigint): void {
+  write(offset: number, size: AccessSize, value: bigint): void {
     this.iommu.registers.mmioWrite(offset, size, Number(value & 0xffff_ffffn), Number(value >> 32n));
   }
 
@@ -191,8 +191,8 @@ class HardwareSubject implements Subject {
     if (processId !== null) control |= (processId << 12n) | (1n << 32n) | (request.privileged ? 0b10n : 0n);
     if (access === "execute") control |= 0b100n;
     if (access !== "write") control |= 0b1000n;
-    this.#write(REGISTER.tr_req_iova, 8, request.iova & ~0xfffn);
-    this.#write(REGISTER.tr_req_ctl, 8, control);
+    this.write(REGISTER.tr_req_iova, 8, request.iova & ~0xfffn);
+    this.write(REGISTER.tr_req_ctl, 8, control);
     this.iommu.drain();
     if (bit(this.read(REGISTER.tr_req_ctl, 8), 0n)) throw new Error("the debug translation is still busy");
     const response = this.read(REGISTER.tr_response, 8);
@@ -245,7 +245,7 @@ class HardwareSubject implements Subject {
     if (head === this.read(REGISTER.pqt, 4)) return null;
     const at = (BigInt(PAGE_REQUESTS) << 12n) + head * 16n;
     const [low, high] = [this.word(at), this.word(at + 8n)];
-    this.#write(REGISTER.pqh, 4, (head + 1n) % (1n << BigInt(LOG2_COMMANDS)));
+    this.write(REGISTER.pqh, 4, (head + 1n) % (1n << BigInt(LOG2_COMMANDS)));
     return this.#bigEndian ? [swapBytes(low, 8), swapBytes(high, 8)] : [low, high];
   }
 
@@ -315,7 +315,7 @@ class HardwareSubject implements Subject {
       });
       head = (head + 1) % (1 << LOG2_FAULTS);
     }
-    this.#write(REGISTER.fqh, 4, BigInt(tail));
+    this.write(REGISTER.fqh, 4, BigInt(tail));
     return records;
   }
 
@@ -323,7 +323,7 @@ class HardwareSubject implements Subject {
   invalidate(command: readonly [bigint, bigint]): boolean {
     this.#queue(command);
     this.#queue([2n, 0n]);
-    this.#write(REGISTER.cqt, 4, BigInt(this.#tail));
+    this.write(REGISTER.cqt, 4, BigInt(this.#tail));
     this.iommu.drain();
     return this.read(REGISTER.cqh, 4) === BigInt(this.#tail);
   }
