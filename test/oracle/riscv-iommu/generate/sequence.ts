@@ -51,10 +51,17 @@ interface Change {
   readonly ask: () => Request;
 }
 
+/** Half of the changes of a first stage are where the last one was, so that changes, invalidations and questions meet. */
+function focused(world: World): readonly [FirstStage, bigint] {
+  if (world.focus !== null && world.random.chance(50)) return world.focus;
+  const first = world.random.pick(world.firsts);
+  world.focus = [first, world.random.pick(first.iovas)];
+  return world.focus;
+}
+
 function changeFirstStage(world: World): Change {
   const { random } = world;
-  const first = random.pick(world.firsts);
-  const iova = random.pick(first.iovas);
+  const [first, iova] = focused(world);
   const address = tableAddress(first, iova);
   const { tables } = first;
   const kind = random.below(10);
@@ -210,7 +217,8 @@ function changeInterruptFile(world: World): Change | null {
 function switchTables(world: World): Change {
   const { random } = world;
   const { device, at, values, commands } = random.pick(world.switches);
-  world.put(at, word(world.memory, at) === values[0] ? values[1] : values[0]);
+  const value = word(world.memory, at[0]!) === values[0] ? values[1] : values[0];
+  for (const context of at) world.put(context, value);
   return { must: random.pick(commands), commands: [iodirInvalDdt(null)], ask: () => askDevice(world, device) };
 }
 
@@ -251,17 +259,21 @@ function askTranslated(world: World, device: Device): Request {
 }
 
 function askFirst(world: World, first: FirstStage, iova: bigint): Request {
-  return ask(world, first.device, first.processId, iova);
+  return ask(world, world.random.pick(first.sharers), first.processId, iova);
 }
 
 /** A GPA: by the device without a first stage, or by one without a process_id. */
 function askSecond(world: World, second: SecondStage, gpa: bigint): Request {
-  const device = world.devices.find((candidate) => candidate.second?.gscid === second.gscid)!;
-  return ask(world, device, null, gpa);
+  // Interrupt-file pages mean something to the device that has them; who shares its second stage keeps off.
+  const files = gpa >> 12n >= GUEST.files;
+  const sharing = world.devices.filter(
+    (device) => device.second?.gscid === second.gscid && (!files || device.interruptPages.length > 0),
+  );
+  return ask(world, world.random.pick(sharing), null, gpa);
 }
 
 function askDevice(world: World, device: Device): Request {
-  const own = world.firsts.filter((first) => first.device === device);
+  const own = world.firsts.filter((first) => first.sharers.includes(device));
   if (own.length === 0) return askSecond(world, device.second!, (GUEST.data + BigInt(world.random.below(18))) << 12n);
   const first = world.random.pick(own);
   return askFirst(world, first, world.random.pick(first.iovas));

@@ -1,6 +1,6 @@
 /**
- * The machine that cache sequences start from, and its software's hands on it: four devices, one with a process directory, two with a second stage of
- * their own, one of the host's; tables of both stages, MSI tables; every store is remembered, so that it can become a step of the sequence.
+ * The machine that cache sequences start from, and its software's hands on it: devices with a process directory, with stages of their own or shared,
+ * and one of the host's; tables of both stages, MSI tables. Every store is remembered, so that it can become a step of the sequence.
  */
 import { CAPABILITY, type Capability, type Implementation } from "../implementation.ts";
 import type { Command } from "../invalidation.ts";
@@ -32,8 +32,8 @@ export interface SecondStage {
 /** A context's pointer to its tables, which software switches between two roots under one tag, with all that §7.3 asks for. */
 interface Switch {
   readonly device: Device;
-  /** The doubleword: fsc, or iohgatp. */
-  readonly at: bigint;
+  /** The doublewords: fsc, or iohgatp; in every context that has the tag. */
+  readonly at: readonly bigint[];
   readonly values: readonly [bigint, bigint];
   readonly commands: readonly (readonly Command[])[];
 }
@@ -47,6 +47,8 @@ export interface FirstStage {
   readonly mayBeGlobal: boolean;
   readonly iovas: readonly bigint[];
   readonly device: Device;
+  /** All devices whose contexts point here. */
+  readonly sharers: Device[];
   readonly processId: bigint | null;
 }
 
@@ -92,12 +94,17 @@ export class World {
   readonly firsts: FirstStage[] = [];
   readonly seconds: SecondStage[] = [];
   readonly switches: Switch[] = [];
+  /** Where the software last changed a first stage. */
+  focus: readonly [FirstStage, bigint] | null = null;
+  /** Whether device 5, which shares both stages of device 1, is there. */
+  readonly #sharing: boolean;
   #page = 0x100n;
   #directoryEntry = 0n;
   #directoryPage = 0n;
 
   constructor(random: Random) {
     this.random = random;
+    this.#sharing = random.chance(50);
     let capabilities = 0x10n | (46n << 32n);
     for (const name of CAPABILITIES) capabilities |= 1n << CAPABILITY[name];
     for (const name of ["MSI_FLAT", "NL", "S"] as const) capabilities |= random.flag(70, CAPABILITY[name]);
@@ -203,6 +210,7 @@ export class World {
       mayBeGlobal,
       iovas,
       device,
+      sharers: [device],
       processId,
     };
     for (const iova of iovas)
@@ -214,7 +222,8 @@ export class World {
   /** A page for a first stage to point to. */
   target(device: Device): bigint {
     if (device.second === null) return this.newPage();
-    if (device.interruptPages.length > 0 && this.random.chance(30))
+    // Not where the first stage is shared: a message to one sharer is a plain store to the other, and §3.8 lets caches mix them up.
+    if (device.interruptPages.length > 0 && !(this.#sharing && device === this.devices[1]) && this.random.chance(30))
       return this.random.pick(device.interruptPages).gpa >> 12n;
     return GUEST.data + BigInt(this.random.below(18));
   }
@@ -232,24 +241,28 @@ export class World {
     const { random } = this;
     const contextBytes = this.extended ? 64n : 32n;
     const table = this.#directoryPage << 12n;
-    for (let index = 0n; index < 4n; index++) {
+    for (let index = 0n; index < (this.#sharing ? 6n : 5n); index++) {
       const deviceId = index * 3n + 1n;
-      const second = index === 2n ? null : this.#newSecondStage(index + 1n);
+      // Device 4 has the second stage of device 3, device 5 both stages of device 1; neither has their interrupt files.
+      const elder = index === 4n ? this.devices[3]! : index === 5n ? this.devices[1]! : null;
+      const second = elder !== null ? elder.second : index === 2n ? null : this.#newSecondStage(index + 1n);
       const device: Device = {
         deviceId,
         second,
         contextAt: table + deviceId * contextBytes,
-        updating: random.chance(40),
+        // Whoever shares a second stage updates it alike.
+        updating: elder?.updating ?? random.chance(40),
         processContexts: [],
         interruptPages: [],
         t2gpa: second !== null && random.chance(40),
       };
       this.devices.push(device);
       let fsc = 0n;
+      let pscid = 20n + index;
       // V, EN_ATS, T2GPA, SADE and GADE
       let tc = 0b11n | (device.t2gpa ? 0b1000n : 0n) | (device.updating ? 0b1_1000_0000n : 0n);
       let msi = [0n, 0n, 0n, 0n];
-      if (this.extended && second !== null && index !== 0n) {
+      if (this.extended && second !== null && index !== 0n && elder === null) {
         const msiTable = this.newPage();
         for (const file of [0n, 1n]) {
           device.interruptPages.push({ gpa: (GUEST.files + file) << 12n, at: (msiTable << 12n) + file * 16n });
@@ -277,7 +290,7 @@ export class World {
           const { gscid } = second!;
           this.switches.push({
             device,
-            at: at + 8n,
+            at: [at + 8n],
             values: [rootOf(first), rootOf(other)],
             commands: drop.flatMap((context) =>
               [iotinvalVma(gscid, first.pscid), iotinvalVma(gscid, null)].map((tables) => [context, tables]),
@@ -286,14 +299,19 @@ export class World {
         }
         tc |= 1n << 5n;
         fsc = (BigInt(levels) << 60n) | root;
-      } else if (index !== 3n) {
-        const first = this.#newFirstStage(device, 20n + index, null, second !== null);
+      } else if (index === 5n) {
+        const first = this.firsts.find((candidate) => candidate.device === elder)!;
+        first.sharers.push(device);
+        fsc = rootOf(first);
+        pscid = first.pscid;
+      } else if (index < 3n) {
+        const first = this.#newFirstStage(device, pscid, null, second !== null);
         fsc = rootOf(first);
         if (second === null) {
-          const other = this.#newFirstStage(device, 20n + index, null, false);
+          const other = this.#newFirstStage(device, pscid, null, false);
           this.switches.push({
             device,
-            at: device.contextAt + 24n,
+            at: [device.contextAt + 24n],
             values: [fsc, rootOf(other)],
             commands: [
               [iodirInvalDdt(deviceId), iotinvalVma(null, first.pscid)],
@@ -304,19 +322,24 @@ export class World {
       }
       const guestRoot = (of: SecondStage) => (MODE[of.mode] << 60n) | (of.gscid << 44n) | of.root;
       const iohgatp = second === null ? 0n : guestRoot(second);
-      if (index === 3n) {
+      if (index === 4n) {
         const other = this.#newSecondStage(second!.gscid);
         this.switches.push({
           device,
-          at: device.contextAt + 8n,
+          at: [device.contextAt + 8n, this.devices[3]!.contextAt + 8n],
           values: [iohgatp, guestRoot(other)],
           commands: [
-            [iodirInvalDdt(deviceId), iotinvalVma(other.gscid, null), iotinvalGvma(other.gscid)],
-            [iodirInvalDdt(deviceId), iotinvalVma(other.gscid, null), iotinvalGvma(null)],
+            [iodirInvalDdt(null), iotinvalVma(other.gscid, null), iotinvalGvma(other.gscid)],
+            [
+              iodirInvalDdt(deviceId),
+              iodirInvalDdt(this.devices[3]!.deviceId),
+              iotinvalVma(other.gscid, null),
+              iotinvalGvma(null),
+            ],
           ],
         });
       }
-      this.put(device.contextAt, tc, iohgatp, (20n + index) << 12n, fsc);
+      this.put(device.contextAt, tc, iohgatp, pscid << 12n, fsc);
       if (this.extended) this.put(device.contextAt + 32n, ...msi);
     }
   }
