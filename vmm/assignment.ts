@@ -154,19 +154,20 @@ export class Assignment {
   emulate(routingId: number, model: PciFunction, viommuKey: string): boolean {
     const virtual = this.viommus.find(({ key }) => key === viommuKey) ?? this.#addViommu(viommuKey, null, null);
     if (!this.#parts.pci.plug(routingId, model)) return false;
+    const ats = model.atsTarget !== undefined;
     virtual.viommu.plug({
       handle: this.#nextHandle++,
       guestId: routingId,
       name: formatBdf(routingId),
-      ats: false,
-      pri: false,
+      ats,
+      pri: ats,
       emulated: true,
     });
     model.connect(
       this.#ports(
         model,
         routingId,
-        virtual.viommu.emulatedDma(() => routingId),
+        virtual.viommu.emulatedDma(() => routingId, model.atsTarget),
       ),
     );
     return true;

@@ -14,13 +14,23 @@ import { accessFaultCause, KIND_READ, KIND_WRITE } from "../../../host/arch/risc
 import type { GpaPfn } from "../../../host/base/address.ts";
 import { ACCESS_OK, type MemoryPort } from "../../../host/base/memory.ts";
 import type { Trace } from "../../../host/base/trace.ts";
-import { DMA_ABORTED, DMA_OK, type DmaPort, type DmaStatus } from "../../../host/devices/ports.ts";
+import { type AtsPort, DMA_ABORTED, DMA_OK, type DmaPort, type DmaStatus } from "../../../host/devices/ports.ts";
 import { DDTP_BARE_CONTEXT } from "./context.ts";
 import type { Dispositions } from "./dispositions.ts";
 import type { FaultQueue } from "./fault-queue.ts";
 import type { GuestDirectories } from "./guest-directories.ts";
 
+/** What DMA of emulated devices needs of the IOMMU. */
+export interface EmulatedParts {
+  readonly dispositions: Dispositions;
+  readonly directories: GuestDirectories;
+  readonly faults: FaultQueue;
+  readonly memory: MemoryPort<GpaPfn>;
+  readonly trace: Trace;
+}
+
 export class EmulatedDma implements DmaPort {
+  readonly ats?: AtsPort;
   readonly #deviceId: () => number;
   readonly #dispositions: Dispositions;
   readonly #directories: GuestDirectories;
@@ -28,30 +38,38 @@ export class EmulatedDma implements DmaPort {
   readonly #memory: MemoryPort<GpaPfn>;
   readonly #trace: Trace;
 
-  constructor(
-    deviceId: () => number,
-    parts: {
-      dispositions: Dispositions;
-      directories: GuestDirectories;
-      faults: FaultQueue;
-      memory: MemoryPort<GpaPfn>;
-      trace: Trace;
-    },
-  ) {
+  constructor(deviceId: () => number, parts: EmulatedParts, ats?: AtsPort) {
     this.#deviceId = deviceId;
     this.#dispositions = parts.dispositions;
     this.#directories = parts.directories;
     this.#faults = parts.faults;
     this.#memory = parts.memory;
     this.#trace = parts.trace;
+    if (ats !== undefined) this.ats = ats;
   }
 
-  read(pfn: number, offset: number, into: Uint8Array, at: number, length: number, pasid: number): DmaStatus {
-    return this.#transfer(pfn, offset, into, at, length, pasid, KIND_READ);
+  read(
+    pfn: number,
+    offset: number,
+    into: Uint8Array,
+    at: number,
+    length: number,
+    pasid: number,
+    privileged = false,
+  ): DmaStatus {
+    return this.#transfer(pfn, offset, into, at, length, pasid, privileged, KIND_READ);
   }
 
-  write(pfn: number, offset: number, from: Uint8Array, at: number, length: number, pasid: number): DmaStatus {
-    return this.#transfer(pfn, offset, from, at, length, pasid, KIND_WRITE);
+  write(
+    pfn: number,
+    offset: number,
+    from: Uint8Array,
+    at: number,
+    length: number,
+    pasid: number,
+    privileged = false,
+  ): DmaStatus {
+    return this.#transfer(pfn, offset, from, at, length, pasid, privileged, KIND_WRITE);
   }
 
   #transfer(
@@ -61,12 +79,15 @@ export class EmulatedDma implements DmaPort {
     at: number,
     length: number,
     pasid: number,
+    privileged: boolean,
     kind: number,
   ): DmaStatus {
+    // Without a process_id a request is a user's (§3.3).
+    const supervisor = privileged && pasid >= 0;
     const memory = this.#memory;
     for (let done = 0; done < length; ) {
       const piece = Math.min(length - done, 4096 - offset);
-      let cause = this.#translate(pfn, pasid, kind);
+      let cause = this.#translate(pfn, pasid, supervisor, kind);
       if (cause === 0) {
         const page = this.#directories.resultPfn;
         const status =
@@ -77,7 +98,7 @@ export class EmulatedDma implements DmaPort {
       }
       if (this.#trace.on) this.#emit(pfn, offset, piece, pasid, kind, cause === 0);
       if (cause !== 0) {
-        this.#fault(cause, pfn, offset, pasid, kind);
+        this.#fault(cause, pfn, offset, pasid, supervisor, kind);
         return DMA_ABORTED;
       }
       done += piece;
@@ -87,17 +108,17 @@ export class EmulatedDma implements DmaPort {
     return DMA_OK;
   }
 
-  #translate(pfn: number, pasid: number, kind: number): number {
+  #translate(pfn: number, pasid: number, supervisor: boolean, kind: number): number {
     const deviceId = this.#deviceId();
     const state = this.#dispositions.find(deviceId);
     // Plugged out under a running model: nothing reaches memory.
     if (state === undefined) return accessFaultCause(kind);
     if (state.disposition === "blocked") return state.cause;
     const context = state.context === DDTP_BARE_CONTEXT ? null : state.context;
-    return this.#directories.translate(deviceId, context, pasid, false, kind, pfn);
+    return this.#directories.translate(deviceId, context, pasid, supervisor, kind, pfn);
   }
 
-  #fault(cause: number, pfn: number, offset: number, pasid: number, kind: number): void {
+  #fault(cause: number, pfn: number, offset: number, pasid: number, supervisor: boolean, kind: number): void {
     const deviceId = this.#deviceId();
     const state = this.#dispositions.find(deviceId);
     if (state === undefined) return;
@@ -106,7 +127,7 @@ export class EmulatedDma implements DmaPort {
       cause,
       deviceId,
       processId: pasid,
-      privileged: false,
+      privileged: supervisor,
       ttyp: kind === KIND_WRITE ? TTYP_UNTRANSLATED_WRITE : TTYP_UNTRANSLATED_READ,
       iotval: (BigInt(pfn) << 12n) | BigInt(offset),
       iotval2: 0n,

@@ -11,6 +11,7 @@ import {
   CAUSE_DDT_MISCONFIGURED,
   CAUSE_TRANSACTION_TYPE_DISALLOWED,
 } from "../../../host/arch/riscv/fault-records.ts";
+import { PTE_D, PTE_R, PTE_U, PTE_W, PTE_X } from "../../../host/arch/riscv/page-table-entry.ts";
 import {
   PC_ENS,
   PC_SUM,
@@ -41,6 +42,18 @@ const TABLE_NAMES: Readonly<Record<WalkTable, "DDT" | "PDT" | "stage1" | "stage2
   4: "MSI",
 };
 
+export interface LeafRights {
+  read: boolean;
+  write: boolean;
+  execute: boolean;
+  global: boolean;
+  /** log2 of the range in pages. */
+  shift: number;
+}
+
+/** Range reported where the first stage is Bare: 2 MiB, as §3.6 recommends. */
+const BARE_RANGE_SHIFT = 9;
+
 export class GuestDirectories implements ContextReader {
   /** What the guest's structures are checked against: its own capabilities. */
   readonly rules: StructureRules;
@@ -55,6 +68,7 @@ export class GuestDirectories implements ContextReader {
   readonly #directory: DirectoryWalker<GpaPfn>;
   readonly #space = new AddressSpace();
   readonly #noSecondStage = new Uint32Array(16);
+  readonly #leaf: LeafRights = { read: false, write: false, execute: false, global: false, shift: 0 };
   readonly #trace: Trace;
   readonly #observer: WalkObserver;
   #walkingFor = 0;
@@ -154,6 +168,23 @@ export class GuestDirectories implements ContextReader {
     this.resultPfn = this.#walker.gpaPfn as GpaPfn;
     this.resultPbmt = (this.#walker.firstHi >>> 29) & 3;
     return 0;
+  }
+
+  /** Rights and range of the leaf that an ATS request's `translate` ended at (§3.6); the object is the next call's, too. */
+  leaf(supervisor: boolean, execute: boolean): LeafRights {
+    const walker = this.#walker;
+    const { firstLo: leaf, firstGlobal } = walker;
+    const walked = this.#space.firstLevels !== 0;
+    const user = (leaf & PTE_U) !== 0;
+    const rights = this.#leaf;
+    // Not this requester's to touch: no rights at all. A supervisor never executes from a user's page.
+    const touchable = !walked || (supervisor ? !user || this.#space.sum : user);
+    rights.read = touchable && (leaf & PTE_R) !== 0;
+    rights.write = rights.read && (leaf & PTE_W) !== 0 && (leaf & PTE_D) !== 0;
+    rights.execute = execute && rights.read && (leaf & PTE_X) !== 0 && !(supervisor && walked && user);
+    rights.global = walked && firstGlobal;
+    rights.shift = walked ? walker.firstShift : BARE_RANGE_SHIFT;
+    return rights;
   }
 
   /** The debug interface's translation (§5): the device's context is read afresh. 0, or a cause. */

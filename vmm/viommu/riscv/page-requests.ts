@@ -49,6 +49,11 @@ export function hostResponse(code: number): number {
   return code === PRGR_SUCCESS ? RESPONSE_SUCCESS : RESPONSE_INVALID;
 }
 
+/** The last request of a group is answered; a Stop Marker (last, neither read nor write) and the ones before it are not (§3.7). */
+export function wantsAnswer(request: PageRequestRecord): boolean {
+  return request.last && (request.read || request.write);
+}
+
 export class PageRequestQueue {
   readonly ring: Ring;
   readonly #registers: RegisterFile;
@@ -90,17 +95,18 @@ export class PageRequestQueue {
 
   /** Queues a request of a device whose context allows them; what cannot be queued is answered (last one of a group only). */
   deliver(request: ArrivingPageRequest): void {
+    const answerable = wantsAnswer(request);
     const csr = this.#registers.words[WORD.PQCSR]!;
     if ((csr & CSR_ON) === 0 || (csr & CSR_MEMORY_FAULT) !== 0) {
-      if (request.last) request.respond(PRGR_RESPONSE_FAILURE);
+      if (answerable) request.respond(PRGR_RESPONSE_FAILURE);
       return;
     }
     if ((csr & CSR_OVERFLOW) !== 0 || this.ring.full) {
       if ((csr & CSR_OVERFLOW) === 0) this.#fail(CSR_OVERFLOW);
-      if (request.last) request.respond(PRGR_SUCCESS);
+      if (answerable) request.respond(PRGR_SUCCESS);
       return;
     }
-    if (request.last && this.#unanswered.length >= UNANSWERED_LIMIT) {
+    if (answerable && this.#unanswered.length >= UNANSWERED_LIMIT) {
       request.respond(PRGR_INVALID_REQUEST);
       return;
     }
@@ -111,11 +117,11 @@ export class PageRequestQueue {
     ring.locate(tail);
     if (this.#memory.write(ring.pfn, ring.offset, this.#entry, 0, PAGE_REQUEST_BYTES) !== ACCESS_OK) {
       this.#fail(CSR_MEMORY_FAULT);
-      if (request.last) request.respond(PRGR_RESPONSE_FAILURE);
+      if (answerable) request.respond(PRGR_RESPONSE_FAILURE);
       return;
     }
     ring.tail = (tail + 1) & ring.mask;
-    if (request.last) {
+    if (answerable) {
       this.#unanswered.push({
         device: request.device,
         deviceId: request.deviceId,

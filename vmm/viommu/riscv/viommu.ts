@@ -10,7 +10,7 @@
 
 import { decodeCapabilities } from "../../../host/arch/riscv/capabilities.ts";
 import { PRGR_INVALID_REQUEST, PRGR_RESPONSE_FAILURE } from "../../../host/arch/riscv/commands.ts";
-import { TC_EN_PRI } from "../../../host/arch/riscv/device-context.ts";
+import { TC_EN_ATS, TC_EN_PRI } from "../../../host/arch/riscv/device-context.ts";
 import {
   CAUSE_MSI_WRITE_ACCESS_FAULT,
   CAUSE_TRANSACTION_TYPE_DISALLOWED,
@@ -24,7 +24,7 @@ import type { GpaPfn } from "../../../host/base/address.ts";
 import type { MemoryPort } from "../../../host/base/memory.ts";
 import type { AccessSize, MmioPort } from "../../../host/base/mmio.ts";
 import type { Trace } from "../../../host/base/trace.ts";
-import type { DeviceClock, DmaPort } from "../../../host/devices/ports.ts";
+import type { AtsTarget, DeviceClock, DmaPort } from "../../../host/devices/ports.ts";
 import type { HostEvent, InvalidationReply, ViommuHost } from "../host-port.ts";
 import {
   type CapabilityRow,
@@ -37,12 +37,13 @@ import type { CommandRules } from "./commands.ts";
 import { DDTP_BARE_CONTEXT } from "./context.ts";
 import { DebugTranslation } from "./debug-translation.ts";
 import { type DeviceState, Dispositions, type PluggedDevice } from "./dispositions.ts";
+import { EmulatedAts } from "./emulated-ats.ts";
 import { EmulatedDma } from "./emulated-devices.ts";
 import { FaultQueue } from "./fault-queue.ts";
 import { decodeHostRecord, relayRecord } from "./fault-relay.ts";
 import { GuestDirectories } from "./guest-directories.ts";
 import { Interrupts, type ViommuInterruptPort } from "./interrupts.ts";
-import { type ArrivingPageRequest, hostResponse, PageRequestQueue } from "./page-requests.ts";
+import { type ArrivingPageRequest, hostResponse, PageRequestQueue, wantsAnswer } from "./page-requests.ts";
 import { EFFECT, FCTL_WSI, RegisterFile, WORD } from "./registers.ts";
 
 export interface RiscvViommuOptions {
@@ -89,6 +90,8 @@ export class RiscvViommu implements MmioPort {
   readonly #rules: CommandRules;
   readonly #debug: DebugTranslation;
   readonly #memory: MemoryPort<GpaPfn>;
+  readonly #clock: DeviceClock;
+  readonly #emulatedAts: EmulatedAts[] = [];
   readonly #trace: Trace;
   readonly #host: ViommuHost | null;
   readonly #resetMode: number;
@@ -112,6 +115,7 @@ export class RiscvViommu implements MmioPort {
     this.pageRequests = new PageRequestQueue(this.#registers, memory, this.#interrupts);
     this.#directories = new GuestDirectories(this.#registers, memory, trace, name);
     this.#memory = memory;
+    this.#clock = options.clock;
     this.#trace = trace;
     this.#debug = new DebugTranslation(this.#registers, this.#directories, this.faults);
     this.dispositions = new Dispositions(options.host, this.#directories, this.#report);
@@ -154,6 +158,9 @@ export class RiscvViommu implements MmioPort {
 
   /** Unplugs a device: its DMA is blocked, its page requests are void. */
   unplug(guestId: number): number {
+    for (let i = this.#emulatedAts.length - 1; i >= 0; i--) {
+      if (this.#emulatedAts[i]!.deviceId === guestId) this.#emulatedAts.splice(i, 1)[0]!.giveUp();
+    }
     return this.dispositions.remove(guestId);
   }
 
@@ -165,15 +172,25 @@ export class RiscvViommu implements MmioPort {
     return this.plug({ ...state.device, guestId: newGuestId });
   }
 
-  /** DMA port for an emulated device that was plugged in; `deviceId` gives its id of the moment (the guest may renumber). */
-  emulatedDma(deviceId: () => number): DmaPort {
-    return new EmulatedDma(deviceId, {
+  /**
+   * DMA port for an emulated device that was plugged in; `deviceId` gives its id of the moment (the guest may renumber). With `target`
+   * (a model with ATS) the port has ATS and page requests.
+   */
+  emulatedDma(deviceId: () => number, target?: AtsTarget): DmaPort {
+    const parts = {
       dispositions: this.dispositions,
       directories: this.#directories,
       faults: this.faults,
       memory: this.#memory,
       trace: this.#trace,
+    };
+    if (target === undefined) return new EmulatedDma(deviceId, parts);
+    const ats = new EmulatedAts(deviceId, target, parts, this.#clock, {
+      pageRequestArrived: (state, request) => this.#pageRequestArrived(state, request),
+      invalidationCompleted: (timedOut) => this.commands.completed(timedOut),
     });
+    this.#emulatedAts.push(ats);
+    return new EmulatedDma(deviceId, parts, ats);
   }
 
   /**
@@ -253,6 +270,7 @@ export class RiscvViommu implements MmioPort {
     this.#words[WORD.DDTP] = this.#resetMode;
     this.#rules.wiredInterrupts = onlyWires;
     this.#rules.mode = this.#resetMode;
+    for (const ats of this.#emulatedAts) ats.forgetInvalidations();
     this.commands.reset();
     this.faults.ring.reset();
     this.pageRequests.ring.reset();
@@ -370,9 +388,19 @@ export class RiscvViommu implements MmioPort {
       forwards: assigned,
       forwardsAts: (deviceId) => {
         const state = dispositions.find(deviceId);
-        return state !== undefined && !state.device.emulated && state.context !== null && (state.context.tc & 2) !== 0;
+        return (
+          state !== undefined &&
+          !state.device.emulated &&
+          state.context !== null &&
+          (state.context.tc & TC_EN_ATS) !== 0
+        );
       },
-      invalidateEmulated: () => 0,
+      invalidateEmulated: (deviceId, processId, lo1, hi1) => {
+        const state = dispositions.find(deviceId);
+        if (state?.device.emulated !== true || state.context === null || (state.context.tc & TC_EN_ATS) === 0) return 0;
+        const ats = this.#emulatedAts.find((each) => each.deviceId === deviceId);
+        return ats === undefined ? 0 : ats.invalidate(processId, lo1, hi1);
+      },
       answerPageRequest: (deviceId, processId, group, code) => {
         this.pageRequests.answer(deviceId, processId, group, code);
       },
@@ -435,10 +463,10 @@ export class RiscvViommu implements MmioPort {
       this.pageRequests.deliver(request);
       return;
     }
+    // What wants no answer is dropped silently.
+    if (!wantsAnswer(request)) return;
     const cause = blocked ? state.cause : CAUSE_TRANSACTION_TYPE_DISALLOWED;
-    if (request.last) {
-      request.respond(cause === CAUSE_TRANSACTION_TYPE_DISALLOWED ? PRGR_INVALID_REQUEST : PRGR_RESPONSE_FAILURE);
-    }
+    request.respond(cause === CAUSE_TRANSACTION_TYPE_DISALLOWED ? PRGR_INVALID_REQUEST : PRGR_RESPONSE_FAILURE);
     if (cause === CAUSE_TRANSACTION_TYPE_DISALLOWED && state.faultsDisabled) return;
     this.faults.report({
       cause,
