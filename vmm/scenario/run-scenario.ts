@@ -23,8 +23,11 @@ export interface ScenarioRunOptions {
 export interface ScenarioResult {
   readonly name: string;
   readonly passed: boolean;
-  /** "expectation": one did not hold; "error": the scenario, the host or nestbox threw; "leak", "time-limit". */
-  readonly kind: "pass" | "expectation" | "error" | "leak" | "time-limit";
+  /**
+   * "expectation": one did not hold; "error": the scenario, the host or nestbox threw; "leak", "time-limit" (virtual); "wall-limit": given
+   * up by whoever ran it.
+   */
+  readonly kind: "pass" | "expectation" | "error" | "leak" | "time-limit" | "wall-limit";
   /** One line. */
   readonly message: string;
   /** Where in the scenario, as the engine says. */

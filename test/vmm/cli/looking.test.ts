@@ -83,6 +83,17 @@ describe("nestbox scenario", () => {
     });
   }
 
+  it("gives up a scenario that never ends, and goes on with the next", () => {
+    const file = scenarioFile(
+      "endless.scenario.ts",
+      'import { scenario } from "nestbox";\nexport default [scenario("endless", () => { for (;;); }), scenario("after it", () => {})];\n',
+    );
+    const result = nestbox("scenario", file, "--wall-limit", "300ms");
+    expect(result.output).toMatch(/FAIL endless\n.*did not end within the wall limit/);
+    expect(result.output).toContain("ok   after it");
+    expect(result.status).toBe(1);
+  });
+
   it("names the device a host has not", () => {
     const file = scenarioFile("no-device.scenario.ts", FAILING.replace("0000:00:01.0", "0000:07:01.0"));
     const result = nestbox("scenario", file, "--trace", folder);

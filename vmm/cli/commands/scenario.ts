@@ -4,14 +4,15 @@ import { closeSync, mkdirSync, openSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { Command, InvalidArgumentError } from "commander";
 import { JsonLinesSink } from "../../../host/base/trace-json.ts";
-import { runScenario } from "../../scenario/run-scenario.ts";
+import { runScenario, type ScenarioResult } from "../../scenario/run-scenario.ts";
 import { lastCauses } from "../../view/trace-text.ts";
 import { writeAll } from "../console.ts";
 import { EXIT_FAILED, EXIT_PASS, UsageError } from "../exit-codes.ts";
 import { findHost } from "../hosts.ts";
 import { type FileResult, junitXml } from "../junit.ts";
-import { wholeNumber } from "../options.ts";
+import { duration, wholeNumber } from "../options.ts";
 import { type LoadedScenario, loadScenarios } from "../scenario-files.ts";
+import { runGuarded } from "../wall-limit.ts";
 
 interface ScenarioCommandOptions {
   readonly host?: string;
@@ -20,6 +21,8 @@ interface ScenarioCommandOptions {
   readonly seed: number;
   readonly trace?: string;
   readonly json?: true;
+  /** ns. */
+  readonly wallLimit: number;
 }
 
 interface Shard {
@@ -36,6 +39,7 @@ export function scenarioCommand(): Command {
     .option("--shard <i/n>", "run the i-th of n parts", shard)
     .option("--seed <n>", "seed of everything random", wholeNumber, 0)
     .option("--trace <folder>", "write each scenario's trace there; failing ones write theirs in any case")
+    .option("--wall-limit <time>", "give a scenario up after this much wall time", duration, 60e9)
     .option("--json", "one JSON object a scenario instead of text")
     .action(async (files: string[], options: ScenarioCommandOptions) => {
       const runs = (await loadScenarios(files)).flatMap(expandSweep);
@@ -65,17 +69,21 @@ function runOne(run: Run, options: ScenarioCommandOptions): FileResult {
   const started = performance.now();
   const name = `${run.scenario.name}${run.sweepValue === undefined ? "" : ` ${String(run.sweepValue)}`}`;
   const traceFile = traceFileName(options.trace ?? ".", name);
-  const execute = (sink?: JsonLinesSink) =>
-    runScenario(run.scenario, {
-      seed: options.seed,
-      defaultHost: findHost(options.host),
-      findHost,
-      sweepValue: run.sweepValue,
-      ...(sink === undefined ? {} : { sink }),
-    });
+  const execute = (sink?: JsonLinesSink): ScenarioResult =>
+    runGuarded(
+      () =>
+        runScenario(run.scenario, {
+          seed: options.seed,
+          defaultHost: findHost(options.host),
+          findHost,
+          sweepValue: run.sweepValue,
+          ...(sink === undefined ? {} : { sink }),
+        }),
+      options.wallLimit / 1e6,
+    ) ?? givenUp(name);
   let result = options.trace === undefined ? execute() : traced(traceFile, execute);
   let written = options.trace === undefined ? null : traceFile;
-  if (!result.passed && written === null) {
+  if (!result.passed && written === null && result.kind !== "wall-limit") {
     // Runs are deterministic: the failing one is repeated with the trace on.
     result = traced(traceFile, execute);
     written = traceFile;
@@ -94,10 +102,26 @@ function runOne(run: Run, options: ScenarioCommandOptions): FileResult {
       for (const message of result.messages.slice(-5)) console.log(`     reported: ${message}`);
       console.log("     what happened last:");
       for (const line of lastCauses(result.recent, 12)) console.log(`     ${line}`);
-      console.log(`     trace: ${written}`);
+      if (written !== null) console.log(`     trace: ${written}`);
     }
   }
   return { file: run.file, result, wallMs };
+}
+
+/** A scenario that did not end: whatever it was doing is lost. */
+function givenUp(name: string): ScenarioResult {
+  const message = "did not end within the wall limit (--wall-limit); an endless loop?";
+  return {
+    name,
+    passed: false,
+    kind: "wall-limit",
+    message,
+    stack: "",
+    virtualNs: 0,
+    steps: [],
+    messages: [],
+    recent: [],
+  };
 }
 
 function traced<T>(file: string, execute: (sink: JsonLinesSink) => T): T {
