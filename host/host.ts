@@ -19,6 +19,7 @@ import { InterruptFiles } from "./hw/interrupt-files.ts";
 import type { HardwareIommu } from "./hw/iommu/port.ts";
 import { RiscvIommu } from "./hw/iommu/riscv/iommu.ts";
 import type { RiscvIommuOptions } from "./hw/iommu/riscv/options.ts";
+import { AilingFunction } from "./hw/pci/ailing-function.ts";
 import { BarWindow } from "./hw/pci/bar-window.ts";
 import { type PciSlot, RootComplex } from "./hw/pci/root-complex.ts";
 import { bootKernel } from "./kernel/boot.ts";
@@ -167,12 +168,12 @@ export class Host {
 
   /** The device's own bus-master port, for scripted DMA. */
   dmaOf(name: string): DmaPort {
-    return this.#slot(name).dma;
+    return this.#ailing(name).dma ?? this.#slot(name).dma;
   }
 
   /** The endpoint model itself: what a person with a screwdriver reaches. */
   functionOf(name: string): PciFunction {
-    return this.#slot(name).function;
+    return this.#ailing(name).inner;
   }
 
   /** Pulls a device out of its slot. */
@@ -182,11 +183,18 @@ export class Host {
   }
 
   /**
-   * Makes the kernel fail by rules (kernel/injection-plan.ts says which there are) from now on; what was told before is forgotten.
-   * The plan says what it has done. Throws InjectionSyntaxError for a rule it does not understand.
+   * Makes kernel and devices fail by rules (kernel/injection-plan.ts says which there are) from now on; what was told before is
+   * forgotten. The plan says what it has done. Throws InjectionSyntaxError for a rule it does not understand, HostDescriptionError for a
+   * device there is not.
    */
   inject(rules: readonly string[], seed = 0): InjectionPlan {
     const plan = new InjectionPlan(rules, seed, this.trace);
+    const ailing = plan.devices.map((rule) => ({ rule, ailment: this.#ailing(this.resolve(rule.device)).ailment }));
+    for (const name of this.deviceNames) Object.assign(this.#ailing(name).ailment, { dead: false, delayNs: 0 });
+    for (const { rule, ailment } of ailing) {
+      Object.assign(ailment, { dead: rule.dead, delayNs: rule.delayNs });
+      if (this.trace.on) this.trace.emit({ type: "injection", point: "device", name: rule.device, rule: rule.text });
+    }
     this.#kernel.injector = plan;
     return plan;
   }
@@ -255,6 +263,11 @@ export class Host {
     for (const file of this.#files.splice(0)) file.close();
   }
 
+  /** Every function is plugged in through one of these (`#plug`). */
+  #ailing(name: string): AilingFunction {
+    return this.#slot(name).function as AilingFunction;
+  }
+
   #slot(name: string): PciSlot {
     const slot = this.#kernel.pci.device(name)?.slot;
     if (slot === undefined) throw new HostDescriptionError(`host ${this.description.name} has no device ${name}`);
@@ -274,7 +287,8 @@ export class Host {
 
   #plug(root: RootComplex, device: DeviceDescription, parts: HostParts): void {
     const iommu = device.iommu === undefined ? null : this.#iommus.get(device.iommu)!;
-    root.plug(splitBdf(device.bdf).requesterId, this.#makeDevice(device, parts), iommu);
+    const made = new AilingFunction(this.#makeDevice(device, parts), (ns) => this.clock.advance(ns));
+    root.plug(splitBdf(device.bdf).requesterId, made, iommu);
   }
 
   #makeDevice(device: DeviceDescription, parts: HostParts): PciFunction {

@@ -6,7 +6,10 @@
 //     allocation@12                       the twelfth allocation fails; allocation:domain@2 the second of that kind
 //     event:veventq@5                     the fifth event is lost (the queue says so); event:fault%10 page requests, answered INVALID
 //     erratum:read-only-stage2            the hardware has this quirk
+//     device:0000:00:01.0=dead            the device no longer answers and sends nothing
+//     device:0000:00:01.0=slow/5000       every access and transfer of it takes 5000 ns more
 //
+// What ails a device is the host's to do (host/host.ts, `inject`); the plan only says it.
 // A plan is seeded: chances fall the same way in every run with the same seed. Everything it does is a trace event.
 
 import { SeededRandom } from "../base/seeded-random.ts";
@@ -31,16 +34,35 @@ interface Rule {
   seen: number;
 }
 
+/** What a device rule asks for. */
+export interface DeviceRule {
+  readonly text: string;
+  readonly device: string;
+  readonly dead: boolean;
+  readonly delayNs: number;
+}
+
 /** A rule that cannot be understood: a sentence that quotes it. */
 export class InjectionSyntaxError extends Error {}
 
 const RULE = /^(ioctl|allocation|event|erratum)(?::([A-Za-z0-9_ -]+?))?(?:@(\d+)(\+)?|%(\d+))?(?:=(\w+))?$/;
 
+const DEVICE_RULE = /^device:([0-9a-f:.]+)=(?:(dead)|slow\/(\d+))$/;
+
+function parseDevice(text: string): DeviceRule {
+  const match = DEVICE_RULE.exec(text);
+  if (match === null)
+    throw new InjectionSyntaxError(`injection "${text}": expected device:BDF=dead or device:BDF=slow/NS`);
+  return { text, device: match[1]!, dead: match[2] !== undefined, delayNs: Number(match[3] ?? 0) };
+}
+
 function parse(text: string): Rule {
   const match = RULE.exec(text);
   const fail = (why: string) => new InjectionSyntaxError(`injection "${text}": ${why}`);
   if (match === null)
-    throw fail("expected ioctl:NAME[@N|@N+|%P]=ERRNO, allocation[:KIND][@N|%P], event:QUEUE[@N|%P] or erratum:NAME");
+    throw fail(
+      "expected ioctl:NAME[@N|@N+|%P]=ERRNO, allocation[:KIND][@N|%P], event:QUEUE[@N|%P], erratum:NAME or device:BDF=…",
+    );
   const [, point, name = "", nth, later, percent, errno] = match;
   let when: When = { kind: "always" };
   if (nth !== undefined) when = { kind: "nth", nth: Number(nth), andLater: later !== undefined };
@@ -64,13 +86,16 @@ function parse(text: string): Rule {
 
 export class InjectionPlan implements Injector {
   readonly #rules: readonly Rule[];
+  /** What is to ail which device. */
+  readonly devices: readonly DeviceRule[];
   readonly #random: SeededRandom;
   readonly #trace: Trace | null;
   #injected = 0;
 
   /** Throws InjectionSyntaxError for a rule it does not understand. */
   constructor(rules: readonly string[], seed = 0, trace: Trace | null = null) {
-    this.#rules = rules.map(parse);
+    this.#rules = rules.filter((rule) => !rule.startsWith("device:")).map(parse);
+    this.devices = rules.filter((rule) => rule.startsWith("device:")).map(parseDevice);
     this.#random = new SeededRandom(seed);
     this.#trace = trace;
   }
