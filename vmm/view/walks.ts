@@ -74,3 +74,13 @@ export function collectWalks(events: Iterable<TracedEvent>): Walk[] {
   }
   return walks;
 }
+
+/** What a device's DMA goes through at the end of a trace, as the host's driver last set it; null if the trace never saw it set. */
+export function finalAttachment(events: readonly TracedEvent[], deviceId: number): string | null {
+  const dma = events.find((event) => event.type === "dma" && event.deviceId === deviceId);
+  if (dma?.type !== "dma") return null;
+  const last = events.findLast((event) => event.type === "attach" && event.device === dma.device);
+  return last?.type === "attach"
+    ? `${dma.device}: ${last.domain}, ${last.detail} (event ${last.seq}, ${last.time} ns)`
+    : null;
+}

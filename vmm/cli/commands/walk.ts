@@ -5,7 +5,7 @@ import { describeFaultRecord } from "../../../host/arch/riscv/fault-records.ts";
 import { parseBdf } from "../../pci/host-bridge.ts";
 import { walkGrid } from "../../view/walk-grid.ts";
 import { walkText, whyText } from "../../view/walk-text.ts";
-import { collectWalks, type Walk } from "../../view/walks.ts";
+import { collectWalks, finalAttachment, type Walk } from "../../view/walks.ts";
 import { EXIT_FAILED, UsageError } from "../exit-codes.ts";
 import { parseAddress, wholeNumber } from "../options.ts";
 import { probeScenario } from "../scenario-probe.ts";
@@ -49,7 +49,8 @@ export function walk(): Command {
         throw new UsageError("walk: give either --trace or --scenario");
       }
       const probed = options.scenario === undefined ? null : await probeScenario(options.scenario, options);
-      const walks = probed?.walks ?? collectWalks(readTraceFile(options.trace!)).filter(filterOf(options));
+      const events = options.trace === undefined ? [] : readTraceFile(options.trace);
+      const walks = probed?.walks ?? collectWalks(events).filter(filterOf(options));
       const chosen = options.all === true ? walks : lastTelling(walks);
       if (chosen.length === 0) {
         console.error("nestbox: walk: the trace holds no such translation");
@@ -67,6 +68,12 @@ export function walk(): Command {
         console.log(walkText(grid, { width, colours }));
         const why = options.why === true ? whyText(grid) : null;
         if (why !== null) console.log(why);
+      }
+      if (options.json !== true) {
+        for (const id of new Set(chosen.map(({ deviceId }) => deviceId))) {
+          const state = finalAttachment(events, id);
+          if (state !== null) console.log(`at the end of the trace, host device ${state}`);
+        }
       }
       for (const record of probed?.records ?? []) console.log(`the guest finds: ${describeFaultRecord(record)}`);
     });
