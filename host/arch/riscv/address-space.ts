@@ -2,7 +2,7 @@
 // object per cached context, filled from a device context (and process context) and read by the walker.
 
 import type { StructureRules } from "./capabilities.ts";
-import { MODE_BARE, TC_GADE, TC_SADE, TC_SBE, TC_SXL } from "./device-context.ts";
+import { MODE_BARE, MSIPTP_FLAT, TC_GADE, TC_SADE, TC_SBE, TC_SXL } from "./device-context.ts";
 
 /** Levels of a page-table mode: 0 Bare, 2 Sv32, 3 Sv39, 4 Sv48, 5 Sv57. */
 function levelsOf(mode: number, narrow: boolean): number {
@@ -31,6 +31,14 @@ export class AddressSpace {
   beyondLow = 0;
   beyondHigh = 0;
   secondBigEndian = false;
+  /** MSI recognition (§3.1.3.6, §3.1.3.7): on, and mask and pattern as halves of 52-bit page numbers. */
+  recognizesMessages = false;
+  messageMaskLow = 0;
+  messageMaskHigh = 0;
+  messagePatternLow = 0;
+  messagePatternHigh = 0;
+  /** True if the plain way of the walker can take this space: little-endian, 8-byte entries. */
+  plain = true;
   /** PC.ta.SUM: supervisor requests may touch user pages. */
   sum = false;
 
@@ -48,6 +56,11 @@ export class AddressSpace {
     this.firstBigEndian = (tc & TC_SBE) !== 0;
     this.firstHardwareAD = (tc & TC_SADE) !== 0;
     this.secondHardwareAD = (tc & TC_GADE) !== 0;
+    this.recognizesMessages = rules.MSI_FLAT && dc[9]! >>> 28 === MSIPTP_FLAT;
+    this.messageMaskLow = dc[10]! | 0;
+    this.messageMaskHigh = dc[11]! & 0xfffff;
+    this.messagePatternLow = dc[12]! | 0;
+    this.messagePatternHigh = dc[13]! & 0xfffff;
     this.setBareFirstStage();
   }
 
@@ -56,6 +69,7 @@ export class AddressSpace {
     this.firstRootLow = this.firstRootHigh = 0;
     this.signLow = this.signHigh = 0;
     this.sum = false;
+    this.#settle();
   }
 
   /** Takes the first stage from an iosatp-like doubleword (DC.fsc with PDTV = 0, PC.fsc). */
@@ -68,6 +82,35 @@ export class AddressSpace {
     const below = 9 * this.firstLevels - 1;
     this.signLow = this.firstLevels < 3 ? 0 : below >= 32 ? 0 : -1 << below;
     this.signHigh = this.firstLevels < 3 ? 0 : (below <= 32 ? -1 : -1 << (below - 32)) & 0xfffff;
+    this.#settle();
+  }
+
+  /** True if a guest-physical page (frame number bits 31:0, bits 51:32) is an interrupt file's (§3.1.3.7). */
+  isMessagePage(low: number, high: number): boolean {
+    return (
+      this.recognizesMessages &&
+      ((low ^ this.messagePatternLow) & ~this.messageMaskLow) === 0 &&
+      ((high ^ this.messagePatternHigh) & ~this.messageMaskHigh & 0xfffff) === 0
+    );
+  }
+
+  /** True if some interrupt-file page lies in the block of 2^shift pages around a guest-physical page. */
+  overlapsMessagePages(low: number, high: number, shift: number): boolean {
+    const keepLow = shift >= 32 ? 0 : -1 << shift;
+    const keepHigh = shift <= 32 ? -1 : -1 << (shift - 32);
+    return (
+      this.recognizesMessages &&
+      ((low ^ this.messagePatternLow) & ~this.messageMaskLow & keepLow) === 0 &&
+      ((high ^ this.messagePatternHigh) & ~this.messageMaskHigh & keepHigh & 0xfffff) === 0
+    );
+  }
+
+  #settle(): void {
+    this.plain =
+      this.firstLevels !== 2 &&
+      this.secondLevels !== 2 &&
+      (this.firstLevels === 0 || !this.firstBigEndian) &&
+      (this.secondLevels === 0 || !this.secondBigEndian);
   }
 
   /** Takes the second stage (and byte orders, A/D policy) of another space. */
@@ -81,5 +124,11 @@ export class AddressSpace {
     this.firstBigEndian = other.firstBigEndian;
     this.firstHardwareAD = other.firstHardwareAD;
     this.secondHardwareAD = other.secondHardwareAD;
+    this.recognizesMessages = other.recognizesMessages;
+    this.messageMaskLow = other.messageMaskLow;
+    this.messageMaskHigh = other.messageMaskHigh;
+    this.messagePatternLow = other.messagePatternLow;
+    this.messagePatternHigh = other.messagePatternHigh;
+    this.#settle();
   }
 }

@@ -5,9 +5,9 @@
 //
 // Results are fields of the walker, faults are returned as cause numbers (0: no fault), nothing is allocated or thrown. Inside,
 // frame numbers are pairs of 32-bit integers (bits 31:0; bits 51:32) and entries two halves, so that a walk is integer work
-// only; `firstStage` and `secondStage` take frame numbers as everybody else has them. The common case of a leaf (readable or
-// writable data page, A and D already set, no NAPOT, no PBMT) is decided by three masks; everything else goes to `#firstLeaf` and
-// `#secondLeaf`, which follow the privileged architecture's steps one by one.
+// only; `firstStage` and `secondStage` take frame numbers as everybody else has them. The common case (pointers, and leaves with A
+// and D already set, without NAPOT and PBMT) is one loop over both stages, decided by masks; whatever it does not recognise goes to
+// `walkFirst` and `walkSecond`, which follow the privileged architecture's steps one by one.
 //
 // Walk state that callers read afterwards: gpaPfn, spaPfn; the leaf entries with their sizes; for guest-page faults iotval2.
 
@@ -52,17 +52,8 @@ export {
   KIND_WRITE,
 } from "./leaf-rules.ts";
 
-/** Bits a leaf must have for the fast path, per kind; 0 marks kinds that always take the slow one. */
-const FIRST_NEED = Uint16Array.of(PTE_V | PTE_R | PTE_A, PTE_V | PTE_R | PTE_W | PTE_A | PTE_D, 0, 0, 0);
-const SECOND_NEED = Uint16Array.of(
-  PTE_V | PTE_R | PTE_A | PTE_U,
-  PTE_V | PTE_R | PTE_W | PTE_A | PTE_D | PTE_U,
-  0,
-  0,
-  0,
-  PTE_V | PTE_R | PTE_A | PTE_U,
-  PTE_V | PTE_R | PTE_W | PTE_A | PTE_D | PTE_U,
-);
+/** `iotval2Low` of a guest-page fault of the request's own access: its offset goes there. */
+export const OWN_ACCESS = -1;
 
 export class TwoStageWalker<P extends number> {
   /** First-stage result and second-stage input. */
@@ -87,6 +78,8 @@ export class TwoStageWalker<P extends number> {
   /** Entries loaded (HPM events 7 and 8), until somebody sets them to 0. */
   firstLoads = 0;
   secondLoads = 0;
+  /** The walk ended at an interrupt file's page (a guest-physical page that MSI recognition matches). */
+  isMessage = false;
   observer: WalkObserver | null = null;
 
   readonly memory: MemoryPort<P>;
@@ -97,6 +90,8 @@ export class TwoStageWalker<P extends number> {
   #reservedHigh = 0;
   #plainHigh = 0;
   #pbmt = false;
+  /** Entries that the observer has been told of by a plain walk which then gave up. */
+  #told = 0;
   /** First-stage or directory level that an implicit second-stage walk serves. */
   serves = -1;
 
@@ -137,6 +132,7 @@ export class TwoStageWalker<P extends number> {
    * `kind` is the request's (KIND_READ … KIND_ATS_WRITE).
    */
   firstStage(space: AddressSpace, pfn: number, kind: number, supervisor: boolean): number {
+    this.#told = 0;
     return this.walkFirst(space, pfn | 0, (pfn * 2 ** -32) | 0, kind, supervisor);
   }
 
@@ -145,6 +141,7 @@ export class TwoStageWalker<P extends number> {
    * KIND_IMPLICIT_*), `kind` which of the causes a fault reports.
    */
   secondStage(space: AddressSpace, pfn: number, use: number, kind: number): number {
+    this.#told = 0;
     return this.walkSecond(space, pfn | 0, (pfn * 2 ** -32) | 0, use, kind);
   }
 
@@ -154,7 +151,188 @@ export class TwoStageWalker<P extends number> {
     return this.secondStage(space, pfn, KIND_IMPLICIT_READ, kind);
   }
 
-  /** `firstStage` on a frame number as a pair. */
+  /**
+   * Both stages for a request of `kind` (§3.3 steps 17 to 19): 0 with the results in place, or a cause. If the first stage ends at an
+   * interrupt file's page, `isMessage` is set and the second stage is left alone. A guest-page fault of the access itself has
+   * iotval2Low = OWN_ACCESS.
+   */
+  walk(space: AddressSpace, low: number, high: number, kind: number, supervisor: boolean): number {
+    this.isMessage = false;
+    this.#told = 0;
+    if (kind <= KIND_WRITE && space.plain && this.#plainly(space, low, high, kind, supervisor)) return 0;
+    const first = this.walkFirst(space, low, high, kind, supervisor);
+    if (first !== 0) return first;
+    if (space.isMessagePage(this.gpaLow, this.gpaHigh)) {
+      this.isMessage = true;
+      return 0;
+    }
+    // §3.6: an ATS request that the first stage gives no W asks for none of the second, and must not mark its page dirty.
+    const writable = (this.firstLo & (PTE_W | PTE_D)) === (PTE_W | PTE_D);
+    const use = kind === KIND_ATS_WRITE && !writable ? KIND_ATS : kind;
+    const second = this.walkSecond(space, this.gpaLow, this.gpaHigh, use, kind);
+    if (second !== 0) {
+      this.iotval2Pfn = this.gpaPfn;
+      this.iotval2Low = OWN_ACCESS;
+    }
+    return second;
+  }
+
+  /**
+   * The plain way through both stages, in one loop: pointers and leaves as they usually are, little-endian, in the window of memory.
+   * False at anything else; the careful walk then starts over (the observer is not told twice, see `tell`). One round of the outer
+   * loop takes one guest-physical frame through the second stage: those of the first stage's tables, then that of the data.
+   */
+  #plainly(space: AddressSpace, low: number, high: number, kind: number, supervisor: boolean): boolean {
+    const signLow = low & space.signLow;
+    const signHigh = high & space.signHigh;
+    if ((signLow | signHigh) !== 0 && (signLow !== space.signLow || signHigh !== space.signHigh)) return false;
+    // What the loops use is held in locals, as integers, and constants are written as literals: compiled code then keeps them in registers.
+    const first = this.#first;
+    const firstWords = first.words;
+    const firstBaseLow = first.baseLow | 0;
+    const firstBaseHigh = first.baseHigh | 0;
+    const firstPages = first.pages | 0;
+    const second = this.#second;
+    const secondWords = second.words;
+    const secondBaseLow = second.baseLow | 0;
+    const secondBaseHigh = second.baseHigh | 0;
+    const secondPages = second.pages | 0;
+    const plainHigh = this.#plainHigh | 0;
+    const watched = this.observer !== null;
+    const secondLevels = space.secondLevels | 0;
+    // V, R, A of a leaf, and W, D to write; in the first stage U for a user, no U for a supervisor without SUM.
+    const need = (kind === 0 ? 0x43 : 0xc7) | (supervisor ? 0 : 0x10);
+    const mask = supervisor && !space.sum ? need | 0x10 : need;
+    let level = (space.firstLevels - 1) | 0;
+    let guestLow = space.firstRootLow | 0;
+    let guestHigh = space.firstRootHigh | 0;
+    let firstLo = ALL_RIGHTS;
+    let firstHi = 0;
+    let firstShift = BARE_SHIFT;
+    let secondLo = ALL_RIGHTS;
+    let secondHi = 0;
+    let secondShift = BARE_SHIFT;
+    let global = 0;
+    let firstLoads = 0;
+    let secondLoads = 0;
+    if (level < 0) {
+      guestLow = low;
+      guestHigh = high;
+      if (space.recognizesMessages && space.isMessagePage(low, high)) return false;
+    }
+    for (;;) {
+      let hostLow = guestLow;
+      let hostHigh = guestHigh;
+      if (secondLevels !== 0) {
+        if (((guestLow & space.beyondLow) | (guestHigh & space.beyondHigh)) !== 0) return false;
+        const secondNeed = level >= 0 || kind === 0 ? 0x53 : 0xd7;
+        let depth = (secondLevels - 1) | 0;
+        // The root is 16 KiB: two more index bits choose one of its four pages.
+        let index =
+          depth === 2 ? guestLow >>> 18 : depth === 3 ? (guestLow >>> 27) | (guestHigh << 5) : guestHigh >>> 4;
+        hostLow = space.secondRootLow | (index >>> 9);
+        hostHigh = space.secondRootHigh | 0;
+        for (;;) {
+          const page = (hostLow - secondBaseLow) | 0;
+          if (page < 0 || page >= secondPages || hostHigh !== secondBaseHigh) return false;
+          const at = (page << 10) | ((index & 511) << 1);
+          const lo = secondWords[at]!;
+          const hi = secondWords[at | 1]!;
+          // POINTER_BITS and PTE_V, as literals: compiled code holds them.
+          const pointer = (lo & 0xdf) === 1;
+          if ((hi & plainHigh) !== 0 || (pointer ? depth === 0 : (lo & secondNeed) !== secondNeed)) return false;
+          if (watched) this.#tellPlainly(TABLE_SECOND_STAGE, depth, hostLow, hostHigh, index, lo, hi, level);
+          hostLow = (lo >>> 10) | (hi << 22);
+          hostHigh = (hi >>> 10) & 0xfff;
+          if (pointer) {
+            depth = (depth - 1) | 0;
+            index = depth < 3 ? guestLow >>> ((depth << 3) + depth) : (guestLow >>> 27) | (guestHigh << 5);
+            continue;
+          }
+          secondLoads = (secondLoads + secondLevels - depth) | 0;
+          secondLo = lo;
+          secondHi = hi;
+          secondShift = 0;
+          if (depth !== 0) {
+            if (misaligned(depth, lo, hi)) return false;
+            secondShift = (depth << 3) + depth;
+            if (depth < 4) hostLow |= guestLow & ((1 << secondShift) - 1);
+            else {
+              hostLow = guestLow;
+              hostHigh |= guestHigh & 15;
+            }
+          }
+          break;
+        }
+      }
+      if (level < 0) {
+        this.firstLo = firstLo;
+        this.firstHi = firstHi;
+        this.firstShift = firstShift;
+        this.firstGlobal = (global & PTE_G) !== 0;
+        this.gpaLow = guestLow;
+        this.gpaHigh = guestHigh;
+        this.secondLo = secondLo;
+        this.secondHi = secondHi;
+        this.secondShift = secondShift;
+        this.spaLow = hostLow;
+        this.spaHigh = hostHigh;
+        this.firstLoads = (this.firstLoads + firstLoads) | 0;
+        this.secondLoads = (this.secondLoads + secondLoads) | 0;
+        return true;
+      }
+      const page = (hostLow - firstBaseLow) | 0;
+      if (page < 0 || page >= firstPages || hostHigh !== firstBaseHigh) return false;
+      const index = level < 3 ? low >>> ((level << 3) + level) : level === 3 ? (low >>> 27) | (high << 5) : high >>> 4;
+      const at = (page << 10) | ((index & 511) << 1);
+      const lo = firstWords[at]!;
+      const hi = firstWords[at | 1]!;
+      const pointer = (lo & 0xdf) === 1;
+      if ((hi & plainHigh) !== 0 || (pointer ? level === 0 : (lo & mask) !== need)) return false;
+      if (watched) this.#tellPlainly(TABLE_FIRST_STAGE, level, hostLow, hostHigh, index, lo, hi, -1);
+      global |= lo;
+      guestLow = (lo >>> 10) | (hi << 22);
+      guestHigh = (hi >>> 10) & 0xfff;
+      if (pointer) {
+        level = (level - 1) | 0;
+        continue;
+      }
+      firstLo = lo;
+      firstHi = hi;
+      firstShift = 0;
+      firstLoads = space.firstLevels - level;
+      if (level !== 0) {
+        if (misaligned(level, lo, hi)) return false;
+        firstShift = (level << 3) + level;
+        if (level < 4) guestLow |= low & ((1 << firstShift) - 1);
+        else {
+          guestLow = low;
+          guestHigh |= high & 15;
+        }
+      }
+      if (space.recognizesMessages && space.isMessagePage(guestLow, guestHigh)) return false;
+      level = -1;
+    }
+  }
+
+  /** As `tell`, from the plain way: the careful one, should it start over, keeps quiet about as many entries. */
+  #tellPlainly(
+    table: WalkTable,
+    level: number,
+    frameLow: number,
+    frameHigh: number,
+    index: number,
+    lo: number,
+    hi: number,
+    serves: number,
+  ): void {
+    const told = this.#told;
+    this.#told = 0;
+    this.tell(table, level, frameLow, frameHigh, (index & 511) << 3, lo, hi, serves);
+    this.#told = told + 1;
+  }
+
+  /** The first stage alone, with every rule; `low` and `high` are the frame number of the IOVA. */
   walkFirst(space: AddressSpace, low: number, high: number, kind: number, supervisor: boolean): number {
     this.firstGlobal = false;
     const levels = space.firstLevels;
@@ -174,112 +352,64 @@ export class TwoStageWalker<P extends number> {
       return PAGE_FAULT_CAUSE[kind]!;
     }
     const reader = this.#first;
-    const twoStage = space.secondLevels !== 0;
-    const bigEndian = space.firstBigEndian;
-    const special = bigEndian || this.observer !== null;
-    const plainHigh = this.#plainHigh;
-    const need = kind <= KIND_WRITE ? FIRST_NEED[kind]! | (supervisor ? 0 : PTE_U) : 0;
-    const mask = supervisor && !space.sum ? need | PTE_U : need;
     let level = levels - 1;
     let tableLow = space.firstRootLow;
     let tableHigh = space.firstRootHigh;
-    let tries = 0;
-    let loads = 0;
-    for (;;) {
+    for (let tries = 0; tries <= RETRY_LIMIT; ) {
       const index = (level < 3 ? low >>> (9 * level) : level === 3 ? (low >>> 27) | (high << 5) : high >>> 4) & 511;
       let hostLow = tableLow;
       let hostHigh = tableHigh;
-      if (twoStage) {
+      if (space.secondLevels !== 0) {
         this.serves = level;
         const cause = this.walkSecond(space, tableLow, tableHigh, KIND_IMPLICIT_READ, kind);
         if (cause !== 0) {
-          this.firstLoads += loads;
           this.implicitFault(tableLow, tableHigh, (index << 3) | 1);
           return cause;
         }
         hostLow = this.spaLow;
         hostHigh = this.spaHigh;
       }
-      let lo: number;
-      let hi: number;
-      const page = (hostLow - reader.baseLow) | 0;
-      if (page >= 0 && page < reader.pages && hostHigh === reader.baseHigh) {
-        const at = (page << 10) | (index << 1);
-        lo = reader.words[at]!;
-        hi = reader.words[at + 1]!;
-      } else {
-        const status = reader.load(hostLow, hostHigh, index << 3);
-        if (status !== ACCESS_OK) {
-          this.firstLoads += loads;
-          return loadFault(status, kind);
-        }
-        lo = reader.lo;
-        hi = reader.hi;
-      }
-      loads++;
-      if (special) {
-        if (bigEndian) {
-          const value = swap32(hi) | 0;
-          hi = swap32(lo) | 0;
-          lo = value;
-        }
-        this.tell(TABLE_FIRST_STAGE, level, hostLow, hostHigh, index << 3, lo, hi, -1);
-      }
-      if ((lo & POINTER_BITS) === PTE_V && (hi & plainHigh) === 0 && level > 0) {
+      const status = reader.load(hostLow, hostHigh, index << 3);
+      if (status !== ACCESS_OK) return loadFault(status, kind);
+      const lo = space.firstBigEndian ? swap32(reader.hi) | 0 : reader.lo;
+      const hi = space.firstBigEndian ? swap32(reader.lo) | 0 : reader.hi;
+      this.firstLoads++;
+      this.tell(TABLE_FIRST_STAGE, level, hostLow, hostHigh, index << 3, lo, hi, -1);
+      if ((lo & POINTER_BITS) === PTE_V && (hi & this.#plainHigh) === 0 && level > 0) {
         if ((lo & PTE_G) !== 0) this.firstGlobal = true;
         tableLow = (lo >>> 10) | (hi << 22);
         tableHigh = (hi >>> 10) & 0xfff;
         level--;
         continue;
       }
-      this.firstLoads += loads;
-      loads = 0;
-      if (need === 0 || (lo & mask) !== need || (hi & plainHigh) !== 0 || (level !== 0 && misaligned(level, lo, hi))) {
-        const cause = this.#firstLeaf(
-          space,
-          lo,
-          hi,
-          level,
-          kind,
-          supervisor,
-          tableLow,
-          tableHigh,
-          hostLow,
-          hostHigh,
-          index << 3,
-        );
-        if (cause === RETRY) {
-          if (++tries > RETRY_LIMIT) return ACCESS_FAULT_CAUSE[kind]!;
-          continue;
-        }
-        if (cause !== 0) return cause;
-      } else {
-        this.firstLo = lo;
-        this.firstHi = hi;
-        this.firstShift = 9 * level;
+      const cause = this.#firstLeaf(
+        space,
+        lo,
+        hi,
+        level,
+        kind,
+        supervisor,
+        tableLow,
+        tableHigh,
+        hostLow,
+        hostHigh,
+        index << 3,
+      );
+      if (cause === RETRY) {
+        tries++;
+        continue;
       }
+      if (cause !== 0) return cause;
       if ((lo & PTE_G) !== 0) this.firstGlobal = true;
-      const ppnLow = (lo >>> 10) | (hi << 22);
-      const ppnHigh = (hi >>> 10) & 0xfff;
-      const shift = this.firstShift;
-      if (shift === 0) {
-        this.gpaLow = ppnLow;
-        this.gpaHigh = ppnHigh;
-      } else if (shift === 4) {
-        this.gpaLow = (ppnLow & ~15) | (low & 15);
-        this.gpaHigh = ppnHigh;
-      } else if (shift < 32) {
-        this.gpaLow = ppnLow | (low & ((1 << shift) - 1));
-        this.gpaHigh = ppnHigh;
-      } else {
-        this.gpaLow = low;
-        this.gpaHigh = ppnHigh | (high & 15);
-      }
+      const within = withinLeaf(this.firstShift);
+      this.gpaLow = (((lo >>> 10) | (hi << 22)) & ~within) | (low & within);
+      this.gpaHigh = ((hi >>> 10) & 0xfff) | (this.firstShift > 32 ? high & 15 : 0);
       return 0;
     }
+    return ACCESS_FAULT_CAUSE[kind]!;
   }
 
-  /** `secondStage` on a frame number as a pair. */
+  /** The second stage alone, with every rule; `low` and `high` are a guest-physical frame number. */
   walkSecond(space: AddressSpace, low: number, high: number, use: number, kind: number): number {
     const levels = space.secondLevels;
     if (levels === 0) {
@@ -293,84 +423,39 @@ export class TwoStageWalker<P extends number> {
     if (((low & space.beyondLow) | (high & space.beyondHigh)) !== 0) return GUEST_PAGE_FAULT_CAUSE[kind]!;
     if (levels === 2) return secondStageNarrow(this, space, low, use, kind);
     const reader = this.#second;
-    const bigEndian = space.secondBigEndian;
-    const special = bigEndian || this.observer !== null;
-    const plainHigh = this.#plainHigh;
-    const need = SECOND_NEED[use]!;
+    const serves = use >= KIND_IMPLICIT_READ ? this.serves : -1;
     let level = levels - 1;
     // The root is 16 KiB: two more index bits choose one of its four pages.
     const top = level === 2 ? low >>> 18 : level === 3 ? (low >>> 27) | (high << 5) : high >>> 4;
     let tableLow = space.secondRootLow | (top >>> 9);
     let tableHigh = space.secondRootHigh;
     let index = top & 511;
-    let tries = 0;
-    let loads = 0;
-    for (;;) {
-      let lo: number;
-      let hi: number;
-      const page = (tableLow - reader.baseLow) | 0;
-      if (page >= 0 && page < reader.pages && tableHigh === reader.baseHigh) {
-        const at = (page << 10) | (index << 1);
-        lo = reader.words[at]!;
-        hi = reader.words[at + 1]!;
-      } else {
-        const status = reader.load(tableLow, tableHigh, index << 3);
-        if (status !== ACCESS_OK) {
-          this.secondLoads += loads;
-          return loadFault(status, kind);
-        }
-        lo = reader.lo;
-        hi = reader.hi;
-      }
-      loads++;
-      if (special) {
-        if (bigEndian) {
-          const value = swap32(hi) | 0;
-          hi = swap32(lo) | 0;
-          lo = value;
-        }
-        const serves = use >= KIND_IMPLICIT_READ ? this.serves : -1;
-        this.tell(TABLE_SECOND_STAGE, level, tableLow, tableHigh, index << 3, lo, hi, serves);
-      }
-      if ((lo & POINTER_BITS) === PTE_V && (hi & plainHigh) === 0 && level > 0) {
+    for (let tries = 0; tries <= RETRY_LIMIT; ) {
+      const status = reader.load(tableLow, tableHigh, index << 3);
+      if (status !== ACCESS_OK) return loadFault(status, kind);
+      const lo = space.secondBigEndian ? swap32(reader.hi) | 0 : reader.lo;
+      const hi = space.secondBigEndian ? swap32(reader.lo) | 0 : reader.hi;
+      this.secondLoads++;
+      this.tell(TABLE_SECOND_STAGE, level, tableLow, tableHigh, index << 3, lo, hi, serves);
+      if ((lo & POINTER_BITS) === PTE_V && (hi & this.#plainHigh) === 0 && level > 0) {
         tableLow = (lo >>> 10) | (hi << 22);
         tableHigh = (hi >>> 10) & 0xfff;
         level--;
         index = (level < 3 ? low >>> (9 * level) : (low >>> 27) | (high << 5)) & 511;
         continue;
       }
-      this.secondLoads += loads;
-      loads = 0;
-      if (need === 0 || (lo & need) !== need || (hi & plainHigh) !== 0 || (level !== 0 && misaligned(level, lo, hi))) {
-        const cause = this.#secondLeaf(space, lo, hi, level, use, kind, tableLow, tableHigh, index << 3);
-        if (cause === RETRY) {
-          if (++tries > RETRY_LIMIT) return ACCESS_FAULT_CAUSE[kind]!;
-          continue;
-        }
-        if (cause !== 0) return cause;
-      } else {
-        this.secondLo = lo;
-        this.secondHi = hi;
-        this.secondShift = 9 * level;
+      const cause = this.#secondLeaf(space, lo, hi, level, use, kind, tableLow, tableHigh, index << 3);
+      if (cause === RETRY) {
+        tries++;
+        continue;
       }
-      const ppnLow = (lo >>> 10) | (hi << 22);
-      const ppnHigh = (hi >>> 10) & 0xfff;
-      const shift = this.secondShift;
-      if (shift === 0) {
-        this.spaLow = ppnLow;
-        this.spaHigh = ppnHigh;
-      } else if (shift === 4) {
-        this.spaLow = (ppnLow & ~15) | (low & 15);
-        this.spaHigh = ppnHigh;
-      } else if (shift < 32) {
-        this.spaLow = ppnLow | (low & ((1 << shift) - 1));
-        this.spaHigh = ppnHigh;
-      } else {
-        this.spaLow = low;
-        this.spaHigh = ppnHigh | (high & 15);
-      }
+      if (cause !== 0) return cause;
+      const within = withinLeaf(this.secondShift);
+      this.spaLow = (((lo >>> 10) | (hi << 22)) & ~within) | (low & within);
+      this.spaHigh = ((hi >>> 10) & 0xfff) | (this.secondShift > 32 ? high & 15 : 0);
       return 0;
     }
+    return ACCESS_FAULT_CAUSE[kind]!;
   }
 
   /** An implicit access failed in the second stage: what iotval2 will say. */
@@ -391,6 +476,10 @@ export class TwoStageWalker<P extends number> {
     serves: number,
   ): void {
     if (this.observer === null) return;
+    if (this.#told > 0) {
+      this.#told--;
+      return;
+    }
     const pfn = frameHigh * 0x100000000 + (frameLow >>> 0);
     this.observer.tableLoaded(table, level, pfn, offset, lo >>> 0, hi >>> 0, serves);
   }
@@ -543,4 +632,9 @@ export class TwoStageWalker<P extends number> {
     if (status !== ACCESS_OK) return loadFault(status, kind);
     return memory.lo === oldLo && memory.hi === oldHi ? 0 : RETRY;
   }
+}
+
+/** Mask of the low 32 bits of a frame number that lie within a leaf of 2^shift pages. */
+function withinLeaf(shift: number): number {
+  return shift < 32 ? (1 << shift) - 1 : -1;
 }

@@ -80,12 +80,12 @@ export class AtsTranslator {
     const bare = this.#state.configuration.bareRangeLog2 - 12;
     let shift = Math.min(walker.firstShift, walker.secondShift);
     if (space.firstLevels === 0 && space.secondLevels === 0 && !translator.isMessage) shift = bare;
-    if (device.msiFlat && !translator.isMessage) {
+    if (space.recognizesMessages && !translator.isMessage) {
       const classes = CLASS_SHIFTS;
       let size = classes.length - 1;
       while (classes[size]! > shift) size--;
-      const fitting = withoutMessages(device, walker.gpaLow, walker.gpaHigh, size);
-      if (fitting !== size || device.overlapsMessagePages(walker.gpaLow, walker.gpaHigh, shift))
+      const fitting = withoutMessages(space, walker.gpaLow, walker.gpaHigh, size);
+      if (fitting !== size || space.overlapsMessagePages(walker.gpaLow, walker.gpaHigh, shift))
         shift = classes[fitting]!;
     }
     const pages = 2 ** shift;

@@ -7,7 +7,6 @@
 import { AddressSpace } from "../../../arch/riscv/address-space.ts";
 import type { StructureRules } from "../../../arch/riscv/capabilities.ts";
 import {
-  MSIPTP_FLAT,
   TC_DPE,
   TC_DTF,
   TC_EN_ATS,
@@ -63,13 +62,8 @@ export class CachedDevice {
   gscid = 0;
   rcid = 0;
   mcid = 0;
-  /** MSI recognition (§3.1.3.6, §3.1.3.7): frame of the table, mask and pattern as halves of 52-bit page numbers. */
-  msiFlat = false;
+  /** Frame of the MSI page table. */
   msiRoot = 0;
-  msiMaskLo = 0;
-  msiMaskHi = 0;
-  msiPatternLo = 0;
-  msiPatternHi = 0;
   /** For requests without process_id (PDTV = 0, or PDTV = 1 without DPE). */
   readonly space = new CachedSpace();
   /** Second stage alone: translated requests under T2GPA, and process directories Bare. */
@@ -92,18 +86,13 @@ export class CachedDevice {
     this.gscid = (dc[3]! >>> 12) & 0xffff;
     this.rcid = (dc[5]! >>> 8) & 0xfff;
     this.mcid = dc[5]! >>> 20;
-    this.msiFlat = rules.MSI_FLAT && dc[9]! >>> 28 === MSIPTP_FLAT;
     this.msiRoot = (dc[9]! & 0xfff) * 0x100000000 + dc[8]!;
-    this.msiMaskLo = dc[10]! | 0;
-    this.msiMaskHi = dc[11]! & 0xfffff;
-    this.msiPatternLo = dc[12]! | 0;
-    this.msiPatternHi = dc[13]! & 0xfffff;
     const fscMode = dc[7]! >>> 28;
     this.processLevels = this.pdtv ? fscMode : 0;
     this.processRoot = (dc[7]! & 0xfff) * 0x100000000 + dc[6]!;
     this.processBits = this.pdtv ? processIdBits(fscMode) : 0;
-    const variant = this.msiFlat ? this.#messageVariant() : 0;
     this.secondStageOnly.setSecondStage(dc, rules);
+    const variant = this.secondStageOnly.recognizesMessages ? this.#messageVariant() : 0;
     this.secondStageOnly.settle(tags, this.gscid, SECOND_STAGE_ONLY, variant);
     this.space.copySecondStage(this.secondStageOnly);
     if (this.pdtv) this.space.setBareFirstStage();
@@ -111,30 +100,14 @@ export class CachedDevice {
     this.space.settle(tags, this.gscid, dc[4]! >>> 12, variant);
   }
 
-  /** True if a guest-physical page (frame number bits 31:0, bits 51:32) is an interrupt file's (§3.1.3.7). */
-  isMessagePage(low: number, high: number): boolean {
-    return (
-      ((low ^ this.msiPatternLo) & ~this.msiMaskLo) === 0 &&
-      ((high ^ this.msiPatternHi) & ~this.msiMaskHi & 0xfffff) === 0
-    );
-  }
-
-  /** True if some interrupt-file page lies in the block of 2^shift pages around `pfn`. */
-  overlapsMessagePages(low: number, high: number, shift: number): boolean {
-    const keepLow = shift >= 32 ? 0 : -1 << shift;
-    const keepHigh = shift <= 32 ? -1 : -1 << (shift - 32);
-    return (
-      ((low ^ this.msiPatternLo) & ~this.msiMaskLo & keepLow) === 0 &&
-      ((high ^ this.msiPatternHi) & ~this.msiMaskHi & keepHigh & 0xfffff) === 0
-    );
-  }
-
   /** A small number that differs (nearly always) between devices with different MSI tables; never 0. */
   #messageVariant(): number {
     let hash = this.msiRoot | 0;
-    for (const part of [this.msiMaskLo, this.msiMaskHi, this.msiPatternLo, this.msiPatternHi]) {
-      hash = Math.imul(hash ^ part, 0x01000193) ^ (hash >>> 15);
-    }
+    const space = this.secondStageOnly;
+    hash = Math.imul(hash ^ space.messageMaskLow, 0x01000193) ^ (hash >>> 15);
+    hash = Math.imul(hash ^ space.messageMaskHigh, 0x01000193) ^ (hash >>> 15);
+    hash = Math.imul(hash ^ space.messagePatternLow, 0x01000193) ^ (hash >>> 15);
+    hash = Math.imul(hash ^ space.messagePatternHigh, 0x01000193) ^ (hash >>> 15);
     return (hash >>> 1) + 1;
   }
 }

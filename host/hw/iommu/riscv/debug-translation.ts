@@ -76,7 +76,7 @@ export class DebugTranslation {
     const walker = translator.walker;
     let size = classOf(Math.min(walker.firstShift, walker.secondShift));
     if (translator.isMessage) size = 0;
-    else if (device.msiFlat) size = withoutMessages(device, walker.gpaLow, walker.gpaHigh, size);
+    else if (space.recognizesMessages) size = withoutMessages(space, walker.gpaLow, walker.gpaHigh, size);
     const first = (walker.firstHi >>> 29) & 3;
     return this.#answer(translator.resultPfn, CLASS_SHIFTS[size]!, first !== 0 ? first : (walker.secondHi >>> 29) & 3);
   }

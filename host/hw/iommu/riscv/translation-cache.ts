@@ -71,6 +71,15 @@ export class TranslationCache {
     let sizes = tag.sizes;
     const words = this.#words;
     const stamp = tag.stamp << 3;
+    if ((sizes & 1) !== 0) {
+      // 4 KiB pages, the common case, without the arithmetic of the others.
+      const first = ((low ^ (low >>> 9) ^ Math.imul(stamp, 0x9e3779b1)) & this.#setMask) * this.#span;
+      const last = first + this.#span;
+      for (let e = first; e < last; e += 8) {
+        if (words[e] === low && words[e + 1] === stamp && words[e + 2] === high) return e;
+      }
+      sizes &= ~1;
+    }
     while (sizes !== 0) {
       const size = 31 - Math.clz32(sizes & -sizes);
       sizes &= sizes - 1;
@@ -97,7 +106,7 @@ export class TranslationCache {
     const size = words[entry + 1]! & 7;
     const baseLow = words[entry + 4]!;
     const baseHigh = words[entry + 5]!;
-    if (size === 0) return baseHigh * 0x100000000 + (baseLow >>> 0);
+    if (size === 0) return baseHigh * 4294967296 + (baseLow >>> 0);
     const shift = CLASS_SHIFTS[size]!;
     if (shift < 32) return baseHigh * 0x100000000 + ((baseLow | (low & ((1 << shift) - 1))) >>> 0);
     return (baseHigh | (high & ((1 << (shift - 32)) - 1))) * 0x100000000 + (low >>> 0);
@@ -124,8 +133,8 @@ export class TranslationCache {
     if (!this.#enabled) return;
     const words = this.#words;
     const stamp = tag.stamp << 3;
-    const shift = CLASS_SHIFTS[size]!;
-    const block = blockOf(low, high, shift);
+    const shift = size === 0 ? 0 : CLASS_SHIFTS[size]!;
+    const block = size === 0 ? low : blockOf(low, high, shift);
     const rest = shift < 32 ? high : 0;
     const key = stamp | size;
     const set = (block ^ (block >>> 9) ^ Math.imul(stamp, 0x9e3779b1)) & this.#setMask;

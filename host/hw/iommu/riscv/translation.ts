@@ -20,14 +20,7 @@ import {
 import { interruptFileNumber, MessageTableWalker } from "../../../arch/riscv/message-table.ts";
 import { PTE_A, PTE_D, PTE_R, PTE_U, PTE_V, PTE_W } from "../../../arch/riscv/page-table-entry.ts";
 import { DDTP_BARE, DDTP_OFF, REG } from "../../../arch/riscv/registers.ts";
-import {
-  KIND_ATS,
-  KIND_ATS_WRITE,
-  KIND_EXECUTE,
-  KIND_READ,
-  KIND_WRITE,
-  TwoStageWalker,
-} from "../../../arch/riscv/two-stage-walk.ts";
+import { KIND_EXECUTE, KIND_READ, KIND_WRITE, OWN_ACCESS, TwoStageWalker } from "../../../arch/riscv/two-stage-walk.ts";
 import type { WalkObserver } from "../../../arch/riscv/walk-observer.ts";
 import type { HpaPfn } from "../../../base/address.ts";
 import { ACCESS_EXECUTE, ACCESS_WRITE, CONSUMED, REFUSED, TRANSLATED, type TranslationStatus } from "../port.ts";
@@ -49,9 +42,6 @@ import type { TranslationCaches } from "./translation-caches.ts";
 
 /** `walkTables`: the page is an interrupt file in memory (MRIF); `messages` says where. */
 export const IN_MEMORY_FILE = -1;
-
-/** `iotval2Low`: the access that faulted in the second stage was the request's own; its offset goes here. */
-const OWN_ACCESS = -1;
 
 /** The right a request of each kind needs of a cached entry. */
 const NEEDED_RIGHT = Uint8Array.of(RIGHT_READ, RIGHT_WRITE, RIGHT_EXECUTE);
@@ -339,7 +329,7 @@ export class Translator {
     const walker = this.walker;
     this.missed = true;
     this.isMessage = false;
-    let cause = walker.walkFirst(space, low, high, kind, supervisor);
+    const cause = walker.walk(space, low, high, kind, supervisor);
     if (cause !== 0) {
       this.#noSpace(cause);
       if (isGuestPageFault(cause)) {
@@ -348,25 +338,11 @@ export class Translator {
       }
       return cause;
     }
-    if (device.msiFlat && device.isMessagePage(walker.gpaLow, walker.gpaHigh)) {
-      return this.#walkMessage(device, space, low, high, kind);
-    }
-    // §3.6: an ATS request that the first stage gives no W asks for none of the second, and must not mark its page dirty.
-    const rights = walker.firstLo & (PTE_W | PTE_D);
-    const use = kind === KIND_ATS_WRITE && rights !== (PTE_W | PTE_D) ? KIND_ATS : kind;
-    cause = walker.walkSecond(space, walker.gpaLow, walker.gpaHigh, use, kind);
-    if (cause !== 0) {
-      this.#noSpace(cause);
-      if (isGuestPageFault(cause)) {
-        // §4.2: bits 63:2 of the guest-physical address; bits 1:0 say that the access was the request's own.
-        this.iotval2Pfn = walker.gpaPfn;
-        this.iotval2Low = OWN_ACCESS;
-      }
-      return cause;
-    }
+    if (walker.isMessage) return this.#walkMessage(device, space, low, high, kind);
     this.resultPfn = walker.spaPfn as HpaPfn;
-    let size = classOf(Math.min(walker.firstShift, walker.secondShift));
-    if (size !== 0 && device.msiFlat) size = withoutMessages(device, walker.gpaLow, walker.gpaHigh, size);
+    const shift = Math.min(walker.firstShift, walker.secondShift);
+    let size = shift === 0 ? 0 : classOf(shift);
+    if (size !== 0 && space.recognizesMessages) size = withoutMessages(space, walker.gpaLow, walker.gpaHigh, size);
     this.#keep(space, low, high, size);
     return 0;
   }
@@ -382,7 +358,7 @@ export class Translator {
     if (entry >= 0) {
       target = cached.frameAt(entry, gpaLow, gpaHigh);
     } else {
-      const index = interruptFileNumber(gpaLow, gpaHigh, device.msiMaskLo, device.msiMaskHi);
+      const index = interruptFileNumber(gpaLow, gpaHigh, space.messageMaskLow, space.messageMaskHigh);
       const cause = this.messages.locate(device.msiRoot, index);
       if (cause !== 0) {
         this.#noSpace(cause);
@@ -425,7 +401,7 @@ export class Translator {
       flags = rights | ((rights & ~RIGHT_EXECUTE) << SUPERVISOR_SUM_RIGHTS);
     } else flags = (rights << SUPERVISOR_RIGHTS) | (rights << SUPERVISOR_SUM_RIGHTS);
     const owner = walker.firstGlobal && space.firstLevels !== 0 && tag.global !== null ? tag.global : tag;
-    if (space.firstLevels !== 0 && CLASS_SHIFTS[size]! < walker.firstShift) {
+    if (walker.firstShift !== 0 && space.firstLevels !== 0 && CLASS_SHIFTS[size]! < walker.firstShift) {
       owner.split |= 1 << classOf(walker.firstShift);
     }
     this.#caches.translations.insert(owner, low, high, size, walker.spaLow, walker.spaHigh, flags);
@@ -478,8 +454,8 @@ export function isGuestPageFault(cause: number): boolean {
 }
 
 /** The largest size class, at most `size`, whose block around a guest-physical page holds no interrupt-file page. */
-export function withoutMessages(device: CachedDevice, gpaLow: number, gpaHigh: number, size: number): number {
+export function withoutMessages(space: CachedSpace, gpaLow: number, gpaHigh: number, size: number): number {
   let fitting = size;
-  while (fitting > 0 && device.overlapsMessagePages(gpaLow, gpaHigh, CLASS_SHIFTS[fitting]!)) fitting--;
+  while (fitting > 0 && space.overlapsMessagePages(gpaLow, gpaHigh, CLASS_SHIFTS[fitting]!)) fitting--;
   return fitting;
 }
