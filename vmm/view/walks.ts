@@ -75,12 +75,10 @@ export function collectWalks(events: Iterable<TracedEvent>): Walk[] {
   return walks;
 }
 
-/** What a device's DMA goes through at the end of a trace, as the host's driver last set it; null if the trace never saw it set. */
-export function finalAttachment(events: readonly TracedEvent[], deviceId: number): string | null {
+/** What a device's DMA went through when a walk was made, as the host's driver had last set it; null if the trace never saw it set. */
+export function attachmentAt(events: readonly TracedEvent[], { deviceId, seq }: Walk): string | null {
   const dma = events.find((event) => event.type === "dma" && event.deviceId === deviceId);
   if (dma?.type !== "dma") return null;
-  const last = events.findLast((event) => event.type === "attach" && event.device === dma.device);
-  return last?.type === "attach"
-    ? `${dma.device}: ${last.domain}, ${last.detail} (event ${last.seq}, ${last.time} ns)`
-    : null;
+  const last = events.findLast((event) => event.type === "attach" && event.device === dma.device && event.seq < seq);
+  return last?.type === "attach" ? `${dma.device}: ${last.domain}, ${last.detail} (since ${last.time} ns)` : null;
 }

@@ -131,6 +131,11 @@ describe("nestbox walk", () => {
     );
   });
 
+  it("says what the host had the device go through at that moment", () => {
+    const { output } = nestbox("walk", "--trace", trace, "--device", "00:02.0", "--iova", "0x1234567000");
+    expect(output).toMatch(/the host had the device 0000:00:02\.0: .*fsc=0x8/);
+  });
+
   it("finds the walks of a recorded trace, as data for tools", () => {
     const { output, status } = nestbox(
       "walk",

@@ -5,7 +5,7 @@ import { describeFaultRecord } from "../../../host/arch/riscv/fault-records.ts";
 import { parseBdf } from "../../pci/host-bridge.ts";
 import { walkGrid } from "../../view/walk-grid.ts";
 import { walkText, whyText } from "../../view/walk-text.ts";
-import { collectWalks, finalAttachment, type Walk } from "../../view/walks.ts";
+import { attachmentAt, collectWalks, type Walk } from "../../view/walks.ts";
 import { EXIT_FAILED, UsageError } from "../exit-codes.ts";
 import { parseAddress, wholeNumber } from "../options.ts";
 import { probeScenario } from "../scenario-probe.ts";
@@ -66,14 +66,10 @@ export function walk(): Command {
           continue;
         }
         console.log(walkText(grid, { width, colours }));
+        const attachment = attachmentAt(events, one);
+        if (attachment !== null) console.log(`the host had the device ${attachment}`);
         const why = options.why === true ? whyText(grid) : null;
         if (why !== null) console.log(why);
-      }
-      if (options.json !== true) {
-        for (const id of new Set(chosen.map(({ deviceId }) => deviceId))) {
-          const state = finalAttachment(events, id);
-          if (state !== null) console.log(`at the end of the trace, host device ${state}`);
-        }
       }
       for (const record of probed?.records ?? []) console.log(`the guest finds: ${describeFaultRecord(record)}`);
     });
