@@ -104,9 +104,10 @@ class Hostility {
       this.machine.write(40, 8, 5n);
       this.machine.write(76, 4, 1n);
     }
-    const style = this.random.below(4);
+    const style = this.random.below(5);
     for (let index = 0; index < PAGES * 1024; index += 2) {
-      const [lo, hi] = this.#word(style);
+      // The second doubleword of a command is mostly empty.
+      const [lo, hi] = style === 4 && index % 4 === 2 && this.random.chance(70) ? [0, 0] : this.#word(style);
       words[index] = lo;
       words[index + 1] = hi;
     }
@@ -115,9 +116,19 @@ class Hostility {
   #word(style: number): [number, number] {
     const { random } = this;
     const kind = style === 3 ? random.below(3) : style;
+    if (kind === 4) return this.#command();
     if (kind === 0) return [random.word(), random.chance(50) ? 0 : random.word()];
     if (kind === 1) return random.chance(90) ? [0xffff_ffff, 0xffff_ffff] : [0, 0];
     return this.#pointer();
+  }
+
+  /** Mostly the first doubleword of a legal command (§4.1). */
+  #command(): [number, number] {
+    const { random } = this;
+    const operation = random.pick([0x001, 0x081, 0x002, 0x002, 0x003, 0x083, 0x004, 0x084]);
+    const low = operation | (random.chance(50) ? 0x400 : 0) | (random.chance(50) ? random.below(4) << 12 : 0);
+    const high = random.below(8) | (random.below(4) << 8) | (random.chance(30) ? random.below(4) << 12 : 0);
+    return random.chance(90) ? [low >>> 0, high >>> 0] : [random.word(), random.word()];
   }
 
   /** Something that most structures take for a valid entry that points into memory: cycles are the rule. */
@@ -147,7 +158,7 @@ class Hostility {
         return;
       case 5:
       case 6: {
-        const [lo, hi] = this.#word(random.below(4));
+        const [lo, hi] = this.#word(random.below(5));
         const at = random.below(PAGES * 512) * 2;
         machine.words[at] = lo;
         machine.words[at + 1] = hi;
@@ -244,11 +255,15 @@ class Hostility {
   }
 }
 
-/** Runs one seed; what went wrong, or null. */
-export function hostileSeed(seed: number): string | null {
+/** Runs one seed; what went wrong, or null. `pause` is called after every operation. */
+export function hostileSeed(
+  seed: number,
+  operations = OPERATIONS,
+  pause: (operation: number) => void = () => {},
+): string | null {
   const hostility = new Hostility(seed);
   const capabilities = hostility.machine.read(0, 8);
-  for (let operation = 0; operation < OPERATIONS; operation++) {
+  for (let operation = 0; operation < operations; operation++) {
     try {
       hostility.machine.beginOperation();
       hostility.operate();
@@ -257,6 +272,7 @@ export function hostileSeed(seed: number): string | null {
     }
     const broken = hostility.brokenPromise(capabilities);
     if (broken !== null) return `after operation ${operation}: ${broken}`;
+    pause(operation);
   }
   return null;
 }

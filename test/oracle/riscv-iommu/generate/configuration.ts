@@ -113,7 +113,7 @@ function randomImplementation(random: Random): Implementation {
     capabilities,
     be: end && random.chance(40),
     gxl: gxlWritable ? narrow : both && narrow && random.chance(80),
-    beWritable: end,
+    beWritable: end && random.chance(80),
     gxlWritable,
     rcidWidth: 6,
     mcidWidth: 8,
