@@ -40,6 +40,7 @@ import {
   IOMMU_VIOMMU_TYPE_RISCV,
   iommuHwptRiscv,
 } from "../../host/uapi/riscv-nesting.ts";
+import { POLLIN } from "../../host/uapi/system-calls.ts";
 import {
   VFIO_DEVICE_ATTACH_IOMMUFD_PT,
   VFIO_DEVICE_DETACH_IOMMUFD_PT,
@@ -403,7 +404,7 @@ export class IommufdHost implements ViommuHost {
 
   #readPageRequests(events: HostEvent[]): void {
     const bytes = this.#calls.read(this.#faultFd, READ_BYTES - (READ_BYTES % iommuHwptPgfault.bytes));
-    if (typeof bytes === "number") return;
+    if (typeof bytes === "number" || bytes.length === 0) return;
     for (let at = 0; at + iommuHwptPgfault.bytes <= bytes.length; at += iommuHwptPgfault.bytes) {
       const message = iommuHwptPgfault.decode(bytes, at);
       const record = [...this.#devices.values()].find(({ device }) => device.deviceId === message.dev_id);
@@ -419,5 +420,7 @@ export class IommufdHost implements ViommuHost {
         address: message.addr,
       });
     }
+    // The kernel's list has no bound: what did not fit into one read is the next call's.
+    if ((this.#calls.system.poll(this.#faultFd) & POLLIN) !== 0) this.onEvents?.();
   }
 }

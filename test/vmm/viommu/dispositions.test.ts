@@ -1,6 +1,11 @@
 import { describe, expect, it } from "vitest";
+import { decodeCapabilities } from "../../../host/arch/riscv/capabilities.ts";
 import { REG } from "../../../host/arch/riscv/registers.ts";
+import { Clock } from "../../../host/base/clock.ts";
+import { PhysicalMemory } from "../../../host/base/memory.ts";
+import { Trace } from "../../../host/base/trace.ts";
 import { iommuHwptRiscv } from "../../../host/uapi/riscv-nesting.ts";
+import { RiscvViommu } from "../../../vmm/viommu/riscv/viommu.ts";
 import { Guest, PLACE, SV39, TC } from "./guest.ts";
 import { RecordingHost } from "./hosts.ts";
 
@@ -267,6 +272,23 @@ describe("dispositions", () => {
       host.refuse = { attach: -17 };
       expect(guest.plug(1)).toBe(-17);
       expect(guest.viommu.dispositions.find(1)).toBeUndefined();
+    });
+
+    it("an assigned device is refused by a vIOMMU without a host", () => {
+      const guest = new Guest({ host: null });
+      expect(guest.plug(1)).toBe(-19);
+      expect(guest.viommu.dispositions.find(1)).toBeUndefined();
+    });
+
+    it("a host that does not say what its hardware can do gets a guest IOMMU without a first stage", () => {
+      const viommu = new RiscvViommu({
+        ...{ name: "viommu0", memory: new PhysicalMemory(), host: new RecordingHost(), hardware: null },
+        interrupt: { wire: () => {}, message: () => 0 },
+        clock: new Clock(),
+        trace: new Trace(new Clock()),
+      });
+      const { Sv39, ATS, PD8 } = decodeCapabilities(viommu.capabilities);
+      expect([Sv39, ATS, PD8]).toEqual([false, false, false]);
     });
 
     it("a device plugged into a running IOMMU gets the context that is there already", () => {

@@ -100,7 +100,9 @@ export class RiscvViommu implements MmioPort {
   constructor(options: RiscvViommuOptions) {
     const configuration = options.configuration ?? {};
     const vectorsLog2 = Math.min(Math.max(configuration.vectorsLog2 ?? 2, 0), 4);
-    const { capabilities, rows } = deriveCapabilities(options.hardware, configuration);
+    // A host that does not say what its hardware can do: nothing that needs it is promised.
+    const hardware = options.hardware ?? (options.host === null ? null : { capabilities: 0n, fctl: 0 });
+    const { capabilities, rows } = deriveCapabilities(hardware, configuration);
     this.name = options.name;
     this.capabilities = capabilities;
     this.capabilityRows = rows;
