@@ -67,7 +67,8 @@ export interface VirtualIommu {
 export interface AssignedEntry {
   readonly device: AssignedDevice;
   readonly request: AssignmentRequest;
-  readonly viommu: VirtualIommu;
+  /** null: no vIOMMU, the device is attached to the second stage itself. */
+  readonly viommu: VirtualIommu | null;
   /** The guest's id now; UNREACHABLE while the bus it is on has no number. */
   routingId: number;
 }
@@ -96,8 +97,8 @@ export class Assignment {
   }
 
   /**
-   * Opens a host device, plugs it into the VM's PCI bus and behind a vIOMMU. Throws HostRefusal, in one line, if the host refuses or the
-   * routing id is taken; nothing is left then.
+   * Opens a host device, plugs it into the VM's PCI bus and behind a vIOMMU (without vIOMMUs: attaches it to the second stage). Throws
+   * HostRefusal, in one line, if the host refuses or the routing id is taken; nothing is left then.
    */
   assign(request: AssignmentRequest): AssignedEntry {
     const { machine, pci, report } = this.#parts;
@@ -118,21 +119,20 @@ export class Assignment {
       report,
       trace: machine.trace,
     });
-    const virtual = this.#viommuFor(request.viommu ?? request.iommu, device);
+    const virtual = this.#parts.viommu === false ? null : this.#viommuFor(request.viommu ?? request.iommu, device);
     const routingId = pci.plugAt(request, device);
     const entry: AssignedEntry = { device, request, viommu: virtual, routingId: routingId ?? UNREACHABLE };
-    const errno = routingId === undefined ? -ENODEV : this.#plugIn(entry);
+    const errno =
+      routingId === undefined ? -ENODEV : virtual === null ? this.#space.attach(device.fd) : this.#plugIn(entry);
     if (errno < 0) {
       pci.remove(device);
-      virtual.host!.unregister(handle);
+      virtual?.host?.unregister(handle);
       device[Symbol.dispose]();
-      throw new HostRefusal(
-        `putting guest device ${guestName} (host ${request.hostName}) behind ${virtual.name}`,
-        errno,
-      );
+      const where = virtual === null ? "on the second stage" : `behind ${virtual.name}`;
+      throw new HostRefusal(`putting guest device ${guestName} (host ${request.hostName}) ${where}`, errno);
     }
     this.devices.push(entry);
-    device.onReset = () => virtual.viommu.deviceReset(entry.routingId);
+    device.onReset = () => virtual?.viommu.deviceReset(entry.routingId);
     device.connect(this.#ports(device, request.behind ?? request.routingId, NO_DMA));
     machine.addService(device);
     return entry;
@@ -145,8 +145,12 @@ export class Assignment {
     this.devices.splice(index, 1);
     this.#parts.machine.removeService(entry.device);
     this.#parts.pci.remove(entry.device);
-    if (entry.routingId !== UNREACHABLE) entry.viommu.viommu.unplug(entry.routingId);
-    entry.viommu.host!.unregister(entry.device.handle);
+    if (entry.viommu === null) {
+      this.#space?.detach(entry.device.fd);
+    } else {
+      if (entry.routingId !== UNREACHABLE) entry.viommu.viommu.unplug(entry.routingId);
+      entry.viommu.host!.unregister(entry.device.handle);
+    }
     entry.device[Symbol.dispose]();
   }
 
@@ -182,7 +186,7 @@ export class Assignment {
 
   /** Makes a device known to its vIOMMU under the requester id it has; 0 or a negated errno of the host's. */
   #plugIn({ device, request, viommu, routingId }: AssignedEntry): number {
-    if (routingId === UNREACHABLE) return 0;
+    if (routingId === UNREACHABLE || viommu === null) return 0;
     return viommu.viommu.plug({
       handle: device.handle,
       guestId: routingId,
@@ -198,13 +202,13 @@ export class Assignment {
   #moved(pciFunction: PciFunction, from: number, to: number): void {
     const entry = this.devices.find(({ device }) => device === pciFunction);
     if (entry === undefined) return;
-    if (from !== UNREACHABLE) entry.viommu.viommu.unplug(from);
+    if (from !== UNREACHABLE) entry.viommu?.viommu.unplug(from);
     entry.routingId = to;
     const errno = this.#plugIn(entry);
     if (errno < 0) {
       const name = `guest device ${formatBdf(to)} (host ${entry.request.hostName})`;
       this.#parts.report(
-        `${name} has a new requester id, but ${entry.viommu.name} does not take it: ${errnoName(errno)}`,
+        `${name} has a new requester id, but ${entry.viommu?.name} does not take it: ${errnoName(errno)}`,
       );
     }
   }
@@ -219,11 +223,11 @@ export class Assignment {
     };
   }
 
-  /** Takes a device's message through its first stage to the interrupt controller; a refused one is lost, as on hardware. */
+  /** Takes a device's message through its first stage, if it has one, to the interrupt controller; a refused one is lost, as on hardware. */
   #deviceMessage(device: AssignedDevice, pfn: number, offset: number, data: number): void {
     const entry = this.devices.find((candidate) => candidate.device === device);
     if (entry === undefined) return;
-    const page = entry.viommu.viommu.messagePage(entry.routingId, pfn);
+    const page = entry.viommu === null ? pfn : entry.viommu.viommu.messagePage(entry.routingId, pfn);
     if (page >= 0 && this.#parts.memory.store32(page as GpaPfn, offset, data) === ACCESS_OK) return;
     this.#parts.report(
       `an interrupt of guest device ${device.name} was lost: its message address 0x${(pfn * 4096 + offset).toString(16)} leads nowhere`,

@@ -99,7 +99,7 @@ export class ComponentMachine {
       iommuLine: (index, vector) =>
         index < this.assignment.viommus.length && vector < 16 ? VIOMMU_WIRES + 16 * index + vector : -1,
       iommuOf: (requesterId) =>
-        this.assignment.devices.find((entry) => entry.routingId === requesterId)?.viommu.index ?? -1,
+        this.assignment.devices.find((entry) => entry.routingId === requesterId)?.viommu?.index ?? -1,
       pciLine: (requesterId, pin) => (pin >= 1 && pin <= 4 ? intxWire(requesterId, pin) : -1),
       now: () => clock.now,
       alarm: (delay, number) => this.interrupts.setAlarm(delay, number),

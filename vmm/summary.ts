@@ -5,7 +5,8 @@ export interface DeviceIds {
   readonly guestDeviceId: number;
   readonly hostBdf: string;
   readonly hostDeviceId: number;
-  readonly viommu: string;
+  /** null: the machine has no vIOMMU. */
+  readonly viommu: string | null;
 }
 
 /** What the VMM and its host counted in a run. */
@@ -58,7 +59,7 @@ export function summaryText(summary: RunSummary): string {
     ["ioctls", byKind(summary.ioctls)],
     ...summary.ids.map((ids): [string, string] => [
       "device id",
-      `guest ${ids.guestBdf} (0x${ids.guestDeviceId.toString(16)}) -> host ${ids.hostBdf} (0x${ids.hostDeviceId.toString(16)}), ${ids.viommu}`,
+      `guest ${ids.guestBdf} (0x${ids.guestDeviceId.toString(16)}) -> host ${ids.hostBdf} (0x${ids.hostDeviceId.toString(16)}), ${ids.viommu ?? "no vIOMMU"}`,
     ]),
     ["stage 1s", `${count(summary.nestedDomains)} nested, ${count(summary.bypassDomains)} bypass`],
     [

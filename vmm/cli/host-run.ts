@@ -121,7 +121,7 @@ export class HostRun {
         guestDeviceId: entry.routingId,
         hostBdf: entry.request.hostName,
         hostDeviceId: this.host.deviceIdOf(entry.request.hostName),
-        viommu: entry.viommu.name,
+        viommu: entry.viommu?.name ?? null,
       })),
       nestedDomains,
       bypassDomains,

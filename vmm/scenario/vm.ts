@@ -151,7 +151,7 @@ export class ScenarioVm {
 
   /** The guest driver of the vIOMMU that a device is behind. */
   iommuOf(device: ScenarioDevice): GuestIommu {
-    return this.#iommus[device.entry.viommu.index]!;
+    return this.#iommus[device.entry.viommu!.index]!;
   }
 
   /** An empty first stage in guest RAM, with the host's MSI window mapped one to one (unless told not to). */
@@ -344,7 +344,7 @@ export class ScenarioDevice {
 
   /** What the vIOMMU has this device's DMA do now. */
   get disposition(): string {
-    return this.entry.viommu.viommu.dispositions.find(this.guestId)?.disposition ?? "unplugged";
+    return this.entry.viommu!.viommu.dispositions.find(this.guestId)?.disposition ?? "unplugged";
   }
 }
 

@@ -26,6 +26,12 @@ import {
   iommuIoasUnmap,
 } from "../../host/uapi/iommufd.ts";
 import { O_RDWR, type SystemCalls } from "../../host/uapi/system-calls.ts";
+import {
+  VFIO_DEVICE_ATTACH_IOMMUFD_PT,
+  VFIO_DEVICE_DETACH_IOMMUFD_PT,
+  vfioDeviceAttachIommufdPt,
+  vfioDeviceDetachIommufdPt,
+} from "../../host/uapi/vfio.ts";
 import { KernelCalls } from "./kernel-calls.ts";
 
 /** The host refused something a machine cannot be built without: one line, for the person who started it. */
@@ -105,6 +111,21 @@ export class GuestAddressSpace {
     });
     this.calls.system.memory.free(range!.va, range!.length);
     return Math.min(result, 0);
+  }
+
+  /** Attaches a bound VFIO device to the address space itself: its DMA uses guest-physical addresses. 0 or a negated errno. */
+  attach(device: number): number {
+    const argument = { pt_id: this.#ioas };
+    const { result } = this.calls.ioctl(device, VFIO_DEVICE_ATTACH_IOMMUFD_PT, vfioDeviceAttachIommufdPt, argument);
+    return Math.min(result, 0);
+  }
+
+  /** Takes a device of `attach` off again; 0 or a negated errno. */
+  detach(device: number): number {
+    return Math.min(
+      this.calls.ioctl(device, VFIO_DEVICE_DETACH_IOMMUFD_PT, vfioDeviceDetachIommufdPt, {}).result,
+      0,
+    );
   }
 
   /** Second-stage HWPTs made so far, for a vIOMMU to try. */
