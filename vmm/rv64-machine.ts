@@ -39,8 +39,10 @@ const UART_SOURCE = 10;
 const INTX_SOURCE = 32;
 const TIMEBASE_HZ = 10_000_000;
 const IMSIC_IDS = 255;
-/** Instructions a hart executes before another has its turn, when there are several. */
+/** Instructions a hart executes before another has its turn, when several have work. */
 const TURN = 20_000;
+/** The same after it has sent another hart an interrupt, which it is likely to wait for. */
+const TURN_AFTER_MESSAGE = 200;
 /** Longest slice: the shell looks at wall time and input between slices. */
 const LONGEST_SLICE = 10_000_000;
 const ISA_EXTENSIONS =
@@ -54,6 +56,8 @@ export interface Rv64MachineOptions {
   /** Multiple of 2 MiB, up to 2 GiB. */
   readonly memoryBytes: number;
   readonly harts: number;
+  /** Most instructions `run` executes in one call. Default 10 million. */
+  readonly sliceInstructions?: number;
 }
 
 export interface BootOptions {
@@ -86,9 +90,14 @@ export class Rv64Machine {
   readonly #clock: Clock;
   readonly #options: Rv64MachineOptions;
   readonly #started: boolean[];
+  /** Harts that executed wfi with nothing pending. */
+  readonly #waiting: boolean[];
+  readonly #slice: number;
   readonly #input: number[] = [];
   #off: Rv64Stop | null = null;
+  /** Whose turn it is next, and who executes now (-1: nobody). */
   #hart = 0;
+  #running = -1;
 
   constructor(options: Rv64MachineOptions) {
     this.#options = options;
@@ -103,8 +112,10 @@ export class Rv64Machine {
       mmio: new HartBus(this),
     });
     this.#started = Array.from({ length: options.harts }, () => false);
+    this.#waiting = Array.from({ length: options.harts }, () => false);
+    this.#slice = options.sliceInstructions ?? LONGEST_SLICE;
     this.memory.addBank((RAM_BASE / 4096) as GpaPfn, this.core.memory.buffer, this.core.ramOffset, options.memoryBytes);
-    this.aplic = new Aplic(APLIC_SOURCES, (hart, eiid) => this.core.raiseIdentity(hart, eiid));
+    this.aplic = new Aplic(APLIC_SOURCES, (hart, eiid) => this.raiseIdentity(hart, eiid));
     this.uart.onWire = (asserted) => this.aplic.setWire(UART_SOURCE, asserted);
     this.uart.onOutput = (byte) => this.machine.console(Uint8Array.of(byte));
     this.uart.onRoom = () => this.#feedUart();
@@ -120,7 +131,7 @@ export class Rv64Machine {
     });
     const { bus } = this.machine;
     for (let hart = 0; hart < options.harts; hart++) {
-      const page = new ImsicPage(this.core, hart);
+      const page = new ImsicPage(this, hart);
       this.memory.addStoreTarget((MSI_BASE / 4096 + hart) as GpaPfn, page);
       bus.claim({ name: `imsic${hart}`, base: MSI_BASE + hart * 4096, size: 4096, port: page });
     }
@@ -193,52 +204,84 @@ export class Rv64Machine {
     this.#feedUart();
   }
 
-  /** Executes until something needs the shell: at most one long slice. */
+  /** An MSI for a hart's interrupt file, from another hart, the APLIC or a device. */
+  raiseIdentity(hart: number, identity: number): void {
+    this.core.raiseIdentity(hart, identity);
+    // Whom it wakes shall not wait for the end of a turn that may be a whole slice.
+    if (this.#running >= 0 && hart !== this.#running) this.core.limitSlice(TURN_AFTER_MESSAGE);
+  }
+
+  /**
+   * Executes until something needs the shell: at most one slice. Harts that have work take turns; one that has none is passed over until an
+   * interrupt is pending for it. Everything is decided by counts of instructions: the same run every time.
+   */
   run(): Rv64Stop {
-    const { core } = this;
+    const { core, machine } = this;
     const clock = this.#clock;
-    this.machine.settle();
-    if (this.#off !== null) return this.#off;
-    if (this.machine.stopping) return { kind: "stopped" };
-    const deadline = Math.min(clock.nextDeadline, this.machine.timeLimit);
-    const until = Math.ceil((deadline - clock.now) / core.nsPerInstruction);
-    let budget = Math.max(1, Math.min(until, LONGEST_SLICE));
-    core.now = clock.now;
-    let idle = true;
-    const harts = this.#started.length;
-    for (let turn = 0; turn < harts && budget > 0; turn++) {
-      const hart = this.#hart;
-      if (this.#started[hart] === true) {
-        const before = core.executed;
-        const exit = core.run(hart, harts === 1 ? budget : Math.min(budget, TURN));
-        budget -= core.executed - before;
-        if (exit === Exit.Sbi) this.sbi.call(hart);
-        if (exit !== Exit.Wfi) idle = false;
-        if (exit === Exit.Stop) budget = 0;
-      }
-      if (harts > 1) this.#hart = (hart + 1) % harts;
+    for (let left = this.#slice; left > 0; ) {
+      machine.settle();
+      if (this.#off !== null) return this.#off;
+      if (machine.stopping) return { kind: "stopped" };
+      core.now = clock.now;
+      const hart = this.#nextHart();
+      if (hart < 0) return { kind: "idle", until: this.#wakeTime() };
+      const before = core.executed;
+      this.#running = hart;
+      const exit = core.run(hart, Math.min(left, this.#turn(hart)));
+      this.#running = -1;
+      left -= Math.max(1, core.executed - before);
+      clock.advanceTo(core.now);
+      if (exit === Exit.Sbi) this.sbi.call(hart);
+      else if (exit === Exit.Wfi) this.#waiting[hart] = true;
+      this.#hart = (hart + 1) % this.#started.length;
     }
-    clock.advanceTo(core.now);
-    if (this.#off !== null) return this.#off;
-    if (!idle) return { kind: "slice" };
-    return this.#idle();
+    return this.#off ?? { kind: "slice" };
   }
 
   /** Lets an idle machine's time pass to `until`. */
   skipTo(until: number): void {
     this.#clock.advanceTo(until);
-    this.core.now = this.#clock.now;
   }
 
-  #idle(): Rv64Stop {
-    // A hart may have been woken by what another hart or a device did since its wfi.
+  /** The next hart in turn that has work, -1 if none has. */
+  #nextHart(): number {
+    const harts = this.#started.length;
+    for (let i = 0; i < harts; i++) {
+      const hart = (this.#hart + i) % harts;
+      if (this.#started[hart] !== true) continue;
+      if (this.#waiting[hart] === true && !this.core.interruptPending(hart)) continue;
+      this.#waiting[hart] = false;
+      return hart;
+    }
+    return -1;
+  }
+
+  /** Instructions until the clock's next event, or until another hart must have its turn. */
+  #turn(hart: number): number {
+    let until = Math.min(this.#clock.nextDeadline, this.machine.timeLimit);
+    let longest = this.#slice;
+    for (let other = 0; other < this.#started.length; other++) {
+      if (other === hart || this.#started[other] !== true) continue;
+      if (this.#waiting[other] !== true) longest = TURN;
+      else until = Math.min(until, this.#timer(other));
+    }
+    const instructions = Math.ceil((until - this.#clock.now) / this.core.nsPerInstruction);
+    return Math.max(1, Math.min(instructions, longest));
+  }
+
+  /** When something happens again in a machine all of whose harts wait, in ns; Infinity: never. */
+  #wakeTime(): number {
     let until = Math.min(this.#clock.nextDeadline, this.machine.timeLimit);
     for (let hart = 0; hart < this.#started.length; hart++) {
-      if (this.#started[hart] !== true) continue;
-      if (this.core.interruptPending(hart)) return { kind: "slice" };
-      until = Math.min(until, this.core.timerDeadline(hart));
+      if (this.#started[hart] === true) until = Math.min(until, this.#timer(hart));
     }
-    return { kind: "idle", until };
+    return until;
+  }
+
+  /** When the timer of a waiting hart wakes it. One that is due and has not woken it is masked, and never will. */
+  #timer(hart: number): number {
+    const deadline = this.core.timerDeadline(hart);
+    return deadline > this.#clock.now ? deadline : Number.POSITIVE_INFINITY;
   }
 
   /** Called by HartBus around an access: time is exact, and what falls due or is flagged happens before the hart goes on. */
@@ -248,10 +291,14 @@ export class Rv64Machine {
   }
 
   afterAccess(): void {
+    const { core } = this;
+    const clock = this.#clock;
     this.machine.settle();
-    if (this.machine.stopping || this.#off !== null) this.core.stop();
-    const until = Math.ceil((this.#clock.nextDeadline - this.#clock.now) / this.core.nsPerInstruction);
-    if (until < LONGEST_SLICE) this.core.limitSlice(Math.max(1, until));
+    if (this.machine.stopping || this.#off !== null) core.stop();
+    // The host's kernel waits for its hardware by letting time pass.
+    if (clock.now > core.now) core.now = clock.now;
+    const until = Math.ceil((clock.nextDeadline - clock.now) / core.nsPerInstruction);
+    if (until < this.#slice) core.limitSlice(Math.max(1, until));
   }
 
   #feedUart(): void {
@@ -298,16 +345,16 @@ class HartBus {
 /** One hart's interrupt file as a page: seteipnum_le at offset 0; reads 0 (AIA §3.5). */
 class ImsicPage implements MmioPort {
   readonly high = 0;
-  readonly #core: Rv64Core;
+  readonly #machine: Rv64Machine;
   readonly #hart: number;
 
-  constructor(core: Rv64Core, hart: number) {
-    this.#core = core;
+  constructor(machine: Rv64Machine, hart: number) {
+    this.#machine = machine;
     this.#hart = hart;
   }
 
   store32(offset: number, value: number): void {
-    if (offset === 0) this.#core.raiseIdentity(this.#hart, value);
+    if (offset === 0) this.#machine.raiseIdentity(this.#hart, value);
   }
 
   mmioRead(): number {
