@@ -5,6 +5,7 @@
 // as sysfs would, and devices of one name share a vIOMMU. The guest finds vIOMMU i at VIOMMU_BASE + i * 4 KiB; a device's id there is
 // its routing id.
 
+import { registerName } from "../host/arch/riscv/registers.ts";
 import type { GpaPfn } from "../host/base/address.ts";
 import { ACCESS_OK, type PhysicalMemory } from "../host/base/memory.ts";
 import type { FunctionPorts, PciFunction } from "../host/devices/ports.ts";
@@ -275,7 +276,7 @@ export class Assignment {
       report,
     });
     machine.addService(viommu);
-    machine.bus.claim({ name, base, size: VIOMMU_REGISTER_BYTES, port: viommu });
+    machine.bus.claim({ name, base, size: VIOMMU_REGISTER_BYTES, port: viommu, registerName });
     const virtual = { name, key, index, base, viommu, host };
     this.viommus.push(virtual);
     return virtual;

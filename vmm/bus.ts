@@ -11,6 +11,8 @@ export interface BusRange {
   readonly base: number;
   readonly size: number;
   readonly port: MmioPort;
+  /** Name of the register at an offset, for the trace. */
+  readonly registerName?: (offset: number) => string;
 }
 
 export class Bus {

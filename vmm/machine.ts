@@ -172,6 +172,7 @@ export class Machine implements VcpuPort {
       size,
       write,
       value,
+      ...(range?.registerName === undefined ? {} : { register: range.registerName(address - range.base) }),
     });
   }
 }

@@ -29,6 +29,7 @@ import { PciHostBridge } from "./pci/host-bridge.ts";
 import { Aplic } from "./platform/aplic.ts";
 import type { KernelImage } from "./platform/kernel-image.ts";
 import { KernelImageError } from "./platform/kernel-image.ts";
+import { aplicRegister, barRegister, ecamRegister, imsicRegister, uartRegister } from "./platform/register-names.ts";
 import { rv64DeviceTree } from "./platform/rv64-device-tree.ts";
 import { type ResetKind, Sbi } from "./platform/sbi.ts";
 import { Uart8250 } from "./platform/uart-8250.ts";
@@ -133,16 +134,26 @@ export class Rv64Machine {
     for (let hart = 0; hart < options.harts; hart++) {
       const page = new ImsicPage(this, hart);
       this.memory.addStoreTarget((MSI_BASE / 4096 + hart) as GpaPfn, page);
-      bus.claim({ name: `imsic${hart}`, base: MSI_BASE + hart * 4096, size: 4096, port: page });
+      bus.claim({
+        name: `imsic${hart}`,
+        base: MSI_BASE + hart * 4096,
+        size: 4096,
+        port: page,
+        registerName: imsicRegister,
+      });
     }
-    bus.claim({ name: "aplic", base: APLIC_BASE, size: 0x4000, port: this.aplic });
-    bus.claim({ name: "uart", base: UART_BASE, size: 0x100, port: this.uart });
-    bus.claim({ name: "ecam", base: ECAM_BASE, size: ECAM_BUSES * 0x100000, port: this.pci.ecam });
+    bus.claim({ name: "aplic", base: APLIC_BASE, size: 0x4000, port: this.aplic, registerName: aplicRegister });
+    bus.claim({ name: "uart", base: UART_BASE, size: 0x100, port: this.uart, registerName: uartRegister });
+    const ecam = { name: "ecam", base: ECAM_BASE, size: ECAM_BUSES * 0x100000 };
+    bus.claim({ ...ecam, port: this.pci.ecam, registerName: ecamRegister });
     const windows = [
       { name: "pci-memory32", base: PCI_MEMORY32_BASE, size: PCI_MEMORY32_SIZE },
       { name: "pci-memory64", base: PCI_MEMORY64_BASE, size: PCI_MEMORY64_SIZE },
     ];
-    for (const window of windows) bus.claim({ ...window, port: this.pci.window(window.base) });
+    for (const window of windows) {
+      const registerName = (offset: number) => barRegister(this.pci, window.base + offset);
+      bus.claim({ ...window, port: this.pci.window(window.base), registerName });
+    }
   }
 
   /** Level of PCI INTx pin 1..4 of a function: wired as the device tree's interrupt-map says. */

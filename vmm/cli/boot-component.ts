@@ -15,13 +15,15 @@ export interface BootOptions extends ShellOptions, HostRunOptions {
   readonly memory?: number;
   readonly timeLimit?: number;
   /** ns. */
-  readonly wallLimit: number;
+  readonly wallLimit?: number;
   readonly seed: number;
   /** true: the whole tree. */
   readonly inspect?: string | true;
 }
 
 const DEFAULT_IMAGE = fileURLToPath(new URL("../../../guest-fixtures/build/nested-dma.wasm", import.meta.url));
+/** ns. */
+export const DEFAULT_WALL_LIMIT = 60e9;
 const DEFAULT_MEMORY = 64 * 2 ** 20;
 
 /** Runs the guest; the exit status. */
@@ -54,7 +56,7 @@ export async function bootComponent(file: string | undefined, options: BootOptio
   const requested = options.assign.length > 0 || options.host !== undefined ? options.assign : DEFAULT_ASSIGNMENTS;
   run.assignAll(machine.assignment, assignmentsOf(requested));
   const vcpu = new ComponentVcpu({ image, memory: machine.ram, port: machine.machine, platform: machine.platform });
-  const outcome = vcpu.run((body) => runGuarded(body, options.wallLimit / 1e6));
+  const outcome = vcpu.run((body) => runGuarded(body, (options.wallLimit ?? DEFAULT_WALL_LIMIT) / 1e6));
   // After the wall limit the engine has dropped whatever was on the stack: what the machine holds is not looked at again.
   const counters = run.counters(machine.assignment);
   const { status, detail } = verdict(outcome, machine, path, shell);

@@ -8,13 +8,14 @@ import type { HostDescription } from "../../host/description.ts";
 import { Assignment } from "../assignment.ts";
 import { compressionOf, type KernelImage, KernelImageError, parseKernelImage } from "../platform/kernel-image.ts";
 import { Rv64Machine } from "../rv64-machine.ts";
-import type { BootOptions } from "./boot-component.ts";
-import { openConsoleInput, writeAll } from "./console.ts";
+import { type BootOptions, DEFAULT_WALL_LIMIT } from "./boot-component.ts";
+import { type ConsoleInput, openConsoleInput, writeAll } from "./console.ts";
 import { EXIT_FAILED, EXIT_PASS, EXIT_TIME_LIMIT, UsageError } from "./exit-codes.ts";
 import { assignmentsOf, HostRun } from "./host-run.ts";
 import { machineTree, printTree } from "./machine-tree.ts";
 import { type KernelOutcome, runKernel } from "./run-kernel.ts";
 import { RunShell } from "./run-shell.ts";
+import { Termination } from "./termination.ts";
 
 export interface KernelOptions {
   readonly initrd?: string;
@@ -23,12 +24,17 @@ export interface KernelOptions {
   readonly nvme: readonly string[];
   readonly viommu: "riscv" | "none";
   readonly interactive?: true;
+  /** Whether a guest's reboot starts the machine anew; otherwise it ends the run. */
+  readonly reboot: boolean;
 }
 
 const DEFAULT_MEMORY = 512 * 2 ** 20;
 const CORE = fileURLToPath(new URL("../../../vmm/vcpu/riscv64/build/hart.wasm", import.meta.url));
 
-/** Runs the machine; the exit status. */
+/** Instructions between two looks at input, where somebody types. */
+const INTERACTIVE_SLICE = 2_000_000;
+
+/** Runs the machine, again after each reboot; the exit status. */
 export async function bootKernel(kernelFile: string, options: BootOptions & KernelOptions): Promise<number> {
   if (options.cpus < 1 || options.cpus > 8) throw new UsageError("boot: --cpus takes 1 to 8");
   const memoryBytes = options.memory ?? DEFAULT_MEMORY;
@@ -37,14 +43,78 @@ export async function bootKernel(kernelFile: string, options: BootOptions & Kern
   }
   const kernel = readKernel(kernelFile);
   const initrd = options.initrd === undefined ? null : readFile(options.initrd, "--initrd");
-  const shell = new RunShell(options);
   const core = new WebAssembly.Module(new Uint8Array(readFile(CORE, "the vCPU core (npm run build)")));
-  const { clock, trace } = shell;
-  const rv64 = new Rv64Machine({ core, clock, trace, memoryBytes, harts: options.cpus });
-  rv64.machine.timeLimit = options.timeLimit ?? Number.POSITIVE_INFINITY;
-  shell.watchMachine(rv64.machine);
+  const shell = new RunShell(options);
   const drives = options.nvme.map((file, index) => driveAt(file, index));
   const run = new HostRun(shell, options, (host) => withDrives(host, drives));
+  const random = new SeededRandom(options.seed);
+  const wallDeadline = performance.now() + wallLimit(options) / 1e6;
+  const termination = new Termination();
+  let input: ConsoleInput | null = null;
+  let instructions = 0;
+  try {
+    for (;;) {
+      const vm = assembleVm(
+        { kernelFile, kernel, initrd, core, memoryBytes, drives, seed: random.bytes(32) },
+        options,
+        {
+          shell,
+          run,
+        },
+      );
+      if (options.interactive === true) input ??= openConsoleInput();
+      const { rv64: machine, assignment } = vm;
+      const outcome = await runKernel({ machine, wallDeadline, input, termination, flush: () => shell.flushConsole() });
+      instructions += machine.core.executed;
+      if (outcome.kind === "reboot" && options.reboot) {
+        shell.message("the guest reboots");
+        run.retire(assignment);
+        continue;
+      }
+      input?.close();
+      shell.flushConsole();
+      writeAll(1, Buffer.from("\n"));
+      const counters = run.counters(assignment);
+      const parts = { machine: machine.machine, pci: machine.pci, assignment, memoryBytes };
+      const tree = options.inspect === undefined ? null : machineTree(run, parts);
+      run.close(assignment);
+      if (tree !== null) printTree(tree, options.inspect === true ? undefined : options.inspect, false);
+      return shell.finish({ ...verdict(outcome), instructions }, counters);
+    }
+  } finally {
+    input?.close();
+    termination.close();
+  }
+}
+
+/** Interactive terminals have no limit unless one is given. */
+function wallLimit(options: BootOptions & KernelOptions): number {
+  if (options.wallLimit !== undefined) return options.wallLimit;
+  return options.interactive === true && process.stdin.isTTY ? Number.POSITIVE_INFINITY : DEFAULT_WALL_LIMIT;
+}
+
+interface VmPlan {
+  readonly kernelFile: string;
+  readonly kernel: KernelImage;
+  readonly initrd: Uint8Array | null;
+  readonly core: WebAssembly.Module;
+  readonly memoryBytes: number;
+  readonly drives: readonly Drive[];
+  readonly seed: Uint8Array;
+}
+
+/** A machine as after power-on, its devices assigned, its kernel loaded. */
+function assembleVm(
+  plan: VmPlan,
+  options: BootOptions & KernelOptions,
+  { shell, run }: { readonly shell: RunShell; readonly run: HostRun },
+): { rv64: Rv64Machine; assignment: Assignment } {
+  const { kernelFile, kernel, initrd, core, memoryBytes, drives, seed } = plan;
+  const { clock, trace } = shell;
+  const slice = options.interactive === true ? { sliceInstructions: INTERACTIVE_SLICE } : {};
+  const rv64 = new Rv64Machine({ core, clock, trace, memoryBytes, harts: options.cpus, ...slice });
+  rv64.machine.timeLimit = options.timeLimit ?? Number.POSITIVE_INFINITY;
+  shell.watchMachine(rv64.machine);
   const assignment = new Assignment({
     machine: rv64.machine,
     memory: rv64.memory,
@@ -65,37 +135,13 @@ export async function bootKernel(kernelFile: string, options: BootOptions & Kern
     ...drives.map(({ file, bdf, routingId }) => ({ text: `--nvme ${file}`, hostBdf: bdf, place: { routingId } })),
   ]);
   try {
-    rv64.load({
-      kernel,
-      initrd,
-      bootArguments: options.append,
-      viommu: assignment.viommus.length > 0,
-      seed: new SeededRandom(options.seed).bytes(32),
-    });
+    const viommu = assignment.viommus.length > 0;
+    rv64.load({ kernel, initrd, bootArguments: options.append, viommu, seed });
   } catch (error) {
     if (error instanceof KernelImageError) throw new UsageError(`${kernelFile}: ${error.message}`);
     throw error;
   }
-  const input = options.interactive === true ? openConsoleInput() : null;
-  let outcome: KernelOutcome;
-  try {
-    outcome = await runKernel({
-      machine: rv64,
-      wallLimitMs: options.interactive ? Number.POSITIVE_INFINITY : options.wallLimit / 1e6,
-      input,
-    });
-  } finally {
-    input?.close();
-  }
-  writeAll(1, Buffer.from("\n"));
-  const counters = run.counters(assignment);
-  const tree =
-    options.inspect === undefined
-      ? null
-      : machineTree(run, { machine: rv64.machine, pci: rv64.pci, assignment, memoryBytes });
-  run.close(assignment);
-  if (tree !== null) printTree(tree, options.inspect === true ? undefined : options.inspect, false);
-  return shell.finish({ ...verdict(outcome), instructions: rv64.core.executed }, counters);
+  return { rv64, assignment };
 }
 
 interface Drive {
@@ -130,7 +176,11 @@ function verdict(outcome: KernelOutcome): { status: number; detail: string } {
         ? { status: EXIT_FAILED, detail: "the guest reported a system failure" }
         : { status: EXIT_PASS, detail: "powered off" };
     case "reboot":
-      return { status: EXIT_PASS, detail: "the guest asked for a reboot" };
+      return outcome.failure
+        ? { status: EXIT_FAILED, detail: "the guest asked for a reboot after a system failure" }
+        : { status: EXIT_PASS, detail: "the guest asked for a reboot" };
+    case "signal":
+      return { status: EXIT_FAILED, detail: `ended by ${outcome.signal}` };
     case "quit":
       return { status: EXIT_PASS, detail: "ended from the console" };
     case "stuck":

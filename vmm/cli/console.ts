@@ -2,6 +2,8 @@
 
 import { writeSync } from "node:fs";
 
+const PAUSE = new Int32Array(new SharedArrayBuffer(4));
+
 /** Writes to a descriptor at once, also when it is a pipe that is full for the moment. */
 export function writeAll(fd: number, bytes: Uint8Array): void {
   let at = 0;
@@ -11,6 +13,7 @@ export function writeAll(fd: number, bytes: Uint8Array): void {
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code === "EPIPE") return;
       if ((error as NodeJS.ErrnoException).code !== "EAGAIN") throw error;
+      Atomics.wait(PAUSE, 0, 0, 1);
     }
   }
 }
@@ -24,21 +27,27 @@ export interface ConsoleInput {
   onBytes: (bytes: Uint8Array) => void;
   /** Ctrl-A x. */
   onQuit: () => void;
+  /** Gives the terminal back as it was. */
   close(): void;
 }
 
-/** Puts the terminal (if standard input is one) into raw mode. */
+/** Puts the terminal (if standard input is one) into raw mode until `close`, or until the process ends, however it does. */
 export function openConsoleInput(): ConsoleInput {
   const input = process.stdin;
   const raw = input.isTTY === true;
+  const restore = (): void => {
+    if (raw) input.setRawMode(false);
+  };
   if (raw) input.setRawMode(true);
+  process.on("exit", restore);
   let escaped = false;
   const console: ConsoleInput = {
     onBytes: () => {},
     onQuit: () => {},
     close() {
       input.off("data", onData);
-      if (raw) input.setRawMode(false);
+      restore();
+      process.off("exit", restore);
       input.pause();
     },
   };

@@ -45,6 +45,8 @@ export class HostRun {
   readonly host: Host;
   readonly calls: CountingCalls;
   readonly #process: { readonly name: string };
+  /** What was counted in VMs that have ended (reboots). */
+  readonly #earlier = { commands: {} as Record<string, number>, faults: 0, nestedDomains: 0, bypassDomains: 0 };
 
   /** `extend` may add devices to the host's description (drives of --nvme). */
   constructor(
@@ -102,10 +104,8 @@ export class HostRun {
   }
 
   counters(assignment: Assignment): RunCounters {
-    const commands: Record<string, number> = {};
-    let faults = 0;
-    let nestedDomains = 0;
-    let bypassDomains = 0;
+    const commands = { ...this.#earlier.commands };
+    let { faults, nestedDomains, bypassDomains } = this.#earlier;
     for (const { viommu } of assignment.viommus) {
       for (const [name, count] of Object.entries(viommu.commands.executed))
         commands[name] = (commands[name] ?? 0) + count;
@@ -128,6 +128,13 @@ export class HostRun {
       dma: this.host.dmaCounters,
       faults,
     };
+  }
+
+  /** Disposes of a VM that another will follow on this host; what it counted stays counted. */
+  retire(assignment: Assignment): void {
+    const { commands, faults, nestedDomains, bypassDomains } = this.counters(assignment);
+    Object.assign(this.#earlier, { commands, faults, nestedDomains, bypassDomains });
+    assignment[Symbol.dispose]();
   }
 
   /** Disposes of the VM and its process; throws if the host then still holds something (a bug of ours). */

@@ -1,27 +1,37 @@
-// Runs an RV64 machine to its end from the shell: slices of execution, and between them wall time, input and (for an interactive guest)
-// sleeping while the machine is idle. A batch run jumps over idle time.
+// Runs an RV64 machine to its end from the shell: slices of execution, and between them wall time, signals, input and (for an interactive
+// guest) sleeping while the machine is idle. A batch run jumps over idle time.
 
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Rv64Machine } from "../rv64-machine.ts";
 import type { ConsoleInput } from "./console.ts";
+import type { Termination } from "./termination.ts";
 
 export type KernelOutcome =
   | { readonly kind: "off"; readonly failure: boolean }
-  | { readonly kind: "reboot" }
+  | { readonly kind: "reboot"; readonly failure: boolean }
   | { readonly kind: "time-limit" | "wall-limit" | "quit" }
+  | { readonly kind: "signal"; readonly signal: NodeJS.Signals }
   /** Idle with nothing that could ever wake it. */
   | { readonly kind: "stuck" };
 
 export interface RunKernelOptions {
   readonly machine: Rv64Machine;
-  readonly wallLimitMs: number;
+  /** performance.now() at which the run is over. */
+  readonly wallDeadline: number;
   readonly input: ConsoleInput | null;
+  readonly termination: Termination;
+  /** Called between slices, before the machine sleeps: console output goes out. */
+  readonly flush: () => void;
 }
 
-export async function runKernel({ machine, wallLimitMs, input }: RunKernelOptions): Promise<KernelOutcome> {
-  const started = performance.now();
+/** Longest sleep of an idle interactive machine, in ms. */
+const LONGEST_SLEEP = 1000;
+
+export async function runKernel(options: RunKernelOptions): Promise<KernelOutcome> {
+  const { machine, wallDeadline, input, termination, flush } = options;
   let quit = false;
   let wake: AbortController | null = null;
+  termination.onSignal = () => wake?.abort();
   if (input !== null) {
     input.onBytes = (bytes) => {
       machine.type(bytes);
@@ -32,33 +42,31 @@ export async function runKernel({ machine, wallLimitMs, input }: RunKernelOption
       wake?.abort();
     };
   }
-  for (let slices = 0; ; slices++) {
+  for (;;) {
     const stop = machine.run();
-    if (quit) return { kind: "quit" };
-    if (performance.now() - started > wallLimitMs) return { kind: "wall-limit" };
-    switch (stop.kind) {
-      case "off":
-        return stop.reset === "shutdown" ? { kind: "off", failure: stop.failure } : { kind: "reboot" };
-      case "stopped":
-        return { kind: "time-limit" };
-      case "idle":
-        if (input === null) {
-          if (stop.until === Number.POSITIVE_INFINITY) return { kind: "stuck" };
-          machine.skipTo(stop.until);
-        } else {
-          wake = new AbortController();
-          const from = machine.machine.clock.now;
-          const slept = performance.now();
-          const ms = Math.min((stop.until - from) / 1e6, 1000);
-          await sleep(ms, undefined, { signal: wake.signal }).catch(() => {});
-          wake = null;
-          machine.skipTo(Math.min(stop.until, from + (performance.now() - slept) * 1e6));
-        }
-        break;
-      case "slice":
-        // Let input and signals in now and then.
-        if (input !== null && slices % 4 === 0) await new Promise((resume) => setImmediate(resume));
-        break;
+    flush();
+    if (stop.kind === "off") {
+      return { kind: stop.reset === "shutdown" ? "off" : "reboot", failure: stop.failure };
     }
+    if (stop.kind === "stopped") return { kind: "time-limit" };
+    if (stop.kind === "idle" && input === null && stop.until === Number.POSITIVE_INFINITY) return { kind: "stuck" };
+    // Lets input and signals in.
+    await new Promise((resume) => setImmediate(resume));
+    if (quit) return { kind: "quit" };
+    if (termination.signal !== null) return { kind: "signal", signal: termination.signal };
+    if (performance.now() > wallDeadline) return { kind: "wall-limit" };
+    if (stop.kind !== "idle") continue;
+    if (input === null) {
+      machine.skipTo(stop.until);
+      continue;
+    }
+    wake = new AbortController();
+    const from = machine.machine.clock.now;
+    const slept = performance.now();
+    const longest = Math.min(LONGEST_SLEEP, wallDeadline - slept);
+    const ms = Math.max(0, Math.min((stop.until - from) / 1e6, longest));
+    await sleep(ms, undefined, { signal: wake.signal }).catch(() => {});
+    wake = null;
+    machine.skipTo(Math.min(stop.until, from + (performance.now() - slept) * 1e6));
   }
 }

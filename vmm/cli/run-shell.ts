@@ -27,12 +27,20 @@ export class RunShell {
   readonly #options: ShellOptions;
   readonly #started = performance.now();
   #machine: Machine | null = null;
+  /** Traps of machines that were watched before this one (reboots). */
+  #earlierTraps = 0;
+  /** Console output not written yet: a guest sends it byte by byte. */
+  readonly #console = Buffer.alloc(4096);
+  #consoleLength = 0;
+  readonly #flushAtExit = () => this.flushConsole();
   #sink: JsonLinesSink | null = null;
   #traceFile = -1;
   #atLineStart = true;
 
   constructor(options: ShellOptions) {
     this.#options = options;
+    // What a guest printed before a bug of ours is worth having.
+    process.on("exit", this.#flushAtExit);
     this.clock.trace = this.trace;
     if (options.trace !== undefined) {
       try {
@@ -47,10 +55,13 @@ export class RunShell {
 
   /** Connects a machine's console and messages to the terminal. */
   watchMachine(machine: Machine): void {
+    this.#earlierTraps += this.#machine?.counters.traps ?? 0;
     this.#machine = machine;
     machine.onConsole = (bytes) => {
-      if (bytes.length > 0) this.#atLineStart = bytes[bytes.length - 1] === 0x0a;
-      writeAll(1, bytes);
+      for (const byte of bytes) {
+        this.#console[this.#consoleLength++] = byte;
+        if (byte === 0x0a || this.#consoleLength === this.#console.length) this.flushConsole();
+      }
     };
     machine.onUnclaimed = (address, size, write) => {
       const what = write ? "store to" : "load from";
@@ -60,13 +71,25 @@ export class RunShell {
     };
   }
 
+  /** Writes what the guest has printed of a line that is not ended. */
+  flushConsole(): void {
+    if (this.#consoleLength === 0) return;
+    this.#atLineStart = this.#console[this.#consoleLength - 1] === 0x0a;
+    const bytes = this.#console.subarray(0, this.#consoleLength);
+    this.#consoleLength = 0;
+    writeAll(1, bytes);
+  }
+
   /** One line for the person who runs the VM, on standard error. */
   message(text: string): void {
+    this.flushConsole();
     console.error(`nestbox: ${text}`);
   }
 
   /** Prints the summary; returns the process's exit status. */
   finish(end: RunEnd, counters: RunCounters): number {
+    this.flushConsole();
+    process.off("exit", this.#flushAtExit);
     this.#sink?.end();
     if (this.#traceFile >= 0) closeSync(this.#traceFile);
     if (!this.#atLineStart) writeAll(1, Buffer.from("\n"));
@@ -82,7 +105,7 @@ export class RunShell {
               ? "time-limit"
               : "failed",
       detail: end.detail,
-      traps: this.#machine?.counters.traps ?? 0,
+      traps: this.#earlierTraps + (this.#machine?.counters.traps ?? 0),
       ...counters,
       virtualNs: Math.round(this.clock.now),
       wallMs: Math.round(performance.now() - this.#started),

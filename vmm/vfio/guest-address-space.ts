@@ -122,10 +122,7 @@ export class GuestAddressSpace {
 
   /** Takes a device of `attach` off again; 0 or a negated errno. */
   detach(device: number): number {
-    return Math.min(
-      this.calls.ioctl(device, VFIO_DEVICE_DETACH_IOMMUFD_PT, vfioDeviceDetachIommufdPt, {}).result,
-      0,
-    );
+    return Math.min(this.calls.ioctl(device, VFIO_DEVICE_DETACH_IOMMUFD_PT, vfioDeviceDetachIommufdPt, {}).result, 0);
   }
 
   /** Second-stage HWPTs made so far, for a vIOMMU to try. */

@@ -12,7 +12,7 @@ export function eventText(event: TracedEvent): string {
 function bodyText(event: TracedEvent): string {
   switch (event.type) {
     case "mmio": {
-      const where = `${event.device}+${hex(event.offset)}`;
+      const where = `${event.device} ${event.register ?? `+${hex(event.offset)}`}`;
       return event.write
         ? `guest stores ${hex(event.value)} to ${where}`
         : `guest loads ${hex(event.value)} from ${where}`;

@@ -16,7 +16,11 @@ export function boot(): Command {
     .option("--trace <file>", "write the trace as JSON Lines")
     .addOption(new Option("--report <format>", "summary at the end").choices(["text", "json"]).default("text"))
     .option("--time-limit <virtual>", "end the run after this much virtual time", duration)
-    .option("--wall-limit <time>", "end the run after this much wall time", duration, 60e9)
+    .option(
+      "--wall-limit <time>",
+      "end the run after this much wall time (60s; none for an interactive terminal)",
+      duration,
+    )
     .option("--seed <n>", "seed of everything random", wholeNumber, 0)
     .option("--inject <rule>", "make the host fail, such as ioctl:IOMMU_HWPT_ALLOC@2=ENOMEM; repeatable", collect, [])
     .option("--inspect [path]", "print the machine as a tree at the end (see: nestbox inspect)")
@@ -29,6 +33,7 @@ export function boot(): Command {
     .option("--nvme <file>", "assign an NVMe drive backed by this host file; repeatable", collect, [])
     .addOption(new Option("--viommu <kind>", "guest-visible IOMMU").choices(["riscv", "none"]).default("riscv"))
     .option("--interactive", "console on this terminal; Ctrl-A x ends, Ctrl-A h helps")
+    .option("--no-reboot", "end the run when the guest asks for a reboot")
     .action(async (image: string | undefined, options: BootOptions & KernelOptions & { kernel?: string }) => {
       if (options.kernel !== undefined) {
         if (image !== undefined) throw new UsageError("boot: give either an image or --kernel, not both");
