@@ -290,11 +290,14 @@ export class RiscvIommu {
     const handle = () => this.handleInterrupt();
     const vectors = new Set([0n, 4n, 8n, 12n].map((shift) => Number((icvec >> shift) & 0xfn)));
     if (wired) {
-      let level = false;
-      this.hardware.onWire = (_vector, asserted) => {
-        // A level: handled once per rise, and again as long as it stays up.
-        if (asserted && !level) this.#parts.defer(handle);
-        level = asserted;
+      const levels = new Set<number>();
+      this.hardware.onWire = (vector, asserted) => {
+        // A level: the handler takes back what made it, so one call per rise is enough.
+        if (!asserted) levels.delete(vector);
+        else if (!levels.has(vector)) {
+          levels.add(vector);
+          this.#parts.defer(handle);
+        }
       };
       return 0;
     }
