@@ -4,7 +4,7 @@
 // over it. One mapping is one area, never cut: v2 refuses to unmap a part of one, v1 takes the whole mapping or nothing.
 //
 //     attach group → a domain it can share, or a new one filled with all mappings → the whole group attached
-//     last group gone → all mappings removed
+//     last group gone → the container destroys the backend: all mappings go
 
 import { NO_PASID } from "../../devices/ports.ts";
 import { EEXIST, EINVAL, ENODEV, ENOMEM, ENOSPC, EOVERFLOW, EPERM } from "../../uapi/errno.ts";
@@ -152,8 +152,6 @@ export class Type1 {
     const index = this.#domains.findIndex(({ groups }) => groups.has(group));
     const known = this.#domains[index];
     if (known === undefined) return;
-    // The last group takes all mappings with it.
-    if (this.groups === 1) this.table.unmapAll();
     group.detach();
     known.groups.delete(group);
     this.table.ranges.removeReserved(group);
@@ -173,7 +171,7 @@ export class Type1 {
     return this.#domains.some(({ groups }) => groups.get(group) === attachment);
   }
 
-  /** The container is unset: no group is left. */
+  /** The last group has left: all mappings go. */
   destroy(): void {
     this.table.destroy();
     this.#kernel.live.destroyed("type1 container");

@@ -178,44 +178,48 @@ describe("a process that does anything", () => {
       fc.nat(40),
     );
     fc.assert(
-      fc.property(fc.array(operation, { minLength: 20, maxLength: 120, size: "max" }), fc.boolean(), (operations, byGroup) => {
-        const host = machine({ iommus: [{}, {}], devices: PLACES, ramPages: 4096 });
-        host.assign();
-        const user = host.user();
-        const va = user.process.memory.mapBuffer(new ArrayBuffer(8 * 4096), 0, 8 * 4096);
-        const state: State = { host, user, pools: new Map(), va };
-        const iommufd = user.iommufd();
-        note(state, "iommufd", iommufd);
-        if (!byGroup) {
-          for (const rid of RIDS) {
-            const vfio = user.open(host.vfio.nodeOf(name(rid))!);
-            note(state, "vfio", vfio);
-            note(state, "device", user.bind(vfio, iommufd));
+      fc.property(
+        fc.array(operation, { minLength: 20, maxLength: 120, size: "max" }),
+        fc.boolean(),
+        (operations, byGroup) => {
+          const host = machine({ iommus: [{}, {}], devices: PLACES, ramPages: 4096 });
+          host.assign();
+          const user = host.user();
+          const va = user.process.memory.mapBuffer(new ArrayBuffer(8 * 4096), 0, 8 * 4096);
+          const state: State = { host, user, pools: new Map(), va };
+          const iommufd = user.iommufd();
+          note(state, "iommufd", iommufd);
+          if (!byGroup) {
+            for (const rid of RIDS) {
+              const vfio = user.open(host.vfio.nodeOf(name(rid))!);
+              note(state, "vfio", vfio);
+              note(state, "device", user.bind(vfio, iommufd));
+            }
+            const ioas = user.ioas(iommufd);
+            note(state, "ioas", ioas);
+            user.map(iommufd, ioas, va, 8 * 4096, 0n);
+            const device = state.pools.get("device")![0]!;
+            const parent = user.hwpt(iommufd, device, ioas, { flags: 1 });
+            note(state, "parent", parent);
+            const viommu = user.viommu(iommufd, device, parent);
+            note(state, "viommu", viommu);
+            note(state, "vdevice", user.vdevice(iommufd, viommu, device, 0x10n));
+            note(state, "nested", user.nested(iommufd, device, viommu, { tc: 1n }));
+            note(state, "nested", user.nested(iommufd, device, viommu, { tc: 7n, fsc: 8n << 60n }));
+            note(state, "pasid", user.hwpt(iommufd, device, ioas, { flags: 8 }));
           }
-          const ioas = user.ioas(iommufd);
-          note(state, "ioas", ioas);
-          user.map(iommufd, ioas, va, 8 * 4096, 0n);
-          const device = state.pools.get("device")![0]!;
-          const parent = user.hwpt(iommufd, device, ioas, { flags: 1 });
-          note(state, "parent", parent);
-          const viommu = user.viommu(iommufd, device, parent);
-          note(state, "viommu", viommu);
-          note(state, "vdevice", user.vdevice(iommufd, viommu, device, 0x10n));
-          note(state, "nested", user.nested(iommufd, device, viommu, { tc: 1n }));
-          note(state, "nested", user.nested(iommufd, device, viommu, { tc: 7n, fsc: 8n << 60n }));
-          note(state, "pasid", user.hwpt(iommufd, device, ioas, { flags: 8 }));
-        }
-        for (const [kind, x, y, z] of operations) OPERATIONS[kind]!(state, x, y, z);
-        // A frame that a device of user space's reaches is pinned (or is a default domain's, where nothing is translated).
-        for (const frame of reached(state)) {
-          const identity = frame < 16;
-          expect(identity || host.kernel.frames.pins.countOf(frame) > 0).toBe(true);
-        }
-        user.process.exit();
-        host.run(1_000_000);
-        expect(host.kernel.liveKinds).toEqual([]);
-        for (const iommu of host.iommus) expect(iommu.registers.mmioRead(72, 4) & 0x700).toBe(0);
-      }),
+          for (const [kind, x, y, z] of operations) OPERATIONS[kind]!(state, x, y, z);
+          // A frame that a device of user space's reaches is pinned (or is a default domain's, where nothing is translated).
+          for (const frame of reached(state)) {
+            const identity = frame < 16;
+            expect(identity || host.kernel.frames.pins.countOf(frame) > 0).toBe(true);
+          }
+          user.process.exit();
+          host.run(1_000_000);
+          expect(host.kernel.liveKinds).toEqual([]);
+          for (const iommu of host.iommus) expect(iommu.registers.mmioRead(72, 4) & 0x700).toBe(0);
+        },
+      ),
       { numRuns: 60 },
     );
   });

@@ -191,6 +191,30 @@ describe("translations that a device keeps", () => {
     end();
   });
 
+  it("do not outlive the first stage they came from, though ATS stays on across the switch", () => {
+    const { host, user, ram, iommufd, viommu, faultId, good, end } = setUp();
+    const [first, second] = [ram.page(), ram.page()];
+    ram.at(first).fill(1);
+    ram.at(second).fill(2);
+    good.stage.map(IOVA, first);
+    eduDma(good.bar, IOVA, 64, false);
+    host.run(10_000);
+    const other = new GuestSv39(ram);
+    other.map(IOVA, second);
+    // The result goes to a page that only the other first stage has.
+    const target = ram.page();
+    other.map(IOVA + 0x1000n, target);
+    const words = { tc: TC, fsc: other.fsc, ta: 0x21n << 12n };
+    const nested = user.nested(iommufd, good.device, viommu(), words, faultId);
+    expect(user.attach(good.vfio, nested)).toBe(nested);
+    eduDma(good.bar, IOVA, 64, false);
+    host.run(10_000);
+    eduDma(good.bar, IOVA + 0x1000n, 64, true);
+    host.run(10_000);
+    expect(ram.at(target)[0]).toBe(2);
+    end();
+  });
+
   it("a device that never completes an invalidation costs a timeout, and the reply says where", () => {
     const { user, iommufd, viommu, bad, good, end } = setUp();
     bad.bar.mmioWrite(R.MISBEHAVIOUR, 4, R.MISBEHAVE_NEVER_COMPLETE, 0);

@@ -370,6 +370,11 @@ describe("owners of a group", () => {
     const iommufd = user.iommufd();
     expect(user.bind(device, iommufd)).toBe(-EBUSY);
     user.process.close(group);
+    // A bind that fails leaves the group free.
+    expect(user.bind(device, user.process.eventfd())).toBe(-EBADFD);
+    const again = user.open(groupNode);
+    expect(again).toBeGreaterThanOrEqual(0);
+    user.process.close(again);
     expect(user.bind(device, iommufd)).toBeGreaterThan(0);
     expect(user.open(groupNode)).toBe(-EBUSY);
     user.process.close(device);
