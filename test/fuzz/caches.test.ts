@@ -5,10 +5,14 @@ import { huntSeed } from "../oracle/riscv-iommu/harness/hunt.ts";
 import type { Tally } from "../oracle/riscv-iommu/harness/scenario.ts";
 
 describe("the RISC-V IOMMU's caches", () => {
-  it("give no answer that §3.8 and §4.1 do not allow: 100 sequences of changes, invalidations and requests", () => {
-    const tally: Tally = { requests: 0, open: 0, stale: 0 };
-    for (let seed = 1; seed <= 100; seed++)
-      expect(huntSeed("sequences", seed, hardware, console.log, tally)).toBe(true);
-    expect(tally.open).toBeLessThan(tally.requests / 100);
-  });
+  it.each([1, 26, 51, 76])(
+    "give no answer that §3.8 and §4.1 do not allow: 25 sequences of changes, invalidations and requests from seed %i",
+    (first) => {
+      const tally: Tally = { requests: 0, open: 0, stale: 0 };
+      for (let seed = first; seed < first + 25; seed++) {
+        expect(huntSeed("sequences", seed, hardware, console.log, tally)).toBe(true);
+      }
+      expect(tally.open).toBeLessThan(tally.requests / 100);
+    },
+  );
 });

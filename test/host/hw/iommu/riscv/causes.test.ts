@@ -19,7 +19,7 @@ import {
   type Scene,
   TC,
 } from "../../../../oracle/riscv-iommu/cases/scene.ts";
-import { hardware } from "../../../../oracle/riscv-iommu/hardware-adapter.ts";
+import { HardwareSubject, hardware, REGISTER } from "../../../../oracle/riscv-iommu/hardware-adapter.ts";
 
 function ask(scene: Scene, change: Parameters<typeof request>[0] = {}) {
   const subject = hardware(scene.implementation, scene.ddtp, scene.memory, "none")!;
@@ -109,5 +109,32 @@ describe("the RISC-V IOMMU answers an ATS request without No-Write (§3.6, §3.4
       result: { kind: "ats", completion: { status: "success", r: false, w: false } },
       records: [],
     });
+  });
+});
+
+describe("the RISC-V IOMMU's own messages", () => {
+  /** Vector 0 for every cause, unmasked, to `address`; fault-queue interrupts on. */
+  function interrupting(address: bigint): HardwareSubject {
+    const { implementation, ddtp, memory } = firstStageScene().put(FIRST.leaf, 0n);
+    const subject = new HardwareSubject(implementation, ddtp, memory, "none");
+    subject.write(768, 8, address);
+    subject.write(776, 4, 0x1234_5678n);
+    subject.write(780, 4, 0n);
+    subject.write(REGISTER.fqcsr, 4, 0b11n);
+    return subject;
+  }
+
+  it("that nobody takes are recorded as 273: TTYP 0, no ids, iotval the message address (§6.29, §4.2)", () => {
+    const { records } = interrupting(0x666_0000n).request(request(), 0);
+    expect(records).toEqual([
+      expect.objectContaining({ cause: 13 }),
+      { cause: 273, pid: 0n, pv: false, priv: false, ttyp: 0, did: 0n, iotval: 0x666_0000n, iotval2: 0n },
+    ]);
+  });
+
+  it("are four bytes at their address", () => {
+    const subject = interrupting(FIRST.root);
+    expect(subject.request(request(), 0).records).toMatchObject([{ cause: 13 }]);
+    expect(subject.word(FIRST.root)).toBe(0x1234_5678n);
   });
 });
