@@ -48,6 +48,7 @@ import {
   vfioDeviceDetachIommufdPt,
 } from "../../host/uapi/vfio.ts";
 import type { DeviceHandle, HostEvent, HwInfoReply, InvalidationReply, ViommuHost } from "../viommu/host-port.ts";
+import { limitedReport } from "../viommu/limited-report.ts";
 import type { GuestAddressSpace } from "./guest-address-space.ts";
 import { KernelCalls } from "./kernel-calls.ts";
 
@@ -117,7 +118,7 @@ export class IommufdHost implements ViommuHost {
   constructor(options: IommufdHostOptions) {
     this.#space = options.addressSpace;
     this.#calls = new KernelCalls(this.#space.calls.system, BATCH_BYTES);
-    this.#report = options.report;
+    this.#report = limitedReport(options.report);
     this.#eventDepth = options.eventDepth ?? 1024;
   }
 

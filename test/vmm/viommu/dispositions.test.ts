@@ -219,6 +219,12 @@ describe("dispositions", () => {
     guest.installContext(1, { tc: 0n });
     expect(host.done(1)).toEqual(["setNested", "setBlocked", "detach"]);
     expect(guest.reports).toEqual([]);
+    // While it is detached the host knows no such device: commands for it are done without it.
+    host.refuse = { setBlocked: -16, attach: -12 };
+    guest.installContext(1, { tc: TC.V });
+    host.batches.length = 0;
+    guest.run(["IODIR.INVAL_PDT", { DV: 1, DID: 1 }], ["IOFENCE.C", {}]);
+    expect(host.batches).toEqual([]);
     // Detached, it is attached again before it gets a context.
     host.refuse = {};
     guest.installContext(1, { tc: TC.V });

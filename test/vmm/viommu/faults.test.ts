@@ -100,6 +100,13 @@ describe("fault queue", () => {
     expect(guest.reports.length).toBe(1);
   });
 
+  it("messages about such records end after a while", () => {
+    const { guest } = ready();
+    for (let i = 0; i < 1000; i++) guest.hostFault({ cause: 13, deviceId: 77 });
+    expect(guest.reports.length).toBe(201);
+    expect(guest.reports.at(-1)).toMatch(/not shown/);
+  });
+
   it("a host event that is no record does no harm", () => {
     const { guest, host } = ready();
     host.deliver({ kind: "fault", record: new Uint8Array(3) });

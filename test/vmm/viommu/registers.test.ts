@@ -61,6 +61,19 @@ describe("registers of the guest-visible IOMMU", () => {
     expect(guest.read32(REG.cqh)).toBe(0);
   });
 
+  it("a queue made smaller while it is on keeps its indexes within it, both of them", () => {
+    const guest = new Guest();
+    guest.plug(1);
+    guest.enableDirectory();
+    guest.enableQueues({ quiet: true, faultsLog2: 6 });
+    for (let i = 0; i < 9; i++) guest.hostFault({ deviceId: 1 });
+    expect(guest.read32(REG.fqt)).toBe(9);
+    guest.write64(REG.fqb, (PLACE.faults >> 12n) << 10n);
+    expect(guest.read32(REG.fqt)).toBeLessThan(2);
+    guest.hostFault({ deviceId: 1 });
+    expect(guest.load64(PLACE.faults + 32n * 10n)).toBe(0n);
+  });
+
   it("enabling a queue sets its on bit at once and busy never (§6.15)", () => {
     const guest = new Guest();
     guest.enableQueues({ pageRequests: true });

@@ -42,15 +42,16 @@ export class Ring {
     return ((this.tail + 1) & this.mask) === this.head;
   }
 
-  /** After a write of the base register: LOG2SZ is WARL, the software-owned index stays valid within the new width. */
-  rebase(softwareIndexWord: number): void {
+  /** After a write of the base register: LOG2SZ is WARL, both indexes stay valid within the new width. */
+  rebase(): void {
     const words = this.#registers.words;
     const low = words[this.#baseWord]!;
     const log2 = Math.min(low & 0x1f, LOG2SZ_1_LIMIT);
     words[this.#baseWord] = ((low & ~0x1f) | log2) >>> 0;
     this.mask = 2 ** (log2 + 1) - 1;
     this.base = (words[this.#baseWord + 1]! * 0x40_0000 + (low >>> 10)) as GpaPfn;
-    words[softwareIndexWord] = words[softwareIndexWord]! & this.mask;
+    this.head &= this.mask;
+    this.tail &= this.mask;
   }
 
   /** Leaves the place of entry `index` in `pfn` and `offset`; an entry never crosses a page. */

@@ -26,6 +26,7 @@ import type { AccessSize, MmioPort } from "../../../host/base/mmio.ts";
 import type { Trace } from "../../../host/base/trace.ts";
 import type { AtsTarget, DeviceClock, DmaPort } from "../../../host/devices/ports.ts";
 import type { HostEvent, InvalidationReply, ViommuHost } from "../host-port.ts";
+import { limitedReport } from "../limited-report.ts";
 import {
   type CapabilityRow,
   deriveCapabilities,
@@ -107,7 +108,7 @@ export class RiscvViommu implements MmioPort {
     this.capabilities = capabilities;
     this.capabilityRows = rows;
     this.#host = options.host;
-    this.#report = options.report ?? (() => {});
+    this.#report = limitedReport(options.report ?? (() => {}));
     this.#resetMode = configuration.resetMode === "bare" ? DDTP_BARE : DDTP_OFF;
     this.#registers = new RegisterFile(capabilities, vectorsLog2);
     this.#words = this.#registers.words;
@@ -328,15 +329,15 @@ export class RiscvViommu implements MmioPort {
         return;
       case EFFECT.CQB:
         words[word] = next;
-        this.commands.ring.rebase(WORD.CQT);
+        this.commands.ring.rebase();
         return;
       case EFFECT.FQB:
         words[word] = next;
-        this.faults.ring.rebase(WORD.FQH);
+        this.faults.ring.rebase();
         return;
       case EFFECT.PQB:
         words[word] = next;
-        this.pageRequests.ring.rebase(WORD.PQH);
+        this.pageRequests.ring.rebase();
         return;
       case EFFECT.DDTP:
         this.#writeDdtp(previous, next);
@@ -384,7 +385,11 @@ export class RiscvViommu implements MmioPort {
 
   #actions(): CommandActions {
     const { dispositions } = this;
-    const assigned = (deviceId: number) => dispositions.find(deviceId)?.device.emulated === false;
+    // A device that the host had to detach has no vDEVICE by which the host would know it.
+    const assigned = (deviceId: number) => {
+      const state = dispositions.find(deviceId);
+      return state !== undefined && !state.device.emulated && !state.detached;
+    };
     return {
       rereadContext: (deviceId) => dispositions.mark(deviceId),
       forwards: assigned,
