@@ -4,6 +4,7 @@
 // Groups keep their container alive: closing its file while a group is in it changes nothing for that group.
 
 import { EFAULT, EINVAL, ENODEV, ENOTTY, EPERM } from "../../uapi/errno.ts";
+import { vfioInfoCapHeader } from "../../uapi/vfio.ts";
 import {
   VFIO_API_VERSION,
   VFIO_CHECK_EXTENSION,
@@ -16,11 +17,13 @@ import {
   VFIO_DMA_UNMAP_FLAG_GET_DIRTY_BITMAP,
   VFIO_DMA_UNMAP_FLAG_VADDR,
   VFIO_GET_API_VERSION,
+  VFIO_IOMMU_DIRTY_PAGES,
   VFIO_IOMMU_GET_INFO,
   VFIO_IOMMU_INFO_CAPS,
   VFIO_IOMMU_INFO_PGSIZES,
   VFIO_IOMMU_MAP_DMA,
   VFIO_IOMMU_TYPE1_INFO_CAP_IOVA_RANGE,
+  VFIO_IOMMU_TYPE1_INFO_CAP_MIGRATION,
   VFIO_IOMMU_TYPE1_INFO_DMA_AVAIL,
   VFIO_IOMMU_UNMAP_DMA,
   VFIO_NOIOMMU_IOMMU,
@@ -28,10 +31,12 @@ import {
   VFIO_TYPE1_IOMMU,
   VFIO_TYPE1v2_IOMMU,
   VFIO_UNMAP_ALL,
+  vfioBitmap,
   vfioIommuType1DmaMap,
   vfioIommuType1DmaUnmap,
   vfioIommuType1Info,
   vfioIommuType1InfoCapIovaRange,
+  vfioIommuType1InfoCapMigration,
   vfioIommuType1InfoDmaAvail,
   vfioIovaRange,
 } from "../../uapi/vfio-container.ts";
@@ -39,6 +44,7 @@ import { type CallContext, OpenFile } from "../file.ts";
 import type { IommuGroup } from "../iommu/group.ts";
 import type { Kernel } from "../kernel.ts";
 import { DMA_ENTRY_LIMIT, Type1 } from "./type1.ts";
+import { DIRTY_BITMAP_BYTES_MAX, dirtyBeforeUnmap, dirtyPages } from "./type1-dirty.ts";
 import { readRequest, writeBytes } from "./user-request.ts";
 
 export interface ContainerOptions {
@@ -154,18 +160,27 @@ export class VfioContainer {
         const { flags, iova, size } = unmap.values;
         const known = VFIO_DMA_UNMAP_FLAG_GET_DIRTY_BITMAP | VFIO_DMA_UNMAP_FLAG_ALL | VFIO_DMA_UNMAP_FLAG_VADDR;
         if ((flags & ~known) !== 0) return -EINVAL;
+        if ((flags & VFIO_DMA_UNMAP_FLAG_GET_DIRTY_BITMAP) !== 0) {
+          const alone = (flags & ~VFIO_DMA_UNMAP_FLAG_GET_DIRTY_BITMAP) === 0;
+          if (!alone || unmap.size < vfioIommuType1DmaUnmap.bytes + vfioBitmap.bytes) return -EINVAL;
+          const bitmapAt = argument + BigInt(vfioIommuType1DmaUnmap.bytes);
+          const reported = dirtyBeforeUnmap(backend, call, bitmapAt, iova, size);
+          if (reported < 0) return reported;
+        }
         const unmapped = backend.unmap(flags, iova, size);
         if (typeof unmapped === "number") return unmapped;
         const reply = vfioIommuType1DmaUnmap.encode({ argsz: unmap.size, flags, iova, size: unmapped });
         return writeBytes(call, argument, reply) < 0 ? -EFAULT : 0;
       }
+      case VFIO_IOMMU_DIRTY_PAGES:
+        return dirtyPages(backend, call, argument);
       default:
         return -ENOTTY;
     }
   }
 }
 
-/** VFIO_IOMMU_GET_INFO with its capabilities: IOVA ranges and the number of mappings left. */
+/** VFIO_IOMMU_GET_INFO with its capabilities: dirty pages, the number of mappings left, IOVA ranges. */
 function getInfo(backend: Type1, call: CallContext, argument: bigint): number {
   const request = readRequest(call, argument, vfioIommuType1Info, 16);
   if (typeof request === "number") return request;
@@ -177,15 +192,20 @@ function getInfo(backend: Type1, call: CallContext, argument: bigint): number {
     nr_iovas: holes.length,
   });
   for (const [i, { start, last }] of holes.entries()) vfioIovaRange.patch(ranges, { start, end: last }, 16 + 16 * i);
+  const migration = vfioIommuType1InfoCapMigration.encode({
+    id: VFIO_IOMMU_TYPE1_INFO_CAP_MIGRATION,
+    version: 1,
+    pgsize_bitmap: backend.smallestPage,
+    max_dirty_bitmap_size: DIRTY_BITMAP_BYTES_MAX,
+  });
   const available = vfioIommuType1InfoDmaAvail.encode({
     id: VFIO_IOMMU_TYPE1_INFO_DMA_AVAIL,
     version: 1,
     avail: DMA_ENTRY_LIMIT - backend.mappings,
   });
   const header = vfioIommuType1Info.bytes;
-  const availableAt = header + ranges.length;
-  const total = availableAt + available.length;
-  vfioIommuType1InfoCapIovaRange.patch(ranges, { next: availableAt });
+  const chain = joinCapabilities([migration, available, ranges], header);
+  const total = header + chain.length;
   const fits = request.size >= total;
   const reply = vfioIommuType1Info.encode({
     argsz: fits ? request.size : total,
@@ -193,11 +213,23 @@ function getInfo(backend: Type1, call: CallContext, argument: bigint): number {
     iova_pgsizes: backend.pageSizes,
     cap_offset: fits ? header : 0,
   });
-  if (fits) {
-    if (writeBytes(call, argument + BigInt(header), ranges) < 0) return -EFAULT;
-    if (writeBytes(call, argument + BigInt(availableAt), available) < 0) return -EFAULT;
-  }
+  if (fits && writeBytes(call, argument + BigInt(header), chain) < 0) return -EFAULT;
   return writeBytes(call, argument, reply.subarray(0, Math.min(request.size, reply.length))) < 0 ? -EFAULT : 0;
+}
+
+/** Capabilities one behind the other, 8-byte aligned, each naming the offset of the next from the start of the structure. */
+function joinCapabilities(capabilities: readonly Uint8Array[], header: number): Uint8Array {
+  const padded = (bytes: number) => Math.ceil(bytes / 8) * 8;
+  const chain = new Uint8Array(capabilities.reduce((sum, { length }) => sum + padded(length), 0));
+  let at = 0;
+  for (const [i, capability] of capabilities.entries()) {
+    chain.set(capability, at);
+    const next = at + padded(capability.length);
+    const isLast = i === capabilities.length - 1;
+    vfioInfoCapHeader.patch(chain, { next: isLast ? 0 : header + next }, at);
+    at = next;
+  }
+  return chain;
 }
 
 /** An open /dev/vfio/vfio. */

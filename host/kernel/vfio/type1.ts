@@ -13,7 +13,6 @@ import {
   VFIO_DMA_MAP_FLAG_VADDR,
   VFIO_DMA_MAP_FLAG_WRITE,
   VFIO_DMA_UNMAP_FLAG_ALL,
-  VFIO_DMA_UNMAP_FLAG_GET_DIRTY_BITMAP,
   VFIO_DMA_UNMAP_FLAG_VADDR,
 } from "../../uapi/vfio-container.ts";
 import type { CallContext } from "../file.ts";
@@ -50,6 +49,8 @@ export class Type1 {
   /** 1: an unmap may begin or end anywhere; 2: it may not cut a mapping. */
   readonly version: 1 | 2;
   readonly table: IoPagetable;
+  /** VFIO_IOMMU_DIRTY_PAGES is on; see type1-dirty.ts. */
+  dirtyTracking = false;
   readonly #kernel: Kernel;
   readonly #injector: Injector;
   readonly #allowUnsafeInterrupts: boolean;
@@ -186,7 +187,7 @@ export class Type1 {
     return sizes;
   }
 
-  get #smallest(): bigint {
+  get smallestPage(): bigint {
     const sizes = this.pageSizes;
     return sizes & -sizes;
   }
@@ -197,7 +198,7 @@ export class Type1 {
     const rights = flags & (VFIO_DMA_MAP_FLAG_READ | VFIO_DMA_MAP_FLAG_WRITE);
     // Updating addresses (VADDR) needs mappings that were suspended; none can be here.
     if (wantsAddress || rights === 0) return -EINVAL;
-    if (size === 0n || (size | iova | va) % this.#smallest !== 0n) return -EINVAL;
+    if (size === 0n || (size | iova | va) % this.smallestPage !== 0n) return -EINVAL;
     if (iova + size - 1n > U64_MAX || va + size - 1n > U64_MAX) return -EOVERFLOW;
     const last = iova + size - 1n;
     if (this.table.areas.firstIn(iova, last) !== null) return -EEXIST;
@@ -218,12 +219,12 @@ export class Type1 {
   /** UNMAP_DMA (vfio_dma_do_unmap): bytes unmapped, or a negated errno. */
   unmap(flags: number, iova: bigint, size: bigint): bigint | number {
     const all = (flags & VFIO_DMA_UNMAP_FLAG_ALL) !== 0;
-    if ((flags & (VFIO_DMA_UNMAP_FLAG_GET_DIRTY_BITMAP | VFIO_DMA_UNMAP_FLAG_VADDR)) !== 0) return -EINVAL;
+    if ((flags & VFIO_DMA_UNMAP_FLAG_VADDR) !== 0) return -EINVAL;
     if (all) {
       if (iova !== 0n || size !== 0n) return -EINVAL;
       return this.table.unmapAll().unmapped;
     }
-    if (size === 0n || (size | iova) % this.#smallest !== 0n || iova + size - 1n > U64_MAX) return -EINVAL;
+    if (size === 0n || (size | iova) % this.smallestPage !== 0n || iova + size - 1n > U64_MAX) return -EINVAL;
     const last = iova + size - 1n;
     const first = this.table.areas.firstIn(iova, last);
     if (first === null) return 0n;

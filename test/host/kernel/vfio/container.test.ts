@@ -3,7 +3,17 @@
 
 import { describe, expect, it } from "vitest";
 import * as R from "../../../../host/devices/edu/registers.ts";
-import { EBADFD, EBUSY, EEXIST, EINVAL, ENODEV, ENOTTY, EOVERFLOW, EPERM } from "../../../../host/uapi/errno.ts";
+import {
+  EACCES,
+  EBADFD,
+  EBUSY,
+  EEXIST,
+  EINVAL,
+  ENODEV,
+  ENOTTY,
+  EOVERFLOW,
+  EPERM,
+} from "../../../../host/uapi/errno.ts";
 import * as X from "../../../../host/uapi/vfio.ts";
 import * as C from "../../../../host/uapi/vfio-container.ts";
 import { eduDma, eduOutcome, machine, name, type User } from "../machine.ts";
@@ -137,7 +147,7 @@ describe.each(containers)("%s", (_name, kind, path) => {
         ranges.push([view.getBigUint64(at + 16 + 16 * i, true), view.getBigUint64(at + 24 + 16 * i, true)]);
       }
     }
-    expect(ids.sort()).toEqual([1, 3]);
+    expect(ids.filter((id) => id !== C.VFIO_IOMMU_TYPE1_INFO_CAP_MIGRATION).sort()).toEqual([1, 3]);
     expect(ranges[0]).toEqual([0n, 0x07ff_ffffn]);
     expect(ranges[1]![0]).toBe(0x0810_0000n);
     end();
@@ -235,6 +245,52 @@ describe("type1 v1", () => {
     expect(user.unmapDma(container, 0x2000n, PAGE)).toEqual([0, 0n]);
     expect(user.unmapDma(container, 0x1000n, PAGE)).toEqual([0, 4n * PAGE]);
     expect(user.unmapDma(container, 0x7000n, 2n * PAGE)).toEqual([0, 4n * PAGE]);
+    end();
+  });
+});
+
+describe("dirty pages of type1", () => {
+  const dirty = (user: User, container: number, flags: number, get?: Partial<Record<string, bigint>>): number => {
+    const tail = C.vfioIommuType1DirtyBitmapGet.encode(get ?? {});
+    return user.call(container, C.VFIO_IOMMU_DIRTY_PAGES, C.vfioIommuType1DirtyBitmap, { flags }, tail).result;
+  };
+  const { VFIO_IOMMU_DIRTY_PAGES_FLAG_START: START, VFIO_IOMMU_DIRTY_PAGES_FLAG_STOP: STOP } = C;
+  const GET = C.VFIO_IOMMU_DIRTY_PAGES_FLAG_GET_BITMAP;
+
+  it("are every mapped page while tracking is on", () => {
+    const { user, container, end } = open("type1", "/dev/vfio/vfio");
+    const va = memory(user);
+    user.mapDma(container, va, 0x1000n, 2n * PAGE);
+    user.mapDma(container, va, 0x6000n, PAGE);
+    const bitmap = user.scratch + 8192n;
+    user.process.memory.bytes(bitmap, 8).fill(0);
+    const get = { iova: 0n, size: 16n * PAGE, pgsize: PAGE, bitmap_size: 8n, bitmap_data: bitmap };
+    expect(dirty(user, container, GET, get)).toBe(-EINVAL);
+    expect(dirty(user, container, START)).toBe(0);
+    expect(dirty(user, container, GET, get)).toBe(0);
+    expect([...user.process.memory.bytes(bitmap, 2)]).toEqual([0b0100_0110, 0]);
+    expect(dirty(user, container, GET, { ...get, iova: 0x2000n })).toBe(-EINVAL);
+    expect(dirty(user, container, GET, { ...get, pgsize: 0x20_0000n })).toBe(-EINVAL);
+    expect(dirty(user, container, GET, { ...get, bitmap_size: 7n })).toBe(-EINVAL);
+    expect(dirty(user, container, GET | START, get)).toBe(-EINVAL);
+    // Together with an unmap: of one whole mapping.
+    const unmap = (iova: bigint, size: bigint) => {
+      const tail = C.vfioBitmap.encode({ pgsize: PAGE, size: 8n, data: bitmap });
+      const flags = C.VFIO_DMA_UNMAP_FLAG_GET_DIRTY_BITMAP;
+      return user.call(container, C.VFIO_IOMMU_UNMAP_DMA, C.vfioIommuType1DmaUnmap, { flags, iova, size }, tail).result;
+    };
+    user.process.memory.bytes(bitmap, 8).fill(0);
+    expect(unmap(0x1000n, PAGE)).toBe(-EINVAL);
+    expect(unmap(0x1000n, 2n * PAGE)).toBe(0);
+    expect(user.process.memory.bytes(bitmap, 1)[0]).toBe(0b11);
+    expect(dirty(user, container, STOP)).toBe(0);
+    expect(unmap(0x6000n, PAGE)).toBe(-EINVAL);
+    end();
+  });
+
+  it("are not for v1", () => {
+    const { user, container, end } = open("type1", "/dev/vfio/vfio", C.VFIO_TYPE1_IOMMU);
+    expect(dirty(user, container, START)).toBe(-EACCES);
     end();
   });
 });
