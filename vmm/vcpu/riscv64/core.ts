@@ -47,7 +47,7 @@ export interface Rv64CoreOptions {
   /** What of address translation is offered beyond Sv39; everything when left out. */
   readonly translation?: { sv48?: boolean; sv57?: boolean; svpbmt?: boolean; svnapot?: boolean };
   /**
-   * Whether hot code is translated to WebAssembly while it runs: faster, the same in everything else. True when left out: code is hot when 8 samples
+   * Whether hot code is translated to WebAssembly while it runs: faster, the same in everything else. True when left out: code is hot when 32 samples
    * of pc, taken every 16384 instructions, have met it; at most 2048 translations are kept.
    */
   readonly translate?: boolean | { readonly interval: number; readonly samples: number; readonly capacity?: number };
@@ -184,7 +184,7 @@ export class Rv64Core {
       interval,
       samples,
       capacity = 2048,
-    } = typeof translate === "object" ? translate : { interval: 16_384, samples: translate ? 8 : 0, capacity: 2048 };
+    } = typeof translate === "object" ? translate : { interval: 16_384, samples: translate ? 32 : 0, capacity: 2048 };
     if (!inRange(interval, 1, 2 ** 20) || !inRange(samples, 0, 255) || !inRange(capacity, 1, 65536))
       throw new RangeError("translation: interval 1 to 2^20, samples 0 to 255, capacity 1 to 65536");
     view.setUint32(layout.INTERVAL, interval, true);

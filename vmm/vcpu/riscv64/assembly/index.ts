@@ -33,7 +33,8 @@ function isHot(): bool {
   if (page == STRADDLE_PAGE || place >= 2048 * 8 || load<u16>(slot) == TRANSLATED) return false;
   const heat = page + DECODE_HEAT + (place >> 9);
   const count: u32 = <u32>load<u8>(heat) + 1;
-  if (count < 256) store<u8>(heat, count);
+  if (count > 255) return false;
+  store<u8>(heat, count);
   // again, with what was decoded since, at 4 and 16 times as many samples
   return count == enough || count == enough * 4 || count == enough * 16;
 }

@@ -76,5 +76,7 @@ export class Translator {
     for (let n = 0; n < this.#used; n++) this.#table.set(this.#first + n, null);
     this.#used = 0;
     this.#view.setUint32(layout.ENTRIES_USED, 0, true);
+    // so much hot code would only push itself out again: be slower to translate from now on
+    this.#view.setUint32(layout.TRANSLATE, Math.min(this.#view.getUint32(layout.TRANSLATE, true) * 2, 255), true);
   }
 }
