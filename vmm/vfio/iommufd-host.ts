@@ -50,7 +50,7 @@ import {
 import type { DeviceHandle, HostEvent, HwInfoReply, InvalidationReply, ViommuHost } from "../viommu/host-port.ts";
 import { limitedReport } from "../viommu/limited-report.ts";
 import type { GuestAddressSpace } from "./guest-address-space.ts";
-import { KernelCalls } from "./kernel-calls.ts";
+import { KernelCalls, PreparedCall } from "./kernel-calls.ts";
 
 /** A bound device, as its owner (assigned-device.ts) registers it. */
 export interface BoundDevice {
@@ -97,11 +97,21 @@ const BATCH_BYTES = 8192 * 16;
 const READ_BYTES = 64 * 1024;
 const SEQUENCE_MODULUS = 2 ** 31;
 
+const ENTRY_NUM = iommuHwptInvalidate.fields.entry_num.offset;
+
+function bytesOf(view: DataView): Uint8Array {
+  return new Uint8Array(view.buffer, view.byteOffset, view.byteLength);
+}
+
 export class IommufdHost implements ViommuHost {
   onEvents: (() => void) | null = null;
   readonly counters: HostCallCounters = { nestedAllocated: 0, attaches: 0, invalidations: 0, refusals: 0 };
   readonly #space: GuestAddressSpace;
   readonly #calls: KernelCalls;
+  /** HWPT_INVALIDATE is what a guest waits for: its arguments stay in place. */
+  readonly #invalidation: PreparedCall;
+  readonly #batch: Uint8Array;
+  readonly #batchAddress: bigint;
   readonly #report: (message: string) => void;
   readonly #eventDepth: number;
   readonly #devices = new Map<DeviceHandle, DeviceRecord>();
@@ -117,7 +127,17 @@ export class IommufdHost implements ViommuHost {
 
   constructor(options: IommufdHostOptions) {
     this.#space = options.addressSpace;
-    this.#calls = new KernelCalls(this.#space.calls.system, BATCH_BYTES);
+    const { system } = this.#space.calls;
+    this.#calls = new KernelCalls(system, READ_BYTES);
+    this.#batchAddress = system.memory.allocate(BATCH_BYTES);
+    if (this.#batchAddress < 0n) throw new Error("no memory for invalidation commands");
+    this.#batch = system.memory.bytes(this.#batchAddress, BATCH_BYTES);
+    this.#invalidation = new PreparedCall(system, iommuHwptInvalidate);
+    iommuHwptInvalidate.patch(bytesOf(this.#invalidation.view), {
+      data_uptr: this.#batchAddress,
+      data_type: IOMMU_VIOMMU_INVALIDATE_DATA_RISCV,
+      entry_len: 16,
+    });
     this.#report = limitedReport(options.report);
     this.#eventDepth = options.eventDepth ?? 1024;
   }
@@ -235,19 +255,16 @@ export class IommufdHost implements ViommuHost {
   invalidate(batch: Uint8Array, count: number): InvalidationReply {
     if (this.#viommu === 0) return { done: count, errno: 0 };
     this.counters.invalidations++;
-    this.#calls.data(16 * count).set(batch.subarray(0, 16 * count));
-    const { result, out } = this.#calls.ioctl(this.#space.iommufd, IOMMU_HWPT_INVALIDATE, iommuHwptInvalidate, {
-      hwpt_id: this.#viommu,
-      data_uptr: this.#calls.dataAddress,
-      data_type: IOMMU_VIOMMU_INVALIDATE_DATA_RISCV,
-      entry_len: 16,
-      entry_num: count,
-    });
+    this.#batch.set(batch.length === 16 * count ? batch : batch.subarray(0, 16 * count));
+    const { view } = this.#invalidation;
+    view.setUint32(ENTRY_NUM, count, true);
+    const result = this.#invalidation.ioctl(this.#space.iommufd, IOMMU_HWPT_INVALIDATE);
+    const done = view.getUint32(ENTRY_NUM, true);
     if (result < 0) {
       this.counters.refusals++;
-      this.#report(`IOMMU_HWPT_INVALIDATE: command ${out.entry_num} of ${count}: ${errnoName(result)}`);
+      this.#report(`IOMMU_HWPT_INVALIDATE: command ${done} of ${count}: ${errnoName(result)}`);
     }
-    return { done: out.entry_num, errno: Math.min(result, 0) };
+    return { done, errno: Math.min(result, 0) };
   }
 
   respond(cookie: number, code: number): number {
@@ -278,6 +295,8 @@ export class IommufdHost implements ViommuHost {
     if (this.#viommu !== 0) this.#space.destroy(this.#viommu);
     this.#blocked = this.#bypass = this.#viommu = this.#eventQueue = this.#faultQueue = 0;
     this.#eventFd = this.#faultFd = -1;
+    this.#invalidation[Symbol.dispose]();
+    system.memory.free(this.#batchAddress, BATCH_BYTES);
     this.#calls[Symbol.dispose]();
   }
 
@@ -297,6 +316,7 @@ export class IommufdHost implements ViommuHost {
       if (viommu < 0) return this.#refused("IOMMU_VIOMMU_ALLOC", record, viommu);
     }
     this.#viommu = viommu;
+    iommuHwptInvalidate.patch(bytesOf(this.#invalidation.view), { hwpt_id: viommu });
     const queue = this.#calls.ioctl(this.#space.iommufd, IOMMU_VEVENTQ_ALLOC, iommuVeventqAlloc, {
       viommu_id: viommu,
       type: IOMMU_VEVENTQ_TYPE_RISCV,

@@ -7,6 +7,33 @@ import type { SystemCalls } from "../../host/uapi/system-calls.ts";
 /** Structures go at the start of the scratch area, data they point to behind. */
 const DATA_OFFSET = 1024;
 
+/** One ioctl that is made over and over: its structure stays in the process's memory, only what changes is written. */
+export class PreparedCall {
+  /** The structure; fields by their byte offsets. */
+  readonly view: DataView;
+  readonly #system: SystemCalls;
+  readonly #address: bigint;
+  readonly #length: number;
+
+  constructor(system: SystemCalls, structure: { readonly bytes: number }) {
+    this.#system = system;
+    this.#length = structure.bytes;
+    this.#address = system.memory.allocate(structure.bytes);
+    if (this.#address < 0n) throw new Error("no memory for system call arguments");
+    const bytes = system.memory.bytes(this.#address, structure.bytes);
+    this.view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
+    this.view.setUint32(0, structure.bytes, true);
+  }
+
+  ioctl(fd: number, request: number): number {
+    return this.#system.ioctl(fd, request, this.#address);
+  }
+
+  [Symbol.dispose](): void {
+    this.#system.memory.free(this.#address, this.#length);
+  }
+}
+
 export class KernelCalls {
   readonly system: SystemCalls;
   readonly #scratch: bigint;
