@@ -20,7 +20,8 @@ interface Mapping {
 const PAGE = 4096;
 /** No user address of a 64-bit process is above. */
 const USER_LIMIT = 2n ** 47n;
-const MAPS_BYTES = 65536;
+/** Shared by all processes: nothing of it is kept from one call to the next. */
+let mapsBuffer = Buffer.alloc(65536);
 const NOTHING = new Uint8Array(0);
 
 export class ForeignMemory implements AddressSpace, PrivateMemory {
@@ -146,33 +147,41 @@ export class ForeignMemory implements AddressSpace, PrivateMemory {
     return null;
   }
 
-  // All mappings as of the request that is being handled: the process waits for its answer meanwhile.
+  // All mappings as of the request that is being handled: the process waits for its answer meanwhile. The text is read again for
+  // every request that needs it, and parsed when it is another one than the last time.
   #mappings: Mapping[] = [];
   #mappingsOf = -1;
+  #text: Buffer = Buffer.alloc(0);
 
   /** The process's mappings that touch [start, end), ascending. */
   #mappingsIn(start: number, end: number): Mapping[] {
     if (this.#mappingsOf !== this.#frames.request) {
-      this.#mappings = parseMaps(this.#readMaps());
+      const text = this.#readMaps();
+      if (!text.equals(this.#text)) {
+        this.#text = Buffer.from(text);
+        this.#mappings = parseMaps(this.#text.toString("latin1"));
+      }
       this.#mappingsOf = this.#frames.request;
     }
     return this.#mappings.filter((mapping) => mapping.end > start && mapping.start < end);
   }
 
-  #readMaps(): string {
-    const chunks: string[] = [];
-    const buffer = Buffer.allocUnsafe(MAPS_BYTES);
+  /** The text of /proc/PID/maps, in a buffer that the next call uses again. */
+  #readMaps(): Buffer {
+    let length = 0;
     try {
-      for (let position = 0; ; ) {
-        const got = fs.readSync(this.#maps, buffer, 0, MAPS_BYTES, position);
+      for (;;) {
+        if (length === mapsBuffer.length) mapsBuffer = Buffer.concat([mapsBuffer], 2 * mapsBuffer.length);
+        const got = fs.readSync(this.#maps, mapsBuffer, length, mapsBuffer.length - length, length);
         if (got === 0) break;
-        chunks.push(buffer.toString("latin1", 0, got));
-        position += got;
+        length += got;
+        // The kernel's own page is always the last line where there is one: no need to read on to find the end.
+        if (mapsBuffer.subarray(Math.max(0, length - 16), length).includes("[vsyscall]")) break;
       }
     } catch {
-      return "";
+      length = 0;
     }
-    return chunks.join("");
+    return mapsBuffer.subarray(0, length);
   }
 }
 
