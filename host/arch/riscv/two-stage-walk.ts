@@ -25,7 +25,6 @@ import {
   KIND_EXECUTE,
   KIND_IMPLICIT_READ,
   KIND_IMPLICIT_WRITE,
-  KIND_WRITE,
   loadFault,
   misaligned,
   PAGE_FAULT_CAUSE,
@@ -157,9 +156,13 @@ export class TwoStageWalker<P extends number> {
    * iotval2Low = OWN_ACCESS.
    */
   walk(space: AddressSpace, low: number, high: number, kind: number, supervisor: boolean): number {
-    this.isMessage = false;
-    this.#told = 0;
-    if (kind <= KIND_WRITE && space.plain && this.#plainly(space, low, high, kind, supervisor)) return 0;
+    return this.walkPlainly(space, low, high, kind, supervisor)
+      ? 0
+      : this.walkCarefully(space, low, high, kind, supervisor);
+  }
+
+  /** `walk` for what the plain way did not decide. */
+  walkCarefully(space: AddressSpace, low: number, high: number, kind: number, supervisor: boolean): number {
     const first = this.walkFirst(space, low, high, kind, supervisor);
     if (first !== 0) return first;
     if (space.isMessagePage(this.gpaLow, this.gpaHigh)) {
@@ -182,7 +185,11 @@ export class TwoStageWalker<P extends number> {
    * False at anything else; the careful walk then starts over (the observer is not told twice, see `tell`). One round of the outer
    * loop takes one guest-physical frame through the second stage: those of the first stage's tables, then that of the data.
    */
-  #plainly(space: AddressSpace, low: number, high: number, kind: number, supervisor: boolean): boolean {
+  walkPlainly(space: AddressSpace, low: number, high: number, kind: number, supervisor: boolean): boolean {
+    this.isMessage = false;
+    this.#told = 0;
+    // KIND_READ and KIND_WRITE only.
+    if (kind > 1 || !space.plain) return false;
     const signLow = low & space.signLow;
     const signHigh = high & space.signHigh;
     if ((signLow | signHigh) !== 0 && (signLow !== space.signLow || signHigh !== space.signHigh)) return false;

@@ -76,7 +76,7 @@ export class TranslationCache {
       const first = ((low ^ (low >>> 9) ^ Math.imul(stamp, 0x9e3779b1)) & this.#setMask) * this.#span;
       const last = first + this.#span;
       for (let e = first; e < last; e += 8) {
-        if (words[e] === low && words[e + 1] === stamp && words[e + 2] === high) return e;
+        if (words[e] === low && words[e | 1] === stamp && words[e | 2] === high) return e;
       }
       sizes &= ~1;
     }
@@ -117,6 +117,25 @@ export class TranslationCache {
     this.#words[entry + 1] = 0;
   }
 
+  /** `insert` for a page of 4 KiB, the common case. */
+  insertPage(tag: AddressTag, low: number, high: number, targetLow: number, targetHigh: number, flags: number): void {
+    if (!this.#enabled) return;
+    const words = this.#words;
+    const victims = this.#victims;
+    const stamp = tag.stamp << 3;
+    const set = (low ^ (low >>> 9) ^ Math.imul(stamp, 0x9e3779b1)) & this.#setMask;
+    const way = victims[set]!;
+    victims[set] = (way + 1) & this.#wayMask;
+    const e = (set * this.#span + (way << 3)) | 0;
+    words[e] = low;
+    words[e | 1] = stamp;
+    words[e | 2] = high;
+    words[e | 3] = flags;
+    words[e | 4] = targetLow;
+    words[e | 5] = targetHigh;
+    tag.sizes |= 1;
+  }
+
   /**
    * Keeps a translation of the block of class `size` around a frame; `target` is what that frame itself translates to.
    * An entry of the same block may stand already (if the caller did not look): both are valid until invalidated.
@@ -133,8 +152,8 @@ export class TranslationCache {
     if (!this.#enabled) return;
     const words = this.#words;
     const stamp = tag.stamp << 3;
-    const shift = size === 0 ? 0 : CLASS_SHIFTS[size]!;
-    const block = size === 0 ? low : blockOf(low, high, shift);
+    const shift = CLASS_SHIFTS[size]!;
+    const block = blockOf(low, high, shift);
     const rest = shift < 32 ? high : 0;
     const key = stamp | size;
     const set = (block ^ (block >>> 9) ^ Math.imul(stamp, 0x9e3779b1)) & this.#setMask;

@@ -24,7 +24,7 @@ import { KIND_EXECUTE, KIND_READ, KIND_WRITE, OWN_ACCESS, TwoStageWalker } from 
 import type { WalkObserver } from "../../../arch/riscv/walk-observer.ts";
 import type { HpaPfn } from "../../../base/address.ts";
 import { ACCESS_EXECUTE, ACCESS_WRITE, CONSUMED, REFUSED, TRANSLATED, type TranslationStatus } from "../port.ts";
-import type { CachedDevice, CachedSpace } from "./context-cache.ts";
+import type { CachedDevice, CachedSpace, DeviceContextCache } from "./context-cache.ts";
 import type { FaultQueue } from "./fault-queue.ts";
 import type { HardwareState } from "./hardware-state.ts";
 import { storeMessage } from "./interrupt-file-store.ts";
@@ -36,6 +36,7 @@ import {
   RIGHT_WRITE,
   SUPERVISOR_RIGHTS,
   SUPERVISOR_SUM_RIGHTS,
+  type TranslationCache,
   USER_RIGHTS,
 } from "./translation-cache.ts";
 import type { TranslationCaches } from "./translation-caches.ts";
@@ -69,6 +70,8 @@ export class Translator {
   readonly messages: MessageTableWalker<HpaPfn>;
   readonly #state: HardwareState;
   readonly #caches: TranslationCaches;
+  readonly #devices: DeviceContextCache;
+  readonly #translations: TranslationCache;
   readonly #faults: FaultQueue;
   // ddtp taken apart when it was written.
   #mode = DDTP_OFF;
@@ -87,6 +90,8 @@ export class Translator {
   constructor(state: HardwareState, caches: TranslationCaches, faults: FaultQueue) {
     this.#state = state;
     this.#caches = caches;
+    this.#devices = caches.devices;
+    this.#translations = caches.translations;
     this.#faults = faults;
     this.walker = new TwoStageWalker(state.memory, state.rules);
     this.directories = new DirectoryWalker(state.memory, this.walker, state.rules);
@@ -145,7 +150,7 @@ export class Translator {
   ): TranslationStatus {
     const kind = kindOf(access);
     // A request of a known device without process_id: nothing but the IOTLB and the tables to ask.
-    const device = deviceId < this.#deviceLimit ? this.#caches.devices.find(deviceId) : null;
+    const device = deviceId < this.#deviceLimit ? this.#devices.find(deviceId) : null;
     if (device !== null && processId < 0 && !translated && !device.dpe) {
       const space = device.space;
       if (space.transparent) {
@@ -154,9 +159,10 @@ export class Translator {
       }
       const low = pfn | 0;
       const high = (pfn * 2 ** -32) | 0;
-      const translations = this.#caches.translations;
-      let entry = translations.find(space.tag, low, high);
-      if (entry < 0 && space.tag.global !== null) entry = translations.find(space.tag.global, low, high);
+      const translations = this.#translations;
+      const tag = space.tag;
+      let entry = translations.find(tag, low, high);
+      if (entry < 0 && tag.global !== null && tag.global.sizes !== 0) entry = translations.find(tag.global, low, high);
       if (entry >= 0) {
         if ((translations.flagsAt(entry) & NEEDED_RIGHT[kind]!) !== 0) {
           this.resultPfn = translations.frameAt(entry, low, high) as HpaPfn;
@@ -220,9 +226,9 @@ export class Translator {
     const tag = space.tag;
     const low = pfn | 0;
     const high = (pfn * 2 ** -32) | 0;
-    const translations = this.#caches.translations;
+    const translations = this.#translations;
     let entry = translations.find(tag, low, high);
-    if (entry < 0 && tag.global !== null) entry = translations.find(tag.global, low, high);
+    if (entry < 0 && tag.global !== null && tag.global.sizes !== 0) entry = translations.find(tag.global, low, high);
     if (entry >= 0) {
       const rights = supervisor ? (space.sum ? SUPERVISOR_SUM_RIGHTS : SUPERVISOR_RIGHTS) : USER_RIGHTS;
       if (((translations.flagsAt(entry) >>> rights) & NEEDED_RIGHT[kind]!) !== 0) {
@@ -246,7 +252,7 @@ export class Translator {
       this.deviceCause = this.#mode === DDTP_OFF ? CAUSE_ALL_INBOUND_DISALLOWED : CAUSE_TRANSACTION_TYPE_DISALLOWED;
       return null;
     }
-    const device = this.#caches.devices.find(deviceId) ?? this.#loadDevice(deviceId);
+    const device = this.#devices.find(deviceId) ?? this.#loadDevice(deviceId);
     this.device = device;
     return device;
   }
@@ -329,22 +335,26 @@ export class Translator {
     const walker = this.walker;
     this.missed = true;
     this.isMessage = false;
-    const cause = walker.walk(space, low, high, kind, supervisor);
-    if (cause !== 0) {
-      this.#noSpace(cause);
-      if (isGuestPageFault(cause)) {
-        this.iotval2Pfn = walker.iotval2Pfn;
-        this.iotval2Low = walker.iotval2Low;
-      }
-      return cause;
+    if (!walker.walkPlainly(space, low, high, kind, supervisor)) {
+      const cause = walker.walkCarefully(space, low, high, kind, supervisor);
+      if (cause !== 0) return this.#walkFault(cause);
+      if (walker.isMessage) return this.#walkMessage(device, space, low, high, kind);
     }
-    if (walker.isMessage) return this.#walkMessage(device, space, low, high, kind);
     this.resultPfn = walker.spaPfn as HpaPfn;
     const shift = Math.min(walker.firstShift, walker.secondShift);
     let size = shift === 0 ? 0 : classOf(shift);
     if (size !== 0 && space.recognizesMessages) size = withoutMessages(space, walker.gpaLow, walker.gpaHigh, size);
     this.#keep(space, low, high, size);
     return 0;
+  }
+
+  #walkFault(cause: number): number {
+    this.#noSpace(cause);
+    if (isGuestPageFault(cause)) {
+      this.iotval2Pfn = this.walker.iotval2Pfn;
+      this.iotval2Low = this.walker.iotval2Low;
+    }
+    return cause;
   }
 
   /** §3.3.3: the guest-physical page is a virtual interrupt file's. */
@@ -395,16 +405,20 @@ export class Translator {
     const both = walker.firstLo & walker.secondLo;
     // R, W, X as RIGHT_READ, RIGHT_WRITE, RIGHT_EXECUTE; W (bit 2) only with D (bit 7).
     const rights = (both >>> 1) & (RIGHT_READ | RIGHT_EXECUTE | ((both >>> 6) & RIGHT_WRITE));
-    let flags: number;
-    if (space.firstLevels === 0) flags = rights | (rights << SUPERVISOR_RIGHTS) | (rights << SUPERVISOR_SUM_RIGHTS);
-    else if ((walker.firstLo & PTE_U) !== 0) {
-      flags = rights | ((rights & ~RIGHT_EXECUTE) << SUPERVISOR_SUM_RIGHTS);
-    } else flags = (rights << SUPERVISOR_RIGHTS) | (rights << SUPERVISOR_SUM_RIGHTS);
-    const owner = walker.firstGlobal && space.firstLevels !== 0 && tag.global !== null ? tag.global : tag;
-    if (walker.firstShift !== 0 && space.firstLevels !== 0 && CLASS_SHIFTS[size]! < walker.firstShift) {
-      owner.split |= 1 << classOf(walker.firstShift);
+    // The same rights for a user (bits 2:0), a supervisor (5:3) and one with SUM (8:6), as far as U lets them.
+    const flags =
+      space.firstLevels === 0
+        ? rights * 0b001001001
+        : (walker.firstLo & PTE_U) === 0
+          ? rights * 0b001001000
+          : rights | ((rights & ~RIGHT_EXECUTE) << SUPERVISOR_SUM_RIGHTS);
+    const owner = walker.firstGlobal && tag.global !== null ? tag.global : tag;
+    if (walker.firstShift !== 0 && space.firstLevels !== 0) {
+      // A leaf that is cached in smaller pieces: invalidation must find them all.
+      if (CLASS_SHIFTS[size]! < walker.firstShift) owner.split |= 1 << classOf(walker.firstShift);
     }
-    this.#caches.translations.insert(owner, low, high, size, walker.spaLow, walker.spaHigh, flags);
+    if (size === 0) this.#translations.insertPage(owner, low, high, walker.spaLow, walker.spaHigh, flags);
+    else this.#translations.insert(owner, low, high, size, walker.spaLow, walker.spaHigh, flags);
   }
 
   /** AIA: a write to an MRIF's page is stored in it and noticed, or discarded; reads are aborted (without a record). */
