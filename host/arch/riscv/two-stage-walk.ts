@@ -198,12 +198,12 @@ export class TwoStageWalker<P extends number> {
     const firstWords = first.words;
     const firstBaseLow = first.baseLow | 0;
     const firstBaseHigh = first.baseHigh | 0;
-    const firstPages = first.pages | 0;
+    const firstPages = first.pages >>> 0;
     const second = this.#second;
     const secondWords = second.words;
     const secondBaseLow = second.baseLow | 0;
     const secondBaseHigh = second.baseHigh | 0;
-    const secondPages = second.pages | 0;
+    const secondPages = second.pages >>> 0;
     const plainHigh = this.#plainHigh | 0;
     const watched = this.observer !== null;
     const secondLevels = space.secondLevels | 0;
@@ -233,37 +233,38 @@ export class TwoStageWalker<P extends number> {
       if (secondLevels !== 0) {
         if (((guestLow & space.beyondLow) | (guestHigh & space.beyondHigh)) !== 0) return false;
         const secondNeed = level >= 0 || kind === 0 ? 0x53 : 0xd7;
-        let depth = (secondLevels - 1) | 0;
-        // The root is 16 KiB: two more index bits choose one of its four pages.
+        // Index bits above the offset that the level consumes; the root is 16 KiB: two more index bits choose one of its four pages.
+        let shift = secondLevels === 3 ? 18 : secondLevels === 4 ? 27 : 36;
         let index =
-          depth === 2 ? guestLow >>> 18 : depth === 3 ? (guestLow >>> 27) | (guestHigh << 5) : guestHigh >>> 4;
+          shift === 18 ? guestLow >>> 18 : shift === 27 ? (guestLow >>> 27) | (guestHigh << 5) : guestHigh >>> 4;
         hostLow = space.secondRootLow | (index >>> 9);
         hostHigh = space.secondRootHigh | 0;
         for (;;) {
-          const page = (hostLow - secondBaseLow) | 0;
-          if (page < 0 || page >= secondPages || hostHigh !== secondBaseHigh) return false;
+          const page = (hostLow - secondBaseLow) >>> 0;
+          if (page >= secondPages || hostHigh !== secondBaseHigh) return false;
           const at = (page << 10) | ((index & 511) << 1);
           const lo = secondWords[at]!;
           const hi = secondWords[at | 1]!;
-          // POINTER_BITS and PTE_V, as literals: compiled code holds them.
+          // POINTER_BITS and PTE_V.
           const pointer = (lo & 0xdf) === 1;
-          if ((hi & plainHigh) !== 0 || (pointer ? depth === 0 : (lo & secondNeed) !== secondNeed)) return false;
-          if (watched) this.#tellPlainly(TABLE_SECOND_STAGE, depth, hostLow, hostHigh, index, lo, hi, level);
+          if ((hi & plainHigh) !== 0 || (pointer ? shift === 0 : (lo & secondNeed) !== secondNeed)) return false;
+          if (watched) {
+            this.#tellPlainly(TABLE_SECOND_STAGE, shift / 9, hostLow, hostHigh, index, lo, hi, level);
+          }
+          secondLoads = (secondLoads + 1) | 0;
           hostLow = (lo >>> 10) | (hi << 22);
           hostHigh = (hi >>> 10) & 0xfff;
           if (pointer) {
-            depth = (depth - 1) | 0;
-            index = depth < 3 ? guestLow >>> ((depth << 3) + depth) : (guestLow >>> 27) | (guestHigh << 5);
+            shift = (shift - 9) | 0;
+            index = shift === 27 ? (guestLow >>> 27) | (guestHigh << 5) : guestLow >>> shift;
             continue;
           }
-          secondLoads = (secondLoads + secondLevels - depth) | 0;
           secondLo = lo;
           secondHi = hi;
-          secondShift = 0;
-          if (depth !== 0) {
-            if (misaligned(depth, lo, hi)) return false;
-            secondShift = (depth << 3) + depth;
-            if (depth < 4) hostLow |= guestLow & ((1 << secondShift) - 1);
+          secondShift = shift;
+          if (shift !== 0) {
+            if (misaligned(shift / 9, lo, hi)) return false;
+            if (shift < 32) hostLow |= guestLow & ((1 << shift) - 1);
             else {
               hostLow = guestLow;
               hostHigh |= guestHigh & 15;
@@ -288,8 +289,8 @@ export class TwoStageWalker<P extends number> {
         this.secondLoads = (this.secondLoads + secondLoads) | 0;
         return true;
       }
-      const page = (hostLow - firstBaseLow) | 0;
-      if (page < 0 || page >= firstPages || hostHigh !== firstBaseHigh) return false;
+      const page = (hostLow - firstBaseLow) >>> 0;
+      if (page >= firstPages || hostHigh !== firstBaseHigh) return false;
       const index = level < 3 ? low >>> ((level << 3) + level) : level === 3 ? (low >>> 27) | (high << 5) : high >>> 4;
       const at = (page << 10) | ((index & 511) << 1);
       const lo = firstWords[at]!;
