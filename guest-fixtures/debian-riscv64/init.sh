@@ -1,6 +1,8 @@
 #!/bin/busybox sh
-# First process of the Debian fixture: loads the modules of its initramfs, then a shell, or (nestbox.script on the kernel's
-# command line) the drive test.
+# First process of the Debian fixture: loads the modules of its initramfs, then a shell; or, by words on the kernel's command line:
+#   nestbox.poweroff   powers off at once, before modules
+#   nestbox.script     the drive test
+#   nestbox.bench      reads from the drive, saying when it begins and ends
 bb=/bin/busybox
 $bb mkdir -p /proc /sys /dev /tmp /mnt /etc
 $bb mount -t proc proc /proc
@@ -9,6 +11,11 @@ $bb mount -t devtmpfs devtmpfs /dev
 $bb --install -s /bin
 PATH=/bin
 export PATH
+echo "nestbox: userland"
+if grep -q nestbox.poweroff /proc/cmdline; then
+  poweroff -f
+  sleep 60
+fi
 
 while read -r module; do
   insmod "/modules/$module.ko" || echo "init: module $module was refused"
@@ -23,9 +30,7 @@ drive_test() {
     [ -d "$group" ] || continue
     echo "nestbox-demo: group $(basename "$group") type $(cat "$group/type") devices $(ls "$group/devices" | tr '\n' ' ')"
   done
-  n=0
-  while [ ! -b /dev/nvme0n1 ] && [ $n -lt 50 ]; do sleep 0.1; n=$((n + 1)); done
-  [ -b /dev/nvme0n1 ] || fail "there is no /dev/nvme0n1"
+  await_drive
   echo "nestbox-demo: drive $(cat /sys/block/nvme0n1/size) sectors, model $(cat /sys/block/nvme0n1/device/model)"
   # One primary partition over the whole drive.
   printf 'o\nn\np\n1\n\n\nw\n' | fdisk /dev/nvme0n1 >/dev/null 2>&1
@@ -47,6 +52,35 @@ drive_test() {
   echo "nestbox-demo: done"
 }
 
+await_drive() {
+  n=0
+  while [ ! -b /dev/nvme0n1 ] && [ $n -lt 50 ]; do sleep 0.1; n=$((n + 1)); done
+  [ -b /dev/nvme0n1 ] || fail "there is no /dev/nvme0n1"
+}
+
+# Direct reads, timed outside by when the lines arrive and inside by the guest's clock.
+drive_bench() {
+  await_drive
+  read -r now _ < /proc/uptime
+  echo "nestbox-bench: random begins at $now"
+  # One process a read would measure process creation: 4 KiB blocks of the drive in an order that is not sequential, 256 a dd.
+  for start in 9 3 14 1 12 6 15 0 10 4 13 7 2 11 5 8; do
+    dd if=/dev/nvme0n1 of=/dev/null bs=4k skip=$((start * 1024)) count=256 iflag=direct 2>/dev/null
+  done
+  read -r now _ < /proc/uptime
+  echo "nestbox-bench: random ends at $now after 4096 reads"
+  read -r now _ < /proc/uptime
+  echo "nestbox-bench: sequential begins at $now"
+  dd if=/dev/nvme0n1 of=/dev/null bs=1M count=64 iflag=direct 2>/dev/null
+  read -r now _ < /proc/uptime
+  echo "nestbox-bench: sequential ends at $now after 64 MiB"
+}
+
+if grep -q nestbox.bench /proc/cmdline; then
+  drive_bench
+  poweroff -f
+  sleep 60
+fi
 if grep -q nestbox.script /proc/cmdline; then
   drive_test
   poweroff -f
