@@ -2,7 +2,7 @@
 // process. Created exclusively, so of two openers one wins. A lock whose owner is dead (killed, crashed) is stale and taken over;
 // the start time tells a dead owner from another process that was given the same id since.
 
-import { closeSync, linkSync, openSync, readFileSync, renameSync, unlinkSync, writeSync } from "node:fs";
+import { closeSync, linkSync, openSync, readFileSync, renameSync, statSync, unlinkSync, writeSync } from "node:fs";
 import { hostname } from "node:os";
 
 export type LockResult = { readonly lock: FileLock } | { readonly owner: string } | { readonly error: string };
@@ -87,14 +87,17 @@ function readOwner(path: string): string | null {
 
 function describeOwner(text: string): string {
   const [host, pid] = text.trim().split(" ");
+  if (pid === undefined) return "another process";
   return host === hostname() ? `process ${pid}` : `process ${pid} on ${host}`;
 }
 
 function isAlive(text: string, path: string): boolean {
   const [host, pidText, start] = text.trim().split(" ");
   const pid = Number(pidText);
-  // Being written this moment, or not ours to judge: it holds. Of another machine: nobody here can tell.
-  if (!Number.isInteger(pid) || pid <= 0 || start === undefined || host !== hostname()) return true;
+  // No owner in it: it is being written this moment, unless its writer died over it.
+  if (start === undefined || !Number.isInteger(pid) || pid <= 0) return isFresh(path);
+  // Of another machine: nobody here can tell.
+  if (host !== hostname()) return true;
   if (pid === process.pid) return held.has(path);
   try {
     process.kill(pid, 0);
@@ -102,6 +105,17 @@ function isAlive(text: string, path: string): boolean {
     if (errorCode(error) === "ESRCH") return false;
   }
   return start === "-" || startTime(pid) === "-" || startTime(pid) === start;
+}
+
+/** Far longer than writing a lock file takes. */
+const FRESH_MS = 5_000;
+
+function isFresh(path: string): boolean {
+  try {
+    return Date.now() - statSync(path).mtimeMs < FRESH_MS;
+  } catch {
+    return false;
+  }
 }
 
 /** Removes a stale lock, unless somebody else replaced it in the meantime: then it is put back. */

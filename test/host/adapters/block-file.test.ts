@@ -6,6 +6,7 @@ import {
   rmSync,
   symlinkSync,
   truncateSync,
+  utimesSync,
   writeFileSync,
 } from "node:fs";
 import { hostname, tmpdir } from "node:os";
@@ -152,6 +153,13 @@ describe("its lock", () => {
   it("of a living process holds, whoever it is", () => {
     writeFileSync(`${path}.lock`, `${hostname()} ${process.ppid} -\n`);
     expect(() => new BlockFile({ path, onProblem })).toThrow(new RegExp(`process ${process.ppid}`));
+  });
+
+  it("that names nobody is taken over once it is clear that nobody is writing it", () => {
+    writeFileSync(`${path}.lock`, "");
+    const longAgo = Date.now() / 1000 - 60;
+    utimesSync(`${path}.lock`, longAgo, longAgo);
+    expect(opened({ path, onProblem }).blocks).toBe(64);
   });
 
   it("of another machine, or one that cannot be read yet, holds", () => {
