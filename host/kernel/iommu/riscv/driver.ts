@@ -14,7 +14,7 @@ import type { HardwareIommu } from "../../../hw/iommu/port.ts";
 import { EINVAL, ENODEV, EOPNOTSUPP } from "../../../uapi/errno.ts";
 import { IOMMU_HW_INFO_TYPE_RISCV, IOMMU_VIOMMU_TYPE_RISCV, iommuHwInfoRiscv } from "../../../uapi/riscv-nesting.ts";
 import type { HostFrames } from "../../host-frames.ts";
-import type { Injector } from "../../inject.ts";
+import type { Erratum, Injector } from "../../inject.ts";
 import type { LiveObjects } from "../../live-objects.ts";
 import type { IommuCore } from "../core.ts";
 import type {
@@ -235,6 +235,11 @@ export class RiscvDriver implements IommuDriver {
     }
     this.live.created("paging domain");
     return new RiscvPagingDomain(this, table, mode, tag, pasid);
+  }
+
+  /** Made-up quirks of the hardware (inject.ts). */
+  hasErratum(erratum: Erratum): boolean {
+    return this.#parts.injector().erratum?.(erratum) ?? false;
   }
 
   newProcessDirectory(device: IommuDevice): ProcessDirectory | number {

@@ -11,7 +11,7 @@ import { encodeCommand } from "../../../arch/riscv/commands.ts";
 import { TC_EN_ATS, TC_EN_PRI, TC_GADE, TC_SADE, TC_V } from "../../../arch/riscv/device-context.ts";
 import { addressOf, type IovaPfn } from "../../../base/address.ts";
 import { EINVAL } from "../../../uapi/errno.ts";
-import type { DirtyOperations, IommuDevice, IommuDomain, PagingDomain } from "../driver.ts";
+import { type DirtyOperations, IOMMU_WRITE, type IommuDevice, type IommuDomain, type PagingDomain } from "../driver.ts";
 import type { Context } from "./context-switch.ts";
 import { type DeviceData, deviceDataOf, moveDevice, movePasid, type RiscvDomain } from "./device-data.ts";
 import { forgetTranslations } from "./device-translations.ts";
@@ -77,6 +77,7 @@ export class RiscvPagingDomain implements PagingDomain, RiscvDomain {
   map(iova: bigint, paddr: bigint, size: bigint, prot: number): number {
     if ((iova | paddr | size) % 4096n !== 0n || size === 0n) return -EINVAL;
     if (iova + size - 1n > this.aperture.last) return -EINVAL;
+    if (this.nestParent && (prot & IOMMU_WRITE) === 0 && this.owner.hasErratum("read-only-stage2")) return -EINVAL;
     return this.table.map(Number(iova >> 12n), Number(paddr >> 12n), Number(size >> 12n), prot);
   }
 
