@@ -4,8 +4,9 @@ import { describe, expect, it } from "vitest";
 import { NO_PASID } from "../../../../host/devices/ports.ts";
 import { attachDevice, detachDevice, unbindDevice } from "../../../../host/kernel/iommufd/in-kernel.ts";
 import type { Viommu } from "../../../../host/kernel/iommufd/viommu.ts";
-import { EBUSY, EEXIST, ENOENT } from "../../../../host/uapi/errno.ts";
+import { EBUSY, EEXIST, EINVAL, ENOENT, ENXIO, EPERM } from "../../../../host/uapi/errno.ts";
 import * as uapi from "../../../../host/uapi/iommufd.ts";
+import { MAP_SHARED, PROT_EXEC, PROT_READ } from "../../../../host/uapi/system-calls.ts";
 import { MockHost, mockHwptData } from "./mock-host.ts";
 
 function withViommu() {
@@ -115,6 +116,47 @@ describe("a vDEVICE", () => {
     expect(host.kernel.live.of("ioas")).toBe(0);
     const mode = { option_id: uapi.IOMMU_OPTION_RLIMIT_MODE, op: uapi.IOMMU_OPTION_OP_SET, val64: 1n };
     expect(user.result(uapi.IOMMU_OPTION, uapi.iommuOption, mode)).toBe(-EBUSY);
+  });
+});
+
+describe("memory that a vIOMMU exports", () => {
+  function exporting() {
+    const { host, user, bound, parent } = withViommu();
+    const data = user.process.memory.allocate(4096);
+    user.process.memory.bytes(data, 4).set([0xef, 0xbe, 0xad, 0xde]);
+    const reply = user.call(uapi.IOMMU_VIOMMU_ALLOC, uapi.iommuViommuAlloc, {
+      type: 0xdeadbeef,
+      dev_id: bound.id,
+      hwpt_id: parent,
+      data_len: 24,
+      data_uptr: data,
+    });
+    const view = new DataView(user.process.memory.bytes(data, 24).slice().buffer);
+    const [offset, length] = [view.getBigUint64(8, true), Number(view.getBigUint64(16, true))];
+    return { host, user, id: reply.out_viommu_id, offset, length };
+  }
+
+  it("can be mapped, whole, shared and not executable only", () => {
+    const { user, offset, length } = exporting();
+    const map = (at: bigint, bytes: number, prot = PROT_READ, flags = MAP_SHARED) =>
+      Number(user.process.mmap(user.fd, at, bytes, prot, flags));
+    expect(map(offset + 4096n, length - 4096)).toBe(-ENXIO);
+    expect(map(offset, length - 4096)).toBe(-ENXIO);
+    expect(map(0n, length)).toBe(-ENXIO);
+    expect(map(offset, length - 1)).toBe(-EINVAL);
+    expect(map(offset, length, PROT_READ, 2)).toBe(-EINVAL);
+    expect(map(offset, length, PROT_READ | PROT_EXEC)).toBe(-EPERM);
+    const va = user.process.mmap(user.fd, offset, length, PROT_READ, MAP_SHARED);
+    expect([...user.process.memory.bytes(va, 4)]).toEqual([0xef, 0xbe, 0xad, 0xde]);
+  });
+
+  it("keeps the vIOMMU and the context while mapped", () => {
+    const { host, user, id, offset, length } = exporting();
+    const va = user.process.mmap(user.fd, offset, length, PROT_READ, MAP_SHARED);
+    expect(user.destroy(id)).toBe(-EBUSY);
+    user.process.munmap(va, length);
+    expect(user.destroy(id)).toBe(0);
+    expect(host.kernel.live.of("viommu")).toBe(1);
   });
 });
 
