@@ -18,7 +18,7 @@ export const Exit = {
   Wfi: layout.EXIT_WFI,
   /** ecall from S-mode; pc is behind it. Arguments are in a0…a7; put error and value into a0, a1. */
   Sbi: layout.EXIT_SBI,
-  /** stop() was called, from the mmio port or before. */
+  /** stop() was called from the mmio port. */
   Stop: layout.EXIT_STOP,
 } as const;
 export type Exit = (typeof Exit)[keyof typeof Exit];
@@ -108,6 +108,8 @@ export class Rv64Core {
   readonly #view: DataView;
   readonly #words: Uint32Array;
   readonly #translator: Translator | null;
+  /** The hart in run(), −1 between runs. */
+  #running = -1;
 
   /** Throws RangeError for options outside their ranges. */
   constructor(options: Rv64CoreOptions) {
@@ -204,11 +206,13 @@ export class Rv64Core {
   run(hart: number, budget: number): Exit {
     const core = this.#exports;
     core.selectHart(hart);
+    this.#running = hart;
     let reason = core.run(budget);
     while (reason === layout.EXIT_TRANSLATE) {
       this.#translator?.translate(this.#words[layout.PAGE_BASE / 4]!, this.#words[layout.SLOT / 4]!);
       reason = core.resume();
     }
+    this.#running = -1;
     return reason as Exit;
   }
 
@@ -253,8 +257,8 @@ export class Rv64Core {
 
   /** True if the hart has an interrupt that would end a wfi: pending and enabled in sie. */
   interruptPending(hart: number): boolean {
-    this.#exports.selectHart(hart);
-    return this.#exports.interruptPending() !== 0;
+    const pending = this.#as(hart, () => this.#exports.interruptPending());
+    return pending !== 0;
   }
 
   // --- interrupts ---
@@ -276,11 +280,12 @@ export class Rv64Core {
    * its timer is off.
    */
   start(hart: number, pc: bigint, opaque: bigint): void {
-    this.#exports.selectHart(hart);
-    this.#exports.flushAll();
-    this.#exports.refetchInstructions();
-    this.#words.fill(0, layout.HART_STATE / 4, (layout.HART_STATE + layout.HART_STATE_BYTES) / 4);
-    this.#view.setBigUint64(layout.RESERVATION, ALL_ONES, true);
+    this.#as(hart, () => {
+      this.#exports.flushAll();
+      this.#exports.refetchInstructions();
+      this.#words.fill(0, layout.HART_STATE / 4, (layout.HART_STATE + layout.HART_STATE_BYTES) / 4);
+      this.#view.setBigUint64(layout.RESERVATION, ALL_ONES, true);
+    });
     this.write(hart, "stimecmp", ALL_ONES);
     this.write(hart, "mode", 1n);
     this.write(hart, "pc", pc & ~1n);
@@ -290,14 +295,12 @@ export class Rv64Core {
 
   /** RFENCE: forgets the hart's translations. */
   flushTranslations(hart: number): void {
-    this.#exports.selectHart(hart);
-    this.#exports.flushAll();
+    this.#as(hart, () => this.#exports.flushAll());
   }
 
   /** RFENCE: fence.i on the hart. */
   fenceInstructions(hart: number): void {
-    this.#exports.selectHart(hart);
-    this.#exports.refetchInstructions();
+    this.#as(hart, () => this.#exports.refetchInstructions());
   }
 
   // --- registers ---
@@ -335,7 +338,7 @@ export class Rv64Core {
     return BigInt(this.#view.getUint32(this.#at(hart, STATE32[register as keyof typeof STATE32]), true));
   }
 
-  /** Writes a register as it stands, unchecked; after satp or mode call flushTranslations. */
+  /** Writes a register as it stands, unchecked; after satp or sstatus.MXR call flushTranslations. */
   write(hart: number, register: HartRegister, value: bigint): void {
     if (register in STATE) {
       const at = this.#at(hart, STATE[register as keyof typeof STATE]);
@@ -344,6 +347,14 @@ export class Rv64Core {
       const at = this.#at(hart, STATE32[register as keyof typeof STATE32]);
       this.#view.setUint32(at, Number(BigInt.asUintN(32, value)), true);
     }
+  }
+
+  /** Does something to a hart that the core does to the selected one only. From within the mmio port, the running hart is selected again behind it. */
+  #as<T>(hart: number, action: () => T): T {
+    this.#exports.selectHart(hart);
+    const result = action();
+    if (this.#running >= 0) this.#exports.selectHart(this.#running);
+    return result;
   }
 
   /** Where a field of a hart's state block lies at present. */

@@ -68,6 +68,27 @@ describe("harts", () => {
     expect(core.read(1, "instret")).toBe(50n);
   });
 
+  it("may be looked at, flushed and started from within another's MMIO access", () => {
+    const board = new Board({ harts: 2 });
+    const { core, port } = board;
+    board.place(RAM, encode.load(2, 6, 5, 0), encode.addi(7, 7, 1), encode.j(0, 0));
+    core.start(0, RAM, 0n);
+    core.setX(0, 5, 0x1000_0000n);
+    port.answer = 5n;
+    port.during = () => {
+      expect(core.interruptPending(1)).toBe(false);
+      core.flushTranslations(1);
+      core.fenceInstructions(1);
+      core.start(1, RAM + 8n, 0x77n);
+      core.setX(1, 6, 99n);
+      core.raiseIdentity(1, 3);
+    };
+    core.run(0, 3);
+    expect([core.x(0, 6), core.x(0, 7), core.read(0, "pc")]).toEqual([5n, 1n, RAM + 8n]);
+    core.run(1, 10);
+    expect([core.x(1, 6), core.x(1, 11), core.read(1, "pc")]).toEqual([99n, 0x77n, RAM + 8n]);
+  });
+
   it("lose a reservation when another hart has run", () => {
     const board = new Board({ harts: 2 });
     const { core } = board;

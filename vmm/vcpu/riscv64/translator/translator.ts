@@ -71,6 +71,18 @@ export class Translator {
     view.setUint32(layout.ENTRIES_USED, entries, true);
   }
 
+  /** The module's function; null, and no further translations, if the engine refuses (a browser's main thread compiles small modules only). */
+  #compile(bytes: Uint8Array<ArrayBuffer>): WebAssembly.ExportValue | null {
+    try {
+      const imports = { env: { memory: this.#memory }, core: { float: this.#float } };
+      return new WebAssembly.Instance(new WebAssembly.Module(bytes), imports).exports.f!;
+    } catch (error) {
+      if (!(error instanceof RangeError)) throw error;
+      this.#view.setUint32(layout.TRANSLATE, 0, true);
+      return null;
+    }
+  }
+
   #reset(): void {
     this.#drop();
     for (let n = 0; n < this.#used; n++) this.#table.set(this.#first + n, null);
