@@ -14,7 +14,10 @@ const size = z
 
 const bdf = z
   .string()
-  .regex(/^([0-9a-f]{4}:)?[0-9a-f]{2}:[01][0-9a-f]\.[0-7]$/, "a PCI address such as 0000:01:00.0")
+  .regex(
+    /^(00[0-9a-f]{2}:)?[0-9a-f]{2}:[01][0-9a-f]\.[0-7]$/,
+    "a PCI address such as 0000:01:00.0, with a domain up to 00ff",
+  )
   .transform((text) => (text.length === 7 ? `0000:${text}` : text));
 
 const hexOrNumber = z

@@ -288,7 +288,14 @@ export class Host {
   #plug(root: RootComplex, device: DeviceDescription, parts: HostParts): void {
     const iommu = device.iommu === undefined ? null : this.#iommus.get(device.iommu)!;
     const made = new AilingFunction(this.#makeDevice(device, parts), (ns) => this.clock.advance(ns));
-    root.plug(splitBdf(device.bdf).requesterId, made, iommu);
+    const { segment, requesterId } = splitBdf(device.bdf);
+    try {
+      // Two segments behind one IOMMU are told apart by the segment's number above the requester id.
+      root.plug(requesterId, made, iommu, (segment << 16) | requesterId);
+    } catch (error) {
+      if (!(error instanceof RangeError)) throw error;
+      throw new HostDescriptionError(`${this.description.name}: ${error.message}`);
+    }
   }
 
   #makeDevice(device: DeviceDescription, parts: HostParts): PciFunction {

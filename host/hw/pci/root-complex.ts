@@ -128,7 +128,12 @@ export class RootComplex implements MmioPort {
     pciFunction.connect({ dma, clock, interrupt: { intx } });
     this.#slots.set(requesterId, slot);
     if (iommu !== null) this.#targetsOf(iommu).set(deviceId, slot);
-    this.#placeBars(slot);
+    try {
+      this.#placeBars(slot);
+    } catch (error) {
+      this.#takeOut(slot);
+      throw error;
+    }
     this.onPlug?.(slot);
     return slot;
   }
@@ -137,14 +142,18 @@ export class RootComplex implements MmioPort {
   unplug(requesterId: number): void {
     const slot = this.#slots.get(requesterId);
     if (slot === undefined) return;
+    this.#takeOut(slot);
+    this.onUnplug?.(slot);
+  }
+
+  #takeOut(slot: Slot): void {
     slot.dma.unplug();
     slot.function.reset();
     this.#drivePin(slot, false);
-    this.#slots.delete(requesterId);
+    this.#slots.delete(slot.requesterId);
     if (slot.iommu !== null) this.#targetsOf(slot.iommu).delete(slot.deviceId);
     this.#parts.window32.release(slot);
     this.#parts.window64.release(slot);
-    this.onUnplug?.(slot);
   }
 
   /** Functions behind one IOMMU by device id; the first call makes the IOMMU's messages arrive here. */

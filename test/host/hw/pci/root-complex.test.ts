@@ -133,6 +133,17 @@ describe("functions on the root complex", () => {
     expect(parts.clock.pending).toBe(0);
   });
 
+  it("leave nothing behind when there is no room for their BARs", () => {
+    const parts = machine();
+    // The window holds 256 BARs of an edu; the last place is taken by somebody else.
+    for (let rid = 0; rid < 256; rid++) parts.root.plug(rid, new Edu(), parts.iommu);
+    expect(() => parts.root.plug(0x1000, new Edu({ ats: true }), parts.iommu)).toThrow(/no room for BAR 0/);
+    expect(parts.root.slot(0x1000)).toBeUndefined();
+    expect(parts.iommu.findTarget(0x1000)).toBeUndefined();
+    parts.root.unplug(7);
+    expect(parts.root.plug(0x1000, new Edu(), parts.iommu).name).toBe("0000:10:00.0");
+  });
+
   it("can be plugged in and pulled out for ever", () => {
     const parts = machine();
     // The window holds 256 BARs of an edu.
