@@ -71,9 +71,10 @@ export class HostshimServer implements ForeignFiles {
     this.#server = net.createServer((socket) => this.#accept(socket));
   }
 
-  /** Listens; `ready` is called when programs can connect. */
-  listen(ready: () => void): void {
-    this.#server.listen(this.#path, ready);
+  /** Listens; `ready` is called when programs can connect, with a sentence when they cannot. */
+  listen(ready: (problem: string | null) => void): void {
+    this.#server.once("error", (error) => ready(`${this.#path}: ${error.message}`));
+    this.#server.listen(this.#path, () => ready(null));
   }
 
   close(): void {

@@ -21,8 +21,8 @@ export interface IommufdService {
   statistics(): string[];
 }
 
-/** Serves on a UNIX socket until closed; `ready` is called when programs can connect. */
-export function serveIommufd(socketPath: string, ready: () => void): IommufdService {
+/** Serves on a UNIX socket until closed; `ready` is called when programs can connect, with a sentence when they cannot. */
+export function serveIommufd(socketPath: string, ready: (problem: string | null) => void): IommufdService {
   const live = new LiveObjects();
   const iommu = new IommuCore(new Trace(new Clock()));
   const driver = new MockDriver();

@@ -2,6 +2,7 @@
 
 import { Command } from "commander";
 import { serveIommufd as serve } from "../../../host/adapters/serve-iommufd.ts";
+import { EXIT_USAGE } from "../exit-codes.ts";
 
 export function serveIommufd(): Command {
   return new Command("serve-iommufd")
@@ -9,7 +10,11 @@ export function serveIommufd(): Command {
     .argument("<socket>", "path of the UNIX socket to make")
     .option("--stats", "when ended, print the number of calls, their mean time, and what is still alive")
     .action((socket: string, options: { stats?: true }) => {
-      const service = serve(socket, () => {});
+      const service = serve(socket, (problem) => {
+        if (problem === null) return;
+        console.error(`nestbox: serve-iommufd: ${problem}`);
+        process.exit(EXIT_USAGE);
+      });
       const end = () => {
         service.close();
         if (options.stats === true) for (const line of service.statistics()) console.error(`serve-iommufd: ${line}`);
