@@ -233,7 +233,7 @@ export class IommuGroup {
           this.#switchOne(moved, this.#domain, domain, previous, attachment);
         }
         // A driver that blocked before it refused gets the old domain again, too.
-        member.parked || this.#domain.attach(member.device, domain);
+        if (!member.parked) this.#domain.attach(member.device, domain);
         return result;
       }
     }

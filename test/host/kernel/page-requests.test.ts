@@ -120,6 +120,31 @@ describe("a page request", () => {
     end();
   });
 
+  it("under a domain of the host's own asks for an IOVA, which user space maps before it answers", () => {
+    const { host, user, iommufd, faultId, good, messages, respond, end } = setUp();
+    const ioas = user.ioas(iommufd);
+    const hwpt = user.hwpt(iommufd, good.device, ioas, { fault: faultId });
+    expect(user.attach(good.vfio, hwpt)).toBe(hwpt);
+    eduDma(good.bar, 0x7000n, 64, true);
+    host.run(50_000);
+    const [request] = messages();
+    expect(request).toMatchObject({ device: good.device, address: 0x7000n, last: true });
+    const va = user.process.memory.mapBuffer(new ArrayBuffer(4096), 0, 4096);
+    expect(user.map(iommufd, ioas, va, 4096, 0x7000n)).toBe(0);
+    expect(respond(request!.cookie, I.IOMMUFD_PAGE_RESP_SUCCESS)).toBe(8);
+    host.run(50_000);
+    expect(eduOutcome(good.bar)).toBe(R.OUTCOME_DONE);
+    expect(good.bar.mmioRead(R.DMA_MOVED, 4)).toBe(64);
+    // Without a fault queue the device's page requests are off again.
+    const plain = user.hwpt(iommufd, good.device, ioas);
+    expect(user.attach(good.vfio, plain)).toBe(plain);
+    const sent = good.bar.mmioRead(R.PAGE_REQUESTS_SENT, 4);
+    eduDma(good.bar, 0x9000n, 64, true);
+    host.run(50_000);
+    expect(good.bar.mmioRead(R.PAGE_REQUESTS_SENT, 4)).toBe(sent);
+    end();
+  });
+
   it("unanswered is answered INVALID when the device moves on", () => {
     const { host, user, good, end } = setUp();
     eduDma(good.bar, IOVA, 64, false);

@@ -175,6 +175,8 @@ export class RiscvIommu {
 
   addDevice(device: IommuDevice): number {
     if (device.deviceId >= 2 ** this.directory.deviceIdBits) return -EINVAL;
+    // A function that was pulled out keeps its id until its last user has closed it.
+    if (this.devices.has(device.deviceId)) return -EBUSY;
     const prepared = this.directory.prepare(device.deviceId);
     if (prepared < 0) return prepared;
     this.devices.set(device.deviceId, device);
