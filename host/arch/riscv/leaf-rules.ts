@@ -69,3 +69,25 @@ export function narrowLeafLegal(lo: number, level: number): boolean {
   if ((lo & PTE_V) === 0 || (lo & (PTE_R | PTE_W)) === PTE_W) return false;
   return level === 0 || (lo & 0xffc00) === 0;
 }
+
+/**
+ * log2 of an 8-byte leaf's size in pages; -1 if the entry is not a legal leaf. `reservedHigh` are the reserved bits of the high half,
+ * `pbmt` says whether Svpbmt exists.
+ */
+export function leafShift(lo: number, hi: number, level: number, reservedHigh: number, pbmt: boolean): number {
+  if ((lo & PTE_V) === 0 || (lo & (PTE_R | PTE_W)) === PTE_W) return -1;
+  if ((hi & reservedHigh) !== 0) return -1;
+  const type = (hi >>> 29) & 3;
+  if (type === 3 || (type !== 0 && !pbmt)) return -1;
+  if ((hi & 0x80000000) !== 0) {
+    // Svnapot: 64 KiB ranges at level 0 only.
+    return level === 0 && (lo & 0x3c00) === 0x2000 ? 4 : -1;
+  }
+  if (level !== 0 && misaligned(level, lo, hi)) return -1;
+  return 9 * level;
+}
+
+/** Mask of the low 32 bits of a frame number that lie within a leaf of 2^shift pages. */
+export function withinLeaf(shift: number): number {
+  return shift < 32 ? (1 << shift) - 1 : -1;
+}

@@ -4,6 +4,7 @@
 import { ACCESS_FAULT, ACCESS_OK, type AccessStatus, type MemoryPort } from "../../base/memory.ts";
 import type { AddressSpace } from "./address-space.ts";
 import { swap32 } from "./byte-order.ts";
+import { compareExchange32 } from "./entry-update.ts";
 import {
   ACCESS_FAULT_CAUSE,
   GUEST_PAGE_FAULT_CAUSE,
@@ -21,7 +22,6 @@ import {
   RETRY_LIMIT,
   wantedAD,
 } from "./leaf-rules.ts";
-import { compareExchange32 } from "./narrow-entry.ts";
 import { PTE_A, PTE_G, PTE_U, PTE_V } from "./page-table-entry.ts";
 import { TABLE_FIRST_STAGE, TABLE_SECOND_STAGE, type WalkTable } from "./walk-observer.ts";
 

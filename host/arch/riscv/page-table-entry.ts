@@ -11,9 +11,6 @@ export const PTE_U = 1 << 4;
 export const PTE_G = 1 << 5;
 export const PTE_A = 1 << 6;
 export const PTE_D = 1 << 7;
-/** In the high half. */
-export const PTE_N_HIGH = 1 << 31;
-export const PTE_PBMT_SHIFT_HIGH = 29;
 
 const leafBits = { V: bit(0), R: bit(1), W: bit(2), X: bit(3), U: bit(4), G: bit(5), A: bit(6), D: bit(7) };
 

@@ -15,6 +15,7 @@ import { ACCESS_OK, type MemoryPort } from "../../base/memory.ts";
 import type { AddressSpace } from "./address-space.ts";
 import { swap32 } from "./byte-order.ts";
 import type { StructureRules } from "./capabilities.ts";
+import { exchangeEntry } from "./entry-update.ts";
 import {
   ACCESS_FAULT_CAUSE,
   ALL_RIGHTS,
@@ -25,6 +26,7 @@ import {
   KIND_EXECUTE,
   KIND_IMPLICIT_READ,
   KIND_IMPLICIT_WRITE,
+  leafShift,
   loadFault,
   misaligned,
   PAGE_FAULT_CAUSE,
@@ -33,9 +35,10 @@ import {
   RETRY,
   RETRY_LIMIT,
   wantedAD,
+  withinLeaf,
 } from "./leaf-rules.ts";
 import { firstStageNarrow, secondStageNarrow } from "./narrow-walk.ts";
-import { PTE_A, PTE_D, PTE_G, PTE_R, PTE_U, PTE_V, PTE_W } from "./page-table-entry.ts";
+import { PTE_A, PTE_D, PTE_G, PTE_U, PTE_V, PTE_W } from "./page-table-entry.ts";
 import { TableReader } from "./table-reader.ts";
 import { TABLE_FIRST_STAGE, TABLE_SECOND_STAGE, type WalkObserver, type WalkTable } from "./walk-observer.ts";
 
@@ -151,17 +154,10 @@ export class TwoStageWalker<P extends number> {
   }
 
   /**
-   * Both stages for a request of `kind` (§3.3 steps 17 to 19): 0 with the results in place, or a cause. If the first stage ends at an
-   * interrupt file's page, `isMessage` is set and the second stage is left alone. A guest-page fault of the access itself has
-   * iotval2Low = OWN_ACCESS.
+   * Both stages for a request that `walkPlainly` did not decide (§3.3 steps 17 to 19), with every rule: 0 with the results in place, or
+   * a cause. If the first stage ends at an interrupt file's page, `isMessage` is set and the second stage is left alone. A
+   * guest-page fault of the access itself has iotval2Low = OWN_ACCESS.
    */
-  walk(space: AddressSpace, low: number, high: number, kind: number, supervisor: boolean): number {
-    return this.walkPlainly(space, low, high, kind, supervisor)
-      ? 0
-      : this.walkCarefully(space, low, high, kind, supervisor);
-  }
-
-  /** `walk` for what the plain way did not decide. */
   walkCarefully(space: AddressSpace, low: number, high: number, kind: number, supervisor: boolean): number {
     const first = this.walkFirst(space, low, high, kind, supervisor);
     if (first !== 0) return first;
@@ -182,7 +178,8 @@ export class TwoStageWalker<P extends number> {
 
   /**
    * The plain way through both stages, in one loop: pointers and leaves as they usually are, little-endian, in the window of memory.
-   * False at anything else; the careful walk then starts over (the observer is not told twice, see `tell`). One round of the outer
+   * True with the results in place. False at anything else; `walkCarefully` must then follow and starts over (the observer is not
+   * told twice, see `tell`). Frame numbers are pairs: bits 31:0 and 51:32. One round of the outer
    * loop takes one guest-physical frame through the second stage: those of the first stage's tables, then that of the data.
    */
   walkPlainly(space: AddressSpace, low: number, high: number, kind: number, supervisor: boolean): boolean {
@@ -507,7 +504,7 @@ export class TwoStageWalker<P extends number> {
     offset: number,
   ): number {
     const fault = PAGE_FAULT_CAUSE[kind]!;
-    const shift = this.#leafShift(lo, hi, level);
+    const shift = leafShift(lo, hi, level, this.#reservedHigh, this.#pbmt);
     if (shift < 0) return fault;
     // An ATS request reports what rights there are, but a page it cannot even read gives it none (§3.6) and is not marked accessed.
     const user = (lo & PTE_U) !== 0;
@@ -563,7 +560,7 @@ export class TwoStageWalker<P extends number> {
       hostLow = this.spaLow;
       hostHigh = this.spaHigh;
     }
-    return this.#exchange(hostLow, hostHigh, offset, lo, hi, newLo, space.firstBigEndian, kind);
+    return this.#update(hostLow, hostHigh, offset, lo, hi, newLo, space.firstBigEndian, kind);
   }
 
   /** A candidate second-stage leaf, step by step; U must be set, always. */
@@ -579,7 +576,7 @@ export class TwoStageWalker<P extends number> {
     offset: number,
   ): number {
     const fault = GUEST_PAGE_FAULT_CAUSE[kind]!;
-    const shift = this.#leafShift(lo, hi, level);
+    const shift = leafShift(lo, hi, level, this.#reservedHigh, this.#pbmt);
     if (shift < 0 || (lo & PTE_U) === 0) return fault;
     const ats = use === KIND_ATS || use === KIND_ATS_WRITE;
     if (!permits(lo, use)) return fault;
@@ -588,7 +585,7 @@ export class TwoStageWalker<P extends number> {
       if (!space.secondHardwareAD) {
         if ((lo & PTE_A) === 0 || !ats) return fault;
       } else {
-        const cause = this.#exchange(tableLow, tableHigh, offset, lo, hi, lo | wanted, space.secondBigEndian, kind);
+        const cause = this.#update(tableLow, tableHigh, offset, lo, hi, lo | wanted, space.secondBigEndian, kind);
         if (cause !== 0) return cause;
         lo |= wanted;
       }
@@ -599,22 +596,8 @@ export class TwoStageWalker<P extends number> {
     return 0;
   }
 
-  /** log2 of a leaf's size in pages, -1 if the entry is not a legal leaf. */
-  #leafShift(lo: number, hi: number, level: number): number {
-    if ((lo & PTE_V) === 0 || (lo & (PTE_R | PTE_W)) === PTE_W) return -1;
-    if ((hi & this.#reservedHigh) !== 0) return -1;
-    const pbmt = (hi >>> 29) & 3;
-    if (pbmt === 3 || (pbmt !== 0 && !this.#pbmt)) return -1;
-    if ((hi & 0x80000000) !== 0) {
-      // Svnapot: 64 KiB ranges at level 0 only.
-      return level === 0 && (lo & 0x3c00) === 0x2000 ? 4 : -1;
-    }
-    if (level !== 0 && misaligned(level, lo, hi)) return -1;
-    return 9 * level;
-  }
-
   /** Compare-and-exchange of an entry's low half. 0 done, RETRY it had changed, or a cause. */
-  #exchange(
+  #update(
     frameLow: number,
     frameHigh: number,
     offset: number,
@@ -624,25 +607,8 @@ export class TwoStageWalker<P extends number> {
     bigEndian: boolean,
     kind: number,
   ): number {
-    const memory = this.memory;
     const pfn = frameHigh * 0x100000000 + (frameLow >>> 0);
     if (pfn >= this.limit) return ACCESS_FAULT_CAUSE[kind]!;
-    const oldLo = bigEndian ? swap32(hi) : lo >>> 0;
-    const oldHi = bigEndian ? swap32(lo) : hi >>> 0;
-    const status = memory.compareExchange64(
-      pfn as P,
-      offset,
-      oldLo,
-      oldHi,
-      bigEndian ? oldLo : newLo >>> 0,
-      bigEndian ? swap32(newLo) : oldHi,
-    );
-    if (status !== ACCESS_OK) return loadFault(status, kind);
-    return memory.lo === oldLo && memory.hi === oldHi ? 0 : RETRY;
+    return exchangeEntry(this.memory, pfn as P, offset, lo, hi, newLo, bigEndian, kind);
   }
-}
-
-/** Mask of the low 32 bits of a frame number that lie within a leaf of 2^shift pages. */
-function withinLeaf(shift: number): number {
-  return shift < 32 ? (1 << shift) - 1 : -1;
 }

@@ -60,8 +60,3 @@ export class HardwareState {
     return (this.regs[(offset >> 2) + 1]! & 0x3fffff) * 0x400000 + (this.regs[offset >> 2]! >>> 10);
   }
 }
-
-/** Index into a queue: the frame and offset of entry `index` of `bytes` each, from base frame `base`. */
-export function entryFrame(base: number, index: number, bytes: number): number {
-  return base + Math.floor((index * bytes) / 4096);
-}

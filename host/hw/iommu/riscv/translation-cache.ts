@@ -29,9 +29,6 @@ export const RIGHT_EXECUTE = 4;
 export const USER_RIGHTS = 0;
 export const SUPERVISOR_RIGHTS = 3;
 export const SUPERVISOR_SUM_RIGHTS = 6;
-/** The frame stored is guest-physical: an interrupt-file page, to be looked up in the MSI table. */
-export const ENTRY_MESSAGE = 1 << 9;
-export const ENTRY_PBMT_SHIFT = 10;
 
 const WAYS = 4;
 /** Int32 words per entry: block number, stamp and class, rest of the block number, flags, frame (two halves), two spare. */

@@ -1,6 +1,29 @@
-// 4-byte table entries (Sv32) over a memory port that exchanges doublewords: the entry's neighbour is left as it is.
+// Setting A and D in table entries by compare-and-exchange (§3.4). Memory ports exchange doublewords: a 4-byte entry (Sv32) is
+// exchanged with its neighbour, which is left as it is.
 
 import { ACCESS_OK, type AccessStatus, type MemoryPort } from "../../base/memory.ts";
+import { swap32 } from "./byte-order.ts";
+import { loadFault, RETRY } from "./leaf-rules.ts";
+
+/** Exchanges the low half of an 8-byte entry. 0 done, RETRY it had changed, or a cause of a request of `kind`. */
+export function exchangeEntry<P extends number>(
+  memory: MemoryPort<P>,
+  pfn: P,
+  offset: number,
+  lo: number,
+  hi: number,
+  newLo: number,
+  bigEndian: boolean,
+  kind: number,
+): number {
+  const oldLo = bigEndian ? swap32(hi) : lo >>> 0;
+  const oldHi = bigEndian ? swap32(lo) : hi >>> 0;
+  const toLo = bigEndian ? oldLo : newLo >>> 0;
+  const toHi = bigEndian ? swap32(newLo) : oldHi;
+  const status = memory.compareExchange64(pfn, offset, oldLo, oldHi, toLo, toHi);
+  if (status !== ACCESS_OK) return loadFault(status, kind);
+  return memory.lo === oldLo && memory.hi === oldHi ? 0 : RETRY;
+}
 
 /** Atomic compare-and-exchange of one aligned word; what was there before is left in memory.lo. */
 export function compareExchange32<P extends number>(
