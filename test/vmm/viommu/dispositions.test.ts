@@ -236,6 +236,20 @@ describe("dispositions", () => {
     expect(guest.reports.length).toBe(1);
   });
 
+  it("a device that was blocked by detaching is attached again at the next IODIR, so that its faults are relayed", () => {
+    const { guest, host } = ready();
+    guest.installContext(1, { tc: TC.V, fsc: SV39 | TABLE });
+    host.refuse = { setBlocked: -12 };
+    guest.installContext(1, { tc: 0n });
+    expect(guest.viommu.dispositions.find(1)!.detached).toBe(true);
+    host.refuse = {};
+    host.calls.length = 0;
+    guest.run(["IODIR.INVAL_DDT", { DV: 1, DID: 1 }], ["IOFENCE.C", {}]);
+    expect(host.calls.map(({ call }) => call)).toEqual(["attach"]);
+    expect(guest.viommu.dispositions.find(1)!).toMatchObject({ disposition: "blocked", detached: false });
+    expect(causeOf(guest, 1)).toBe(258);
+  });
+
   describe("canonical contexts", () => {
     it("custom bits and GADE are dropped: they mean nothing behind this IOMMU", () => {
       const { guest, host } = ready();
