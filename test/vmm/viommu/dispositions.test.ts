@@ -294,6 +294,14 @@ describe("dispositions", () => {
       expect(guest.viommu.dispositions.find(1)).toBeUndefined();
     });
 
+    it("an id that is taken is refused, and who has it keeps it", () => {
+      const { guest, host } = ready();
+      expect(guest.plug(1, { handle: 50 })).toBe(-17);
+      expect(guest.plug(1, { handle: 51, emulated: true })).toBe(-17);
+      expect(guest.viommu.dispositions.find(1)!.device.handle).toBe(1);
+      expect(host.calls).toEqual([]);
+    });
+
     it("an assigned device is refused by a vIOMMU without a host", () => {
       const guest = new Guest({ host: null });
       expect(guest.plug(1)).toBe(-19);

@@ -7,7 +7,7 @@
 
 import { TC_DTF } from "../../../host/arch/riscv/device-context.ts";
 import { CAUSE_ALL_INBOUND_DISALLOWED, CAUSE_DDT_MISCONFIGURED } from "../../../host/arch/riscv/fault-records.ts";
-import { ENODEV } from "../../../host/uapi/errno.ts";
+import { EEXIST, ENODEV } from "../../../host/uapi/errno.ts";
 import type { DeviceHandle, ViommuHost } from "../host-port.ts";
 import {
   type CanonicalContext,
@@ -100,8 +100,9 @@ export class Dispositions {
     return undefined;
   }
 
-  /** Adds a device, blocked until its context is read; 0 or a negated errno of the host's. */
+  /** Adds a device, blocked until its context is read; 0, -EEXIST for an id that is taken, or a negated errno of the host's. */
   add(device: PluggedDevice): number {
+    if (this.#byId.has(device.guestId)) return -EEXIST;
     if (!device.emulated) {
       // A vIOMMU without a host has nothing that could keep an assigned device's DMA in bounds.
       if (this.#host === null) return -ENODEV;
