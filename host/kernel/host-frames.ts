@@ -16,8 +16,11 @@ import { PinnedFrames } from "./pinned-frames.ts";
 /** Pages of 2 MiB and 1 GiB. */
 const MEGAPAGE = 512;
 const GIGAPAGE = 512 * 512;
-/** First host-physical page frame of lent buffers: 256 GiB plus an odd 2 MiB, so that no guest address is its own host address. */
-const LENT_BASE = 2 ** 26 + 0x2c5 * MEGAPAGE;
+/**
+ * First host-physical page frame of lent buffers: 512 GiB, above every device window of the machine, plus an odd 2 MiB, so that no guest
+ * address is its own host address.
+ */
+const LENT_BASE = 2 ** 27 + 0x2c5 * MEGAPAGE;
 /** One more than the last page frame that a 46-bit physical address names. */
 const LENT_END = 2 ** 34;
 

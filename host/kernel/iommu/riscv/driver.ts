@@ -227,7 +227,8 @@ export class RiscvDriver implements IommuDriver {
     const tags = nestParent ? this.#gscids : this.#pscids;
     const tag = tags.take();
     if (tag < 0) return tag;
-    const shape = { levels: MODE_LEVELS[mode]!, secondStage: nestParent, tracksDirty };
+    const physicalBits = iommu.capabilities.PAS;
+    const shape = { levels: MODE_LEVELS[mode]!, secondStage: nestParent, tracksDirty, physicalBits };
     const table = PageTable.create(shape, this.#parts.frames, this.#tableAccounting);
     if (typeof table === "number") {
       tags.giveBack(tag);

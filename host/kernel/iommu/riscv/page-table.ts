@@ -11,7 +11,7 @@
 
 import type { HpaPfn } from "../../../base/address.ts";
 import type { PhysicalMemory } from "../../../base/memory.ts";
-import { EADDRINUSE, EINVAL, ENOMEM, EOPNOTSUPP } from "../../../uapi/errno.ts";
+import { EADDRINUSE, EINVAL, ENOMEM, EOPNOTSUPP, ERANGE } from "../../../uapi/errno.ts";
 import type { HostFrames } from "../../host-frames.ts";
 import { IOMMU_NOEXEC, IOMMU_READ, IOMMU_WRITE } from "../driver.ts";
 
@@ -36,6 +36,8 @@ export interface PageTableShape {
   readonly secondStage: boolean;
   /** Leaves start clean; hardware sets D. */
   readonly tracksDirty: boolean;
+  /** Bits of a physical address that the hardware drives (PAS); nothing beyond can be mapped. */
+  readonly physicalBits: number;
 }
 
 interface TakenOut {
@@ -94,11 +96,13 @@ export class PageTable {
   }
 
   /**
-   * Maps `pages` from input frame `input` to output frame `output`. -EINVAL outside the table's input range, -EADDRINUSE where
+   * Maps `pages` from input frame `input` to output frame `output`. -EINVAL outside the table's input range, -ERANGE for memory that the
+   * hardware cannot address, -EADDRINUSE where
    * something is mapped, -EOPNOTSUPP for a mapping that grants nothing, -ENOMEM; on an error nothing has changed.
    */
   map(input: number, output: number, pages: number, prot: number): number {
     if (input < 0 || pages <= 0 || input + pages > this.inputPages) return -EINVAL;
+    if (output + pages > 2 ** (this.shape.physicalBits - 12)) return -ERANGE;
     let flags = V | U | A;
     if ((prot & IOMMU_READ) !== 0) flags |= R;
     // W without R is a reserved encoding.
@@ -128,7 +132,7 @@ export class PageTable {
     }
     if (level === 0) return -EINVAL;
     let child: HpaPfn;
-    this.#memory.load64(table, index * 8);
+    this.#memory.load64((table + (index >> 9)) as HpaPfn, (index & 511) * 8);
     const { lo, hi } = this.#memory;
     let fresh = false;
     if ((lo & V) === 0) {
@@ -158,7 +162,7 @@ export class PageTable {
     const limit = this.#entriesOf(table);
     const last = Math.min(limit, index + count);
     for (let i = index; i < last; i++) {
-      memory.load64(table, i * 8);
+      memory.load64((table + (i >> 9)) as HpaPfn, (i & 511) * 8);
       if ((memory.lo & V) !== 0) {
         if (i === index) return -EADDRINUSE;
         // What was free before it is mapped by this call; the next one meets the obstacle and reports it.

@@ -178,11 +178,11 @@ export class RiscvPagingDomain implements PagingDomain, RiscvDomain {
     return this.table.shape.tracksDirty ? TC_GADE : 0;
   }
 
-  /** -EINVAL if the device's IOMMU lacks this table's mode or dirty tracking. */
+  /** -EINVAL if the device's IOMMU lacks this table's mode, its physical address width, or dirty tracking. */
   compatibleWith(iommu: RiscvIommu): number {
-    const { Sv39, Sv48, Sv57, Sv39x4, Sv48x4, Sv57x4, AMO_HWAD } = iommu.capabilities;
+    const { Sv39, Sv48, Sv57, Sv39x4, Sv48x4, Sv57x4, AMO_HWAD, PAS } = iommu.capabilities;
     const modes = this.nestParent ? [Sv39x4, Sv48x4, Sv57x4] : [Sv39, Sv48, Sv57];
-    if (modes[this.mode - 8] !== true) return -EINVAL;
+    if (modes[this.mode - 8] !== true || PAS < this.table.shape.physicalBits) return -EINVAL;
     return this.table.shape.tracksDirty && !AMO_HWAD ? -EINVAL : 0;
   }
 

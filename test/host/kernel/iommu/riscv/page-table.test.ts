@@ -5,7 +5,7 @@ import { PhysicalMemory } from "../../../../../host/base/memory.ts";
 import { HostFrames } from "../../../../../host/kernel/host-frames.ts";
 import { IOMMU_NOEXEC, IOMMU_READ, IOMMU_WRITE } from "../../../../../host/kernel/iommu/driver.ts";
 import { PageTable, type PageTableShape } from "../../../../../host/kernel/iommu/riscv/page-table.ts";
-import { EADDRINUSE, EINVAL, ENOMEM, EOPNOTSUPP } from "../../../../../host/uapi/errno.ts";
+import { EADDRINUSE, EINVAL, ENOMEM, EOPNOTSUPP, ERANGE } from "../../../../../host/uapi/errno.ts";
 
 const RAM = 0x10_0000 as HpaPfn;
 const RW = IOMMU_READ | IOMMU_WRITE;
@@ -18,7 +18,11 @@ function table(shape: Partial<PageTableShape> = {}, ramPages = 512) {
   const frames = new HostFrames(memory, { base: RAM, pages: ramPages });
   let alive = 0;
   const accounting = { created: () => alive++, destroyed: () => alive--, fails: () => false };
-  const made = PageTable.create({ levels: 4, secondStage: true, tracksDirty: false, ...shape }, frames, accounting);
+  const made = PageTable.create(
+    { levels: 4, secondStage: true, tracksDirty: false, physicalBits: 56, ...shape },
+    frames,
+    accounting,
+  );
   if (typeof made === "number") throw new Error(`no table: ${made}`);
   return { table: made, frames, memory, alive: () => alive };
 }
@@ -91,6 +95,9 @@ describe("a page table", () => {
     t.unmap(0, t.inputPages);
     t.sync();
     expect(t.tables).toBe(1);
+    const narrow = table({ physicalBits: 32 }).table;
+    expect(narrow.map(0, 2 ** 20, 1, RW)).toBe(-ERANGE);
+    expect(narrow.map(0, 2 ** 20 - 1, 1, RW)).toBe(0);
   });
 
   it("gives back all of a map that runs out of memory half-way", () => {
