@@ -74,7 +74,7 @@ export const RESERVATION = 0x1288; // u64, host address of lr's word, + 1 if a d
 export const RESERVED_VALUE = 0x1290; // u64, what lr read
 export const INSTRET = 0x1298; // u64
 export const SUPERPAGES = 0x12a0; // u32, used entries of SUPERPAGE_LIST; 9 = too many
-export const CONTEXTS = 0x12a4; // u32, bit c: TLB context c holds entries
+export const CONTEXTS = 0x12a4; // u32, bits 2:0: data TLB of context n holds entries; 4:3: fetch TLB of user, supervisor
 export const SUPERPAGE_LIST = 0x12a8; // 8 × u64, virtual GiB that have superpage fragments in a TLB
 export const EIP = 0x1400; // 2048 bits
 export const EIE = 0x1500; // 2048 bits

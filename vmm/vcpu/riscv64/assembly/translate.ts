@@ -158,21 +158,24 @@ function noteSuperpage(va: u64): void {
 
 /** Forgets every translation of the running hart. */
 export function flushAll(): void {
+  flushFetch();
   const used = load<u32>(CONTEXTS);
   const tlb = load<u32>(TLB);
   for (let context: u32 = 0; context < 3; context++) {
     if (used & (1 << context)) memory.fill(tlb + context * TLB_CONTEXT_BYTES, 0xff, TLB_CONTEXT_BYTES);
   }
-  for (let mode: u32 = 0; mode < 2; mode++) {
-    if (used & (8 << mode)) memory.fill(tlb + TLB_FETCH + mode * TLB_STORE, 0xff, TLB_STORE);
-  }
   store<u32>(CONTEXTS, 0);
   store<u32>(SUPERPAGES, 0);
 }
 
+/** Forgets where code is. */
 export function flushFetch(): void {
-  memory.fill(load<u32>(TLB) + TLB_FETCH, 0xff, TLB_STORE * 2);
-  store<u32>(CONTEXTS, load<u32>(CONTEXTS) & 7);
+  const used = load<u32>(CONTEXTS);
+  const tlb = load<u32>(TLB) + TLB_FETCH;
+  for (let mode: u32 = 0; mode < 2; mode++) {
+    if (used & (8 << mode)) memory.fill(tlb + mode * TLB_STORE, 0xff, TLB_STORE);
+  }
+  store<u32>(CONTEXTS, used & 7);
 }
 
 /** Forgets the translations of one virtual address, all fragments of its superpage included. */

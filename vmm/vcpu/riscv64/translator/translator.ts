@@ -51,14 +51,14 @@ export class Translator {
       return;
     }
     const functionIndex = this.#first + this.#used;
-    const module = new WebAssembly.Module(writeRegion(page, blocks, functionIndex));
-    const instance = new WebAssembly.Instance(module, { env: { memory: this.#memory }, core: { float: this.#float } });
-    this.#table.set(functionIndex, instance.exports.f as () => void);
+    const compiled = this.#compile(writeRegion(page, blocks, functionIndex));
+    if (compiled === null) return;
+    this.#table.set(functionIndex, compiled as () => void);
     this.#used++;
     this.compiled++;
     blocks.forEach((block, index) => {
       const at = page + block.instructions[0]!.offset * 4;
-      // a block that has an older translation keeps it; its entry serves as this one's original
+      // a block that has an older translation keeps it
       if (view.getUint16(at, true) === opcodes.TRANSLATED) return;
       const entry = layout.ENTRIES + entries * layout.ENTRY_BYTES;
       view.setBigUint64(entry, view.getBigUint64(at, true), true);
