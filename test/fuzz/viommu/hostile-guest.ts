@@ -22,17 +22,13 @@ import { eduDma, eduOutcome, machine } from "../../host/kernel/machine.ts";
 import { type Plugged, Vm } from "../../vmm/vfio/vm.ts";
 import { type Guest, PLACE, RAM } from "../../vmm/viommu/guest.ts";
 import { expectedDma } from "./expectation.ts";
+import { EMULATED_ID, iovaPage, pagePool, storeContext, storeEntry, storeWellFormed, value } from "./hostile-tables.ts";
 import { KINDS, type Operation } from "./operations.ts";
 
 const FIRST = 0x0108;
 const SECOND = 0x0110;
-/** An edu model on the VM's own bus, behind the same vIOMMU. */
-const EMULATED_ID = 0x30;
-const CONTEXT_IDS = [0x10, 0x08, 0x21, 0x7f, EMULATED_ID];
 const GUEST_IDS = [0x10, 0x08, 0x21, 0x7f, 0x100, 0x1_0000];
 const RAM_PAGES = 256;
-const MSI_WINDOW_PAGE = 0x8000;
-const MSI_WINDOW_PAGES = 0x100;
 const FULL = { pasidBits: 20, ats: true, pri: true, misbehaviour: true };
 
 /** Hosts with less, by number. */
@@ -85,25 +81,6 @@ const BAR_REGISTERS = [
   R.STOP_MARKER,
   undefined,
 ];
-
-/** What a page of the guest's tables may point to. */
-function pagePool(choice: number): bigint {
-  const pages = [
-    PLACE.tables >> 12n,
-    (PLACE.tables >> 12n) + 1n,
-    (PLACE.tables >> 12n) + 2n,
-    (PLACE.free >> 12n) + BigInt(choice & 15),
-    (PLACE.free >> 12n) + BigInt(choice & 15),
-    PLACE.leaf >> 12n,
-    0x8000n,
-    0x10n,
-    0x100_0000n,
-    0xfff_ffff_ffffn,
-    0x8_0000n,
-    0x8_0100n,
-  ];
-  return pages[(choice >>> 8) % pages.length]!;
-}
 
 /** A device a guest can drive. */
 interface Target {
@@ -249,10 +226,10 @@ export class HostileGuest {
         guest.store64(RAM + BigInt((a % 0x10_0000) & ~7), (BigInt(b) << 32n) | BigInt(c));
         return;
       case "storeContext":
-        this.#storeContext(a, b, c, d);
+        storeContext(guest, a, b, c, d);
         return;
       case "storeEntry":
-        this.#storeEntry(a, b, c);
+        storeEntry(guest, a, b, c);
         return;
       case "storeProcess":
         guest.store64(PLACE.tables + 16n * BigInt(a & 7) + 8n, (BigInt([0, 8, 8, 9, 10][b % 5]!) << 60n) | pagePool(c));
@@ -310,63 +287,8 @@ export class HostileGuest {
         this.#answer(a, b);
         return;
       case "wellFormed":
-        this.#wellFormed(a, b, c, d);
+        storeWellFormed(guest, a, b, c, d);
     }
-  }
-
-  #storeContext(a: number, b: number, c: number, d: number): void {
-    const guest = this.#guest;
-    const id = CONTEXT_IDS[a % CONTEXT_IDS.length]!;
-    const tcs = [0x01, 0x01, 0x01, 0x21, 0x21, 0x221, 0x03, 0x07, 0x47, 0x11, 0x101, 0x00, 0x27, b & 0xffff];
-    const modes = (tcs[(a >>> 4) % tcs.length]! & 0x20) === 0 ? [0, 8, 8, 9, 10, b & 15] : [0, 1, 1, 2, 3, b & 15];
-    guest.storeContext(id, {
-      tc: BigInt(tcs[(a >>> 4) % tcs.length]!) | (a >>> 28 === 1 ? 1n << BigInt(12 + (b % 52)) : 0n),
-      fsc: (BigInt(modes[(a >>> 12) % modes.length]!) << 60n) | pagePool(c),
-      ta: BigInt(d & 0x3000),
-      ...(a >>> 27 === 3 ? { iohgatp: BigInt(d) << 32n } : {}),
-    });
-  }
-
-  /** An entry of the three pages that tables live in: pointer, leaf of any rights, superpage, or garbage. */
-  #storeEntry(a: number, b: number, c: number): void {
-    const page = PLACE.tables + 0x1000n * BigInt(a % 3);
-    const index = BigInt([0, 1, 2, 3, 4, 5, 0x40, 511][(a >>> 4) & 7]!);
-    const rights = [0x01, 0xd7, 0xd7, 0xdf, 0x53, 0x57, 0x17, 0xf7, 0xc7, b & 0x3ff][(a >>> 8) % 10]!;
-    const high = a >>> 28 === 2 ? BigInt(b & 0x3ff) << 54n : 0n;
-    this.#guest.store64(page + 8n * index, (pagePool(c) << 10n) | BigInt(rights) | high);
-  }
-
-  /** What an honest driver stores: a directory, a context with or without processes, and tables that map eight pages. */
-  #wellFormed(a: number, b: number, c: number, d: number): void {
-    const guest = this.#guest;
-    const pointer = (address: bigint) => ((address >> 12n) << 10n) | 1n;
-    const root = PLACE.tables + 0x3000n;
-    guest.store64(root, pointer(root + 0x1000n));
-    guest.store64(root + 0x1000n, pointer(root + 0x2000n));
-    for (let page = 0n; page < 8n; page++) {
-      const target = (PLACE.free >> 12n) + BigInt((b >>> Number(page)) & 15);
-      guest.store64(root + 0x2000n + 8n * page, (target << 10n) | ((c >>> Number(page)) % 16 === 0 ? 0x53n : 0xd7n));
-    }
-    const sv39 = (8n << 60n) | (root >> 12n);
-    const processes = root + 0x3000n;
-    for (let process = 0n; process < 8n; process++) {
-      guest.store64(processes + 16n * process + 8n, sv39);
-      guest.store64(processes + 16n * process, 1n | BigInt(d & 0x3000));
-    }
-    const pd8 = (1n << 60n) | (processes >> 12n);
-    const [tc, fsc] = (
-      [
-        [1n, sv39],
-        [1n, sv39],
-        [0x221n, pd8],
-        [0x21n, pd8],
-        [7n, sv39],
-        [1n, 0n],
-      ] as const
-    )[a % 6]!;
-    guest.storeContext(CONTEXT_IDS[(a >>> 8) % CONTEXT_IDS.length]!, { tc, fsc, ta: BigInt(d & 0x3000) });
-    guest.store64(PLACE.root, pointer(PLACE.middle));
-    guest.store64(PLACE.middle, pointer(PLACE.leaf));
   }
 
   #command(a: number, b: number, c: number, d: number): void {
@@ -637,49 +559,3 @@ export class HostileGuest {
     }
   }
 }
-
-/** A value for a register: mostly plausible ones. */
-function value(a: number, b: number): number {
-  const values = [
-    0,
-    1,
-    3,
-    2,
-    0xffff_ffff,
-    0xf03,
-    5,
-    12,
-    31,
-    a,
-    a & 0xff,
-    (Number(PLACE.free >> 12n) << 10) | (b & 31),
-    0x8000_0000,
-  ];
-  return values[b % values.length]! >>> 0;
-}
-
-/** An IOVA page: mostly ones that tables may map. */
-function iovaPage(choice: number): number {
-  const pages = [
-    0,
-    1,
-    2,
-    3,
-    4,
-    5,
-    0x40,
-    0x1ff,
-    0x200,
-    0x8_0020,
-    0x8_0021,
-    0x4_0000,
-    MSI_WINDOW_PAGE,
-    0x7ff_ffff,
-    0x800_0000,
-    2 ** 51,
-  ];
-  const page = pages[choice % pages.length]!;
-  return (choice >>> 16) % 9 === 0 ? choice >>> 4 : page;
-}
-
-export { MSI_WINDOW_PAGE, MSI_WINDOW_PAGES };
