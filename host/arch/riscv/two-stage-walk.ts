@@ -8,8 +8,7 @@
 // only; `firstStage` and `secondStage` take frame numbers as everybody else has them. The common case (pointers, and leaves with A
 // and D already set, without NAPOT and PBMT) is one loop over both stages, decided by masks; whatever it does not recognise goes to
 // `walkFirst` and `walkSecond`, which follow the privileged architecture's steps one by one.
-//
-// Walk state that callers read afterwards: gpaPfn, spaPfn; the leaf entries with their sizes; for guest-page faults iotval2.
+// Callers read afterwards: gpaPfn, spaPfn; the leaf entries with their sizes; for guest-page faults iotval2.
 
 import { ACCESS_OK, type MemoryPort } from "../../base/memory.ts";
 import type { AddressSpace } from "./address-space.ts";
@@ -42,17 +41,7 @@ import { PTE_A, PTE_D, PTE_G, PTE_U, PTE_V, PTE_W } from "./page-table-entry.ts"
 import { TableReader } from "./table-reader.ts";
 import { TABLE_FIRST_STAGE, TABLE_SECOND_STAGE, type WalkObserver, type WalkTable } from "./walk-observer.ts";
 
-export {
-  accessFaultCause,
-  BARE_SHIFT,
-  KIND_ATS,
-  KIND_ATS_WRITE,
-  KIND_EXECUTE,
-  KIND_IMPLICIT_READ,
-  KIND_IMPLICIT_WRITE,
-  KIND_READ,
-  KIND_WRITE,
-} from "./leaf-rules.ts";
+export * from "./leaf-rules.ts";
 
 /** `iotval2Low` of a guest-page fault of the request's own access: its offset goes there. */
 export const OWN_ACCESS = -1;
@@ -114,7 +103,6 @@ export class TwoStageWalker<P extends number> {
     this.#pbmt = rules.Svpbmt;
   }
 
-  /** First frame beyond PAS. */
   get limit(): number {
     return this.#first.limit;
   }
@@ -177,10 +165,11 @@ export class TwoStageWalker<P extends number> {
   }
 
   /**
-   * The plain way through both stages, in one loop: pointers and leaves as they usually are, little-endian, in the window of memory.
-   * True with the results in place. False at anything else; `walkCarefully` must then follow and starts over (the observer is not
-   * told twice, see `tell`). Frame numbers are pairs: bits 31:0 and 51:32. One round of the outer
-   * loop takes one guest-physical frame through the second stage: those of the first stage's tables, then that of the data.
+   * The plain way through both stages: pointers and leaves as they usually are, little-endian, in the window of memory. True with the
+   * results in place. False at anything else; `walkCarefully` must then follow and starts over (the observer is not told twice).
+   * Frame numbers are pairs: bits 31:0 and 51:32. One round of the outer loop takes one guest-physical frame through the second
+   * stage: those of the first stage's tables, then that of the data. What the loops use is held in locals, as integers, and
+   * constants are written as literals: compiled code then keeps them in registers.
    */
   walkPlainly(space: AddressSpace, low: number, high: number, kind: number, supervisor: boolean): boolean {
     this.isMessage = false;
@@ -190,7 +179,6 @@ export class TwoStageWalker<P extends number> {
     const signLow = low & space.signLow;
     const signHigh = high & space.signHigh;
     if ((signLow | signHigh) !== 0 && (signLow !== space.signLow || signHigh !== space.signHigh)) return false;
-    // What the loops use is held in locals, as integers, and constants are written as literals: compiled code then keeps them in registers.
     const first = this.#first;
     const firstWords = first.words;
     const firstBaseLow = first.baseLow | 0;
@@ -230,7 +218,7 @@ export class TwoStageWalker<P extends number> {
       if (secondLevels !== 0) {
         if (((guestLow & space.beyondLow) | (guestHigh & space.beyondHigh)) !== 0) return false;
         const secondNeed = level >= 0 || kind === 0 ? 0x53 : 0xd7;
-        // Index bits above the offset that the level consumes; the root is 16 KiB: two more index bits choose one of its four pages.
+        // `shift` is 9 times the level. The root is 16 KiB: two more index bits choose one of its four pages.
         let shift = secondLevels === 3 ? 18 : secondLevels === 4 ? 27 : 36;
         let index =
           shift === 18 ? guestLow >>> 18 : shift === 27 ? (guestLow >>> 27) | (guestHigh << 5) : guestHigh >>> 4;
@@ -245,9 +233,7 @@ export class TwoStageWalker<P extends number> {
           // POINTER_BITS and PTE_V.
           const pointer = (lo & 0xdf) === 1;
           if ((hi & plainHigh) !== 0 || (pointer ? shift === 0 : (lo & secondNeed) !== secondNeed)) return false;
-          if (watched) {
-            this.#tellPlainly(TABLE_SECOND_STAGE, shift / 9, hostLow, hostHigh, index, lo, hi, level);
-          }
+          if (watched) this.#tellPlainly(TABLE_SECOND_STAGE, shift / 9, hostLow, hostHigh, index, lo, hi, level);
           secondLoads = (secondLoads + 1) | 0;
           hostLow = (lo >>> 10) | (hi << 22);
           hostHigh = (hi >>> 10) & 0xfff;

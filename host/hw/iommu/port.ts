@@ -38,7 +38,8 @@ export interface HardwareIommu {
 
   /**
    * Translates one untranslated (`translated` false) or translated request that stays within one 4 KiB page. On TRANSLATED the
-   * system physical page is in `resultPfn`. `data` is the 4-byte payload of a write that may be a message (else 0).
+   * system physical page is in `resultPfn`. `data` is the 4-byte payload of a write that may be a message (else 0; -1 says that the
+   * write cannot be one, being of another size).
    */
   translate(
     deviceId: number,

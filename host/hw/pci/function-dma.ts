@@ -156,7 +156,8 @@ export class FunctionDma implements DmaPort {
     const counters = this.counters;
     let page = pfn as HpaPfn;
     if (iommu !== null) {
-      const data = write && length === 4 ? loadWord(bytes, at) : 0;
+      // Only a write of 4 bytes can be a message.
+      const data = !write ? 0 : length === 4 ? loadWord(bytes, at) : -1;
       const access = write ? ACCESS_WRITE : ACCESS_READ;
       const status = iommu.translate(
         this.#parts.deviceId,

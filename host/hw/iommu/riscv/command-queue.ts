@@ -58,6 +58,10 @@ export class CommandQueue {
   #w3 = 0;
   /** An IOFENCE.C completed with WSI: the interrupt follows once cqh has moved. */
   #fenceInterrupt = false;
+  /** A command is executing: what it sets off (an interrupt handler, a function's answer) must not execute it again. */
+  #executing = false;
+  /** Software switched the queue meanwhile: cqh is not ours to move. */
+  #switched = false;
   /** The command waiting at cqh has been traced already. */
   #traced = false;
 
@@ -81,6 +85,7 @@ export class CommandQueue {
       next &= ~CSR_ON;
     }
     this.#traced = false;
+    if (((old ^ value) & CSR_ENABLE) !== 0) this.#switched = true;
     state.setReg(REG.cqcsr, next);
     this.#interrupts.evaluate();
   }
@@ -98,7 +103,7 @@ export class CommandQueue {
 
   /** Executes the command at cqh. False when there is none, the queue is stopped, or the command must wait. */
   step(): boolean {
-    if (!this.ready) return false;
+    if (this.#executing || !this.ready) return false;
     const state = this.#state;
     const head = state.reg(REG.cqh);
     if (!this.#fetch(head)) {
@@ -112,9 +117,13 @@ export class CommandQueue {
       const text = describeCommand(words[0], words[1]);
       cause = state.trace.enter({ type: "command", where: "host", iommu: state.name, name, words, text });
     }
+    this.#executing = true;
+    this.#switched = false;
     const outcome = this.#execute();
+    this.#executing = false;
     this.#traced = outcome === WAIT;
-    if (outcome === DONE) {
+    if (this.#switched) this.#fenceInterrupt = false;
+    else if (outcome === DONE) {
       state.setReg(REG.cqh, (head + 1) % this.size);
       if (this.#fenceInterrupt) {
         this.#fenceInterrupt = false;

@@ -145,6 +145,7 @@ export function configure(options: RiscvIommuOptions = {}): RiscvIommuConfigurat
   const bits = (be: boolean, wsi: boolean, gxl: boolean) => (be ? 1 : 0) | (wsi ? 2 : 0) | (gxl ? 4 : 0);
   if (igs === IGS_MSI && options.wiredInterrupts === true)
     throw new RangeError("wired interrupts need IGS WSI or BOTH");
+  const caches = { ...DEFAULT_CACHES, ...options.caches };
   return {
     capabilities,
     fctl: bits(options.bigEndian ?? false, wired, options.gxl ?? false),
@@ -154,18 +155,23 @@ export function configure(options: RiscvIommuOptions = {}): RiscvIommuConfigurat
       options.gxlWritable ?? false,
     ),
     resetMode: options.resetMode === "bare" ? 1 : 0,
-    directoryLevels: options.directoryLevels ?? 3,
+    directoryLevels: bound(options.directoryLevels ?? 3, 1, 3, "directoryLevels"),
     queueSizeLog2: bound(options.queueSizeLog2 ?? 16, 1, 32, "queueSizeLog2"),
     counters: capabilities.HPM ? bound(options.counters ?? 8, 1, 31, "counters") : 0,
     counterBits: bound(options.counterBits ?? 64, 32, 64, "counterBits"),
     lastEvent: bound(options.lastEvent ?? 8, 0, 8, "lastEvent"),
-    cycleNs: options.cycleNs ?? 1,
+    cycleNs: bound(options.cycleNs ?? 1, 1, 1_000_000, "cycleNs"),
     vectorBits: bound(options.vectorBits ?? 4, 0, 4, "vectorBits"),
     rcidBits: bound(options.rcidBits ?? 12, 0, 12, "rcidBits"),
     mcidBits: bound(options.mcidBits ?? 12, 0, 12, "mcidBits"),
     atsTags: bound(options.atsTags ?? 32, 1, 32, "atsTags"),
-    atsTimeoutNs: options.atsTimeoutNs ?? 60_000_000,
-    caches: { ...DEFAULT_CACHES, ...options.caches },
+    atsTimeoutNs: bound(options.atsTimeoutNs ?? 60_000_000, 0, Number.MAX_SAFE_INTEGER, "atsTimeoutNs"),
+    caches: {
+      devices: bound(caches.devices, 0, 2 ** 16, "caches.devices"),
+      processes: bound(caches.processes, 0, 2 ** 16, "caches.processes"),
+      translations: bound(caches.translations, 0, 2 ** 20, "caches.translations"),
+      messages: bound(caches.messages, 0, 2 ** 16, "caches.messages"),
+    },
     bareRangeLog2: bound(options.bareRangeLog2 ?? 30, 12, 52, "bareRangeLog2"),
     bareNeedsMsiOff: options.bareNeedsMsiOff ?? true,
     checksMsiPatternWidth: options.checksMsiPatternWidth ?? true,

@@ -93,6 +93,39 @@ describe("the command queue (§4.1, §6.15)", () => {
   });
 });
 
+describe("handlers that run inside a command", () => {
+  it("an IOFENCE.C whose store reaches a handler that steps the queue executes once", () => {
+    const { machine } = mapped();
+    let stores = 0;
+    machine.memory.addStoreTarget(0x24000 as never, {
+      store32: () => {
+        stores++;
+        machine.iommu.step();
+        machine.iommu.drain();
+      },
+    });
+    machine.queue("IOFENCE.C", { AV: 1, ADDR: 0x24000n << 10n });
+    machine.iommu.step();
+    expect(stores).toBe(1);
+    expect(machine.read32(REG.cqh)).toBe(1);
+  });
+
+  it("a handler that switches the queue off and on leaves it empty-headed", () => {
+    const { machine } = mapped();
+    machine.memory.addStoreTarget(0x24000 as never, {
+      store32: () => {
+        machine.write32(REG.cqcsr, 0);
+        machine.write32(REG.cqcsr, 1);
+      },
+    });
+    machine.queue("IOTINVAL.VMA");
+    machine.queue("IOFENCE.C", { AV: 1, ADDR: 0x24000n << 10n });
+    machine.iommu.step();
+    machine.iommu.step();
+    expect(machine.read32(REG.cqh)).toBe(0);
+  });
+});
+
 describe("invalidation (§3.8, §4.1.1)", () => {
   it("a cached translation is used until its page is invalidated", () => {
     const { machine, root } = mapped();
