@@ -57,6 +57,20 @@ describe("formatter and linter", () => {
     expect(run("@biomejs/biome/bin/biome", "ci", "host/base/planted-format.ts").status).not.toBe(0);
   });
 
+  it("refuse files that import values from each other", () => {
+    plant(
+      "host/base/planted-circle-a.ts",
+      'import { b } from "./planted-circle-b.ts";\n\nexport const a = (): unknown => b;\n',
+    );
+    plant(
+      "host/base/planted-circle-b.ts",
+      'import { a } from "./planted-circle-a.ts";\n\nexport const b = (): unknown => a;\n',
+    );
+    const { status, output } = run("@biomejs/biome/bin/biome", "ci", "host/base/planted-circle-a.ts");
+    expect(output).toContain("noImportCycles");
+    expect(status).not.toBe(0);
+  });
+
   it("refuse an explicit any", () => {
     plant("host/base/planted-any.ts", "export const a: any = 1;\n");
     const { status, output } = run("@biomejs/biome/bin/biome", "ci", "host/base/planted-any.ts");
