@@ -14,6 +14,12 @@ export const PAGE_RESPONSE_FAILURE = 0xf;
 /** Requests of unfinished groups held for one device; past it the oldest are given up (their group will be answered by its last). */
 export const MAX_HELD = 512;
 
+/**
+ * Groups of one device that may wait for an answer: as many as there are group indexes (PCIe 6.0 §10.4.1, 9 bits). A device that sends
+ * more breaks the rules, and gets INVALID for them; whoever handles groups need not bound what it keeps.
+ */
+export const MAX_OUTSTANDING = 512;
+
 /** A complete group on its way to its handler. */
 export interface PageRequestGroup {
   readonly device: IommuDevice;
@@ -79,8 +85,8 @@ export class PageRequestCollector {
   }
 
   /**
-   * Takes one request. `handler` is who handles its PASID now; without one (the result is then `noHandler`), or when it refuses
-   * (-errno), a complete group is answered INVALID at once.
+   * Takes one request. `handler` is who handles its PASID now; without one or with too many groups waiting (the result is then
+   * `noHandler`), or when it refuses (-errno), a complete group is answered INVALID at once.
    */
   report(request: PageRequest, handler: PageRequestHandler | null, noHandler: number): number {
     if (!request.last) {
@@ -92,7 +98,7 @@ export class PageRequestCollector {
     const earlier = this.#held.filter(belongs);
     this.#held = this.#held.filter((held) => !belongs(held));
     const group = new Group(this.#device, [...earlier, request], this.#send, (gone) => this.#outstanding.delete(gone));
-    if (handler === null) {
+    if (handler === null || this.#outstanding.size >= MAX_OUTSTANDING) {
       group.respond(PAGE_RESPONSE_INVALID);
       return noHandler;
     }

@@ -20,7 +20,7 @@ import type { HpaPfn } from "../../../base/address.ts";
 import type { PhysicalMemory } from "../../../base/memory.ts";
 import type { HardwareIommu } from "../../../hw/iommu/port.ts";
 import { EIO, ETIMEDOUT } from "../../../uapi/errno.ts";
-import type { Drainable } from "../wait.ts";
+import type { WaitingCall } from "../wait.ts";
 
 /** How long a fence may take: Linux gives it 90 s. */
 export const FENCE_TIMEOUT_NS = 90e9;
@@ -31,14 +31,12 @@ const [FENCE] = encodeCommand("IOFENCE.C", { PR: 1, PW: 1 });
 const FENCE_LOW = low(FENCE);
 const FENCE_HIGH = high(FENCE);
 
-export type WaitForHardware = (hardware: Drainable, done: () => boolean, timeoutNs: number) => boolean;
-
 export class CommandQueue {
   readonly #hardware: HardwareIommu;
   readonly #memory: PhysicalMemory<HpaPfn>;
   readonly #base: HpaPfn;
   readonly #entries: number;
-  readonly #wait: WaitForHardware;
+  readonly #wait: WaitingCall;
   #tail = 0;
   /** Commands stored since the last fence. */
   #unfenced = 0;
@@ -54,7 +52,7 @@ export class CommandQueue {
     memory: PhysicalMemory<HpaPfn>,
     base: HpaPfn,
     entries: number,
-    wait: WaitForHardware,
+    wait: WaitingCall,
   ) {
     this.#hardware = hardware;
     this.#memory = memory;

@@ -36,7 +36,8 @@ import type { HardwareIommu } from "../../../hw/iommu/port.ts";
 import { EBUSY, EINVAL, EIO, ENODEV, ENOMEM, ETIMEDOUT } from "../../../uapi/errno.ts";
 import type { HostFrames } from "../../host-frames.ts";
 import type { IommuDevice } from "../driver.ts";
-import { CommandQueue, type WaitForHardware } from "./command-queue.ts";
+import type { WaitingCall } from "../wait.ts";
+import { CommandQueue } from "./command-queue.ts";
 import { type Context, INVALID_CONTEXT, planSwitch } from "./context-switch.ts";
 import { DeviceDirectory } from "./device-directory.ts";
 import { forgetTranslations } from "./device-translations.ts";
@@ -57,7 +58,7 @@ export interface InterruptMessage {
 export interface InstanceParts {
   readonly hardware: HardwareIommu;
   readonly frames: HostFrames;
-  readonly wait: WaitForHardware;
+  readonly wait: WaitingCall;
   /** Makes `handle` the handler of a new message interrupt; null where there are none. */
   readonly requestMessage: ((name: string, handle: () => void) => InterruptMessage | null) | null;
   /** Runs a wired interrupt's handler outside of what raised it. */

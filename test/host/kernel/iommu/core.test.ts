@@ -5,7 +5,7 @@ import { NO_PASID } from "../../../../host/devices/ports.ts";
 import { IommuCore } from "../../../../host/kernel/iommu/core.ts";
 import type { IommuDevice } from "../../../../host/kernel/iommu/driver.ts";
 import type { Attachment } from "../../../../host/kernel/iommu/group.ts";
-import { MAX_HELD, type PageRequestGroup } from "../../../../host/kernel/iommu/page-requests.ts";
+import { MAX_HELD, MAX_OUTSTANDING, type PageRequestGroup } from "../../../../host/kernel/iommu/page-requests.ts";
 import { EBUSY, EEXIST, EINVAL, ENODEV, EPERM } from "../../../../host/uapi/errno.ts";
 import { type FakeDomain, FakeDriver, fakeDevice, request } from "./fake-driver.ts";
 
@@ -255,6 +255,16 @@ describe("page requests", () => {
     iommu.reportPageRequest(good, request(1, false, { address: 0x5000n }));
     iommu.reportPageRequest(good, request(1, true));
     expect(got.map(({ device, requests }) => [device.name, requests.length])).toEqual([["good", 2]]);
+  });
+
+  it("that nobody answers are bounded: a device with more than there are group indexes gets INVALID", () => {
+    const device = fakeDevice("a");
+    const { iommu, got, driver } = listening(device);
+    for (let i = 0; i < MAX_OUTSTANDING + 10; i++) iommu.reportPageRequest(device, request(i % 512, true));
+    expect(got.length).toBe(MAX_OUTSTANDING);
+    expect(driver.responses.length).toBe(10);
+    got[0]!.respond(0);
+    expect(iommu.reportPageRequest(device, request(0, true))).toBe(0);
   });
 
   it("without a handler are answered invalid at once", () => {

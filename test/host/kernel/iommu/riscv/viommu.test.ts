@@ -11,7 +11,7 @@ import {
   IOTINVAL_VMA,
 } from "../../../../../host/arch/riscv/commands.ts";
 import { NO_PASID } from "../../../../../host/devices/ports.ts";
-import { ACCESS_READ, TRANSLATED } from "../../../../../host/hw/iommu/port.ts";
+import { ACCESS_READ, ACCESS_WRITE, TRANSLATED } from "../../../../../host/hw/iommu/port.ts";
 import { EBUSY, EINVAL, EIO, EOPNOTSUPP } from "../../../../../host/uapi/errno.ts";
 import * as I from "../../../../../host/uapi/iommufd.ts";
 import { GuestRam, GuestSv39, RAM_GPA } from "../../guest.ts";
@@ -255,6 +255,35 @@ describe("a guest's commands", () => {
       data_type: 1,
     });
     expect(reply.result).toBe(-EINVAL);
+    end();
+  });
+});
+
+describe("dirty tracking of a nest parent", () => {
+  it("sees what DMA wrote through a guest's first stage, by the guest-physical page", () => {
+    const parts = setUp();
+    const { host, user, ram, iommufd, ioas, a, end } = parts;
+    const flags = I.IOMMU_HWPT_ALLOC_NEST_PARENT | I.IOMMU_HWPT_ALLOC_DIRTY_TRACKING;
+    // A page out of step with its frame: small leaves, exact bits.
+    user.unmap(iommufd, ioas, RAM_GPA, 1n << 20n);
+    const va = user.process.memory.mapBuffer(new ArrayBuffer(64 * 4096), 0, 64 * 4096);
+    user.map(iommufd, ioas, parts.va, 1 << 20, RAM_GPA);
+    user.map(iommufd, ioas, va + 4096n, 63 * 4096, 0x9000_0000n);
+    const parent = user.hwpt(iommufd, a.device, ioas, { flags });
+    const viommu = user.viommu(iommufd, a.device, parent);
+    user.vdevice(iommufd, viommu, a.device, 0x10n);
+    const stage = new GuestSv39(ram);
+    stage.map(IOVA, 0x9000_0000n + 5n * 4096n);
+    const nested = user.nested(iommufd, a.device, viommu, { tc: 1n, fsc: stage.fsc, ta: 7n << 12n });
+    expect(user.attach(a.vfio, nested)).toBe(nested);
+    const track = { hwpt_id: parent, flags: I.IOMMU_HWPT_DIRTY_TRACKING_ENABLE };
+    user.must(iommufd, I.IOMMU_HWPT_SET_DIRTY_TRACKING, I.iommuHwptSetDirtyTracking, track);
+    host.iommus[0]!.translate(A, NO_PASID, false, ACCESS_WRITE, Number(IOVA >> 12n), 0, false, 0);
+    const data = user.scratch + 4096n;
+    user.process.memory.bytes(data, 8).fill(0);
+    const values = { hwpt_id: parent, iova: 0x9000_0000n, length: 63n * 4096n, page_size: 4096n, data };
+    user.must(iommufd, I.IOMMU_HWPT_GET_DIRTY_BITMAP, I.iommuHwptGetDirtyBitmap, values);
+    expect([...user.process.memory.bytes(data, 8)]).toEqual([1 << 5, 0, 0, 0, 0, 0, 0, 0]);
     end();
   });
 });
