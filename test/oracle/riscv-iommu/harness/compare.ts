@@ -141,8 +141,8 @@ export function wrongStores(
 }
 
 /**
- * AIA, "MSI PTE, MRIF mode": the pending bit of the identity is set, then the notice is written, whatever the enable bit says; both little-endian. (An early
- * digest of the specification had the notice depend on the enable bit; the text requires it always.)
+ * AIA, "MSI PTE, MRIF mode": the pending bit of the identity is set, then the notice is written, always: the enable bit has no say ("Recording of incoming
+ * MSIs"). Both are little-endian.
  */
 export function deliver(memory: Memory, file: InterruptFile): void {
   const at = pendingAt(file);
