@@ -66,7 +66,8 @@ export class TwoStageWalker<P extends number> {
   /** For guest-page faults: frame and low 12 bits (with the flags in bits 1:0) of iotval2. */
   iotval2Pfn = -0;
   iotval2Low = 0;
-  /** Entries loaded (HPM events 7 and 8), until somebody sets them to 0. */
+  /** Entries loaded (HPM events 7 and 8) while `counting`, until somebody sets them to 0. */
+  counting = false;
   firstLoads = 0;
   secondLoads = 0;
   /** The walk ended at an interrupt file's page (a guest-physical page that MSI recognition matches). */
@@ -169,7 +170,7 @@ export class TwoStageWalker<P extends number> {
    * results in place. False at anything else; `walkCarefully` must then follow and starts over (the observer is not told twice).
    * Frame numbers are pairs: bits 31:0 and 51:32. One round of the outer loop takes one guest-physical frame through the second
    * stage: those of the first stage's tables, then that of the data. What the loops use is held in locals, as integers, and
-   * constants are written as literals: compiled code then keeps them in registers.
+   * constants (POINTER_BITS, PTE_*, ALL_RIGHTS, BARE_SHIFT) are literals: compiled code then keeps them in registers.
    */
   walkPlainly(space: AddressSpace, low: number, high: number, kind: number, supervisor: boolean): boolean {
     this.isMessage = false;
@@ -198,12 +199,10 @@ export class TwoStageWalker<P extends number> {
     let level = (space.firstLevels - 1) | 0;
     let guestLow = space.firstRootLow | 0;
     let guestHigh = space.firstRootHigh | 0;
-    let firstLo = ALL_RIGHTS;
-    let firstHi = 0;
-    let firstShift = BARE_SHIFT;
-    let secondLo = ALL_RIGHTS;
-    let secondHi = 0;
-    let secondShift = BARE_SHIFT;
+    let firstLo = 0xdf;
+    let firstShift = 52;
+    let secondLo = 0xdf;
+    let secondShift = 52;
     let global = 0;
     let firstLoads = 0;
     let secondLoads = 0;
@@ -243,7 +242,6 @@ export class TwoStageWalker<P extends number> {
             continue;
           }
           secondLo = lo;
-          secondHi = hi;
           secondShift = shift;
           if (shift !== 0) {
             if (misaligned(shift / 9, lo, hi)) return false;
@@ -257,19 +255,22 @@ export class TwoStageWalker<P extends number> {
         }
       }
       if (level < 0) {
+        // What is plain has neither memory type nor N: of the high halves only the PPN, which is in the results.
         this.firstLo = firstLo;
-        this.firstHi = firstHi;
+        this.firstHi = 0;
         this.firstShift = firstShift;
-        this.firstGlobal = (global & PTE_G) !== 0;
+        this.firstGlobal = (global & 0x20) !== 0;
         this.gpaLow = guestLow;
         this.gpaHigh = guestHigh;
         this.secondLo = secondLo;
-        this.secondHi = secondHi;
+        this.secondHi = 0;
         this.secondShift = secondShift;
         this.spaLow = hostLow;
         this.spaHigh = hostHigh;
-        this.firstLoads = (this.firstLoads + firstLoads) | 0;
-        this.secondLoads = (this.secondLoads + secondLoads) | 0;
+        if (this.counting) {
+          this.firstLoads += firstLoads;
+          this.secondLoads += secondLoads;
+        }
         return true;
       }
       const page = (hostLow - firstBaseLow) >>> 0;
@@ -289,7 +290,6 @@ export class TwoStageWalker<P extends number> {
         continue;
       }
       firstLo = lo;
-      firstHi = hi;
       firstShift = 0;
       firstLoads = space.firstLevels - level;
       if (level !== 0) {

@@ -152,13 +152,14 @@ export class DeviceContextCache {
     this.#ways = Math.min(4, rounded);
     this.#setMask = rounded / this.#ways - 1;
     this.#slots = Array.from({ length: rounded }, () => new CachedDevice());
-    this.#last = this.#slots[0]!;
+    // With no cache nothing is ever found: a slot that is never loaded stands here for good.
+    this.#last = new CachedDevice();
     this.#stamps = stamps;
   }
 
   find(deviceId: number): CachedDevice | null {
     const last = this.#last;
-    if (last.deviceId === deviceId && last.stamp > this.#floor && this.#enabled) return last;
+    if (last.deviceId === deviceId && last.stamp > this.#floor) return last;
     return this.#search(deviceId);
   }
 

@@ -151,6 +151,7 @@ export class RiscvIommu implements HardwareIommu, MmioPort, RegisterEffects {
 
   counterChanged(): void {
     this.#monitor.changed();
+    this.#translator.walker.counting = this.#monitor.active;
     this.#watched = this.#monitor.active || this.configuration.capabilities.QOSID;
   }
 

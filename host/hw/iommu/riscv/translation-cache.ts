@@ -22,6 +22,7 @@ export function classOf(shift: number): number {
   return CLASS_OF_SHIFT[shift]!;
 }
 
+/** Right n is what KIND_n of a request needs: 1 << KIND_READ, 1 << KIND_WRITE, 1 << KIND_EXECUTE. */
 export const RIGHT_READ = 1;
 export const RIGHT_WRITE = 2;
 export const RIGHT_EXECUTE = 4;

@@ -20,10 +20,10 @@ import {
 import { interruptFileNumber, MessageTableWalker } from "../../../arch/riscv/message-table.ts";
 import { PTE_A, PTE_D, PTE_R, PTE_U, PTE_V, PTE_W } from "../../../arch/riscv/page-table-entry.ts";
 import { DDTP_BARE, DDTP_OFF, REG } from "../../../arch/riscv/registers.ts";
-import { KIND_EXECUTE, KIND_READ, KIND_WRITE, OWN_ACCESS, TwoStageWalker } from "../../../arch/riscv/two-stage-walk.ts";
+import { KIND_EXECUTE, KIND_WRITE, OWN_ACCESS, TwoStageWalker } from "../../../arch/riscv/two-stage-walk.ts";
 import type { WalkObserver } from "../../../arch/riscv/walk-observer.ts";
 import type { HpaPfn } from "../../../base/address.ts";
-import { ACCESS_EXECUTE, ACCESS_WRITE, CONSUMED, REFUSED, TRANSLATED, type TranslationStatus } from "../port.ts";
+import { CONSUMED, REFUSED, TRANSLATED, type TranslationStatus } from "../port.ts";
 import type { CachedDevice, CachedSpace, DeviceContextCache } from "./context-cache.ts";
 import type { FaultQueue } from "./fault-queue.ts";
 import type { HardwareState } from "./hardware-state.ts";
@@ -31,9 +31,6 @@ import { storeMessage } from "./interrupt-file-store.ts";
 import {
   CLASS_SHIFTS,
   classOf,
-  RIGHT_EXECUTE,
-  RIGHT_READ,
-  RIGHT_WRITE,
   SUPERVISOR_RIGHTS,
   SUPERVISOR_SUM_RIGHTS,
   type TranslationCache,
@@ -44,8 +41,6 @@ import type { TranslationCaches } from "./translation-caches.ts";
 /** `walkTables`: the page is an interrupt file in memory (MRIF); `messages` says where. */
 export const IN_MEMORY_FILE = -1;
 
-/** The right a request of each kind needs of a cached entry. */
-const NEEDED_RIGHT = Uint8Array.of(RIGHT_READ, RIGHT_WRITE, RIGHT_EXECUTE);
 /** TTYP of an untranslated request of each kind; translated ones are 4 more. */
 const TTYP = Uint8Array.of(2, 3, TTYP_UNTRANSLATED_EXECUTE);
 
@@ -164,7 +159,7 @@ export class Translator {
       let entry = translations.find(tag, low, high);
       if (entry < 0 && tag.global !== null && tag.global.sizes !== 0) entry = translations.find(tag.global, low, high);
       if (entry >= 0) {
-        if ((translations.flagsAt(entry) & NEEDED_RIGHT[kind]!) !== 0) {
+        if ((translations.flagsAt(entry) & (1 << kind)) !== 0) {
           this.resultPfn = translations.frameAt(entry, low, high) as HpaPfn;
           return TRANSLATED;
         }
@@ -231,7 +226,7 @@ export class Translator {
     if (entry < 0 && tag.global !== null && tag.global.sizes !== 0) entry = translations.find(tag.global, low, high);
     if (entry >= 0) {
       const rights = supervisor ? (space.sum ? SUPERVISOR_SUM_RIGHTS : SUPERVISOR_RIGHTS) : USER_RIGHTS;
-      if (((translations.flagsAt(entry) >>> rights) & NEEDED_RIGHT[kind]!) !== 0) {
+      if (((translations.flagsAt(entry) >>> rights) & (1 << kind)) !== 0) {
         this.resultPfn = translations.frameAt(entry, low, high) as HpaPfn;
         return TRANSLATED;
       }
@@ -404,14 +399,14 @@ export class Translator {
     const tag = space.tag;
     const both = walker.firstLo & walker.secondLo;
     // R, W, X as RIGHT_READ, RIGHT_WRITE, RIGHT_EXECUTE; W (bit 2) only with D (bit 7).
-    const rights = (both >>> 1) & (RIGHT_READ | RIGHT_EXECUTE | ((both >>> 6) & RIGHT_WRITE));
-    // The same rights for a user (bits 2:0), a supervisor (5:3) and one with SUM (8:6), as far as U lets them.
+    const rights = (both >>> 1) & (5 | ((both >>> 6) & 2));
+    // The same rights for a user (bits 2:0), a supervisor (5:3) and one with SUM (8:6), as far as U (0x10) lets them.
     const flags =
       space.firstLevels === 0
         ? rights * 0b001001001
-        : (walker.firstLo & PTE_U) === 0
+        : (walker.firstLo & 0x10) === 0
           ? rights * 0b001001000
-          : rights | ((rights & ~RIGHT_EXECUTE) << SUPERVISOR_SUM_RIGHTS);
+          : rights | ((rights & 3) << 6);
     const owner = walker.firstGlobal && tag.global !== null ? tag.global : tag;
     if (walker.firstShift !== 0 && space.firstLevels !== 0) {
       // A leaf that is cached in smaller pieces: invalidation must find them all.
@@ -459,8 +454,9 @@ export class Translator {
   }
 }
 
+/** KIND_* of ACCESS_* flags (execute 4, write 2, read 1): an access that writes is a write, whatever else it does. */
 function kindOf(access: number): number {
-  return (access & ACCESS_EXECUTE) !== 0 ? KIND_EXECUTE : (access & ACCESS_WRITE) !== 0 ? KIND_WRITE : KIND_READ;
+  return (access & 4) !== 0 ? 2 : (access >> 1) & 1;
 }
 
 export function isGuestPageFault(cause: number): boolean {
