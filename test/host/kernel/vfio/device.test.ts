@@ -1,11 +1,24 @@
 // The VFIO device cdev: access only after binding, information, configuration space, regions, interrupts, attach and replace, reset.
 
 import { describe, expect, it } from "vitest";
+import { Edu } from "../../../../host/devices/edu/edu.ts";
 import * as R from "../../../../host/devices/edu/registers.ts";
-import { E2BIG, EBADF, EBADFD, EFAULT, EINVAL, EIO, ENOENT, ENOTTY, EOPNOTSUPP } from "../../../../host/uapi/errno.ts";
+import {
+  E2BIG,
+  EBADF,
+  EBADFD,
+  EFAULT,
+  EINVAL,
+  EIO,
+  ENODEV,
+  ENOENT,
+  ENOTTY,
+  EOPNOTSUPP,
+} from "../../../../host/uapi/errno.ts";
 import * as I from "../../../../host/uapi/iommufd.ts";
 import { O_RDWR } from "../../../../host/uapi/system-calls.ts";
 import * as X from "../../../../host/uapi/vfio.ts";
+import * as C from "../../../../host/uapi/vfio-container.ts";
 import { eduDma, eduOutcome, type MachineOptions, machine, name } from "../machine.ts";
 
 const RID = 0x0108;
@@ -439,6 +452,58 @@ describe("reset and features", () => {
     expect(feature(1 << 20)).toBe(-EINVAL);
     expect(user.call(vfio, X.VFIO_DEVICE_GET_PCI_HOT_RESET_INFO, X.vfioPciHotResetInfo, {}).result).toBe(-19);
     expect(user.process.ioctl(vfio, 0x3b00 + 99, 0n)).toBe(-ENOTTY);
+    end();
+  });
+});
+
+describe("a function plugged in while the host runs", () => {
+  it("can be assigned, pulled out under its user, and its place used again after that", () => {
+    const { host, user, iommufd, end } = open();
+    const late = 0x0130;
+    const plug = () => host.root.plug(late, new Edu({ name: "late" }), host.iommus[0]!);
+    plug();
+    expect(host.kernel.pci.bind(name(late), "vfio-pci")).toBe(0);
+    const path = host.vfio.nodeOf(name(late))!;
+    const vfio = user.open(path);
+    expect(user.bind(vfio, iommufd)).toBeGreaterThan(0);
+    host.root.unplug(late);
+    // Its user still has it: a new one in its place gets no IOMMU, so VFIO does not take it.
+    plug();
+    expect(host.kernel.pci.bind(name(late), "vfio-pci")).toBe(-EINVAL);
+    host.root.unplug(late);
+    user.process.close(vfio);
+    plug();
+    expect(host.kernel.pci.bind(name(late), "vfio-pci")).toBe(0);
+    const again = user.open(host.vfio.nodeOf(name(late))!);
+    expect(user.bind(again, iommufd)).toBeGreaterThan(0);
+    end();
+  });
+
+  it("under a container: the group goes on without it", () => {
+    const devices = [{ rid: RID }, { rid: 0x0110 }];
+    const { host, user, vfio, end } = open({ devices, groups: [[RID, 0x0110]] });
+    // An open node counts as a user, bound or not.
+    user.process.close(vfio);
+    const container = user.open("/dev/vfio/vfio");
+    const group = user.open(host.vfio.groupNodeOf(name(RID))!);
+    user.setContainer(group, container);
+    user.process.ioctl(container, C.VFIO_SET_IOMMU, 3n);
+    const [first, second] = [user.deviceFd(group, name(RID)), user.deviceFd(group, name(0x0110))];
+    const va = user.process.memory.mapBuffer(new ArrayBuffer(4096), 0, 4096);
+    user.mapDma(container, va, 0x1_0000n, 4096n);
+    host.root.unplug(0x0110);
+    user.process.close(second);
+    expect(user.deviceFd(group, name(0x0110))).toBe(-ENODEV);
+    user.enableDevice(first);
+    const bar = user.bar0(first);
+    eduDma(bar, 0x1_0000n, 64, false);
+    host.run(10_000);
+    expect(eduOutcome(bar)).toBe(R.OUTCOME_DONE);
+    // The last one, too: the container stays usable, empty.
+    host.root.unplug(RID);
+    user.process.close(first);
+    expect(user.deviceFd(group, name(RID))).toBe(-ENODEV);
+    expect(host.kernel.iommu.groups.length).toBe(0);
     end();
   });
 });
