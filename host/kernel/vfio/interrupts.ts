@@ -57,7 +57,8 @@ export interface VfioInterruptParts {
 }
 
 interface Vector {
-  readonly eventfd: EventFd;
+  /** null: the interrupt is on and nobody is told (INTx with descriptor -1). */
+  readonly eventfd: EventFd | null;
   readonly interrupt: KernelInterrupt | null;
 }
 
@@ -161,12 +162,8 @@ export class VfioInterrupts {
     if (kind === VFIO_IRQ_SET_DATA_EVENTFD) {
       const eventfd = eventfdOf(call, readS32(data, 0));
       if (typeof eventfd === "number") return eventfd;
-      if (eventfd === null) {
-        if (active) this.disable();
-        return active ? 0 : -EINVAL;
-      }
       if (this.countOf(VFIO_PCI_INTX_IRQ_INDEX) === 0) return -EINVAL;
-      this.#replace(0, { eventfd: eventfd.get(), interrupt: null });
+      this.#replace(0, { eventfd: eventfd?.get() ?? null, interrupt: null });
       if (!active) this.#startIntx();
       return 0;
     }
@@ -340,7 +337,7 @@ export class VfioInterrupts {
     this.#vectors.delete(vector);
     if (this.#active === VFIO_PCI_MSIX_IRQ_INDEX) this.#writeMsixEntry(vector, 0n, 0, true);
     known.interrupt?.free();
-    known.eventfd.put();
+    known.eventfd?.put();
   }
 
   /** Puts messages back into a function that was reset. */
@@ -401,18 +398,18 @@ export class VfioInterrupts {
   // --- common ---
 
   #replace(vector: number, by: Vector): void {
-    this.#vectors.get(vector)?.eventfd.put();
+    this.#vectors.get(vector)?.eventfd?.put();
     this.#vectors.set(vector, by);
   }
 
   #signal(vector: number): void {
-    const known = this.#vectors.get(vector);
-    if (known === undefined) return;
+    const eventfd = this.#vectors.get(vector)?.eventfd ?? null;
+    if (eventfd === null) return;
     this.signals++;
     const { trace } = this.#parts;
     const previous = trace.cause;
     if (trace.on) trace.cause = this.#traceSignal(["INTx", "MSI", "MSI-X"][this.#active] ?? "", vector);
-    known.eventfd.signal();
+    eventfd.signal();
     trace.leave(previous);
   }
 

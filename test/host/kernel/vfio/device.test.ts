@@ -256,6 +256,22 @@ describe("interrupts", () => {
     end();
   });
 
+  it("INTx stays on without an eventfd, and tells the next one", () => {
+    const parts = bound();
+    const { host, user, vfio, end } = parts;
+    user.enableDevice(vfio);
+    const eventfds = trigger | X.VFIO_IRQ_SET_DATA_EVENTFD;
+    expect(set(parts, eventfds, X.VFIO_PCI_INTX_IRQ_INDEX, 0, 1, [-1])).toBe(0);
+    expect(user.irq(vfio, X.VFIO_PCI_MSI_IRQ_INDEX).result).toBe(-EINVAL);
+    const { eventfd, result } = user.irq(vfio, X.VFIO_PCI_INTX_IRQ_INDEX);
+    expect(result).toBe(0);
+    user.bar0(vfio).mmioWrite(R.INTERRUPT_RAISE, 4, 1, 0);
+    host.run(1_000);
+    expect(user.count(eventfd)).toBe(1);
+    expect(set(parts, eventfds, X.VFIO_PCI_INTX_IRQ_INDEX, 0, 1, [-1])).toBe(0);
+    end();
+  });
+
   it("are one kind at a time; count 0 with no data turns the kind off", () => {
     const parts = bound();
     const { user, vfio, end } = parts;
