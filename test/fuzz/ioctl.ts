@@ -400,8 +400,11 @@ class Round {
     const random = this.#random;
     const roll = random.below(100);
     if (roll < 30 || this.#bound.size === 0) {
-      const context = this.#context(actor);
       const device = random.pick(this.#devices);
+      const group = this.#host.kernel.iommu.groupOf(device);
+      // Mostly the context that owns the group already, so that groups of two get both their devices.
+      const owner = [...this.#bound].find((bound) => bound.group.group === group)?.context;
+      const context = owner !== undefined && random.chance(70) ? owner : this.#context(actor);
       this.last = `bind ${device.name}`;
       // VFIO binds a device once.
       if (context === null || [...this.#bound].some((bound) => bound.device === device)) return 0;
@@ -411,16 +414,26 @@ class Round {
       return 0;
     }
     const bound = random.pick([...this.#bound]);
-    const pasid = random.pick([NO_PASID, NO_PASID, 1, 5]);
-    const ids = [...bound.context.objects].map((object) => object.id);
-    const target = ids.length > 0 ? random.pick(ids) : 1;
+    const pasid = random.pick([NO_PASID, NO_PASID, NO_PASID, 1, 5]);
+    const current = bound.group.attachments.get(pasid);
+    const attached = current?.devices.has(bound) === true;
+    const target = this.#target(bound, attached ? null : (current?.hwpt.id ?? null));
     this.last = `device operation ${roll} on ${bound.device.name}, PASID ${pasid}, object ${target}`;
-    const attached = bound.group.attachments.get(pasid)?.devices.has(bound) === true;
     // As in VFIO, a second attach is a replace.
     if (roll < 70) return attached ? replaceDevice(bound, pasid, target) : attachDevice(bound, pasid, target);
     if (roll < 85) detachDevice(bound, pasid);
     else this.#release(bound);
     return 0;
+  }
+
+  /** What to attach: mostly something that can be, and what the rest of the group is attached to (`joined`). */
+  #target(bound: BoundDevice, joined: number | null): number {
+    const random = this.#random;
+    if (joined !== null && random.chance(70)) return joined;
+    const objects = [...bound.context.objects];
+    const fitting = objects.filter(({ type }) => type === "ioas" || type === "hwpt-paging" || type === "hwpt-nested");
+    const from = fitting.length > 0 && random.chance(92) ? fitting : objects;
+    return from.length > 0 ? random.pick(from).id : 1;
   }
 
   #report(): number {

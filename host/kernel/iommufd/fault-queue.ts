@@ -54,6 +54,11 @@ export class FaultQueue extends EventQueue {
     return this.#deliver.length + this.#awaiting.size;
   }
 
+  /** Attachments through which groups came that are delivered or not answered yet. */
+  get concerned(): ReadonlySet<Attachment> {
+    return new Set([...this.#deliver, ...this.#awaiting.values()].map(({ attachment }) => attachment));
+  }
+
   /** A complete group has come through `attachment`. */
   deliver(requests: PageRequestGroup, deviceId: number, attachment: Attachment): number {
     const { injector } = this.context.environment;

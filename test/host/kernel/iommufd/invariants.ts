@@ -5,6 +5,7 @@ import { Access } from "../../../../host/kernel/iommufd/access.ts";
 import type { IommufdContext } from "../../../../host/kernel/iommufd/context.ts";
 import { BoundDevice } from "../../../../host/kernel/iommufd/device.ts";
 import { EventQueue } from "../../../../host/kernel/iommufd/event-file.ts";
+import { FaultQueue } from "../../../../host/kernel/iommufd/fault-queue.ts";
 import { HwptNested, HwptPaging } from "../../../../host/kernel/iommufd/hw-pagetable.ts";
 import { HwQueue } from "../../../../host/kernel/iommufd/hw-queue.ts";
 import { Ioas } from "../../../../host/kernel/iommufd/ioas.ts";
@@ -54,6 +55,29 @@ function checkCounts(context: IommufdContext, mappings: ReadonlyMap<IommufdObjec
     if (object instanceof EventQueue && object.file !== null) refer(object);
     if (object instanceof BoundDevice || object instanceof Access) refer(object);
     if (object instanceof Access && object.ioas !== null) refer(object.ioas);
+  }
+  const attached = new Set(
+    [...context.deviceGroups.values()].flatMap((group) => [...group.attachments.values()].map((one) => one.attachment)),
+  );
+  for (const object of context.objects) {
+    if (
+      object instanceof Vdevice &&
+      (object.bound.vdevice !== object || context.objects.find(object.bound.id) !== object.bound)
+    ) {
+      found.push(`vdevice ${object.id} stands for a device that is not bound`);
+    }
+    if (object instanceof Viommu) {
+      for (const [virtualId, vdevice] of object.vdevices) {
+        if (context.objects.find(vdevice.id) === vdevice && vdevice.virtualId === virtualId) continue;
+        found.push(`viommu ${object.id} still knows guest id ${virtualId}, whose vdevice is gone`);
+      }
+      if (object.settingUp.size > 0) found.push(`viommu ${object.id} is still setting up a vdevice`);
+    }
+    if (object instanceof FaultQueue) {
+      for (const attachment of object.concerned) {
+        if (!attached.has(attachment)) found.push(`fault queue ${object.id} holds requests of what is not attached`);
+      }
+    }
   }
   for (const group of context.deviceGroups.values()) {
     for (const { hwpt, devices } of group.attachments.values()) {
