@@ -72,7 +72,7 @@ export class Host {
     this.description = description;
     this.clock = clock;
     this.trace = trace;
-    this.#memory.addBank(RAM_PFN as HpaPfn, new ArrayBuffer(description.memory));
+    this.#memory.addBank(RAM_PFN as HpaPfn, this.#makeRam(description.memory));
     this.#interruptFiles = new InterruptFiles({
       memory: this.#memory,
       clock,
@@ -95,7 +95,13 @@ export class Host {
         this.#roots.set(segment, root);
       }
       if (device.group !== undefined) groups.set(device.bdf, String(device.group));
-      this.#plug(root, device, parts);
+      try {
+        this.#plug(root, device, parts);
+      } catch (error) {
+        // The files of the drives before it: nobody will ever have this host to dispose of.
+        this.closeFiles();
+        throw error;
+      }
     }
     const { kernel, vfio, problems } = bootKernel({
       memory: this.#memory,
@@ -260,7 +266,23 @@ export class Host {
 
   [Symbol.dispose](): void {
     for (const process of this.#kernel.processes) process.exit();
+    this.closeFiles();
+  }
+
+  /** Closes the files behind drives: what must not be left undone when a run breaks off; nothing else of the host is touched. */
+  closeFiles(): void {
     for (const file of this.#files.splice(0)) file.close();
+  }
+
+  #makeRam(bytes: number): ArrayBuffer {
+    try {
+      return new ArrayBuffer(bytes);
+    } catch (error) {
+      if (!(error instanceof RangeError)) throw error;
+      throw new HostDescriptionError(
+        `${this.description.name}: memory: ${bytes} bytes are more than this machine gives`,
+      );
+    }
   }
 
   /** Every function is plugged in through one of these (`#plug`). */

@@ -75,12 +75,16 @@ export interface AssignedEntry {
 }
 
 const INTERRUPT_PIN = 0x3d;
+/** Reports of one kind in a VM's life. */
+const MOST_REPORTS = 64;
 
 export class Assignment {
   readonly viommus: VirtualIommu[] = [];
   readonly devices: AssignedEntry[] = [];
   readonly #parts: AssignmentParts;
   readonly #space: GuestAddressSpace | null;
+  /** Places to which messages were lost, reported once each. */
+  readonly #lostMessages = new Set<string>();
   #nextHandle = 1;
 
   /** Maps guest RAM as stage 2. Throws HostRefusal. */
@@ -89,7 +93,12 @@ export class Assignment {
     this.#space = parts.calls === null ? null : new GuestAddressSpace(parts.calls);
     parts.pci.onMoved = (pciFunction, from, to) => this.#moved(pciFunction, from, to);
     const { buffer, offset, length } = parts.ram;
-    this.#space?.mapRam(BigInt(RAM_BASE), buffer, offset, length);
+    try {
+      this.#space?.mapRam(BigInt(RAM_BASE), buffer, offset, length);
+    } catch (error) {
+      this.#space?.[Symbol.dispose]();
+      throw error;
+    }
   }
 
   /** The VM's stage 2 in the host. */
@@ -230,8 +239,13 @@ export class Assignment {
     if (entry === undefined) return;
     const page = entry.viommu === null ? pfn : entry.viommu.viommu.messagePage(entry.routingId, pfn);
     if (page >= 0 && this.#parts.memory.store32(page as GpaPfn, offset, data) === ACCESS_OK) return;
+    const address = `0x${(pfn * 4096 + offset).toString(16)}`;
+    const place = `${device.name} ${address}`;
+    // The guest chooses address and rate: neither the reports nor this set grow with them.
+    if (this.#lostMessages.has(place) || this.#lostMessages.size >= MOST_REPORTS) return;
+    this.#lostMessages.add(place);
     this.#parts.report(
-      `an interrupt of guest device ${device.name} was lost: its message address 0x${(pfn * 4096 + offset).toString(16)} leads nowhere`,
+      `an interrupt of guest device ${device.name} was lost: its message address ${address} leads nowhere`,
     );
   }
 

@@ -3,6 +3,7 @@
 // The same run gives the same bytes.
 
 import type { TracedEvent, TraceSink } from "./trace.ts";
+import { eventProblem } from "./trace-shape.ts";
 
 export const TRACE_VERSION = 1;
 
@@ -75,21 +76,24 @@ export function* parseTrace(text: string): Generator<TracedEvent> {
     let value: unknown;
     try {
       value = JSON.parse(source, (key, field: unknown) => {
-        if (key === "words" && Array.isArray(field)) return field.map((word) => BigInt(word as string));
-        return WIDE.has(key) && typeof field === "string" && /^0x[0-9a-f]+$/.test(field) ? BigInt(field) : field;
+        if (key === "words" && Array.isArray(field)) return field.map(wide);
+        return WIDE.has(key) ? wide(field) : field;
       });
     } catch {
       throw new TraceFormatError(`line ${line} is not JSON`);
     }
     if (line === 1) {
-      const version = (value as { "nestbox-trace"?: unknown })["nestbox-trace"];
+      const version = (value as { "nestbox-trace"?: unknown } | null)?.["nestbox-trace"];
       if (version !== TRACE_VERSION) throw new TraceFormatError(`not a nestbox trace of version ${TRACE_VERSION}`);
       continue;
     }
-    const event = value as TracedEvent;
-    if (typeof event.seq !== "number" || typeof event.type !== "string") {
-      throw new TraceFormatError(`line ${line} is not a trace event`);
-    }
-    yield event;
+    const problem = eventProblem(value);
+    if (problem !== null) throw new TraceFormatError(`line ${line} is not a trace event: ${problem}`);
+    yield value as TracedEvent;
   }
+}
+
+/** A 64-bit value from its text; what is none stays what it is. */
+function wide(field: unknown): unknown {
+  return typeof field === "string" && /^0x[0-9a-f]{1,16}$/.test(field) ? BigInt(field) : field;
 }

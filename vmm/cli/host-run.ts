@@ -45,6 +45,8 @@ export class HostRun {
   readonly host: Host;
   readonly calls: CountingCalls;
   readonly #process: { readonly name: string };
+  /** A run that ends otherwise than by `close` (an error, the wall limit) leaves no lock beside a drive's file. */
+  readonly #closeFiles = (): void => this.host.closeFiles();
   /** What was counted in VMs that have ended (reboots). */
   readonly #earlier = { commands: {} as Record<string, number>, faults: 0, nestedDomains: 0, bypassDomains: 0 };
 
@@ -62,6 +64,7 @@ export class HostRun {
         openBlockFile: (path, blockBytes) =>
           new BlockFile({ path, blockBytes, onProblem: (problem) => shell.message(problem) }),
       });
+      process.on("exit", this.#closeFiles);
       if (options.inject !== undefined && options.inject.length > 0) this.host.inject(options.inject, options.seed);
     } catch (error) {
       if (error instanceof InjectionSyntaxError) throw new UsageError(`--inject: ${error.message}`);
@@ -69,9 +72,9 @@ export class HostRun {
       throw error;
     }
     for (const problem of this.host.problems) shell.message(problem);
-    const process = this.host.createProcess();
-    this.#process = process;
-    this.calls = new CountingCalls(process);
+    const vmm = this.host.createProcess();
+    this.#process = vmm;
+    this.calls = new CountingCalls(vmm);
   }
 
   /** Assigns devices; a refusal or an unknown device is the user's error. */
@@ -145,6 +148,7 @@ export class HostRun {
       const kinds = this.host.liveKinds.map(([kind, count]) => `${count} ${kind}`).join(", ");
       throw new Error(`the host still holds ${kinds} after the VM has ended`);
     }
+    process.off("exit", this.#closeFiles);
     this.host[Symbol.dispose]();
   }
 }

@@ -2,6 +2,8 @@
 
 import { readFileSync } from "node:fs";
 import { Command, CommanderError } from "commander";
+import { HostDescriptionError } from "../../host/description.ts";
+import { HostRefusal } from "../vfio/guest-address-space.ts";
 import { boot } from "./commands/boot.ts";
 import { caps } from "./commands/caps.ts";
 import { hosts } from "./commands/hosts.ts";
@@ -35,6 +37,10 @@ try {
   } else if (error instanceof UsageError) {
     console.error(`nestbox: ${error.message}`);
     process.exitCode = error.exitCode;
+  } else if (error instanceof HostRefusal || error instanceof HostDescriptionError) {
+    // A host that cannot carry the machine: too little memory, a failure asked for with --inject.
+    console.error(`nestbox: ${error.message}`);
+    process.exitCode = EXIT_USAGE;
   } else {
     const seed = process.argv.includes("--seed") ? process.argv[process.argv.indexOf("--seed") + 1] : "0";
     console.error(`nestbox: this is a bug of nestbox's (seed ${seed}), please report it with the command line`);

@@ -36,5 +36,7 @@ export function collect(value: string, previous: string[]): string[] {
 /** "0x1000" or "4096"; throws UsageError. */
 export function parseAddress(text: string): bigint {
   if (!/^(0x[0-9a-fA-F]+|\d+)$/.test(text)) throw new UsageError(`--iova ${text}: expected an address such as 0x1000`);
-  return BigInt(text);
+  const address = BigInt(text);
+  if (address >= 1n << 64n) throw new UsageError(`--iova ${text}: an address has at most 64 bits`);
+  return address;
 }

@@ -42,7 +42,16 @@ export async function runKernel(options: RunKernelOptions): Promise<KernelOutcom
       wake?.abort();
     };
   }
-  for (;;) {
+  // Lets input and signals in; whether they, or the wall clock, have ended the run.
+  const interrupted = async (): Promise<KernelOutcome | null> => {
+    await new Promise((resume) => setImmediate(resume));
+    if (quit) return { kind: "quit" };
+    if (termination.signal !== null) return { kind: "signal", signal: termination.signal };
+    return performance.now() > wallDeadline ? { kind: "wall-limit" } : null;
+  };
+  // Asked before the first slice, too: a guest that reboots at once runs for ever, one machine after the other.
+  for (let end = await interrupted(); ; end = await interrupted()) {
+    if (end !== null) return end;
     const stop = machine.run();
     flush();
     if (stop.kind === "off") {
@@ -50,12 +59,9 @@ export async function runKernel(options: RunKernelOptions): Promise<KernelOutcom
     }
     if (stop.kind === "stopped") return { kind: "time-limit" };
     if (stop.kind === "idle" && input === null && stop.until === Number.POSITIVE_INFINITY) return { kind: "stuck" };
-    // Lets input and signals in.
-    await new Promise((resume) => setImmediate(resume));
-    if (quit) return { kind: "quit" };
-    if (termination.signal !== null) return { kind: "signal", signal: termination.signal };
-    if (performance.now() > wallDeadline) return { kind: "wall-limit" };
     if (stop.kind !== "idle") continue;
+    end = await interrupted();
+    if (end !== null) return end;
     if (input === null) {
       machine.skipTo(stop.until);
       continue;

@@ -32,14 +32,17 @@ export class RunShell {
   /** Console output not written yet: a guest sends it byte by byte. */
   readonly #console = Buffer.alloc(4096);
   #consoleLength = 0;
-  readonly #flushAtExit = () => this.flushConsole();
+  readonly #flushAtExit = () => {
+    this.flushConsole();
+    this.#sink?.end();
+  };
   #sink: JsonLinesSink | null = null;
   #traceFile = -1;
   #atLineStart = true;
 
   constructor(options: ShellOptions) {
     this.#options = options;
-    // What a guest printed before a bug of ours is worth having.
+    // What a guest printed, and what was traced, before a run fails is worth having.
     process.on("exit", this.#flushAtExit);
     this.clock.trace = this.trace;
     if (options.trace !== undefined) {

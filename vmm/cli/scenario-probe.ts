@@ -36,6 +36,8 @@ export async function probeScenario(file: string, options: ProbeOptions): Promis
     throw new UsageError("walk --scenario needs --device (the guest's PCI address) and --iova");
   }
   const iova = parseAddress(options.iova);
+  if (options.pasid !== undefined && options.pasid >= 2 ** 20)
+    throw new UsageError("--pasid takes a number of 20 bits");
   const [loaded] = await loadScenarios([file]);
   const { scenario } = loaded!;
   const events: TracedEvent[] = [];

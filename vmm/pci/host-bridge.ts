@@ -115,18 +115,26 @@ export class PciHostBridge {
     this.#decoders = null;
   }
 
-  /** Functions behind ports follow their buses' numbers; of two that claim one requester id the first plugged has it. */
+  /** Functions behind ports follow their buses' numbers; of two that claim one requester id the one that had it keeps it. */
   #renumber(): void {
-    for (const entry of this.#behind) {
+    const wanted = (entry: FunctionBehindPort): number => {
       const bus = entry.port.secondaryBus;
-      const wanted = bus === 0 || bus >= this.#buses ? UNREACHABLE : (bus << 8) | entry.deviceFunction;
+      return bus === 0 || bus >= this.#buses ? UNREACHABLE : (bus << 8) | entry.deviceFunction;
+    };
+    // All that move leave first: two ports may swap their buses, and an id must be free before another function gets it.
+    for (const entry of this.#behind) {
       const from = entry.routingId;
-      if (wanted === from) continue;
-      if (from !== UNREACHABLE) this.#functions.delete(from);
-      const free = wanted !== UNREACHABLE && !this.#functions.has(wanted);
-      entry.routingId = free ? wanted : UNREACHABLE;
-      if (free) this.#functions.set(wanted, entry.pciFunction);
-      if (entry.routingId !== from) this.onMoved(entry.pciFunction, from, entry.routingId);
+      if (from === UNREACHABLE || from === wanted(entry)) continue;
+      this.#functions.delete(from);
+      entry.routingId = UNREACHABLE;
+      this.onMoved(entry.pciFunction, from, UNREACHABLE);
+    }
+    for (const entry of this.#behind) {
+      const to = wanted(entry);
+      if (entry.routingId !== UNREACHABLE || to === UNREACHABLE || this.#functions.has(to)) continue;
+      this.#functions.set(to, entry.pciFunction);
+      entry.routingId = to;
+      this.onMoved(entry.pciFunction, UNREACHABLE, to);
     }
   }
 

@@ -102,6 +102,7 @@ export class ScenarioContext {
 
   /** Lets virtual time pass: clock events fire and VMs do their work. */
   advance(ns: number): void {
+    if (!(ns >= 0 && ns < Number.POSITIVE_INFINITY)) throw new RangeError(`advance takes nanoseconds, not ${ns}`);
     const until = this.clock.now + ns;
     for (;;) {
       const next = Math.min(this.clock.nextDeadline, until);

@@ -68,7 +68,12 @@ export function runScenario(scenario: Scenario, options: ScenarioRunOptions): Sc
     return { kind, message, stack: error instanceof Error ? (error.stack ?? "") : "" };
   };
   try {
-    scenario.body(context);
+    const returned: unknown = scenario.body(context);
+    if (returned instanceof Promise) {
+      // Whatever it comes to, nobody listens: its VMs are gone by then.
+      returned.catch(() => {});
+      throw new Error("the body of a scenario is synchronous: it must not be async, for nobody waits for it");
+    }
     options.onEnd?.(context);
   } catch (error) {
     failure = failed(error);

@@ -36,5 +36,9 @@ export class ExpectationFailed extends Error {}
 
 /** True for what `scenario` made, also by another copy of this module. */
 export function isScenario(value: unknown): value is Scenario {
-  return typeof value === "object" && value !== null && (value as { kind?: unknown }).kind === "nestbox-scenario";
+  if (typeof value !== "object" || value === null) return false;
+  const { kind, name, body, options } = value as { readonly [F in keyof Scenario]?: unknown };
+  const complete =
+    typeof name === "string" && typeof body === "function" && typeof options === "object" && options !== null;
+  return kind === "nestbox-scenario" && complete;
 }

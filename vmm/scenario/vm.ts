@@ -67,17 +67,26 @@ export class ScenarioVm {
     const memoryBytes = options.memory ?? 16 * 2 ** 20;
     this.#calls = new CountingCalls(process);
     this.#trace = trace;
-    this.machine = new ComponentMachine({
-      clock,
-      trace,
-      calls: this.#calls,
-      memoryBytes,
-      configuration: options.configuration ?? {},
-      report,
-    });
-    this.ram = new GuestRam(this.machine.memory, BigInt(RAM_BASE), BigInt(memoryBytes));
-    for (const assignment of options.assign ?? []) this.assign(assignment, false);
-    if (options.bringUp !== false) this.bringUp();
+    let machine: ComponentMachine | null = null;
+    try {
+      machine = new ComponentMachine({
+        clock,
+        trace,
+        calls: this.#calls,
+        memoryBytes,
+        configuration: options.configuration ?? {},
+        report,
+      });
+      this.machine = machine;
+      this.ram = new GuestRam(this.machine.memory, BigInt(RAM_BASE), BigInt(memoryBytes));
+      for (const assignment of options.assign ?? []) this.assign(assignment, false);
+      if (options.bringUp !== false) this.bringUp();
+    } catch (error) {
+      // A scenario may go on after a refusal: what was assigned before it is free again.
+      machine?.[Symbol.dispose]();
+      host.endProcess(this.name);
+      throw error;
+    }
   }
 
   /** The first vIOMMU's guest driver. */
@@ -308,8 +317,8 @@ export class ScenarioDevice {
       else this.dmaRead(iova, 4, options.pasid);
     });
     if (walk === undefined) throw new Error(`device ${this.name} made no access at all: is bus mastering on?`);
-    const lines = walkGrid(walk).rows.map(({ table, fetch, stage2 }) => {
-      const what = fetch === null ? "final" : `${table} ${fetch.level}`;
+    const lines = walkGrid(walk).rows.map(({ table, level, stage2 }) => {
+      const what = table === "final" ? "final" : `${table} ${level}`;
       return stage2.length === 0 ? what : `${what} <- ${stage2.map(({ level }) => level).join(" ")}`;
     });
     return { walk, lines };

@@ -44,6 +44,15 @@ export interface AssignedDeviceOptions {
   readonly trace: Trace;
 }
 
+interface Region {
+  readonly size: bigint;
+  readonly offset: bigint;
+  readonly flags: number;
+}
+
+/** A BAR with the region behind it: asked for once, for the second answer could be a refusal. */
+type RegionBar = AssignedBar & { readonly region: Region };
+
 const CONFIG_BYTES = 4096;
 const MSI_ENABLE = 1;
 const MSIX_ENABLE = 1 << 15;
@@ -199,27 +208,27 @@ export class AssignedDevice implements PciFunction {
     this.#calls[Symbol.dispose]();
   }
 
-  #region(index: number): { size: bigint; offset: bigint; flags: number } | null {
+  #region(index: number): Region | null {
     const { result, out } = this.#calls.ioctl(this.fd, VFIO_DEVICE_GET_REGION_INFO, vfioRegionInfo, { index });
     return result < 0 || out.size === 0n ? null : { size: out.size, offset: out.offset, flags: out.flags };
   }
 
-  #describeBars(image: Uint8Array): AssignedBar[] {
-    const bars: AssignedBar[] = [];
+  #describeBars(image: Uint8Array): RegionBar[] {
+    const bars: RegionBar[] = [];
     for (let index = 0; index < 6; index++) {
       const region = this.#region(VFIO_PCI_BAR0_REGION_INDEX + index);
       const flags = image[0x10 + 4 * index]!;
       // I/O ports have no place on this machine.
       if (region === null || (flags & 1) !== 0) continue;
       const is64 = (flags & 6) === 4;
-      bars.push({ index, size: Number(region.size), is64, prefetchable: (flags & 8) !== 0 });
+      bars.push({ index, size: Number(region.size), is64, prefetchable: (flags & 8) !== 0, region });
       if (is64) index++;
     }
     return bars;
   }
 
-  #openBar(bar: AssignedBar): BarDescription {
-    const region = this.#region(VFIO_PCI_BAR0_REGION_INDEX + bar.index)!;
+  #openBar(bar: RegionBar): BarDescription {
+    const { region } = bar;
     const mapped =
       (region.flags & VFIO_REGION_INFO_FLAG_MMAP) !== 0
         ? this.#calls.system.mmapRegion(this.fd, region.offset, bar.size)

@@ -15,33 +15,31 @@ export interface IdRow {
 
 /** Every vDEVICE that the trace saw allocated, in order. */
 export function idsOfTrace(events: readonly TracedEvent[]): IdRow[] {
-  // A bind call gives iommufd's id of the device; the attach event it caused names the device.
-  const hostBdf = new Map<number, string>();
+  // A bind call gives iommufd's id of the device; the attach event it caused, and which stands before it, names the device. Ids belong to
+  // one iommufd of one process, and one opened later under the same number counts from 1 again.
+  const attached = new Map<number, string>();
+  const hostBdf = new Map<string, string>();
   const hostDeviceId = new Map<string, number>();
-  const devidOfCall = new Map<number, number>();
-  for (const event of events) {
-    if (event.type === "ioctl" && event.name === "VFIO_DEVICE_BIND_IOMMUFD" && event.result >= 0) {
-      devidOfCall.set(event.seq, Number(event.fields.out_devid));
-    }
-    if (event.type === "dma") hostDeviceId.set(event.device, event.deviceId);
-  }
-  for (const event of events) {
-    const devid = event.type === "attach" ? devidOfCall.get(event.cause) : undefined;
-    if (event.type === "attach" && devid !== undefined) hostBdf.set(devid, event.device);
-  }
   const rows: IdRow[] = [];
   for (const event of events) {
-    if (event.type !== "ioctl" || event.name !== "IOMMU_VDEVICE_ALLOC" || event.result < 0) continue;
-    const guestDeviceId = Number(event.fields.virt_id);
-    const host = hostBdf.get(Number(event.fields.dev_id)) ?? "unknown";
-    rows.push({
-      guestBdf: formatBdf(guestDeviceId),
-      guestDeviceId,
-      vdevice: Number(event.fields.out_vdevice_id),
-      viommu: Number(event.fields.viommu_id),
-      hostBdf: host,
-      hostDeviceId: hostDeviceId.get(host) ?? null,
-    });
+    if (event.type === "attach") attached.set(event.cause, event.device);
+    if (event.type === "dma") hostDeviceId.set(event.device, event.deviceId);
+    if (event.type !== "ioctl" || event.result < 0) continue;
+    const { process, fd, name, fields, seq } = event;
+    if (name === "VFIO_DEVICE_BIND_IOMMUFD") {
+      const device = attached.get(seq);
+      if (device !== undefined) hostBdf.set(`${process} ${fields.iommufd} ${fields.out_devid}`, device);
+    } else if (name === "IOMMU_VDEVICE_ALLOC") {
+      const guestDeviceId = Number(fields.virt_id);
+      rows.push({
+        guestBdf: formatBdf(guestDeviceId),
+        guestDeviceId,
+        vdevice: Number(fields.out_vdevice_id),
+        viommu: Number(fields.viommu_id),
+        hostBdf: hostBdf.get(`${process} ${fd} ${fields.dev_id}`) ?? "unknown",
+        hostDeviceId: null,
+      });
+    }
   }
-  return rows;
+  return rows.map((row) => ({ ...row, hostDeviceId: hostDeviceId.get(row.hostBdf) ?? null }));
 }

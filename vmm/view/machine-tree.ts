@@ -78,7 +78,7 @@ export function registerTree(port: MmioPort): Tree {
 export function subtree(tree: Tree, path: string): Tree | string | number | boolean | null {
   let at: Tree | string | number | boolean = tree;
   for (const name of path.split("/").filter((part) => part !== "")) {
-    if (typeof at !== "object" || !(name in at)) return null;
+    if (typeof at !== "object" || !Object.hasOwn(at, name)) return null;
     at = at[name]!;
   }
   return at;

@@ -21,9 +21,11 @@ export interface WalkCell {
 }
 
 export interface WalkRow {
-  /** "DDT 2", "stage 1 level 2", "final". */
+  /** "DDT level 2", "stage 1 level 2", "final address". */
   readonly label: string;
   readonly table: "DDT" | "PDT" | "stage1" | "MSI" | "final";
+  /** Level of the entry the row is about; -1 for the final address. */
+  readonly level: number;
   /** Guest-physical address that the second stage translated for this row, null without a second stage. */
   readonly gpa: bigint | null;
   /** Second-stage loads, root first. */
@@ -40,6 +42,9 @@ export interface WalkGrid {
   /** "stage 1: the guest's own fault" …; null if the DMA went through. */
   readonly blame: string | null;
 }
+
+/** A process directory's entry could not be loaded, or came damaged (RISC-V IOMMU §4.2). */
+const PDT_CAUSES: ReadonlySet<number> = new Set([265, 269]);
 
 /** Arranges a walk's loads. */
 export function walkGrid(walk: Walk): WalkGrid {
@@ -62,6 +67,7 @@ export function walkGrid(walk: Walk): WalkGrid {
     rows.push({
       label: step.table === "stage1" ? `stage 1 level ${step.level}` : `${step.table} level ${step.level}`,
       table: step.table,
+      level: step.level,
       gpa: secondStageInput(pending, step.address),
       stage2: pending.map(cell),
       fetch: cell(step),
@@ -69,13 +75,15 @@ export function walkGrid(walk: Walk): WalkGrid {
     pending = [];
   }
   if (pending.length > 0) {
-    const serves = pending[0]!.serves;
-    const label = serves === undefined || serves < 0 ? "final address" : `stage 1 level ${serves}`;
-    const leaf = rows.at(-1);
+    const level = pending[0]!.serves ?? -1;
+    const before = rows.at(-1);
+    const table = level < 0 ? "final" : servedTable(walk, before);
+    const final = table === "final" ? finalAddress(walk, before) : null;
     rows.push({
-      label,
-      table: "final",
-      gpa: finalAddress(walk, leaf) ?? secondStageInput(pending, walk.spa),
+      label: table === "final" ? "final address" : `${table === "PDT" ? "PDT" : "stage 1"} level ${level}`,
+      table,
+      level,
+      gpa: final ?? faultingAddress(walk) ?? secondStageInput(pending, walk.spa),
       stage2: pending.map(cell),
       fetch: null,
     });
@@ -83,29 +91,45 @@ export function walkGrid(walk: Walk): WalkGrid {
   return {
     walk,
     rows,
-    columns: Math.max(0, ...rows.map((row) => row.stage2.length)),
+    columns: rows.reduce((most, row) => Math.max(most, row.stage2.length), 0),
     blame: walk.fault === null ? null : blameOf(walk),
   };
+}
+
+/** Whose entry a second-stage walk that failed was to fetch: a process directory's comes after the device context, before the first stage. */
+function servedTable(walk: Walk, before: WalkRow | undefined): "PDT" | "stage1" {
+  if (walk.fault !== null && PDT_CAUSES.has(walk.fault.faultCause)) return "PDT";
+  if (before?.table === "PDT") return before.level > 0 ? "PDT" : "stage1";
+  if (before?.table !== "DDT" || before.fetch === null) return "stage1";
+  return DEVICE_CONTEXT_BASE.get([before.fetch.entry], "PDTV") !== 0n ? "PDT" : "stage1";
+}
+
+/** The guest-physical address a guest-page fault is about (§4.2: bits 1:0 of iotval2 say what kind of access); null for other faults. */
+function faultingAddress({ fault }: Walk): bigint | null {
+  return fault === null || fault.iotval2 === 0n ? null : fault.iotval2 & ~3n;
 }
 
 /** The address the first stage gave: its leaf's page and the IOVA's bits below the leaf's reach; null without a first-stage leaf. */
 function finalAddress(walk: Walk, row: WalkRow | undefined): bigint | null {
   if (row?.table !== "stage1" || row.fetch === null || (row.fetch.entry & 0xen) === 0n) return null;
-  const reach = (1n << BigInt(12 + 9 * row.fetch.level)) - 1n;
+  // Svnapot: a level-0 leaf with N reaches over 64 KiB, and its PPN's low bits say so instead of being an address.
+  const napot = row.fetch.level === 0 && PTE.get([row.fetch.entry], "N") !== 0n;
+  const reach = (1n << BigInt(napot ? 16 : 12 + 9 * row.fetch.level)) - 1n;
   return ((PTE.get([row.fetch.entry], "PPN") << 12n) & ~reach) | (walk.iova & reach);
 }
 
 /**
  * The guest-physical address that a second-stage walk translated, from the places its loads came from: bits 11:3 of each table address
  * are the index of that level (the root of SvNx4 is four pages, its index two bits wider). Bits below the leaf's reach come from
- * the result; null if that is not known.
+ * the result; null if the loads did not come to a leaf.
  */
 function secondStageInput(loads: readonly WalkStep[], result: bigint | null): bigint | null {
-  if (loads.length === 0) return null;
+  const leaf = loads.at(-1);
+  if (leaf === undefined || (leaf.entry & 1n) === 0n || (leaf.entry & 0xen) === 0n) return null;
   const root = loads[0]!;
   let gpa = ((root.address & 0x3fffn) >> 3n) << BigInt(12 + 9 * root.level);
   for (const load of loads.slice(1)) gpa |= ((load.address & 0xfffn) >> 3n) << BigInt(12 + 9 * load.level);
-  const reach = (1n << BigInt(12 + 9 * loads.at(-1)!.level)) - 1n;
+  const reach = (1n << BigInt(12 + 9 * leaf.level)) - 1n;
   if (result === null) return gpa;
   return gpa | (result & reach);
 }

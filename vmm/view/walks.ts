@@ -33,7 +33,8 @@ export function collectWalks(events: Iterable<TracedEvent>): Walk[] {
   for (const event of events) {
     if (event.type === "walk" && event.where === "host") {
       const list = steps.get(event.deviceId);
-      if (list === undefined) steps.set(event.deviceId, [event]);
+      // An ATS translation moves no data: its loads are not those of the DMA that comes some time after it.
+      if (list === undefined || beginsAnew(list, event)) steps.set(event.deviceId, [event]);
       else list.push(event);
     } else if (event.type === "fault" && event.where === "hardware") {
       faults.set(event.deviceId, event);
@@ -73,6 +74,30 @@ export function collectWalks(events: Iterable<TracedEvent>): Walk[] {
     });
   }
   return walks;
+}
+
+/**
+ * True if a load cannot belong to the walk whose loads so far are given: a walk goes down the device directory, the process directory, the
+ * first stage and, for the address that gave, the second stage or the MSI table; never back up.
+ */
+function beginsAnew(walk: readonly WalkStep[], next: WalkStep): boolean {
+  for (let i = walk.length - 1; i >= 0; i--) {
+    const last = walk[i]!;
+    if (isImplicit(last)) continue;
+    if (!isImplicit(next)) return height(next) >= height(last);
+    // What an implicit second-stage walk serves is below a directory entry, and below the table it came from.
+    return last.table === "stage2" || last.table === "MSI" || (last.table === "stage1" && next.serves! >= last.level);
+  }
+  // Nothing but implicit loads so far: one of the same level begins again.
+  const last = walk.at(-1)!;
+  return isImplicit(next) && (next.serves! > last.serves! || (next.serves === last.serves && next.level >= last.level));
+}
+
+const isImplicit = (step: WalkStep): boolean => step.table === "stage2" && step.serves !== undefined;
+
+/** How far up a walk a load stands: tables in the order they are gone through, levels within. */
+function height({ table, level }: WalkStep): number {
+  return ["stage2", "MSI", "stage1", "PDT", "DDT"].indexOf(table) * 8 + level;
 }
 
 /** What a device's DMA went through when a walk was made, as the host's driver had last set it; null if the trace never saw it set. */

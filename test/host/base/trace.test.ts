@@ -46,6 +46,40 @@ describe("the trace", () => {
     expect(() => [...parseTrace('{"nestbox-trace":1}\n{"seq":\n')]).toThrow(/line 2/);
   });
 
+  const head = '"seq":1,"time":0,"cause":0';
+  const malformed: [what: string, line: string][] = [
+    ["is null", "null"],
+    ["is an array", "[1]"],
+    ["has no time", '{"seq":1,"cause":0,"type":"irq","where":"guest","source":"s","vector":1}'],
+    ["has a type nobody knows", `{${head},"type":"constructor"}`],
+    ["lacks a field", `{${head},"type":"mmio","device":"d","size":4,"write":true,"value":"0x0"}`],
+    [
+      "has a number for a 64-bit value",
+      `{${head},"type":"dma","device":"d","deviceId":8,"iova":1,"length":4,"write":true,"result":"ok"}`,
+    ],
+    [
+      "has a value past 64 bits",
+      `{${head},"type":"dma","device":"d","deviceId":8,"iova":"0x${"f".repeat(17)}","length":4,"write":true,"result":"ok"}`,
+    ],
+    [
+      "walks a level there is not",
+      `{${head},"type":"walk","where":"host","iommu":"i","deviceId":8,"table":"stage2","level":1000000000,"space":"spa","address":"0x0","entry":"0x0","cached":false}`,
+    ],
+    [
+      "has a call without its fields",
+      `{${head},"type":"ioctl","process":"p","fd":3,"name":"IOMMU_VDEVICE_ALLOC","result":0}`,
+    ],
+  ];
+  for (const [what, line] of malformed) {
+    it(`with a line that ${what} is refused with the line's number`, () => {
+      expect(() => [...parseTrace(`{"nestbox-trace":1}\n${line}\n`)]).toThrow(/^line 2 is not a trace event/);
+    });
+  }
+
+  it("whose first line is null is refused", () => {
+    expect(() => [...parseTrace("null\n")]).toThrow(TraceFormatError);
+  });
+
   it("keeps the last events of a long run", () => {
     const recent = new RecentEvents(3);
     const trace = new Trace({ now: 0 });

@@ -2,7 +2,6 @@
 
 import { Command } from "commander";
 import { describeFaultRecord } from "../../../host/arch/riscv/fault-records.ts";
-import { parseBdf } from "../../pci/host-bridge.ts";
 import { walkGrid } from "../../view/walk-grid.ts";
 import { walkText, whyText } from "../../view/walk-text.ts";
 import { attachmentAt, collectWalks, type Walk } from "../../view/walks.ts";
@@ -91,8 +90,10 @@ function lastTelling(walks: readonly Walk[]): readonly Walk[] {
   return telling === undefined ? [] : [telling];
 }
 
+/** The host IOMMU's id of a host device: its segment above its requester id. */
 function deviceId(text: string): number {
-  const id = parseBdf(text);
-  if (id === undefined) throw new UsageError(`--device ${text}: expected a PCI address such as 00:01.0`);
-  return id;
+  const match = /^(?:00([0-9a-f]{2}):)?([0-9a-f]{2}):([01][0-9a-f])\.([0-7])$/i.exec(text);
+  if (match === null) throw new UsageError(`--device ${text}: expected a PCI address such as 00:01.0`);
+  const [segment, bus, slot] = [match[1] ?? "0", match[2]!, match[3]!].map((part) => Number.parseInt(part, 16));
+  return (segment! << 16) | (bus! << 8) | (slot! << 3) | Number(match[4]);
 }
