@@ -38,7 +38,10 @@ export class Interrupts {
   #held = 0;
   #due = 0;
   #sending = false;
+  /** Levels the wires should have, and have. */
   #wires = 0;
+  #driven = 0;
+  #driving = false;
 
   constructor(state: HardwareState) {
     this.#state = state;
@@ -114,17 +117,28 @@ export class Interrupts {
     this.#flush();
   }
 
+  /**
+   * Brings the wires to what ipsr says. A handler may run inside `onWire` and change ipsr: the loop goes by what holds then, a nested
+   * call leaves the work to it, and a handler that never lets go is served again at the next step only.
+   */
   #driveWires(): void {
     let wires = 0;
     if (this.#wired) {
       const ipsr = this.#state.reg(REG.ipsr);
       for (const cause of CAUSES) if ((ipsr & cause) !== 0) wires |= 1 << this.vectorOf(cause);
     }
-    const changed = wires ^ this.#wires;
     this.#wires = wires;
-    for (let vector = 0; vector < 16; vector++) {
-      if ((changed & (1 << vector)) !== 0) this.onWire(vector, (wires & (1 << vector)) !== 0);
+    if (this.#driving) return;
+    this.#driving = true;
+    for (let round = 0; round < 4 && this.#driven !== this.#wires; round++) {
+      for (let vector = 0; vector < 16; vector++) {
+        const bit = 1 << vector;
+        if (((this.#driven ^ this.#wires) & bit) === 0) continue;
+        this.#driven ^= bit;
+        this.onWire(vector, (this.#driven & bit) !== 0);
+      }
     }
+    this.#driving = false;
   }
 
   /** Sends what is due and not masked. Bounded: what a handler raises during a store is sent once more at most, then left due. */
@@ -147,9 +161,10 @@ export class Interrupts {
     this.#sending = false;
   }
 
-  /** Messages still due (raised while another was being sent) go out at the next step. */
+  /** Messages and levels still due (raised while another was being delivered) go out at the next step. */
   sendDue(): void {
     if (this.#due !== 0) this.#flush();
+    if (this.#driven !== this.#wires) this.#driveWires();
   }
 
   #send(vector: number, entry: number): void {

@@ -241,6 +241,36 @@ describe("interrupts (§6.18, §6.28, §6.29)", () => {
     expect(machine.read32(REG.ipsr)).toBe(0);
   });
 
+  it("a handler that clears another cause from within its wire's callback leaves every wire as ipsr says", () => {
+    const machine = new Machine({ wiredInterrupts: true });
+    machine.write64(REG.icvec, 0x10n);
+    machine.enableCommandQueue(4, true);
+    machine.enableFaultQueue(7, true);
+    machine.iommu.onWire = (vector, asserted) => {
+      machine.wires[vector] = asserted;
+      if (vector === 0 && asserted) machine.write32(REG.ipsr, IPSR_FIP);
+    };
+    machine.request(1, 0n);
+    machine.queueWords(0x7fn, 0n);
+    machine.iommu.drain();
+    expect(machine.read32(REG.ipsr)).toBe(IPSR_CIP);
+    expect(machine.wires.slice(0, 2)).toEqual([true, false]);
+  });
+
+  it("a handler that clears its bit while the condition holds does not recurse, and the wire stays asserted", () => {
+    const machine = new Machine({ wiredInterrupts: true });
+    machine.enableCommandQueue(4, true);
+    let calls = 0;
+    machine.iommu.onWire = (vector, asserted) => {
+      machine.wires[vector] = asserted;
+      if (asserted && calls++ < 1000) machine.write32(REG.ipsr, IPSR_CIP);
+    };
+    machine.queueWords(0x7fn, 0n);
+    machine.iommu.drain();
+    expect(calls).toBeLessThan(10);
+    expect(machine.wires[0]).toBe(true);
+  });
+
   it("a handler that clears the bit from within the message's store does not recurse", () => {
     const machine = new Machine();
     machine.enableCommandQueue(4, true);
