@@ -18,7 +18,8 @@ setsid $srv "$sock" &
 pid=$!
 trap 'kill -- -$pid 2>/dev/null; wait $pid 2>/dev/null; rm -rf "$dir"' EXIT INT TERM
 i=0
-while [ ! -S "$sock" ] && [ $i -lt 400 ]; do
+# the socket's file is there a moment before anybody listens: 00010000 is the flag of a listening socket
+while ! grep -q " 00010000 .* $sock\$" /proc/net/unix && [ $i -lt 600 ]; do
 	sleep 0.05
 	i=$((i + 1))
 done
