@@ -10,7 +10,10 @@ const RISCV_CAPABILITY_NAMES = Object.keys(DEFAULT_CAPABILITIES) as (keyof typeo
 const size = z
   .union([z.string().regex(/^\d+[KMG]?$/, "a size such as 64M"), z.number().int().positive()])
   .transform((value) => parseSize(value))
-  .refine((bytes) => bytes > 0 && bytes % 4096 === 0, "a size is a positive multiple of 4096 bytes");
+  .refine(
+    (bytes) => bytes > 0 && bytes % 4096 === 0 && Number.isSafeInteger(bytes),
+    "a size is a positive multiple of 4096 bytes, below 2^53",
+  );
 
 const bdf = z
   .string()

@@ -30,7 +30,7 @@ import { Aplic } from "./platform/aplic.ts";
 import type { KernelImage } from "./platform/kernel-image.ts";
 import { KernelImageError } from "./platform/kernel-image.ts";
 import { aplicRegister, barRegister, ecamRegister, imsicRegister, uartRegister } from "./platform/register-names.ts";
-import { rv64DeviceTree } from "./platform/rv64-device-tree.ts";
+import { type Rv64Viommu, rv64DeviceTree } from "./platform/rv64-device-tree.ts";
 import { type ResetKind, Sbi } from "./platform/sbi.ts";
 import { Uart8250 } from "./platform/uart-8250.ts";
 import { Exit, Rv64Core } from "./vcpu/riscv64/core.ts";
@@ -65,7 +65,7 @@ export interface BootOptions {
   readonly kernel: KernelImage;
   readonly initrd: Uint8Array | null;
   readonly bootArguments: string;
-  readonly viommu: boolean;
+  readonly viommus: readonly Rv64Viommu[];
   /** 32 bytes, from the run's seed. */
   readonly seed: Uint8Array;
 }
@@ -195,7 +195,7 @@ export class Rv64Machine {
       mmuType: "riscv,sv57",
       bootArguments: boot.bootArguments,
       initrd: initrd === null ? null : { start: initrdAt, end: initrdAt + initrdBytes },
-      viommu: boot.viommu,
+      viommus: boot.viommus,
       aplicSources: APLIC_SOURCES,
       imsicIds: IMSIC_IDS,
       uartSource: UART_SOURCE,

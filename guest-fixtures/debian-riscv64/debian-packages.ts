@@ -2,7 +2,7 @@
 // Installs nothing and leaves the system's own apt state alone: apt runs with lists, cache and status of our own.
 
 import { spawnSync } from "node:child_process";
-import { accessSync, existsSync, mkdirSync, readdirSync, writeFileSync } from "node:fs";
+import { accessSync, existsSync, mkdirSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 
 const KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg";
@@ -70,11 +70,16 @@ export class DebianPackages {
 
   /** Downloads packages into the directory; paths of the .deb files, in the order asked for. */
   download(names: readonly string[]): string[] {
+    // An older version from a download before would be found under the same name.
+    const isOf = (name: string, file: string): boolean => file.startsWith(`${name}_`) && file.endsWith(".deb");
+    for (const file of readdirSync(this.#directory)) {
+      if (names.some((name) => isOf(name, file))) rmSync(join(this.#directory, file));
+    }
     const { status, output } = run("apt-get", ["-qq", ...this.#options, "download", ...names], this.#directory);
     if (status !== 0) throw new MissingHere(`a package could not be downloaded: ${lastLine(output)}`);
     const files = readdirSync(this.#directory);
     return names.map((name) => {
-      const file = files.find((candidate) => candidate.startsWith(`${name}_`) && candidate.endsWith(".deb"));
+      const file = files.find((candidate) => isOf(name, candidate));
       if (file === undefined) throw new MissingHere(`apt downloaded no file for ${name}`);
       return join(this.#directory, file);
     });

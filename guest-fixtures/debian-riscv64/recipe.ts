@@ -37,24 +37,30 @@ export function debianFixture(options: DebianFixtureOptions = {}): DebianFixture
   const log = options.log ?? (() => {});
   const cache = join(projectRoot, ".cache/debian-riscv64");
   const stamp = join(cache, "fixture.json");
+  const suite = options.suite ?? "forky";
   const sourcesId = createHash("sha256")
     .update(readFileSync(join(sources, "init.sh")))
     .digest("hex");
   if (options.refresh !== true && options.debs === undefined && existsSync(stamp)) {
-    const cached = JSON.parse(readFileSync(stamp, "utf8")) as DebianFixture & { sourcesId: string };
-    if (cached.sourcesId === sourcesId && existsSync(cached.kernel) && existsSync(cached.initrd)) return cached;
+    const cached = JSON.parse(readFileSync(stamp, "utf8")) as DebianFixture & {
+      sourcesId: string;
+      suite: string | null;
+    };
+    // What was made from files given by name serves for every suite.
+    const fits = cached.sourcesId === sourcesId && (cached.suite === null || cached.suite === suite);
+    if (fits && existsSync(cached.kernel) && existsSync(cached.initrd)) return cached;
   }
   mkdirSync(cache, { recursive: true });
   const tree = join(cache, "tree");
   rmSync(tree, { recursive: true, force: true });
   mkdirSync(tree);
-  for (const deb of options.debs ?? downloaded(cache, options.suite ?? "forky", log)) {
+  for (const deb of options.debs ?? downloaded(cache, suite, log)) {
     log(`unpacking ${basename(deb)}`);
     unpack(deb, tree);
   }
   const fixture = assemble(tree, cache, log);
   rmSync(tree, { recursive: true, force: true });
-  writeFileSync(stamp, JSON.stringify({ ...fixture, sourcesId }));
+  writeFileSync(stamp, JSON.stringify({ ...fixture, sourcesId, suite: options.debs === undefined ? suite : null }));
   return fixture;
 }
 

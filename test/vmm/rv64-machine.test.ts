@@ -41,7 +41,7 @@ class Bench {
   }
 
   load(kernel: KernelImage, initrd: Uint8Array | null = null): void {
-    this.rv64.load({ kernel, initrd, bootArguments: "", viommu: false, seed: new Uint8Array(32) });
+    this.rv64.load({ kernel, initrd, bootArguments: "", viommus: [], seed: new Uint8Array(32) });
   }
 
   /** Runs, jumping over idle time, until the machine ends or waits for ever. */

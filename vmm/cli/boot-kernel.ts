@@ -6,6 +6,7 @@ import { gunzipSync } from "node:zlib";
 import { SeededRandom } from "../../host/base/seeded-random.ts";
 import type { HostDescription } from "../../host/description.ts";
 import { Assignment } from "../assignment.ts";
+import { UNREACHABLE } from "../pci/host-bridge.ts";
 import { compressionOf, type KernelImage, KernelImageError, parseKernelImage } from "../platform/kernel-image.ts";
 import { Rv64Machine } from "../rv64-machine.ts";
 import { type BootOptions, DEFAULT_WALL_LIMIT } from "./boot-component.ts";
@@ -135,8 +136,11 @@ function assembleVm(
     ...drives.map(({ file, bdf, routingId }) => ({ text: `--nvme ${file}`, hostBdf: bdf, place: { routingId } })),
   ]);
   try {
-    const viommu = assignment.viommus.length > 0;
-    rv64.load({ kernel, initrd, bootArguments: options.append, viommu, seed });
+    const viommus = assignment.viommus.map((viommu) => {
+      const behind = assignment.devices.filter((entry) => entry.viommu === viommu && entry.routingId !== UNREACHABLE);
+      return { base: viommu.base, requesterIds: behind.map(({ routingId }) => routingId) };
+    });
+    rv64.load({ kernel, initrd, bootArguments: options.append, viommus, seed });
   } catch (error) {
     if (error instanceof KernelImageError) throw new UsageError(`${kernelFile}: ${error.message}`);
     throw error;

@@ -7,7 +7,7 @@ import { JsonLinesSink } from "../../host/base/trace-json.ts";
 import type { Machine } from "../machine.ts";
 import { type RunCounters, type RunSummary, summaryText } from "../summary.ts";
 import { writeAll } from "./console.ts";
-import { EXIT_FAULT, EXIT_PASS, EXIT_TIME_LIMIT, UsageError } from "./exit-codes.ts";
+import { EXIT_FAULT, EXIT_PASS, EXIT_TIME_LIMIT, EXIT_USAGE, UsageError } from "./exit-codes.ts";
 
 export interface ShellOptions {
   readonly trace?: string;
@@ -38,6 +38,7 @@ export class RunShell {
   };
   #sink: JsonLinesSink | null = null;
   #traceFile = -1;
+  #traceFailed = false;
   #atLineStart = true;
 
   constructor(options: ShellOptions) {
@@ -51,8 +52,20 @@ export class RunShell {
       } catch (error) {
         throw new UsageError(`--trace ${options.trace}: ${(error as Error).message}`);
       }
-      this.#sink = new JsonLinesSink((text) => writeAll(this.#traceFile, Buffer.from(text)));
+      this.#sink = new JsonLinesSink((text) => this.#writeTrace(options.trace!, text));
       this.trace.addSink(this.#sink);
+    }
+  }
+
+  /** A full disk ends the trace, not the machine; the run has failed then. */
+  #writeTrace(file: string, text: string): void {
+    if (this.#traceFailed) return;
+    try {
+      writeAll(this.#traceFile, Buffer.from(text));
+    } catch (error) {
+      this.#traceFailed = true;
+      this.trace.removeSink(this.#sink!);
+      this.message(`--trace ${file}: ${(error as Error).message}; the trace is cut off`);
     }
   }
 
@@ -97,7 +110,8 @@ export class RunShell {
     if (this.#traceFile >= 0) closeSync(this.#traceFile);
     if (!this.#atLineStart) writeAll(1, Buffer.from("\n"));
     const faulted = this.#options.failOnFault === true && counters.faults > 0;
-    const status = end.status === EXIT_PASS && faulted ? EXIT_FAULT : end.status;
+    const passed = faulted ? EXIT_FAULT : this.#traceFailed ? EXIT_USAGE : EXIT_PASS;
+    const status = end.status === EXIT_PASS ? passed : end.status;
     const summary: RunSummary = {
       result:
         status === EXIT_PASS
@@ -107,7 +121,7 @@ export class RunShell {
             : status === EXIT_TIME_LIMIT
               ? "time-limit"
               : "failed",
-      detail: end.detail,
+      detail: status === EXIT_USAGE ? "the trace could not be written" : end.detail,
       traps: this.#earlierTraps + (this.#machine?.counters.traps ?? 0),
       ...counters,
       virtualNs: Math.round(this.clock.now),

@@ -8,10 +8,11 @@ import type { ScenarioContext } from "../scenario/context.ts";
 import { runScenario } from "../scenario/run-scenario.ts";
 import type { ScenarioDevice } from "../scenario/vm.ts";
 import { collectWalks, type Walk } from "../view/walks.ts";
-import { UsageError } from "./exit-codes.ts";
+import { EXIT_TIME_LIMIT, UsageError } from "./exit-codes.ts";
 import { findHost } from "./hosts.ts";
 import { parseAddress } from "./options.ts";
 import { loadScenarios } from "./scenario-files.ts";
+import { runGuarded } from "./wall-limit.ts";
 
 export interface ProbeOptions {
   readonly at?: string;
@@ -27,6 +28,9 @@ export interface ProbeResult {
   /** What the guest finds in its fault queue for it. */
   readonly records: readonly FaultRecord[];
 }
+
+/** Milliseconds for a scenario to come to the place that is asked for. */
+const WALL_LIMIT = 60_000;
 
 /** Ends the scenario's body from within. */
 class Probed extends Error {}
@@ -55,20 +59,28 @@ export async function probeScenario(file: string, options: ProbeOptions): Promis
     const records = device.vm.takeFaults();
     result = { walks: collectWalks(events), records };
   };
-  const outcome = runScenario(scenario, {
-    seed: 0,
-    defaultHost: findHost(options.host),
-    findHost,
-    sink: { event: (event) => events.push(event) },
-    sweepValue: scenario.options.sweep?.[0],
-    onStep: (name, context) => {
-      steps.push(name);
-      if (options.at !== name && options.at !== String(steps.length)) return;
-      probe(context);
-      throw new Probed();
-    },
-    ...(options.at === undefined ? { onEnd: probe } : {}),
-  });
+  const run = () =>
+    runScenario(scenario, {
+      seed: 0,
+      defaultHost: findHost(options.host),
+      findHost,
+      sink: { event: (event) => events.push(event) },
+      sweepValue: scenario.options.sweep?.[0],
+      onStep: (name, context) => {
+        steps.push(name);
+        if (options.at !== name && options.at !== String(steps.length)) return;
+        probe(context);
+        throw new Probed();
+      },
+      ...(options.at === undefined ? { onEnd: probe } : {}),
+    });
+  const outcome = runGuarded(run, WALL_LIMIT);
+  if (outcome === undefined) {
+    throw new UsageError(
+      `scenario ${file} did not end within ${WALL_LIMIT / 1000} s; an endless loop?`,
+      EXIT_TIME_LIMIT,
+    );
+  }
   if (result !== null) return result;
   if (outcome.kind === "error" || outcome.kind === "expectation") {
     throw new UsageError(`scenario ${file} ended before: ${outcome.message}`);

@@ -77,5 +77,11 @@ function parseElf(file: Uint8Array, view: DataView): KernelImage {
     if (memoryBytes > 0) segments.push({ address, bytes: file.subarray(offset, offset + fileBytes), memoryBytes });
   }
   if (segments.length === 0) throw new KernelImageError("an ELF file with nothing to load");
+  // Segments apart from each other also bound what is copied: 65535 headers could each name the whole file.
+  segments.sort((a, b) => a.address - b.address);
+  const overlap = segments.some((segment, i) => i > 0 && segment.address < end(segments[i - 1]!));
+  if (overlap) throw new KernelImageError("an ELF file with segments that overlap");
   return { format: "ELF", relocatable: false, entry: Number(view.getBigUint64(24, true)), segments };
 }
+
+const end = ({ address, memoryBytes }: LoadSegment): number => address + memoryBytes;

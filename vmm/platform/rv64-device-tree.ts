@@ -14,9 +14,16 @@ import {
   SW_MSI_BASE,
   SW_MSI_SIZE,
   UART_BASE,
-  VIOMMU_BASE,
 } from "../memory-map.ts";
 import { type Cell, encodeDeviceTree, ref, type TreeNode } from "./flattened-device-tree.ts";
+
+/** A vIOMMU as the guest is told of it. */
+export interface Rv64Viommu {
+  /** Guest-physical address of its registers. */
+  readonly base: number;
+  /** Devices behind it by their requester ids now; not looked at where there is only one vIOMMU: every device is behind that. */
+  readonly requesterIds: readonly number[];
+}
 
 export interface Rv64Platform {
   readonly harts: number;
@@ -27,8 +34,7 @@ export interface Rv64Platform {
   readonly mmuType: string | null;
   readonly bootArguments: string;
   readonly initrd: { readonly start: number; readonly end: number } | null;
-  /** Whether a RISC-V vIOMMU stands at VIOMMU_BASE. */
-  readonly viommu: boolean;
+  readonly viommus: readonly Rv64Viommu[];
   readonly aplicSources: number;
   readonly imsicIds: number;
   readonly uartSource: number;
@@ -149,13 +155,13 @@ function soc(platform: Rv64Platform): TreeNode[] {
       },
     },
   ];
-  if (platform.viommu) {
+  platform.viommus.forEach(({ base }, index) => {
     nodes.push({
-      name: `iommu@${VIOMMU_BASE.toString(16)}`,
-      label: "iommu",
+      name: `iommu@${base.toString(16)}`,
+      label: `iommu${index}`,
       properties: {
         compatible: "riscv,iommu",
-        reg: range(VIOMMU_BASE, 0x1000),
+        reg: range(base, 0x1000),
         "#iommu-cells": [1],
         "msi-parent": [ref("imsic")],
         // What every first stage must map one to one, or devices lose their interrupts. No binding has a word for it; Linux
@@ -163,7 +169,7 @@ function soc(platform: Rv64Platform): TreeNode[] {
         "nestbox,identity-region": range(SW_MSI_BASE, SW_MSI_SIZE),
       },
     });
-  }
+  });
   nodes.push(pci(platform));
   return nodes;
 }
@@ -190,10 +196,16 @@ function pci(platform: Rv64Platform): TreeNode {
         ...[0x43000000, BigInt(PCI_MEMORY64_BASE), BigInt(PCI_MEMORY64_BASE), BigInt(PCI_MEMORY64_SIZE)],
       ],
       "msi-parent": [ref("imsic")],
-      ...(platform.viommu ? { "iommu-map": [0, ref("iommu"), 0, 0x10000] } : {}),
+      ...(platform.viommus.length === 0 ? {} : { "iommu-map": iommuMap(platform.viommus) }),
       "#interrupt-cells": [1],
       "interrupt-map-mask": [0x1800, 0, 0, 7],
       "interrupt-map": map,
     },
   };
+}
+
+/** Requester ids to vIOMMUs: (first id, vIOMMU, first id there, how many) each; the id at the vIOMMU is the requester id. */
+function iommuMap(viommus: readonly Rv64Viommu[]): Cell[] {
+  if (viommus.length === 1) return [0, ref("iommu0"), 0, 0x10000];
+  return viommus.flatMap(({ requesterIds }, index) => requesterIds.flatMap((id) => [id, ref(`iommu${index}`), id, 1]));
 }

@@ -100,10 +100,23 @@ function height({ table, level }: WalkStep): number {
   return ["stage2", "MSI", "stage1", "PDT", "DDT"].indexOf(table) * 8 + level;
 }
 
-/** What a device's DMA went through when a walk was made, as the host's driver had last set it; null if the trace never saw it set. */
-export function attachmentAt(events: readonly TracedEvent[], { deviceId, seq }: Walk): string | null {
-  const dma = events.find((event) => event.type === "dma" && event.deviceId === deviceId);
-  if (dma?.type !== "dma") return null;
-  const last = events.findLast((event) => event.type === "attach" && event.device === dma.device && event.seq < seq);
-  return last?.type === "attach" ? `${dma.device}: ${last.domain}, ${last.detail} (since ${last.time} ns)` : null;
+/**
+ * Says what a device's DMA went through when a walk was made, as the host's driver had last set it; null if the trace never saw it set. The
+ * trace is looked through once, however many walks are asked about.
+ */
+export function attachmentsOf(events: readonly TracedEvent[]): (walk: Walk) => string | null {
+  const names = new Map<number, string>();
+  const attachments = new Map<string, Extract<TracedEvent, { type: "attach" }>[]>();
+  for (const event of events) {
+    if (event.type === "dma" && !names.has(event.deviceId)) names.set(event.deviceId, event.device);
+    if (event.type !== "attach") continue;
+    const list = attachments.get(event.device);
+    if (list === undefined) attachments.set(event.device, [event]);
+    else list.push(event);
+  }
+  return ({ deviceId, seq }) => {
+    const name = names.get(deviceId);
+    const last = name === undefined ? undefined : attachments.get(name)?.findLast((event) => event.seq < seq);
+    return last === undefined ? null : `${name}: ${last.domain}, ${last.detail} (since ${last.time} ns)`;
+  };
 }

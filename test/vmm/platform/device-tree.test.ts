@@ -2,8 +2,9 @@
 
 import { spawnSync } from "node:child_process";
 import { describe, expect, it } from "vitest";
+import { VIOMMU_BASE } from "../../../vmm/memory-map.ts";
 import { encodeDeviceTree, ref } from "../../../vmm/platform/flattened-device-tree.ts";
-import { rv64DeviceTree } from "../../../vmm/platform/rv64-device-tree.ts";
+import { type Rv64Viommu, rv64DeviceTree } from "../../../vmm/platform/rv64-device-tree.ts";
 
 const hasDtc = spawnSync("dtc", ["--version"]).status === 0;
 if (!hasDtc)
@@ -33,8 +34,8 @@ describe.runIf(hasDtc)("a flattened device tree", () => {
     expect(text).toContain("points = <0x01 0x07>;");
   });
 
-  it("of an RV64 machine passes the compiler's checks", () => {
-    const blob = rv64DeviceTree({
+  const machine = (viommus: readonly Rv64Viommu[]) =>
+    rv64DeviceTree({
       harts: 2,
       memoryBytes: 512 * 2 ** 20,
       timebaseHz: 10_000_000,
@@ -42,18 +43,34 @@ describe.runIf(hasDtc)("a flattened device tree", () => {
       mmuType: "riscv,sv57",
       bootArguments: "console=ttyS0",
       initrd: { start: 0x8800_0000, end: 0x8900_0000 },
-      viommu: true,
+      viommus,
       aplicSources: 96,
       imsicIds: 255,
       uartSource: 10,
       intxSource: 32,
       seed: new Uint8Array(32).fill(7),
     });
+
+  it("of an RV64 machine passes the compiler's checks", () => {
+    const blob = machine([{ base: VIOMMU_BASE, requesterIds: [0x10] }]);
     const { text, warnings, status } = decompile(blob);
     expect(status).toBe(0);
     expect(warnings).toBe("");
     expect(text).toContain("linux,initrd-start = <0x00 0x88000000>;");
     expect(text).toMatch(/iommu-map = <0x00 0x0\w 0x00 0x10000>;/);
     expect(blob.length % 8).toBe(0);
+  });
+
+  it("puts each device behind its own vIOMMU where a machine has several", () => {
+    const { text, warnings } = decompile(
+      machine([
+        { base: VIOMMU_BASE, requesterIds: [0x10, 0x20] },
+        { base: VIOMMU_BASE + 0x1000, requesterIds: [0x18] },
+      ]),
+    );
+    expect(warnings).toBe("");
+    const phandleOf = (node: string): string => new RegExp(`${node} \\{[^}]*phandle = <(0x\\w+)>`).exec(text)![1]!;
+    const [first, second] = [phandleOf("iommu@3010000"), phandleOf("iommu@3011000")];
+    expect(text).toContain(`iommu-map = <0x10 ${first} 0x10 0x01 0x20 ${first} 0x20 0x01 0x18 ${second} 0x18 0x01>;`);
   });
 });

@@ -46,7 +46,8 @@ export function scenarioCommand(): Command {
       const mine = runs.filter(
         (_, index) => options.shard === undefined || index % options.shard.count === options.shard.index - 1,
       );
-      const results = mine.map((run) => runOne(run, options));
+      const taken = new Set<string>();
+      const results = mine.map((run) => runOne(run, options, taken));
       if (options.junit !== undefined) writeText(options.junit, junitXml(results), "--junit");
       const failed = results.filter(({ result }) => !result.passed).length;
       if (options.json !== true) {
@@ -65,10 +66,11 @@ function expandSweep(loaded: LoadedScenario): Run[] {
   return sweep === undefined ? [loaded] : sweep.map((sweepValue) => ({ ...loaded, sweepValue }));
 }
 
-function runOne(run: Run, options: ScenarioCommandOptions): FileResult {
+/** `taken`: trace files of the runs before, which this one's must not overwrite. */
+function runOne(run: Run, options: ScenarioCommandOptions, taken: Set<string>): FileResult {
   const started = performance.now();
   const name = `${run.scenario.name}${run.sweepValue === undefined ? "" : ` ${String(run.sweepValue)}`}`;
-  const traceFile = traceFileName(options.trace ?? ".", name);
+  const traceFile = traceFileName(options.trace ?? ".", name, taken);
   const execute = (sink?: JsonLinesSink): ScenarioResult =>
     runGuarded(
       () =>
@@ -132,22 +134,38 @@ function traced<T>(file: string, execute: (sink: JsonLinesSink) => T): T {
   } catch (error) {
     throw new UsageError(`--trace: ${(error as Error).message}`);
   }
-  const sink = new JsonLinesSink((text) => writeAll(fd, Buffer.from(text)));
+  // A full disk is not the scenario's fault: it runs on, and the command says so afterwards.
+  let problem: Error | null = null;
+  const sink = new JsonLinesSink((text) => {
+    if (problem !== null) return;
+    try {
+      writeAll(fd, Buffer.from(text));
+    } catch (error) {
+      problem = error as Error;
+    }
+  });
+  let result: T;
   try {
-    return execute(sink);
+    result = execute(sink);
   } finally {
     sink.end();
     closeSync(fd);
   }
+  if (problem !== null) throw new UsageError(`--trace ${file}: ${(problem as Error).message}`);
+  return result;
 }
 
-function traceFileName(folder: string, name: string): string {
+function traceFileName(folder: string, name: string, taken: Set<string>): string {
   const plain = name
     .toLowerCase()
     .replace(/[^a-z0-9]+/g, "-")
     .replace(/^-|-$/g, "")
     .slice(0, 80);
-  return join(folder, `${plain || "scenario"}.trace.jsonl`);
+  const stem = plain || "scenario";
+  let file = join(folder, `${stem}.trace.jsonl`);
+  for (let n = 2; taken.has(file); n++) file = join(folder, `${stem}-${n}.trace.jsonl`);
+  taken.add(file);
+  return file;
 }
 
 function shard(text: string): Shard {

@@ -4,7 +4,7 @@ import { Command } from "commander";
 import { describeFaultRecord } from "../../../host/arch/riscv/fault-records.ts";
 import { walkGrid } from "../../view/walk-grid.ts";
 import { walkText, whyText } from "../../view/walk-text.ts";
-import { attachmentAt, collectWalks, type Walk } from "../../view/walks.ts";
+import { attachmentsOf, collectWalks, type Walk } from "../../view/walks.ts";
 import { EXIT_FAILED, UsageError } from "../exit-codes.ts";
 import { parseAddress, wholeNumber } from "../options.ts";
 import { probeScenario } from "../scenario-probe.ts";
@@ -58,6 +58,7 @@ export function walk(): Command {
       }
       const width = options.width ?? process.stdout.columns ?? 120;
       const colours = process.stdout.isTTY === true && process.env.NO_COLOR === undefined;
+      const attachmentAt = attachmentsOf(events);
       for (const one of chosen) {
         const grid = walkGrid(one);
         if (options.json === true) {
@@ -65,7 +66,7 @@ export function walk(): Command {
           continue;
         }
         console.log(walkText(grid, { width, colours }));
-        const attachment = attachmentAt(events, one);
+        const attachment = attachmentAt(one);
         if (attachment !== null) console.log(`the host had the device ${attachment}`);
         const why = options.why === true ? whyText(grid) : null;
         if (why !== null) console.log(why);
