@@ -18,6 +18,7 @@ import { formatBdf, formatPlace, type PciHostBridge, type PciPlace, UNREACHABLE 
 import { AssignedDevice } from "./vfio/assigned-device.ts";
 import { GuestAddressSpace, HostRefusal } from "./vfio/guest-address-space.ts";
 import { IommufdHost } from "./vfio/iommufd-host.ts";
+import { limitedReport } from "./viommu/limited-report.ts";
 import type { ViommuConfiguration } from "./viommu/riscv/capabilities.ts";
 import { RiscvViommu, VIOMMU_REGISTER_BYTES } from "./viommu/riscv/viommu.ts";
 
@@ -83,6 +84,7 @@ export class Assignment {
   readonly devices: AssignedEntry[] = [];
   readonly #parts: AssignmentParts;
   readonly #space: GuestAddressSpace | null;
+  readonly #reportMove: (message: string) => void;
   /** Places to which messages were lost, reported once each. */
   readonly #lostMessages = new Set<string>();
   #nextHandle = 1;
@@ -90,6 +92,7 @@ export class Assignment {
   /** Maps guest RAM as stage 2. Throws HostRefusal. */
   constructor(parts: AssignmentParts) {
     this.#parts = parts;
+    this.#reportMove = limitedReport(parts.report);
     this.#space = parts.calls === null ? null : new GuestAddressSpace(parts.calls);
     parts.pci.onMoved = (pciFunction, from, to) => this.#moved(pciFunction, from, to);
     const { buffer, offset, length } = parts.ram;
@@ -126,7 +129,7 @@ export class Assignment {
       guestName,
       hostName: request.hostName,
       message: (pfn, offset, data) => this.#deviceMessage(device, pfn, offset, data),
-      report,
+      report: limitedReport(report),
       trace: machine.trace,
     });
     const virtual = this.#parts.viommu === false ? null : this.#viommuFor(request.viommu ?? request.iommu, device);
@@ -217,7 +220,7 @@ export class Assignment {
     const errno = this.#plugIn(entry);
     if (errno < 0) {
       const name = `guest device ${formatBdf(to)} (host ${entry.request.hostName})`;
-      this.#parts.report(
+      this.#reportMove(
         `${name} has a new requester id, but ${entry.viommu?.name} does not take it: ${errnoName(errno)}`,
       );
     }

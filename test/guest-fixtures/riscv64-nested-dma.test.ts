@@ -39,7 +39,12 @@ async function boot(options: OracleIommuOptions): Promise<{ output: string; end:
   };
   rv64.load({
     kernel: parseKernelImage(readFileSync(image!)),
-    ...{ initrd: null, bootArguments: "", viommus: [{ base: VIOMMU_BASE, requesterIds: [] }], seed: new Uint8Array(32) },
+    ...{
+      initrd: null,
+      bootArguments: "",
+      viommus: [{ base: VIOMMU_BASE, requesterIds: [] }],
+      seed: new Uint8Array(32),
+    },
   });
   let end: Rv64Stop = { kind: "slice" };
   for (let slice = 0; slice < 10_000 && (end.kind === "slice" || end.kind === "idle"); slice++) {
