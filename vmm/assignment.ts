@@ -64,6 +64,8 @@ export interface VirtualIommu {
   readonly base: number;
   readonly viommu: RiscvViommu;
   readonly host: IommufdHost | null;
+  /** True once a device has stood behind it: then the guest may know it. */
+  everUsed: boolean;
 }
 
 export interface AssignedEntry {
@@ -140,11 +142,13 @@ export class Assignment {
     if (errno < 0) {
       pci.remove(device);
       virtual?.host?.unregister(handle);
+      if (virtual !== null) this.#dropUnused(virtual);
       device[Symbol.dispose]();
       const where = virtual === null ? "on the second stage" : `behind ${virtual.name}`;
       throw new HostRefusal(`putting guest device ${guestName} (host ${request.hostName}) ${where}`, errno);
     }
     this.devices.push(entry);
+    if (virtual !== null) virtual.everUsed = true;
     device.onReset = () => virtual?.viommu.deviceReset(entry.routingId);
     device.connect(this.#ports(device, request.behind ?? request.routingId, NO_DMA));
     machine.addService(device);
@@ -269,6 +273,15 @@ export class Assignment {
     return this.#addViommu(key, host, hardware);
   }
 
+  /** Takes a vIOMMU away that was made for a device which then was refused: the newest, and nothing ever stood behind it. */
+  #dropUnused(virtual: VirtualIommu): void {
+    if (virtual !== this.viommus.at(-1) || virtual.everUsed) return;
+    this.viommus.pop();
+    this.#parts.machine.removeService(virtual.viommu);
+    this.#parts.machine.bus.release(virtual.base);
+    virtual.host?.[Symbol.dispose]();
+  }
+
   #addViommu(
     key: string,
     host: IommufdHost | null,
@@ -294,7 +307,7 @@ export class Assignment {
     });
     machine.addService(viommu);
     machine.bus.claim({ name, base, size: VIOMMU_REGISTER_BYTES, port: viommu, registerName });
-    const virtual = { name, key, index, base, viommu, host };
+    const virtual = { name, key, index, base, viommu, host, everUsed: host === null };
     this.viommus.push(virtual);
     return virtual;
   }

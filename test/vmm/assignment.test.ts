@@ -97,6 +97,19 @@ describe("a device assigned without a vIOMMU", () => {
     expect(eip(rv64)).toBe(1n << 9n);
   });
 
+  it("whose MSI leads nowhere loses it, and that is said once however often it comes", () => {
+    const { entry, dma, reports } = machine();
+    const { device } = entry;
+    const capability = msiCapability((offset, size) => device.configRead(offset, size));
+    device.configWrite(capability + 4, 4, 0x1000);
+    device.configWrite(capability + 12, 2, 9);
+    device.configWrite(capability + 2, 2, 1);
+    for (let i = 0; i < 3; i++) expect(dma(RAM_BASE + 0x1000, 4, false, true)).toBe(R.OUTCOME_DONE);
+    expect(reports).toEqual([
+      "an interrupt of guest device 00:02.0 was lost: its message address 0x1000 leads nowhere",
+    ]);
+  });
+
   it("leaves nothing in the host when it is taken away", () => {
     const { host, process, assignment, entry } = machine();
     assignment.unassign(entry);

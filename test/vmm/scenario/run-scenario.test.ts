@@ -2,6 +2,7 @@
 
 import { describe, expect, it } from "vitest";
 import { builtInHosts, DEFAULT_HOST } from "../../../host/built-in-hosts.ts";
+import { VIOMMU_BASE } from "../../../vmm/memory-map.ts";
 import type { ScenarioContext } from "../../../vmm/scenario/context.ts";
 import { runScenario, type ScenarioResult } from "../../../vmm/scenario/run-scenario.ts";
 import { isScenario, scenario } from "../../../vmm/scenario/scenario.ts";
@@ -45,6 +46,20 @@ describe("a scenario", () => {
       t.host().inject(["ioctl:IOMMU_IOAS_MAP@1=ENOMEM"]);
       refused(() => t.vm());
       t.equal(t.host().liveObjects, 0, "objects in the host");
+    });
+    expect(result.message).toBe("");
+  });
+
+  it("sees no vIOMMU that was made for a device which the host then refused", () => {
+    const result = run((t) => {
+      const vm = t.vm();
+      const { assignment, machine } = vm.machine;
+      t.host().inject(["ioctl:IOMMU_VDEVICE_ALLOC@1=ENOMEM"]);
+      refused(() => vm.assign(ONE));
+      t.equal(assignment.viommus.length, 0, "vIOMMUs");
+      t.equal(machine.bus.find(VIOMMU_BASE), null, "what answers at the vIOMMU's place");
+      vm.assign(ONE);
+      t.equal(assignment.viommus.length, 1, "vIOMMUs");
     });
     expect(result.message).toBe("");
   });
