@@ -9,7 +9,6 @@ import type { Rv64Core } from "../vcpu/riscv64/core.ts";
 const SUCCESS = 0;
 const ERR_NOT_SUPPORTED = -2;
 const ERR_INVALID_PARAM = -3;
-const ERR_INVALID_ADDRESS = -5;
 const ERR_ALREADY_AVAILABLE = -6;
 
 const EXT_BASE = 0x10;
@@ -170,18 +169,20 @@ export class Sbi {
     if (fid > 2) return ERR_NOT_SUPPORTED;
     const wanted = core.x(hart, 10);
     const bytes = new Uint8Array(Number(wanted < BigInt(DBCN_CHUNK) ? wanted : BigInt(DBCN_CHUNK)));
-    if (core.x(hart, 12) !== 0n) return ERR_INVALID_ADDRESS;
     const address = core.x(hart, 11);
     const pfn = Number(address >> 12n) as GpaPfn;
     const offset = Number(address & 0xfffn);
+    // Asked before input is taken: what is typed must not be lost to a call that is refused (§12.1, §12.2 say with which error).
+    const isRam = memory.contains(pfn, Math.ceil((offset + bytes.length) / 4096));
+    if (core.x(hart, 12) !== 0n || !isRam) return ERR_INVALID_PARAM;
     if (fid === 0) {
-      if (memory.read(pfn, offset, bytes, 0, bytes.length) !== ACCESS_OK) return ERR_INVALID_ADDRESS;
+      if (memory.read(pfn, offset, bytes, 0, bytes.length) !== ACCESS_OK) return ERR_INVALID_PARAM;
       console(bytes);
       this.#value = BigInt(bytes.length);
       return SUCCESS;
     }
     const got = consoleRead(bytes);
-    if (memory.write(pfn, offset, bytes, 0, got) !== ACCESS_OK) return ERR_INVALID_ADDRESS;
+    if (memory.write(pfn, offset, bytes, 0, got) !== ACCESS_OK) return ERR_INVALID_PARAM;
     this.#value = BigInt(got);
     return SUCCESS;
   }

@@ -17,10 +17,26 @@ interface ChromeEvent {
   readonly args?: Readonly<Record<string, unknown>>;
 }
 
-/** The whole document as JSON text. Events without width are 100 ns wide, so that the viewer shows them. */
-export function toPerfetto(events: Iterable<TracedEvent>): string {
+/**
+ * The document as JSON text, in pieces: whole, it can be longer than a string can. Events have no width of their own; 100 ns, so that the
+ * viewer shows them.
+ */
+export function* toPerfetto(events: Iterable<TracedEvent>): Generator<string> {
+  yield '{"displayTimeUnit":"ns","traceEvents":[';
+  let separator = "";
+  for (const event of chromeEvents(events)) {
+    const text = JSON.stringify(event, (_key, value: unknown) =>
+      typeof value === "bigint" ? `0x${value.toString(16)}` : value,
+    );
+    yield `${separator}${text}`;
+    separator = ",\n";
+  }
+  yield "]}\n";
+}
+
+function* chromeEvents(events: Iterable<TracedEvent>): Generator<ChromeEvent> {
   const tracks = new Map<string, number>();
-  const out: ChromeEvent[] = [];
+  let out: ChromeEvent[] = [];
   const bySeq = new Map<number, { ts: number; tid: number }>();
   const track = (name: string): number => {
     let tid = tracks.get(name);
@@ -51,10 +67,9 @@ export function toPerfetto(events: Iterable<TracedEvent>): string {
       out.push({ name: "cause", cat: "cause", ph: "s", id: seq, ts: from.ts, pid: 1, tid: from.tid });
       out.push({ name: "cause", cat: "cause", ph: "f", bp: "e", id: seq, ts, pid: 1, tid });
     }
+    yield* out;
+    out = [];
   }
-  return JSON.stringify({ displayTimeUnit: "ns", traceEvents: out }, (_key, value: unknown) =>
-    typeof value === "bigint" ? `0x${value.toString(16)}` : value,
-  );
 }
 
 function trackOf(event: TracedEvent): string {

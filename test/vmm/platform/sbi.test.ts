@@ -16,7 +16,6 @@ beforeAll(async () => {
 
 const NOT_SUPPORTED = -2n;
 const INVALID_PARAM = -3n;
-const INVALID_ADDRESS = -5n;
 const ALREADY_AVAILABLE = -6n;
 
 function machine(harts = 2) {
@@ -143,11 +142,17 @@ describe("the SBI", () => {
     expect(value).toBeLessThanOrEqual(1n << 20n);
   });
 
-  it("refuses console memory that is not RAM", () => {
+  it("refuses console memory that is not RAM (§12.1: SBI_ERR_INVALID_PARAM)", () => {
     const { call } = machine();
-    expect(call(DBCN, 0, 5, 0x1000, 0)[0]).toBe(INVALID_ADDRESS);
-    expect(call(DBCN, 0, 5, 0x8000_0000, 1)[0]).toBe(INVALID_ADDRESS);
-    expect(call(DBCN, 1, 5, ALL, 0)[0]).toBe(INVALID_ADDRESS);
+    expect(call(DBCN, 0, 5, 0x1000, 0)[0]).toBe(INVALID_PARAM);
+    expect(call(DBCN, 0, 5, 0x8000_0000, 1)[0]).toBe(INVALID_PARAM);
+    expect(call(DBCN, 1, 5, ALL, 0)[0]).toBe(INVALID_PARAM);
+  });
+
+  it("keeps the input that a refused read asked for", () => {
+    const { call } = machine();
+    expect(call(DBCN, 1, 3, 0x1000, 0)[0]).toBe(INVALID_PARAM);
+    expect(call(DBCN, 1, 5, 0x8000_0000, 0)).toEqual([0n, 5n]);
   });
 
   it("reads console input into memory", () => {

@@ -1,6 +1,6 @@
 // `nestbox trace export`: a trace in other tools' formats.
 
-import { writeFileSync } from "node:fs";
+import { closeSync, openSync } from "node:fs";
 import { Command } from "commander";
 import { toPerfetto } from "../../view/perfetto.ts";
 import { writeAll } from "../console.ts";
@@ -16,16 +16,25 @@ export function trace(): Command {
     .option("--perfetto", "Chrome trace-event JSON, which the Perfetto viewer opens (the default)")
     .option("--output <file>", "where to write; standard output if left out")
     .action((file: string, options: { output?: string }) => {
-      const text = toPerfetto(readTraceFile(file));
-      if (options.output === undefined) {
-        writeAll(1, Buffer.from(`${text}\n`));
-        return;
-      }
+      const events = readTraceFile(file);
       try {
-        writeFileSync(options.output, text);
+        const fd = options.output === undefined ? 1 : openSync(options.output, "w");
+        writePieces(fd, toPerfetto(events));
+        if (fd !== 1) closeSync(fd);
       } catch (error) {
-        throw new UsageError(`--output ${options.output}: ${(error as Error).message}`);
+        throw new UsageError(`--output ${options.output ?? "(standard output)"}: ${(error as Error).message}`);
       }
     });
   return command;
+}
+
+function writePieces(fd: number, pieces: Iterable<string>): void {
+  let chunk = "";
+  for (const piece of pieces) {
+    chunk += piece;
+    if (chunk.length < 65536) continue;
+    writeAll(fd, Buffer.from(chunk));
+    chunk = "";
+  }
+  writeAll(fd, Buffer.from(chunk));
 }
