@@ -14,6 +14,9 @@ export { MissingHere } from "./debian-packages.ts";
 // This file runs from dist/guest-fixtures/debian-riscv64; the project is three folders up.
 const projectRoot = fileURLToPath(new URL("../../..", import.meta.url));
 const sources = join(projectRoot, "guest-fixtures/debian-riscv64");
+const cache = join(projectRoot, ".cache/debian-riscv64");
+const stamp = join(cache, "fixture.json");
+const SUITE = "forky";
 const MODULES = ["nvme", "ext4", "vfat", "nls_cp437", "nls_iso8859_1", "nls_ascii"];
 
 export interface DebianFixture {
@@ -32,24 +35,28 @@ export interface DebianFixtureOptions {
   readonly log?: (line: string) => void;
 }
 
+/** The fixture as it lies in the cache; null if it does not, or was made by other sources or of another suite. */
+export function cachedFixture(suite = SUITE): DebianFixture | null {
+  if (!existsSync(stamp)) return null;
+  const cached = JSON.parse(readFileSync(stamp, "utf8")) as DebianFixture & { sourcesId: string; suite: string | null };
+  // What was made from files given by name serves for every suite.
+  const fits = cached.sourcesId === sourcesId() && (cached.suite === null || cached.suite === suite);
+  return fits && existsSync(cached.kernel) && existsSync(cached.initrd) ? cached : null;
+}
+
+/** What the initramfs is made of besides packages. */
+function sourcesId(): string {
+  return createHash("sha256")
+    .update(readFileSync(join(sources, "init.sh")))
+    .digest("hex");
+}
+
 /** Builds the fixture, or finds it in the cache. Throws MissingHere for what this machine lacks. */
 export function debianFixture(options: DebianFixtureOptions = {}): DebianFixture {
   const log = options.log ?? (() => {});
-  const cache = join(projectRoot, ".cache/debian-riscv64");
-  const stamp = join(cache, "fixture.json");
-  const suite = options.suite ?? "forky";
-  const sourcesId = createHash("sha256")
-    .update(readFileSync(join(sources, "init.sh")))
-    .digest("hex");
-  if (options.refresh !== true && options.debs === undefined && existsSync(stamp)) {
-    const cached = JSON.parse(readFileSync(stamp, "utf8")) as DebianFixture & {
-      sourcesId: string;
-      suite: string | null;
-    };
-    // What was made from files given by name serves for every suite.
-    const fits = cached.sourcesId === sourcesId && (cached.suite === null || cached.suite === suite);
-    if (fits && existsSync(cached.kernel) && existsSync(cached.initrd)) return cached;
-  }
+  const suite = options.suite ?? SUITE;
+  const cached = options.refresh !== true && options.debs === undefined ? cachedFixture(suite) : null;
+  if (cached !== null) return cached;
   mkdirSync(cache, { recursive: true });
   const tree = join(cache, "tree");
   rmSync(tree, { recursive: true, force: true });
@@ -60,7 +67,8 @@ export function debianFixture(options: DebianFixtureOptions = {}): DebianFixture
   }
   const fixture = assemble(tree, cache, log);
   rmSync(tree, { recursive: true, force: true });
-  writeFileSync(stamp, JSON.stringify({ ...fixture, sourcesId, suite: options.debs === undefined ? suite : null }));
+  const made = { sourcesId: sourcesId(), suite: options.debs === undefined ? suite : null };
+  writeFileSync(stamp, JSON.stringify({ ...fixture, ...made }));
   return fixture;
 }
 
