@@ -135,7 +135,7 @@ describe("hostile SBI calls", () => {
     fc.assert(
       fc.property(fc.array(call, { maxLength: 50 }), (calls) => {
         for (const { extension, fid, hart, arguments: values } of calls) {
-          values.forEach((value, index) => rv64.core.setX(hart, 10 + index, value));
+          for (const [index, value] of values.entries()) rv64.core.setX(hart, 10 + index, value);
           rv64.core.setX(hart, 16, fid);
           rv64.core.setX(hart, 17, extension);
           rv64.sbi.call(hart);
@@ -154,7 +154,7 @@ describe("hostile kernel images", () => {
   function load(file: Uint8Array): void {
     try {
       const kernel = parseKernelImage(file);
-      machine(1).load({ kernel, initrd: null, bootArguments: "", viommu: false, seed: new Uint8Array(32) });
+      machine(1).load({ kernel, initrd: null, bootArguments: "", viommus: [], seed: new Uint8Array(32) });
     } catch (error) {
       expect(error).toBeInstanceOf(KernelImageError);
       expect((error as Error).message).not.toContain("\n");
