@@ -9,6 +9,7 @@ import {
   decodeFaultRecord,
 } from "../../../host/arch/riscv/fault-records.ts";
 import * as R from "../../../host/devices/edu/registers.ts";
+import { DMA_ABORTED, NO_PASID } from "../../../host/devices/ports.ts";
 import { EINVAL } from "../../../host/uapi/errno.ts";
 import * as I from "../../../host/uapi/iommufd.ts";
 import { POLLIN } from "../../../host/uapi/system-calls.ts";
@@ -96,6 +97,25 @@ describe("nested DMA by system calls", () => {
     user.process.exit();
     expect(host.kernel.liveKinds).toEqual([]);
     expect(host.kernel.liveObjects).toBe(0);
+  });
+
+  it("has a fault from before an invalidation queued when the invalidation returns, its interrupt still on the way", () => {
+    const host = machine();
+    host.assign();
+    const user = host.user();
+    const { ram, iommufd, vfio, device, viommu, veventq } = nest(user);
+    const nested = user.nested(iommufd, device, viommu, { tc: 1n, fsc: new GuestSv39(ram).fsc, ta: PSCID });
+    expect(user.attach(vfio, nested)).toBe(nested);
+    // The device's read is refused now; no clock event fires before the ioctl, so the interrupt's handler has not run.
+    expect(host.root.slot(RID)!.dma.read(Number(IOVA >> 12n), 0, new Uint8Array(4), 0, 4, NO_PASID)).toBe(DMA_ABORTED);
+    expect(user.readAll(veventq).length).toBe(0);
+    const vma = encodeCommand("IOTINVAL.VMA", { PSCV: 1, PSCID: 7 });
+    expect(user.invalidate(iommufd, viommu, [vma])).toEqual({ result: 0, done: 1 });
+    expect(record(user.readAll(veventq))).toMatchObject({ cause: CAUSE_READ_PAGE_FAULT, iotval: IOVA });
+    host.run(10_000);
+    expect(user.readAll(veventq).length).toBe(0);
+    user.process.exit();
+    expect(host.kernel.liveKinds).toEqual([]);
   });
 
   it("is blocked by a context with V = 0, and the hardware's 258 reaches the guest", () => {

@@ -95,11 +95,13 @@ export class RiscvViommu implements ViommuBackend, CommandScope {
   invalidate(batch: InvalidationBatch): number {
     batch.done = 0;
     if (batch.type !== IOMMU_VIOMMU_INVALIDATE_DATA_RISCV) return -EINVAL;
-    for (let first = 0; first < batch.count; first += GROUP) {
-      const result = this.#forwardGroup(batch, first, Math.min(first + GROUP, batch.count));
-      if (result < 0) return result;
+    let result = 0;
+    for (let first = 0; first < batch.count && result === 0; first += GROUP) {
+      result = this.#forwardGroup(batch, first, Math.min(first + GROUP, batch.count));
     }
-    return 0;
+    // What devices did before the fence is reported before the caller hears that it is over (§4.1.2: earlier requests are done).
+    this.iommu.drainRecords();
+    return result;
   }
 
   /** Forwards commands [first, end) and waits for them. */
