@@ -63,6 +63,8 @@ const edu = z.strictObject({
   ats: z.boolean().optional(),
   /** Needs ats. */
   pri: z.boolean().optional(),
+  /** Logs the pages it writes itself (VFIO DMA logging). */
+  dmaLogging: z.boolean().optional(),
   /** The device can be told to break the rules of ATS and PRI. */
   misbehaviour: z.boolean().optional(),
 });

@@ -137,4 +137,6 @@ export interface PciFunction {
   reset(): void;
   /** Present on functions with ATS. */
   readonly atsTarget?: AtsTarget;
+  /** The function can log the pages it writes itself (VFIO: DMA logging). */
+  readonly logsDma?: boolean;
 }

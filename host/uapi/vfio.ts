@@ -145,6 +145,29 @@ export const VFIO_DEVICE_FEATURE_GET = 1 << 16;
 export const VFIO_DEVICE_FEATURE_SET = 1 << 17;
 export const VFIO_DEVICE_FEATURE_PROBE = 1 << 18;
 
+export const VFIO_DEVICE_FEATURE_DMA_LOGGING_START = 6;
+export const VFIO_DEVICE_FEATURE_DMA_LOGGING_STOP = 7;
+export const VFIO_DEVICE_FEATURE_DMA_LOGGING_REPORT = 8;
+
+/** Data of DMA_LOGGING_START; `ranges` points at an array of the next. */
+export const vfioDeviceFeatureDmaLoggingControl = layout("vfio_device_feature_dma_logging_control", 24, {
+  page_size: u64(0),
+  num_ranges: u32(8),
+  __reserved: u32(12),
+  ranges: u64(16),
+});
+export const vfioDeviceFeatureDmaLoggingRange = layout("vfio_device_feature_dma_logging_range", 16, {
+  iova: u64(0),
+  length: u64(8),
+});
+/** Data of DMA_LOGGING_REPORT. */
+export const vfioDeviceFeatureDmaLoggingReport = layout("vfio_device_feature_dma_logging_report", 32, {
+  iova: u64(0),
+  length: u64(8),
+  page_size: u64(16),
+  bitmap: u64(24),
+});
+
 /** Followed by the feature's own data. */
 export const vfioDeviceFeature = layout("vfio_device_feature", 8, { argsz: u32(0), flags: u32(4) });
 

@@ -19,6 +19,8 @@ export interface EduOptions {
   readonly ats?: boolean;
   /** Needs `ats`. */
   readonly pri?: boolean;
+  /** Logs the pages it writes, for migration's sake (VFIO: DMA logging). */
+  readonly dmaLogging?: boolean;
   /** Makes the misbehaviour register work: a device that breaks ATS and PRI rules when told to. */
   readonly misbehaviour?: boolean;
 }
@@ -31,6 +33,7 @@ const ALL_ADDRESS_BITS = 0xffff_ffff_ffff_ffffn;
 export class Edu extends PciEndpoint implements MmioPort {
   high = 0;
   readonly atsTarget?: AtsTarget;
+  readonly logsDma: boolean;
   readonly #engine: DmaEngine;
   readonly #buffer = new Uint8Array(R.BUFFER_BYTES);
   readonly #factorialDone = (): void => this.#finishFactorial();
@@ -52,6 +55,7 @@ export class Edu extends PciEndpoint implements MmioPort {
       subsystemId: 0x1100,
       prefixes: pasidBits > 0,
     });
+    this.logsDma = options.dmaLogging ?? false;
     if (pri && !ats) throw new RangeError("edu: page requests need ATS");
     if (pasidBits < 0 || pasidBits > 20) throw new RangeError("edu: a PASID has at most 20 bits");
     this.addBar(0, { size: R.EDU_BAR_BYTES, kind: "memory32", prefetchable: false, registers: this });

@@ -21,6 +21,7 @@ import {
   type PciFunction,
 } from "../../devices/ports.ts";
 import { ACCESS_READ, ACCESS_WRITE, CONSUMED, type HardwareIommu, TRANSLATED } from "../iommu/port.ts";
+import type { DmaWriteLog } from "./dma-write-log.ts";
 
 const COMMAND = 0x04;
 
@@ -65,6 +66,8 @@ export interface TransferCounters {
 
 export class FunctionDma implements DmaPort {
   readonly ats: AtsPort;
+  /** Where the function logs the pages it writes, while somebody asked for it. */
+  writeLog: DmaWriteLog | null = null;
   readonly counters: TransferCounters = { transfers: 0, bytes: 0, aborted: 0, messages: 0 };
   readonly #parts: FunctionDmaParts;
   readonly #iommu: HardwareIommu | null;
@@ -199,6 +202,8 @@ export class FunctionDma implements DmaPort {
     } else {
       counters.transfers++;
       counters.bytes += length;
+      // A translated request carries no IOVA to log by.
+      if (write && !translated && this.writeLog !== null) this.writeLog.wrote(pfn);
     }
     return DMA_OK;
   }

@@ -32,6 +32,7 @@ import { type CallContext, type FileMapping, type MmapRequest, OpenFile } from "
 import { IommufdFile } from "../iommufd/context.ts";
 import { copyStruct } from "../iommufd/user-copy.ts";
 import type { VfioDevice } from "./device.ts";
+import { dmaLogging, isDmaLogging } from "./dma-logging.ts";
 import { hotReset, hotResetInfo } from "./hot-reset.ts";
 import { deviceInfo, irqInfo, regionInfo, setIrqs } from "./information.ts";
 import { accessRegion, mapRegion } from "./regions.ts";
@@ -174,7 +175,7 @@ export class VfioDeviceFile extends OpenFile {
     return 0;
   }
 
-  /** No feature of 7.2 applies to the functions here: no migration, no dirty logging of their own, no virtual functions. */
+  /** Dirty logging by the device, where it can; no other feature of 7.2 applies to the functions here (no migration, no virtual ones). */
   #feature(call: CallContext, argument: bigint): number {
     const request = readRequest(call, argument, vfioDeviceFeature);
     if (typeof request === "number") return request;
@@ -184,7 +185,10 @@ export class VfioDeviceFile extends OpenFile {
     if ((flags & ~known) !== 0) return -EINVAL;
     const both = VFIO_DEVICE_FEATURE_GET | VFIO_DEVICE_FEATURE_SET;
     if ((flags & VFIO_DEVICE_FEATURE_PROBE) === 0 && (flags & both) === both) return -EINVAL;
-    return -ENOTTY;
+    const feature = flags & VFIO_DEVICE_FEATURE_MASK;
+    if (!isDmaLogging(feature)) return -ENOTTY;
+    const header = vfioDeviceFeature.bytes;
+    return dmaLogging(this.device.pci, call, feature, flags, argument + BigInt(header), request.size - header);
   }
 
   override read(call: CallContext, va: bigint, length: number, position: bigint): number {

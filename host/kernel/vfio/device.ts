@@ -114,6 +114,7 @@ export class VfioDevice {
   disable(): void {
     this.pci.setMaster(false);
     this.interrupts.close();
+    this.pci.slot.dma.writeLog = null;
     this.pci.reset();
     this.pci.setMaster(false);
     this.kernel.live.destroyed("open vfio device");

@@ -14,6 +14,7 @@ import {
   ENOENT,
   ENOTTY,
   EOPNOTSUPP,
+  EOVERFLOW,
 } from "../../../../host/uapi/errno.ts";
 import * as I from "../../../../host/uapi/iommufd.ts";
 import { O_RDWR } from "../../../../host/uapi/system-calls.ts";
@@ -468,6 +469,99 @@ describe("reset and features", () => {
     expect(feature(1 << 20)).toBe(-EINVAL);
     expect(user.call(vfio, X.VFIO_DEVICE_GET_PCI_HOT_RESET_INFO, X.vfioPciHotResetInfo, {}).result).toBe(-19);
     expect(user.process.ioctl(vfio, 0x3b00 + 99, 0n)).toBe(-ENOTTY);
+    end();
+  });
+});
+
+describe("dirty logging by the device (VFIO_DEVICE_FEATURE_DMA_LOGGING)", () => {
+  const PROBE = X.VFIO_DEVICE_FEATURE_PROBE;
+  const GET = X.VFIO_DEVICE_FEATURE_GET;
+  const SET = X.VFIO_DEVICE_FEATURE_SET;
+  const [START, STOP, REPORT] = [6, 7, 8];
+
+  function logging() {
+    const parts = bound({ devices: [{ rid: RID, iommu: 0, options: { dmaLogging: true } }] });
+    const { memory } = parts.user.process;
+    const at = memory.allocate(8192);
+    const call = (flags: number, data: Uint8Array): number => {
+      memory.bytes(at, 8).set(X.vfioDeviceFeature.encode({ argsz: 8 + data.length, flags }));
+      memory.bytes(at + 8n, Math.max(1, data.length)).set(data);
+      return parts.user.process.ioctl(parts.vfio, X.VFIO_DEVICE_FEATURE, at);
+    };
+    const rangesAt = at + 4096n;
+    const start = (ranges: readonly [iova: bigint, length: bigint][], pageSize = 4096n) => {
+      ranges.forEach(([iova, length], index) => {
+        memory
+          .bytes(rangesAt + BigInt(16 * index), 16)
+          .set(X.vfioDeviceFeatureDmaLoggingRange.encode({ iova, length }));
+      });
+      const control = { page_size: pageSize, num_ranges: ranges.length, ranges: rangesAt };
+      return call(SET | START, X.vfioDeviceFeatureDmaLoggingControl.encode(control));
+    };
+    const report = (iova: bigint, length: bigint, pageSize = 4096n) => {
+      const bitmap = memory.bytes(rangesAt, 64).fill(0);
+      const values = { iova, length, page_size: pageSize, bitmap: rangesAt };
+      const result = call(GET | REPORT, X.vfioDeviceFeatureDmaLoggingReport.encode(values));
+      return result < 0 ? result : [...bitmap.slice(0, 8)];
+    };
+    return { ...parts, call, start, report };
+  }
+
+  it("is probed, started over ranges, reports pages written since, and stops", () => {
+    const { host, call, start, report, end } = logging();
+    expect(
+      [START, STOP, REPORT].map((feature) =>
+        call(PROBE | (feature === REPORT ? GET : SET) | feature, new Uint8Array(0)),
+      ),
+    ).toEqual([0, 0, 0]);
+    expect(report(0x10000n, 0x10000n)).toBe(-EINVAL);
+    expect(start([[0x10000n, 0x10000n]])).toBe(0);
+    expect(start([[0x10000n, 0x10000n]])).toBe(-EINVAL);
+    const log = host.root.slot(RID)!.dma.writeLog!;
+    for (const pfn of [0x11, 0x13, 0x13, 0x20]) log.wrote(pfn);
+    // Page 0x20 lies outside the range; bits are one a page, from the report's iova.
+    expect(report(0x10000n, 0x10000n)).toEqual([0b1010, 0, 0, 0, 0, 0, 0, 0]);
+    expect(report(0x10000n, 0x10000n)).toEqual([0, 0, 0, 0, 0, 0, 0, 0]);
+    log.wrote(0x13);
+    expect(report(0x10000n, 0x10000n, 8192n)).toEqual([0b10, 0, 0, 0, 0, 0, 0, 0]);
+    expect(call(SET | STOP, new Uint8Array(0))).toBe(0);
+    expect(report(0x10000n, 0x10000n)).toBe(-EINVAL);
+    end();
+  });
+
+  it("refuses ranges that overlap, are misaligned, wrap, or are none", () => {
+    const { start, end } = logging();
+    expect(start([])).toBe(-EINVAL);
+    expect(
+      start([
+        [0x1000n, 0x2000n],
+        [0x2000n, 0x1000n],
+      ]),
+    ).toBe(-EINVAL);
+    expect(start([[0x800n, 0x1000n]])).toBe(-EINVAL);
+    expect(start([[0xffff_ffff_ffff_f000n, 0x1000n]])).toBe(-EOVERFLOW);
+    end();
+  });
+
+  it("sees the device's own writes, and none of its reads", () => {
+    const { host, user, iommufd, vfio, start, report, end } = logging();
+    const ioas = user.ioas(iommufd);
+    const va = user.process.memory.allocate(8192);
+    expect(user.map(iommufd, ioas, va, 8192, 0x10000n)).toBe(0);
+    expect(user.attach(vfio, ioas)).toBeGreaterThan(0);
+    user.enableDevice(vfio);
+    expect(start([[0x10000n, 0x2000n]])).toBe(0);
+    const { dma } = host.root.slot(RID)!;
+    expect(dma.read(0x10, 0, new Uint8Array(8), 0, 8, -1)).toBe(0);
+    expect(dma.write(0x11, 0, new Uint8Array(8), 0, 8, -1)).toBe(0);
+    expect(report(0x10000n, 0x2000n)).toEqual([0b10, 0, 0, 0, 0, 0, 0, 0]);
+    end();
+  });
+
+  it("is not there for a function that cannot", () => {
+    const { user, vfio, end } = bound();
+    const flags = PROBE | SET | START;
+    expect(user.call(vfio, X.VFIO_DEVICE_FEATURE, X.vfioDeviceFeature, { flags }).result).toBe(-ENOTTY);
     end();
   });
 });
