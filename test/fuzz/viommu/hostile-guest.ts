@@ -386,10 +386,16 @@ export class HostileGuest {
     guest.write64(REG.fqb, ((PLACE.faults >> 12n) << 10n) | 3n);
     guest.write32(REG.fqh, 0);
     guest.write32(REG.fqcsr, 0x301);
-    // What is under way ends first, and its records go.
-    plugged.config.configWrite(4, 2, 6);
-    for (let i = 0; i < 20 && (plugged.bar.mmioRead(R.DMA_COMMAND, 4) & R.COMMAND_RUN) !== 0; i++) this.vm.run(400_000);
-    if ((plugged.bar.mmioRead(R.DMA_COMMAND, 4) & R.COMMAND_RUN) !== 0) return;
+    // What is under way ends first, and its records go. So does what the other devices have under way: where two contexts share a PSCID
+    // and differ in their tables, the IOMMU may answer either from what it cached of the other (specification 3.8).
+    const others = this.devices.map((_, index) => this.#target(index));
+    for (const device of [plugged, this.#emulated, ...others]) {
+      if (device === null) continue;
+      device.config.configWrite(4, 2, 6);
+      const running = () => (device.bar.mmioRead(R.DMA_COMMAND, 4) & R.COMMAND_RUN) !== 0;
+      for (let i = 0; i < 20 && running(); i++) this.vm.run(400_000);
+      if (running()) return;
+    }
     for (const [register, cleared] of [
       [R.TRANSLATION_MODE, 0],
       [R.MISBEHAVIOUR, 0],
