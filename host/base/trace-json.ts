@@ -67,10 +67,14 @@ export class TraceFormatError extends Error {}
 /** Fields that are 64-bit values, per the event types of trace.ts. */
 const WIDE = new Set(["value", "address", "entry", "iova", "spa", "iotval", "iotval2"]);
 
-/** Events of a trace file, in order. Throws TraceFormatError with the line number for what is not one. */
-export function* parseTrace(text: string): Generator<TracedEvent> {
+/**
+ * Events of a trace file, in order. Throws TraceFormatError with the line number for what is not one. A last line that was cut short (the
+ * writer was killed, the disk was full) is told to `onCut` and ends the trace; without `onCut` it is an error as well.
+ */
+export function* parseTrace(text: string, onCut?: (line: number) => void): Generator<TracedEvent> {
   let line = 0;
-  for (const source of text.split("\n")) {
+  const lines = text.split("\n");
+  for (const source of lines) {
     line++;
     if (source === "") continue;
     let value: unknown;
@@ -80,6 +84,8 @@ export function* parseTrace(text: string): Generator<TracedEvent> {
         return WIDE.has(key) ? wide(field) : field;
       });
     } catch {
+      // Whole lines end with a newline, so after the last one there is nothing.
+      if (onCut !== undefined && line > 1 && line === lines.length) return onCut(line);
       throw new TraceFormatError(`line ${line} is not JSON`);
     }
     if (line === 1) {

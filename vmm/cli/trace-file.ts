@@ -5,6 +5,7 @@ import type { TracedEvent } from "../../host/base/trace.ts";
 import { parseTrace, TraceFormatError } from "../../host/base/trace-json.ts";
 import { UsageError } from "./exit-codes.ts";
 
+/** All events of the file, up to where it was cut off (said on standard error). Throws UsageError for what is no trace. */
 export function readTraceFile(file: string): TracedEvent[] {
   let text: string;
   try {
@@ -13,7 +14,9 @@ export function readTraceFile(file: string): TracedEvent[] {
     throw new UsageError(`--trace ${file}: ${(error as Error).message}`);
   }
   try {
-    return [...parseTrace(text)];
+    const cut = (line: number) =>
+      process.stderr.write(`nestbox: ${file}: line ${line} is cut off; the trace ends before it\n`);
+    return [...parseTrace(text, cut)];
   } catch (error) {
     if (error instanceof TraceFormatError) throw new UsageError(`${file}: ${error.message}`);
     throw error;

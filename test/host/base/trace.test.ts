@@ -46,6 +46,27 @@ describe("the trace", () => {
     expect(() => [...parseTrace('{"nestbox-trace":1}\n{"seq":\n')]).toThrow(/line 2/);
   });
 
+  it("cut off within its last line is read up to there by who asks to be told", () => {
+    let text = "";
+    const sink = new JsonLinesSink((chunk) => {
+      text += chunk;
+    });
+    const trace = new Trace({ now: 1 });
+    const seen: TracedEvent[] = [];
+    trace.addSink(sink);
+    trace.addSink({ event: (event) => seen.push(event) });
+    for (const offset of [4, 8]) trace.emit({ type: "mmio", device: "d", offset, size: 8, write: true, value: 1n });
+    sink.end();
+    const cutText = text.slice(0, -10);
+    const cuts: number[] = [];
+    expect([...parseTrace(cutText, (line) => cuts.push(line))]).toEqual(seen.slice(0, 1));
+    expect(cuts).toEqual([3]);
+    expect(() => [...parseTrace(cutText)]).toThrow(/line 3/);
+    // A damaged line that was ended is damage, and so is a header that is none.
+    expect(() => [...parseTrace(`${cutText}\n`, () => {})]).toThrow(/line 3/);
+    expect(() => [...parseTrace('{"nestbox-tr', () => {})]).toThrow(/line 1/);
+  });
+
   const head = '"seq":1,"time":0,"cause":0';
   const malformed: [what: string, line: string][] = [
     ["is null", "null"],
