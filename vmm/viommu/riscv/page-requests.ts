@@ -7,24 +7,14 @@
 // far as iommufd's two codes go: Success where the device shall retry (queue full), Invalid Request otherwise.
 
 import { PRGR_INVALID_REQUEST, PRGR_RESPONSE_FAILURE, PRGR_SUCCESS } from "../../../host/arch/riscv/commands.ts";
-import {
-  encodePageRequest,
-  PAGE_REQUEST_BYTES,
-  type PageRequestRecord,
-} from "../../../host/arch/riscv/page-requests.ts";
-import {
-  CSR_ENABLE,
-  CSR_INTERRUPT_ENABLE,
-  CSR_MEMORY_FAULT,
-  CSR_ON,
-  CSR_OVERFLOW,
-} from "../../../host/arch/riscv/registers.ts";
+import { encodePageRequest, type PageRequestRecord } from "../../../host/arch/riscv/page-requests.ts";
+import { CSR_MEMORY_FAULT, CSR_ON, CSR_OVERFLOW } from "../../../host/arch/riscv/registers.ts";
 import type { GpaPfn } from "../../../host/base/address.ts";
-import { ACCESS_OK, type MemoryPort } from "../../../host/base/memory.ts";
+import type { MemoryPort } from "../../../host/base/memory.ts";
 import { type DeviceHandle, RESPONSE_INVALID, RESPONSE_SUCCESS } from "../host-port.ts";
 import { type Interrupts, PIP } from "./interrupts.ts";
 import { type RegisterFile, WORD } from "./registers.ts";
-import { Ring } from "./ring.ts";
+import { WrittenQueue } from "./written-queue.ts";
 
 /** A page request as it arrives, from the host or from an emulated device; `deviceId` is the guest's. */
 export interface ArrivingPageRequest extends PageRequestRecord {
@@ -54,20 +44,18 @@ export function wantsAnswer(request: PageRequestRecord): boolean {
   return request.last && (request.read || request.write);
 }
 
-export class PageRequestQueue {
-  readonly ring: Ring;
-  readonly #registers: RegisterFile;
-  readonly #memory: MemoryPort<GpaPfn>;
-  readonly #interrupts: Interrupts;
+export class PageRequestQueue extends WrittenQueue {
   readonly #unanswered: Unanswered[] = [];
-  readonly #entry = new Uint8Array(PAGE_REQUEST_BYTES);
-  readonly #words = new BigUint64Array(this.#entry.buffer);
 
   constructor(registers: RegisterFile, memory: MemoryPort<GpaPfn>, interrupts: Interrupts) {
-    this.#registers = registers;
-    this.#memory = memory;
-    this.#interrupts = interrupts;
-    this.ring = new Ring(registers, { base: WORD.PQB, head: WORD.PQH, tail: WORD.PQT }, 4);
+    super(registers, memory, interrupts, {
+      base: WORD.PQB,
+      head: WORD.PQH,
+      tail: WORD.PQT,
+      control: WORD.PQCSR,
+      entryLog2: 4,
+      interrupt: PIP,
+    });
   }
 
   /** Groups delivered and not answered. */
@@ -75,34 +63,16 @@ export class PageRequestQueue {
     return this.#unanswered.length;
   }
 
-  controlWritten(previous: number): void {
-    const words = this.#registers.words;
-    const now = words[WORD.PQCSR]!;
-    if ((now & CSR_ENABLE) !== 0 && (previous & CSR_ENABLE) === 0) {
-      words[WORD.PQT] = 0;
-      words[WORD.PQCSR] = ((now & ~(CSR_MEMORY_FAULT | CSR_OVERFLOW)) | CSR_ON) >>> 0;
-    } else if ((now & CSR_ENABLE) === 0) {
-      words[WORD.PQCSR] = (now & ~CSR_ON) >>> 0;
-    }
-    this.evaluate();
-  }
-
-  evaluate(): void {
-    const csr = this.#registers.words[WORD.PQCSR]!;
-    if ((csr & CSR_INTERRUPT_ENABLE) !== 0 && (csr & (CSR_MEMORY_FAULT | CSR_OVERFLOW)) !== 0)
-      this.#interrupts.raise(PIP);
-  }
-
   /** Queues a request of a device whose context allows them; what cannot be queued is answered (last one of a group only). */
   deliver(request: ArrivingPageRequest): void {
     const answerable = wantsAnswer(request);
-    const csr = this.#registers.words[WORD.PQCSR]!;
+    const { csr } = this;
     if ((csr & CSR_ON) === 0 || (csr & CSR_MEMORY_FAULT) !== 0) {
       if (answerable) request.respond(PRGR_RESPONSE_FAILURE);
       return;
     }
     if ((csr & CSR_OVERFLOW) !== 0 || this.ring.full) {
-      if ((csr & CSR_OVERFLOW) === 0) this.#fail(CSR_OVERFLOW);
+      if ((csr & CSR_OVERFLOW) === 0) this.fail(CSR_OVERFLOW);
       if (answerable) request.respond(PRGR_SUCCESS);
       return;
     }
@@ -111,16 +81,11 @@ export class PageRequestQueue {
       return;
     }
     const group = request.group & 0x1ff;
-    this.#words.set(encodePageRequest({ ...request, group }));
-    const { ring } = this;
-    const tail = ring.tail;
-    ring.locate(tail);
-    if (this.#memory.write(ring.pfn, ring.offset, this.#entry, 0, PAGE_REQUEST_BYTES) !== ACCESS_OK) {
-      this.#fail(CSR_MEMORY_FAULT);
+    if (!this.append(encodePageRequest({ ...request, group }))) {
+      this.fail(CSR_MEMORY_FAULT);
       if (answerable) request.respond(PRGR_RESPONSE_FAILURE);
       return;
     }
-    ring.tail = (tail + 1) & ring.mask;
     if (answerable) {
       this.#unanswered.push({
         device: request.device,
@@ -130,7 +95,7 @@ export class PageRequestQueue {
         respond: request.respond,
       });
     }
-    if ((this.#registers.words[WORD.PQCSR]! & CSR_INTERRUPT_ENABLE) !== 0) this.#interrupts.raise(PIP);
+    this.announce();
   }
 
   /** ATS.PRGR: answers the oldest matching group. False if the guest answers what nobody asked; such an answer is dropped. */
@@ -161,11 +126,5 @@ export class PageRequestQueue {
 
   #findAnyProcess(deviceId: number, group: number): number {
     return this.#unanswered.findIndex((entry) => entry.deviceId === deviceId && entry.group === group);
-  }
-
-  #fail(bit: number): void {
-    const words = this.#registers.words;
-    words[WORD.PQCSR] = words[WORD.PQCSR]! | bit;
-    this.evaluate();
   }
 }
