@@ -59,6 +59,20 @@ export interface AtsTranslation {
   untranslatedOnly: boolean;
 }
 
+/** A result that grants nothing. */
+export function noTranslation(): AtsTranslation {
+  return {
+    pfn: 0,
+    sizeLog2: 12,
+    read: false,
+    write: false,
+    execute: false,
+    privileged: false,
+    global: false,
+    untranslatedOnly: false,
+  };
+}
+
 export const ATS_SUCCESS = 0;
 export const ATS_UNSUPPORTED_REQUEST = 1;
 export const ATS_COMPLETER_ABORT = 2;

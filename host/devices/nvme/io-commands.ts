@@ -38,6 +38,7 @@ export class IoCommands {
   readonly #data: DataPointer;
   readonly #features: Features;
   readonly #logs: LogPages;
+  readonly #range = { first: 0, count: 0, bytes: 0 };
   readonly #compared = new Uint8Array(TRANSFER_BYTES);
 
   constructor(store: BlockStore, data: DataPointer, features: Features, logs: LogPages) {
@@ -85,12 +86,20 @@ export class IoCommands {
     return first <= this.#store.blocks - count ? first : -1;
   }
 
+  /** Leaves what a command transfers in `#range`, or says why it cannot. */
+  #transferRange(command: Command): number {
+    const range = this.#range;
+    range.count = (command.words[12]! & 0xffff) + 1;
+    range.bytes = range.count * this.#store.blockBytes;
+    if (range.bytes > TRANSFER_BYTES) return INVALID_FIELD;
+    range.first = this.#firstBlock(command, range.count);
+    return range.first < 0 ? LBA_OUT_OF_RANGE : SUCCESS;
+  }
+
   #read(command: Command): number {
-    const count = (command.words[12]! & 0xffff) + 1;
-    const bytes = count * this.#store.blockBytes;
-    if (bytes > TRANSFER_BYTES) return INVALID_FIELD;
-    const first = this.#firstBlock(command, count);
-    if (first < 0) return LBA_OUT_OF_RANGE;
+    const refused = this.#transferRange(command);
+    if (refused !== SUCCESS) return refused;
+    const { first, count, bytes } = this.#range;
     if (this.#store.read(first, count, this.#data.buffer, 0) !== BLOCK_OK)
       return this.#mediaError(UNRECOVERED_READ_ERROR);
     const status = this.#data.toHost(command, bytes);
@@ -99,11 +108,9 @@ export class IoCommands {
   }
 
   #write(command: Command): number {
-    const count = (command.words[12]! & 0xffff) + 1;
-    const bytes = count * this.#store.blockBytes;
-    if (bytes > TRANSFER_BYTES) return INVALID_FIELD;
-    const first = this.#firstBlock(command, count);
-    if (first < 0) return LBA_OUT_OF_RANGE;
+    const refused = this.#transferRange(command);
+    if (refused !== SUCCESS) return refused;
+    const { first, count, bytes } = this.#range;
     const status = this.#data.fromHost(command, bytes);
     if (status !== SUCCESS) return status;
     if (this.#store.write(first, count, this.#data.buffer, 0) !== BLOCK_OK) return this.#mediaError(WRITE_FAULT);
@@ -122,11 +129,9 @@ export class IoCommands {
   }
 
   #compare(command: Command): number {
-    const count = (command.words[12]! & 0xffff) + 1;
-    const bytes = count * this.#store.blockBytes;
-    if (bytes > TRANSFER_BYTES) return INVALID_FIELD;
-    const first = this.#firstBlock(command, count);
-    if (first < 0) return LBA_OUT_OF_RANGE;
+    const refused = this.#transferRange(command);
+    if (refused !== SUCCESS) return refused;
+    const { first, count, bytes } = this.#range;
     const status = this.#data.fromHost(command, bytes);
     if (status !== SUCCESS) return status;
     if (this.#store.read(first, count, this.#compared, 0) !== BLOCK_OK) return this.#mediaError(UNRECOVERED_READ_ERROR);

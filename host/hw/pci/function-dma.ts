@@ -12,12 +12,12 @@ import {
   ATS_UNSUPPORTED_REQUEST,
   type AtsPort,
   type AtsStatus,
-  type AtsTranslation,
   DMA_ABORTED,
   DMA_OK,
   type DmaPort,
   type DmaStatus,
   NO_PASID,
+  noTranslation,
   type PciFunction,
 } from "../../devices/ports.ts";
 import { ACCESS_READ, ACCESS_WRITE, CONSUMED, type HardwareIommu, TRANSLATED } from "../iommu/port.ts";
@@ -45,16 +45,7 @@ export interface MessageFilter {
 }
 
 /** What an ATS request finds where there is nobody to translate. */
-const NO_TRANSLATION: AtsTranslation = {
-  pfn: 0,
-  sizeLog2: 12,
-  read: false,
-  write: false,
-  execute: false,
-  privileged: false,
-  global: false,
-  untranslatedOnly: false,
-};
+const NO_TRANSLATION = noTranslation();
 
 /** What a function's DMA amounted to: page-sized pieces of transfers; a write that rang a doorbell counts as a message only. */
 export interface TransferCounters {

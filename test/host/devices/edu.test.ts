@@ -9,6 +9,7 @@ import {
   type AtsStatus,
   DMA_OK,
   NO_PASID,
+  noTranslation,
 } from "../../../host/devices/ports.ts";
 import { BenchBus } from "./bench-bus.ts";
 
@@ -235,16 +236,7 @@ describe("the edu device's public interface (QEMU docs/specs/edu)", () => {
 
 /** An IOMMU in a few lines: translations by page, page requests written down. */
 class FakeTranslationAgent implements AtsPort {
-  readonly translation = {
-    pfn: 0,
-    sizeLog2: 12,
-    read: false,
-    write: false,
-    execute: false,
-    privileged: false,
-    global: false,
-    untranslatedOnly: false,
-  };
+  readonly translation = noTranslation();
   readonly pages = new Map<number, { pfn: number; write: boolean }>();
   sizeLog2 = 12;
   readonly requests: { pfn: number; pasid: number; group: number; flags: number }[] = [];

@@ -35,12 +35,12 @@ import {
   type AtsPort,
   type AtsStatus,
   type AtsTarget,
-  type AtsTranslation,
   type DeviceClock,
   DMA_ABORTED,
   DMA_OK,
   type DmaStatus,
   NO_PASID,
+  noTranslation,
 } from "../../../host/devices/ports.ts";
 import { DDTP_BARE_CONTEXT } from "./context.ts";
 import type { DeviceState } from "./dispositions.ts";
@@ -57,16 +57,7 @@ export interface EmulatedAtsHooks {
 }
 
 export class EmulatedAts implements AtsPort {
-  readonly translation: AtsTranslation = {
-    pfn: 0,
-    sizeLog2: 12,
-    read: false,
-    write: false,
-    execute: false,
-    privileged: false,
-    global: false,
-    untranslatedOnly: false,
-  };
+  readonly translation = noTranslation();
   readonly #deviceId: () => number;
   readonly #target: AtsTarget;
   readonly #parts: EmulatedParts;

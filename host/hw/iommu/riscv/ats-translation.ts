@@ -9,23 +9,14 @@ import {
   ATS_SUCCESS,
   ATS_UNSUPPORTED_REQUEST,
   type AtsStatus,
-  type AtsTranslation,
+  noTranslation,
 } from "../../../devices/ports.ts";
 import type { HardwareState } from "./hardware-state.ts";
 import { IN_MEMORY_FILE, type Translator, withoutMessages } from "./translation.ts";
 import { CLASS_SHIFTS } from "./translation-cache.ts";
 
 export class AtsTranslator {
-  readonly translation: AtsTranslation = {
-    pfn: 0,
-    sizeLog2: 12,
-    read: false,
-    write: false,
-    execute: false,
-    privileged: false,
-    global: false,
-    untranslatedOnly: false,
-  };
+  readonly translation = noTranslation();
   readonly #state: HardwareState;
   readonly #translator: Translator;
 

@@ -10,6 +10,7 @@ import type { HpaPfn } from "../../../base/address.ts";
 import { ENOMEM } from "../../../uapi/errno.ts";
 import type { HostFrames } from "../../host-frames.ts";
 import type { Context } from "./context-switch.ts";
+import { loadDoubleword, storeDoubleword } from "./doubleword.ts";
 
 const V = 1n;
 
@@ -44,13 +45,13 @@ export class DeviceDirectory {
     const leaf = this.#leaf(deviceId, false);
     if (leaf === null) return [0n, 0n, 0n, 0n];
     const at = this.#offset(deviceId);
-    return [0, 1, 2, 3].map((word) => this.#load(leaf, at + word * 8)) as unknown as Context;
+    return [0, 1, 2, 3].map((word) => loadDoubleword(this.#frames.memory, leaf, at + word * 8)) as unknown as Context;
   }
 
   /** Stores one doubleword of the device's context. */
   store(deviceId: number, word: number, value: bigint): void {
     const leaf = this.#leaf(deviceId, false);
-    if (leaf !== null) this.#store(leaf, this.#offset(deviceId) + word * 8, value);
+    if (leaf !== null) storeDoubleword(this.#frames.memory, leaf, this.#offset(deviceId) + word * 8, value);
   }
 
   /** True if a context can be exchanged as a whole: there is a pointer above the leaf table. */
@@ -66,9 +67,9 @@ export class DeviceDirectory {
     const frame = copy as HpaPfn;
     this.#frames.view(frame, 1).set(this.#frames.view(leaf, 1));
     const at = this.#offset(deviceId);
-    for (const [word, value] of context.entries()) this.#store(frame, at + word * 8, value);
+    for (const [word, value] of context.entries()) storeDoubleword(this.#frames.memory, frame, at + word * 8, value);
     const [table, offset] = this.#parent(deviceId)!;
-    this.#store(table, offset, (BigInt(frame) << 10n) | V);
+    storeDoubleword(this.#frames.memory, table, offset, (BigInt(frame) << 10n) | V);
     this.#replaced.push(leaf);
     return 0;
   }
@@ -92,7 +93,11 @@ export class DeviceDirectory {
   #parent(deviceId: number): [HpaPfn, number] | null {
     let table = this.root;
     for (let level = this.levels - 1; level > 1; level--) {
-      const entry = this.#load(table, deviceDirectoryIndex(deviceId, level, this.#extended) * 8);
+      const entry = loadDoubleword(
+        this.#frames.memory,
+        table,
+        deviceDirectoryIndex(deviceId, level, this.#extended) * 8,
+      );
       if ((entry & V) === 0n) return null;
       table = Number(entry >> 10n) as HpaPfn;
     }
@@ -103,7 +108,7 @@ export class DeviceDirectory {
     let table = this.root;
     for (let level = this.levels - 1; level > 0; level--) {
       const at = deviceDirectoryIndex(deviceId, level, this.#extended) * 8;
-      const entry = this.#load(table, at);
+      const entry = loadDoubleword(this.#frames.memory, table, at);
       if ((entry & V) !== 0n) {
         table = Number((entry >> 10n) & 0xfff_ffff_ffffn) as HpaPfn;
         continue;
@@ -111,19 +116,9 @@ export class DeviceDirectory {
       if (!allocate) return null;
       const frame = this.#frames.allocate();
       if (frame < 0) return null;
-      this.#store(table, at, (BigInt(frame) << 10n) | V);
+      storeDoubleword(this.#frames.memory, table, at, (BigInt(frame) << 10n) | V);
       table = frame as HpaPfn;
     }
     return table;
-  }
-
-  #load(table: HpaPfn, offset: number): bigint {
-    const { memory } = this.#frames;
-    memory.load64(table, offset);
-    return (BigInt(memory.hi) << 32n) | BigInt(memory.lo);
-  }
-
-  #store(table: HpaPfn, offset: number, value: bigint): void {
-    this.#frames.memory.store64(table, offset, Number(value & 0xffffffffn), Number((value >> 32n) & 0xffffffffn));
   }
 }

@@ -41,6 +41,7 @@ import { CommandQueue } from "./command-queue.ts";
 import { type Context, INVALID_CONTEXT, planSwitch } from "./context-switch.ts";
 import { DeviceDirectory } from "./device-directory.ts";
 import { forgetTranslations } from "./device-translations.ts";
+import { loadDoubleword } from "./doubleword.ts";
 
 const COMMAND_ENTRIES = 8192;
 const FAULT_ENTRIES = 4096;
@@ -276,8 +277,7 @@ export class RiscvIommu {
       const at = head * queue.entryBytes;
       const words: bigint[] = [];
       for (let i = 0; i < queue.entryBytes; i += 8) {
-        memory.load64((queue.base + (at >> 12)) as HpaPfn, (at & 4095) + i);
-        words.push((BigInt(memory.hi) << 32n) | BigInt(memory.lo));
+        words.push(loadDoubleword(memory, (queue.base + (at >> 12)) as HpaPfn, (at & 4095) + i));
       }
       head = (head + 1) & mask;
       this.#write32(queue.headRegister, head);

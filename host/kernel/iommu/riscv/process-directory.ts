@@ -9,6 +9,7 @@ import { processDirectoryIndex } from "../../../arch/riscv/process-context.ts";
 import type { HpaPfn } from "../../../base/address.ts";
 import { ENOMEM } from "../../../uapi/errno.ts";
 import type { HostFrames } from "../../host-frames.ts";
+import { loadDoubleword, storeDoubleword } from "./doubleword.ts";
 import type { TableAccounting } from "./page-table.ts";
 
 const V = 1n;
@@ -58,24 +59,24 @@ export class ProcessDirectory {
     if (leaf === null) return context === null ? 0 : -ENOMEM;
     const at = processDirectoryIndex(processId, 0) * ENTRY_BYTES;
     if (context === null) {
-      this.#store(leaf, at, 0n);
-      this.#store(leaf, at + 8, 0n);
+      storeDoubleword(this.#frames.memory, leaf, at, 0n);
+      storeDoubleword(this.#frames.memory, leaf, at + 8, 0n);
       return 0;
     }
     const [ta, fsc] = context;
-    if ((this.#load(leaf, at) & V) === 0n || this.#levels === 1) {
-      this.#store(leaf, at, 0n);
-      this.#store(leaf, at + 8, fsc);
-      this.#store(leaf, at, ta | V);
+    if ((loadDoubleword(this.#frames.memory, leaf, at) & V) === 0n || this.#levels === 1) {
+      storeDoubleword(this.#frames.memory, leaf, at, 0n);
+      storeDoubleword(this.#frames.memory, leaf, at + 8, fsc);
+      storeDoubleword(this.#frames.memory, leaf, at, ta | V);
       return 0;
     }
     const copy = newTable(this.#frames, this.#accounting);
     if (copy < 0) return copy;
     this.#frames.view(copy as HpaPfn, 1).set(this.#frames.view(leaf, 1));
-    this.#store(copy as HpaPfn, at, ta | V);
-    this.#store(copy as HpaPfn, at + 8, fsc);
+    storeDoubleword(this.#frames.memory, copy as HpaPfn, at, ta | V);
+    storeDoubleword(this.#frames.memory, copy as HpaPfn, at + 8, fsc);
     const [table, offset] = this.#parent(processId);
-    this.#store(table, offset, (BigInt(copy) << 10n) | V);
+    storeDoubleword(this.#frames.memory, table, offset, (BigInt(copy) << 10n) | V);
     this.#tables.splice(this.#tables.indexOf(leaf), 1, copy as HpaPfn);
     this.#replaced.push(leaf);
     return 0;
@@ -101,7 +102,9 @@ export class ProcessDirectory {
   #parent(processId: number): [HpaPfn, number] {
     let table = this.#root;
     for (let level = this.#levels - 1; level > 1; level--) {
-      table = Number(this.#load(table, processDirectoryIndex(processId, level) * 8) >> 10n) as HpaPfn;
+      table = Number(
+        loadDoubleword(this.#frames.memory, table, processDirectoryIndex(processId, level) * 8) >> 10n,
+      ) as HpaPfn;
     }
     return [table, processDirectoryIndex(processId, 1) * 8];
   }
@@ -110,7 +113,7 @@ export class ProcessDirectory {
     let table = this.#root;
     for (let level = this.#levels - 1; level > 0; level--) {
       const at = processDirectoryIndex(processId, level) * 8;
-      const entry = this.#load(table, at);
+      const entry = loadDoubleword(this.#frames.memory, table, at);
       if ((entry & V) !== 0n) {
         table = Number(entry >> 10n) as HpaPfn;
         continue;
@@ -118,20 +121,10 @@ export class ProcessDirectory {
       const frame = allocate ? newTable(this.#frames, this.#accounting) : -1;
       if (frame < 0) return null;
       this.#tables.push(frame as HpaPfn);
-      this.#store(table, at, (BigInt(frame) << 10n) | V);
+      storeDoubleword(this.#frames.memory, table, at, (BigInt(frame) << 10n) | V);
       table = frame as HpaPfn;
     }
     return table;
-  }
-
-  #load(table: HpaPfn, offset: number): bigint {
-    const { memory } = this.#frames;
-    memory.load64(table, offset);
-    return (BigInt(memory.hi) << 32n) | BigInt(memory.lo);
-  }
-
-  #store(table: HpaPfn, offset: number, value: bigint): void {
-    this.#frames.memory.store64(table, offset, Number(value & 0xffffffffn), Number((value >> 32n) & 0xffffffffn));
   }
 }
 
