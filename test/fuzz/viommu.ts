@@ -50,6 +50,7 @@ export function shrink(
   operations: readonly Operation[],
   problem: string,
   tries = 400,
+  run: (seed: number, operations: readonly Operation[]) => { problem: string; steps: number } | null = runOperations,
 ): readonly Operation[] {
   const kind = (text: string) => text.replace(/0x[0-9a-f]+|\d+/g, "#");
   let current = operations;
@@ -57,7 +58,7 @@ export function shrink(
     for (let at = 0; at < current.length && tries > 0; ) {
       const shorter = [...current.slice(0, at), ...current.slice(at + chunk)];
       tries--;
-      const result = runOperations(seed, shorter);
+      const result = run(seed, shorter);
       if (result !== null && kind(result.problem) === kind(problem)) current = shorter.slice(0, result.steps);
       else at += chunk;
     }

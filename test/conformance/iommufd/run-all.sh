@@ -14,7 +14,8 @@ for tool in gcc make xz dpkg-deb setsid; do
 	}
 done
 mkdir -p "$out"
-if [ ! -x "$out/hostshim.so" ] || [ ! -x "$out/iommufd_fail_nth" ] || [ "$here/shim/hostshim.c" -nt "$out/hostshim.so" ]; then
+if [ ! -x "$out/hostshim.so" ] || [ ! -x "$out/iommufd_fail_nth" ] || [ "$here/shim/hostshim.c" -nt "$out/hostshim.so" ] ||
+	[ "$here/shim/proto.h" -nt "$out/hostshim.so" ] || [ "$here/tests/fdsemantics.c" -nt "$out/fdsemantics" ]; then
 	echo "building Linux's iommufd selftests (first time: downloads linux-source-7.2)"
 	"$here/build.sh" "$out" "$@" >"$out.log" 2>&1
 	status=$?
@@ -45,6 +46,7 @@ one() {
 	"$expected"*) ;;
 	*) failed=1 ;;
 	esac
+	[ $status -eq 0 ] || failed=1
 	grep -q '^serve-iommufd: live objects: none; pins: 0$' "$log" || {
 		echo "    the server did not end with nothing alive (see $log)"
 		failed=1

@@ -3,7 +3,7 @@
 import { describe, expect, it } from "vitest";
 import { runOperations, shrink } from "../viommu.ts";
 import { HostileGuest } from "./hostile-guest.ts";
-import { makeOperations, Random } from "./operations.ts";
+import { makeOperations, type Operation, Random } from "./operations.ts";
 
 const SEEDS = 30;
 const STEPS = 1_500;
@@ -100,9 +100,14 @@ describe("the fuzzer finds", () => {
   });
 
   it("and shortens a run to what the problem needs", () => {
-    // A problem of our own making: a run whose last operation is an exception.
     const operations = makeOperations(new Random(3), 64);
-    const shortest = shrink(3, operations, "no such problem", 20);
-    expect(shortest).toEqual(operations);
+    expect(shrink(3, operations, "no such problem", 20)).toEqual(operations);
+    // A problem of our own making: two operations, in this order, whatever stands between them.
+    const needed = [operations[9]!, operations[40]!];
+    const run = (_seed: number, tried: readonly Operation[]) => {
+      const steps = Math.max(...needed.map((operation) => tried.indexOf(operation) + 1));
+      return needed.every((operation) => tried.includes(operation)) ? { problem: `at ${steps}`, steps } : null;
+    };
+    expect(shrink(3, operations, "at 41", 400, run)).toEqual(needed);
   });
 });
