@@ -62,6 +62,19 @@ export class MemoryBlockStore implements BlockStore {
   }
 
   zero(first: number, count: number): BlockStatus {
+    const start = first * this.blockBytes;
+    const end = start + count * this.blockBytes;
+    if ((end - start) / CHUNK_BYTES > this.#chunks.size) {
+      // The work is bounded by what there is, not by how large a range a command names.
+      for (const [chunk, bytes] of this.#chunks) {
+        const base = chunk * CHUNK_BYTES;
+        if (base >= start && base + CHUNK_BYTES <= end) this.#chunks.delete(chunk);
+        else if (base < end && base + CHUNK_BYTES > start) {
+          bytes.fill(0, Math.max(start - base, 0), Math.min(end - base, CHUNK_BYTES));
+        }
+      }
+      return BLOCK_OK;
+    }
     this.#eachPiece(first, count, (chunk, offset, length) => {
       if (length === CHUNK_BYTES) this.#chunks.delete(chunk);
       else this.#chunks.get(chunk)?.fill(0, offset, offset + length);

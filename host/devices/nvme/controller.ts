@@ -20,7 +20,7 @@ import {
   EVENT_HEALTH,
   HEALTH_RELIABILITY,
 } from "./asynchronous-events.ts";
-import type { BlockStore } from "./block-store.ts";
+import { BLOCK_OK, type BlockStore } from "./block-store.ts";
 import {
   ABORT_REQUESTED,
   ABORTED_BY_QUEUE_DELETION,
@@ -309,8 +309,9 @@ export class NvmeController extends PciEndpoint implements MmioPort {
     this.#shutdown = 1;
     this.#shutdownEvent = this.ports.clock.schedule(READY_NS, () => {
       this.#shutdownEvent = 0;
-      this.#store.flush();
-      this.#shutdown = R.SHUTDOWN_COMPLETE;
+      // What was acknowledged may not be durable: the guest must not be told that it is safe to switch off.
+      if (this.#store.flush() !== BLOCK_OK) this.#fail();
+      else this.#shutdown = R.SHUTDOWN_COMPLETE;
     });
   }
 

@@ -10,17 +10,18 @@ export interface WatchedRange {
 }
 
 export class DmaWriteLog {
+  /** Sorted; they do not overlap. */
   readonly ranges: readonly WatchedRange[];
   readonly #written = new Set<number>();
   #everything = false;
 
   constructor(ranges: readonly WatchedRange[]) {
-    this.ranges = ranges;
+    this.ranges = [...ranges].sort((a, b) => a.firstPfn - b.firstPfn);
   }
 
   /** A write went through to this page. */
   wrote(pfn: number): void {
-    if (this.#everything || !this.ranges.some(({ firstPfn, lastPfn }) => pfn >= firstPfn && pfn <= lastPfn)) return;
+    if (this.#everything || !this.#watched(pfn)) return;
     this.#written.add(pfn);
     if (this.#written.size > LIMIT) {
       this.#everything = true;
@@ -28,18 +29,35 @@ export class DmaWriteLog {
     }
   }
 
-  /** Calls `report` for each written page in [first, last] and forgets it. */
-  take(first: number, last: number, report: (pfn: number) => void): void {
+  /** Calls `report` with runs of written pages in [first, last], both ends inclusive, and forgets them. */
+  take(first: number, last: number, report: (firstPfn: number, lastPfn: number) => void): void {
     if (this.#everything) {
       for (const { firstPfn, lastPfn } of this.ranges) {
-        for (let pfn = Math.max(first, firstPfn); pfn <= Math.min(last, lastPfn); pfn++) report(pfn);
+        const from = Math.max(first, firstPfn);
+        const to = Math.min(last, lastPfn);
+        if (from <= to) report(from, to);
       }
-      return;
+    } else if (last - first < this.#written.size) {
+      for (let pfn = first; pfn <= last; pfn++) {
+        if (this.#written.delete(pfn)) report(pfn, pfn);
+      }
+    } else {
+      for (const pfn of this.#written) {
+        if (pfn < first || pfn > last) continue;
+        report(pfn, pfn);
+        this.#written.delete(pfn);
+      }
     }
-    for (const pfn of this.#written) {
-      if (pfn < first || pfn > last) continue;
-      report(pfn);
-      this.#written.delete(pfn);
+  }
+
+  #watched(pfn: number): boolean {
+    let low = 0;
+    let high = this.ranges.length;
+    while (low < high) {
+      const middle = (low + high) >>> 1;
+      if (this.ranges[middle]!.lastPfn < pfn) low = middle + 1;
+      else high = middle;
     }
+    return low < this.ranges.length && this.ranges[low]!.firstPfn <= pfn;
   }
 }

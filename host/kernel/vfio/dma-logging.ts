@@ -97,9 +97,15 @@ function reportLogging(device: PciDevice, call: CallContext, data: bigint): numb
   const bits = new Uint8Array(Number(((length + page_size - 1n) / page_size + 63n) / 64n) * 8);
   // Bits are OR-ed into what the user has there.
   if (readBytes(call, bitmap, bits) < 0) return -EFAULT;
-  log.take(Number(iova >> 12n), Number((iova + length - 1n) >> 12n), (pfn) => {
-    const index = Number(((BigInt(pfn) << 12n) - iova) / page_size);
-    bits[index >> 3]! |= 1 << (index & 7);
+  // What the log gives is forgotten there, so it has to arrive: the bitmap must be writable before anything is taken.
+  if (writeBytes(call, bitmap, bits) < 0) return -EFAULT;
+  const bitOf = (pfn: number) => {
+    const address = BigInt(pfn) << 12n;
+    return address < iova ? 0 : Number((address - iova) / page_size);
+  };
+  log.take(Number(iova >> 12n), Number((iova + length - 1n) >> 12n), (firstPfn, lastPfn) => {
+    const last = bitOf(lastPfn);
+    for (let index = bitOf(firstPfn); index <= last; index++) bits[index >> 3]! |= 1 << (index & 7);
   });
   return writeBytes(call, bitmap, bits) < 0 ? -EFAULT : 0;
 }
