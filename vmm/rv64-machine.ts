@@ -46,6 +46,12 @@ const TURN = 20_000;
 const TURN_AFTER_MESSAGE = 200;
 /** Longest slice: the shell looks at wall time and input between slices. */
 const LONGEST_SLICE = 10_000_000;
+/**
+ * What else bounds a slice: accesses outside RAM, SBI calls, and commands of a command queue, thousands of which one store can start. Without
+ * it a guest could keep the shell from its deadline and its signals. A count, so that runs repeat.
+ */
+const WORK_OF_A_SLICE = 500_000;
+const WORK_OF_A_CALL = 10;
 const ISA_EXTENSIONS =
   "i m a f d c zicsr zifencei zicntr zicbom zicboz zba zbb zbs sstc svadu svinval svpbmt svnapot ssaia".split(" ");
 
@@ -99,6 +105,11 @@ export class Rv64Machine {
   /** Whose turn it is next, and who executes now (-1: nobody). */
   #hart = 0;
   #running = -1;
+  /** Commands that the guest's stores have had executed by its IOMMUs; set by the shell. */
+  commandsExecuted: () => number = () => 0;
+  #commandsSeen = 0;
+  /** What this slice has cost besides instructions, see WORK_OF_A_SLICE. */
+  #work = 0;
 
   constructor(options: Rv64MachineOptions) {
     this.#options = options;
@@ -229,7 +240,8 @@ export class Rv64Machine {
   run(): Rv64Stop {
     const { core, machine } = this;
     const clock = this.#clock;
-    for (let left = this.#slice; left > 0; ) {
+    this.#work = 0;
+    for (let left = this.#slice; left > 0 && this.#work < WORK_OF_A_SLICE; ) {
       machine.settle();
       if (this.#off !== null) return this.#off;
       if (machine.stopping) return { kind: "stopped" };
@@ -242,8 +254,10 @@ export class Rv64Machine {
       this.#running = -1;
       left -= Math.max(1, core.executed - before);
       clock.advanceTo(core.now);
-      if (exit === Exit.Sbi) this.sbi.call(hart);
-      else if (exit === Exit.Wfi) this.#waiting[hart] = true;
+      if (exit === Exit.Sbi) {
+        this.sbi.call(hart);
+        this.#work += WORK_OF_A_CALL;
+      } else if (exit === Exit.Wfi) this.#waiting[hart] = true;
       this.#hart = (hart + 1) % this.#started.length;
     }
     return this.#off ?? { kind: "slice" };
@@ -305,7 +319,10 @@ export class Rv64Machine {
     const { core } = this;
     const clock = this.#clock;
     this.machine.settle();
-    if (this.machine.stopping || this.#off !== null) core.stop();
+    const executed = this.commandsExecuted();
+    this.#work += 1 + executed - this.#commandsSeen;
+    this.#commandsSeen = executed;
+    if (this.machine.stopping || this.#off !== null || this.#work >= WORK_OF_A_SLICE) core.stop();
     // The host's kernel waits for its hardware by letting time pass.
     if (clock.now > core.now) core.now = clock.now;
     const until = Math.ceil((clock.nextDeadline - clock.now) / core.nsPerInstruction);

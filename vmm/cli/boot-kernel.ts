@@ -140,6 +140,11 @@ function assembleVm(
       const behind = assignment.devices.filter((entry) => entry.viommu === viommu && entry.routingId !== UNREACHABLE);
       return { base: viommu.base, requesterIds: behind.map(({ routingId }) => routingId) };
     });
+    rv64.commandsExecuted = () => {
+      let sum = 0;
+      for (const { viommu } of assignment.viommus) sum += viommu.commands.total;
+      return sum;
+    };
     rv64.load({ kernel, initrd, bootArguments: options.append, viommus, seed });
   } catch (error) {
     if (error instanceof KernelImageError) throw new UsageError(`${kernelFile}: ${error.message}`);

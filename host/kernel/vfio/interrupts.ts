@@ -368,6 +368,7 @@ export class VfioInterrupts {
     data: Uint8Array,
   ): number {
     if (start !== 0 || count > 1) return -EINVAL;
+    if (kind === VFIO_IRQ_SET_DATA_BOOL && count === 0) return -EINVAL;
     const error = index === VFIO_PCI_ERR_IRQ_INDEX;
     const current = error ? this.#error : this.#request;
     const put = (eventfd: EventFd | null) => {

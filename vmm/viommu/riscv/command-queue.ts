@@ -132,7 +132,10 @@ export class CommandQueue {
     this.ring = new Ring(registers, { base: WORD.CQB, head: WORD.CQH, tail: WORD.CQT }, 4);
   }
 
-  /** Commands executed so far, by name. */
+  /** Commands executed so far. */
+  total = 0;
+
+  /** The same by name. */
   get executed(): Record<string, number> {
     COMMAND_NAMES.forEach((name, kind) => {
       this.counters.commands[name] = this.#counts[kind]!;
@@ -212,6 +215,7 @@ export class CommandQueue {
       const kind = classify(this.#rules, lo0, hi0, lo1, hi1);
       if (this.#trace.on) this.#emit(kind, lo0, hi0, lo1, hi1);
       this.#counts[kind] = this.#counts[kind]! + 1;
+      this.total++;
       if (kind === ILLEGAL) {
         this.#stopAt(index, CQCSR_CMD_ILL);
         return;
