@@ -137,6 +137,21 @@ describe("time", () => {
     expect(bench.rv64.core.executed).toBe(1234); // 10 ns each
   });
 
+  it("a slice ends where stores make others work, and the guest goes on in the next", () => {
+    const program = new Program().print(UART_BASE, "AB").reset();
+    const bench = new Bench(program);
+    let commands = 0;
+    bench.rv64.commandsExecuted = () => {
+      commands += 1_000_000;
+      return commands;
+    };
+    expect(bench.rv64.run().kind).toBe("slice");
+    expect(bench.output).toBe("A");
+    expect(bench.rv64.run().kind).toBe("slice");
+    expect(bench.output).toBe("AB");
+    expect(bench.run().kind).toBe("off");
+  });
+
   it("a device's event fires between instructions, not at the end of a slice", () => {
     const program = new Program();
     program.jump(program.here);

@@ -72,6 +72,15 @@ describe("registers of the controller (NVMe 1.4 §3.1)", () => {
     expect(store.calls).toEqual(["flush"]);
   });
 
+  it("do not report a complete shutdown when the store could not be flushed", () => {
+    const store = new ScriptedStore(1 << 20);
+    const nvme = driver(store);
+    store.failWrites = true;
+    nvme.write(0x14, 0x00464001);
+    nvme.bus.run(1_000_000);
+    expect(nvme.read(0x1c)).toBe(READY | FATAL | (1 << 2));
+  });
+
   it("do not begin a shutdown twice", () => {
     const store = new ScriptedStore(1 << 20);
     const nvme = driver(store);

@@ -529,6 +529,33 @@ describe("dirty logging by the device (VFIO_DEVICE_FEATURE_DMA_LOGGING)", () => 
     end();
   });
 
+  it("loses nothing to a bitmap that cannot be written", () => {
+    const { user, host, call, start, report, end } = logging();
+    expect(start([[0x10000n, 0x10000n]])).toBe(0);
+    host.root.slot(RID)!.dma.writeLog!.wrote(0x15);
+    const readOnly = user.process.memory.mapKernelMemory(new Uint8Array(4096), false, () => {});
+    const values = { iova: 0x10000n, length: 0x10000n, page_size: 4096n, bitmap: readOnly };
+    expect(call(GET | REPORT, X.vfioDeviceFeatureDmaLoggingReport.encode(values))).toBe(-EFAULT);
+    expect(report(0x10000n, 0x10000n)).toEqual([0b10_0000, 0, 0, 0, 0, 0, 0, 0]);
+    end();
+  });
+
+  it("that overflowed counts every watched page, in time that the bitmap bounds", () => {
+    const { host, start, report, end } = logging();
+    // Far more pages than could be walked one by one; the device writes more of them than its log holds.
+    expect(
+      start([
+        [0x10000n, 0x10000n],
+        [1n << 40n, 1n << 62n],
+      ]),
+    ).toBe(0);
+    const log = host.root.slot(RID)!.dma.writeLog!;
+    for (let pfn = 0; pfn <= 1 << 20; pfn++) log.wrote(2 ** 28 + pfn);
+    expect(report(0n, 1n << 62n, 1n << 58n)).toEqual([0xff, 0xff, 0, 0, 0, 0, 0, 0]);
+    expect(report(0x8000n, 0x20000n)).toEqual([0, 0xff, 0xff, 0, 0, 0, 0, 0]);
+    end();
+  });
+
   it("refuses ranges that overlap, are misaligned, wrap, or are none", () => {
     const { start, end } = logging();
     expect(start([])).toBe(-EINVAL);
