@@ -105,14 +105,18 @@ export class AssignedDevice implements PciFunction {
     }
     this.deviceId = bound.out.out_devid;
     const region = this.#region(VFIO_PCI_CONFIG_REGION_INDEX);
-    const image = region === null ? -ENODEV : this.#calls.read(this.fd, CONFIG_BYTES, region.offset);
-    if (region === null || typeof image === "number" || image.length < 64) {
+    const image = typeof region === "number" ? region : this.#calls.read(this.fd, CONFIG_BYTES, region.offset);
+    if (typeof region === "number" || typeof image === "number" || image.length < 64) {
       this.#release();
       throw refusal("reading configuration space", typeof image === "number" ? image : -ENODEV);
     }
     const configAccess = new RegionAccess(this.#calls, this.fd, region.offset);
     const copy = image.slice();
     const bars = this.#describeBars(copy);
+    if (typeof bars === "number") {
+      this.#release();
+      throw refusal("VFIO_DEVICE_GET_REGION_INFO of a BAR", bars);
+    }
     this.config = new AssignedConfigSpace(
       {
         image: copy,
@@ -208,18 +212,22 @@ export class AssignedDevice implements PciFunction {
     this.#calls[Symbol.dispose]();
   }
 
-  #region(index: number): Region | null {
+  /** A region, -ENODEV if the device has none there, or the errno of the call. */
+  #region(index: number): Region | number {
     const { result, out } = this.#calls.ioctl(this.fd, VFIO_DEVICE_GET_REGION_INFO, vfioRegionInfo, { index });
-    return result < 0 || out.size === 0n ? null : { size: out.size, offset: out.offset, flags: out.flags };
+    if (result < 0) return result;
+    return out.size === 0n ? -ENODEV : { size: out.size, offset: out.offset, flags: out.flags };
   }
 
-  #describeBars(image: Uint8Array): RegionBar[] {
+  /** The memory BARs there are, or the errno with which the host refused to tell of one. */
+  #describeBars(image: Uint8Array): RegionBar[] | number {
     const bars: RegionBar[] = [];
     for (let index = 0; index < 6; index++) {
       const region = this.#region(VFIO_PCI_BAR0_REGION_INDEX + index);
       const flags = image[0x10 + 4 * index]!;
       // I/O ports have no place on this machine.
-      if (region === null || (flags & 1) !== 0) continue;
+      if (typeof region === "number" && region !== -ENODEV) return region;
+      if (typeof region === "number" || (flags & 1) !== 0) continue;
       const is64 = (flags & 6) === 4;
       bars.push({ index, size: Number(region.size), is64, prefetchable: (flags & 8) !== 0, region });
       if (is64) index++;
