@@ -1,4 +1,4 @@
-/** Fixed seeds of the cache fuzzer; `npm run fuzz -- caches` runs as many as one likes. */
+/** Fixed seeds of the cache fuzzer; `nestbox fuzz caches` runs as many as one likes. */
 import { describe, expect, it } from "vitest";
 import { hardware } from "../oracle/riscv-iommu/hardware-adapter.ts";
 import { huntSeed } from "../oracle/riscv-iommu/harness/hunt.ts";

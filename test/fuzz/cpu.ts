@@ -3,15 +3,10 @@
 //
 // Streams are a mixture: uniformly random words; valid encodings with random fields; page tables, satp, stvec and registers of random bits. The
 // memory before and behind guest RAM is guarded by a pattern where the core keeps nothing.
+import type { Fuzzer } from "../../vmm/cli/fuzzer.ts";
 import { Exit, type HartMmioPort, Rv64Core, type Rv64CoreOptions } from "../../vmm/vcpu/riscv64/core.ts";
 import { coreModule } from "../vmm/vcpu/riscv64/core-module.ts";
 import { generator } from "../vmm/vcpu/riscv64/reference/integer.ts";
-
-export interface FuzzOptions {
-  readonly seed: number;
-  readonly seconds: number;
-  readonly log: (line: string) => void;
-}
 
 type Translate = NonNullable<Rv64CoreOptions["translate"]>;
 /** Translates what is met once, so that translated code is what runs. */
@@ -168,23 +163,13 @@ function digest(core: Rv64Core, harts: number): string {
   return parts.join(" ");
 }
 
-/** Runs streams for `seconds`; false, with the seed logged, if one failed. */
-export async function fuzz({ seed, seconds, log }: FuzzOptions): Promise<boolean> {
-  const module = coreModule();
-  const end = performance.now() + seconds * 1000;
-  let streams = 0;
-  for (let at = seed; streams === 0 || performance.now() < end; at++, streams++) {
-    try {
-      const first = stream(module, at, false);
-      if (stream(module, at, EAGER) !== first || (streams % 8 === 0 && stream(module, at, false) !== first)) {
-        log(`cpu: stream ${at} ended in two different states`);
-        return false;
-      }
-    } catch (error) {
-      log(`cpu: stream ${at}: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`);
-      return false;
-    }
-  }
-  log(`cpu: ${streams} streams from seed ${seed}`);
-  return true;
-}
+export const fuzzer: Fuzzer = {
+  about: "random instruction streams: RV64 vCPU, interpreted and translated",
+  round: (seed) => {
+    const module = coreModule();
+    const first = stream(module, seed, false);
+    if (stream(module, seed, EAGER) !== first) return { problem: "interpreted and translated, it ends in two states" };
+    if (seed % 8 === 0 && stream(module, seed, false) !== first) return { problem: "run twice, it ends in two states" };
+    return null;
+  },
+};

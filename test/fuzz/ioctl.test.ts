@@ -1,4 +1,4 @@
-// A little of `npm run fuzz -- ioctl` in every test run.
+// A little of `nestbox fuzz ioctl` in every test run.
 
 import { expect, it } from "vitest";
 import { fuzzRound } from "./ioctl.ts";

@@ -1,4 +1,4 @@
-// `npm run fuzz -- ioctl`: random and nearly valid iommufd requests, reads, writes, mappings, closes and device operations from two
+// `nestbox fuzz ioctl`: random and nearly valid iommufd requests, reads, writes, mappings, closes and device operations from two
 // processes, with allocations failing now and then; after every few calls the invariants of test/host/kernel/iommufd/invariants.ts
 // are checked, and at the end of every round everything must be gone.
 //
@@ -23,6 +23,7 @@ import { Viommu } from "../../host/kernel/iommufd/viommu.ts";
 import type { Process } from "../../host/kernel/process.ts";
 import { IOMMU_DESTROY, IOMMU_HWPT_ALLOC, IOMMU_IOAS_UNMAP, IOMMUFD_IOCTLS } from "../../host/uapi/iommufd.ts";
 import { MAP_SHARED, O_RDWR, PROT_READ } from "../../host/uapi/system-calls.ts";
+import type { Fuzzer } from "../../vmm/cli/fuzzer.ts";
 import { violations } from "../host/kernel/iommufd/invariants.ts";
 import { MockHost } from "../host/kernel/iommufd/mock-host.ts";
 
@@ -523,16 +524,11 @@ export function fuzzRound(seed: number): string | null {
   }
 }
 
-export async function fuzz(options: { seed: number; seconds: number; log: (line: string) => void }): Promise<boolean> {
-  const end = Date.now() + options.seconds * 1000;
-  let rounds = 0;
-  for (let seed = options.seed; Date.now() < end; seed++, rounds++) {
-    const finding = fuzzRound(seed);
-    if (finding !== null) {
-      options.log(`seed ${seed}: ${finding}`);
-      return false;
-    }
-  }
-  options.log(`${rounds} rounds of ${STEPS} calls, from seed ${options.seed}`);
-  return true;
-}
+export const fuzzer: Fuzzer = {
+  about: "random iommufd requests, allocations failing: invariants, all freed",
+  round: (seed, count) => {
+    const problem = fuzzRound(seed);
+    count("calls", STEPS);
+    return problem === null ? null : { problem };
+  },
+};

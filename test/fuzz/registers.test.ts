@@ -1,4 +1,4 @@
-/** Fixed seeds of hostile input; `npm run fuzz -- registers` runs as many as one likes. */
+/** Fixed seeds of hostile input; `nestbox fuzz registers` runs as many as one likes. */
 import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
 import { describe, expect, it } from "vitest";

@@ -1,8 +1,9 @@
 /**
- * `npm run fuzz -- registers`: hostile input to the RISC-V IOMMU hardware model. Random register writes, random memory as directories, tables and queues
+ * `nestbox fuzz registers`: hostile input to the RISC-V IOMMU hardware model. Random register writes, random memory as directories, tables and queues
  * (cyclic, all ones, half valid), random requests and messages in any order. Whatever happens: no exception, no operation that accesses memory without
  * end, no growth without bound, and registers keep their read-only and reserved bits (§6).
  */
+import type { Fuzzer } from "../../vmm/cli/fuzzer.ts";
 import { randomConfiguration } from "../oracle/riscv-iommu/generate/configuration.ts";
 import { Random } from "../oracle/riscv-iommu/generate/random.ts";
 import { type HostileMachine, hostileMachine } from "../oracle/riscv-iommu/hardware-adapter.ts";
@@ -277,18 +278,11 @@ export function hostileSeed(
   return null;
 }
 
-export async function fuzz(options: { seed: number; seconds: number; log: (line: string) => void }): Promise<boolean> {
-  const { seed, seconds, log } = options;
-  const end = performance.now() + seconds * 1000;
-  let next = seed;
-  do {
-    const wrong = hostileSeed(next);
-    if (wrong !== null) {
-      log(`registers seed ${next}: ${wrong}`);
-      return false;
-    }
-    next++;
-  } while (performance.now() < end);
-  log(`registers: seeds ${seed} to ${next - 1}, ${(next - seed) * OPERATIONS} operations`);
-  return true;
-}
+export const fuzzer: Fuzzer = {
+  about: "hostile registers, tables and queues of the IOMMU: no endless walk",
+  round: (seed, count) => {
+    const problem = hostileSeed(seed);
+    count("operations", OPERATIONS);
+    return problem === null ? null : { problem };
+  },
+};

@@ -1,4 +1,4 @@
-/** A few thousand fixed seeds of the translation fuzzer; `npm run fuzz -- translate` runs as many as one likes. */
+/** A few thousand fixed seeds of the translation fuzzer; `nestbox fuzz translate` runs as many as one likes. */
 import { describe, expect, it } from "vitest";
 import { hardware } from "../oracle/riscv-iommu/hardware-adapter.ts";
 import { huntSeed } from "../oracle/riscv-iommu/harness/hunt.ts";

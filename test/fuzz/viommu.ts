@@ -1,8 +1,8 @@
-// `npm run fuzz -- viommu`: hostile guests on the guest-visible IOMMU and everything below it (viommu/hostile-guest.ts). On a finding
-// the run is shortened and written as a test to test/fuzz/found/.
+// `nestbox fuzz viommu`: hostile guests on the guest-visible IOMMU and everything below it (viommu/hostile-guest.ts). On a finding the run
+// is shortened and made a test, for test/fuzz/found/.
 
-import { mkdirSync, writeFileSync } from "node:fs";
 import type { TracedEvent } from "../../host/base/trace.ts";
+import type { Fuzzer } from "../../vmm/cli/fuzzer.ts";
 import { HostileGuest } from "./viommu/hostile-guest.ts";
 import { makeOperations, type Operation, Random } from "./viommu/operations.ts";
 
@@ -66,17 +66,12 @@ export function shrink(
   return current;
 }
 
-function writeTest(seed: number, operations: readonly Operation[], problem: string): string {
-  const directory = "test/fuzz/found";
-  mkdirSync(directory, { recursive: true });
-  const path = `${directory}/viommu-${seed}.test.ts`;
+function testText(seed: number, operations: readonly Operation[], problem: string): string {
   const lines = operations.map((operation) => `  [${operation.join(", ")}],`).join("\n");
-  writeFileSync(
-    path,
-    `// Found by \`npm run fuzz -- viommu\`, seed ${seed}: ${problem.replace(/\n.*/s, "")}
+  return `// Found by \`nestbox fuzz viommu\`, seed ${seed}: ${problem.replace(/\n.*/s, "")}
 import { expect, it } from "vitest";
-import { runOperations } from "../viommu.ts";
 import type { Operation } from "../viommu/operations.ts";
+import { runOperations } from "../viommu.ts";
 
 const OPERATIONS: readonly Operation[] = [
 ${lines}
@@ -85,34 +80,22 @@ ${lines}
 it("a hostile guest finds nothing with what it found once (seed ${seed})", () => {
   expect(runOperations(${seed}, OPERATIONS)).toBeNull();
 });
-`,
-  );
-  return path;
+`;
 }
 
-export async function fuzz(options: { seed: number; seconds: number; log: (line: string) => void }): Promise<boolean> {
-  const end = performance.now() + options.seconds * 1000;
-  let steps = 0;
-  let seed = options.seed;
-  for (; performance.now() < end; seed++) {
+export const fuzzer: Fuzzer = {
+  about: "hostile guests on the vIOMMU: no DMA their tables do not allow",
+  round: (seed, count) => {
     const operations = makeOperations(new Random(seed), STEPS);
+    count("operations", STEPS);
     const result = runOperations(seed, operations);
     if (result !== null) {
       const shortest = shrink(seed, operations.slice(0, result.steps), result.problem);
-      const path = writeTest(seed, shortest, result.problem);
-      options.log(`seed ${seed}, step ${result.steps}: ${result.problem}`);
-      options.log(`${shortest.length} operations suffice: ${path}`);
-      return false;
+      const problem = `${result.problem}\nat operation ${result.steps}; ${shortest.length} operations suffice`;
+      return { problem, test: { file: `viommu-${seed}.test.ts`, text: testText(seed, shortest, result.problem) } };
     }
-    steps += operations.length;
-    if ((seed - options.seed) % REPLAY_EVERY === 0) {
-      const [first, second] = [traceHash(seed, operations), traceHash(seed, operations)];
-      if (first !== second) {
-        options.log(`seed ${seed}: two runs, two traces: ${first} and ${second}`);
-        return false;
-      }
-    }
-  }
-  options.log(`${steps} steps, ${seed - options.seed} guests from seed ${options.seed}`);
-  return true;
-}
+    if (seed % REPLAY_EVERY !== 0) return null;
+    const [first, second] = [traceHash(seed, operations), traceHash(seed, operations)];
+    return first === second ? null : { problem: `two runs, two traces: ${first} and ${second}` };
+  },
+};

@@ -1,10 +1,11 @@
-// Builds everything a run needs: TypeScript into dist/, guest images into
+// Builds everything a run needs: TypeScript into dist/, fuzzers into dist/fuzz/, guest images into
 // guest-fixtures/build/, the RV64 vCPU's core into vmm/vcpu/riscv64/build/.
 // Each step is skipped when its outputs are newer than its inputs.
 import { spawnSync } from "node:child_process";
 import { fileURLToPath } from "node:url";
 import { buildFixtures } from "../../guest-fixtures/build.mjs";
 import { buildHart } from "../vcpu/riscv64/build.mjs";
+import { buildFuzzers } from "./build-fuzzers.mjs";
 
 const root = fileURLToPath(new URL("../..", import.meta.url));
 const run = (command, ...args) => {
@@ -12,5 +13,6 @@ const run = (command, ...args) => {
   if (result.status !== 0) process.exit(result.status ?? 1);
 };
 run(process.execPath, "node_modules/typescript/bin/tsc", "-p", ".");
+await buildFuzzers();
 await buildFixtures();
 await buildHart();

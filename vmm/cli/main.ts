@@ -6,6 +6,7 @@ import { HostDescriptionError } from "../../host/description.ts";
 import { HostRefusal } from "../vfio/guest-address-space.ts";
 import { boot } from "./commands/boot.ts";
 import { caps } from "./commands/caps.ts";
+import { fuzz } from "./commands/fuzz.ts";
 import { hosts } from "./commands/hosts.ts";
 import { ids } from "./commands/ids.ts";
 import { inspect } from "./commands/inspect.ts";
@@ -26,7 +27,18 @@ const program = new Command("nestbox")
   .version(version())
   .showHelpAfterError("(nestbox --help lists the commands)")
   .exitOverride();
-const commands = [boot(), scenarioCommand(), walk(), ids(), inspect(), caps(), trace(), hosts(), serveIommufd()];
+const commands = [
+  boot(),
+  scenarioCommand(),
+  walk(),
+  ids(),
+  inspect(),
+  caps(),
+  trace(),
+  hosts(),
+  serveIommufd(),
+  fuzz(),
+];
 for (const command of commands) program.addCommand(command.exitOverride().copyInheritedSettings(program));
 
 try {

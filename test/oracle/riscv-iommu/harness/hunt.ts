@@ -1,6 +1,7 @@
 /**
- * Runs seeds one after another and reports the first disagreement with its seed, its minimal scenario and the text that makes it a test.
+ * Runs seeds and reports a disagreement with its seed, its minimal scenario and the text that makes it a test.
  */
+import type { Count, Finding } from "../../../../vmm/cli/fuzzer.ts";
 import { randomConfiguration } from "../generate/configuration.ts";
 import { randomSequence } from "../generate/sequence.ts";
 import {
@@ -52,22 +53,13 @@ export function huntSeed(
   return false;
 }
 
-/** Seeds from `seed` on for `seconds` of wall time (at least one); true if all agree. */
-export function huntFor(
-  kind: Kind,
-  make: MakeSubject,
-  { seed, seconds, log }: { seed: number; seconds: number; log: (line: string) => void },
-): boolean {
+/** One round of a fuzzer: what the seed finds, or null. */
+export function hunt(kind: Kind, seed: number, make: MakeSubject, count: Count): Finding | null {
   const tally: Tally = { requests: 0, open: 0, stale: 0 };
-  const end = performance.now() + seconds * 1000;
-  let next = seed;
-  do {
-    if (!huntSeed(kind, next, make, log, tally)) return false;
-    next++;
-  } while (performance.now() < end);
-  log(
-    `${kind}: seeds ${seed} to ${next - 1}, ${tally.requests} translations compared, ` +
-      `${tally.stale} with more than one permitted outcome, ${tally.open} left open`,
-  );
-  return true;
+  const lines: string[] = [];
+  const agrees = huntSeed(kind, seed, make, (line) => lines.push(line), tally);
+  count("translations compared", tally.requests);
+  count("with more than one permitted outcome", tally.stale);
+  count("left open", tally.open);
+  return agrees ? null : { problem: lines.join("\n") };
 }

@@ -1,12 +1,13 @@
 import { describe, expect, it } from "vitest";
-import { fuzz } from "../../../fuzz/cpu.ts";
+import { fuzzer } from "../../../fuzz/cpu.ts";
 
 describe("random instruction streams", () => {
   it.each([1, 1_000_000, 0xdeadbeef])(
     "from seed %d never disturb the VMM, and end the same way twice",
-    async (seed) => {
-      const lines: string[] = [];
-      expect(await fuzz({ seed, seconds: 1, log: (line) => lines.push(line) }), lines.join("\n")).toBe(true);
+    async (first) => {
+      for (let seed = first; seed < first + 12; seed++) {
+        expect([seed, await fuzzer.round(seed, () => {})]).toEqual([seed, null]);
+      }
     },
   );
 });
