@@ -5,12 +5,10 @@
 // as sysfs would, and devices of one name share a vIOMMU. The guest finds vIOMMU i at VIOMMU_BASE + i * 4 KiB; a device's id there is
 // its routing id.
 
-import { registerName } from "../host/arch/riscv/registers.ts";
 import type { GpaPfn } from "../host/base/address.ts";
 import { ACCESS_OK, type PhysicalMemory } from "../host/base/memory.ts";
 import type { FunctionPorts, PciFunction } from "../host/devices/ports.ts";
 import { ENODEV, errnoName } from "../host/uapi/errno.ts";
-import { iommuHwInfoRiscv } from "../host/uapi/riscv-nesting.ts";
 import type { SystemCalls } from "../host/uapi/system-calls.ts";
 import type { Machine } from "./machine.ts";
 import { RAM_BASE, VIOMMU_BASE } from "./memory-map.ts";
@@ -18,9 +16,9 @@ import { formatBdf, formatPlace, type PciHostBridge, type PciPlace, UNREACHABLE 
 import { AssignedDevice } from "./vfio/assigned-device.ts";
 import { GuestAddressSpace, HostRefusal } from "./vfio/guest-address-space.ts";
 import { IommufdHost } from "./vfio/iommufd-host.ts";
+import type { HwInfoReply } from "./viommu/host-port.ts";
+import type { GuestVisibleIommu, ViommuKind } from "./viommu/kind.ts";
 import { limitedReport } from "./viommu/limited-report.ts";
-import type { ViommuConfiguration } from "./viommu/riscv/capabilities.ts";
-import { RiscvViommu, VIOMMU_REGISTER_BYTES } from "./viommu/riscv/viommu.ts";
 
 export interface AssignmentRequest extends PciPlace {
   /** Path of the VFIO cdev. */
@@ -45,7 +43,9 @@ export interface AssignmentParts {
   readonly memory: PhysicalMemory<GpaPfn>;
   readonly pci: PciHostBridge;
   readonly wires: AssignmentWires;
-  readonly configuration: ViommuConfiguration;
+  /** Kind of the guest-visible IOMMUs, and what the machine says about them. */
+  readonly kind: ViommuKind;
+  readonly configuration: object;
   /** The host process; null: no assigned devices, only emulated ones. */
   readonly calls: SystemCalls | null;
   /** False: no vIOMMU; devices do DMA with guest-physical addresses, through stage 2 only. Default true. */
@@ -62,7 +62,7 @@ export interface VirtualIommu {
   readonly key: string;
   readonly index: number;
   readonly base: number;
-  readonly viommu: RiscvViommu;
+  readonly viommu: GuestVisibleIommu;
   readonly host: IommufdHost | null;
   /** True once a device has stood behind it: then the guest may know it. */
   everUsed: boolean;
@@ -258,7 +258,9 @@ export class Assignment {
 
   #viommuFor(key: string, device: AssignedDevice): VirtualIommu {
     const known = this.viommus.find((virtual) => virtual.key === key);
-    const host = known?.host ?? new IommufdHost({ addressSpace: this.#space!, report: this.#parts.report });
+    const host =
+      known?.host ??
+      new IommufdHost({ addressSpace: this.#space!, codec: this.#parts.kind.nesting, report: this.#parts.report });
     host.register({
       handle: device.handle,
       fd: device.fd,
@@ -269,8 +271,7 @@ export class Assignment {
     });
     if (known !== undefined) return known;
     const info = host.hwInfo(device.handle);
-    const hardware = typeof info === "number" ? null : iommuHwInfoRiscv.decode(info.bytes);
-    return this.#addViommu(key, host, hardware);
+    return this.#addViommu(key, host, typeof info === "number" ? null : info);
   }
 
   /** Takes a vIOMMU away that was made for a device which then was refused: the newest, and nothing ever stood behind it. */
@@ -282,16 +283,12 @@ export class Assignment {
     virtual.host?.[Symbol.dispose]();
   }
 
-  #addViommu(
-    key: string,
-    host: IommufdHost | null,
-    hardware: { capabilities: bigint; fctl: number } | null,
-  ): VirtualIommu {
-    const { machine, memory, wires, configuration, report } = this.#parts;
+  #addViommu(key: string, host: IommufdHost | null, hardware: HwInfoReply | null): VirtualIommu {
+    const { machine, memory, wires, kind, configuration, report } = this.#parts;
     const index = this.viommus.length;
     const name = `viommu${index}`;
-    const base = VIOMMU_BASE + index * VIOMMU_REGISTER_BYTES;
-    const viommu = new RiscvViommu({
+    const base = VIOMMU_BASE + index * kind.registerBytes;
+    const viommu = kind.create({
       name,
       memory,
       host,
@@ -306,7 +303,8 @@ export class Assignment {
       report,
     });
     machine.addService(viommu);
-    machine.bus.claim({ name, base, size: VIOMMU_REGISTER_BYTES, port: viommu, registerName });
+    const registerName = (offset: number) => kind.registerName(offset);
+    machine.bus.claim({ name, base, size: kind.registerBytes, port: viommu, registerName });
     const virtual = { name, key, index, base, viommu, host, everUsed: host === null };
     this.viommus.push(virtual);
     return virtual;

@@ -23,8 +23,8 @@ import {
 } from "./memory-map.ts";
 import { PciHostBridge } from "./pci/host-bridge.ts";
 import type { ComponentPlatform } from "./vcpu/component/platform.ts";
-import type { ViommuConfiguration } from "./viommu/riscv/capabilities.ts";
-import { VIOMMU_REGISTER_BYTES } from "./viommu/riscv/viommu.ts";
+import type { ViommuKind } from "./viommu/kind.ts";
+import { DEFAULT_KIND, VIOMMU_KINDS } from "./viommu/kinds.ts";
 
 export interface ComponentMachineOptions {
   readonly clock: Clock;
@@ -33,7 +33,9 @@ export interface ComponentMachineOptions {
   readonly calls: SystemCalls | null;
   /** Multiple of 64 KiB, up to 2 GiB. */
   readonly memoryBytes: number;
-  readonly configuration?: ViommuConfiguration;
+  /** Kind of its vIOMMUs; default DEFAULT_KIND. And what the machine says about them, in that kind's words. */
+  readonly kind?: ViommuKind;
+  readonly configuration?: object;
   readonly report: (message: string) => void;
 }
 
@@ -49,10 +51,12 @@ export class ComponentMachine {
   readonly interrupts: ComponentInterrupts;
   readonly pci = new PciHostBridge(ECAM_BUSES);
   readonly assignment: Assignment;
+  readonly #kind: ViommuKind;
 
   /** Throws HostRefusal if the host does not take guest RAM. */
   constructor(options: ComponentMachineOptions) {
     const { clock, trace, memoryBytes } = options;
+    this.#kind = options.kind ?? VIOMMU_KINDS[DEFAULT_KIND];
     const pages = memoryBytes / 65536;
     this.ram = new WebAssembly.Memory({ initial: pages, maximum: pages });
     this.memoryBytes = memoryBytes;
@@ -76,6 +80,7 @@ export class ComponentMachine {
         viommu: (index, vector, asserted) => this.interrupts.setWire(VIOMMU_WIRES + 16 * index + vector, asserted),
         intx: (routingId, pin, asserted) => this.interrupts.setWire(intxWire(routingId, pin), asserted),
       },
+      kind: this.#kind,
       configuration: options.configuration ?? {},
       calls: options.calls,
       ram: { buffer: this.ram.buffer, offset: 0, length: memoryBytes },
@@ -89,7 +94,7 @@ export class ComponentMachine {
     return {
       regions: {
         ram: [{ base: RAM_BASE, size: this.memoryBytes }],
-        iommu: this.assignment.viommus.map(({ base }) => ({ base, size: VIOMMU_REGISTER_BYTES })),
+        iommu: this.assignment.viommus.map(({ base }) => ({ base, size: this.#kind.registerBytes })),
         "pci-config": [{ base: ECAM_BASE, size: ECAM_BUSES * 0x100000 }],
         "pci-memory32": [{ base: PCI_MEMORY32_BASE, size: PCI_MEMORY32_SIZE }],
         "pci-memory64": [{ base: PCI_MEMORY64_BASE, size: PCI_MEMORY64_SIZE }],

@@ -24,7 +24,7 @@ import {
 import { PciHostBridge } from "../../vmm/pci/host-bridge.ts";
 import { ComponentVcpu, type GuestOutcome } from "../../vmm/vcpu/component/component-vcpu.ts";
 import type { PreparedComponent } from "../../vmm/vcpu/component/prepare.ts";
-import type { ViommuConfiguration } from "../../vmm/viommu/riscv/capabilities.ts";
+import type { RiscvConfiguration } from "../../vmm/viommu/riscv/capabilities.ts";
 import { RiscvViommu } from "../../vmm/viommu/riscv/viommu.ts";
 
 const ECAM_SIZE = 0x10_0000;
@@ -56,7 +56,7 @@ export function hardwareIommu(make: (parts: IommuParts) => HardwareIommu): (part
 }
 
 /** The guest-visible IOMMU with emulated devices behind it. */
-export function guestVisibleIommu(configuration: ViommuConfiguration): (parts: BareIommuParts) => BareIommu {
+export function guestVisibleIommu(configuration: RiscvConfiguration): (parts: BareIommuParts) => BareIommu {
   return ({ name, memory: hostMemory, clock, trace, interrupts }) => {
     const memory = hostMemory as unknown as PhysicalMemory<GpaPfn>;
     const viommu = new RiscvViommu({

@@ -10,7 +10,7 @@ import { Edu } from "../../host/devices/edu/edu.ts";
 import { RiscvIommu } from "../../host/hw/iommu/riscv/iommu.ts";
 import type { RiscvIommuOptions } from "../../host/hw/iommu/riscv/options.ts";
 import type { PreparedComponent } from "../../vmm/vcpu/component/prepare.ts";
-import type { ViommuConfiguration } from "../../vmm/viommu/riscv/capabilities.ts";
+import type { RiscvConfiguration } from "../../vmm/viommu/riscv/capabilities.ts";
 import { soundImage } from "../vmm/vcpu/component/scripted-machine.ts";
 import { BareMachine, guestVisibleIommu, hardwareIommu } from "./bare-machine.ts";
 import { OracleIommu, type OracleIommuOptions } from "./oracle-iommu.ts";
@@ -92,7 +92,7 @@ describe("the default guest on the hardware model, without a host between", () =
 });
 
 describe("the default guest with emulated devices behind the guest-visible IOMMU", () => {
-  it.each<[string, ViommuConfiguration]>([
+  it.each<[string, RiscvConfiguration]>([
     ["messages", { interrupts: "msi" }],
     ["wires", { interrupts: "wired" }],
     ["a single interrupt vector", { vectorsLog2: 0, interrupts: "msi" }],

@@ -12,6 +12,7 @@ import { Assignment } from "../../vmm/assignment.ts";
 import { MSI_BASE, RAM_BASE, VIOMMU_BASE } from "../../vmm/memory-map.ts";
 import { Rv64Machine } from "../../vmm/rv64-machine.ts";
 import { buildHart } from "../../vmm/vcpu/riscv64/build.mjs";
+import { RISCV } from "../../vmm/viommu/riscv/kind.ts";
 import { eduDma, eduOutcome } from "../host/kernel/machine.ts";
 
 const MEMORY = 4 * 2 ** 20;
@@ -37,6 +38,7 @@ function machine() {
     memory: rv64.memory,
     pci: rv64.pci,
     wires: { viommu: () => {}, intx: () => {} },
+    kind: RISCV,
     configuration: { interrupts: "msi" },
     calls: process,
     ram: { buffer: rv64.core.memory.buffer, offset: rv64.core.ramOffset, length: MEMORY },

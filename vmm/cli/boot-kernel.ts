@@ -9,6 +9,7 @@ import { Assignment } from "../assignment.ts";
 import { UNREACHABLE } from "../pci/host-bridge.ts";
 import { compressionOf, type KernelImage, KernelImageError, parseKernelImage } from "../platform/kernel-image.ts";
 import { Rv64Machine } from "../rv64-machine.ts";
+import { DEFAULT_KIND, VIOMMU_KINDS, type ViommuKindName } from "../viommu/kinds.ts";
 import { type BootOptions, DEFAULT_WALL_LIMIT } from "./boot-component.ts";
 import { type ConsoleInput, openConsoleInput, writeAll } from "./console.ts";
 import { EXIT_FAILED, EXIT_PASS, EXIT_TIME_LIMIT, UsageError } from "./exit-codes.ts";
@@ -23,7 +24,7 @@ export interface KernelOptions {
   readonly append: string;
   readonly cpus: number;
   readonly nvme: readonly string[];
-  readonly viommu: "riscv" | "none";
+  readonly viommu: ViommuKindName | "none";
   readonly interactive?: true;
   /** Whether a guest's reboot starts the machine anew; otherwise it ends the run. */
   readonly reboot: boolean;
@@ -125,10 +126,11 @@ function assembleVm(
       viommu: () => {},
       intx: (routingId, pin, asserted) => rv64.setIntx(routingId, pin, asserted),
     },
+    kind: VIOMMU_KINDS[options.viommu === "none" ? DEFAULT_KIND : options.viommu],
     configuration: { interrupts: "msi" },
     calls: run.calls,
     ram: { buffer: rv64.core.memory.buffer, offset: rv64.core.ramOffset, length: memoryBytes },
-    viommu: options.viommu === "riscv",
+    viommu: options.viommu !== "none",
     report: (message) => shell.message(message),
   });
   run.assignAll(assignment, [
@@ -142,7 +144,7 @@ function assembleVm(
     });
     rv64.commandsExecuted = () => {
       let sum = 0;
-      for (const { viommu } of assignment.viommus) sum += viommu.commands.total;
+      for (const { viommu } of assignment.viommus) sum += viommu.commandsExecuted;
       return sum;
     };
     rv64.load({ kernel, initrd, bootArguments: options.append, viommus, seed });

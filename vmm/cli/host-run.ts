@@ -110,11 +110,11 @@ export class HostRun {
     const commands = { ...this.#earlier.commands };
     let { faults, nestedDomains, bypassDomains } = this.#earlier;
     for (const { viommu } of assignment.viommus) {
-      for (const [name, count] of Object.entries(viommu.commands.executed))
-        commands[name] = (commands[name] ?? 0) + count;
-      faults += viommu.faults.written;
-      nestedDomains += viommu.dispositions.nestedInstalled;
-      bypassDomains += viommu.dispositions.bypassInstalled;
+      const { activity } = viommu;
+      for (const [name, count] of Object.entries(activity.commands)) commands[name] = (commands[name] ?? 0) + count;
+      faults += activity.faults;
+      nestedDomains += activity.nested;
+      bypassDomains += activity.bypass;
     }
     return {
       commands,

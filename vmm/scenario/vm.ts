@@ -13,7 +13,7 @@ import { RAM_BASE, SW_MSI_BASE, SW_MSI_SIZE } from "../memory-map.ts";
 import { formatBdf, formatPlace, parseBdf, parsePlace, UNREACHABLE } from "../pci/host-bridge.ts";
 import { walkGrid } from "../view/walk-grid.ts";
 import { collectWalks, type Walk } from "../view/walks.ts";
-import type { ViommuConfiguration } from "../viommu/riscv/capabilities.ts";
+import type { ViommuConfiguration } from "../viommu/kinds.ts";
 import { EduDriver } from "./edu.ts";
 import { type ContextWords, GuestIommu } from "./guest-iommu.ts";
 import { GuestRam } from "./guest-memory.ts";
@@ -353,7 +353,10 @@ export class ScenarioDevice {
 
   /** What the vIOMMU has this device's DMA do now. */
   get disposition(): string {
-    return this.entry.viommu!.viommu.dispositions.find(this.guestId)?.disposition ?? "unplugged";
+    for (const { device, disposition } of this.entry.viommu!.viommu.plugged) {
+      if (device.guestId === this.guestId) return disposition;
+    }
+    return "unplugged";
   }
 }
 

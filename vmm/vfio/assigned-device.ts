@@ -37,7 +37,7 @@ export interface AssignedDeviceOptions {
   readonly hostName: string;
   /**
    * A message of this device: `pfn`, `offset` are the guest's MSI address, before the device's first stage. The machine takes it
-   * through the vIOMMU (RiscvViommu.messagePage) and stores `data` there.
+   * through the vIOMMU (GuestVisibleIommu.messagePage) and stores `data` there.
    */
   readonly message: (pfn: number, offset: number, data: number) => void;
   readonly report: (message: string) => void;

@@ -57,7 +57,8 @@ export class GuestAddressSpace {
   readonly calls: KernelCalls;
   /** Descriptor of /dev/iommu. */
   readonly iommufd: number;
-  readonly #ioas: number;
+  /** Object id of the IOAS that guest RAM is mapped into. */
+  readonly ioas: number;
   readonly #ranges: MappedRange[] = [];
   readonly #parents: number[] = [];
   #dirtyTracking: boolean | null = null;
@@ -77,7 +78,7 @@ export class GuestAddressSpace {
       this.calls[Symbol.dispose]();
       throw new HostRefusal("IOMMU_IOAS_ALLOC", result);
     }
-    this.#ioas = out.out_ioas_id;
+    this.ioas = out.out_ioas_id;
   }
 
   /** Maps a window of the VM's RAM at guest-physical `gpa`, readable and writable; multiples of 4096. Throws HostRefusal. */
@@ -87,7 +88,7 @@ export class GuestAddressSpace {
     if (va < 0n) throw new HostRefusal("mapping guest RAM into the process", Number(va));
     const { result } = this.calls.ioctl(this.iommufd, IOMMU_IOAS_MAP, iommuIoasMap, {
       flags: IOMMU_IOAS_MAP_FIXED_IOVA | IOMMU_IOAS_MAP_WRITEABLE | IOMMU_IOAS_MAP_READABLE,
-      ioas_id: this.#ioas,
+      ioas_id: this.ioas,
       user_va: va,
       length: BigInt(length),
       iova: gpa,
@@ -99,13 +100,18 @@ export class GuestAddressSpace {
     this.#ranges.push({ gpa, length, va });
   }
 
+  /** True if [gpa, +length) lies within one mapped range of RAM. */
+  holds(gpa: bigint, length: bigint): boolean {
+    return this.#ranges.some((range) => gpa >= range.gpa && gpa + length <= range.gpa + BigInt(range.length));
+  }
+
   /** Takes a range of RAM away (whole ranges as mapped); 0 or a negated errno. */
   unmapRam(gpa: bigint): number {
     const index = this.#ranges.findIndex((range) => range.gpa === gpa);
     if (index < 0) return 0;
     const [range] = this.#ranges.splice(index, 1);
     const { result } = this.calls.ioctl(this.iommufd, IOMMU_IOAS_UNMAP, iommuIoasUnmap, {
-      ioas_id: this.#ioas,
+      ioas_id: this.ioas,
       iova: gpa,
       length: BigInt(range!.length),
     });
@@ -115,7 +121,7 @@ export class GuestAddressSpace {
 
   /** Attaches a bound VFIO device to the address space itself: its DMA uses guest-physical addresses. 0 or a negated errno. */
   attach(device: number): number {
-    const argument = { pt_id: this.#ioas };
+    const argument = { pt_id: this.ioas };
     const { result } = this.calls.ioctl(device, VFIO_DEVICE_ATTACH_IOMMUFD_PT, vfioDeviceAttachIommufdPt, argument);
     return Math.min(result, 0);
   }
@@ -135,7 +141,7 @@ export class GuestAddressSpace {
     const { result, out } = this.calls.ioctl(this.iommufd, IOMMU_HWPT_ALLOC, iommuHwptAlloc, {
       flags: IOMMU_HWPT_ALLOC_NEST_PARENT | (canTrackDirty ? IOMMU_HWPT_ALLOC_DIRTY_TRACKING : 0),
       dev_id: deviceId,
-      pt_id: this.#ioas,
+      pt_id: this.ioas,
     });
     if (result < 0) return result;
     this.#parents.push(out.out_hwpt_id);
@@ -201,7 +207,7 @@ export class GuestAddressSpace {
     this.#disposed = true;
     for (const parent of this.#parents.splice(0)) this.destroy(parent);
     while (this.#ranges.length > 0) this.unmapRam(this.#ranges.at(-1)!.gpa);
-    this.destroy(this.#ioas);
+    this.destroy(this.ioas);
     this.calls.system.close(this.iommufd);
     this.calls[Symbol.dispose]();
   }

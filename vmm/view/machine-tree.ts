@@ -24,7 +24,7 @@ export function vmTree({ machine, pci, assignment, memoryBytes }: VmParts): Tree
   const viommus: Tree = {};
   for (const { name, key, base, viommu } of assignment.viommus) {
     const devices: Tree = {};
-    for (const state of viommu.dispositions.all) {
+    for (const state of viommu.plugged) {
       devices[state.device.name] = {
         "device id": hex(state.device.guestId),
         host: state.device.hostName ?? "emulated",

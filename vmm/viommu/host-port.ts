@@ -1,9 +1,10 @@
 // What a guest-visible IOMMU asks of the host. vmm/vfio implements it over iommufd; tests bring hosts that do nothing, that fail,
 // and that report odd capabilities; emulated devices implement the device side through the vIOMMU's own walks.
 //
-// A device is named by a handle that whoever plugged it in chose; `guestId` is the id the guest uses on this vIOMMU (RISC-V: device
-// id, 24 bits). Every stream of DMA is in one of three dispositions: blocked, bypass (stage 2 only), nested. Results are 0 or a
+// A device is named by a handle that whoever plugged it in chose; `guestId` is the id the guest uses on this vIOMMU. Every stream of DMA is in one of three dispositions: blocked, bypass (stage 2 only), nested. Results are 0 or a
 // negated errno. All addresses are guest-physical.
+
+import type { MmioPort } from "../../host/base/mmio.ts";
 
 /** Names an assigned (or emulated) device towards the host port. */
 export type DeviceHandle = number;
@@ -45,23 +46,48 @@ export type HostEvent =
 export const RESPONSE_SUCCESS = 0;
 export const RESPONSE_INVALID = 1;
 
+/** Domains of a paravirtual guest, by numbers it chose: address spaces that it fills itself. */
+export interface MappedDomains {
+  /** Puts a device into a domain, which is made if it is new. */
+  attach(device: DeviceHandle, domain: number): number;
+  /** Maps [iova, +length) to [gpa, +length) of guest RAM; multiples of 4096. READ 1, WRITE 2. -EFAULT outside RAM. */
+  map(domain: number, iova: bigint, gpa: bigint, length: bigint, permissions: number): number;
+  /** Unmaps what lies in the range whole; -ENOENT if nothing does, -EBUSY if it would cut a mapping in two. */
+  unmap(domain: number, iova: bigint, length: bigint): number;
+  /** Forgets a domain that no device is in. */
+  release(domain: number): number;
+}
+
+/** Queues in guest memory that the hardware reads by itself: after `allocate` no command passes through here. */
+export interface HardwareQueues {
+  /** Queue `index` at [gpa, +length): its id, or a negated errno. */
+  allocate(index: number, gpa: bigint, length: bigint): number;
+  free(id: number): number;
+  /** The hardware's page of queue registers, to be mapped into the guest as it is; or a negated errno. */
+  page(): MmioPort | number;
+}
+
 export interface ViommuHost {
   hwInfo(device: DeviceHandle): HwInfoReply | number;
   /** The guest will call this device `guestId` (creates the vDEVICE). -EEXIST, -EINVAL, … as iommufd. */
   attach(device: DeviceHandle, guestId: bigint): number;
   /** Ends what attach began: blocked, vDEVICE destroyed. */
   detach(device: DeviceHandle): number;
-  setBlocked(device: DeviceHandle): number;
+  /** Nothing passes; with a PASID, that PASID alone has no stage 1 of its own any more. */
+  setBlocked(device: DeviceHandle, pasid?: number): number;
   /** Second stage only, for every request, with a PASID or without. */
   setBypass(device: DeviceHandle): number;
   /** Installs the guest's stage 1: `data` in the architecture's nested HWPT format. */
   setNested(device: DeviceHandle, data: Uint8Array, pasid?: number): number;
-  /** Paravirtual kinds only. */
-  setMapped?(device: DeviceHandle, domain: number): number;
-  map?(domain: number, iova: bigint, gpa: bigint, length: bigint, permissions: number): number;
-  unmap?(domain: number, iova: bigint, length: bigint): number;
-  /** The guest's own invalidation commands (RISC-V: 16 bytes each, back to back), in order. */
-  invalidate(batch: Uint8Array, count: number): InvalidationReply;
+  /** Kinds without nesting: the guest's domains, filled and emptied by it. */
+  readonly domains?: MappedDomains;
+  /** Command queues of the guest's own, where host and kind have them. */
+  readonly hardwareQueues?: HardwareQueues;
+  /**
+   * `count` invalidations in the kind's format, back to back, in order. `device`: whose stage 1 they are for, where invalidation stands on
+   * the nested HWPT; on a vIOMMU object they name their devices themselves.
+   */
+  invalidate(batch: Uint8Array, count: number, device?: DeviceHandle): InvalidationReply;
   respond(cookie: number, code: number): number;
   /** Takes the events that have arrived since the last call, oldest first; each costs at most one host read. */
   events(): readonly HostEvent[];

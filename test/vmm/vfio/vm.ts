@@ -7,7 +7,8 @@ import { iommuHwInfoRiscv } from "../../../host/uapi/riscv-nesting.ts";
 import { AssignedDevice } from "../../../vmm/vfio/assigned-device.ts";
 import { GuestAddressSpace } from "../../../vmm/vfio/guest-address-space.ts";
 import { IommufdHost } from "../../../vmm/vfio/iommufd-host.ts";
-import type { ViommuConfiguration } from "../../../vmm/viommu/riscv/capabilities.ts";
+import type { RiscvConfiguration } from "../../../vmm/viommu/riscv/capabilities.ts";
+import { RISCV_NESTING } from "../../../vmm/viommu/riscv/nested-codec.ts";
 import { eduDma, eduOutcome, type Machine, type MachineOptions, machine, name } from "../../host/kernel/machine.ts";
 import { Guest, RAM, SV39 } from "../viommu/guest.ts";
 
@@ -46,7 +47,7 @@ export interface VmIommu {
 export interface AssignOptions {
   /** Which vIOMMU, by number; made if it is not there. */
   readonly iommu?: number;
-  readonly configuration?: ViommuConfiguration;
+  readonly configuration?: RiscvConfiguration;
 }
 
 export class Vm {
@@ -131,7 +132,11 @@ export class Vm {
       known.host.register(registration);
       return known;
     }
-    const host = new IommufdHost({ addressSpace: this.space, report: (line) => this.reports.push(line) });
+    const host = new IommufdHost({
+      addressSpace: this.space,
+      codec: RISCV_NESTING,
+      report: (line) => this.reports.push(line),
+    });
     host.register(registration);
     const info = host.hwInfo(handle);
     if (typeof info === "number") throw new Error(`hw info: ${info}`);

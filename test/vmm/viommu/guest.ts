@@ -9,8 +9,8 @@ import { Clock } from "../../../host/base/clock.ts";
 import { ACCESS_FAULT, ACCESS_OK, PhysicalMemory } from "../../../host/base/memory.ts";
 import { Trace } from "../../../host/base/trace.ts";
 import type { ViommuHost } from "../../../vmm/viommu/host-port.ts";
-import type { HardwareCapabilities, ViommuConfiguration } from "../../../vmm/viommu/riscv/capabilities.ts";
-import type { PluggedDevice } from "../../../vmm/viommu/riscv/dispositions.ts";
+import type { PluggedDevice } from "../../../vmm/viommu/kind.ts";
+import type { HardwareCapabilities, RiscvConfiguration } from "../../../vmm/viommu/riscv/capabilities.ts";
 import { RiscvViommu } from "../../../vmm/viommu/riscv/viommu.ts";
 import { RecordingHost } from "./hosts.ts";
 
@@ -72,7 +72,7 @@ export const FULL_HOST: RiscvCapabilities = {
 export interface GuestOptions {
   readonly host?: ViommuHost | null;
   readonly capabilities?: Partial<RiscvCapabilities>;
-  readonly configuration?: ViommuConfiguration;
+  readonly configuration?: RiscvConfiguration;
   /** Parts shared with a host model; by default the guest has its own. */
   readonly clock?: Clock;
   readonly trace?: Trace;

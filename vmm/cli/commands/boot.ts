@@ -1,6 +1,7 @@
 // `nestbox boot [IMAGE]`: a component guest, or with --kernel an RV64 kernel, on a machine with assigned devices.
 
 import { Command, Option } from "commander";
+import { DEFAULT_KIND, VIOMMU_KINDS } from "../../viommu/kinds.ts";
 import { type BootOptions, bootComponent } from "../boot-component.ts";
 import { bootKernel, type KernelOptions } from "../boot-kernel.ts";
 import { UsageError } from "../exit-codes.ts";
@@ -31,7 +32,11 @@ export function boot(): Command {
     .option("--append <args>", "kernel command line", "console=ttyS0")
     .option("--cpus <n>", "harts, 1 to 8", wholeNumber, 1)
     .option("--nvme <file>", "assign an NVMe drive backed by this host file; repeatable", collect, [])
-    .addOption(new Option("--viommu <kind>", "guest-visible IOMMU").choices(["riscv", "none"]).default("riscv"))
+    .addOption(
+      new Option("--viommu <kind>", "guest-visible IOMMU")
+        .choices([...Object.keys(VIOMMU_KINDS), "none"])
+        .default(DEFAULT_KIND),
+    )
     .option("--interactive", "console on this terminal; Ctrl-A x ends, Ctrl-A h helps")
     .option("--no-reboot", "end the run when the guest asks for a reboot")
     .action(async (image: string | undefined, options: BootOptions & KernelOptions & { kernel?: string }) => {

@@ -38,20 +38,22 @@ export function caps(): Command {
       const requested = options.assign.length > 0 || options.host !== undefined ? options.assign : DEFAULT_ASSIGNMENTS;
       run.assignAll(machine.assignment, assignmentsOf(requested));
       for (const { name, key, viommu } of machine.assignment.viommus) {
+        const { registers, rows } = viommu.capabilitySheet;
         if (options.json === true) {
           console.log(
             JSON.stringify({
               viommu: name,
               host: key,
-              capabilities: hex(viommu.capabilities),
-              rows: viommu.capabilityRows,
+              ...Object.fromEntries(Object.entries(registers).map(([register, value]) => [register, hex(value)])),
+              rows,
             }),
           );
           continue;
         }
-        console.log(`${name}, over ${key}: capabilities ${hex(viommu.capabilities, 16)}`);
+        const values = Object.entries(registers).map(([register, value]) => `${register} ${hex(value, 16)}`);
+        console.log(`${name}, over ${key}: ${values.join(", ")}`);
         const table = new Table({ head: ["bits", "name", "host", "guest", "rule"], style: { head: [], border: [] } });
-        for (const row of viommu.capabilityRows) {
+        for (const row of rows) {
           const bits = row.high === row.low ? String(row.low) : `${row.high}:${row.low}`;
           table.push([bits, row.name, row.host === null ? "-" : row.host, row.guest, row.rule]);
         }

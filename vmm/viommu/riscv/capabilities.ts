@@ -5,9 +5,10 @@
 // it), and by our own walks, for emulated ones. What needs a second stage, or tables the host keeps, is never the guest's.
 
 import { CAPABILITIES } from "../../../host/arch/riscv/capabilities.ts";
+import type { CapabilityRow } from "../kind.ts";
 
 /** What a machine's description says about its guest-visible IOMMU. */
-export interface ViommuConfiguration {
+export interface RiscvConfiguration {
   /** How it signals interrupts: capabilities.IGS. Default "both". */
   readonly interrupts?: "msi" | "wired" | "both";
   /** log2 of the number of interrupt vectors, 0..4. Default 2. */
@@ -28,17 +29,6 @@ export interface HardwareCapabilities {
   readonly fctl: number;
 }
 
-export interface CapabilityRow {
-  readonly name: string;
-  readonly high: number;
-  readonly low: number;
-  /** Value in the hardware's register; null where there is no hardware (emulated devices only). */
-  readonly host: number | null;
-  readonly guest: number;
-  /** Why the guest's value is what it is. */
-  readonly rule: string;
-}
-
 type CapabilityName = keyof typeof CAPABILITIES.fields;
 
 interface Rule {
@@ -52,7 +42,7 @@ interface RuleContext {
   readonly host: (name: CapabilityName) => number;
   /** Value already given to the guest. */
   readonly given: (name: CapabilityName) => number;
-  readonly configuration: ViommuConfiguration;
+  readonly configuration: RiscvConfiguration;
 }
 
 const needsSecondStage = "never: the second stage is the host's";
@@ -153,7 +143,7 @@ export function capabilitiesOf(values: Readonly<Partial<Record<CapabilityName, n
 /** The guest's capabilities register, and the table that explains it. `hardware` null: emulated devices only. */
 export function deriveCapabilities(
   hardware: HardwareCapabilities | null,
-  configuration: ViommuConfiguration = {},
+  configuration: RiscvConfiguration = {},
 ): { readonly capabilities: bigint; readonly rows: readonly CapabilityRow[] } {
   const source = hardware === null ? OWN_WALKS : BigInt.asUintN(64, hardware.capabilities);
   const hostField = (name: CapabilityName) => Number(CAPABILITIES.get([source], name));

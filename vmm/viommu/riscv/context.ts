@@ -17,9 +17,6 @@ import {
 } from "../../../host/arch/riscv/device-context.ts";
 import { iommuHwptRiscv } from "../../../host/uapi/riscv-nesting.ts";
 
-/** Where a device's DMA goes. Always exactly one of these. */
-export type Disposition = "blocked" | "bypass" | "nested";
-
 /** What canonicalisation depends on, of the device. */
 export interface DeviceAbilities {
   readonly ats: boolean;

@@ -8,35 +8,11 @@
 import { TC_DTF } from "../../../host/arch/riscv/device-context.ts";
 import { CAUSE_ALL_INBOUND_DISALLOWED, CAUSE_DDT_MISCONFIGURED } from "../../../host/arch/riscv/fault-records.ts";
 import { EEXIST, ENODEV } from "../../../host/uapi/errno.ts";
-import type { DeviceHandle, ViommuHost } from "../host-port.ts";
-import {
-  type CanonicalContext,
-  canonicalise,
-  DDTP_BARE_CONTEXT,
-  type Disposition,
-  encodeContext,
-  sameContext,
-} from "./context.ts";
+import type { ViommuHost } from "../host-port.ts";
+import type { Disposition, PluggedDevice, PluggedState } from "../kind.ts";
+import { type CanonicalContext, canonicalise, DDTP_BARE_CONTEXT, encodeContext, sameContext } from "./context.ts";
 
-/** A device as whoever plugs it in describes it. */
-export interface PluggedDevice {
-  /** Handle towards the host port; for an emulated device any number no assigned one has. */
-  readonly handle: DeviceHandle;
-  /** device_id the guest uses, 24 bits. */
-  readonly guestId: number;
-  /** For messages and traces: "00:02.0". */
-  readonly name: string;
-  /** Host's name of an assigned device, for messages. */
-  readonly hostName?: string;
-  /** The device and its host can do ATS, and page requests. */
-  readonly ats: boolean;
-  readonly pri: boolean;
-  /** Set for a model on the VM's own bus: translated here, the host knows nothing of it. */
-  readonly emulated: boolean;
-}
-
-export interface DeviceState {
-  readonly device: PluggedDevice;
+export interface DeviceState extends PluggedState {
   disposition: Disposition;
   /** While blocked: what hardware would report. Kept afterwards, for transactions that arrived before. */
   cause: number;

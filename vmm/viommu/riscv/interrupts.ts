@@ -7,17 +7,10 @@
 // record (cause 273), which may raise fip and so at most one more message: it ends there.
 
 import { type GpaPfn, hex, pfnOfHalves } from "../../../host/base/address.ts";
-import { ACCESS_OK, type AccessStatus } from "../../../host/base/memory.ts";
+import { ACCESS_OK } from "../../../host/base/memory.ts";
 import type { Trace } from "../../../host/base/trace.ts";
+import type { ViommuInterruptPort } from "../kind.ts";
 import { FCTL_WSI, type RegisterFile, WORD } from "./registers.ts";
-
-/** Where the vIOMMU's interrupts go; the machine implements it. */
-export interface ViommuInterruptPort {
-  /** Level of wire `vector`. */
-  wire(vector: number, asserted: boolean): void;
-  /** A message: a 32-bit store of `data` at guest-physical pfn << 12 | offset. ACCESS_FAULT if nothing is there. */
-  message(pfn: GpaPfn, offset: number, data: number): AccessStatus;
-}
 
 /** Bits of ipsr (§6.18). */
 export const CIP = 1;

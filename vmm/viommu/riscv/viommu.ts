@@ -22,46 +22,38 @@ import { CSR_ON, DDTP_3LVL, DDTP_BARE, DDTP_OFF, registerName } from "../../../h
 import { KIND_WRITE } from "../../../host/arch/riscv/two-stage-walk.ts";
 import type { GpaPfn } from "../../../host/base/address.ts";
 import type { MemoryPort } from "../../../host/base/memory.ts";
-import type { AccessSize, MmioPort } from "../../../host/base/mmio.ts";
+import type { AccessSize } from "../../../host/base/mmio.ts";
 import type { Trace } from "../../../host/base/trace.ts";
 import type { AtsTarget, DeviceClock, DmaPort } from "../../../host/devices/ports.ts";
 import type { HostEvent, InvalidationReply, ViommuHost } from "../host-port.ts";
+import type {
+  CapabilityRow,
+  CapabilitySheet,
+  GuestVisibleIommu,
+  PluggedDevice,
+  PluggedState,
+  ViommuActivity,
+  ViommuOptions,
+} from "../kind.ts";
 import { limitedReport } from "../limited-report.ts";
-import {
-  type CapabilityRow,
-  deriveCapabilities,
-  type HardwareCapabilities,
-  type ViommuConfiguration,
-} from "./capabilities.ts";
+import { deriveCapabilities, type HardwareCapabilities, type RiscvConfiguration } from "./capabilities.ts";
 import { type CommandActions, CommandQueue } from "./command-queue.ts";
 import type { CommandRules } from "./commands.ts";
 import { DDTP_BARE_CONTEXT } from "./context.ts";
 import { DebugTranslation } from "./debug-translation.ts";
-import { type DeviceState, Dispositions, type PluggedDevice } from "./dispositions.ts";
+import { type DeviceState, Dispositions } from "./dispositions.ts";
 import { EmulatedAts } from "./emulated-ats.ts";
 import { EmulatedDma } from "./emulated-devices.ts";
 import { FaultQueue } from "./fault-queue.ts";
 import { decodeHostRecord, relayRecord } from "./fault-relay.ts";
 import { GuestDirectories } from "./guest-directories.ts";
-import { Interrupts, type ViommuInterruptPort } from "./interrupts.ts";
+import { Interrupts } from "./interrupts.ts";
 import { type ArrivingPageRequest, hostResponse, PageRequestQueue, wantsAnswer } from "./page-requests.ts";
 import { EFFECT, FCTL_WSI, RegisterFile, WORD } from "./registers.ts";
 
-export interface RiscvViommuOptions {
-  /** For traces and messages: "viommu0". */
-  readonly name: string;
-  /** Guest-physical memory. */
-  readonly memory: MemoryPort<GpaPfn>;
-  /** The host's side of assigned devices; null if all devices are emulated. */
-  readonly host: ViommuHost | null;
+export interface RiscvViommuOptions extends Omit<ViommuOptions<RiscvConfiguration>, "hardware"> {
   /** What the hardware can do (GET_HW_INFO of the devices behind it); null without a host. */
   readonly hardware: HardwareCapabilities | null;
-  readonly interrupt: ViommuInterruptPort;
-  readonly clock: DeviceClock;
-  readonly trace: Trace;
-  readonly configuration?: ViommuConfiguration;
-  /** Told, in one line each, of what a person who runs the VM should know (refusals, events for nobody). */
-  readonly report?: (message: string) => void;
 }
 
 /** Bytes of the register page. */
@@ -70,7 +62,7 @@ export const VIOMMU_REGISTER_BYTES = 4096;
 /** Events handled in one `service`, so that a host that never runs dry cannot hang the VM. */
 const EVENTS_A_SERVICE = 4096;
 
-export class RiscvViommu implements MmioPort {
+export class RiscvViommu implements GuestVisibleIommu {
   readonly name: string;
   high = 0;
   /** Set while host events wait for `service`. */
@@ -78,8 +70,7 @@ export class RiscvViommu implements MmioPort {
   /** Trace event that flagged it. */
   cause = 0;
   readonly capabilities: bigint;
-  /** Every capability bit with the rule that made it, for `nestbox caps`. */
-  readonly capabilityRows: readonly CapabilityRow[];
+  readonly #capabilityRows: readonly CapabilityRow[];
   readonly commands: CommandQueue;
   readonly faults: FaultQueue;
   readonly pageRequests: PageRequestQueue;
@@ -106,7 +97,7 @@ export class RiscvViommu implements MmioPort {
     const { capabilities, rows } = deriveCapabilities(hardware, configuration);
     this.name = options.name;
     this.capabilities = capabilities;
-    this.capabilityRows = rows;
+    this.#capabilityRows = rows;
     this.#host = options.host;
     this.#report = limitedReport(options.report ?? (() => {}));
     this.#resetMode = configuration.resetMode === "bare" ? DDTP_BARE : DDTP_OFF;
@@ -150,6 +141,27 @@ export class RiscvViommu implements MmioPort {
       };
     }
     this.#clearRegisters();
+  }
+
+  get capabilitySheet(): CapabilitySheet {
+    return { registers: { capabilities: this.capabilities }, rows: this.#capabilityRows };
+  }
+
+  get activity(): ViommuActivity {
+    return {
+      commands: this.commands.executed,
+      faults: this.faults.written,
+      nested: this.dispositions.nestedInstalled,
+      bypass: this.dispositions.bypassInstalled,
+    };
+  }
+
+  get commandsExecuted(): number {
+    return this.commands.total;
+  }
+
+  get plugged(): Iterable<PluggedState> {
+    return this.dispositions.all;
   }
 
   /** Plugs a device in; its DMA goes where the guest's directory says from then on. 0 or a negated errno of the host's. */

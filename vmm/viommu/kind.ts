@@ -1,0 +1,144 @@
+// A kind of guest-visible IOMMU, as the rest of the VMM sees it. What an architecture says stands in that kind's folder behind the
+// interfaces here and beside this file; `kinds.ts` is the table of the kinds there are. Shared rooms name none.
+//
+//   kind.create(…)   the device on the VM's bus           GuestVisibleIommu
+//   kind.nesting     its stage 1 towards iommufd          nested-codec.ts
+//   kind.platform    how a platform describes it          platform-node.ts
+//   kind.explainer   its walks, faults, tables in words   explainer.ts
+
+import type { GpaPfn } from "../../host/base/address.ts";
+import type { AccessStatus, MemoryPort } from "../../host/base/memory.ts";
+import type { MmioPort } from "../../host/base/mmio.ts";
+import type { Trace } from "../../host/base/trace.ts";
+import type { AtsTarget, DeviceClock, DmaPort } from "../../host/devices/ports.ts";
+import type { DeviceHandle, HwInfoReply, ViommuHost } from "./host-port.ts";
+import type { NestedCodec } from "./nested-codec.ts";
+
+/** Where a device's DMA goes. Always exactly one of these. */
+export type Disposition = "blocked" | "bypass" | "nested";
+
+/** A device as whoever plugs it in describes it. */
+export interface PluggedDevice {
+  /** Handle towards the host port; for an emulated device any number no assigned one has. */
+  readonly handle: DeviceHandle;
+  /** The id by which the guest's IOMMU knows it. */
+  readonly guestId: number;
+  /** For messages and traces: "00:02.0". */
+  readonly name: string;
+  /** Host's name of an assigned device, for messages. */
+  readonly hostName?: string;
+  /** The device and its host can do ATS, and page requests. */
+  readonly ats: boolean;
+  readonly pri: boolean;
+  /** Set for a model on the VM's own bus: translated here, the host knows nothing of it. */
+  readonly emulated: boolean;
+}
+
+/** A plugged device as it stands, for `inspect` and scenarios. */
+export interface PluggedState {
+  readonly device: PluggedDevice;
+  readonly disposition: Disposition;
+  /** While blocked: the architecture's number for what a transaction of the device would be refused with. */
+  readonly cause: number;
+  /** 0, or the errno with which the host refused what the guest set up last. */
+  readonly refusal: number;
+}
+
+/** Where a vIOMMU's own interrupts go; the machine implements it. */
+export interface ViommuInterruptPort {
+  /** Level of wire `vector`. */
+  wire(vector: number, asserted: boolean): void;
+  /** A message: a 32-bit store of `data` at guest-physical pfn << 12 | offset. ACCESS_FAULT if nothing is there. */
+  message(pfn: GpaPfn, offset: number, data: number): AccessStatus;
+}
+
+/** One field of a capability register, and why the guest's value is what it is. */
+export interface CapabilityRow {
+  /** Register it belongs to; absent where the kind has only one. */
+  readonly register?: string;
+  readonly name: string;
+  readonly high: number;
+  readonly low: number;
+  /** Value in the hardware's register; null where there is no hardware (emulated devices only). */
+  readonly host: number | null;
+  readonly guest: number;
+  /** Why the guest's value is what it is. */
+  readonly rule: string;
+}
+
+/** What a vIOMMU promises its guest. */
+export interface CapabilitySheet {
+  /** Capability registers as the guest reads them, by the specification's names. */
+  readonly registers: Readonly<Record<string, bigint>>;
+  readonly rows: readonly CapabilityRow[];
+}
+
+/** What a vIOMMU has done so far. */
+export interface ViommuActivity {
+  /** The guest's commands by the specification's names. */
+  readonly commands: Readonly<Record<string, number>>;
+  /** Fault records (events) written for the guest. */
+  readonly faults: number;
+  /** Stage 1s installed, and bypasses. */
+  readonly nested: number;
+  readonly bypass: number;
+}
+
+export interface ViommuOptions<Configuration extends object = object> {
+  /** For traces and messages: "viommu0". */
+  readonly name: string;
+  /** Guest-physical memory. */
+  readonly memory: MemoryPort<GpaPfn>;
+  /** The host's side of assigned devices; null if all devices are emulated. */
+  readonly host: ViommuHost | null;
+  /** GET_HW_INFO of the devices behind it; null without a host, or where the host does not say. */
+  readonly hardware: HwInfoReply | null;
+  readonly interrupt: ViommuInterruptPort;
+  readonly clock: DeviceClock;
+  readonly trace: Trace;
+  readonly configuration?: Configuration;
+  /** Told, in one line each, of what a person who runs the VM should know (refusals, events for nobody). */
+  readonly report?: (message: string) => void;
+}
+
+/** The device itself: registers on the bus, and a machine's service for what the host has to report. Nothing here throws. */
+export interface GuestVisibleIommu extends MmioPort {
+  readonly name: string;
+  /** Set while host events wait for `service`; `cause` is the trace event that flagged it. */
+  readonly flagged: boolean;
+  readonly cause: number;
+  service(): void;
+  /** Plugs a device in; its DMA goes where the guest says from then on. 0 or a negated errno of the host's. */
+  plug(device: PluggedDevice): number;
+  /** Unplugs a device: its DMA is blocked, its page requests are void. */
+  unplug(guestId: number): number;
+  /** A function-level reset of one device: its page requests are void, its stage 1 stands. */
+  deviceReset(guestId: number): void;
+  /** As at power-on. */
+  reset(): void;
+  /**
+   * Where a message of an assigned device goes: its guest-physical page after the device's first stage, for a store by the device.
+   * -1 if that refuses it (the hardware has said so in a fault record of its own).
+   */
+  messagePage(guestId: number, pfn: number): number;
+  /** DMA port for an emulated device that was plugged in; `deviceId` gives its id of the moment (the guest may renumber). */
+  emulatedDma(deviceId: () => number, target?: AtsTarget): DmaPort;
+  readonly capabilitySheet: CapabilitySheet;
+  readonly activity: ViommuActivity;
+  /** Commands executed so far: what a machine counts as work (cheap, unlike `activity`). */
+  readonly commandsExecuted: number;
+  readonly plugged: Iterable<PluggedState>;
+}
+
+export interface ViommuKind<Configuration extends object = object> {
+  /** As on the command line: "riscv". */
+  readonly name: string;
+  /** As the specification calls it: "RISC-V IOMMU". */
+  readonly title: string;
+  /** Bytes of register space. */
+  readonly registerBytes: number;
+  /** Name of the register at an offset, for traces. */
+  registerName(offset: number): string;
+  readonly nesting: NestedCodec;
+  create(options: ViommuOptions<Configuration>): GuestVisibleIommu;
+}

@@ -1,0 +1,13 @@
+// The kinds of guest-visible IOMMU there are: a folder and a line each (README.md: "Another kind").
+
+import type { ViommuKind } from "./kind.ts";
+import { RISCV } from "./riscv/kind.ts";
+
+export const VIOMMU_KINDS = { riscv: RISCV } as const;
+
+export type ViommuKindName = keyof typeof VIOMMU_KINDS;
+
+/** What a machine may say about a vIOMMU of any kind there is. */
+export type ViommuConfiguration = (typeof VIOMMU_KINDS)[ViommuKindName] extends ViommuKind<infer C> ? C : never;
+
+export const DEFAULT_KIND: ViommuKindName = "riscv";

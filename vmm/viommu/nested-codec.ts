@@ -1,0 +1,53 @@
+// How a kind's stage 1 goes over iommufd: what the shared half (vmm/vfio) must know of an architecture, and nothing else. Three shapes:
+//
+//   "viommu"  stage 1 and invalidation on a vIOMMU object, events on its vEVENTQ (RISC-V, SMMUv3)
+//   "hwpt"    stage 1 and invalidation on the nested HWPT itself, on the second stage; no vIOMMU, no event queue (VT-d)
+//   "mapped"  no nesting: the guest's domains are IOASes of their own, filled by map and unmap (virtio-iommu)
+//
+// Numbers are the kernel's (host/uapi); bytes are the kernel's layouts, made and read by the kind alone.
+
+import type { HwInfoReply } from "./host-port.ts";
+
+interface Stage1Formats {
+  /** HWPT_ALLOC data type of a nested stage 1. */
+  readonly stage1Type: number;
+  /** HWPT_INVALIDATE data type, and bytes of an entry: the guest's commands as the kind forwards them. */
+  readonly invalidationType: number;
+  readonly invalidationBytes: number;
+  /** True if a stage 1 with this data can have page requests answered: its HWPT gets a fault queue. */
+  wantsPageRequests(stage1: Uint8Array): boolean;
+}
+
+export interface ViommuNesting extends Stage1Formats {
+  readonly shape: "viommu";
+  /** VIOMMU_ALLOC type that suits the hardware; `hardware` asks for its GET_HW_INFO reply (null: the host does not say). */
+  viommuType(hardware: () => HwInfoReply | null): number;
+  /** Stage-1 data that lets nothing through, and that lets all through to the second stage: so that events are relayed in every disposition. */
+  readonly blocked: Uint8Array;
+  readonly bypass: Uint8Array;
+  /** vEVENTQ type and bytes of a record. */
+  readonly eventType: number;
+  readonly eventBytes: number;
+  /** Command queues of the guest's own that the hardware executes; absent: the kind has none. */
+  readonly hardwareQueues?: HardwareQueueFormat;
+}
+
+export interface HardwareQueueFormat {
+  /** VIOMMU_ALLOC type of a vIOMMU with hardware queues. */
+  readonly viommuType: number;
+  /** HW_QUEUE_ALLOC type. */
+  readonly queueType: number;
+  /** Bytes of the VIOMMU_ALLOC data, and where in them the kernel says how to map the page of queue registers. */
+  readonly replyBytes: number;
+  page(reply: Uint8Array): { readonly offset: bigint; readonly length: number };
+}
+
+export interface HwptNesting extends Stage1Formats {
+  readonly shape: "hwpt";
+}
+
+export interface NoNesting {
+  readonly shape: "mapped";
+}
+
+export type NestedCodec = ViommuNesting | HwptNesting | NoNesting;

@@ -1,0 +1,18 @@
+// The RISC-V IOMMU as a kind (../kind.ts).
+
+import { registerName } from "../../../host/arch/riscv/registers.ts";
+import { iommuHwInfoRiscv } from "../../../host/uapi/riscv-nesting.ts";
+import type { ViommuKind } from "../kind.ts";
+import type { RiscvConfiguration } from "./capabilities.ts";
+import { RISCV_NESTING } from "./nested-codec.ts";
+import { RiscvViommu, VIOMMU_REGISTER_BYTES } from "./viommu.ts";
+
+export const RISCV: ViommuKind<RiscvConfiguration> = {
+  name: "riscv",
+  title: "RISC-V IOMMU",
+  registerBytes: VIOMMU_REGISTER_BYTES,
+  registerName,
+  nesting: RISCV_NESTING,
+  create: ({ hardware, ...options }) =>
+    new RiscvViommu({ ...options, hardware: hardware === null ? null : iommuHwInfoRiscv.decode(hardware.bytes) }),
+};
