@@ -2,9 +2,7 @@
 // `parseHost` checks a document and says in one line what is wrong and where. host/README.md documents every field.
 
 import { z } from "zod";
-import { DEFAULT_CAPABILITIES } from "./hw/iommu/riscv/options.ts";
-
-const RISCV_CAPABILITY_NAMES = Object.keys(DEFAULT_CAPABILITIES) as (keyof typeof DEFAULT_CAPABILITIES)[];
+import { HARDWARE_KINDS, type HardwareKinds } from "./hw/iommu/kinds.ts";
 
 /** "16M", "2G", 4096: bytes, a multiple of 4 KiB. */
 const size = z
@@ -27,33 +25,11 @@ const hexOrNumber = z
   .union([z.number().int().nonnegative(), z.string().regex(/^0x[0-9a-fA-F]+$/, "a number or 0x… string")])
   .transform((value) => BigInt(value));
 
-const bits = z.union([z.boolean(), z.number().int().nonnegative()]);
-
-/** RISC-V IOMMU; the options of host/hw/iommu/riscv (see its README), which checks their values and how they go together. */
-const riscvOptions = z.strictObject({
-  capabilities: z.partialRecord(z.enum(RISCV_CAPABILITY_NAMES), bits).optional(),
-  bigEndian: z.boolean().optional(),
-  wiredInterrupts: z.boolean().optional(),
-  resetMode: z.enum(["off", "bare"]).optional(),
-  directoryLevels: z.union([z.literal(1), z.literal(2), z.literal(3)]).optional(),
-  queueSizeLog2: z.number().int().optional(),
-  counters: z.number().int().optional(),
-  counterBits: z.number().int().optional(),
-  vectorBits: z.number().int().optional(),
-  rcidBits: z.number().int().optional(),
-  mcidBits: z.number().int().optional(),
-  atsTags: z.number().int().optional(),
-  atsTimeoutNs: z.number().positive().optional(),
-  caches: z
-    .partialRecord(z.enum(["devices", "processes", "translations", "messages"]), z.number().int().min(0).max(65536))
-    .optional(),
-  bareRangeLog2: z.number().int().optional(),
-});
-
-const riscvIommu = z.strictObject({
+/** An IOMMU's options are its kind's to check (`parseHost`), which also checks their values and how they go together. */
+const iommu = z.strictObject({
   name: z.string().min(1),
-  kind: z.literal("riscv"),
-  options: riscvOptions.default({}),
+  kind: z.string(),
+  options: z.record(z.string(), z.unknown()).default({}),
 });
 
 const edu = z.strictObject({
@@ -97,13 +73,13 @@ const host = z.strictObject({
   name: z.string().min(1),
   description: z.string().optional(),
   memory: size.default(64 * 1024 * 1024),
-  iommus: z.array(riscvIommu).default([]),
+  iommus: z.array(iommu).default([]),
   devices: z.array(device).default([]),
 });
 
 export type HostDescription = z.output<typeof host>;
 export type DeviceDescription = z.output<typeof device>;
-export type IommuDescription = z.output<typeof riscvIommu>;
+export type IommuDescription = z.output<typeof iommu>;
 
 /** Bytes of "64M", "1G", "4096" or a number; NaN if it is none of these. */
 export function parseSize(text: string | number): number {
@@ -117,17 +93,28 @@ export function parseSize(text: string | number): number {
 
 export class HostDescriptionError extends Error {}
 
-/** Checks a host description; throws HostDescriptionError with one line that names the place. `source` names the document. */
-export function parseHost(document: unknown, source: string): HostDescription {
-  const result = host.safeParse(document);
-  if (!result.success) {
+/**
+ * Checks a host description; throws HostDescriptionError with one line that names the place. `source` names the document, `kinds` the
+ * IOMMUs there may be.
+ */
+export function parseHost(document: unknown, source: string, kinds: HardwareKinds = HARDWARE_KINDS): HostDescription {
+  const checked = <T>(schema: z.ZodType<T>, part: unknown, path: readonly PropertyKey[]): T => {
+    const result = schema.safeParse(part);
+    if (result.success) return result.data;
     const issue = result.error.issues[0]!;
-    const place = issue.path.map(String).join(".") || "(top)";
+    const place = [...path, ...issue.path].map(String).join(".") || "(top)";
     throw new HostDescriptionError(`${source}: ${place}: ${issue.message}`);
-  }
-  const description = result.data;
+  };
+  const description = checked(host, document, []);
   const iommus = new Set<string>();
-  for (const iommu of description.iommus) {
+  for (const [index, iommu] of description.iommus.entries()) {
+    if (!Object.hasOwn(kinds, iommu.kind)) {
+      const known = Object.keys(kinds).join(", ");
+      throw new HostDescriptionError(
+        `${source}: iommus.${index}.kind: no kind of IOMMU "${iommu.kind}" (there is ${known})`,
+      );
+    }
+    checked(kinds[iommu.kind]!.options, iommu.options, ["iommus", index, "options"]);
     if (iommus.has(iommu.name)) throw new HostDescriptionError(`${source}: two IOMMUs are named "${iommu.name}"`);
     iommus.add(iommu.name);
   }

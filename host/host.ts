@@ -10,20 +10,25 @@ import { type HpaPfn, hex } from "./base/address.ts";
 import type { Clock } from "./base/clock.ts";
 import { PhysicalMemory } from "./base/memory.ts";
 import type { Trace } from "./base/trace.ts";
-import { type DeviceDescription, type HostDescription, HostDescriptionError } from "./description.ts";
+import {
+  type DeviceDescription,
+  type HostDescription,
+  HostDescriptionError,
+  type IommuDescription,
+} from "./description.ts";
 import { Edu } from "./devices/edu/edu.ts";
 import { type BlockStore, MemoryBlockStore } from "./devices/nvme/block-store.ts";
 import { NvmeController } from "./devices/nvme/controller.ts";
 import type { DmaPort, PciFunction } from "./devices/ports.ts";
 import { InterruptFiles } from "./hw/interrupt-files.ts";
+import { HARDWARE_KINDS, type HardwareKinds } from "./hw/iommu/kinds.ts";
 import type { HardwareIommu } from "./hw/iommu/port.ts";
-import { RiscvIommu } from "./hw/iommu/riscv/iommu.ts";
-import type { RiscvIommuOptions } from "./hw/iommu/riscv/options.ts";
 import { AilingFunction } from "./hw/pci/ailing-function.ts";
 import { BarWindow } from "./hw/pci/bar-window.ts";
 import { type PciSlot, RootComplex } from "./hw/pci/root-complex.ts";
 import { bootKernel } from "./kernel/boot.ts";
 import { InjectionPlan } from "./kernel/injection-plan.ts";
+import type { DriverKinds } from "./kernel/iommu/kinds.ts";
 import type { Kernel } from "./kernel/kernel.ts";
 import type { Process } from "./kernel/process.ts";
 import type { VfioPciDriver } from "./kernel/vfio/in-kernel.ts";
@@ -37,11 +42,19 @@ const WINDOW64 = { base: 0x40_0000_0000, size: 0x40_0000_0000 };
 
 export { InjectionPlan, InjectionSyntaxError } from "./kernel/injection-plan.ts";
 
+/** Kinds of IOMMU besides those that ship: hardware, and the kernel's drivers for it. */
+export interface HostKinds {
+  readonly hardware: HardwareKinds;
+  readonly drivers: DriverKinds;
+}
+
 export interface HostParts {
   readonly clock: Clock;
   readonly trace: Trace;
   /** Opens the file behind an NVMe drive; absent: drives with files cannot be made (a browser). */
   readonly openBlockFile?: (file: string, blockBytes: 512 | 4096) => BlockStore & { close(): void };
+  /** Default: those that ship. */
+  readonly kinds?: HostKinds;
 }
 
 export interface DmaCounters {
@@ -81,7 +94,7 @@ export class Host {
       files: 4,
     });
     for (const iommu of description.iommus) {
-      this.#iommus.set(iommu.name, this.#makeIommu(iommu.name, definedOnly(iommu.options) as RiscvIommuOptions));
+      this.#iommus.set(iommu.name, this.#makeIommu(iommu, parts.kinds?.hardware ?? HARDWARE_KINDS));
     }
     const window32 = new BarWindow(WINDOW32.base, WINDOW32.size);
     const window64 = new BarWindow(WINDOW64.base, WINDOW64.size);
@@ -109,6 +122,7 @@ export class Host {
       clock,
       trace,
       interruptFiles: this.#interruptFiles,
+      ...(parts.kinds === undefined ? {} : { drivers: parts.kinds.drivers }),
       iommus: [...this.#iommus.values()],
       roots: [...this.#roots.values()].map((root) => ({ root, groupKey: (slot) => groups.get(slot.name) ?? null })),
     });
@@ -296,9 +310,13 @@ export class Host {
     return slot;
   }
 
-  #makeIommu(name: string, options: RiscvIommuOptions): HardwareIommu {
+  #makeIommu({ name, kind, options }: IommuDescription, kinds: HardwareKinds): HardwareIommu {
+    const { clock, trace } = this;
+    if (!Object.hasOwn(kinds, kind)) {
+      throw new HostDescriptionError(`${this.description.name}: ${name}: no kind of IOMMU "${kind}"`);
+    }
     try {
-      return new RiscvIommu({ name, memory: this.#memory, clock: this.clock, trace: this.trace }, options);
+      return kinds[kind]!.create({ name, memory: this.#memory, clock, trace }, definedOnly(options));
     } catch (error) {
       if (error instanceof RangeError) {
         throw new HostDescriptionError(`${this.description.name}: ${name}: ${error.message}`);

@@ -16,6 +16,7 @@ import { type Injector, NO_INJECTION } from "./inject.ts";
 import { KernelInterrupts } from "./interrupts.ts";
 import { IommuCore } from "./iommu/core.ts";
 import { IommuHardware } from "./iommu/hardware.ts";
+import { DRIVER_KINDS, type DriverKinds } from "./iommu/kinds.ts";
 import { LiveObjects } from "./live-objects.ts";
 import { PCI_STUB, PciBus } from "./pci/driver-core.ts";
 import { Process, type ProcessOptions } from "./process.ts";
@@ -29,6 +30,8 @@ export interface KernelParts {
   readonly ram: { readonly base: HpaPfn; readonly pages: number };
   readonly clock: Clock;
   readonly trace: Trace;
+  /** IOMMU drivers by kind; default DRIVER_KINDS. */
+  readonly drivers?: DriverKinds;
   /** Doorbells of message-signalled interrupts; null: a machine without. */
   readonly interruptFiles?: InterruptFiles | null;
 }
@@ -56,6 +59,7 @@ export class Kernel {
     this.iommu = new IommuCore(parts.trace);
     this.interrupts = new KernelInterrupts(parts.interruptFiles ?? null, this.live);
     this.iommuHardware = new IommuHardware(
+      parts.drivers ?? DRIVER_KINDS,
       {
         frames: this.frames,
         clock: parts.clock,

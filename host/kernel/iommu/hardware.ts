@@ -1,10 +1,15 @@
-// The kernel's IOMMU drivers and the hardware they found. A kind of IOMMU (HardwareIommu.kind) has a factory in the table below; a
-// second architecture is a new folder beside riscv/ and one line here.
+// The kernel's IOMMU drivers and the hardware they found: one driver a kind of IOMMU (HardwareIommu.kind; the table is kinds.ts).
 
+import type { Clock } from "../../base/clock.ts";
+import type { Trace } from "../../base/trace.ts";
 import type { HardwareIommu } from "../../hw/iommu/port.ts";
 import { ENODEV } from "../../uapi/errno.ts";
+import type { HostFrames } from "../host-frames.ts";
+import type { Injector } from "../inject.ts";
+import type { LiveObjects } from "../live-objects.ts";
+import type { IommuCore } from "./core.ts";
 import type { IommuDevice, IommuDriver } from "./driver.ts";
-import { RiscvDriver, type RiscvDriverParts } from "./riscv/driver.ts";
+import type { DriverKinds } from "./kinds.ts";
 
 /** An interrupt of an IOMMU's own, as a message. */
 export interface HardwareInterrupts {
@@ -19,27 +24,33 @@ export interface IommuHardwareDriver extends IommuDriver {
   limitsOf(hardware: HardwareIommu): { readonly ats: boolean; readonly maxPasids: number };
 }
 
-export type IommuDriverParts = RiscvDriverParts;
-
-const KINDS: Readonly<Record<string, (parts: IommuDriverParts) => IommuHardwareDriver>> = {
-  riscv: (parts) => new RiscvDriver(parts),
-};
+/** What a driver gets of the kernel. */
+export interface IommuDriverParts {
+  readonly frames: HostFrames;
+  readonly clock: Clock;
+  readonly trace: Trace;
+  readonly live: LiveObjects;
+  readonly core: IommuCore;
+  readonly injector: () => Injector;
+}
 
 export class IommuHardware {
+  readonly #kinds: DriverKinds;
   readonly #parts: IommuDriverParts;
   readonly #interrupts: HardwareInterrupts;
   readonly #drivers = new Map<string, IommuHardwareDriver>();
   readonly #byHardware = new Map<HardwareIommu, IommuHardwareDriver>();
 
-  constructor(parts: IommuDriverParts, interrupts: HardwareInterrupts) {
+  constructor(kinds: DriverKinds, parts: IommuDriverParts, interrupts: HardwareInterrupts) {
+    this.#kinds = kinds;
     this.#parts = parts;
     this.#interrupts = interrupts;
   }
 
   /** Probes one IOMMU with the driver of its kind; 0, -ENODEV for a kind without one, or what the driver says. */
   add(hardware: HardwareIommu): number {
-    const make = KINDS[hardware.kind];
-    if (make === undefined) return -ENODEV;
+    if (!Object.hasOwn(this.#kinds, hardware.kind)) return -ENODEV;
+    const make = this.#kinds[hardware.kind]!;
     const driver = this.#drivers.get(hardware.kind) ?? make(this.#parts);
     this.#drivers.set(hardware.kind, driver);
     const added = driver.addHardware({ hardware, ...this.#interrupts });

@@ -8,13 +8,11 @@ import {
   PRGR_SUCCESS,
 } from "../../../arch/riscv/commands.ts";
 import { TC_PRPR, TC_V } from "../../../arch/riscv/device-context.ts";
-import type { Clock } from "../../../base/clock.ts";
 import type { Trace } from "../../../base/trace.ts";
 import type { HardwareIommu } from "../../../hw/iommu/port.ts";
 import { EINVAL, ENODEV, EOPNOTSUPP } from "../../../uapi/errno.ts";
 import { IOMMU_HW_INFO_TYPE_RISCV, IOMMU_VIOMMU_TYPE_RISCV, iommuHwInfoRiscv } from "../../../uapi/riscv-nesting.ts";
-import type { HostFrames } from "../../host-frames.ts";
-import type { Erratum, Injector } from "../../inject.ts";
+import type { Erratum } from "../../inject.ts";
 import type { LiveObjects } from "../../live-objects.ts";
 import type { IommuCore } from "../core.ts";
 import type {
@@ -30,6 +28,7 @@ import type {
   ViommuBackend,
   ViommuCore,
 } from "../driver.ts";
+import type { IommuDriverParts } from "../hardware.ts";
 import { waitForHardware } from "../wait.ts";
 import type { Context } from "./context-switch.ts";
 import { INVALID_CONTEXT } from "./context-switch.ts";
@@ -56,15 +55,6 @@ const PASID = 8;
 
 /** Software-managed MSI window (Linux: MSI_IOVA_BASE, MSI_IOVA_LENGTH). */
 export const MSI_WINDOW: ReservedRegion = { start: 0x0800_0000n, length: 0x0010_0000n, type: "SW_MSI" };
-
-export interface RiscvDriverParts {
-  readonly frames: HostFrames;
-  readonly clock: Clock;
-  readonly trace: Trace;
-  readonly live: LiveObjects;
-  readonly core: IommuCore;
-  readonly injector: () => Injector;
-}
 
 /** A fixed domain: every device's context is the same. */
 class FixedDomain implements RiscvDomain {
@@ -108,13 +98,13 @@ export class RiscvDriver implements IommuDriver {
   readonly live: LiveObjects;
   readonly core: IommuCore;
   readonly trace: Trace;
-  readonly #parts: RiscvDriverParts;
+  readonly #parts: IommuDriverParts;
   readonly #pscids = new TagPool(20);
   readonly #gscids = new TagPool(16);
   readonly #instances: RiscvIommu[] = [];
   readonly #placed = new Map<IommuDevice, RiscvIommu>();
 
-  constructor(parts: RiscvDriverParts) {
+  constructor(parts: IommuDriverParts) {
     this.#parts = parts;
     this.live = parts.live;
     this.core = parts.core;

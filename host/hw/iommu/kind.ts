@@ -1,0 +1,13 @@
+// A kind of hardware IOMMU: what a host's description may say of one, and how it is made.
+
+import type { z } from "zod";
+import type { HardwareIommu, IommuParts } from "./port.ts";
+
+export interface HardwareIommuKind<Options extends object = object> {
+  /** As in a host's description: "riscv". */
+  readonly name: string;
+  /** Checks the `options` of a description; keys that were left out stay undefined. */
+  readonly options: z.ZodType<Options>;
+  /** Throws RangeError, in words for a person, for options that do not go together. */
+  create(parts: IommuParts, options: Options): HardwareIommu;
+}
