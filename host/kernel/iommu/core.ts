@@ -48,8 +48,7 @@ export class IommuCore {
     const member: GroupMember = {
       device,
       driver,
-      pageRequests: new PageRequestCollector(device, (request, code) => driver.pageResponse?.(device, request, code)),
-      handlers: 0,
+      pageRequests: new PageRequestCollector((request, code) => driver.pageResponse?.(device, request, code)),
       parked: false,
     };
     const added = group.members.length > 0 && group.members[0]!.driver !== driver ? -EINVAL : group.add(member);
@@ -104,7 +103,13 @@ export class IommuCore {
   reportPageRequest(device: IommuDevice, request: PageRequest): number {
     const known = this.#devices.get(device);
     if (known === undefined) return -ENODEV;
-    return known.member.pageRequests.report(request, known.group.handlerOf(known.member, request.pasid), -EINVAL);
+    const { driver, pageRequests } = known.member;
+    return pageRequests.report(request, device.attachments.throughWhich(request.pasid, driver.userPasidTable === true));
+  }
+
+  /** Page requests were lost before they could be reported: what there is of unfinished groups is void (iopf_queue_discard_partial). */
+  discardPartialRequests(devices: Iterable<IommuDevice>): void {
+    for (const device of devices) this.#devices.get(device)?.member.pageRequests.discardPartial();
   }
 
   /** Reset of a device with ATS begins: parked in the blocking domain. */
@@ -120,9 +125,9 @@ export class IommuCore {
 
   /** The address to program into a device for messages to `doorbell` (iommu_dma_prepare_msi): IOVA, or -errno. */
   prepareMsi(device: IommuDevice, doorbell: bigint): bigint | number {
-    const attachment = this.groupOf(device)?.attachmentAt(NO_PASID);
-    if (attachment?.prepareMsi === undefined) return doorbell;
-    return attachment.prepareMsi(device, doorbell);
+    const handle = this.groupOf(device)?.handleAt(NO_PASID);
+    if (handle?.prepareMsi === undefined) return doorbell;
+    return handle.prepareMsi(device, doorbell);
   }
 
   /** Groups that user space owns now: zero when everything was closed. */

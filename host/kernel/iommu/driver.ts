@@ -5,6 +5,7 @@
 // Addresses and sizes are bigints in bytes. A "frame" is a page of memory the kernel can name: a host page-frame number for
 // simulated memory, an identity of a foreign process's page under `serve-iommufd`; drivers pass frames through.
 
+import type { Attachment, AttachmentList, DeviceAttachments } from "./attachments.ts";
 import type { WaitingCall } from "./wait.ts";
 
 export const IOMMU_READ = 1;
@@ -42,6 +43,8 @@ export interface IommuDevice {
   readonly isVirtualFunction: boolean;
   /** Absent: the device has no such switches (mocks). */
   readonly services?: IommuTranslationServices;
+  /** What its requester id and its PASIDs are attached to: the core's record, for drivers to read. */
+  readonly attachments: DeviceAttachments;
   /** What the driver keeps for the device (Linux: dev_iommu->priv). */
   driverData: unknown;
 }
@@ -50,13 +53,18 @@ export interface IommuDevice {
 export interface IommuDomain {
   readonly kind: "paging" | "nested" | "identity" | "blocked";
   readonly owner: IommuDriver;
+  /** What is attached: the core's record, for the driver to read. Domains under one tag may share a list. */
+  readonly attachments: AttachmentList;
   /**
-   * Points the device's DMA at this domain; `old` is what it was attached to. On an error nothing has changed. A driver switches
-   * without passing through blocking where its hardware can.
+   * Points the device's DMA at this domain; `old` is what it was attached to. `device.attachments` says how things are to be, with
+   * this domain in it. Page requests are on while some attachment of the device wants them: with `old` this domain itself, that is
+   * what has changed. On an error nothing has changed. A driver switches without passing through blocking where its hardware can.
    */
   attach(device: IommuDevice, old: IommuDomain | null): number;
-  /** Attaches one PASID; absent: the driver cannot. */
+  /** As `attach` for one PASID; of a blocking domain: the PASID has nothing, which cannot fail. Absent: the driver cannot. */
   setPasid?(device: IommuDevice, pasid: number, old: IommuDomain | null): number;
+  /** A place has left the domain; `attachments` no longer has it. */
+  left?(gone: Attachment): void;
   /** Frees what the driver holds. Only when nothing is attached. */
   free(): void;
   /** One line for traces: table format, root, tags. */
@@ -186,6 +194,8 @@ export interface PageRequest {
   /** READ 1, WRITE 2, EXEC 4, PRIV 8. */
   readonly permissions: number;
   readonly address: bigint;
+  /** The device expects the PASID in the answer (PCIe 6.0: PRG Response PASID Required). For the driver that reported the request. */
+  readonly answerWithPasid?: boolean;
 }
 
 export interface HwInfo {
@@ -199,6 +209,11 @@ export interface IommuDriver {
   instanceOf(device: IommuDevice): object;
   probeDevice(device: IommuDevice): number;
   releaseDevice(device: IommuDevice): void;
+  /**
+   * Reports what the hardware has queued about the device: called before the device is attached elsewhere, so that it is told to whom
+   * it concerns.
+   */
+  settle?(device: IommuDevice): void;
   capable(device: IommuDevice, capability: IommuCapability): boolean;
   reservedRegions(device: IommuDevice): readonly ReservedRegion[];
   /** No DMA write of the device can raise an interrupt that is not its own; absent: true (Linux: iommu_group_has_isolated_msi). */
@@ -225,9 +240,10 @@ export interface IommuDriver {
     data: UserData | null,
     core: ViommuCore,
   ): ViommuBackend | number;
-  /** Turns page requests of the device on or off (Linux: iopf enabling at attach of a fault-capable domain). */
-  enablePageRequests?(device: IommuDevice, on: boolean): number;
-  /** Answers a page-request group; code 0 SUCCESS, 1 INVALID (iommufd), 0xf FAILURE. */
+  /**
+   * Answers a request, for its whole group if it is the last; code 0 SUCCESS, 1 INVALID (iommufd), 0xf FAILURE. One that is not the
+   * last is answered only where nobody takes it: whether the device is to hear of that is the driver's matter.
+   */
   pageResponse?(device: IommuDevice, request: PageRequest, code: number): void;
   /** Waits until the hardware has done what was asked; see wait.ts. */
   readonly waiting?: WaitingCall;

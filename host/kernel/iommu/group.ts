@@ -4,30 +4,23 @@
 //
 //     claim → whole group blocked → attach (a domain with its handle) → replace … → detach → blocked → release → default domain
 //
+// The group says what its devices are to be on; where each of them is stands in its own record (attachments.ts). The two differ
+// while a device is parked for a reset, and when a driver could not even move it back: then it is blocked.
+//
 // A switch of a group is all or nothing: when one device's driver refuses, those already moved are moved back. Rules and errnos:
 // iommu.c of Linux 7.2, cited per function.
 
 import { NO_PASID } from "../../devices/ports.ts";
 import { EBUSY, EINVAL, ENODEV, EOPNOTSUPP, EPERM } from "../../uapi/errno.ts";
+import { type AttachHandle, changeAttachment } from "./attachments.ts";
 import type { IommuDevice, IommuDomain, IommuDriver, ReservedRegion } from "./driver.ts";
-import type { PageRequestCollector, PageRequestHandler } from "./page-requests.ts";
-
-/** What its owner attaches: a domain, and what the kernel calls back through it (Linux: iommu_attach_handle and domain cookie). */
-export interface Attachment {
-  readonly domain: IommuDomain;
-  /** Takes complete page-request groups of what is attached; null: page requests are not wanted. */
-  readonly onPageRequests: PageRequestHandler | null;
-  /** IOVA at which the doorbell page shows inside this domain, or -errno (Linux: iommufd_sw_msi). Absent: the address itself. */
-  prepareMsi?(device: IommuDevice, doorbell: bigint): bigint | number;
-}
+import type { PageRequestCollector } from "./page-requests.ts";
 
 /** A device in a group, and how the core switches it. */
 export interface GroupMember {
   readonly device: IommuDevice;
   readonly driver: IommuDriver;
   readonly pageRequests: PageRequestCollector;
-  /** Attachments with a page-request handler; page requests are on while > 0. */
-  handlers: number;
   /** Parked in the blocking domain while its ATS reset is in progress. */
   parked: boolean;
 }
@@ -40,10 +33,10 @@ export class IommuGroup {
   readonly defaultDomain: IommuDomain;
   readonly blockedDomain: IommuDomain;
   readonly #members: GroupMember[] = [];
-  readonly #pasids = new Map<number, Attachment>();
+  readonly #pasids = new Map<number, AttachHandle>();
   readonly #observe: SwitchObserver;
   #domain: IommuDomain;
-  #attachment: Attachment | null = null;
+  #handle: AttachHandle | null = null;
   #ownerCount = 0;
   #owner: object | null = null;
   #resets = 0;
@@ -79,30 +72,24 @@ export class IommuGroup {
     return this.#owner;
   }
 
-  /** What is attached at a PASID (NO_PASID: the requester id itself), null if nothing of an owner's is. */
-  attachmentAt(pasid: number): Attachment | null {
-    return pasid === NO_PASID ? this.#attachment : (this.#pasids.get(pasid) ?? null);
-  }
-
-  /** Who takes a page request with this PASID (Linux: io-pgfault.c, find_fault_handler). */
-  handlerOf(member: GroupMember, pasid: number): PageRequestHandler | null {
-    if (pasid !== NO_PASID) {
-      const attachment = this.#pasids.get(pasid);
-      if (attachment !== undefined) return attachment.onPageRequests;
-      // A guest that manages its own PASID table: everything goes through the nested domain at the requester id.
-      if (member.driver.userPasidTable !== true || this.#attachment?.domain.kind !== "nested") return null;
-    }
-    return this.#attachment?.onPageRequests ?? null;
+  /** What an owner attached at a PASID (NO_PASID: the requester id itself), null if nothing. */
+  handleAt(pasid: number): AttachHandle | null {
+    return pasid === NO_PASID ? this.#handle : (this.#pasids.get(pasid) ?? null);
   }
 
   // --- membership (by the core) ---
 
-  /** Adds a probed device and points it at the group's present domain. */
+  /** Adds a probed device and puts it where the group is now, at its PASIDs, too. On an error it is on nothing. */
   add(member: GroupMember): number {
-    const result = this.#domain.attach(member.device, null);
+    let result = this.#put(member, NO_PASID, this.#domain, this.#handle);
     if (result < 0) return result;
-    this.#members.push(member);
-    return 0;
+    for (const [pasid, handle] of this.#pasids) {
+      if (pasid < member.device.maxPasids) result = this.#put(member, pasid, handle.domain, handle);
+      if (result < 0) break;
+    }
+    if (result < 0) this.#letGo(member);
+    else this.#members.push(member);
+    return result;
   }
 
   /** Takes a device away: its DMA is blocked from now on. */
@@ -110,21 +97,60 @@ export class IommuGroup {
     const index = this.#members.indexOf(member);
     if (index < 0) return;
     this.#members.splice(index, 1);
-    for (const [pasid, attachment] of this.#pasids) {
-      if (member.device.maxPasids > 0) this.blockedDomain.setPasid?.(member.device, pasid, attachment.domain);
-    }
-    this.blockedDomain.attach(member.device, member.parked ? this.blockedDomain : this.#domain);
-    if (member.handlers > 0) {
-      member.pageRequests.flush();
-      member.driver.enablePageRequests?.(member.device, false);
-      member.handlers = 0;
-    }
+    this.#letGo(member);
+    if (member.parked) this.#resets--;
     if (this.#members.length === 0) {
       this.#domain = this.defaultDomain;
-      this.#attachment = null;
+      this.#handle = null;
       this.#pasids.clear();
-      this.#resets = 0;
     }
+  }
+
+  /** Blocks a device everywhere and ends its record. */
+  #letGo(member: GroupMember): void {
+    this.#block(member);
+    changeAttachment(member.device, NO_PASID, null, () => 0);
+  }
+
+  #block(member: GroupMember): number {
+    const { attachments } = member.device;
+    for (const pasid of [...attachments.pasids.keys()]) this.#put(member, pasid, this.blockedDomain, null);
+    return this.#put(member, NO_PASID, this.blockedDomain, null);
+  }
+
+  // --- one device ---
+
+  /**
+   * Puts one place of a device on a domain: the record, the hardware through its driver, and what is due to page requests that came
+   * through what was there. The blocking domain at a PASID is nothing.
+   */
+  #put(member: GroupMember, pasid: number, domain: IommuDomain, handle: AttachHandle | null): number {
+    const { device, driver, pageRequests } = member;
+    const { attachments } = device;
+    const old = attachments.at(pasid);
+    const from = old?.domain ?? null;
+    const nothing = pasid !== NO_PASID && domain.kind === "blocked";
+    if (old === null ? nothing : domain === from && handle === old.handle) return 0;
+    const next = nothing ? null : { device, pasid, domain, handle, instance: driver.instanceOf(device) };
+    const asked = attachments.wantsPageRequests;
+    driver.settle?.(device);
+    const result = changeAttachment(device, pasid, next, () => {
+      // The same domain with another handle: the hardware only cares whether page requests are wanted.
+      if (domain === from && attachments.wantsPageRequests === asked) return 0;
+      const done = this.#observe(device, pasid, domain);
+      const switched = pasid === NO_PASID ? domain.attach(device, from) : domain.setPasid!(device, pasid, from);
+      done();
+      return switched;
+    });
+    if (result === 0 && old !== null) pageRequests.flush(old);
+    return result;
+  }
+
+  /** Where there is no way but on: through blocking if the driver refuses, and no further than there if it refuses again. */
+  #putSurely(member: GroupMember, pasid: number, domain: IommuDomain, handle: AttachHandle | null): void {
+    if (this.#put(member, pasid, domain, handle) === 0) return;
+    this.#put(member, pasid, this.blockedDomain, null);
+    this.#put(member, pasid, domain, handle);
   }
 
   // --- DMA ownership ---
@@ -178,7 +204,7 @@ export class IommuGroup {
   /** Gives back a group claim; the default domain is restored. */
   release(): void {
     if (this.#owner === null) return;
-    if (this.#attachment !== null) this.detach();
+    if (this.#handle !== null) this.detach();
     for (const pasid of [...this.#pasids.keys()]) this.detachPasid(pasid);
     this.#owner = null;
     this.#ownerCount = 0;
@@ -191,113 +217,53 @@ export class IommuGroup {
    * Puts the whole group on a domain (iommu_attach_group_handle). -EBUSY when one is attached already or a reset is in progress,
    * -EINVAL for another driver's domain, else what the driver says.
    */
-  attach(attachment: Attachment): number {
+  attach(handle: AttachHandle): number {
     if (this.#members.length === 0) return -ENODEV;
-    if (this.#attachment !== null) return -EBUSY;
-    return this.#set(attachment);
+    if (this.#handle !== null) return -EBUSY;
+    return this.#set(handle);
   }
 
   /** Moves the whole group to another domain without passing through blocking (iommu_replace_group_handle). */
-  replace(attachment: Attachment): number {
+  replace(handle: AttachHandle): number {
     if (this.#members.length === 0) return -ENODEV;
-    return this.#set(attachment);
+    return this.#set(handle);
   }
 
-  #set(attachment: Attachment): number {
+  #set(handle: AttachHandle): number {
     if (this.#resets > 0) return -EBUSY;
-    if (this.#members.some((member) => member.driver !== attachment.domain.owner)) return -EINVAL;
-    const result = this.#switchAll(attachment.domain, attachment);
-    if (result === 0) this.#attachment = attachment;
-    return result;
+    if (this.#members.some((member) => member.driver !== handle.domain.owner)) return -EINVAL;
+    return this.#switchAll(handle.domain, handle);
   }
 
   /** Back to blocking (owned) or the default domain (iommu_detach_group_handle). Cannot fail. */
   detach(): void {
-    if (this.#attachment === null) return;
+    if (this.#handle === null) return;
     this.#switchSurely(this.#owner !== null ? this.blockedDomain : this.defaultDomain);
   }
 
   /** Moves every device, or none: a refusal moves those back that had moved (__iommu_group_set_domain_internal). */
-  #switchAll(domain: IommuDomain, attachment: Attachment | null): number {
-    const previous = this.#attachment;
-    if (domain === this.#domain) {
-      // The hardware stays as it is; only who is called back changes.
-      const result = this.#moveHandlers(attachment, previous);
-      if (result === 0) this.#attachment = attachment;
+  #switchAll(domain: IommuDomain, handle: AttachHandle | null): number {
+    for (const [index, member] of this.#members.entries()) {
+      if (member.parked) continue;
+      const result = this.#put(member, NO_PASID, domain, handle);
+      if (result === 0) continue;
+      for (const moved of this.#members.slice(0, index)) {
+        if (!moved.parked) this.#putSurely(moved, NO_PASID, this.#domain, this.#handle);
+      }
+      // A driver that blocked before it refused gets the old domain again, too.
+      member.device.attachments.requester?.domain.attach(member.device, domain);
       return result;
     }
-    for (const [index, member] of this.#members.entries()) {
-      const result = this.#switchOne(member, domain, this.#domain, attachment, previous);
-      if (result < 0) {
-        for (const moved of this.#members.slice(0, index)) {
-          this.#switchOne(moved, this.#domain, domain, previous, attachment);
-        }
-        // A driver that blocked before it refused gets the old domain again, too.
-        if (!member.parked) this.#domain.attach(member.device, domain);
-        return result;
-      }
-    }
     this.#domain = domain;
-    this.#attachment = attachment;
+    this.#handle = handle;
     return 0;
   }
 
   /** For domains that take every device. */
   #switchSurely(domain: IommuDomain): void {
-    for (const member of this.#members) this.#switchOne(member, domain, this.#domain, null, this.#attachment);
+    for (const member of this.#members) if (!member.parked) this.#putSurely(member, NO_PASID, domain, null);
     this.#domain = domain;
-    this.#attachment = null;
-  }
-
-  #switchOne(
-    member: GroupMember,
-    domain: IommuDomain,
-    old: IommuDomain,
-    to: Attachment | null,
-    from: Attachment | null,
-  ): number {
-    const enabled = this.#wantHandler(member, to);
-    if (enabled < 0) return enabled;
-    if (!member.parked && domain !== old) {
-      const done = this.#observe(member.device, NO_PASID, domain);
-      const result = domain.attach(member.device, old);
-      done();
-      if (result < 0) {
-        this.#dropHandler(member, to);
-        return result;
-      }
-    }
-    this.#dropHandler(member, from);
-    return 0;
-  }
-
-  #moveHandlers(to: Attachment | null, from: Attachment | null): number {
-    for (const [index, member] of this.#members.entries()) {
-      const result = this.#wantHandler(member, to);
-      if (result < 0) {
-        for (const done of this.#members.slice(0, index)) this.#dropHandler(done, to);
-        return result;
-      }
-    }
-    for (const member of this.#members) this.#dropHandler(member, from);
-    return 0;
-  }
-
-  #wantHandler(member: GroupMember, attachment: Attachment | null): number {
-    if (attachment === null || attachment.onPageRequests === null) return 0;
-    if (member.handlers === 0) {
-      const result = member.driver.enablePageRequests?.(member.device, true) ?? 0;
-      if (result < 0) return result;
-    }
-    member.handlers++;
-    return 0;
-  }
-
-  #dropHandler(member: GroupMember, attachment: Attachment | null): void {
-    if (attachment === null || attachment.onPageRequests === null) return;
-    if (--member.handlers > 0) return;
-    member.pageRequests.flush();
-    member.driver.enablePageRequests?.(member.device, false);
+    this.#handle = null;
   }
 
   // --- PASIDs ---
@@ -306,28 +272,27 @@ export class IommuGroup {
    * Attaches a domain at a PASID of every device that can do PASIDs (iommu_attach_device_pasid). -EOPNOTSUPP when domain or driver
    * cannot, -EINVAL for another driver's domain or a PASID out of range, -EBUSY when one is attached there.
    */
-  attachPasid(attachment: Attachment, pasid: number): number {
-    const refusal = this.#checkPasid(attachment, pasid);
+  attachPasid(handle: AttachHandle, pasid: number): number {
+    const refusal = this.#checkPasid(handle, pasid);
     if (refusal < 0) return refusal;
     if (this.#pasids.has(pasid)) return -EBUSY;
-    return this.#setPasid(attachment, pasid, null);
+    return this.#setPasid(handle, pasid);
   }
 
   /** -EINVAL when nothing is attached at the PASID (iommu_replace_device_pasid). */
-  replacePasid(attachment: Attachment, pasid: number): number {
-    const refusal = this.#checkPasid(attachment, pasid);
+  replacePasid(handle: AttachHandle, pasid: number): number {
+    const refusal = this.#checkPasid(handle, pasid);
     if (refusal < 0) return refusal;
-    const old = this.#pasids.get(pasid);
-    if (old === undefined) return -EINVAL;
-    return this.#setPasid(attachment, pasid, old);
+    if (!this.#pasids.has(pasid)) return -EINVAL;
+    return this.#setPasid(handle, pasid);
   }
 
-  #checkPasid(attachment: Attachment, pasid: number): number {
+  #checkPasid(handle: AttachHandle, pasid: number): number {
     if (this.#members.length === 0) return -ENODEV;
-    if (attachment.domain.setPasid === undefined || this.blockedDomain.setPasid === undefined) return -EOPNOTSUPP;
+    if (handle.domain.setPasid === undefined || this.blockedDomain.setPasid === undefined) return -EOPNOTSUPP;
     if (this.#resets > 0) return -EBUSY;
     for (const { device, driver } of this.#members) {
-      if (driver !== attachment.domain.owner) return -EINVAL;
+      if (driver !== handle.domain.owner) return -EINVAL;
       if (device.maxPasids > 0 && pasid >= device.maxPasids) return -EINVAL;
     }
     // 0 is the requester id itself (IOMMU_NO_PASID in Linux).
@@ -335,47 +300,27 @@ export class IommuGroup {
     return 0;
   }
 
-  #setPasid(attachment: Attachment, pasid: number, old: Attachment | null): number {
-    const { domain } = attachment;
-    if (domain === old?.domain) {
-      const result = this.#moveHandlers(attachment, old);
-      if (result === 0) this.#pasids.set(pasid, attachment);
-      return result;
-    }
+  #setPasid(handle: AttachHandle, pasid: number): number {
+    const old = this.#pasids.get(pasid) ?? null;
     const capable = this.#members.filter(({ device }) => device.maxPasids > 0);
     for (const [index, member] of capable.entries()) {
-      let result = this.#wantHandler(member, attachment);
-      if (result === 0) {
-        const done = this.#observe(member.device, pasid, domain);
-        result = domain.setPasid!(member.device, pasid, old?.domain ?? null);
-        done();
-        if (result < 0) this.#dropHandler(member, attachment);
+      const result = this.#put(member, pasid, handle.domain, handle);
+      if (result === 0) continue;
+      for (const moved of capable.slice(0, index)) {
+        this.#putSurely(moved, pasid, old?.domain ?? this.blockedDomain, old);
       }
-      if (result < 0) {
-        for (const moved of capable.slice(0, index)) {
-          this.#dropHandler(moved, attachment);
-          (old?.domain ?? this.blockedDomain).setPasid!(moved.device, pasid, domain);
-        }
-        return result;
-      }
+      return result;
     }
-    if (old !== null) for (const member of capable) this.#dropHandler(member, old);
-    this.#pasids.set(pasid, attachment);
+    this.#pasids.set(pasid, handle);
     return 0;
   }
 
   /** Blocks the PASID again; detaching nothing does nothing. */
   detachPasid(pasid: number): void {
-    const old = this.#pasids.get(pasid);
-    if (old === undefined) return;
+    if (!this.#pasids.delete(pasid)) return;
     for (const member of this.#members) {
-      if (member.device.maxPasids === 0) continue;
-      const done = this.#observe(member.device, pasid, this.blockedDomain);
-      this.blockedDomain.setPasid!(member.device, pasid, old.domain);
-      done();
-      this.#dropHandler(member, old);
+      if (member.device.attachments.pasids.has(pasid)) this.#put(member, pasid, this.blockedDomain, null);
     }
-    this.#pasids.delete(pasid);
   }
 
   get pasidsInUse(): number {
@@ -388,11 +333,8 @@ export class IommuGroup {
   beginReset(member: GroupMember): number {
     if (!member.device.hasAts) return 0;
     if (member.parked) return -EBUSY;
-    if (this.#domain !== this.blockedDomain) {
-      const result = this.blockedDomain.attach(member.device, this.#domain);
-      if (result < 0) return result;
-    }
-    for (const [pasid, { domain }] of this.#pasids) this.blockedDomain.setPasid?.(member.device, pasid, domain);
+    const result = this.#block(member);
+    if (result < 0) return result;
     member.parked = true;
     this.#resets++;
     return 0;
@@ -403,8 +345,10 @@ export class IommuGroup {
     if (!member.parked) return;
     member.parked = false;
     this.#resets--;
-    if (this.#domain !== this.blockedDomain) this.#domain.attach(member.device, this.blockedDomain);
-    for (const [pasid, { domain }] of this.#pasids) domain.setPasid?.(member.device, pasid, null);
+    this.#putSurely(member, NO_PASID, this.#domain, this.#handle);
+    for (const [pasid, handle] of this.#pasids) {
+      if (pasid < member.device.maxPasids) this.#putSurely(member, pasid, handle.domain, handle);
+    }
   }
 
   // --- reserved regions ---

@@ -2,9 +2,14 @@
 // one here. Requests are held per device until the group's last one arrives; then the whole group goes, in order, to whoever
 // attached the domain that the request came through, and is answered exactly once.
 //
+// A request belongs to the attachment that it came through. When the attachment goes, what was held for it is dropped and what was
+// delivered and not answered is answered INVALID: nobody who comes later is told of it.
+//
 // Group indexes are the device's: it may reuse one, invent one or never finish one. They only tell requests of one device apart
-// (no table is indexed by them); an unfinished group costs at most MAX_HELD requests and dies with the domain or the device.
+// (no table is indexed by them); an unfinished group costs at most MAX_HELD requests.
 
+import { EINVAL } from "../../uapi/errno.ts";
+import type { Attachment } from "./attachments.ts";
 import type { IommuDevice, PageRequest } from "./driver.ts";
 
 export const PAGE_RESPONSE_SUCCESS = 0;
@@ -35,21 +40,28 @@ export type PageRequestHandler = (group: PageRequestGroup) => number;
 /** Where a group's answer goes: the driver's pageResponse. */
 export type SendResponse = (request: PageRequest, code: number) => void;
 
+interface Held {
+  readonly request: PageRequest;
+  readonly through: Attachment;
+}
+
 class Group implements PageRequestGroup {
   readonly device: IommuDevice;
   readonly requests: readonly PageRequest[];
+  readonly through: Attachment;
   readonly #send: SendResponse;
   readonly #forget: (group: Group) => void;
   answered = false;
 
   constructor(
-    device: IommuDevice,
     requests: readonly PageRequest[],
+    through: Attachment,
     send: SendResponse,
     forget: (group: Group) => void,
   ) {
-    this.device = device;
+    this.device = through.device;
     this.requests = requests;
+    this.through = through;
     this.#send = send;
     this.#forget = forget;
   }
@@ -64,13 +76,11 @@ class Group implements PageRequestGroup {
 
 /** Collects the page requests of one device. */
 export class PageRequestCollector {
-  readonly #device: IommuDevice;
   readonly #send: SendResponse;
-  #held: PageRequest[] = [];
+  #held: Held[] = [];
   readonly #outstanding = new Set<Group>();
 
-  constructor(device: IommuDevice, send: SendResponse) {
-    this.#device = device;
+  constructor(send: SendResponse) {
     this.#send = send;
   }
 
@@ -85,22 +95,31 @@ export class PageRequestCollector {
   }
 
   /**
-   * Takes one request. `handler` is who handles its PASID now; without one or with too many groups waiting (the result is then
-   * `noHandler`), or when it refuses (-errno), a complete group is answered INVALID at once.
+   * Takes one request that came through an attachment. Where nobody handles that attachment's requests, and where too many groups
+   * wait, it is answered INVALID at once and the result is -EINVAL; so is a complete group that its handler refuses (-errno).
    */
-  report(request: PageRequest, handler: PageRequestHandler | null, noHandler: number): number {
+  report(request: PageRequest, through: Attachment | null): number {
+    const handler = through?.handle?.onPageRequests ?? null;
+    if (through === null || handler === null) {
+      this.#send(request, PAGE_RESPONSE_INVALID);
+      return -EINVAL;
+    }
     if (!request.last) {
-      this.#held.push(request);
+      this.#held.push({ request, through });
       if (this.#held.length > MAX_HELD) this.#held.shift();
       return 0;
     }
-    const belongs = (held: PageRequest) => held.group === request.group && held.pasid === request.pasid;
-    const earlier = this.#held.filter(belongs);
-    this.#held = this.#held.filter((held) => !belongs(held));
-    const group = new Group(this.#device, [...earlier, request], this.#send, (gone) => this.#outstanding.delete(gone));
-    if (handler === null || this.#outstanding.size >= MAX_OUTSTANDING) {
+    const earlier: PageRequest[] = [];
+    this.#held = this.#held.filter((held) => {
+      const belongs =
+        held.through === through && held.request.group === request.group && held.request.pasid === request.pasid;
+      if (belongs) earlier.push(held.request);
+      return !belongs;
+    });
+    const group = new Group([...earlier, request], through, this.#send, (gone) => this.#outstanding.delete(gone));
+    if (this.#outstanding.size >= MAX_OUTSTANDING) {
       group.respond(PAGE_RESPONSE_INVALID);
-      return noHandler;
+      return -EINVAL;
     }
     this.#outstanding.add(group);
     const result = handler(group);
@@ -109,11 +128,16 @@ export class PageRequestCollector {
   }
 
   /**
-   * Page requests are turned off for the device (Linux: iopf_queue_remove_device): unfinished groups are dropped (no answer is due
-   * before a last request), what was delivered and not answered is answered INVALID.
+   * An attachment has gone: its unfinished groups are dropped (no answer is due before a last request), what was delivered and not
+   * answered is answered INVALID.
    */
-  flush(): void {
+  flush(gone: Attachment): void {
+    this.#held = this.#held.filter(({ through }) => through !== gone);
+    for (const group of [...this.#outstanding]) if (group.through === gone) group.respond(PAGE_RESPONSE_INVALID);
+  }
+
+  /** Unfinished groups may have lost requests: they are dropped. */
+  discardPartial(): void {
     this.#held = [];
-    for (const group of [...this.#outstanding]) group.respond(PAGE_RESPONSE_INVALID);
   }
 }

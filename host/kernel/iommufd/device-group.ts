@@ -4,7 +4,8 @@
 // A group is switched as a whole: the first device that attaches moves all of them, later ones must name the same HWPT and only
 // add their reserved regions; the last one that detaches blocks the group.
 
-import type { Attachment, IommuGroup } from "../iommu/group.ts";
+import type { AttachHandle } from "../iommu/attachments.ts";
+import type { IommuGroup } from "../iommu/group.ts";
 import type { IommufdContext } from "./context.ts";
 import type { BoundDevice } from "./device.ts";
 import type { HwPagetable } from "./hw-pagetable.ts";
@@ -12,7 +13,7 @@ import type { HwPagetable } from "./hw-pagetable.ts";
 export interface GroupAttachment {
   hwpt: HwPagetable;
   /** What the iommu core has for it; page requests are told apart by it. */
-  attachment: Attachment;
+  handle: AttachHandle;
   readonly devices: Set<BoundDevice>;
 }
 

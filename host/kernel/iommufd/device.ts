@@ -7,8 +7,8 @@
 
 import { NO_PASID } from "../../devices/ports.ts";
 import { EBUSY, EINVAL, ENODEV, ENOENT, ENOMEM, EPERM } from "../../uapi/errno.ts";
+import type { AttachHandle } from "../iommu/attachments.ts";
 import type { IommuDevice, IommuDriver } from "../iommu/driver.ts";
-import type { Attachment } from "../iommu/group.ts";
 import type { IommufdContext } from "./context.ts";
 import { DeviceGroup, type GroupAttachment } from "./device-group.ts";
 import { allocatePaging, type HwPagetable, HwptNested, HwptPaging } from "./hw-pagetable.ts";
@@ -114,7 +114,7 @@ export function detachDevice(device: BoundDevice, pasid: number): void {
     group.attachments.delete(pasid);
     if (pasid === NO_PASID) group.group.detach();
     else group.group.detachPasid(pasid);
-    hwpt.fault?.answerAll(current.attachment);
+    hwpt.fault?.answerAll(current.handle);
   }
   if (pasid === NO_PASID) hwpt.paging.ioas.table.ranges.removeReserved(device.device);
   putHwpt(context, hwpt);
@@ -177,13 +177,13 @@ function attachTo(device: BoundDevice, pasid: number, hwpt: HwPagetable): null |
     if (reserved < 0) return reserved;
   }
   if (current === undefined) {
-    const attachment = makeAttachment(device, pasid, hwpt);
-    const result = switchTo(device, pasid, hwpt, attachment, false);
+    const handle = makeHandle(device, pasid, hwpt);
+    const result = switchTo(device, pasid, hwpt, handle, false);
     if (result < 0) {
       if (reserve) hwpt.paging.ioas.table.ranges.removeReserved(device.device);
       return result;
     }
-    group.attachments.set(pasid, { hwpt, attachment, devices: new Set([device]) });
+    group.attachments.set(pasid, { hwpt, handle, devices: new Set([device]) });
   } else {
     current.devices.add(device);
   }
@@ -221,18 +221,18 @@ function replaceWith(device: BoundDevice, pasid: number, hwpt: HwPagetable): HwP
     if (otherIoas) for (const member of current.devices) table.ranges.removeReserved(member.device);
     return -ENOMEM;
   }
-  const attachment = makeAttachment(device, pasid, hwpt);
-  const result = switchTo(device, pasid, hwpt, attachment, true);
+  const handle = makeHandle(device, pasid, hwpt);
+  const result = switchTo(device, pasid, hwpt, handle, true);
   if (result < 0) {
     if (otherIoas) for (const member of current.devices) table.ranges.removeReserved(member.device);
     return result;
   }
-  old.fault?.answerAll(current.attachment);
+  old.fault?.answerAll(current.handle);
   if (otherIoas) {
     for (const member of current.devices) old.paging.ioas.table.ranges.removeReserved(member.device);
   }
   current.hwpt = hwpt;
-  current.attachment = attachment;
+  current.handle = handle;
   // One reference per device of the group moves over; the caller drops the last one of the old HWPT.
   hwpt.users += current.devices.size;
   old.users -= current.devices.size - 1;
@@ -260,7 +260,7 @@ function switchTo(
   device: BoundDevice,
   pasid: number,
   hwpt: HwPagetable,
-  attachment: Attachment,
+  handle: AttachHandle,
   replace: boolean,
 ): number {
   const { group } = device.group;
@@ -268,8 +268,8 @@ function switchTo(
   if (hwpt.fault !== null && device.device.isVirtualFunction && device.device.hasPri) return -EINVAL;
   const refused = checkPasid(device.group, pasid, hwpt);
   if (refused < 0) return refused;
-  if (pasid === NO_PASID) return replace ? group.replace(attachment) : group.attach(attachment);
-  return replace ? group.replacePasid(attachment, pasid) : group.attachPasid(attachment, pasid);
+  if (pasid === NO_PASID) return replace ? group.replace(handle) : group.attach(handle);
+  return replace ? group.replacePasid(handle, pasid) : group.attachPasid(handle, pasid);
 }
 
 /** PASIDs need HWPTs allocated for PASIDs, at the requester id too. */
@@ -283,18 +283,18 @@ function checkPasid(group: DeviceGroup, pasid: number, hwpt: HwPagetable): numbe
   return requester !== undefined && !requester.hwpt.pasidCompatible ? -EINVAL : 0;
 }
 
-function makeAttachment(device: BoundDevice, pasid: number, hwpt: HwPagetable): Attachment {
+function makeHandle(device: BoundDevice, pasid: number, hwpt: HwPagetable): AttachHandle {
   const { context, group } = device;
   const { fault } = hwpt;
-  const attachment: Attachment = {
+  /** Who sent it, as user space knows it; where that device is not bound, one that is attached (Linux: always the first). */
+  const nameFor = (source: IommuDevice): number => {
+    for (const member of group.devices) if (member.device === source) return member.id;
+    const [attached] = group.attachments.get(pasid)?.devices ?? [];
+    return (attached ?? device).id;
+  };
+  const handle: AttachHandle = {
     domain: hwpt.domain,
-    onPageRequests:
-      fault === null
-        ? null
-        : (requests) => {
-            const source = [...group.devices].find((member) => member.device === requests.device) ?? device;
-            return fault.deliver(requests, source.id, attachment);
-          },
+    onPageRequests: fault === null ? null : (requests) => fault.deliver(requests, nameFor(requests.device), handle),
     ...(pasid === NO_PASID
       ? {
           prepareMsi: (_target: IommuDevice, doorbell: bigint) =>
@@ -302,5 +302,5 @@ function makeAttachment(device: BoundDevice, pasid: number, hwpt: HwPagetable): 
         }
       : {}),
   };
-  return attachment;
+  return handle;
 }

@@ -18,7 +18,7 @@ import {
 } from "../../uapi/iommufd.ts";
 import { POLLOUT } from "../../uapi/system-calls.ts";
 import type { CallContext } from "../file.ts";
-import type { Attachment } from "../iommu/group.ts";
+import type { AttachHandle } from "../iommu/attachments.ts";
 import type { PageRequestGroup } from "../iommu/page-requests.ts";
 import type { IommufdCommand } from "./command.ts";
 import { EventQueue } from "./event-file.ts";
@@ -31,7 +31,7 @@ interface WaitingGroup {
   readonly requests: PageRequestGroup;
   /** Object id of the device, as user space knows it. */
   readonly deviceId: number;
-  readonly attachment: Attachment;
+  readonly handle: AttachHandle;
 }
 
 export class FaultQueue extends EventQueue {
@@ -54,23 +54,26 @@ export class FaultQueue extends EventQueue {
     return this.#deliver.length + this.#awaiting.size;
   }
 
-  /** Attachments through which groups came that are delivered or not answered yet. */
-  get concerned(): ReadonlySet<Attachment> {
-    return new Set([...this.#deliver, ...this.#awaiting.values()].map(({ attachment }) => attachment));
+  /** What groups came through that are delivered or not answered yet. */
+  get concerned(): ReadonlySet<AttachHandle> {
+    return new Set([...this.#deliver, ...this.#awaiting.values()].map(({ handle }) => handle));
   }
 
-  /** A complete group has come through `attachment`. */
-  deliver(requests: PageRequestGroup, deviceId: number, attachment: Attachment): number {
+  /** A complete group has come through what `handle` stands for. */
+  deliver(requests: PageRequestGroup, deviceId: number, handle: AttachHandle): number {
     const { injector } = this.context.environment;
     if (injector.allocation("fault group") || injector.loseEvent("fault")) return -ENOMEM;
-    this.#deliver.push({ requests, deviceId, attachment });
+    this.#deliver.push({ requests, deviceId, handle });
     this.file?.ready();
     return 0;
   }
 
-  /** What came through an attachment that is going is answered INVALID (iommufd_auto_response_faults). */
-  answerAll(attachment: Attachment | null): void {
-    const concerns = (group: WaitingGroup) => attachment === null || group.attachment === attachment;
+  /**
+   * What came through a handle that has gone is forgotten (iommufd_auto_response_faults); null: everything. The iommu core has answered
+   * INVALID already where a device left.
+   */
+  answerAll(handle: AttachHandle | null): void {
+    const concerns = (group: WaitingGroup) => handle === null || group.handle === handle;
     const gone = this.#deliver.filter(concerns);
     this.#deliver = this.#deliver.filter((group) => !concerns(group));
     for (const group of gone) group.requests.respond(IOMMUFD_PAGE_RESP_INVALID);

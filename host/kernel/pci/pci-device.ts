@@ -3,6 +3,7 @@
 
 import type { PciFunction } from "../../devices/ports.ts";
 import type { PciSlot } from "../../hw/pci/root-complex.ts";
+import { DeviceAttachments } from "../iommu/attachments.ts";
 import type { IommuDevice, IommuTranslationServices } from "../iommu/driver.ts";
 import {
   CAP_EXPRESS,
@@ -45,6 +46,7 @@ export class PciIommuDevice implements IommuDevice {
   readonly hasPri: boolean;
   readonly isVirtualFunction = false;
   readonly services: IommuTranslationServices;
+  readonly attachments = new DeviceAttachments();
   driverData: unknown = null;
 
   constructor(slot: PciSlot, limits: TranslationLimits) {

@@ -17,6 +17,7 @@ import {
 } from "../../uapi/vfio-container.ts";
 import type { CallContext } from "../file.ts";
 import type { Injector } from "../inject.ts";
+import type { AttachHandle } from "../iommu/attachments.ts";
 import {
   IOMMU_CACHE,
   IOMMU_MMIO,
@@ -26,7 +27,7 @@ import {
   type IommuDriver,
   type PagingDomain,
 } from "../iommu/driver.ts";
-import type { Attachment, IommuGroup } from "../iommu/group.ts";
+import type { IommuGroup } from "../iommu/group.ts";
 import { IoPagetable } from "../iommufd/io-pagetable.ts";
 import { U64_MAX } from "../iommufd/iova-ranges.ts";
 import { UserPages } from "../iommufd/user-pages.ts";
@@ -39,7 +40,7 @@ const PAGE = 4096n;
 interface Type1Domain {
   readonly domain: PagingDomain;
   readonly driver: IommuDriver;
-  readonly groups: Map<IommuGroup, Attachment>;
+  readonly groups: Map<IommuGroup, AttachHandle>;
   /** Doorbell page → IOVA in the software MSI window. */
   readonly messages: Map<bigint, bigint>;
   readonly messageWindow: bigint | null;
@@ -113,13 +114,13 @@ export class Type1 {
   }
 
   #join(known: Type1Domain, group: IommuGroup): number {
-    const attachment: Attachment = {
+    const handle: AttachHandle = {
       domain: known.domain,
       onPageRequests: null,
       prepareMsi: (_device, doorbell) => mapMessage(known, doorbell),
     };
-    const result = group.attach(attachment);
-    if (result === 0) known.groups.set(group, attachment);
+    const result = group.attach(handle);
+    if (result === 0) known.groups.set(group, handle);
     return result;
   }
 
@@ -166,10 +167,10 @@ export class Type1 {
     known.domain.free();
   }
 
-  /** The attachment of a group at its requester id is this container's. */
+  /** What is attached to a group at its requester id is this container's. */
   holds(group: IommuGroup): boolean {
-    const attachment = group.attachmentAt(NO_PASID);
-    return this.#domains.some(({ groups }) => groups.get(group) === attachment);
+    const handle = group.handleAt(NO_PASID);
+    return this.#domains.some(({ groups }) => groups.get(group) === handle);
   }
 
   /** The last group has left: all mappings go. */

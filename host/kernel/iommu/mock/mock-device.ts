@@ -1,7 +1,9 @@
 // Devices of the selftest driver: no hardware behind them, one group each.
 
 import { ENOENT, ENOMEM } from "../../../uapi/errno.ts";
+import { DeviceAttachments } from "../attachments.ts";
 import type { IommuDevice } from "../driver.ts";
+import type { MockDomain } from "./mock-domain.ts";
 import type { MockViommu } from "./mock-viommu.ts";
 
 export const MOCK_CACHE_ENTRIES = 4;
@@ -20,12 +22,12 @@ export class MockDevice implements IommuDevice {
   readonly hasAts = false;
   readonly hasPri = false;
   readonly isVirtualFunction = false;
+  readonly attachments = new DeviceAttachments();
   driverData: unknown = null;
   readonly noDirtyTracking: boolean;
   /** Stands for cached translations of the device. */
   readonly cache = new Uint32Array(MOCK_CACHE_ENTRIES).fill(CACHE_DEFAULT);
-  /** The vIOMMU whose nested domain it is attached to, and its guest id there as of the attach. */
-  viommu: MockViommu | null = null;
+  /** Its guest id in `viommu`, as of when it came there. */
   virtualId = 0n;
   #failNext = false;
 
@@ -36,18 +38,18 @@ export class MockDevice implements IommuDevice {
     this.maxPasids = (flags & MOCK_FLAGS_DEVICE_PASID) !== 0 ? 1 << MOCK_PASID_BITS : 0;
   }
 
-  /** Attached to a nested domain of a vIOMMU (or of none): -ENOENT if it has no vDEVICE there. */
-  enter(viommu: MockViommu | null): number {
-    let virtualId = 0n;
-    if (viommu !== null) {
-      const found = viommu.core.virtualIdOf(this);
-      if (found === null) return -ENOENT;
-      virtualId = found;
-    }
-    if (viommu !== this.viommu) {
-      this.viommu = viommu;
-      this.virtualId = virtualId;
-    }
+  /** The vIOMMU whose nested domain it is attached to. */
+  get viommu(): MockViommu | null {
+    const domain = this.attachments.requester?.domain as MockDomain | undefined;
+    return domain?.viommu ?? null;
+  }
+
+  /** Goes to a nested domain of a vIOMMU (null: to any other domain): -ENOENT if it has no vDEVICE there. */
+  enter(viommu: MockViommu | null, from: MockViommu | null): number {
+    const virtualId = viommu === null ? 0n : viommu.core.virtualIdOf(this);
+    if (virtualId === null) return -ENOENT;
+    // Within a vIOMMU it keeps the guest id that it came with.
+    if (viommu !== from) this.virtualId = virtualId;
     return 0;
   }
 

@@ -4,6 +4,7 @@
 
 import { EADDRINUSE, EINVAL } from "../../../uapi/errno.ts";
 import { type Interval, IntervalTree } from "../../iommufd/interval-tree.ts";
+import { AttachmentList } from "../attachments.ts";
 import type {
   DirtyOperations,
   InvalidationBatch,
@@ -26,9 +27,11 @@ interface Run extends Interval {
   readonly protection: number;
 }
 
-/** Attaching is bookkeeping: which vIOMMU the device belongs to now. */
-abstract class MockDomain {
+/** There is nothing to switch: attaching is a look at the device's guest id. */
+export abstract class MockDomain {
   readonly owner: IommuDriver;
+  readonly attachments = new AttachmentList();
+  readonly viommu: MockViommu | null = null;
   abstract readonly kind: IommuDomain["kind"];
 
   constructor(owner: IommuDriver) {
@@ -39,11 +42,11 @@ abstract class MockDomain {
     return 0;
   }
 
-  attach(device: IommuDevice, _old: IommuDomain | null): number {
+  attach(device: IommuDevice, old: IommuDomain | null): number {
     const mock = mockDeviceOf(device);
     const refused = this.refusal(mock);
     if (refused < 0) return refused;
-    return mock.enter(null);
+    return mock.enter(this.viommu, (old as MockDomain | null)?.viommu ?? null);
   }
 
   /** PASID 1024 fails every second time, so that the core's way back is exercised. */
@@ -208,7 +211,7 @@ export const MOCK_IOTLB_ENTRIES = 4;
 export class MockNestedDomain extends MockDomain implements NestedDomain {
   readonly kind = "nested";
   readonly parent: PagingDomain;
-  readonly viommu: MockViommu | null;
+  override readonly viommu: MockViommu | null;
   readonly iotlb: Uint32Array;
   readonly invalidate: (batch: InvalidationBatch) => number;
 
@@ -224,10 +227,6 @@ export class MockNestedDomain extends MockDomain implements NestedDomain {
     this.viommu = viommu;
     this.iotlb = new Uint32Array(MOCK_IOTLB_ENTRIES).fill(iotlb);
     this.invalidate = (batch) => invalidate(this, batch);
-  }
-
-  override attach(device: IommuDevice): number {
-    return mockDeviceOf(device).enter(this.viommu);
   }
 
   free(): void {}

@@ -115,10 +115,6 @@ export class MockDriver implements IommuDriver {
     );
   }
 
-  enablePageRequests(): number {
-    return 0;
-  }
-
   pageResponse(device: IommuDevice, request: PageRequest, code: number): void {
     this.responses.push({ device, group: request.group, code });
     if (this.responses.length > 64) this.responses.shift();

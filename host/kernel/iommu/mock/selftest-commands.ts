@@ -337,7 +337,7 @@ function checkPasid(command: IommufdCommand, id: number): number {
   const device = selftestDevice(command, id);
   if (device === null) return -ENOENT;
   const { first: pasid, second: hwptId } = words.decode(command.bytes);
-  const attached = device.group.group.attachmentAt(pasidOf(pasid))?.domain ?? null;
+  const attached = device.group.group.handleAt(pasidOf(pasid))?.domain ?? null;
   if (hwptId === 0) return attached === null ? 0 : -EINVAL;
   const hwpt = command.context.objects.find(hwptId);
   if (hwpt === null) return -ENOENT;

@@ -3,17 +3,22 @@
 
 import { encodeCommand } from "../../../arch/riscv/commands.ts";
 import type { IommuDevice } from "../driver.ts";
+import type { CommandQueue } from "./command-queue.ts";
 
-/** ATS.INVALs of everything a device holds, without PASID and in every PASID. */
-export function forgetTranslations(device: IommuDevice): (readonly [bigint, bigint])[] {
-  // S = 1 with all address bits but the highest set names the whole address space (§10.2.3.2).
-  const everything = (((1n << 63n) - 1n) & ~0xfffn) | (1n << 11n);
-  const target = { DSV: 1, RID: device.deviceId & 0xffff, DSEG: device.deviceId >>> 16 };
-  const [plain] = encodeCommand("ATS.INVAL", target);
-  if (device.maxPasids === 0) return [[plain, everything]];
-  const [tagged] = encodeCommand("ATS.INVAL", { ...target, PV: 1 });
-  return [
-    [plain, everything],
-    [tagged, everything | 1n],
-  ];
+// S = 1 with all address bits but the highest set names the whole address space (§10.2.3.2).
+const [PLAIN, EVERYTHING] = encodeCommand("ATS.INVAL", { DSV: 1, S: 1, ADDR: (1n << 51n) - 1n });
+const [TAGGED, EVERYWHERE] = encodeCommand("ATS.INVAL", { DSV: 1, S: 1, ADDR: (1n << 51n) - 1n, PV: 1, G: 1 });
+const low = (word: bigint): number => Number(word & 0xffffffffn);
+const high = (word: bigint): number => Number(word >> 32n);
+const [PLAIN_LOW, PLAIN_HIGH] = [low(PLAIN), high(PLAIN)];
+const [TAGGED_LOW, TAGGED_HIGH] = [low(TAGGED), high(TAGGED)];
+const [EVERYTHING_LOW, EVERYTHING_HIGH] = [low(EVERYTHING), high(EVERYTHING)];
+const [EVERYWHERE_LOW, EVERYWHERE_HIGH] = [low(EVERYWHERE), high(EVERYWHERE)];
+
+/** Pushes ATS.INVALs of everything the device holds, without PASID and in every PASID. */
+export function forgetTranslations(queue: CommandQueue, device: IommuDevice): void {
+  // RID is bits 55:40 and DSEG 63:56: a device id of 24 bits.
+  const target = device.deviceId << 8;
+  queue.pushHalves(PLAIN_LOW, PLAIN_HIGH | target, EVERYTHING_LOW, EVERYTHING_HIGH);
+  if (device.maxPasids > 0) queue.pushHalves(TAGGED_LOW, TAGGED_HIGH | target, EVERYWHERE_LOW, EVERYWHERE_HIGH);
 }

@@ -7,19 +7,19 @@ import {
   PRGR_RESPONSE_FAILURE,
   PRGR_SUCCESS,
 } from "../../../arch/riscv/commands.ts";
-import { TC_PRPR, TC_V } from "../../../arch/riscv/device-context.ts";
+import { TC_V } from "../../../arch/riscv/device-context.ts";
 import type { Trace } from "../../../base/trace.ts";
 import type { HardwareIommu } from "../../../hw/iommu/port.ts";
 import { EINVAL, ENODEV, EOPNOTSUPP } from "../../../uapi/errno.ts";
 import { IOMMU_HW_INFO_TYPE_RISCV, IOMMU_VIOMMU_TYPE_RISCV, iommuHwInfoRiscv } from "../../../uapi/riscv-nesting.ts";
 import type { Erratum } from "../../inject.ts";
 import type { LiveObjects } from "../../live-objects.ts";
+import { AttachmentList } from "../attachments.ts";
 import type { IommuCore } from "../core.ts";
 import type {
   HwInfo,
   IommuCapability,
   IommuDevice,
-  IommuDomain,
   IommuDriver,
   PageRequest,
   PagingDomain,
@@ -32,14 +32,7 @@ import type { IommuDriverParts } from "../hardware.ts";
 import { waitForHardware } from "../wait.ts";
 import type { Context } from "./context-switch.ts";
 import { INVALID_CONTEXT } from "./context-switch.ts";
-import {
-  clearPasid,
-  type DeviceData,
-  deviceDataOf,
-  directoryContext,
-  moveDevice,
-  type RiscvDomain,
-} from "./device-data.ts";
+import { clearPasid, type DeviceData, deviceDataOf, moveDevice, type RiscvDomain } from "./device-data.ts";
 import { relayFault, takePageRequest } from "./faults.ts";
 import { type InstanceParts, RiscvIommu } from "./instance.ts";
 import { MODE_LEVELS, PageTable, type TableAccounting } from "./page-table.ts";
@@ -60,6 +53,7 @@ export const MSI_WINDOW: ReservedRegion = { start: 0x0800_0000n, length: 0x0010_
 class FixedDomain implements RiscvDomain {
   readonly kind: "identity" | "blocked";
   readonly owner: RiscvDriver;
+  readonly attachments = new AttachmentList();
   readonly #context: Context;
 
   constructor(owner: RiscvDriver, kind: "identity" | "blocked", context: Context) {
@@ -71,16 +65,14 @@ class FixedDomain implements RiscvDomain {
   contextFor(): Context {
     return this.#context;
   }
-  attach(device: IommuDevice, old: IommuDomain | null): number {
-    return moveDevice(device, this, old);
+  attach(device: IommuDevice): number {
+    return moveDevice(device, this);
   }
   /** Blocked: the PASID (or, in a directory, the requester id) has nothing. */
   readonly processContext = (): ProcessContext => (this.kind === "blocked" ? null : [0n, 0n]);
   setPasid(device: IommuDevice, pasid: number): number {
     return this.kind === "blocked" ? clearPasid(device, pasid) : -EOPNOTSUPP;
   }
-  deviceJoined(): void {}
-  deviceLeft(): void {}
   free(): void {}
   describe(): string {
     return this.kind;
@@ -123,6 +115,7 @@ export class RiscvDriver implements IommuDriver {
       {
         fault: (words) => relayFault(this, iommu, words),
         pageRequest: (words) => takePageRequest(this, iommu, words),
+        pageRequestsLost: () => this.core.discardPartialRequests(iommu.devices.values()),
       },
     );
     const probed = iommu.probe();
@@ -158,20 +151,20 @@ export class RiscvDriver implements IommuDriver {
     if (iommu === undefined) return -ENODEV;
     const added = iommu.addDevice(device);
     if (added < 0) return added;
-    const data: DeviceData = { iommu, domain: null, pageRequests: false, pasids: new Map(), directory: null };
+    const data: DeviceData = { iommu, directory: null };
     device.driverData = data;
     device.services?.setPasid(true);
     return 0;
   }
 
   releaseDevice(device: IommuDevice): void {
-    const data = deviceDataOf(device);
-    for (const pasid of [...data.pasids.keys()]) clearPasid(device, pasid);
-    data.domain?.deviceLeft(device);
-    data.domain = null;
-    data.iommu.removeDevice(device);
+    deviceDataOf(device).iommu.removeDevice(device);
     device.driverData = null;
     this.#placed.delete(device);
+  }
+
+  settle(device: IommuDevice): void {
+    deviceDataOf(device).iommu.drainRecords();
   }
 
   capable(device: IommuDevice, capability: IommuCapability): boolean {
@@ -276,26 +269,12 @@ export class RiscvDriver implements IommuDriver {
 
   // --- page requests ---
 
-  /**
-   * Under a domain of the host's the driver turns ATS and PRI on in the device's context; under a nested one the guest's own words
-   * decide. A device without PRI is no error: it just never asks.
-   */
-  enablePageRequests(device: IommuDevice, on: boolean): number {
-    const data = deviceDataOf(device);
-    if (!device.hasPri || !device.hasAts || !data.iommu.capabilities.ATS) return 0;
-    data.pageRequests = on;
-    if (data.domain === null || data.domain.kind === "nested") return 0;
-    const { directory } = data;
-    const context = directory === null ? data.domain.contextFor(data) : directoryContext(data, directory);
-    return data.iommu.switchContext(device.deviceId, context);
-  }
-
-  /** Code 0 success, 1 invalid, anything else failure; as ATS.PRGR (§4.1.4). */
+  /** Code 0 success, 1 invalid, anything else failure; as ATS.PRGR (§4.1.4). Only a last request gets an answer (PCIe 6.0 §10.4.2). */
   pageResponse(device: IommuDevice, request: PageRequest, code: number): void {
+    if (!request.last) return;
     const { iommu } = deviceDataOf(device);
-    const context = Number(iommu.contextOf(device.deviceId)[0] & 0xffffn);
     // The response carries the PASID when the device asks for it (§3.7); one that asked without gets none.
-    const withPasid = request.pasid >= 0 && (context & TC_PRPR) !== 0;
+    const withPasid = request.pasid >= 0 && request.answerWithPasid === true;
     const codes = [PRGR_SUCCESS, PRGR_INVALID_REQUEST];
     iommu.queue.push(
       encodeCommand("ATS.PRGR", {

@@ -6,11 +6,11 @@
 //
 // A relayed record holds nothing of the host's: iotval is the IOVA the device used, iotval2 a guest-physical address or 0.
 
+import { TC_PRPR } from "../../../arch/riscv/device-context.ts";
 import { decodeFaultRecord, describeFaultRecord, FAULT_RECORD } from "../../../arch/riscv/fault-records.ts";
 import { decodePageRequest } from "../../../arch/riscv/page-requests.ts";
 import { NO_PASID } from "../../../devices/ports.ts";
 import { IOMMU_VEVENTQ_TYPE_RISCV, iommuVeventRiscv } from "../../../uapi/riscv-nesting.ts";
-import { deviceDataOf } from "./device-data.ts";
 import type { RiscvDriver } from "./driver.ts";
 import type { RiscvIommu } from "./instance.ts";
 import { RiscvNestedDomain } from "./nested-domain.ts";
@@ -21,7 +21,7 @@ const WORD0_BITS = FAULT_RECORD.definedBits(0);
 export function relayFault(driver: RiscvDriver, iommu: RiscvIommu, words: readonly bigint[]): void {
   const record = decodeFaultRecord(words);
   const device = record.ttyp === 0 ? undefined : iommu.devices.get(record.deviceId);
-  const domain = device === undefined ? null : deviceDataOf(device).domain;
+  const domain = device?.attachments.requester?.domain ?? null;
   const guestId =
     device !== undefined && domain instanceof RiscvNestedDomain ? domain.viommu.core.virtualIdOf(device) : null;
   const { trace } = driver;
@@ -69,5 +69,6 @@ export function takePageRequest(driver: RiscvDriver, iommu: RiscvIommu, words: r
     last: request.last,
     permissions,
     address: request.address,
+    answerWithPasid: (Number(iommu.contextOf(device.deviceId)[0] & 0xffffn) & TC_PRPR) !== 0,
   });
 }

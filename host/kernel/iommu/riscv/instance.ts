@@ -70,6 +70,8 @@ export interface InstanceParts {
 export interface RecordHandlers {
   fault(words: readonly bigint[]): void;
   pageRequest(words: readonly bigint[]): void;
+  /** Page requests were lost: the hardware answered them for want of room. */
+  pageRequestsLost(): void;
 }
 
 interface RecordQueue {
@@ -81,6 +83,7 @@ interface RecordQueue {
   readonly csr: number;
   readonly pending: number;
   readonly take: (words: readonly bigint[]) => void;
+  readonly lost: () => void;
 }
 
 export class RiscvIommu {
@@ -195,6 +198,11 @@ export class RiscvIommu {
     return this.#contexts.get(deviceId) ?? INVALID_CONTEXT;
   }
 
+  /** The device may ask for translations now, so it may hold some. */
+  mayHoldTranslations(device: IommuDevice): boolean {
+    return device.hasAts && has(this.contextOf(device.deviceId), TC_EN_ATS);
+  }
+
   /**
    * Makes `to` the device's context. The hardware sees the old context or the new one at any time (context-switch.ts), except that
    * with a one-level directory some switches pass through an invalid one. 0 or -ENOMEM with nothing changed.
@@ -209,7 +217,7 @@ export class RiscvIommu {
     const now = switched < 0 ? from : to;
     if (device?.hasAts && has(from, TC_EN_ATS) && has(to, TC_EN_ATS)) {
       // Translations of the old domain would outlive it.
-      for (const command of forgetTranslations(device)) this.queue.push(command);
+      forgetTranslations(this.queue, device);
       this.queue.fence();
     }
     if (has(now, TC_EN_ATS)) device?.services?.setAts(true);
@@ -284,7 +292,9 @@ export class RiscvIommu {
       queue.take(words);
     }
     const status = this.#read32(queue.csr);
-    if ((status & (CSR_MEMORY_FAULT | CSR_OVERFLOW)) !== 0) this.#write32(queue.csr, status);
+    if ((status & (CSR_MEMORY_FAULT | CSR_OVERFLOW)) === 0) return;
+    queue.lost();
+    this.#write32(queue.csr, status);
   }
 
   #setUpInterrupts(wired: boolean): number {
@@ -334,6 +344,7 @@ export class RiscvIommu {
       csr: REG.fqcsr,
       pending: IPSR_FIP,
       take: (words) => this.#handlers.fault(words),
+      lost: () => {},
     });
     this.#write32(REG.fqh, 0);
     const faultOn = this.#enable(REG.fqcsr, IPSR_FIP);
@@ -351,6 +362,7 @@ export class RiscvIommu {
       csr: REG.pqcsr,
       pending: IPSR_PIP,
       take: (words) => this.#handlers.pageRequest(words),
+      lost: () => this.#handlers.pageRequestsLost(),
     });
     return 0;
   }

@@ -22,7 +22,8 @@ import {
   TC_V,
 } from "../../../arch/riscv/device-context.ts";
 import { EINVAL, ENOENT } from "../../../uapi/errno.ts";
-import type { IommuDevice, IommuDomain, NestedDomain } from "../driver.ts";
+import type { AttachmentList } from "../attachments.ts";
+import type { IommuDevice, NestedDomain } from "../driver.ts";
 import { type Context, INVALID_CONTEXT } from "./context-switch.ts";
 import { deviceDataOf, moveDevice, type RiscvDomain } from "./device-data.ts";
 import type { RiscvDriver } from "./driver.ts";
@@ -96,22 +97,21 @@ export class RiscvNestedDomain implements NestedDomain, RiscvDomain {
     return this.#context;
   }
 
-  attach(device: IommuDevice, old: IommuDomain | null): number {
+  /** All nested domains of a vIOMMU are cached under its tag. */
+  get attachments(): AttachmentList {
+    return this.viommu.attachments;
+  }
+
+  attach(device: IommuDevice): number {
     if (deviceDataOf(device).iommu !== this.viommu.iommu) return -EINVAL;
     // Without a vDEVICE the guest has no name for the device, so it could neither invalidate nor be told of faults.
     if (this.hasFirstStage && this.viommu.core.virtualIdOf(device) === null) return -ENOENT;
-    return moveDevice(device, this, old);
-  }
-
-  deviceJoined(device: IommuDevice): void {
-    this.viommu.deviceJoined(device);
-  }
-
-  deviceLeft(device: IommuDevice): void {
-    this.viommu.deviceLeft(device);
+    return moveDevice(device, this);
   }
 
   free(): void {
+    if (this.attachments.items.some(({ domain }) => domain === this))
+      throw new Error("a nested domain is freed in use");
     this.viommu.nestedDomainFreed();
   }
 

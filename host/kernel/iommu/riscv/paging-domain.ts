@@ -7,18 +7,26 @@
 //
 // Short ranges are invalidated leaf by leaf, longer ones by tag.
 
-import { encodeCommand } from "../../../arch/riscv/commands.ts";
-import { TC_EN_ATS, TC_EN_PRI, TC_GADE, TC_SADE, TC_V } from "../../../arch/riscv/device-context.ts";
-import { addressOf, type IovaPfn } from "../../../base/address.ts";
+import { encodeCommand, OPCODE_IOTINVAL } from "../../../arch/riscv/commands.ts";
+import { TC_GADE, TC_SADE, TC_V } from "../../../arch/riscv/device-context.ts";
 import { EINVAL } from "../../../uapi/errno.ts";
-import { type DirtyOperations, IOMMU_WRITE, type IommuDevice, type IommuDomain, type PagingDomain } from "../driver.ts";
+import { type Attachment, AttachmentList } from "../attachments.ts";
+import { type DirtyOperations, IOMMU_WRITE, type IommuDevice, type PagingDomain } from "../driver.ts";
+import type { CommandQueue } from "./command-queue.ts";
 import type { Context } from "./context-switch.ts";
-import { type DeviceData, deviceDataOf, moveDevice, movePasid, type RiscvDomain } from "./device-data.ts";
+import { deviceDataOf, moveDevice, movePasid, pageRequestBits, type RiscvDomain } from "./device-data.ts";
 import { forgetTranslations } from "./device-translations.ts";
 import type { RiscvDriver } from "./driver.ts";
 import type { RiscvIommu } from "./instance.ts";
 import type { PageTable } from "./page-table.ts";
 import type { ProcessContext } from "./process-directory.ts";
+
+// The first words of IOTINVAL.VMA and IOTINVAL.GVMA (§4.1.1): opcode, func3, AV 10, PSCID 31:12; PSCV 32, GV 33, GSCID 59:44.
+const VMA = OPCODE_IOTINVAL;
+const GVMA = OPCODE_IOTINVAL | (1 << 7);
+const IOTINVAL_AV = 1 << 10;
+const IOTINVAL_PSCV = 1 << 0;
+const IOTINVAL_GV = 1 << 1;
 
 /** Leaves invalidated one by one; past it the whole tag. */
 const SINGLE_INVALIDATIONS = 32;
@@ -27,8 +35,8 @@ const SINGLE_INVALIDATIONS = 32;
 export interface TagUser {
   readonly gscid: number;
   readonly iommu: RiscvIommu;
-  /** Devices that translate under the tag. */
-  readonly devices: ReadonlySet<IommuDevice>;
+  /** What translates under the tag, all behind `iommu`. */
+  readonly attachments: AttachmentList;
 }
 
 export class RiscvPagingDomain implements PagingDomain, RiscvDomain {
@@ -47,9 +55,8 @@ export class RiscvPagingDomain implements PagingDomain, RiscvDomain {
   readonly mode: number;
   /** Allocated for use at PASIDs, and next to them. */
   readonly pasidCompatible: boolean;
-  /** Attachments of each device (requester id and PASIDs), per IOMMU. */
-  readonly #users = new Map<RiscvIommu, Map<IommuDevice, number>>();
-  readonly #tagUsers = new Set<TagUser>();
+  readonly attachments = new AttachmentList();
+  readonly #tagUsers: TagUser[] = [];
   #freed = false;
 
   constructor(owner: RiscvDriver, table: PageTable, mode: number, tag: number, pasidCompatible: boolean) {
@@ -114,55 +121,50 @@ export class RiscvPagingDomain implements PagingDomain, RiscvDomain {
 
   #invalidate(first: number, pages: number): void {
     const single = pages <= SINGLE_INVALIDATIONS && !this.table.hasTakenOut;
-    for (const [iommu, devices] of this.#users) {
-      if (devices.size === 0) continue;
-      this.#pushInvalidation(iommu, this.tag, first, pages, single);
-      this.#pushDeviceInvalidations(iommu, devices.keys());
+    const { items } = this.attachments;
+    for (let i = 0; i < items.length; ) {
+      const iommu = items[i]!.instance as RiscvIommu;
+      this.#pushInvalidation(iommu.queue, this.tag, first, pages, single);
+      i = pushDeviceInvalidations(iommu, items, i);
       iommu.queue.fence();
     }
-    for (const { iommu, gscid, devices } of this.#tagUsers) {
-      this.#pushInvalidation(iommu, gscid, first, pages, single);
-      this.#pushDeviceInvalidations(iommu, devices);
+    for (let i = 0; i < this.#tagUsers.length; i++) {
+      const { iommu, gscid, attachments } = this.#tagUsers[i]!;
+      this.#pushInvalidation(iommu.queue, gscid, first, pages, single);
+      pushDeviceInvalidations(iommu, attachments.items, 0);
       iommu.queue.fence();
     }
   }
 
-  #pushInvalidation(iommu: RiscvIommu, tag: number, first: number, pages: number, single: boolean): void {
-    const name = this.nestParent ? "IOTINVAL.GVMA" : "IOTINVAL.VMA";
-    const scope = this.nestParent ? { GV: 1, GSCID: tag } : { PSCV: 1, PSCID: tag };
+  #pushInvalidation(queue: CommandQueue, tag: number, first: number, pages: number, single: boolean): void {
+    const w0 = this.nestParent ? GVMA : VMA | (tag << 12);
+    const w1 = this.nestParent ? IOTINVAL_GV | (tag << 12) : IOTINVAL_PSCV;
     if (!single) {
-      iommu.queue.push(encodeCommand(name, scope));
+      queue.pushHalves(w0, w1, 0, 0);
       return;
     }
     for (let i = 0; i < pages; i++) {
-      iommu.queue.push(encodeCommand(name, { ...scope, AV: 1, ADDR: addressOf((first + i) as IovaPfn) >> 12n }));
-    }
-  }
-
-  /** Devices that keep translations of their own forget all of them: what they hold is keyed by their IOVAs, not by ours. */
-  #pushDeviceInvalidations(iommu: RiscvIommu, devices: Iterable<IommuDevice>): void {
-    for (const device of devices) {
-      if (!device.hasAts || (Number(iommu.contextOf(device.deviceId)[0] & 0xffn) & TC_EN_ATS) === 0) continue;
-      for (const command of forgetTranslations(device)) iommu.queue.push(command);
+      // ADDR: the frame number from bit 10 on.
+      const frame = first + i;
+      queue.pushHalves(w0 | IOTINVAL_AV, w1, frame << 10, Math.floor(frame / 2 ** 22));
     }
   }
 
   /** A vIOMMU on this parent begins or ends caching under its own GSCID. */
   addTagUser(user: TagUser): void {
-    this.#tagUsers.add(user);
+    this.#tagUsers.push(user);
   }
 
   removeTagUser(user: TagUser): void {
-    this.#tagUsers.delete(user);
+    this.#tagUsers.splice(this.#tagUsers.indexOf(user), 1);
   }
 
   // --- devices ---
 
   /** The device context that makes a device use this domain. */
-  contextFor(data: DeviceData): Context {
-    const requests = data.pageRequests ? TC_EN_ATS | TC_EN_PRI : 0;
+  contextFor(device: IommuDevice): Context {
     const dirty = this.table.shape.tracksDirty ? (this.nestParent ? TC_GADE : TC_SADE) : 0;
-    const tc = BigInt(TC_V | requests | dirty);
+    const tc = BigInt(TC_V | pageRequestBits(device) | dirty);
     const root = (BigInt(this.mode) << 60n) | BigInt(this.table.root);
     if (this.nestParent) return [tc, this.secondStage(this.tag), 0n, 0n];
     return [tc, 0n, BigInt(this.tag) << 12n, root];
@@ -186,11 +188,10 @@ export class RiscvPagingDomain implements PagingDomain, RiscvDomain {
     return this.table.shape.tracksDirty && !AMO_HWAD ? -EINVAL : 0;
   }
 
-  attach(device: IommuDevice, old: IommuDomain | null): number {
-    const data = deviceDataOf(device);
-    const compatible = this.compatibleWith(data.iommu);
+  attach(device: IommuDevice): number {
+    const compatible = this.compatibleWith(deviceDataOf(device).iommu);
     if (compatible < 0) return compatible;
-    return moveDevice(device, this, old);
+    return moveDevice(device, this);
   }
 
   /** At a PASID of the device (iommu_domain_ops.set_dev_pasid). */
@@ -210,22 +211,10 @@ export class RiscvPagingDomain implements PagingDomain, RiscvDomain {
     return () => [BigInt(this.tag) << 12n, (BigInt(this.mode) << 60n) | BigInt(this.table.root)];
   }
 
-  deviceJoined(device: IommuDevice): void {
-    const { iommu } = deviceDataOf(device);
-    const devices = this.#users.get(iommu) ?? new Map<IommuDevice, number>();
-    devices.set(device, (devices.get(device) ?? 0) + 1);
-    this.#users.set(iommu, devices);
-  }
-
-  deviceLeft(device: IommuDevice): void {
-    const { iommu } = deviceDataOf(device);
-    const devices = this.#users.get(iommu);
-    const left = (devices?.get(device) ?? 0) - 1;
-    if (left > 0) devices!.set(device, left);
-    else devices?.delete(device);
-    if (devices?.size === 0) {
-      this.#users.delete(iommu);
-      this.#flush(iommu, this.tag);
+  /** The last one behind an IOMMU leaves nothing under the tag there: an unmap would no longer reach it. */
+  left({ instance }: Attachment): void {
+    if (!this.attachments.items.some((other) => other.instance === instance)) {
+      this.#flush(instance as RiscvIommu, this.tag);
     }
   }
 
@@ -242,7 +231,8 @@ export class RiscvPagingDomain implements PagingDomain, RiscvDomain {
 
   free(): void {
     if (this.#freed) throw new Error("a paging domain is freed twice");
-    if (this.#users.size > 0 || this.#tagUsers.size > 0) throw new Error("a paging domain is freed while in use");
+    if (this.attachments.items.length > 0 || this.#tagUsers.length > 0)
+      throw new Error("a paging domain is freed while in use");
     this.#freed = true;
     this.table.free();
     this.owner.pagingDomainFreed(this);
@@ -253,4 +243,19 @@ export class RiscvPagingDomain implements PagingDomain, RiscvDomain {
     const root = `0x${(BigInt(this.table.root) << 12n).toString(16)}`;
     return this.nestParent ? `${name}x4 root=${root} GSCID=${this.tag}` : `${name} root=${root} PSCID=${this.tag}`;
   }
+}
+
+/**
+ * From `items[from]` on, those behind `iommu`: devices that keep translations of their own forget all of them (what they hold is keyed
+ * by their IOVAs, not by ours). Returns the index after them.
+ */
+function pushDeviceInvalidations(iommu: RiscvIommu, items: readonly Attachment[], from: number): number {
+  let at = from;
+  let told: IommuDevice | null = null;
+  for (; at < items.length && items[at]!.instance === iommu; at++) {
+    const { device } = items[at]!;
+    if (device !== told && iommu.mayHoldTranslations(device)) forgetTranslations(iommu.queue, device);
+    told = device;
+  }
+  return at;
 }

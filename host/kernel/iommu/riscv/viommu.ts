@@ -12,6 +12,7 @@ import {
   IOMMU_VIOMMU_INVALIDATE_DATA_RISCV,
   iommuHwptRiscv,
 } from "../../../uapi/riscv-nesting.ts";
+import { AttachmentList } from "../attachments.ts";
 import type {
   InvalidationBatch,
   IommuDevice,
@@ -39,8 +40,8 @@ export class RiscvViommu implements ViommuBackend, CommandScope {
   readonly parent: RiscvPagingDomain;
   readonly core: ViommuCore;
   readonly gscid: number;
-  /** Devices on nested domains of this vIOMMU. */
-  readonly devices = new Set<IommuDevice>();
+  /** What is attached to its nested domains, which share the list. */
+  readonly attachments = new AttachmentList();
   #nestedDomains = 0;
 
   constructor(driver: RiscvDriver, iommu: RiscvIommu, parent: RiscvPagingDomain, gscid: number, core: ViommuCore) {
@@ -79,14 +80,6 @@ export class RiscvViommu implements ViommuBackend, CommandScope {
   /** A guest's device id is 24 bits: a wider one would alias another device's in the guest's records. */
   vdeviceInit(vdevice: VdeviceBackendView): number {
     return vdevice.virtualId >= DEVICE_IDS ? -EINVAL : 0;
-  }
-
-  deviceJoined(device: IommuDevice): void {
-    this.devices.add(device);
-  }
-
-  deviceLeft(device: IommuDevice): void {
-    this.devices.delete(device);
   }
 
   // --- invalidation ---

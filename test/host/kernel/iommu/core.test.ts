@@ -2,9 +2,10 @@ import { describe, expect, it } from "vitest";
 import { Clock } from "../../../../host/base/clock.ts";
 import { Trace } from "../../../../host/base/trace.ts";
 import { NO_PASID } from "../../../../host/devices/ports.ts";
+import type { AttachHandle } from "../../../../host/kernel/iommu/attachments.ts";
 import { IommuCore } from "../../../../host/kernel/iommu/core.ts";
 import type { IommuDevice } from "../../../../host/kernel/iommu/driver.ts";
-import type { Attachment } from "../../../../host/kernel/iommu/group.ts";
+
 import { MAX_HELD, MAX_OUTSTANDING, type PageRequestGroup } from "../../../../host/kernel/iommu/page-requests.ts";
 import { EBUSY, EEXIST, EINVAL, ENODEV, EPERM } from "../../../../host/uapi/errno.ts";
 import { type FakeDomain, FakeDriver, fakeDevice, request } from "./fake-driver.ts";
@@ -16,7 +17,7 @@ function core(...devices: IommuDevice[]) {
   return { iommu, driver, group: iommu.groups[0]! };
 }
 
-const attachment = (domain: FakeDomain, more: Partial<Attachment> = {}): Attachment => ({
+const attachment = (domain: FakeDomain, more: Partial<AttachHandle> = {}): AttachHandle => ({
   domain,
   onPageRequests: null,
   ...more,
@@ -95,7 +96,7 @@ describe("switching a group", () => {
     expect(["a", "b", "c"].map((name) => driver.where.get(name))).toEqual(["first", "first", "first"]);
     // Never through the blocking domain.
     expect(driver.log.filter((line) => line.includes("blocked"))).toEqual([]);
-    expect(group.attachmentAt(NO_PASID)!.domain).toBe(first);
+    expect(group.handleAt(NO_PASID)!.domain).toBe(first);
   });
 
   it("attaches once; later ones replace; detaching blocks", () => {
@@ -119,7 +120,7 @@ describe("switching a group", () => {
     group.attach(attachment(driver.domain("first")));
     group.releaseDevice();
     expect(driver.where.get("a")).toBe("default");
-    expect(group.attachmentAt(NO_PASID)).toBeNull();
+    expect(group.handleAt(NO_PASID)).toBeNull();
   });
 
   it("does nothing while a device with ATS resets, and puts the device back afterwards", () => {

@@ -1,6 +1,7 @@
 // An IOMMU driver that records what it is told and can be made to refuse, for tests of the iommu core.
 
 import { NO_PASID } from "../../../../host/devices/ports.ts";
+import { AttachmentList, DeviceAttachments } from "../../../../host/kernel/iommu/attachments.ts";
 import type {
   IommuDevice,
   IommuDomain,
@@ -14,6 +15,7 @@ export class FakeDomain implements IommuDomain {
   readonly kind: "paging" | "nested" | "identity" | "blocked";
   readonly owner: FakeDriver;
   readonly label: string;
+  readonly attachments = new AttachmentList();
 
   constructor(owner: FakeDriver, label: string, kind: "paging" | "nested" | "identity" | "blocked" = "paging") {
     this.owner = owner;
@@ -25,7 +27,9 @@ export class FakeDomain implements IommuDomain {
     const refusal = this.owner.refusals.get(`${device.name} ${this.label}`) ?? 0;
     this.owner.log.push(`${device.name} ${refusal < 0 ? "refuses" : "→"} ${this.label}`);
     if (refusal < 0) return refusal;
+    if (device.attachments.wantsPageRequests && this.owner.refusesPageRequests) return -EOPNOTSUPP;
     this.owner.where.set(device.name, this.label);
+    this.owner.switchPageRequests(device);
     return 0;
   }
 
@@ -33,6 +37,7 @@ export class FakeDomain implements IommuDomain {
     const refusal = this.owner.refusals.get(`${device.name}.${pasid} ${this.label}`) ?? 0;
     if (refusal < 0) return refusal;
     this.owner.where.set(`${device.name}.${pasid}`, this.label);
+    this.owner.switchPageRequests(device);
     return 0;
   }
 
@@ -72,11 +77,9 @@ export class FakeDriver implements IommuDriver {
   allocPaging(): PagingDomain | number {
     return -EOPNOTSUPP;
   }
-  enablePageRequests(device: IommuDevice, on: boolean): number {
-    if (on && this.refusesPageRequests) return -EOPNOTSUPP;
-    if (on) this.requestsOn.add(device.name);
+  switchPageRequests(device: IommuDevice): void {
+    if (device.attachments.wantsPageRequests) this.requestsOn.add(device.name);
     else this.requestsOn.delete(device.name);
-    return 0;
   }
   pageResponse(device: IommuDevice, request: PageRequest, code: number): void {
     this.responses.push({ device: device.name, group: request.group, pasid: request.pasid, code });
@@ -95,6 +98,7 @@ export function fakeDevice(name: string, more: Partial<IommuDevice> = {}): Iommu
     hasAts: false,
     hasPri: false,
     isVirtualFunction: false,
+    attachments: new DeviceAttachments(),
     driverData: null,
     ...more,
   };

@@ -25,9 +25,9 @@ class ReluctantDevice extends MockDevice {
   refuse = false;
   attaches = 0;
 
-  override enter(viommu: MockViommu | null): number {
+  override enter(viommu: MockViommu | null, from: MockViommu | null): number {
     this.attaches++;
-    return this.refuse ? -ENOMEM : super.enter(viommu);
+    return this.refuse ? -ENOMEM : super.enter(viommu, from);
   }
 }
 

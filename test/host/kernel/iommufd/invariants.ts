@@ -57,7 +57,7 @@ function checkCounts(context: IommufdContext, mappings: ReadonlyMap<IommufdObjec
     if (object instanceof Access && object.ioas !== null) refer(object.ioas);
   }
   const attached = new Set(
-    [...context.deviceGroups.values()].flatMap((group) => [...group.attachments.values()].map((one) => one.attachment)),
+    [...context.deviceGroups.values()].flatMap((group) => [...group.attachments.values()].map((one) => one.handle)),
   );
   for (const object of context.objects) {
     if (
@@ -74,8 +74,8 @@ function checkCounts(context: IommufdContext, mappings: ReadonlyMap<IommufdObjec
       if (object.settingUp.size > 0) found.push(`viommu ${object.id} is still setting up a vdevice`);
     }
     if (object instanceof FaultQueue) {
-      for (const attachment of object.concerned) {
-        if (!attached.has(attachment)) found.push(`fault queue ${object.id} holds requests of what is not attached`);
+      for (const handle of object.concerned) {
+        if (!attached.has(handle)) found.push(`fault queue ${object.id} holds requests of what is not attached`);
       }
     }
   }
