@@ -1,2 +1,5 @@
-/** Builds the images that are out of date (all, with `force`); returns their paths by name. */
-export function buildFixtures(options?: { force?: boolean }): Promise<Readonly<Record<string, string>>>;
+/** Builds the images that are out of date (all, with `force`), each told to `building` before; returns their paths by name. */
+export function buildFixtures(options?: {
+  force?: boolean;
+  building?: (name: string) => void;
+}): Promise<Readonly<Record<string, string>>>;

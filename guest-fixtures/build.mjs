@@ -39,8 +39,8 @@ async function newest(path) {
   return latest;
 }
 
-/** Builds what is out of date (all, with `force`); returns the images' paths by name. */
-export async function buildFixtures({ force = false } = {}) {
+/** Builds what is out of date (all, with `force`), each told to `building` before; returns the images' paths by name. */
+export async function buildFixtures({ force = false, building = (_name) => {} } = {}) {
   const tools = Math.max(...(await Promise.all(TOOLS.map((name) => newest(resolve(here, name))))));
   const built = {};
   for (const [name, entry, options] of IMAGES) {
@@ -52,6 +52,7 @@ export async function buildFixtures({ force = false } = {}) {
       () => 0,
     );
     if (!force && done > Math.max(source, tools)) continue;
+    building(name);
     await makeImage(resolve(here, entry), output, options);
   }
   return built;

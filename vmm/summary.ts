@@ -39,6 +39,8 @@ export interface RunSummary extends RunCounters {
   readonly wallMs: number;
   /** Instructions executed, for machines that count them. */
   readonly instructions?: number;
+  /** The machine at the end, or the part of it that was asked for. */
+  readonly inspect?: unknown;
 }
 
 const count = (value: number): string => value.toLocaleString("en-US");
@@ -49,8 +51,11 @@ function byKind(counts: Readonly<Record<string, number>>): string {
   return entries.map(([name, times]) => `${name} ${count(times)}`).join(", ");
 }
 
-/** The summary as lines of text. */
-export function summaryText(summary: RunSummary): string {
+/** Columns that the rows' names take. */
+export const SUMMARY_INDENT = 11;
+
+/** The summary as text: names and values. */
+export function summaryRows(summary: RunSummary): [name: string, value: string][] {
   const { dma } = summary;
   const rows: [string, string][] = [
     ["result", summary.detail === "" ? summary.result : `${summary.result}: ${summary.detail}`],
@@ -73,5 +78,5 @@ export function summaryText(summary: RunSummary): string {
     const mips = summary.instructions / 1000 / Math.max(1, summary.wallMs);
     rows.push(["vCPU", `${count(summary.instructions)} instructions, ${mips.toFixed(0)} million a second`]);
   }
-  return rows.map(([name, value]) => `${name.padEnd(10)} ${value}`).join("\n");
+  return rows;
 }

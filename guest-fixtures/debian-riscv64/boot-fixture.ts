@@ -4,6 +4,7 @@ import { spawn } from "node:child_process";
 import { closeSync, ftruncateSync, mkdtempSync, openSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import type { Readable } from "node:stream";
 import { fileURLToPath } from "node:url";
 import type { DebianFixture } from "./recipe.ts";
 
@@ -47,16 +48,23 @@ export async function bootFixture(boot: FixtureBoot): Promise<FixtureRun> {
   args.push("--append", `console=ttyS0 cryptomgr.notests ${boot.words}`.trim(), ...(boot.more ?? []));
   if (interactive) args.push("--interactive");
   const started = performance.now();
-  const child = spawn(process.execPath, args, { stdio: ["inherit", interactive ? "inherit" : "pipe", "inherit"] });
+  const outputs = interactive ? "inherit" : "pipe";
+  const child = spawn(process.execPath, args, { stdio: ["inherit", outputs, outputs] });
   const lines: ConsoleLine[] = [];
-  let open = "";
-  child.stdout?.on("data", (chunk: Buffer) => {
-    if (boot.echo === true) process.stdout.write(chunk);
-    const complete = (open + chunk.toString("latin1")).split("\n");
-    open = complete.pop()!;
-    const ms = performance.now() - started;
-    for (const line of complete) lines.push({ text: line.replace(/\r$/, ""), ms });
-  });
+  // With --report json the guest's console is on standard error.
+  const collect = (from: Readable | null, to: NodeJS.WriteStream, echo: boolean): void => {
+    let open = "";
+    from?.on("data", (chunk: Buffer) => {
+      if (echo) to.write(chunk);
+      const complete = (open + chunk.toString("latin1")).split("\n");
+      open = complete.pop()!;
+      const ms = performance.now() - started;
+      for (const line of complete) lines.push({ text: line.replace(/\r$/, ""), ms });
+    });
+  };
+  const toldJson = boot.more?.includes("json") === true;
+  collect(child.stdout, process.stdout, boot.echo === true);
+  collect(child.stderr, process.stderr, boot.echo === true || !toldJson);
   const status = await new Promise<number>((resolve) => child.on("close", (code) => resolve(code ?? 1)));
   rmSync(folder, { recursive: true, force: true });
   return { status, lines };

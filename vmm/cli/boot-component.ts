@@ -1,13 +1,15 @@
 // `nestbox boot [IMAGE]`: a component guest on a component machine over a modelled host.
 
-import { existsSync, readFileSync } from "node:fs";
+import { existsSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { ComponentMachine } from "../component-machine.ts";
 import { ComponentVcpu, type GuestOutcome } from "../vcpu/component/component-vcpu.ts";
 import { prepareComponent } from "../vcpu/component/prepare.ts";
+import type { Tree } from "../view/machine-tree.ts";
 import { EXIT_FAILED, EXIT_PASS, EXIT_TIME_LIMIT, UsageError } from "./exit-codes.ts";
 import { assignmentsOf, DEFAULT_ASSIGNMENTS, HostRun, type HostRunOptions } from "./host-run.ts";
-import { machineTree, printTree } from "./machine-tree.ts";
+import { readInput } from "./input-file.ts";
+import { machineTree } from "./machine-tree.ts";
 import { RunShell, type ShellOptions } from "./run-shell.ts";
 import { runGuarded } from "./wall-limit.ts";
 
@@ -24,22 +26,16 @@ export interface BootOptions extends ShellOptions, HostRunOptions {
 const DEFAULT_IMAGE = fileURLToPath(new URL("../../../guest-fixtures/build/nested-dma.wasm", import.meta.url));
 /** ns. */
 export const DEFAULT_WALL_LIMIT = 60e9;
+/** Bytes of an image file. */
+const LARGEST_IMAGE = 256 * 2 ** 20;
 const DEFAULT_MEMORY = 64 * 2 ** 20;
 
 /** Runs the guest; the exit status. */
 export async function bootComponent(file: string | undefined, options: BootOptions): Promise<number> {
   const path = file ?? DEFAULT_IMAGE;
-  if (!existsSync(path)) {
-    throw new UsageError(
-      file === undefined ? "the default guest is not built; run: npm run build" : `${path}: no such file`,
-    );
-  }
-  let bytes: Uint8Array;
-  try {
-    bytes = readFileSync(path);
-  } catch (error) {
-    throw new UsageError(`${path}: ${(error as Error).message}`);
-  }
+  if (file === undefined && !existsSync(path))
+    throw new UsageError("the default guest is not built; run: npm run build");
+  const bytes = readInput(path, LARGEST_IMAGE);
   const image = await prepareComponent(bytes);
   if ("error" in image) throw new UsageError(`${path}: ${image.error}`);
   const shell = new RunShell(options);
@@ -52,7 +48,7 @@ export async function bootComponent(file: string | undefined, options: BootOptio
     report: (message) => shell.message(message),
   });
   machine.machine.timeLimit = options.timeLimit ?? Number.POSITIVE_INFINITY;
-  shell.watchMachine(machine.machine);
+  shell.watchMachine(machine.machine, { lines: true });
   const requested = options.assign.length > 0 || options.host !== undefined ? options.assign : DEFAULT_ASSIGNMENTS;
   run.assignAll(machine.assignment, assignmentsOf(requested));
   const vcpu = new ComponentVcpu({ image, memory: machine.ram, port: machine.machine, platform: machine.platform });
@@ -60,10 +56,17 @@ export async function bootComponent(file: string | undefined, options: BootOptio
   // After the wall limit the engine has dropped whatever was on the stack: what the machine holds is not looked at again.
   const counters = run.counters(machine.assignment);
   const { status, detail } = verdict(outcome, machine, path, shell);
-  const tree = options.inspect === undefined ? null : machineTree(run, machine);
+  const tree = inspected(options.inspect, run, machine);
   if (outcome.kind !== "wall-limit") run.close(machine);
-  if (tree !== null) printTree(tree, options.inspect === true ? undefined : options.inspect, false);
-  return shell.finish({ status, detail }, counters);
+  return shell.finish({ status, detail, ...tree }, counters);
+}
+
+/** The machine at its end as --inspect [PATH] asks for it. */
+export function inspected(
+  inspect: string | true | undefined,
+  ...[run, vm]: Parameters<typeof machineTree>
+): { readonly tree?: Tree[string] } {
+  return inspect === undefined ? {} : { tree: machineTree(run, vm, inspect === true ? undefined : inspect) };
 }
 
 function verdict(

@@ -1,6 +1,6 @@
 // `nestbox boot --kernel`: an RV64 machine with a kernel, a console on this terminal, and assigned devices.
 
-import { existsSync, readFileSync } from "node:fs";
+import { existsSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { gunzipSync } from "node:zlib";
 import { SeededRandom } from "../../host/base/seeded-random.ts";
@@ -10,11 +10,11 @@ import { UNREACHABLE } from "../pci/host-bridge.ts";
 import { compressionOf, type KernelImage, KernelImageError, parseKernelImage } from "../platform/kernel-image.ts";
 import { Rv64Machine } from "../rv64-machine.ts";
 import { DEFAULT_KIND, VIOMMU_KINDS, type ViommuKindName } from "../viommu/kinds.ts";
-import { type BootOptions, DEFAULT_WALL_LIMIT } from "./boot-component.ts";
-import { type ConsoleInput, openConsoleInput, writeAll } from "./console.ts";
+import { type BootOptions, DEFAULT_WALL_LIMIT, inspected } from "./boot-component.ts";
+import { type ConsoleInput, openConsoleInput } from "./console.ts";
 import { EXIT_FAILED, EXIT_PASS, EXIT_TIME_LIMIT, UsageError } from "./exit-codes.ts";
 import { assignmentsOf, HostRun } from "./host-run.ts";
-import { machineTree, printTree } from "./machine-tree.ts";
+import { readInput } from "./input-file.ts";
 import { type KernelOutcome, runKernel } from "./run-kernel.ts";
 import { RunShell } from "./run-shell.ts";
 import { Termination } from "./termination.ts";
@@ -31,6 +31,8 @@ export interface KernelOptions {
 }
 
 const DEFAULT_MEMORY = 512 * 2 ** 20;
+/** Bytes of a kernel or initrd: more than RAM holds. */
+const LARGEST_FILE = 2 ** 31;
 const CORE = fileURLToPath(new URL("../../../vmm/vcpu/riscv64/build/hart.wasm", import.meta.url));
 
 /** Instructions between two looks at input, where somebody types. */
@@ -64,9 +66,15 @@ export async function bootKernel(kernelFile: string, options: BootOptions & Kern
           run,
         },
       );
-      if (options.interactive === true) input ??= openConsoleInput();
+      if (options.interactive === true) input ??= openConsoleInput((text) => shell.writeConsole(Buffer.from(text)));
       const { rv64: machine, assignment } = vm;
-      const outcome = await runKernel({ machine, wallDeadline, input, termination, flush: () => shell.flushConsole() });
+      const outcome = await runKernel({
+        machine,
+        wallDeadline,
+        input,
+        termination,
+        flush: () => shell.betweenSlices(),
+      });
       instructions += machine.core.executed;
       if (outcome.kind === "reboot" && options.reboot) {
         shell.message("the guest reboots");
@@ -74,14 +82,12 @@ export async function bootKernel(kernelFile: string, options: BootOptions & Kern
         continue;
       }
       input?.close();
-      shell.flushConsole();
-      writeAll(1, Buffer.from("\n"));
+      shell.endConsoleLine();
       const counters = run.counters(assignment);
       const parts = { machine: machine.machine, pci: machine.pci, assignment, memoryBytes };
-      const tree = options.inspect === undefined ? null : machineTree(run, parts);
+      const tree = inspected(options.inspect, run, parts);
       run.close(assignment);
-      if (tree !== null) printTree(tree, options.inspect === true ? undefined : options.inspect, false);
-      return shell.finish({ ...verdict(outcome), instructions }, counters);
+      return shell.finish({ ...verdict(outcome), instructions, ...tree }, counters);
     }
   } finally {
     input?.close();
@@ -116,7 +122,7 @@ function assembleVm(
   const slice = options.interactive === true ? { sliceInstructions: INTERACTIVE_SLICE } : {};
   const rv64 = new Rv64Machine({ core, clock, trace, memoryBytes, harts: options.cpus, ...slice });
   rv64.machine.timeLimit = options.timeLimit ?? Number.POSITIVE_INFINITY;
-  shell.watchMachine(rv64.machine);
+  shell.watchMachine(rv64.machine, { lines: false });
   const assignment = new Assignment({
     machine: rv64.machine,
     memory: rv64.memory,
@@ -221,10 +227,5 @@ function readKernel(file: string): KernelImage {
 }
 
 function readFile(file: string, what: string): Uint8Array {
-  if (!existsSync(file)) throw new UsageError(`${what} ${file}: no such file`);
-  try {
-    return readFileSync(file);
-  } catch (error) {
-    throw new UsageError(`${what} ${file}: ${(error as Error).message}`);
-  }
+  return readInput(file, LARGEST_FILE, `${what} ${file}`);
 }

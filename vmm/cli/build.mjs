@@ -12,7 +12,15 @@ const run = (command, ...args) => {
   const result = spawnSync(command, args, { cwd: root, stdio: "inherit" });
   if (result.status !== 0) process.exit(result.status ?? 1);
 };
+// On a terminal, what takes the time. What is printed next is printed over it.
+const progress = (text) => {
+  if (process.stderr.isTTY === true) process.stderr.write(`\r${text.padEnd(60)}\r`);
+};
+progress("build: TypeScript");
 run(process.execPath, "node_modules/typescript/bin/tsc", "-p", ".");
+progress("build: fuzzers");
 await buildFuzzers();
-await buildFixtures();
+await buildFixtures({ building: (name) => progress(`build: guest image ${name}`) });
+progress("build: RV64 core");
 await buildHart();
+progress("");

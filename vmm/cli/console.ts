@@ -1,6 +1,7 @@
 // The terminal: console output of a guest as it is printed, and for interactive guests raw input with Ctrl-A as the escape key.
 
 import { writeSync } from "node:fs";
+import { readerGone } from "./closed-output.ts";
 
 const PAUSE = new Int32Array(new SharedArrayBuffer(4));
 
@@ -11,8 +12,12 @@ export function writeAll(fd: number, bytes: Uint8Array): void {
     try {
       at += writeSync(fd, bytes, at);
     } catch (error) {
-      if ((error as NodeJS.ErrnoException).code === "EPIPE") return;
-      if ((error as NodeJS.ErrnoException).code !== "EAGAIN") throw error;
+      const { code } = error as NodeJS.ErrnoException;
+      if (code === "EPIPE" && fd <= 2) {
+        readerGone();
+        return;
+      }
+      if (code !== "EAGAIN") throw error;
       Atomics.wait(PAUSE, 0, 0, 1);
     }
   }
@@ -31,8 +36,11 @@ export interface ConsoleInput {
   close(): void;
 }
 
-/** Puts the terminal (if standard input is one) into raw mode until `close`, or until the process ends, however it does. */
-export function openConsoleInput(): ConsoleInput {
+/**
+ * Puts the terminal (if standard input is one) into raw mode until `close`, or until the process ends, however it does. `help` shows what
+ * the keys do.
+ */
+export function openConsoleInput(help: (text: string) => void): ConsoleInput {
   const input = process.stdin;
   const raw = input.isTTY === true;
   const restore = (): void => {
@@ -61,7 +69,7 @@ export function openConsoleInput(): ConsoleInput {
       }
       escaped = false;
       if (byte === 0x78) console.onQuit();
-      else if (byte === 0x68) writeAll(1, Buffer.from(HELP));
+      else if (byte === 0x68) help(HELP);
       else if (byte === 0x61 || byte === CTRL_A) forGuest.push(CTRL_A);
     }
     if (forGuest.length > 0) console.onBytes(Uint8Array.from(forGuest));

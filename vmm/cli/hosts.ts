@@ -1,9 +1,13 @@
 // Finds the host that `--host NAME|FILE` names: a built-in one, or a JSON document (host/README.md).
 
-import { existsSync, readFileSync } from "node:fs";
+import { existsSync } from "node:fs";
 import { builtInHosts, DEFAULT_HOST } from "../../host/built-in-hosts.ts";
 import { type HostDescription, HostDescriptionError, parseHost } from "../../host/description.ts";
 import { UsageError } from "./exit-codes.ts";
+import { readInput } from "./input-file.ts";
+
+/** Bytes of a host description: thousands of devices. */
+const LONGEST = 16 * 2 ** 20;
 
 export function findHost(name: string = DEFAULT_HOST): HostDescription {
   const builtIn = builtInHosts.find((host) => host.name === name);
@@ -12,9 +16,10 @@ export function findHost(name: string = DEFAULT_HOST): HostDescription {
     const known = builtInHosts.map((host) => host.name).join(", ");
     throw new UsageError(`--host ${name}: no such file, and no built-in host (${known})`);
   }
+  const text = readInput(name, LONGEST, `--host ${name}`).toString("utf8");
   let document: unknown;
   try {
-    document = JSON.parse(readFileSync(name, "utf8"));
+    document = JSON.parse(text);
   } catch (error) {
     throw new UsageError(`--host ${name}: ${(error as Error).message}`);
   }

@@ -1,9 +1,10 @@
 // The command line: `nestbox VERB`. Errors of the user's are one line and exit status 2; a bug of ours prints the seed and exits 4.
 
 import { readFileSync } from "node:fs";
-import { Command, CommanderError } from "commander";
+import { Command, CommanderError, type Option } from "commander";
 import { HostDescriptionError } from "../../host/description.ts";
 import { HostRefusal } from "../vfio/guest-address-space.ts";
+import { endWithReader } from "./closed-output.ts";
 import { boot } from "./commands/boot.ts";
 import { caps } from "./commands/caps.ts";
 import { fuzz } from "./commands/fuzz.ts";
@@ -15,6 +16,7 @@ import { serveIommufd } from "./commands/serve-iommufd.ts";
 import { trace } from "./commands/trace.ts";
 import { walk } from "./commands/walk.ts";
 import { EXIT_BUG, EXIT_PASS, EXIT_USAGE, UsageError } from "./exit-codes.ts";
+import { fitted } from "./terminal.ts";
 
 /** Of this package. */
 function version(): string {
@@ -22,10 +24,29 @@ function version(): string {
   return (JSON.parse(readFileSync(file, "utf8")) as { version: string }).version;
 }
 
+/** Errors, help and exit statuses of a command and the commands below it are the program's. */
+function likeProgram(command: Command, parent: Command): Command {
+  command.exitOverride().copyInheritedSettings(parent);
+  for (const below of command.commands) likeProgram(below as Command, command);
+  return command;
+}
+
+/** What --help says of an option: choices and defaults as a person writes them, not as JSON. */
+function optionDescription({ description, argChoices, defaultValue, defaultValueDescription, flags }: Option): string {
+  const extra: string[] = [];
+  if (argChoices !== undefined) extra.push(argChoices.join(", "));
+  const shown = defaultValueDescription ?? (Array.isArray(defaultValue) ? defaultValue.join(", ") : defaultValue);
+  const takesValue = /[<[]/.test(flags);
+  if (takesValue && shown !== undefined && shown !== "") extra.push(`default: ${String(shown)}`);
+  return extra.length === 0 ? description : `${description} (${extra.join("; ")})`;
+}
+
 const program = new Command("nestbox")
   .description("Boot guests that own an IOMMU, nested over the IOMMU of a modelled Linux host.")
   .version(version())
   .showHelpAfterError("(nestbox --help lists the commands)")
+  .configureHelp({ optionDescription })
+  .configureOutput({ writeErr: (text) => console.error(fitted(text.trimEnd(), 4, process.stderr)) })
   .exitOverride();
 const commands = [
   boot(),
@@ -39,7 +60,13 @@ const commands = [
   serveIommufd(),
   fuzz(),
 ];
-for (const command of commands) program.addCommand(command.exitOverride().copyInheritedSettings(program));
+for (const command of commands) program.addCommand(likeProgram(command, program));
+endWithReader();
+
+/** One line, whatever the message quotes. */
+function complain(message: string): void {
+  console.error(fitted(`nestbox: ${message.trim().replace(/\s*\n\s*/g, "; ")}`, 4, process.stderr));
+}
 
 try {
   await program.parseAsync();
@@ -47,11 +74,11 @@ try {
   if (error instanceof CommanderError) {
     process.exitCode = error.exitCode === 0 ? EXIT_PASS : EXIT_USAGE;
   } else if (error instanceof UsageError) {
-    console.error(`nestbox: ${error.message}`);
+    complain(error.message);
     process.exitCode = error.exitCode;
   } else if (error instanceof HostRefusal || error instanceof HostDescriptionError) {
     // A host that cannot carry the machine: too little memory, a failure asked for with --inject.
-    console.error(`nestbox: ${error.message}`);
+    complain(error.message);
     process.exitCode = EXIT_USAGE;
   } else {
     const seed = process.argv.includes("--seed") ? process.argv[process.argv.indexOf("--seed") + 1] : "0";

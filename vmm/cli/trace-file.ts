@@ -1,18 +1,16 @@
 // Reads a trace file for the commands that look at one.
 
-import { readFileSync } from "node:fs";
 import type { TracedEvent } from "../../host/base/trace.ts";
 import { parseTrace, TraceFormatError } from "../../host/base/trace-json.ts";
 import { UsageError } from "./exit-codes.ts";
+import { readInput } from "./input-file.ts";
+
+/** Bytes of a trace: what fits into one string. */
+const LONGEST = 0x1fff_ffe8;
 
 /** All events of the file, up to where it was cut off (said on standard error). Throws UsageError for what is no trace. */
 export function readTraceFile(file: string): TracedEvent[] {
-  let text: string;
-  try {
-    text = readFileSync(file, "utf8");
-  } catch (error) {
-    throw new UsageError(`--trace ${file}: ${(error as Error).message}`);
-  }
+  const text = readInput(file, LONGEST, `trace ${file}`).toString("utf8");
   try {
     const cut = (line: number) =>
       process.stderr.write(`nestbox: ${file}: line ${line} is cut off; the trace ends before it\n`);

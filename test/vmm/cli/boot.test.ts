@@ -15,7 +15,7 @@ afterAll(() => rmSync(folder, { recursive: true, force: true }));
 describe("nestbox boot of the default guest", () => {
   it("passes and reports nested domains, faults, and guest ids unlike the host's", () => {
     const result = nestbox("boot", "--report", "json");
-    expect(result.errors).toBe("");
+    expect(result.errors).toMatch(/^platform: .*\n(?:[a-z]+: .*\n)+done: all steps hold\n$/);
     expect(result.status).toBe(0);
     const summary = report(result);
     expect(summary.result).toBe("pass");
@@ -126,7 +126,7 @@ describe("a guest that goes wrong", () => {
 
   it("sends a DMA past RAM: the device is refused, nothing is transferred, the guest goes on", () => {
     const result = nestbox("boot", fixture("error-dma-past-ram"), "--report", "json", "--assign", "00:01.0@00:02.0");
-    expect(result.errors).toBe("");
+    expect(result.errors).not.toContain("nestbox:");
     expect(result.status).toBe(0);
     // One read and one write, each refused at its first burst.
     expect((report(result).dma as { aborted: number }).aborted).toBe(2);

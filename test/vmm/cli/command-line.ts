@@ -4,6 +4,7 @@ import { spawnSync } from "node:child_process";
 import { fileURLToPath } from "node:url";
 
 const root = fileURLToPath(new URL("../../..", import.meta.url));
+export const nestboxFile = fileURLToPath(new URL("../../../vmm/cli/nestbox.mjs", import.meta.url));
 
 export interface CommandResult {
   readonly status: number | null;
@@ -24,7 +25,7 @@ export function nestbox(...args: string[]): CommandResult {
 
 export const fixture = (name: string) => `guest-fixtures/build/${name}.wasm`;
 
-/** The JSON report: the last line of standard output. */
+/** The JSON report: all of standard output. */
 export function report(result: CommandResult): Record<string, unknown> {
-  return JSON.parse(result.output.trimEnd().split("\n").at(-1)!) as Record<string, unknown>;
+  return JSON.parse(result.output) as Record<string, unknown>;
 }

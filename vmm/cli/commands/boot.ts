@@ -4,6 +4,7 @@ import { Command, Option } from "commander";
 import { DEFAULT_KIND, VIOMMU_KINDS } from "../../viommu/kinds.ts";
 import { type BootOptions, bootComponent } from "../boot-component.ts";
 import { bootKernel, type KernelOptions } from "../boot-kernel.ts";
+import { verdictPending } from "../closed-output.ts";
 import { UsageError } from "../exit-codes.ts";
 import { collect, duration, memorySize, wholeNumber } from "../options.ts";
 
@@ -12,18 +13,28 @@ export function boot(): Command {
     .description("boot a guest image: a WebAssembly component, or with --kernel a RISC-V kernel")
     .argument("[image]", "component file (default: the nested-dma guest that ships)")
     .option("--assign <host@guest>", "assign host device HOST-BDF as guest device GUEST-BDF; repeatable", collect, [])
-    .option("--memory <size>", "guest RAM", memorySize)
+    .option("--memory <size>", "guest RAM, such as 64M (default: 64M; 512M for a RISC-V kernel)", memorySize)
     .option("--host <name|file>", "host to run on: a built-in name or a JSON file (see: nestbox hosts)")
     .option("--trace <file>", "write the trace as JSON Lines")
-    .addOption(new Option("--report <format>", "summary at the end").choices(["text", "json"]).default("text"))
-    .option("--time-limit <virtual>", "end the run after this much virtual time", duration)
+    .addOption(
+      new Option("--report <format>", "summary at the end; json: nothing but that on standard output")
+        .choices(["text", "json"])
+        .default("text"),
+    )
+    .option("--console <file>", "what the guest prints goes there (with --report json: to standard error)")
+    .option("--time-limit <time>", "end the run after this much virtual time, such as 250ms", duration)
     .option(
       "--wall-limit <time>",
-      "end the run after this much wall time (60s; none for an interactive terminal)",
+      "end the run after this much wall time, such as 2m (60s; none for an interactive terminal)",
       duration,
     )
     .option("--seed <n>", "seed of everything random", wholeNumber, 0)
-    .option("--inject <rule>", "make the host fail, such as ioctl:IOMMU_HWPT_ALLOC@2=ENOMEM; repeatable", collect, [])
+    .option(
+      "--inject <rule>",
+      "make the host fail, such as ioctl:IOMMU_HWPT_ALLOC@2=ENOMEM (host/kernel/README.md lists the rules); repeatable",
+      collect,
+      [],
+    )
     .option("--inspect [path]", "print the machine as a tree at the end (see: nestbox inspect)")
     .option("--fail-on-fault", "exit status 3 if a fault reached the guest")
     .optionsGroup("RISC-V kernels:")
@@ -40,6 +51,7 @@ export function boot(): Command {
     .option("--interactive", "console on this terminal; Ctrl-A x ends, Ctrl-A h helps")
     .option("--no-reboot", "end the run when the guest asks for a reboot")
     .action(async (image: string | undefined, options: BootOptions & KernelOptions & { kernel?: string }) => {
+      verdictPending();
       if (options.kernel !== undefined) {
         if (image !== undefined) throw new UsageError("boot: give either an image or --kernel, not both");
         process.exitCode = await bootKernel(options.kernel, options);

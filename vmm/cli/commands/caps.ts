@@ -1,12 +1,12 @@
 // `nestbox caps`: what the guest's IOMMU offers, bit by bit, beside the host's, with the rule that made it so.
 
-import Table from "cli-table3";
 import { Command, Option } from "commander";
 import { hex } from "../../../host/base/address.ts";
 import { ComponentMachine } from "../../component-machine.ts";
 import { assignmentsOf, DEFAULT_ASSIGNMENTS, HostRun } from "../host-run.ts";
 import { collect } from "../options.ts";
 import { RunShell } from "../run-shell.ts";
+import { fitted, tableText } from "../terminal.ts";
 
 interface CapsOptions {
   readonly host?: string;
@@ -51,16 +51,16 @@ export function caps(): Command {
           continue;
         }
         const values = Object.entries(registers).map(([register, value]) => `${register} ${hex(value, 16)}`);
-        console.log(`${name}, over ${key}: ${values.join(", ")}`);
-        const table = new Table({ head: ["bits", "name", "host", "guest", "rule"], style: { head: [], border: [] } });
+        console.log(fitted(`${name}, over ${key}: ${values.join(", ")}`));
+        const cells: string[][] = [];
         for (const row of rows) {
           const bits = row.high === row.low ? String(row.low) : `${row.high}:${row.low}`;
-          table.push([bits, row.name, row.host === null ? "-" : row.host, row.guest, row.rule]);
+          cells.push([bits, row.name, String(row.host ?? "-"), String(row.guest), row.rule]);
         }
-        console.log(table.toString());
+        console.log(tableText(["bits", "name", "host", "guest", "rule"], cells));
       }
       if (machine.assignment.viommus.length === 0) {
-        console.log("no device is assigned, so there is no vIOMMU; give --assign HOST-BDF@GUEST-BDF");
+        console.log(fitted("no device is assigned, so there is no vIOMMU; give --assign HOST-BDF@GUEST-BDF"));
       }
       run.close(machine);
     });

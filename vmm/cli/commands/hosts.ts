@@ -3,6 +3,7 @@
 import { Command } from "commander";
 import { builtInHosts, DEFAULT_HOST } from "../../../host/built-in-hosts.ts";
 import { findHost } from "../hosts.ts";
+import { fitted } from "../terminal.ts";
 
 export function hosts(): Command {
   return new Command("hosts")
@@ -16,7 +17,9 @@ export function hosts(): Command {
         console.log(toJson(builtInHosts));
       } else {
         for (const host of builtInHosts) {
-          console.log(`${host.name}${host.name === DEFAULT_HOST ? " (default)" : ""}: ${host.description ?? ""}`);
+          console.log(
+            fitted(`${host.name}${host.name === DEFAULT_HOST ? " (default)" : ""}: ${host.description ?? ""}`),
+          );
           for (const device of host.devices) {
             console.log(`    ${device.bdf}  ${device.model.padEnd(5)} behind ${device.iommu ?? "no IOMMU"}`);
           }

@@ -1,9 +1,9 @@
 // `nestbox ids --trace FILE`: which guest device is which host device.
 
-import Table from "cli-table3";
 import { Command } from "commander";
 import { hex } from "../../../host/base/address.ts";
 import { idsOfTrace } from "../../view/ids.ts";
+import { tableText } from "../terminal.ts";
 import { readTraceFile } from "../trace-file.ts";
 
 export function ids(): Command {
@@ -18,11 +18,10 @@ export function ids(): Command {
         return;
       }
       const head = ["guest", "guest device id", "vDEVICE", "vIOMMU", "host", "host device id"];
-      const table = new Table({ head, style: { head: [], border: [] } });
-      for (const row of rows) {
+      const cells = rows.map((row) => {
         const host = row.hostDeviceId === null ? "no DMA seen" : hex(row.hostDeviceId);
-        table.push([row.guestBdf, hex(row.guestDeviceId), row.vdevice, row.viommu, row.hostBdf, host]);
-      }
-      console.log(table.toString());
+        return [row.guestBdf, hex(row.guestDeviceId), String(row.vdevice), String(row.viommu), row.hostBdf, host];
+      });
+      console.log(tableText(head, cells));
     });
 }

@@ -3,10 +3,12 @@
 
 import { Command } from "commander";
 import { ComponentMachine } from "../../component-machine.ts";
+import { treeText } from "../../view/machine-tree.ts";
 import { assignmentsOf, DEFAULT_ASSIGNMENTS, HostRun } from "../host-run.ts";
-import { machineTree, printTree } from "../machine-tree.ts";
+import { machineTree } from "../machine-tree.ts";
 import { collect } from "../options.ts";
 import { RunShell } from "../run-shell.ts";
+import { fitted } from "../terminal.ts";
 
 interface InspectOptions {
   readonly host?: string;
@@ -33,8 +35,8 @@ export function inspect(): Command {
       });
       const requested = options.assign.length > 0 || options.host !== undefined ? options.assign : DEFAULT_ASSIGNMENTS;
       run.assignAll(machine.assignment, assignmentsOf(requested));
-      const tree = machineTree(run, machine);
+      const tree = machineTree(run, machine, path);
       run.close(machine);
-      printTree(tree, path, options.json === true);
+      console.log(options.json === true ? JSON.stringify(tree, null, 2) : fitted(treeText(tree)));
     });
 }

@@ -2,13 +2,15 @@
 
 import { closeSync, mkdirSync, openSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { Command, InvalidArgumentError } from "commander";
+import { Command, InvalidArgumentError, Option } from "commander";
 import { JsonLinesSink } from "../../../host/base/trace-json.ts";
 import { runScenario, type ScenarioResult } from "../../scenario/run-scenario.ts";
 import { lastCauses } from "../../view/trace-text.ts";
+import { verdictPending } from "../closed-output.ts";
 import { writeAll } from "../console.ts";
 import { EXIT_FAILED, EXIT_PASS, UsageError } from "../exit-codes.ts";
 import { findHost } from "../hosts.ts";
+import { fileProblem } from "../input-file.ts";
 import { type FileResult, junitXml } from "../junit.ts";
 import { duration, wholeNumber } from "../options.ts";
 import { type LoadedScenario, loadScenarios } from "../scenario-files.ts";
@@ -39,9 +41,14 @@ export function scenarioCommand(): Command {
     .option("--shard <i/n>", "run the i-th of n parts", shard)
     .option("--seed <n>", "seed of everything random", wholeNumber, 0)
     .option("--trace <folder>", "write each scenario's trace there; failing ones write theirs in any case")
-    .option("--wall-limit <time>", "give a scenario up after this much wall time", duration, 60e9)
+    .addOption(
+      new Option("--wall-limit <time>", "give a scenario up after this much wall time, such as 90s")
+        .argParser(duration)
+        .default(60e9, "60s"),
+    )
     .option("--json", "one JSON object a scenario instead of text")
     .action(async (files: string[], options: ScenarioCommandOptions) => {
+      verdictPending();
       const runs = (await loadScenarios(files)).flatMap(expandSweep);
       const mine = runs.filter(
         (_, index) => options.shard === undefined || index % options.shard.count === options.shard.index - 1,
@@ -132,7 +139,7 @@ function traced<T>(file: string, execute: (sink: JsonLinesSink) => T): T {
     mkdirSync(join(file, ".."), { recursive: true });
     fd = openSync(file, "w");
   } catch (error) {
-    throw new UsageError(`--trace: ${(error as Error).message}`);
+    throw new UsageError(`--trace: ${fileProblem(error)}`);
   }
   // A full disk is not the scenario's fault: it runs on, and the command says so afterwards.
   let problem: Error | null = null;
@@ -181,7 +188,7 @@ function writeText(file: string, text: string, option: string): void {
   try {
     writeFileSync(file, text);
   } catch (error) {
-    throw new UsageError(`${option} ${file}: ${(error as Error).message}`);
+    throw new UsageError(`${option} ${file}: ${fileProblem(error)}`);
   }
 }
 

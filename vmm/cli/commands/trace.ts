@@ -5,6 +5,7 @@ import { Command } from "commander";
 import { toPerfetto } from "../../view/perfetto.ts";
 import { writeAll } from "../console.ts";
 import { UsageError } from "../exit-codes.ts";
+import { fileProblem } from "../input-file.ts";
 import { readTraceFile } from "../trace-file.ts";
 
 export function trace(): Command {
@@ -22,7 +23,7 @@ export function trace(): Command {
         writePieces(fd, toPerfetto(events));
         if (fd !== 1) closeSync(fd);
       } catch (error) {
-        throw new UsageError(`--output ${options.output ?? "(standard output)"}: ${(error as Error).message}`);
+        throw new UsageError(`--output ${options.output ?? "(standard output)"}: ${fileProblem(error)}`);
       }
     });
   return command;

@@ -8,6 +8,7 @@ import { attachmentsOf, collectWalks, type Walk } from "../../view/walks.ts";
 import { EXIT_FAILED, UsageError } from "../exit-codes.ts";
 import { parseAddress, wholeNumber } from "../options.ts";
 import { probeScenario } from "../scenario-probe.ts";
+import { fitted, widthOf } from "../terminal.ts";
 import { readTraceFile } from "../trace-file.ts";
 
 interface WalkOptions {
@@ -56,7 +57,8 @@ export function walk(): Command {
         process.exitCode = EXIT_FAILED;
         return;
       }
-      const width = options.width ?? process.stdout.columns ?? 120;
+      const terminal = widthOf(process.stdout);
+      const width = options.width ?? (terminal === Number.POSITIVE_INFINITY ? 120 : terminal);
       const colours = process.stdout.isTTY === true && process.env.NO_COLOR === undefined;
       const attachmentAt = attachmentsOf(events);
       for (const one of chosen) {
@@ -65,13 +67,15 @@ export function walk(): Command {
           console.log(JSON.stringify(grid, (_key, v: unknown) => (typeof v === "bigint" ? `0x${v.toString(16)}` : v)));
           continue;
         }
-        console.log(walkText(grid, { width, colours }));
+        const text = walkText(grid, { width, colours });
+        console.log(options.width === undefined ? fitted(text) : text);
         const attachment = attachmentAt(one);
-        if (attachment !== null) console.log(`the host had the device ${attachment}`);
+        if (attachment !== null) console.log(fitted(`the host had the device ${attachment}`));
         const why = options.why === true ? whyText(grid) : null;
-        if (why !== null) console.log(why);
+        if (why !== null) console.log(fitted(why));
       }
-      for (const record of probed?.records ?? []) console.log(`the guest finds: ${describeFaultRecord(record)}`);
+      for (const record of probed?.records ?? [])
+        console.log(fitted(`the guest finds: ${describeFaultRecord(record)}`));
     });
 }
 
