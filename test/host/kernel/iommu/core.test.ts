@@ -2,12 +2,12 @@ import { describe, expect, it } from "vitest";
 import { Clock } from "../../../../host/base/clock.ts";
 import { Trace } from "../../../../host/base/trace.ts";
 import { NO_PASID } from "../../../../host/devices/ports.ts";
-import type { AttachHandle } from "../../../../host/kernel/iommu/attachments.ts";
+import { type AttachHandle, AttachmentList } from "../../../../host/kernel/iommu/attachments.ts";
 import { IommuCore } from "../../../../host/kernel/iommu/core.ts";
 import type { IommuDevice } from "../../../../host/kernel/iommu/driver.ts";
 
 import { MAX_HELD, MAX_OUTSTANDING, type PageRequestGroup } from "../../../../host/kernel/iommu/page-requests.ts";
-import { EBUSY, EEXIST, EINVAL, ENODEV, EPERM } from "../../../../host/uapi/errno.ts";
+import { EBUSY, EEXIST, EINVAL, ENODEV, ENOMEM, EPERM } from "../../../../host/uapi/errno.ts";
 import { type FakeDomain, FakeDriver, fakeDevice, request } from "./fake-driver.ts";
 
 function core(...devices: IommuDevice[]) {
@@ -99,6 +99,33 @@ describe("switching a group", () => {
     expect(group.handleAt(NO_PASID)!.domain).toBe(first);
   });
 
+  it("blocks a device that cannot be moved back either: its DMA goes nowhere rather than to the wrong place", () => {
+    const { group, driver } = core(a, b);
+    group.claimDevice(owner);
+    const [first, second] = [driver.domain("first"), driver.domain("second")];
+    group.attach(attachment(first));
+    driver.refusals.set("b second", -EINVAL);
+    first.attach = (device) => (device === a ? -ENOMEM : 0);
+    expect(group.replace(attachment(second))).toBe(-EINVAL);
+    expect([driver.where.get("a"), driver.where.get("b")]).toEqual(["blocked", "first"]);
+    expect(first.attachments.items.map(({ device }) => device.name)).toEqual(["b"]);
+    expect(second.attachments.items).toEqual([]);
+    // What comes next finds it where it is.
+    driver.refusals.clear();
+    expect(group.replace(attachment(second))).toBe(0);
+    expect([driver.where.get("a"), driver.where.get("b")]).toEqual(["second", "second"]);
+  });
+
+  it("goes on when a device is pulled out in the middle of its reset", () => {
+    const [ats, other] = [fakeDevice("ats", { hasAts: true }), fakeDevice("other")];
+    const { group, driver, iommu } = core(ats, other);
+    group.claimDevice(owner);
+    iommu.beginReset(ats);
+    iommu.removeDevice(ats);
+    expect(group.attach(attachment(driver.domain("first")))).toBe(0);
+    expect(driver.where.get("other")).toBe("first");
+  });
+
   it("attaches once; later ones replace; detaching blocks", () => {
     const { group, driver } = core(a);
     group.claimDevice(owner);
@@ -179,6 +206,35 @@ describe("PASIDs of a group", () => {
     expect(group.attachPasid(attachment(driver.domain("first")), 3)).toBe(-EINVAL);
     expect(driver.where.get("a.3")).toBe("blocked");
     expect(group.pasidsInUse).toBe(0);
+  });
+});
+
+describe("what is attached to a domain", () => {
+  it("is listed by IOMMU and by device, so that an invalidation goes through once", () => {
+    const list = new AttachmentList();
+    const iommus = [{}, {}];
+    const devices = ["a", "b", "c"].map((label) => fakeDevice(label));
+    const domain = new FakeDriver().domain("any");
+    // Devices a and c are behind the first IOMMU, b behind the second.
+    const add = (index: number, pasid: number) => {
+      const one = { device: devices[index]!, pasid, domain, handle: null, instance: iommus[index % 2]! };
+      list.add(one);
+      return one;
+    };
+    for (const [index, pasid] of [
+      [0, NO_PASID],
+      [1, NO_PASID],
+      [2, 3],
+      [0, 4],
+      [1, 5],
+    ] as const)
+      add(index, pasid);
+    const gone = add(0, 6);
+    const shown = () => list.items.map(({ device, pasid }) => `${device.name}${pasid}`);
+    expect(shown()).toEqual(["a-1", "a4", "a6", "c3", "b-1", "b5"]);
+    list.remove(gone);
+    expect(shown()).toEqual(["a-1", "a4", "c3", "b-1", "b5"]);
+    expect(() => list.remove(gone)).toThrow();
   });
 });
 
@@ -268,11 +324,52 @@ describe("page requests", () => {
     expect(iommu.reportPageRequest(device, request(0, true))).toBe(0);
   });
 
-  it("without a handler are answered invalid at once", () => {
+  // io-pgfault.c, iommu_report_device_fault: the handler is looked for first, whichever request of a group it is.
+  it.each([true, false])("without a handler are answered invalid at once (last: %s) and not kept", (last) => {
     const device = fakeDevice("a");
-    const { iommu, driver } = core(device);
-    expect(iommu.reportPageRequest(device, request(3, true))).toBe(-EINVAL);
+    const { iommu, driver, group } = core(device);
+    expect(iommu.reportPageRequest(device, request(3, last))).toBe(-EINVAL);
     expect(driver.responses).toEqual([{ device: "a", group: 3, pasid: NO_PASID, code: 1 }]);
+    expect(group.members[0]!.pageRequests.held).toBe(0);
+  });
+
+  it("of unfinished groups are dropped when some were lost (iopf_queue_discard_partial); delivered ones are not", () => {
+    const [a, b] = [fakeDevice("a"), fakeDevice("b", { deviceId: 2 })];
+    const { iommu, got, driver, group } = listening(a, b);
+    for (const device of [a, b]) {
+      iommu.reportPageRequest(device, request(7, false));
+      iommu.reportPageRequest(device, request(8, true));
+    }
+    iommu.discardPartialRequests([a, b]);
+    expect(group.members.map(({ pageRequests }) => [pageRequests.held, pageRequests.outstanding])).toEqual([
+      [0, 1],
+      [0, 1],
+    ]);
+    expect(driver.responses).toEqual([]);
+    iommu.reportPageRequest(a, request(7, true));
+    expect(got.at(-1)!.requests.length).toBe(1);
+  });
+
+  it("of one PASID end with its attachment, while those of others go on", () => {
+    const device = fakeDevice("a", { maxPasids: 16 });
+    const { iommu, got, driver, group } = listening(device);
+    const handle = attachment(driver.domain("five"), {
+      onPageRequests: (requests) => {
+        got.push(requests);
+        return 0;
+      },
+    });
+    group.attachPasid(handle, 5);
+    for (const pasid of [NO_PASID, 5]) {
+      iommu.reportPageRequest(device, request(1, true, { pasid }));
+      iommu.reportPageRequest(device, request(2, false, { pasid }));
+    }
+    group.detachPasid(5);
+    expect(driver.responses).toEqual([{ device: "a", group: 1, pasid: 5, code: 1 }]);
+    expect(driver.requestsOn.has("a")).toBe(true);
+    expect(group.members[0]!.pageRequests.held).toBe(1);
+    got[0]!.respond(0);
+    expect(driver.responses.length).toBe(2);
   });
 
   it("of any PASID go to the nested domain, where the guest has the PASID table", () => {
