@@ -106,6 +106,11 @@ export class Assignment {
     }
   }
 
+  /** Kind of the VM's vIOMMUs. */
+  get kind(): ViommuKind {
+    return this.#parts.kind;
+  }
+
   /** The VM's stage 2 in the host. */
   get addressSpace(): GuestAddressSpace | null {
     return this.#space;

@@ -28,7 +28,8 @@ const SHAPES: { readonly [T in TraceEventType]: Shape<T> } = {
     where: ["host", "guest"],
     iommu: "text",
     deviceId: "whole",
-    table: ["DDT", "PDT", "stage1", "stage2", "MSI"],
+    kind: "text?",
+    table: "text",
     level: "whole",
     space: ["spa", "gpa"],
     address: "wide",
@@ -50,6 +51,7 @@ const SHAPES: { readonly [T in TraceEventType]: Shape<T> } = {
   fault: {
     where: ["hardware", "kernel", "guest"],
     iommu: "text",
+    kind: "text?",
     faultCause: "whole",
     deviceId: "whole",
     pasid: "whole?",

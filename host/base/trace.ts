@@ -32,13 +32,17 @@ export type TraceEvent =
     }
   /** The host's driver changed what a device's DMA goes through. */
   | { type: "attach"; device: string; pasid?: number; domain: string; detail: string }
-  /** One load of a table entry by a walker. `stage` says which table, `space` where `address` lives. */
+  /**
+   * One load of a table entry by a walker. `table` is "stage1", "stage2", or the architecture's name of another ("DDT"); `space` says where
+   * `address` lives, `kind` which architecture (left out by the first there was).
+   */
   | {
       type: "walk";
       where: "host" | "guest";
       iommu: string;
       deviceId: number;
-      table: "DDT" | "PDT" | "stage1" | "stage2" | "MSI";
+      kind?: string;
+      table: string;
       level: number;
       space: WalkSpace;
       address: bigint;
@@ -65,6 +69,7 @@ export type TraceEvent =
       type: "fault";
       where: "hardware" | "kernel" | "guest";
       iommu: string;
+      kind?: string;
       /** The architecture's cause number; `cause` is every event's own. */
       faultCause: number;
       deviceId: number;

@@ -1,9 +1,7 @@
 // The machine as a tree of plain values, for `nestbox inspect`: the host (if the caller shows it) beside the VM. Reading it changes
 // nothing: registers are read through their tables, never through side effects.
 
-import { describeRegister, REG, registerAt } from "../../host/arch/riscv/registers.ts";
 import { hex } from "../../host/base/address.ts";
-import type { MmioPort } from "../../host/base/mmio.ts";
 import type { Assignment } from "../assignment.ts";
 import type { Machine } from "../machine.ts";
 import { formatBdf, type PciHostBridge } from "../pci/host-bridge.ts";
@@ -33,7 +31,12 @@ export function vmTree({ machine, pci, assignment, memoryBytes }: VmParts): Tree
         ...(state.refusal === 0 ? {} : { "host refused": state.refusal }),
       };
     }
-    viommus[name] = { base: hex(base), over: key, registers: registerTree(viommu), devices };
+    viommus[name] = {
+      base: hex(base),
+      over: key,
+      registers: { ...assignment.kind.explainer.registers(viommu) },
+      devices,
+    };
   }
   const functions: Tree = {};
   for (const [routingId, pciFunction] of pci.functions) {
@@ -58,21 +61,6 @@ export function vmTree({ machine, pci, assignment, memoryBytes }: VmParts): Tree
 }
 
 const barPlace = (base: number): string => (base < 0 ? "no address" : hex(base));
-
-/** Registers of a RISC-V IOMMU page that software can read without changing anything, decoded. */
-export function registerTree(port: MmioPort): Tree {
-  const tree: Tree = {};
-  for (const [name, offset] of Object.entries(REG)) {
-    const place = registerAt(offset);
-    if (place === undefined) continue;
-    const low = port.mmioRead(offset, place.register.bytes as 4 | 8);
-    const high = place.register.bytes === 8 ? port.high : 0;
-    const value = (BigInt(high) << 32n) | BigInt(low);
-    const text = describeRegister(offset, value).replace(/^\S+: ?/, "");
-    tree[name] = text === "" ? hex(value) : `${hex(value)} (${text})`;
-  }
-  return tree;
-}
 
 /** The part of a tree at a path such as "vm/viommus/viommu0"; null if there is none. */
 export function subtree(tree: Tree, path: string): Tree | string | number | boolean | null {

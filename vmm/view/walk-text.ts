@@ -3,8 +3,7 @@
 import Table from "cli-table3";
 import pico from "picocolors";
 import { hex } from "../../host/base/address.ts";
-import { explainFault } from "./fault-explanations.ts";
-import type { WalkCell, WalkGrid, WalkRow } from "./walk-grid.ts";
+import { explainerOfWalk, type WalkCell, type WalkGrid, type WalkRow } from "./walk-grid.ts";
 
 export interface TextOptions {
   /** Columns of the terminal. */
@@ -38,8 +37,9 @@ export function walkText(grid: WalkGrid, options: TextOptions): string {
 export function whyText(grid: WalkGrid): string | null {
   const { fault } = grid.walk;
   if (fault === null) return null;
-  const { blame, why, section } = explainFault(fault.faultCause);
-  return `Cause ${fault.faultCause}, at ${blame}'s door. ${why} (RISC-V IOMMU specification ${section})`;
+  const explainer = explainerOfWalk(grid.walk);
+  const { blame, why, section } = explainer.explainFault(fault.faultCause);
+  return `Cause ${fault.faultCause}, at ${blame}'s door. ${why} (${explainer.specification} ${section})`;
 }
 
 type Paint = ReturnType<typeof pico.createColors>;

@@ -2,9 +2,10 @@
 // a walk is the run of "walk" events of one IOMMU that ends with the DMA (or fault record) they were made for.
 
 import type { TracedEvent } from "../../host/base/trace.ts";
+import type { WalkFault, WalkStep } from "../viommu/explainer.ts";
+import { explainerOf } from "../viommu/kinds.ts";
 
-export type WalkStep = Extract<TracedEvent, { type: "walk" }>;
-export type WalkFault = Extract<TracedEvent, { type: "fault" }>;
+export type { WalkFault, WalkStep };
 
 export interface Walk {
   readonly iommu: string;
@@ -20,9 +21,6 @@ export interface Walk {
   readonly spa: bigint | null;
   readonly fault: WalkFault | null;
 }
-
-/** TTYP values of writes (RISC-V IOMMU §4.2). */
-const WRITES = new Set([3, 7]);
 
 /** Every translation in the trace, oldest first. A DMA that hit the IOTLB is a walk without steps. */
 export function collectWalks(events: Iterable<TracedEvent>): Walk[] {
@@ -65,7 +63,7 @@ export function collectWalks(events: Iterable<TracedEvent>): Walk[] {
       deviceId,
       pasid: fault.pasid ?? null,
       iova: fault.iotval,
-      write: WRITES.has(fault.ttyp),
+      write: explainerOf(fault.kind).faultWrites(fault),
       seq: fault.seq,
       time: fault.time,
       steps: taken,
@@ -77,8 +75,8 @@ export function collectWalks(events: Iterable<TracedEvent>): Walk[] {
 }
 
 /**
- * True if a load cannot belong to the walk whose loads so far are given: a walk goes down the device directory, the process directory, the
- * first stage and, for the address that gave, the second stage or the MSI table; never back up.
+ * True if a load cannot belong to the walk whose loads so far are given: a walk goes down its kind's directories, the first stage and, for
+ * the address that gave, the second stage or a table of messages; never back up.
  */
 function beginsAnew(walk: readonly WalkStep[], next: WalkStep): boolean {
   for (let i = walk.length - 1; i >= 0; i--) {
@@ -86,7 +84,10 @@ function beginsAnew(walk: readonly WalkStep[], next: WalkStep): boolean {
     if (isImplicit(last)) continue;
     if (!isImplicit(next)) return height(next) >= height(last);
     // What an implicit second-stage walk serves is below a directory entry, and below the table it came from.
-    return last.table === "stage2" || last.table === "MSI" || (last.table === "stage1" && next.serves! >= last.level);
+    const { table, level } = last;
+    const { tables } = explainerOf(last.kind);
+    const ended = tables.indexOf(table) > tables.indexOf("stage1");
+    return ended || (table === "stage1" && next.serves! >= level);
   }
   // Nothing but implicit loads so far: one of the same level begins again.
   const last = walk.at(-1)!;
@@ -96,8 +97,8 @@ function beginsAnew(walk: readonly WalkStep[], next: WalkStep): boolean {
 const isImplicit = (step: WalkStep): boolean => step.table === "stage2" && step.serves !== undefined;
 
 /** How far up a walk a load stands: tables in the order they are gone through, levels within. */
-function height({ table, level }: WalkStep): number {
-  return ["stage2", "MSI", "stage1", "PDT", "DDT"].indexOf(table) * 8 + level;
+function height({ table, level, kind }: WalkStep): number {
+  return level - 8 * explainerOf(kind).tables.indexOf(table);
 }
 
 /**

@@ -11,6 +11,7 @@ import type { AccessStatus, MemoryPort } from "../../host/base/memory.ts";
 import type { MmioPort } from "../../host/base/mmio.ts";
 import type { Trace } from "../../host/base/trace.ts";
 import type { AtsTarget, DeviceClock, DmaPort } from "../../host/devices/ports.ts";
+import type { Explainer } from "./explainer.ts";
 import type { DeviceHandle, HwInfoReply, ViommuHost } from "./host-port.ts";
 import type { NestedCodec } from "./nested-codec.ts";
 
@@ -140,5 +141,6 @@ export interface ViommuKind<Configuration extends object = object> {
   /** Name of the register at an offset, for traces. */
   registerName(offset: number): string;
   readonly nesting: NestedCodec;
+  readonly explainer: Explainer;
   create(options: ViommuOptions<Configuration>): GuestVisibleIommu;
 }

@@ -4,6 +4,7 @@ import { registerName } from "../../../host/arch/riscv/registers.ts";
 import { iommuHwInfoRiscv } from "../../../host/uapi/riscv-nesting.ts";
 import type { ViommuKind } from "../kind.ts";
 import type { RiscvConfiguration } from "./capabilities.ts";
+import { RISCV_EXPLAINER } from "./explainer.ts";
 import { RISCV_NESTING } from "./nested-codec.ts";
 import { RiscvViommu, VIOMMU_REGISTER_BYTES } from "./viommu.ts";
 
@@ -13,6 +14,7 @@ export const RISCV: ViommuKind<RiscvConfiguration> = {
   registerBytes: VIOMMU_REGISTER_BYTES,
   registerName,
   nesting: RISCV_NESTING,
+  explainer: RISCV_EXPLAINER,
   create: ({ hardware, ...options }) =>
     new RiscvViommu({ ...options, hardware: hardware === null ? null : iommuHwInfoRiscv.decode(hardware.bytes) }),
 };

@@ -1,12 +1,7 @@
 // What a fault cause means, in sentences, with the section of the RISC-V IOMMU specification (version 20260222) that says so; and
 // whose fault it is. For `nestbox walk --why` and failing scenarios.
 
-export interface FaultExplanation {
-  /** "the guest": its own tables, context or commands. "the host": what stage 2 maps. "the device": what it asked for. */
-  readonly blame: "the guest" | "the host" | "the device" | "the guest or the host";
-  readonly why: string;
-  readonly section: string;
-}
+import type { FaultExplanation } from "../explainer.ts";
 
 const PAGE_FAULT =
   "The first stage refused: no valid leaf for this IOVA, a reserved or misaligned entry, or a right that is missing " +

@@ -1,0 +1,40 @@
+// A kind's words for what the views show: table entries decoded, addresses taken from them, faults explained with the specification's
+// section, registers read through their table. Pure functions of trace events; reading registers changes nothing.
+
+import type { MmioPort } from "../../host/base/mmio.ts";
+import type { TracedEvent } from "../../host/base/trace.ts";
+
+export type WalkStep = Extract<TracedEvent, { type: "walk" }>;
+export type WalkFault = Extract<TracedEvent, { type: "fault" }>;
+
+export interface FaultExplanation {
+  /** "the guest": its own tables, context or commands. "the host": what stage 2 maps. "the device": what it asked for. */
+  readonly blame: "the guest" | "the host" | "the device" | "the guest or the host";
+  readonly why: string;
+  readonly section: string;
+}
+
+export interface Explainer {
+  /** "RISC-V IOMMU specification". */
+  readonly specification: string;
+  /** Tables by their names in walk events, in the order a walk goes through them; what stands behind "stage1" is a walk's end. */
+  readonly tables: readonly string[];
+  /** An entry in the specification's words. */
+  describeEntry(step: WalkStep): string;
+  /** Address that a stage-1 leaf gives for an IOVA, bits below the leaf's reach included; null if the entry is no leaf. */
+  stage1Output(leaf: WalkStep, iova: bigint): bigint | null;
+  /**
+   * The guest-physical address that a second-stage walk translated, from the places its loads came from; bits below the leaf's reach are
+   * `result`'s. null if the loads did not come to a leaf.
+   */
+  stage2Input(loads: readonly WalkStep[], result: bigint | null): bigint | null;
+  /** Whose entry ("stage1", or a directory) a second-stage walk was to fetch that never got there; `before`: the last entry fetched. */
+  servedTable(before: WalkStep | null, fault: WalkFault | null): string;
+  /** The guest-physical address that a fault is about; null if it does not say. */
+  faultAddress(fault: WalkFault): bigint | null;
+  /** True if the transaction that faulted was a write. */
+  faultWrites(fault: WalkFault): boolean;
+  explainFault(cause: number): FaultExplanation;
+  /** The registers that software can read without changing anything: name to value and meaning. */
+  registers(port: MmioPort): Readonly<Record<string, string>>;
+}
