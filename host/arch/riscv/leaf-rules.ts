@@ -5,20 +5,43 @@ import { ACCESS_FAULT, type AccessStatus } from "../../base/memory.ts";
 import { CAUSE_PT_DATA_CORRUPTION } from "./fault-records.ts";
 import { PTE_A, PTE_D, PTE_R, PTE_U, PTE_V, PTE_W, PTE_X } from "./page-table-entry.ts";
 
-/** What the request does; indexes the cause tables. An ATS request asks for whatever rights there are. */
+/** What the request does; indexes the cause tables. */
 export const KIND_READ = 0;
 export const KIND_WRITE = 1;
 export const KIND_EXECUTE = 2;
+/** ATS requests ask for whatever rights there are: with No-Write, and without it, when D may be set where W = 1 (§3.4). */
 export const KIND_ATS = 3;
-/** ATS request without No-Write: D may be set where W = 1 (§3.4). */
 export const KIND_ATS_WRITE = 4;
+/** The same with Execute Requested: a fault is that of a read for execute, as it is for an untranslated request. */
+export const KIND_ATS_EXECUTE = 5;
+export const KIND_ATS_WRITE_EXECUTE = 6;
+/** Second-stage use only: an ATS request to which the first stage gives nothing. It goes on (§3.6) and marks nothing. */
+export const KIND_ATS_DENIED = 7;
 /** Second-stage uses only: reading a first-stage or process-directory entry, and setting A/D in one. */
-export const KIND_IMPLICIT_READ = 5;
-export const KIND_IMPLICIT_WRITE = 6;
+export const KIND_IMPLICIT_READ = 8;
+export const KIND_IMPLICIT_WRITE = 9;
 
-export const ACCESS_FAULT_CAUSE = Uint16Array.of(5, 7, 1, 5, 5, 5, 7);
-export const PAGE_FAULT_CAUSE = Uint16Array.of(13, 15, 12, 13, 13, 13, 15);
-export const GUEST_PAGE_FAULT_CAUSE = Uint16Array.of(21, 23, 20, 21, 21, 21, 23);
+export const ACCESS_FAULT_CAUSE = Uint16Array.of(5, 7, 1, 5, 5, 1, 1, 5, 5, 7);
+export const PAGE_FAULT_CAUSE = Uint16Array.of(13, 15, 12, 13, 13, 12, 12, 13, 13, 15);
+export const GUEST_PAGE_FAULT_CAUSE = Uint16Array.of(21, 23, 20, 21, 21, 20, 20, 21, 21, 23);
+
+/** The kind of an ATS request (§3.6). */
+export function atsKind(noWrite: boolean, execute: boolean): number {
+  return KIND_ATS + (noWrite ? 0 : 1) + (execute ? 2 : 0);
+}
+
+/** True for the kinds of ATS requests. */
+export function isAts(kind: number): boolean {
+  return kind >= KIND_ATS && kind <= KIND_ATS_DENIED;
+}
+
+/** What a request of `kind` asks of the second stage after the first one gave it `firstLo`: an ATS request only what it may still have (§3.6). */
+export function useBehind(kind: number, firstLo: number): number {
+  if (!isAts(kind)) return kind;
+  if ((firstLo & PTE_R) === 0) return KIND_ATS_DENIED;
+  if ((firstLo & (PTE_W | PTE_D)) === (PTE_W | PTE_D)) return kind;
+  return kind === KIND_ATS_WRITE || kind === KIND_ATS_WRITE_EXECUTE ? kind - 1 : kind;
+}
 
 /** Cause of an access fault for a request of this kind (1, 5, 7). */
 export function accessFaultCause(kind: number): number {
@@ -52,21 +75,42 @@ export function misaligned(level: number, lo: number, hi: number): boolean {
   return (lo & 0xfffffc00) !== 0 || (hi & 0x3fff) !== 0;
 }
 
-/** True if a leaf gives the right that this use needs (rights only; execute needs X, a write W, a read or ATS request R). */
+/**
+ * True if a leaf gives the right that this use needs (rights only; execute needs X, a write W, a read R). An ATS request needs none: rights that
+ * are missing are denied in its completion, and the translation goes on (§3.6).
+ */
 export function permits(lo: number, use: number): boolean {
   if (use === KIND_EXECUTE) return (lo & PTE_X) !== 0;
+  if (isAts(use)) return true;
   return (lo & (use === KIND_WRITE || use === KIND_IMPLICIT_WRITE ? PTE_W : PTE_R)) !== 0;
 }
 
-/** The A and D bits that this use needs set. */
-export function wantedAD(lo: number, use: number): number {
+/** The A and D bits that this use needs set. A page that an ATS request may not even read is not marked. */
+function wantedAD(lo: number, use: number): number {
   if (use === KIND_WRITE || use === KIND_IMPLICIT_WRITE) return PTE_A | PTE_D;
-  if (use === KIND_ATS_WRITE && (lo & PTE_W) !== 0) return PTE_A | PTE_D;
-  return PTE_A;
+  if (!isAts(use)) return PTE_A;
+  if (use === KIND_ATS_DENIED || (lo & PTE_R) === 0) return 0;
+  const writes = use === KIND_ATS_WRITE || use === KIND_ATS_WRITE_EXECUTE;
+  return writes && (lo & PTE_W) !== 0 ? PTE_A | PTE_D : PTE_A;
+}
+
+/**
+ * The A and D bits that are yet to be set for this use, or -1: a fault, because `hardware` may not set them (§3.4). An ATS request that finds
+ * D = 0 then loses the W right only (§3.6).
+ */
+export function missingAD(lo: number, use: number, hardware: boolean): number {
+  const missing = wantedAD(lo, use) & ~lo;
+  if (hardware) return missing;
+  return (lo & PTE_A) === 0 || (missing !== 0 && !isAts(use)) ? -1 : 0;
+}
+
+/** V = 1 and R, W, X a combination that a leaf may have: 000 is a pointer, out of place here; 010 and 110 are reserved. */
+function isLeaf(lo: number): boolean {
+  return (lo & PTE_V) !== 0 && (lo & (PTE_R | PTE_X)) !== 0 && (lo & (PTE_R | PTE_W)) !== PTE_W;
 }
 
 export function narrowLeafLegal(lo: number, level: number): boolean {
-  if ((lo & PTE_V) === 0 || (lo & (PTE_R | PTE_W)) === PTE_W) return false;
+  if (!isLeaf(lo)) return false;
   return level === 0 || (lo & 0xffc00) === 0;
 }
 
@@ -75,7 +119,7 @@ export function narrowLeafLegal(lo: number, level: number): boolean {
  * `pbmt` says whether Svpbmt exists.
  */
 export function leafShift(lo: number, hi: number, level: number, reservedHigh: number, pbmt: boolean): number {
-  if ((lo & PTE_V) === 0 || (lo & (PTE_R | PTE_W)) === PTE_W) return -1;
+  if (!isLeaf(lo)) return -1;
   if ((hi & reservedHigh) !== 0) return -1;
   const type = (hi >>> 29) & 3;
   if (type === 3 || (type !== 0 && !pbmt)) return -1;

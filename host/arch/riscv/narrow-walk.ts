@@ -8,21 +8,19 @@ import { compareExchange32 } from "./entry-update.ts";
 import {
   ACCESS_FAULT_CAUSE,
   GUEST_PAGE_FAULT_CAUSE,
-  KIND_ATS,
-  KIND_ATS_WRITE,
   KIND_EXECUTE,
   KIND_IMPLICIT_READ,
   KIND_IMPLICIT_WRITE,
   loadFault,
+  missingAD,
   narrowLeafLegal,
   PAGE_FAULT_CAUSE,
   POINTER_BITS,
   permits,
   RETRY,
   RETRY_LIMIT,
-  wantedAD,
 } from "./leaf-rules.ts";
-import { PTE_A, PTE_G, PTE_U, PTE_V } from "./page-table-entry.ts";
+import { PTE_G, PTE_U, PTE_V } from "./page-table-entry.ts";
 import { TABLE_FIRST_STAGE, TABLE_SECOND_STAGE, type WalkTable } from "./walk-observer.ts";
 
 /** What these walks need of the walker. */
@@ -103,28 +101,25 @@ export function firstStageNarrow<P extends number>(
     const user = (lo & PTE_U) !== 0;
     if (supervisor ? user && (kind === KIND_EXECUTE || !space.sum) : !user) return fault;
     if (!permits(lo, kind)) return fault;
-    const wanted = wantedAD(lo, kind);
-    if ((lo & wanted) !== wanted) {
-      if (!space.firstHardwareAD) {
-        if ((lo & PTE_A) === 0 || kind < KIND_ATS) return fault;
-      } else {
-        if (space.secondLevels !== 0) {
-          const cause = walk.walkSecond(space, tableLow, tableHigh, KIND_IMPLICIT_WRITE, kind);
-          if (cause !== 0) {
-            walk.implicitFault(tableLow, tableHigh, offset | 3);
-            return cause;
-          }
-          hostLow = walk.spaLow;
-          hostHigh = walk.spaHigh;
+    const missing = missingAD(lo, kind, space.firstHardwareAD);
+    if (missing < 0) return fault;
+    if (missing !== 0) {
+      if (space.secondLevels !== 0) {
+        const cause = walk.walkSecond(space, tableLow, tableHigh, KIND_IMPLICIT_WRITE, kind);
+        if (cause !== 0) {
+          walk.implicitFault(tableLow, tableHigh, offset | 3);
+          return cause;
         }
-        const cause = exchangeNarrow(walk, hostLow, hostHigh, offset, lo, lo | wanted, space.firstBigEndian, kind);
-        if (cause === RETRY) {
-          if (++tries > RETRY_LIMIT) return ACCESS_FAULT_CAUSE[kind]!;
-          continue;
-        }
-        if (cause !== 0) return cause;
-        lo |= wanted;
+        hostLow = walk.spaLow;
+        hostHigh = walk.spaHigh;
       }
+      const cause = exchangeNarrow(walk, hostLow, hostHigh, offset, lo, lo | missing, space.firstBigEndian, kind);
+      if (cause === RETRY) {
+        if (++tries > RETRY_LIMIT) return ACCESS_FAULT_CAUSE[kind]!;
+        continue;
+      }
+      if (cause !== 0) return cause;
+      lo |= missing;
     }
     if ((lo & PTE_G) !== 0) walk.firstGlobal = true;
     walk.firstLo = lo | 0;
@@ -166,21 +161,17 @@ export function secondStageNarrow<P extends number>(
       continue;
     }
     if (!narrowLeafLegal(lo, level) || (lo & PTE_U) === 0) return fault;
-    const ats = use === KIND_ATS || use === KIND_ATS_WRITE;
     if (!permits(lo, use)) return fault;
-    const wanted = wantedAD(lo, use);
-    if ((lo & wanted) !== wanted) {
-      if (!space.secondHardwareAD) {
-        if ((lo & PTE_A) === 0 || !ats) return fault;
-      } else {
-        const cause = exchangeNarrow(walk, tableLow, tableHigh, offset, lo, lo | wanted, space.secondBigEndian, kind);
-        if (cause === RETRY) {
-          if (++tries > RETRY_LIMIT) return ACCESS_FAULT_CAUSE[kind]!;
-          continue;
-        }
-        if (cause !== 0) return cause;
-        lo |= wanted;
+    const missing = missingAD(lo, use, space.secondHardwareAD);
+    if (missing < 0) return fault;
+    if (missing !== 0) {
+      const cause = exchangeNarrow(walk, tableLow, tableHigh, offset, lo, lo | missing, space.secondBigEndian, kind);
+      if (cause === RETRY) {
+        if (++tries > RETRY_LIMIT) return ACCESS_FAULT_CAUSE[kind]!;
+        continue;
       }
+      if (cause !== 0) return cause;
+      lo |= missing;
     }
     walk.secondLo = lo | 0;
     walk.secondHi = 0;

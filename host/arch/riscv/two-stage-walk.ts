@@ -20,24 +20,23 @@ import {
   ALL_RIGHTS,
   BARE_SHIFT,
   GUEST_PAGE_FAULT_CAUSE,
-  KIND_ATS,
-  KIND_ATS_WRITE,
   KIND_EXECUTE,
   KIND_IMPLICIT_READ,
   KIND_IMPLICIT_WRITE,
   leafShift,
   loadFault,
   misaligned,
+  missingAD,
   PAGE_FAULT_CAUSE,
   POINTER_BITS,
   permits,
   RETRY,
   RETRY_LIMIT,
-  wantedAD,
+  useBehind,
   withinLeaf,
 } from "./leaf-rules.ts";
 import { firstStageNarrow, secondStageNarrow } from "./narrow-walk.ts";
-import { PTE_A, PTE_D, PTE_G, PTE_U, PTE_V, PTE_W } from "./page-table-entry.ts";
+import { PTE_G, PTE_U, PTE_V } from "./page-table-entry.ts";
 import { TableReader } from "./table-reader.ts";
 import { TABLE_FIRST_STAGE, TABLE_SECOND_STAGE, type WalkObserver, type WalkTable } from "./walk-observer.ts";
 
@@ -120,7 +119,7 @@ export class TwoStageWalker<P extends number> {
 
   /**
    * First stage: `pfn` of the IOVA to gpaPfn. Returns 0 or a cause; for guest-page faults on the walk's own loads iotval2 is set.
-   * `kind` is the request's (KIND_READ … KIND_ATS_WRITE).
+   * `kind` is the request's (KIND_READ … KIND_ATS_WRITE_EXECUTE).
    */
   firstStage(space: AddressSpace, pfn: number, kind: number, supervisor: boolean): number {
     this.#told = 0;
@@ -154,9 +153,7 @@ export class TwoStageWalker<P extends number> {
       this.isMessage = true;
       return 0;
     }
-    // §3.6: an ATS request that the first stage gives no W asks for none of the second, and must not mark its page dirty.
-    const writable = (this.firstLo & (PTE_W | PTE_D)) === (PTE_W | PTE_D);
-    const use = kind === KIND_ATS_WRITE && !writable ? KIND_ATS : kind;
+    const use = useBehind(kind, this.firstLo);
     const second = this.walkSecond(space, this.gpaLow, this.gpaHigh, use, kind);
     if (second !== 0) {
       this.iotval2Pfn = this.gpaPfn;
@@ -492,31 +489,17 @@ export class TwoStageWalker<P extends number> {
     const fault = PAGE_FAULT_CAUSE[kind]!;
     const shift = leafShift(lo, hi, level, this.#reservedHigh, this.#pbmt);
     if (shift < 0) return fault;
-    // An ATS request reports what rights there are, but a page it cannot even read gives it none (§3.6) and is not marked accessed.
+    // An ATS request to a page that is not its requester's is answered at once (§3.6): success without rights, as after this fault.
     const user = (lo & PTE_U) !== 0;
     if (supervisor ? user && (kind === KIND_EXECUTE || !space.sum) : !user) return fault;
     if (!permits(lo, kind)) return fault;
-    const wanted = wantedAD(lo, kind);
-    if ((lo & wanted) !== wanted) {
-      if (!space.firstHardwareAD) {
-        // §3.6: an ATS request that finds D = 0 loses the W right only.
-        if ((lo & PTE_A) === 0 || kind < KIND_ATS) return fault;
-      } else {
-        const cause = this.#setFirstAD(
-          space,
-          lo,
-          hi,
-          lo | wanted,
-          kind,
-          tableLow,
-          tableHigh,
-          hostLow,
-          hostHigh,
-          offset,
-        );
-        if (cause !== 0) return cause;
-        lo |= wanted;
-      }
+    const missing = missingAD(lo, kind, space.firstHardwareAD);
+    if (missing < 0) return fault;
+    if (missing !== 0) {
+      const newLo = lo | missing;
+      const cause = this.#setFirstAD(space, lo, hi, newLo, kind, tableLow, tableHigh, hostLow, hostHigh, offset);
+      if (cause !== 0) return cause;
+      lo = newLo;
     }
     this.firstLo = lo;
     this.firstHi = hi;
@@ -564,17 +547,14 @@ export class TwoStageWalker<P extends number> {
     const fault = GUEST_PAGE_FAULT_CAUSE[kind]!;
     const shift = leafShift(lo, hi, level, this.#reservedHigh, this.#pbmt);
     if (shift < 0 || (lo & PTE_U) === 0) return fault;
-    const ats = use === KIND_ATS || use === KIND_ATS_WRITE;
     if (!permits(lo, use)) return fault;
-    const wanted = wantedAD(lo, use);
-    if ((lo & wanted) !== wanted) {
-      if (!space.secondHardwareAD) {
-        if ((lo & PTE_A) === 0 || !ats) return fault;
-      } else {
-        const cause = this.#update(tableLow, tableHigh, offset, lo, hi, lo | wanted, space.secondBigEndian, kind);
-        if (cause !== 0) return cause;
-        lo |= wanted;
-      }
+    const missing = missingAD(lo, use, space.secondHardwareAD);
+    if (missing < 0) return fault;
+    if (missing !== 0) {
+      const newLo = lo | missing;
+      const cause = this.#update(tableLow, tableHigh, offset, lo, hi, newLo, space.secondBigEndian, kind);
+      if (cause !== 0) return cause;
+      lo = newLo;
     }
     this.secondLo = lo;
     this.secondHi = hi;

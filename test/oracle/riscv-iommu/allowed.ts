@@ -1,11 +1,12 @@
 /**
  * All that an implementation without caches may answer to a request, with the effects on memory: the oracle's front door.
  */
-import { CachedTables, type MemoryHistory } from "./cached-tables.ts";
+import { CachedTables, MemoryHistory } from "./cached-tables.ts";
 import type { Implementation } from "./implementation.ts";
 import { everyOutcome } from "./latitude.ts";
 import type { Memory } from "./memory.ts";
 import type { DirectoryPointer, Outcome, Request } from "./outcome.ts";
+import { type PageRequest, type PageRequestOutcome, pageRequest } from "./page-request.ts";
 import { DirectTables } from "./tables.ts";
 import { translate } from "./translate.ts";
 
@@ -31,5 +32,18 @@ export function allowedOutcomesWithCaches(
     const outcome = translate(implementation, ddtp, tables, request, choose);
     tables.settle();
     return outcome;
+  });
+}
+
+/** What may become of a page request while the queue has room; `memory` comes with its past where the implementation has caches. */
+export function allowedPageRequestOutcomes(
+  implementation: Implementation,
+  ddtp: DirectoryPointer,
+  memory: Memory | MemoryHistory,
+  request: PageRequest,
+): PageRequestOutcome[] | null {
+  return everyOutcome((choose) => {
+    const tables = memory instanceof MemoryHistory ? new CachedTables(memory, choose) : new DirectTables(memory);
+    return pageRequest(implementation, ddtp, tables, request, "ready");
   });
 }

@@ -7,7 +7,7 @@ import { physicalAddressBits } from "./implementation.ts";
 import { Stop } from "./outcome.ts";
 import { accessFault, decodeEntry, entryMeaning, markUsed, pageFault, SHAPES } from "./page-table-entry.ts";
 import { type SecondStageContext, secondStage } from "./second-stage.ts";
-import type { Rights, Wish } from "./wish.ts";
+import { marks, type Rights, type Wish } from "./wish.ts";
 
 export interface FirstStageTable {
   readonly mode: TableMode;
@@ -73,11 +73,14 @@ export function firstStage(
       continue;
     }
     let rights: Rights = { r: entry.r, w: entry.w, x: entry.x };
+    // Not its requester's: also an ATS request ends here, "Success with R and W 0" (§3.6).
     if (!supervisor && !entry.u) throw refuse();
-    if (supervisor && entry.u) rights = { r: entry.r && table.sum, w: entry.w && table.sum, x: false };
+    if (supervisor && entry.u && !table.sum) throw refuse();
+    if (supervisor && entry.u) rights = { r: entry.r, w: entry.w, x: false };
     const judged = wish.judge(rights, entry.d, dc.sade, choose);
     if (judged === null) throw refuse();
-    if (!entry.a || (judged.dirty && !entry.d)) {
+    if (!entry.a && !dc.sade) throw refuse();
+    if (marks(entry, judged, choose)) {
       if (!dc.sade) throw refuse();
       // The update is an implicit write to the entry's GPA.
       const writable = secondStage(context, entryGpa, "table-write", wish).address;

@@ -7,7 +7,7 @@ import type { Choose } from "./latitude.ts";
 import { Stop } from "./outcome.ts";
 import { accessFault, decodeEntry, entryMeaning, guestPageFault, markUsed, SHAPES } from "./page-table-entry.ts";
 import type { Tables } from "./tables.ts";
-import type { Wish } from "./wish.ts";
+import { type Granted, marks, type Rights, type Wish } from "./wish.ts";
 
 export interface SecondStageResult {
   readonly address: bigint;
@@ -73,22 +73,23 @@ export function secondStage(
     }
     // Every second-stage access is a User one.
     if (!entry.u) throw refuse();
-    let dirty = false;
-    let granted = { r: entry.r, w: entry.w, x: entry.x };
+    let marking: Pick<Granted, "dirty" | "accessed"> = { dirty: false, accessed: "must" };
+    let granted: Rights = { r: entry.r, w: entry.w, x: entry.x };
     if (purpose === "table-write") {
       if (!entry.w) throw refuse();
-      dirty = true;
+      marking = { dirty: true, accessed: "must" };
     } else if (implicit) {
       if (!entry.r) throw refuse();
     } else {
       const judged = wish.judge(granted, entry.d, dc.gade, choose);
       if (judged === null) throw refuse();
       granted = judged.granted;
-      dirty = judged.dirty;
+      marking = judged;
     }
-    if (!entry.a || (dirty && !entry.d)) {
+    if (!entry.a && !dc.gade) throw refuse();
+    if (marks(entry, marking, choose)) {
       if (!dc.gade) throw refuse();
-      const after = markUsed(shape, raw, implementation.be, dirty);
+      const after = markUsed(shape, raw, implementation.be, marking.dirty);
       if (tables.update(address, shape.entryBytes, raw, after) === "access") throw stopAccess();
     }
     // D may be set early by an implicit access to a first-stage entry if the page is writable (privileged specification; §3.4).

@@ -52,7 +52,7 @@ export function translate(
   try {
     const found = steps(implementation, ddtp, tables, request, choose, progress);
     if (request.type === "ats") {
-      const completion = success(request, progress.dc!, found, choose);
+      const completion = success(request, progress.dc!, found);
       return { result: { kind: "ats", completion }, record: null, ...effects };
     }
     const { address, memoryType, widest, interruptFile } = found;
@@ -214,15 +214,14 @@ function widestRange(dc: DeviceContext, gpa: bigint, first: bigint | null, secon
 }
 
 /** A Success completion (§3.6). */
-function success(request: Request, dc: DeviceContext, found: Found, choose: Choose): AtsCompletion {
+function success(request: Request, dc: DeviceContext, found: Found): AtsCompletion {
   const withPasid = request.processId !== null;
+  // A memory-resident interrupt file: U, and the rights of both stages, where its entry counts as a leaf with R, W, A and D (§3.3.3, §3.6).
   const u = found.interruptFile !== null;
-  // A memory-resident interrupt file is answered with R, W and U set (§3.6); whether a first stage without W takes W away is left open.
-  const w = u && !found.w ? choose(2, "§3.6, MRIF") === 0 : found.w;
   return {
     status: "success",
     r: found.r,
-    w,
+    w: found.w,
     exe: found.r && found.x && request.executeRequested,
     priv: withPasid && request.privileged,
     global: withPasid && !found.msi && found.global,

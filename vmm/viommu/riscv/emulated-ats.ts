@@ -19,13 +19,7 @@ import {
   TTYP_TRANSLATED_READ,
   TTYP_TRANSLATED_WRITE,
 } from "../../../host/arch/riscv/fault-records.ts";
-import {
-  accessFaultCause,
-  KIND_ATS,
-  KIND_ATS_WRITE,
-  KIND_READ,
-  KIND_WRITE,
-} from "../../../host/arch/riscv/two-stage-walk.ts";
+import { accessFaultCause, atsKind, KIND_READ, KIND_WRITE } from "../../../host/arch/riscv/two-stage-walk.ts";
 import type { GpaPfn } from "../../../host/base/address.ts";
 import { ACCESS_OK } from "../../../host/base/memory.ts";
 import {
@@ -94,7 +88,7 @@ export class EmulatedAts implements AtsPort {
     if (state === undefined) return ATS_UNSUPPORTED_REQUEST;
     const { directories } = this.#parts;
     let cause = this.#allowed(state);
-    const kind = noWrite ? KIND_ATS : KIND_ATS_WRITE;
+    const kind = atsKind(noWrite, execute);
     if (cause === 0) cause = directories.translate(this.deviceId, state.context, pasid, supervisor, kind, pfn);
     if (cause !== 0) return this.#refuse(state, cause, pfn, pasid, supervisor);
     const leaf = directories.leaf(supervisor, execute);

@@ -3,7 +3,7 @@
 
 import { CAUSE_TRANSACTION_TYPE_DISALLOWED, TTYP_ATS_REQUEST } from "../../../arch/riscv/fault-records.ts";
 import { PTE_D, PTE_R, PTE_U, PTE_W, PTE_X } from "../../../arch/riscv/page-table-entry.ts";
-import { KIND_ATS, KIND_ATS_WRITE } from "../../../arch/riscv/two-stage-walk.ts";
+import { atsKind } from "../../../arch/riscv/two-stage-walk.ts";
 import {
   ATS_COMPLETER_ABORT,
   ATS_SUCCESS,
@@ -34,7 +34,7 @@ export class AtsTranslator {
     execute: boolean,
   ): AtsStatus {
     const translator = this.#translator;
-    const kind = noWrite ? KIND_ATS : KIND_ATS_WRITE;
+    const kind = atsKind(noWrite, execute);
     this.#clear(pasid >= 0 && privileged);
     translator.begin(deviceId, pasid, privileged, TTYP_ATS_REQUEST, pfn, 0);
     const device = translator.deviceFor(deviceId);
@@ -46,21 +46,17 @@ export class AtsTranslator {
     const supervisor = privileged && pasid >= 0;
     const cause = translator.walkTables(device, space, pfn, kind, supervisor);
     const translation = this.translation;
+    const walker = translator.walker;
     if (cause === IN_MEMORY_FILE) {
-      // §3.6: no translated address exists; the device must use untranslated requests.
+      // §3.6: no translated address exists; the device must use untranslated requests. The MSI entry stands for a leaf with R, W, A and D
+      // (§3.3.3), so the rights are the first stage's.
       translation.pfn = pfn;
-      translation.read = true;
-      translation.write = true;
+      translation.read = (walker.firstLo & PTE_R) !== 0;
+      translation.write = translation.read && (walker.firstLo & PTE_W) !== 0 && (walker.firstLo & PTE_D) !== 0;
       translation.untranslatedOnly = true;
       return ATS_SUCCESS;
     }
     if (cause !== 0) return this.#fail(cause, device.dtf);
-    const walker = translator.walker;
-    if (space.firstLevels !== 0) {
-      const user = (walker.firstLo & PTE_U) !== 0;
-      // Not this requester's to touch: success without rights.
-      if (supervisor ? user && !space.sum : !user) return ATS_SUCCESS;
-    }
     const both = walker.firstLo & walker.secondLo;
     translation.read = (both & PTE_R) !== 0;
     translation.write = translation.read && (both & PTE_W) !== 0 && (both & PTE_D) !== 0;

@@ -247,6 +247,7 @@ export class Translator {
       this.deviceCause = this.#mode === DDTP_OFF ? CAUSE_ALL_INBOUND_DISALLOWED : CAUSE_TRANSACTION_TYPE_DISALLOWED;
       return null;
     }
+    this.deviceCause = 0;
     const device = this.#devices.find(deviceId) ?? this.#loadDevice(deviceId);
     this.device = device;
     return device;
@@ -334,6 +335,8 @@ export class Translator {
       const cause = walker.walkCarefully(space, low, high, kind, supervisor);
       if (cause !== 0) return this.#walkFault(cause);
       if (walker.isMessage) return this.#walkMessage(device, space, low, high, kind);
+      // An ATS request to which a leaf grants nothing leaves A as it is: not to be used without another look.
+      if ((walker.firstLo & walker.secondLo & PTE_A) === 0) return 0;
     }
     this.resultPfn = walker.spaPfn as HpaPfn;
     const shift = Math.min(walker.firstShift, walker.secondShift);
@@ -389,7 +392,7 @@ export class Translator {
     walker.secondLo = PTE_V | PTE_R | PTE_W | PTE_U | PTE_A | PTE_D;
     walker.secondHi = 0;
     walker.secondShift = 0;
-    this.#keep(space, low, high, 0);
+    if ((walker.firstLo & PTE_A) !== 0) this.#keep(space, low, high, 0);
     return 0;
   }
 

@@ -152,7 +152,7 @@ interface GuestSpace {
 function leafFlags(builder: Builder, level: number, second: boolean, updating: boolean, forTables: boolean): bigint {
   const { random, implementation } = builder;
   const full = random.chance(forTables ? 98 : second ? 85 : 60);
-  const rights = full ? 0b111n : random.pick([0b011n, 0b011n, 0b001n, 0b101n, 0b100n]);
+  const rights = full ? 0b111n : random.pick([0b011n, 0b011n, 0b001n, 0b101n, 0b100n, 0b000n]);
   const careful = forTables ? 99 : 95;
   let flags = 1n | (rights << 1n);
   flags |= random.flag(second ? (forTables ? 99 : 97) : 82, 4n); // U
@@ -284,6 +284,12 @@ function firstStageRoot(
     } else if (flags >> 63n === 1n) {
       gpaPage = (gpaPage & ~0xfn) | 8n;
       if (random.chance(80)) space.resolve((gpaPage & ~0xfn) | (page & 0xfn));
+    }
+    // A page that the first stage hardly opens, over a second stage that breaks below it: who stops where?
+    if (space.tables !== null && random.chance(8)) {
+      flags = (flags & ~0b1110n) | 0b1_0000n | (random.pick([0b000n, 0b001n, 0b100n, 0b100n]) << 1n);
+      const below = space.tables.entryAddress(gpaPage << 12n, 0);
+      if (below !== null) memory.injected.set(below & ~7n, random.pick<Injected>(["access", "access", "corrupt"]));
     }
     const ppnBits = shape.entryBytes === 4 ? 22n : 44n;
     tables.map(iova & ((1n << 57n) - 1n), level, gpaPage & ((1n << ppnBits) - 1n), flags);

@@ -192,8 +192,8 @@ function changeDirectory(world: World): Change {
       ask,
     };
   }
-  // V, EN_ATS, DTF; a reserved bit makes the context misconfigured.
-  toggle(device.contextAt, random.pick([1n, 1n, 2n, 1n << 4n, 1n << 12n]));
+  // V, EN_ATS, EN_PRI, DTF; a reserved bit makes the context misconfigured, as EN_PRI or PRPR alone does.
+  toggle(device.contextAt, random.pick([1n, 1n, 2n, 4n, 1n << 4n, 1n << 12n]));
   return { commands: [iodirInvalDdt(device.deviceId), iodirInvalDdt(null)], ask };
 }
 
@@ -279,6 +279,27 @@ function askDevice(world: World, device: Device): Request {
   return askFirst(world, first, world.random.pick(first.iovas));
 }
 
+/** A page request of any device: whatever else was asked before it has left its traces in the implementation, not in the answer. */
+function askPage(world: World): PageRequest {
+  const { random } = world;
+  const processId = random.chance(50) ? random.bits(20) : null;
+  const [read, write] = random.pick([
+    [true, false],
+    [false, true],
+  ] as const);
+  return {
+    deviceId: random.pick(world.devices).deviceId,
+    processId,
+    privileged: processId !== null && random.chance(30),
+    execute: processId !== null && random.chance(30),
+    read,
+    write,
+    last: random.chance(80),
+    group: random.bits(9),
+    address: random.bits(40) << 12n,
+  };
+}
+
 /** The sequence of a seed, with `count` changes. */
 export function randomSequence(seed: number, count: number): Sequence {
   const random = new Random(seed);
@@ -286,7 +307,10 @@ export function randomSequence(seed: number, count: number): Sequence {
   world.takeChanges();
   const memory: Memory = copyMemory(world.memory);
   const steps: Step[] = [];
-  const request = (wanted: Request) => steps.push({ kind: "request", request: wanted });
+  const request = (wanted: Request) => {
+    steps.push({ kind: "request", request: wanted });
+    if (random.chance(15)) steps.push({ kind: "page-request", pageRequest: askPage(world) });
+  };
   // Software of most sequences works at few places, so that its questions meet its changes.
   for (let index = 0; index < 12; index++) request(askDevice(world, random.pick(world.devices)));
   for (let index = 0; index < count; index++) {

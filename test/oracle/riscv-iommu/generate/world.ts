@@ -259,8 +259,9 @@ export class World {
       this.devices.push(device);
       let fsc = 0n;
       let pscid = 20n + index;
-      // V, EN_ATS, T2GPA, SADE and GADE
-      let tc = 0b11n | (device.t2gpa ? 0b1000n : 0n) | (device.updating ? 0b1_1000_0000n : 0n);
+      // V, EN_ATS, EN_PRI and PRPR, T2GPA, SADE and GADE
+      const requesting = random.chance(70) ? 0b100n | random.flag(50, 6n) : 0n;
+      let tc = 0b11n | requesting | (device.t2gpa ? 0b1000n : 0n) | (device.updating ? 0b1_1000_0000n : 0n);
       let msi = [0n, 0n, 0n, 0n];
       if (this.extended && second !== null && index !== 0n && elder === null) {
         const msiTable = this.newPage();

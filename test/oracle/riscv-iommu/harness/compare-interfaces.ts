@@ -1,11 +1,9 @@
 /**
  * The debug interface (§5) and page requests (§3.7) compared with the oracle.
  */
-import type { Implementation } from "../implementation.ts";
 import type { Memory } from "../memory.ts";
-import type { DirectoryPointer, Outcome } from "../outcome.ts";
-import { type PageRequest, pageRequest } from "../page-request.ts";
-import { DirectTables } from "../tables.ts";
+import type { Outcome } from "../outcome.ts";
+import type { PageRequest, PageRequestOutcome } from "../page-request.ts";
 import { fileOf, hex, showRecord, storedWords, type Verdict, wrongRecord, wrongStores } from "./compare.ts";
 import type { DebugAnswer, Observed, PageRequestAnswer, Subject } from "./subject.ts";
 
@@ -51,14 +49,26 @@ function wrongAnswer({ debug, records }: Observed & { readonly debug: DebugAnswe
   return debug.address === start ? null : `expected debug range at ${hex(start)}, got ${hex(debug.address)}`;
 }
 
+/** Null if the answer is one of those permitted. */
 export function wrongPageRequest(
+  observed: Observed & { readonly page: PageRequestAnswer },
+  request: PageRequest,
+  outcomes: readonly PageRequestOutcome[],
+): string | null {
+  const complaints = new Set<string>();
+  for (const outcome of outcomes) {
+    const why = otherThan(outcome, observed, request);
+    if (why === null) return null;
+    complaints.add(why);
+  }
+  return [...complaints].join("\n  or: ");
+}
+
+function otherThan(
+  expected: PageRequestOutcome,
   { page, records }: Observed & { readonly page: PageRequestAnswer },
-  implementation: Implementation,
-  ddtp: DirectoryPointer,
-  memory: Memory,
   request: PageRequest,
 ): string | null {
-  const expected = pageRequest(implementation, ddtp, new DirectTables(memory), request, "ready");
   const show = () => `queued ${page.queued}, response ${page.response?.code}`;
   if (expected.kind === "queued") {
     const [low, high] = page.queued ?? [null, null];

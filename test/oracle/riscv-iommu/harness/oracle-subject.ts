@@ -2,14 +2,12 @@
  * The oracle as an implementation, for testing the harness: it answers with one of the outcomes it permits, the last (without caches: the only) one,
  * and can be made wrong in a chosen way.
  */
-import { allowedOutcomes, allowedOutcomesWithCaches } from "../allowed.ts";
+import { allowedOutcomes, allowedOutcomesWithCaches, allowedPageRequestOutcomes } from "../allowed.ts";
 import { MemoryHistory } from "../cached-tables.ts";
 import type { Implementation } from "../implementation.ts";
 import type { Command } from "../invalidation.ts";
 import { copyMemory, store, word } from "../memory.ts";
 import type { FaultRecord, Outcome, Request } from "../outcome.ts";
-import { pageRequest } from "../page-request.ts";
-import { DirectTables } from "../tables.ts";
 import { deliver, fileOf, openMessage } from "./compare.ts";
 import type { MakeSubject, Observed } from "./subject.ts";
 
@@ -68,7 +66,8 @@ export function oracleSubject(mutation: Mutation = {}): MakeSubject {
         return { result: { kind: "none" }, records: recordsOf(outcome), storedPages, debug };
       },
       pageRequest(request) {
-        const outcome = pageRequest(actual, ddtp, new DirectTables(memory), request, "ready");
+        const past = caches === "none" ? memory : history;
+        const outcome = allowedPageRequestOutcomes(actual, ddtp, past, request)!.at(-1)!;
         const page = {
           queued: outcome.kind === "queued" ? outcome.record : null,
           response:

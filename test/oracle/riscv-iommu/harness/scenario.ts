@@ -2,7 +2,7 @@
  * A scenario is everything that a comparison needs: implementation, memory, and steps (requests, stores by software, invalidations). It runs on a
  * subject and the oracle side by side, and has a text form, so that a finding can be kept as a test.
  */
-import { allowedOutcomes, allowedOutcomesWithCaches } from "../allowed.ts";
+import { allowedOutcomes, allowedOutcomesWithCaches, allowedPageRequestOutcomes } from "../allowed.ts";
 import { MemoryHistory } from "../cached-tables.ts";
 import type { Configuration } from "../generate/configuration.ts";
 import type { CacheSize, Sequence, Step } from "../generate/sequence.ts";
@@ -76,13 +76,11 @@ export function run(scenario: Scenario, make: MakeSubject, tally?: Tally): Disag
       continue;
     }
     if (step.kind === "page-request") {
-      const why = wrongPageRequest(
-        subject.pageRequest(step.pageRequest),
-        implementation,
-        ddtp,
-        memory,
-        step.pageRequest,
-      );
+      const { pageRequest } = step;
+      const past = caches === "none" ? memory : history;
+      const outcomes = allowedPageRequestOutcomes(implementation, ddtp, past, pageRequest);
+      const observed = subject.pageRequest(pageRequest);
+      const why = outcomes === null ? null : wrongPageRequest(observed, pageRequest, outcomes);
       if (why !== null) return { step: index, why };
       continue;
     }

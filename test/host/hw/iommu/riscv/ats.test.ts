@@ -2,12 +2,14 @@ import { describe, expect, it } from "vitest";
 import { decodePageRequest } from "../../../../../host/arch/riscv/page-requests.ts";
 import { CSR_ENABLE, CSR_INTERRUPT_ENABLE, IPSR_PIP, REG } from "../../../../../host/arch/riscv/registers.ts";
 import type { AtsTarget } from "../../../../../host/devices/ports.ts";
-import { A, D, Machine, R, U, USER_RW, USER_RWX, V, W, WRITE, X } from "./machine.ts";
+import { A, D, EXECUTE, type Fields, Machine, R, U, USER_RW, USER_RWX, V, W, WRITE, X } from "./machine.ts";
 
 const SUCCESS = 0;
 const UNSUPPORTED = 1;
 const ABORT = 2;
 const DEVICE = 0x108;
+/** Guest-physical page of the interrupt file in tests that have one. */
+const INTERRUPT_FILE = 0x70000;
 
 /** A device with ATS behind a first stage of Sv39. */
 const build = (fields = {}, options = {}) => {
@@ -117,6 +119,97 @@ describe("ATS translation requests (§3.6)", () => {
       [5, -1],
       [267, 5],
     ]);
+  });
+
+  /** A device behind both stages, its tables mapped one to one in the second. */
+  const nested = (fields: Fields = {}, interruptFile = false) => {
+    const { machine } = build();
+    const guest = machine.makeSecondStageRoot();
+    machine.mapMemoryOneToOne(guest, 3);
+    const first = machine.makeRoot();
+    const table = machine.allocate();
+    // M = 1, MRIF; the notice's page in the second doubleword.
+    machine.store(table, 0, (BigInt(machine.allocate()) << 10n) | 0b011n);
+    machine.store(table, 8, BigInt(machine.allocate()) << 10n);
+    const messages = { msiptp_MODE: 1, msiptp_PPN: table, msi_addr_pattern: INTERRUPT_FILE };
+    machine.setDevice(0x10b, {
+      ...(interruptFile ? messages : {}),
+      EN_ATS: 1,
+      fsc_MODE: 8,
+      fsc_PPN: first,
+      iohgatp_MODE: 8,
+      iohgatp_PPN: guest,
+      GSCID: 4,
+      ...fields,
+    });
+    const ask = (pfn: number, noWrite: boolean, execute: boolean) =>
+      machine.iommu.translateForDevice(0x10b, -1, pfn, noWrite, false, execute);
+    return { machine, guest, first, ask };
+  };
+
+  it("go on, without rights, where the first stage gives no R: an error further down is answered as an error", () => {
+    const { machine, guest, first, ask } = nested();
+    // An execute-only page whose second-stage table is outside of memory, and one whose second-stage page is absent.
+    machine.map(first, 3, 0x10, 0x40000, V | X | U | A);
+    machine.map(first, 3, 0x11, 0xc0000, V | X | U | A);
+    machine.store(guest, (0x40000 >> 18) * 8, (0x10n << 10n) | 1n);
+    expect(ask(0x10, true, false)).toBe(ABORT);
+    expect(ask(0x11, true, false)).toBe(SUCCESS);
+    expect(machine.iommu.atsTranslation).toMatchObject({ read: false, write: false, execute: false });
+    expect(machine.takeFaults().map((fault) => [fault.cause, fault.ttyp])).toEqual([[5, 8]]);
+  });
+
+  it("take an entry without R, W and X where a leaf must be for no leaf: success without rights, nothing further down is looked at", () => {
+    const { machine, guest, first, ask } = nested();
+    machine.map(first, 3, 0x10, 0x40000, V | U | A | D);
+    machine.map(first, 3, 0x10 + 512, 0x40000, V | A, { level: 1 });
+    machine.store(guest, (0x40000 >> 18) * 8, (0x10n << 10n) | 1n);
+    for (const pfn of [0x10, 0x10 + 512]) expect(ask(pfn, true, false)).toBe(SUCCESS);
+    expect(machine.takeFaults()).toEqual([]);
+  });
+
+  it("to pages without R mark nothing, and leave nothing behind that saves a later fetch its A bit (§3.4)", () => {
+    const { machine, guest, first, ask } = nested({ SADE: 1, GADE: 1 });
+    const place = machine.map(first, 3, 0x10, 0x40000, V | X | U);
+    const below = machine.map(guest, 3, 0x40000, 0x80100, V | R | W | X | U, { extraRootBits: 2 });
+    expect(ask(0x10, false, true)).toBe(SUCCESS);
+    expect(machine.iommu.atsTranslation).toMatchObject({ read: false, write: false, execute: false });
+    expect([machine.flagsOf(place) & A, machine.flagsOf(below) & (A | D)]).toEqual([0, 0]);
+    expect(machine.request(0x10b, 0x1_0000n, { access: EXECUTE })).toBe(0x8010_0000n);
+    expect([machine.flagsOf(place) & A, machine.flagsOf(below) & (A | D)]).toEqual([A, A]);
+  });
+
+  it("with Execute Requested are reads for execute: their access faults have cause 1, as an untranslated fetch's", () => {
+    const { machine, guest, first, ask } = nested();
+    machine.map(first, 3, 0x10, 0x40000, USER_RWX);
+    machine.store(guest, (0x40000 >> 18) * 8, (0x10n << 10n) | 1n);
+    for (const noWrite of [true, false]) expect(ask(0x10, noWrite, true)).toBe(ABORT);
+    expect(ask(0x10, true, false)).toBe(ABORT);
+    machine.request(0x10b, 0x1_0000n, { access: EXECUTE });
+    expect(machine.takeFaults().map((fault) => [fault.cause, fault.ttyp])).toEqual([
+      [1, 8],
+      [1, 8],
+      [5, 8],
+      [1, 1],
+    ]);
+  });
+
+  it("to an interrupt file in memory grant what the first stage grants: its entry is a leaf with R, W, A and D (§3.3.3)", () => {
+    const { machine, first, ask } = nested({ SADE: 1 }, true);
+    machine.map(first, 3, 0x10, INTERRUPT_FILE, USER_RW);
+    machine.map(first, 3, 0x11, INTERRUPT_FILE, V | R | U | A | D);
+    const clean = machine.map(first, 3, 0x12, INTERRUPT_FILE, V | R | W | U | A);
+    const granted = (pfn: number, noWrite: boolean) => {
+      expect(ask(pfn, noWrite, false)).toBe(SUCCESS);
+      const { read, write, untranslatedOnly } = machine.iommu.atsTranslation;
+      return { read, write, untranslatedOnly };
+    };
+    expect(granted(0x10, false)).toEqual({ read: true, write: true, untranslatedOnly: true });
+    expect(granted(0x11, false)).toEqual({ read: true, write: false, untranslatedOnly: true });
+    expect(granted(0x12, true)).toEqual({ read: true, write: false, untranslatedOnly: true });
+    expect(machine.flagsOf(clean) & D).toBe(0);
+    expect(granted(0x12, false)).toEqual({ read: true, write: true, untranslatedOnly: true });
+    expect(machine.flagsOf(clean) & D).toBe(D);
   });
 
   it("report superpages whole, and Bare stages as configured", () => {
@@ -342,6 +435,18 @@ describe("page requests (§3.7, §4.3)", () => {
       );
     });
   }
+
+  it("are not answered with what came of another device's request", () => {
+    const { machine, responses } = withQueue();
+    machine.setDevice(DEVICE + 1, { V: 0 });
+    machine.request(DEVICE, 0n);
+    machine.request(DEVICE + 1, 0n);
+    expect(machine.takeFaults().map((fault) => fault.cause)).toEqual([13, 258]);
+    machine.iommu.pageRequest(DEVICE, -1, 1, 5, READ_LAST);
+    expect(machine.read32(REG.pqt)).toBe(1);
+    expect(responses).toEqual([]);
+    expect(machine.takeFaults()).toEqual([]);
+  });
 
   it("a full queue answers success, sets pqof, and keeps answering while it is set", () => {
     const { machine, responses } = withQueue();
