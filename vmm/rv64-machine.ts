@@ -34,6 +34,7 @@ import { type Rv64Viommu, rv64DeviceTree } from "./platform/rv64-device-tree.ts"
 import { type ResetKind, Sbi } from "./platform/sbi.ts";
 import { Uart8250 } from "./platform/uart-8250.ts";
 import { Exit, Rv64Core } from "./vcpu/riscv64/core.ts";
+import { ISA_EXTENSIONS } from "./vcpu/riscv64/extensions.ts";
 
 const APLIC_SOURCES = 96;
 const UART_SOURCE = 10;
@@ -47,13 +48,11 @@ const TURN_AFTER_MESSAGE = 200;
 /** Longest slice: the shell looks at wall time and input between slices. */
 const LONGEST_SLICE = 10_000_000;
 /**
- * What else bounds a slice: accesses outside RAM, SBI calls, and commands of a command queue, thousands of which one store can start. Without
+ * What else bounds a slice: turns, accesses outside RAM, SBI calls, and commands of a command queue, thousands of which one store can start. Without
  * it a guest could keep the shell from its deadline and its signals. A count, so that runs repeat.
  */
 const WORK_OF_A_SLICE = 500_000;
 const WORK_OF_A_CALL = 10;
-const ISA_EXTENSIONS =
-  "i m a f d c zicsr zifencei zicntr zicbom zicboz zba zbb zbs sstc svadu svinval svpbmt svnapot ssaia".split(" ");
 
 export interface Rv64MachineOptions {
   /** vmm/vcpu/riscv64/build/hart.wasm, compiled. */
@@ -253,6 +252,7 @@ export class Rv64Machine {
       const exit = core.run(hart, Math.min(left, this.#turn(hart)));
       this.#running = -1;
       left -= Math.max(1, core.executed - before);
+      this.#work++;
       clock.advanceTo(core.now);
       if (exit === Exit.Sbi) {
         this.sbi.call(hart);

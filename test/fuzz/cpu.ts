@@ -23,7 +23,28 @@ const CSRS = [
   0x001, 0x002, 0x003, 0x100, 0x104, 0x105, 0x106, 0x10a, 0x140, 0x141, 0x142, 0x143, 0x144, 0x14d, 0x150, 0x151, 0x15c,
   0x180, 0xc01, 0xdb0,
 ];
-const SYSTEM = [0x73, 0x100073, 0x10200073, 0x10500073, 0x12000073, 0x1420f073, 0x100f, 0x0042a00f];
+const SYSTEM = [
+  0x73, 0x100073, 0x10200073, 0x10500073, 0x12000073, 0x1420f073, 0x100f, 0x0042a00f, 0x00d00073, 0x01d00073,
+];
+/** Encodings that random fields hardly ever meet: the fixed bits, and the mask of those that are random. */
+const RARE: readonly (readonly [fixed: number, random: number])[] = [
+  [0x0a001033, 0x01ff8f80], // clmul
+  [0x0a002033, 0x01ff8f80], // clmulr
+  [0x0a003033, 0x01ff8f80], // clmulh
+  [0x0e005033, 0x01ff8f80], // czero.eqz
+  [0x0e007033, 0x01ff8f80], // czero.nez
+  [0x81c04073, 0x4c3f8f80], // mop.r.n
+  [0x82004073, 0x4dff8f80], // mop.rr.n
+  [0x44000053, 0x001fff80], // fcvt.h.s, fcvt.h.d
+  [0x40200053, 0x020fff80], // fcvt.s.h, fcvt.d.h
+  [0xe4000053, 0x000f8f80], // fmv.x.h
+  [0xf4000053, 0x000f8f80], // fmv.h.x
+  [0x00001007, 0xffff8f80], // flh
+  [0x00001027, 0xffff8f80], // fsh
+  [0x80008000, 0x1ffc1ffc], // two of Zcb's loads and stores
+  [0x9c419c41, 0x03bc03bc], // two of c.mul and Zcb's operations on one register
+  [0x60816081, 0x0f000f00], // two c.mop.n
+];
 
 /** A device that interrupts, moves time and cuts slices short at random, but reproducibly. */
 class RandomPort implements HartMmioPort {
@@ -110,9 +131,13 @@ export function stream(module: WebAssembly.Module, seed: number, translate: Tran
 
 function instruction(next: () => number): number {
   const word = next();
-  switch (next() % 8) {
+  switch (next() % 9) {
     case 0:
       return word;
+    case 8: {
+      const [fixed, random] = RARE[next() % RARE.length]!;
+      return (fixed | (word & random)) >>> 0;
+    }
     case 1: {
       const csr = CSRS[next() % CSRS.length]!;
       return (

@@ -12,7 +12,7 @@ import { Translator, type TranslatorCore } from "./translator/translator.ts";
 
 /** Why run() returned. */
 export const Exit = {
-  /** The budget is used up. */
+  /** The budget is used up, or the hart gave up the rest of it (wrs): another one's turn. */
   Budget: layout.EXIT_BUDGET,
   /** The hart executed wfi and nothing is pending; pc is behind the wfi. */
   Wfi: layout.EXIT_WFI,

@@ -41,7 +41,7 @@ describe("writable fields", () => {
     ["sscratch", 0x140, 0x123456789abcdef0n, 0x123456789abcdef0n],
     ["scause", 0x142, (1n << 63n) | 9n, (1n << 63n) | 9n],
     ["stval", 0x143, ONES, ONES],
-    ["scounteren: cycle, time, instret", 0x106, ONES, 7n],
+    ["scounteren: every counter", 0x106, ONES, 0xffffffffn],
     ["senvcfg: FIOM, CBIE, CBCFE, CBZE", 0x10a, ONES, 0xf1n],
     ["fcsr: flags and mode", 0x003, ONES, 0xffn],
     ["fflags", 0x001, ONES, 31n],
@@ -139,7 +139,7 @@ describe("what the instructions do", () => {
   });
 
   it.each([1, 2, 3, 5, 6, 7])("kind %d that writes a read-only CSR is illegal", (kind) => {
-    for (const csr of [0xc00, 0xc01, 0xc02, 0xdb0]) {
+    for (const csr of [0xc00, 0xc01, 0xc02, 0xc03, 0xc1f, 0xdb0]) {
       board.reset();
       const code = encode.csr(kind, 6, csr, 5);
       board.execute(code);
@@ -156,8 +156,9 @@ describe("what the instructions do", () => {
 describe("which CSRs exist", () => {
   const existing = new Set([
     0x001, 0x002, 0x003, 0x100, 0x104, 0x105, 0x106, 0x10a, 0x140, 0x141, 0x142, 0x143, 0x144, 0x14d, 0x150, 0x151,
-    0x15c, 0x180, 0xc00, 0xc01, 0xc02, 0xdb0,
+    0x15c, 0x180, 0xdb0,
   ]);
+  for (let counter = 0xc00; counter < 0xc20; counter++) existing.add(counter);
   it("exactly the supervisor's: all others are illegal from S-mode, machine and hypervisor CSRs among them", () => {
     board.execute(encode.csr(1, 0, 0x150, 5)); // a select that sireg accepts
     for (let csr = 0; csr < 4096; csr++) {
@@ -169,13 +170,13 @@ describe("which CSRs exist", () => {
   });
 
   it("U-mode sees the floating-point CSRs and the counters that scounteren opens", () => {
-    for (const open of [0n, 1n, 2n, 4n]) {
+    for (const open of [0n, 1n, 2n, 4n, 8n, 1n << 20n, 1n << 31n]) {
       for (const csr of existing) {
         board.reset();
         board.write("scounteren", open);
         board.write("mode", 0n);
         board.execute(encode.csr(2, 6, csr, 0));
-        const counter = csr >= 0xc00 && csr <= 0xc02 && ((open >> BigInt(csr - 0xc00)) & 1n) === 1n;
+        const counter = csr >= 0xc00 && csr <= 0xc1f && ((open >> BigInt(csr - 0xc00)) & 1n) === 1n;
         expect(board.trap === null, `csr 0x${csr.toString(16)}, scounteren ${open}`).toBe(csr < 0x100 || counter);
       }
     }
@@ -193,6 +194,15 @@ describe("counters", () => {
     board.execute(encode.csr(2, 6, 0xc01, 0));
     // 1 + 1000 instructions of 10 ns, a tick of 100 ns
     expect(board.x(6)).toBe(50_100n);
+  });
+
+  it("hpmcounter3 … hpmcounter31 (Zihpm) read 0", () => {
+    for (let counter = 0xc03; counter < 0xc20; counter++) {
+      board.reset();
+      board.setX(6, 5n);
+      board.execute(encode.csr(2, 6, counter, 0));
+      expect([board.trap, board.x(6)]).toEqual([null, 0n]);
+    }
   });
 
   it("instret and cycle count the hart's instructions", () => {

@@ -4,6 +4,7 @@ import { stream } from "../../../fuzz/cpu.ts";
 import { Board, Exit, RAM } from "./board.ts";
 import { coreModule } from "./core-module.ts";
 import * as encode from "./encode.ts";
+import { fill, ZCB_ROWS } from "./reference/compressed.ts";
 import { generator, operands, REGISTER_IMMEDIATE, REGISTER_REGISTER } from "./reference/integer.ts";
 
 const EAGER = { interval: 16, samples: 1 };
@@ -32,7 +33,7 @@ function overPairs(
     board.store64(INPUT + BigInt(n * 16), a);
     board.store64(INPUT + BigInt(n * 16 + 8), b);
   });
-  const size = words.length * 4;
+  const size = words.reduce((sum, word) => sum + ((word & 3) === 3 ? 4 : 2), 0);
   board.place(
     RAM,
     encode.ld(5, 10, 0),
@@ -48,6 +49,7 @@ function overPairs(
   board.setX(10, INPUT);
   board.setX(11, OUTPUT);
   board.setX(12, BigInt(pairs.length));
+  board.setX(13, RAM + 0x30000n);
   board.pc = RAM;
   finish(board);
   return { results: pairs.map((_, n) => board.load64(OUTPUT + BigInt(n * 8))), board };
@@ -86,6 +88,25 @@ describe("translated instructions", () => {
         expect(hex(results[n]!), `of ${hex(a)}, ${immediate}`).toBe(hex(instruction.result(a, BigInt(immediate))));
       });
     }
+  });
+
+  // x8 takes x5 (an address for loads and stores), x9 takes x6; what the instruction makes of x8 is stored
+  it.each(ZCB_ROWS)("$name does what its expansion does", (row) => {
+    const pairs = allPairs();
+    const accesses = /^c\.(l|s[bh]$)/.test(row.name);
+    const loads = row.name.startsWith("c.l");
+    const halfword = fill(row, { rd: 8, rs2: 9, imm: accesses ? 2 : 0 });
+    const around = (word: number): number[] => [
+      encode.addi(9, 6, 0),
+      ...(accesses
+        ? [encode.addi(8, 13, 0), encode.sd(5, 8, 0), word, loads ? encode.addi(7, 9, 0) : encode.ld(7, 8, 0)]
+        : [encode.addi(8, 5, 0), word, encode.addi(7, 8, 0)]),
+    ];
+    const compressed = overPairs(around(halfword), pairs);
+    const expanded = overPairs(around(row.expand({ rd: 8, rs2: 9, imm: accesses ? 2 : 0 })), pairs);
+    expect(compressed.board.core.translations).toBeGreaterThan(0);
+    expect(compressed.results.map(hex)).toEqual(expanded.results.map(hex));
+    expect(compressed.board.core.executed).toBe(expanded.board.core.executed);
   });
 
   const branches: [string, number, (a: bigint, b: bigint) => boolean][] = [
@@ -334,12 +355,23 @@ describe("random programs", () => {
     return encode.amo(kind, next() % 2 === 0, register(), 21 + (next() % 2), kind === 2 ? 0 : register());
   }
 
-  /** An instruction of F or D on f0 … f7, with a rounding mode that may be frm's. */
+  /** An instruction of F, D or Zfhmin on f0 … f7, with a rounding mode that may be frm's. */
   function float(next: () => number, register: () => number): number {
     const format = next() % 2;
     const [fd, f1, f2] = [next() % 8, next() % 8, next() % 8];
     const rm = [0, 0, 1, 2, 3, 4, 7, 7][next() % 8]!;
-    switch (next() % 8) {
+    switch (next() % 10) {
+      case 8: // Zfhmin: to and from binary16
+        return next() % 2 === 0
+          ? encode.r(0x53, rm, 0x20 | format, fd, f1, 2)
+          : encode.r(0x53, rm, 0x22, fd, f1, format);
+      case 9:
+        return [
+          encode.i(0x07, 1, fd, 20, next() % 2048),
+          encode.s(0x27, 1, 20, fd, next() % 2048),
+          encode.r(0x53, 0, 0x72, register(), f1, 0),
+          encode.r(0x53, 0, 0x7a, fd, register(), 0),
+        ][next() % 4]!;
       case 0:
         return encode.r(0x43 + 4 * (next() % 4), rm, ((next() % 8) << 2) | format, fd, f1, f2);
       case 1:
@@ -374,7 +406,11 @@ describe("random programs", () => {
     const chunk = (): number => {
       const rr = REGISTER_REGISTER[next() % REGISTER_REGISTER.length]!;
       const ri = REGISTER_IMMEDIATE[next() % REGISTER_IMMEDIATE.length]!;
-      switch (next() % 10) {
+      switch (next() % 12) {
+        case 10: // Zimop
+          return ((next() % 2 === 0 ? 0x81c04073 : 0x82004073) | (register() << 7) | (register() << 15)) >>> 0;
+        case 11: // Zawrs
+          return next() % 2 === 0 ? 0x00d00073 : 0x01d00073;
         case 8:
           return atomic(next, register);
         case 9:

@@ -6,7 +6,7 @@ import { CONTINUE, RESUME } from "./csr";
 import { synchronise, trap } from "./hart-state";
 import { mmio } from "./imports";
 import {
-  FLD, FLW, FSD, FSW, LB, LBU, LH, LHU, LW, LWU, SB, SD, SH, SW,
+  FLD, FLH, FLW, FSD, FSH, FSW, LB, LBU, LH, LHU, LW, LWU, SB, SD, SH, SW,
 } from "./opcodes";
 import { ACCESS_LOAD, ACCESS_STORE, fillData, hostAddress, translate } from "./translate";
 
@@ -124,6 +124,7 @@ export function slowAccess(slot: usize): u32 {
     case SH: status = write(va, 2, load<u64>(<usize>X + register)); break;
     case SW: status = write(va, 4, load<u64>(<usize>X + register)); break;
     case SD: status = write(va, 8, load<u64>(<usize>X + register)); break;
+    case FSH: status = write(va, 2, load<u64>(<usize>F + register)); break;
     case FSW: status = write(va, 4, load<u64>(<usize>F + register)); break;
     case FSD: status = write(va, 8, load<u64>(<usize>F + register)); break;
     default:
@@ -143,7 +144,7 @@ function settleAccess(status: u32, length: u32): u32 {
 function sizeOf(operation: i32): u32 {
   switch (operation) {
     case LB: case LBU: return 1;
-    case LH: case LHU: return 2;
+    case LH: case LHU: case FLH: return 2;
     case LW: case LWU: case FLW: return 4;
     default: return 8;
   }
@@ -154,6 +155,7 @@ function deliver(operation: i32, register: usize, value: u64): void {
     case LB: value = <u64>(<i64><i8>value); break;
     case LH: value = <u64>(<i64><i16>value); break;
     case LW: value = <u64>(<i64><i32>value); break;
+    case FLH: store<u64>(<usize>F + register, value | 0xffffffffffff0000); return;
     case FLW: store<u64>(<usize>F + register, value | 0xffffffff00000000); return;
     case FLD: store<u64>(<usize>F + register, value); return;
   }

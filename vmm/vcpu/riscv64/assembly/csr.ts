@@ -1,6 +1,6 @@
 // Control and status registers of a supervisor without a machine or hypervisor level beneath it that it could see (privileged specification,
 // "Supervisor-Level ISA"; AIA "Supervisor-level CSRs"). Everything that is not here raises illegal-instruction: machine and hypervisor CSRs,
-// performance counters beyond cycle/time/instret, vector state, seed.
+// vector state, seed.
 import {
   FEATURES, FEATURE_SV48, FEATURE_SV57, FFLAGS, FRM, INSTRET, MODE, PC, SATP, SCAUSE, SCOUNTEREN, SENVCFG, SEPC, SIE, SISELECT, SSCRATCH, SSIP,
   SSTATUS, STIMECMP, STVAL, STVEC, VALUE, X,
@@ -67,6 +67,10 @@ function read(number: u32): bool {
     case 0xc00: return counter(0, load<u64>(INSTRET));
     case 0xc01: return counter(1, time());
     case 0xc02: return counter(2, load<u64>(INSTRET));
+    case 0xc03: case 0xc04: case 0xc05: case 0xc06: case 0xc07: case 0xc08: case 0xc09: case 0xc0a: case 0xc0b: case 0xc0c: case 0xc0d: case 0xc0e:
+    case 0xc0f: case 0xc10: case 0xc11: case 0xc12: case 0xc13: case 0xc14: case 0xc15: case 0xc16: case 0xc17: case 0xc18: case 0xc19: case 0xc1a:
+    case 0xc1b: case 0xc1c: case 0xc1d: case 0xc1e: case 0xc1f:
+      return counter(number & 31, 0); // Zihpm: hpmcounter3 … 31 count nothing
     case 0xdb0: { // stopi: identity in 27:16, priority 1
       const code = firstInterrupt(pending() & load<u64>(SIE));
       return put(code ? (code << 16) | 1 : 0);
@@ -90,7 +94,7 @@ function write(number: u32, value: u64): u32 {
     case 0x105: // modes 2 and 3 are reserved: WARL keeps the old mode
       store<u64>(STVEC, value & 2 ? (value & ~3) | (load<u64>(STVEC) & 1) : value);
       return CONTINUE;
-    case 0x106: store<u32>(SCOUNTEREN, <u32>value & 7); return CONTINUE;
+    case 0x106: store<u32>(SCOUNTEREN, <u32>value); return CONTINUE;
     case 0x10a: { // CBIE = 2 is reserved
       let next = <u32>value & 0xf1;
       if ((next & 0x30) == 0x20) next = (next & ~0x30) | (load<u32>(SENVCFG) & 0x30);

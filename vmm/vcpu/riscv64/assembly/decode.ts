@@ -1,9 +1,11 @@
 // From an instruction to its decode slot (opcodes.ts). Encodings: the unprivileged specification's "RV32/64G Instruction Set Listings",
-// Zba/Zbb/Zbs, Zicbom/Zicboz. Decoding depends on the instruction and its offset in the page only, never on machine state: a slot serves every
+// Zba/Zbb/Zbc/Zbs, Zicond, Zicbom/Zicboz, Zfhmin, Zimop. The hints (pause, ntl.*, prefetch.*) decode to NOP as what they are: a fence, and operations
+// into x0. Decoding depends on the instruction and its offset in the page only, never on machine state: a slot serves every
 // hart, mode and virtual address. Branches within the page become slot distances; pure operations into x0 become NOP.
 import {
-  ADD, ADDI, ADDIW, ADDW, ADD_UW, AMO, AND, ANDI, ANDN, AUIPC, BCLR, BCLRI, BEQ, BEQ_FAR, BEXT, BEXTI, BINV, BINVI, BSET, BSETI, CBO, CLZ, CLZW,
-  CPOP, CPOPW, CSR, CTZ, CTZW, DIV, DIVU, DIVUW, DIVW, FENCE_I, FLD, FLOAT, FLW, FSD, FSW, ILLEGAL, J, JAL, JALR, JAL_FAR, JR, J_FAR, LB, LBU,
+  ADD, ADDI, ADDIW, ADDW, ADD_UW, AMO, AND, ANDI, ANDN, AUIPC, BCLR, BCLRI, BEQ, BEQ_FAR, BEXT, BEXTI, BINV, BINVI, BSET, BSETI, CBO,
+  CLMUL, CLMULH, CLMULR, CLZ, CLZW, CPOP, CPOPW, CSR, CTZ, CTZW, CZERO_EQZ, CZERO_NEZ, DIV, DIVU, DIVUW, DIVW, FENCE_I, FLD, FLH, FLOAT, FLW,
+  FSD, FSH, FSW, ILLEGAL, J, JAL, JALR, JAL_FAR, JR, J_FAR, LB, LBU,
   LD, LH, LHU, LI, LOAD_X0, LW, LWU, MAX, MAXU, MIN, MINU, MUL, MULH, MULHSU, MULHU, MULW, MV, NOP, OR, ORC_B, ORI, ORN, REM, REMU, REMUW,
   REMW, REV8, ROL, ROLW, ROR, RORI, RORIW, RORW, SB, SD, SEXT_B, SEXT_H, SH, SH1ADD, SH1ADD_UW, SH2ADD, SH2ADD_UW, SH3ADD, SH3ADD_UW, SLL,
   SLLI, SLLIW, SLLI_UW, SLLW, SLT, SLTI, SLTIU, SLTU, SRA, SRAI, SRAIW, SRAW, SRL, SRLI, SRLIW, SRLW, SUB, SUBW, SW, SYSTEM, XNOR, XOR, XORI,
@@ -29,6 +31,7 @@ export function decode(slot: usize, code: u32, offset: u32, compressed: u32): vo
       if (rd == 0) return put(slot, LOAD_X0, 0, 0, code);
       return put(slot, loadOperation(funct3) + compressed, rd, rs1, immI);
     case 0x01: // LOAD-FP
+      if (funct3 == 1) return put(slot, FLH, rd, rs1, immI);
       if (funct3 == 2) return put(slot, FLW, rd, rs1, immI);
       if (funct3 == 3) return put(slot, FLD + compressed, rd, rs1, immI);
       return illegal(slot, code);
@@ -47,14 +50,15 @@ export function decode(slot: usize, code: u32, offset: u32, compressed: u32): vo
       return decodeImmediate32(slot, code, compressed);
     case 0x08: { // STORE
       const imm = (immI & ~31) | rd;
-      if (funct3 == 0) return put(slot, SB, rs2, rs1, imm);
-      if (funct3 == 1) return put(slot, SH, rs2, rs1, imm);
+      if (funct3 == 0) return put(slot, SB + compressed, rs2, rs1, imm);
+      if (funct3 == 1) return put(slot, SH + compressed, rs2, rs1, imm);
       if (funct3 == 2) return put(slot, SW + compressed, rs2, rs1, imm);
       if (funct3 == 3) return put(slot, SD + compressed, rs2, rs1, imm);
       return illegal(slot, code);
     }
     case 0x09: { // STORE-FP
       const imm = (immI & ~31) | rd;
+      if (funct3 == 1) return put(slot, FSH, rs2, rs1, imm);
       if (funct3 == 2) return put(slot, FSW, rs2, rs1, imm);
       if (funct3 == 3) return put(slot, FSD + compressed, rs2, rs1, imm);
       return illegal(slot, code);
@@ -92,7 +96,7 @@ export function decode(slot: usize, code: u32, offset: u32, compressed: u32): vo
       return put(slot, rd == 0 ? J_FAR + compressed : JAL_FAR, rd, 0, imm);
     }
     case 0x1c: // SYSTEM
-      if (funct3 == 4) return illegal(slot, code);
+      if (funct3 == 4) return decodeMayBeOperation(slot, code);
       return put(slot, (funct3 == 0 ? SYSTEM : CSR) + compressed, 0, 0, code);
   }
   illegal(slot, code);
@@ -101,6 +105,13 @@ export function decode(slot: usize, code: u32, offset: u32, compressed: u32): vo
 /** An instruction that raises illegal-instruction with `bits` as stval. */
 export function illegal(slot: usize, bits: u32): void {
   put(slot, ILLEGAL, 0, 0, bits);
+}
+
+/** Zimop: mop.r.n and mop.rr.n, which write 0 until an extension defines them otherwise. */
+function decodeMayBeOperation(slot: usize, code: u32): void {
+  const one = (code & 0xb3c00000) == 0x81c00000; // 1.00..0111..
+  const two = (code & 0xb2000000) == 0x82000000; // 1.00..1
+  putPure(slot, one || two ? LI : ILLEGAL, (code >> 7) & 31, 0, 0, code, 0);
 }
 
 function loadOperation(funct3: u32): u32 {
@@ -229,10 +240,15 @@ function decodeRegister(slot: usize, code: u32, compressed: u32): void {
     case 0x00d: operation = DIVU; break;
     case 0x00e: operation = REM; break;
     case 0x00f: operation = REMU; break;
+    case 0x029: operation = CLMUL; break;
+    case 0x02a: operation = CLMULR; break;
+    case 0x02b: operation = CLMULH; break;
     case 0x02c: operation = MIN; break;
     case 0x02d: operation = MINU; break;
     case 0x02e: operation = MAX; break;
     case 0x02f: operation = MAXU; break;
+    case 0x03d: operation = CZERO_EQZ; break;
+    case 0x03f: operation = CZERO_NEZ; break;
     case 0x082: operation = SH1ADD; break;
     case 0x084: operation = SH2ADD; break;
     case 0x086: operation = SH3ADD; break;

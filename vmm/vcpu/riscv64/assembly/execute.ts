@@ -13,7 +13,7 @@ import {
 import { F, LEFT, PAGE_BASE, PAGE_VA, PC, SLOT, SSTATUS, TLB_STORE, X } from "./layout";
 import {
   ADD, ADDI, ADDIW, ADDW, ADD_UW, AND, ANDI, ANDN, AUIPC, BCLR, BCLRI, BEQ, BEQ_FAR, BEXT, BEXTI, BGE, BGEU, BGEU_FAR, BGE_FAR, BINV,
-  BINVI, BLT, BLTU, BLTU_FAR, BLT_FAR, BNE, BNE_FAR, BSET, BSETI, CLZ, CLZW, CPOP, CPOPW, CTZ, CTZW, DIV, DIVU, DIVUW, DIVW,
+  BINVI, BLT, BLTU, BLTU_FAR, BLT_FAR, BNE, BNE_FAR, BSET, BSETI, CLZ, CLZW, CPOP, CPOPW, CTZ, CTZW, CZERO_EQZ, CZERO_NEZ, DIV, DIVU, DIVUW, DIVW,
   FLD, FLW, FSD, FSW, J, JAL, JALR, JAL_FAR, JR, J_FAR, LB, LBU, LD, LH, LHU, LI, LW, LWU, MAX, MAXU, MIN,
   MINU, MUL, MULH, MULHSU, MULHU, MULW, MV, NOP, OR, ORC_B, ORI, ORN, REFETCH, REM, REMU, REMUW, REMW, REV8, ROL, ROLW, ROR, RORI, RORIW,
   RORW, SB, SD, SEXT_B, SEXT_H, SH, SH1ADD, SH1ADD_UW, SH2ADD, SH2ADD_UW, SH3ADD, SH3ADD_UW, SLL, SLLI, SLLIW, SLLI_UW, SLLW, SLT, SLTI,
@@ -110,7 +110,8 @@ export function execute(ip: usize, n: u32): u32 {
       case ADDI + 1: set(ip, r1(ip) + immediate(ip)); ip += 8; continue;
       case SLTI: case SLTI + 1: set(ip, <u64>(<i64>r1(ip) < <i64>immediate(ip))); ip += 16; continue;
       case SLTIU: case SLTIU + 1: set(ip, <u64>(r1(ip) < immediate(ip))); ip += 16; continue;
-      case XORI: case XORI + 1: set(ip, r1(ip) ^ immediate(ip)); ip += 16; continue;
+      case XORI: set(ip, r1(ip) ^ immediate(ip)); ip += 16; continue;
+      case XORI + 1: set(ip, r1(ip) ^ immediate(ip)); ip += 8; continue;
       case ORI: case ORI + 1: set(ip, r1(ip) | immediate(ip)); ip += 16; continue;
       case ANDI: set(ip, r1(ip) & immediate(ip)); ip += 16; continue;
       case ANDI + 1: set(ip, r1(ip) & immediate(ip)); ip += 8; continue;
@@ -255,12 +256,22 @@ export function execute(ip: usize, n: u32): u32 {
         }
         break;
       }
-      case LH: case LH + 1: {
+      case LH: {
         const va = r1(ip) + immediate(ip);
         const entry = tlb + (<u32>(va >> 8) & 0xff0);
         if (load<u64>(entry) == ((va + 1) & PAGE_MASK)) {
           set(ip, <u64>(<i64>load<i16>(<u32>va + load<u32>(entry, 8))));
           ip += 16;
+          continue;
+        }
+        break;
+      }
+      case LH + 1: {
+        const va = r1(ip) + immediate(ip);
+        const entry = tlb + (<u32>(va >> 8) & 0xff0);
+        if (load<u64>(entry) == ((va + 1) & PAGE_MASK)) {
+          set(ip, <u64>(<i64>load<i16>(<u32>va + load<u32>(entry, 8))));
+          ip += 8;
           continue;
         }
         break;
@@ -305,7 +316,7 @@ export function execute(ip: usize, n: u32): u32 {
         }
         break;
       }
-      case LBU: case LBU + 1: {
+      case LBU: {
         const va = r1(ip) + immediate(ip);
         const entry = tlb + (<u32>(va >> 8) & 0xff0);
         if (load<u64>(entry) == (va & PAGE_MASK)) {
@@ -315,12 +326,32 @@ export function execute(ip: usize, n: u32): u32 {
         }
         break;
       }
-      case LHU: case LHU + 1: {
+      case LBU + 1: {
+        const va = r1(ip) + immediate(ip);
+        const entry = tlb + (<u32>(va >> 8) & 0xff0);
+        if (load<u64>(entry) == (va & PAGE_MASK)) {
+          set(ip, <u64>load<u8>(<u32>va + load<u32>(entry, 8)));
+          ip += 8;
+          continue;
+        }
+        break;
+      }
+      case LHU: {
         const va = r1(ip) + immediate(ip);
         const entry = tlb + (<u32>(va >> 8) & 0xff0);
         if (load<u64>(entry) == ((va + 1) & PAGE_MASK)) {
           set(ip, <u64>load<u16>(<u32>va + load<u32>(entry, 8)));
           ip += 16;
+          continue;
+        }
+        break;
+      }
+      case LHU + 1: {
+        const va = r1(ip) + immediate(ip);
+        const entry = tlb + (<u32>(va >> 8) & 0xff0);
+        if (load<u64>(entry) == ((va + 1) & PAGE_MASK)) {
+          set(ip, <u64>load<u16>(<u32>va + load<u32>(entry, 8)));
+          ip += 8;
           continue;
         }
         break;
@@ -335,7 +366,7 @@ export function execute(ip: usize, n: u32): u32 {
         }
         break;
       }
-      case SB: case SB + 1: {
+      case SB: {
         const va = r1(ip) + immediate(ip);
         const entry = tlb + (<u32>(va >> 8) & 0xff0);
         if (load<u64>(entry, TLB_STORE) == (va & PAGE_MASK)) {
@@ -345,12 +376,32 @@ export function execute(ip: usize, n: u32): u32 {
         }
         break;
       }
-      case SH: case SH + 1: {
+      case SB + 1: {
+        const va = r1(ip) + immediate(ip);
+        const entry = tlb + (<u32>(va >> 8) & 0xff0);
+        if (load<u64>(entry, TLB_STORE) == (va & PAGE_MASK)) {
+          store<u8>(<u32>va + load<u32>(entry, TLB_STORE + 8), <u8>ra(ip));
+          ip += 8;
+          continue;
+        }
+        break;
+      }
+      case SH: {
         const va = r1(ip) + immediate(ip);
         const entry = tlb + (<u32>(va >> 8) & 0xff0);
         if (load<u64>(entry, TLB_STORE) == ((va + 1) & PAGE_MASK)) {
           store<u16>(<u32>va + load<u32>(entry, TLB_STORE + 8), <u16>ra(ip));
           ip += 16;
+          continue;
+        }
+        break;
+      }
+      case SH + 1: {
+        const va = r1(ip) + immediate(ip);
+        const entry = tlb + (<u32>(va >> 8) & 0xff0);
+        if (load<u64>(entry, TLB_STORE) == ((va + 1) & PAGE_MASK)) {
+          store<u16>(<u32>va + load<u32>(entry, TLB_STORE + 8), <u16>ra(ip));
+          ip += 8;
           continue;
         }
         break;
@@ -461,7 +512,8 @@ export function execute(ip: usize, n: u32): u32 {
         }
         break;
       }
-      case MUL: case MUL + 1: set(ip, r1(ip) * r2(ip)); ip += 16; continue;
+      case MUL: set(ip, r1(ip) * r2(ip)); ip += 16; continue;
+      case MUL + 1: set(ip, r1(ip) * r2(ip)); ip += 8; continue;
       case MULH: case MULH + 1: set(ip, multiplyHigh(r1(ip), r2(ip)) - (<i64>r1(ip) < 0 ? r2(ip) : 0) - (<i64>r2(ip) < 0 ? r1(ip) : 0)); ip += 16; continue;
       case MULHSU: case MULHSU + 1: set(ip, multiplyHigh(r1(ip), r2(ip)) - (<i64>r1(ip) < 0 ? r2(ip) : 0)); ip += 16; continue;
       case MULHU: case MULHU + 1: set(ip, multiplyHigh(r1(ip), r2(ip))); ip += 16; continue;
@@ -474,7 +526,8 @@ export function execute(ip: usize, n: u32): u32 {
       case DIVUW: case DIVUW + 1: set(ip, word(divideUnsignedWord(<u32>r1(ip), <u32>r2(ip)))); ip += 16; continue;
       case REMW: case REMW + 1: set(ip, word(remainderWord(<u32>r1(ip), <u32>r2(ip)))); ip += 16; continue;
       case REMUW: case REMUW + 1: set(ip, word(remainderUnsignedWord(<u32>r1(ip), <u32>r2(ip)))); ip += 16; continue;
-      case ADD_UW: case ADD_UW + 1: set(ip, r2(ip) + <u64>(<u32>r1(ip))); ip += 16; continue;
+      case ADD_UW: set(ip, r2(ip) + <u64>(<u32>r1(ip))); ip += 16; continue;
+      case ADD_UW + 1: set(ip, r2(ip) + <u64>(<u32>r1(ip))); ip += 8; continue;
       case SH1ADD: case SH1ADD + 1: set(ip, r2(ip) + (r1(ip) << 1)); ip += 16; continue;
       case SH2ADD: case SH2ADD + 1: set(ip, r2(ip) + (r1(ip) << 2)); ip += 16; continue;
       case SH3ADD: case SH3ADD + 1: set(ip, r2(ip) + (r1(ip) << 3)); ip += 16; continue;
@@ -495,9 +548,12 @@ export function execute(ip: usize, n: u32): u32 {
       case MAXU: case MAXU + 1: set(ip, r1(ip) > r2(ip) ? r1(ip) : r2(ip)); ip += 16; continue;
       case MIN: case MIN + 1: set(ip, <i64>r1(ip) < <i64>r2(ip) ? r1(ip) : r2(ip)); ip += 16; continue;
       case MINU: case MINU + 1: set(ip, r1(ip) < r2(ip) ? r1(ip) : r2(ip)); ip += 16; continue;
-      case SEXT_B: case SEXT_B + 1: set(ip, <u64>(<i64><i8>r1(ip))); ip += 16; continue;
-      case SEXT_H: case SEXT_H + 1: set(ip, <u64>(<i64><i16>r1(ip))); ip += 16; continue;
-      case ZEXT_H: case ZEXT_H + 1: set(ip, r1(ip) & 0xffff); ip += 16; continue;
+      case SEXT_B: set(ip, <u64>(<i64><i8>r1(ip))); ip += 16; continue;
+      case SEXT_B + 1: set(ip, <u64>(<i64><i8>r1(ip))); ip += 8; continue;
+      case SEXT_H: set(ip, <u64>(<i64><i16>r1(ip))); ip += 16; continue;
+      case SEXT_H + 1: set(ip, <u64>(<i64><i16>r1(ip))); ip += 8; continue;
+      case ZEXT_H: set(ip, r1(ip) & 0xffff); ip += 16; continue;
+      case ZEXT_H + 1: set(ip, r1(ip) & 0xffff); ip += 8; continue;
       case ROL: case ROL + 1: set(ip, rotl<u64>(r1(ip), r2(ip))); ip += 16; continue;
       case ROR: case ROR + 1: set(ip, rotr<u64>(r1(ip), r2(ip))); ip += 16; continue;
       case RORI: case RORI + 1: set(ip, rotr<u64>(r1(ip), shift(ip))); ip += 16; continue;
@@ -514,6 +570,8 @@ export function execute(ip: usize, n: u32): u32 {
       case BINVI: case BINVI + 1: set(ip, r1(ip) ^ (<u64>1 << shift(ip))); ip += 16; continue;
       case BSET: case BSET + 1: set(ip, r1(ip) | (<u64>1 << (r2(ip) & 63))); ip += 16; continue;
       case BSETI: case BSETI + 1: set(ip, r1(ip) | (<u64>1 << shift(ip))); ip += 16; continue;
+      case CZERO_EQZ: case CZERO_EQZ + 1: set(ip, r2(ip) == 0 ? 0 : r1(ip)); ip += 16; continue;
+      case CZERO_NEZ: case CZERO_NEZ + 1: set(ip, r2(ip) == 0 ? r1(ip) : 0); ip += 16; continue;
     }
     if (target == NOWHERE) break;
     const entry = fetch + (<u32>(target >> 8) & 0xff0);

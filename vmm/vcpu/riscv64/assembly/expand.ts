@@ -1,5 +1,5 @@
-// The C extension: a compressed instruction as the 32-bit instruction it stands for ("RVC Instruction Set Listings" of the unprivileged
-// specification); 0, which is no legal instruction, for reserved encodings. Hints expand to writes of x0, which decode to nothing.
+// The C extension, Zcb and Zcmop: a compressed instruction as the 32-bit instruction it stands for ("RVC Instruction Set Listings" and the
+// chapters "Zc*" and "Zimop" of the unprivileged specification); 0, which is no legal instruction, for reserved encodings. Hints expand to writes of x0, which decode to nothing.
 
 @inline
 function iType(opcode: u32, funct3: u32, rd: u32, rs1: u32, imm: u32): u32 {
@@ -39,6 +39,32 @@ function immediate6(c: u32): u32 {
   return <u32>(<i32>((field(c, 12, 1, 5) | field(c, 2, 5, 0)) << 26) >> 26);
 }
 
+/** Zcb's loads and stores of bytes and halfwords. */
+function expandNarrowAccess(c: u32, rs1: u32, rd: u32): u32 {
+  const byteOffset = field(c, 5, 1, 1) | field(c, 6, 1, 0);
+  const halfOffset = field(c, 5, 1, 1);
+  switch ((c >> 10) & 7) {
+    case 0: return iType(0x03, 4, rd, rs1, byteOffset); // c.lbu
+    case 1: return iType(0x03, c & 0x40 ? 1 : 5, rd, rs1, halfOffset); // c.lh, c.lhu
+    case 2: return sType(0x23, 0, rs1, rd, byteOffset); // c.sb
+    case 3: return c & 0x40 ? 0 : sType(0x23, 1, rs1, rd, halfOffset); // c.sh
+  }
+  return 0;
+}
+
+/** Zcb's operations on one register. */
+function expandUnary(r: u32, kind: u32): u32 {
+  switch (kind) {
+    case 0: return iType(0x13, 7, r, r, 0xff); // c.zext.b
+    case 1: return iType(0x13, 1, r, r, 0x604); // c.sext.b
+    case 2: return rType(0x3b, 4, 4, r, r, 0); // c.zext.h
+    case 3: return iType(0x13, 1, r, r, 0x605); // c.sext.h
+    case 4: return rType(0x3b, 0, 4, r, r, 0); // c.zext.w
+    case 5: return iType(0x13, 4, r, r, <u32>-1); // c.not
+  }
+  return 0;
+}
+
 export function expand(c: u32): u32 {
   const funct3 = (c >> 13) & 7;
   const rd = (c >> 7) & 31;
@@ -57,6 +83,7 @@ export function expand(c: u32): u32 {
         case 1: return iType(0x07, 3, rdp, rs1p, doubleOffset); // c.fld
         case 2: return iType(0x03, 2, rdp, rs1p, wordOffset); // c.lw
         case 3: return iType(0x03, 3, rdp, rs1p, doubleOffset); // c.ld
+        case 4: return expandNarrowAccess(c, rs1p, rdp);
         case 5: return sType(0x27, 3, rs1p, rdp, doubleOffset); // c.fsd
         case 6: return sType(0x23, 2, rs1p, rdp, wordOffset); // c.sw
         case 7: return sType(0x23, 3, rs1p, rdp, doubleOffset); // c.sd
@@ -72,7 +99,8 @@ export function expand(c: u32): u32 {
             const raw = field(c, 12, 1, 9) | field(c, 6, 1, 4) | field(c, 5, 1, 6) | field(c, 3, 2, 7) | field(c, 2, 1, 5);
             return raw == 0 ? 0 : iType(0x13, 0, 2, 2, <u32>(<i32>(raw << 22) >> 22));
           }
-          return immediate6(c) == 0 ? 0 : (immediate6(c) << 12) | (rd << 7) | 0x37; // c.lui
+          if (immediate6(c) == 0) return (rd & 0x11) == 1 ? iType(0x13, 0, 0, 0, 0) : 0; // c.mop.n: does nothing
+          return (immediate6(c) << 12) | (rd << 7) | 0x37; // c.lui
         case 4:
           switch ((c >> 10) & 3) {
             case 0: return iType(0x13, 5, rs1p, rs1p, immediate6(c) & 63); // c.srli
@@ -86,6 +114,8 @@ export function expand(c: u32): u32 {
             case 3: return rType(0x33, 7, 0, rs1p, rs1p, rdp); // c.and
             case 4: return rType(0x3b, 0, 0x20, rs1p, rs1p, rdp); // c.subw
             case 5: return rType(0x3b, 0, 0, rs1p, rs1p, rdp); // c.addw
+            case 6: return rType(0x33, 0, 1, rs1p, rs1p, rdp); // c.mul
+            case 7: return expandUnary(rs1p, (c >> 2) & 7);
           }
           return 0;
         case 5: { // c.j

@@ -1,4 +1,4 @@
-// Conversions between binary32, binary64 and the four integer types, and the comparisons (F and D extensions, "Conversion and Move" and
+// Conversions between the formats, and between binary32, binary64 and the four integer types, and the comparisons (F and D extensions, "Conversion and Move" and
 // "Compare" sections).
 import {
   canonicalNaN, exponentOf, infinity, isInfinite, isNaN, isSignaling, isZero, magnitude, NV, NX, raise, RDN, RMM, RNE, round, RUP,
@@ -72,17 +72,16 @@ export function fromInteger(value: u64, type: u32, double: bool, mode: u32): u64
   return round(sign, 63 - <i32>zeros, size << zeros, double, mode);
 }
 
-/** binary64 to binary32 (`toDouble` false) or back. */
-export function convertFormat(bits: u64, toDouble: bool, mode: u32): u64 {
-  const double = !toDouble;
-  if (isNaN(bits, double)) {
-    if (isSignaling(bits, double)) raise(NV);
-    return canonicalNaN(toDouble);
+/** From one format to another. */
+export function convertFormat(bits: u64, from: u32, to: u32, mode: u32): u64 {
+  if (isNaN(bits, from)) {
+    if (isSignaling(bits, from)) raise(NV);
+    return canonicalNaN(to);
   }
-  const sign = signOf(bits, double);
-  if (isInfinite(bits, double)) return infinity(sign, toDouble);
-  if (isZero(bits, double)) return zero(sign, toDouble);
-  return round(sign, exponentOf(bits, double), significandOf(bits, double), toDouble, mode);
+  const sign = signOf(bits, from);
+  if (isInfinite(bits, from)) return infinity(sign, to);
+  if (isZero(bits, from)) return zero(sign, to);
+  return round(sign, exponentOf(bits, from), significandOf(bits, from), to, mode);
 }
 
 /** a < b, neither NaN. */

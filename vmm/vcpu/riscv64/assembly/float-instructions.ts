@@ -1,14 +1,15 @@
-// The instructions of F and D other than loads and stores: operands out of the register file (NaN-boxed binary32), rounding mode, operation.
+// The instructions of F, D and Zfhmin other than loads and stores: operands out of the register file (narrow ones NaN-boxed), rounding mode, operation.
 //
 // Fast paths use WebAssembly's own operations, which round to nearest even and have no flags. They hold only if the flags are known without
 // looking: NX already raised (flags are sticky) and a result so far from zero and infinity that nothing else can be raised; or NX computed from
 // the operation's exact error.
 import { add, divide, fusedMultiplyAdd, multiply, squareRoot, subtract } from "./float-arithmetic";
 import { classify, compare, convertFormat, extremum, fromInteger, toInteger } from "./float-convert";
-import { canonicalNaN, NX, RNE } from "./float-format";
+import { canonicalNaN, DOUBLE, HALF, NX, RNE } from "./float-format";
 import { F, FFLAGS, FRM, X } from "./layout";
 
 const BOX: u64 = 0xffffffff00000000;
+const BOX_HALF: u64 = 0xffffffffffff0000;
 
 /** A binary32 operand that is not NaN-boxed reads as the canonical NaN. */
 @inline
@@ -20,6 +21,13 @@ function single(index: u32): u64 {
 @inline
 function operand(index: u32, double: bool): u64 {
   return double ? load<u64>(F + (index & 31) * 8) : single(index);
+}
+
+/** The same of a binary16. */
+@inline
+function half(index: u32): u64 {
+  const bits = load<u64>(F + (index & 31) * 8);
+  return bits >= BOX_HALF ? bits & 0xffff : canonicalNaN(HALF);
 }
 
 @inline
@@ -44,7 +52,8 @@ function roundingMode(code: u32): u32 {
 /** Executes an instruction of OP-FP, MADD, MSUB, NMSUB, NMADD; false if it is none (illegal instruction). */
 export function executeFloat(code: u32): bool {
   const format = (code >> 25) & 3;
-  if (format > 1) return false;
+  if (format == HALF) return executeHalf(code);
+  if (format > HALF) return false;
   const double = format == 1;
   if ((code & 0x7f) != 0x53) return fused(code, double);
   const rd = code >> 7;
@@ -70,10 +79,11 @@ export function executeFloat(code: u32): bool {
     case 0x05:
       if (funct3 > 1) return false;
       return put(rd, extremum(operand(rs1, double), operand(rs2, double), funct3 == 1, double), double);
-    case 0x08: { // fcvt.s.d, fcvt.d.s
+    case 0x08: { // fcvt.s.d, fcvt.d.s, fcvt.s.h, fcvt.d.h
       const mode = roundingMode(code);
-      if (mode > 4 || rs2 != (double ? 0 : 1)) return false;
-      return put(rd, convertFormat(operand(rs1, !double), double, mode), double);
+      if (mode > 4 || rs2 > HALF || rs2 == format) return false;
+      const value = rs2 == HALF ? half(rs1) : operand(rs1, !double);
+      return put(rd, convertFormat(value, rs2, format, mode), double);
     }
     case 0x0b: {
       const mode = roundingMode(code);
@@ -102,6 +112,35 @@ export function executeFloat(code: u32): bool {
       return put(rd, load<u64>(X + (rs1 & 31) * 8) & (double ? <u64>-1 : 0xffffffff), double);
   }
   return false;
+}
+
+/** What Zfhmin has of binary16: conversions to it, and moves of its bits. */
+function executeHalf(code: u32): bool {
+  if ((code & 0x7f) != 0x53) return false;
+  const rd = code >> 7;
+  const rs1 = code >> 15;
+  const rs2 = (code >> 20) & 31;
+  const funct3 = (code >> 12) & 7;
+  switch (code >> 27) {
+    case 0x08: { // fcvt.h.s, fcvt.h.d
+      const mode = roundingMode(code);
+      if (mode > 4 || rs2 > DOUBLE) return false;
+      return putHalf(rd, convertFormat(operand(rs1, rs2 == DOUBLE), rs2, HALF, mode));
+    }
+    case 0x1c: // fmv.x.h
+      if (rs2 != 0 || funct3 != 0) return false;
+      return putInteger(rd, <u64>(<i64>load<i16>(F + (rs1 & 31) * 8)));
+    case 0x1e: // fmv.h.x
+      if (rs2 != 0 || funct3 != 0) return false;
+      return putHalf(rd, load<u64>(X + (rs1 & 31) * 8) & 0xffff);
+  }
+  return false;
+}
+
+@inline
+function putHalf(index: u32, value: u64): bool {
+  store<u64>(F + (index & 31) * 8, value | BOX_HALF);
+  return true;
 }
 
 function fused(code: u32, double: bool): bool {

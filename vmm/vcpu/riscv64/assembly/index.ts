@@ -16,6 +16,7 @@ export { selectHart } from "./hart-state";
 export { flushAll } from "./translate";
 export { dropDecodePages } from "./decode-cache";
 export { executeFloat } from "./float-instructions";
+export { carrylessMultiply } from "./integer";
 export { refetchInstructions } from "./system";
 
 /** True if the selected hart has an interrupt pending that sie enables. */

@@ -1,5 +1,6 @@
 // Arithmetic WebAssembly has no instruction for, or whose corner cases differ: division by zero and overflow trap there, here they have results
-// ("M" extension, semantics of division).
+// ("M" extension, semantics of division); and products without carries (Zbc).
+import { CLMUL, CLMULH } from "./opcodes";
 
 /** The low 32 bits, sign-extended. */
 @inline
@@ -73,4 +74,42 @@ export function orCombine(value: u64): u64 {
   const low = value & 0x7f7f7f7f7f7f7f7f;
   const bits = (((low + 0x7f7f7f7f7f7f7f7f) | value) & 0x8080808080808080) >> 7;
   return bits * 0xff;
+}
+
+/** The bits of `value` in reverse order. */
+@inline
+function reverseBits(value: u64): u64 {
+  value = ((value >> 1) & 0x5555555555555555) | ((value & 0x5555555555555555) << 1);
+  value = ((value >> 2) & 0x3333333333333333) | ((value & 0x3333333333333333) << 2);
+  value = ((value >> 4) & 0x0f0f0f0f0f0f0f0f) | ((value & 0x0f0f0f0f0f0f0f0f) << 4);
+  return bswap<u64>(value);
+}
+
+/**
+ * Lower half of the product of polynomials over GF(2). Each factor is cut into four with three empty bits between its own: at most 16 products meet
+ * in a place, so that a carry leaves the place's lowest bit right, and what it adds to the next place is masked away.
+ */
+function carrylessLow(a: u64, b: u64): u64 {
+  const every: u64 = 0x1111111111111111;
+  const a0 = a & every;
+  const a1 = a & (every << 1);
+  const a2 = a & (every << 2);
+  const a3 = a & (every << 3);
+  const b0 = b & every;
+  const b1 = b & (every << 1);
+  const b2 = b & (every << 2);
+  const b3 = b & (every << 3);
+  return (
+    (((a0 * b0) ^ (a1 * b3) ^ (a2 * b2) ^ (a3 * b1)) & every) |
+    (((a0 * b1) ^ (a1 * b0) ^ (a2 * b3) ^ (a3 * b2)) & (every << 1)) |
+    (((a0 * b2) ^ (a1 * b1) ^ (a2 * b0) ^ (a3 * b3)) & (every << 2)) |
+    (((a0 * b3) ^ (a1 * b2) ^ (a2 * b1) ^ (a3 * b0)) & (every << 3))
+  );
+}
+
+/** clmul, clmulh, clmulr by their operation. Reversing factors and product turns the upper half into the lower one. */
+export function carrylessMultiply(operation: u32, a: u64, b: u64): u64 {
+  if (operation == CLMUL) return carrylessLow(a, b);
+  const reversed = reverseBits(carrylessLow(reverseBits(a), reverseBits(b)));
+  return operation == CLMULH ? reversed >> 1 : reversed;
 }

@@ -130,10 +130,17 @@ export const BINV = 238;
 export const BINVI = 240;
 export const BSET = 242;
 export const BSETI = 244;
-export const AMO = 246; // raw
-export const CSR = 248; // raw
-export const SYSTEM = 250; // raw: ecall, ebreak, sret, wfi, sfence.vma and its kin
-export const FENCE_I = 252;
-export const CBO = 254; // raw
-export const FLOAT = 256; // raw: everything of F and D but loads and stores
-export const TRANSLATED = 258; // head of a translated block: immediate = index of its entry (layout.ts, ENTRIES)
+export const CZERO_EQZ = 246;
+export const CZERO_NEZ = 248;
+export const AMO = 250; // raw
+export const CSR = 252; // raw
+export const SYSTEM = 254; // raw: ecall, ebreak, sret, wfi, wrs, sfence.vma and its kin
+export const FENCE_I = 256;
+export const CBO = 258; // raw
+export const FLOAT = 260; // raw: everything of F, D and Zfhmin but loads and stores
+export const FLH = 262;
+export const FSH = 264;
+export const CLMUL = 266;
+export const CLMULH = 268;
+export const CLMULR = 270;
+export const TRANSLATED = 272; // head of a translated block: immediate = index of its entry (layout.ts, ENTRIES)

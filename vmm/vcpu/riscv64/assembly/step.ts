@@ -6,14 +6,15 @@ import { fillSlot, instructionAt, straddle } from "./decode-cache";
 import { execute, STEP } from "./execute";
 import { executeFloat } from "./float-instructions";
 import { trap } from "./hart-state";
-import { ENTRIES, ENTRY_BYTES, LEFT, PAGE_BASE, PAGE_VA, PC, SLOT, SSTATUS } from "./layout";
+import { carrylessMultiply } from "./integer";
+import { ENTRIES, ENTRY_BYTES, LEFT, PAGE_BASE, PAGE_VA, PC, SLOT, SSTATUS, X } from "./layout";
 import {
-  AMO, CBO, CSR, FENCE_I, FLD, FLOAT, FLW, FSD, FSW, ILLEGAL, LOAD_X0, STRADDLE, SYSTEM, TRANSLATED, UNDECODED,
+  AMO, CBO, CLMUL, CLMULH, CLMULR, CSR, FENCE_I, FLD, FLH, FLOAT, FLW, FSD, FSH, FSW, ILLEGAL, LOAD_X0, STRADDLE, SYSTEM, TRANSLATED, UNDECODED,
 } from "./opcodes";
 import { executeCacheBlock, executeSystem, fenceInstructions } from "./system";
 import { dataTlb, fetchTlb, PAGE_MASK, SSTATUS_FS } from "./translate";
 
-/** Before an instruction of F or D: false if sstatus.FS is Off; else FS becomes Dirty. */
+/** Before an instruction of F, D or Zfhmin: false if sstatus.FS is Off; else FS becomes Dirty. */
 function openFloats(): bool {
   const status = load<u64>(SSTATUS);
   if (!(status & SSTATUS_FS)) return false;
@@ -111,10 +112,17 @@ export function step(): u32 {
     case FLOAT:
       if (openFloats() && executeFloat(code)) return floats(slot + 16);
       break;
-    case FLW: case FLD: case FSW: case FSD:
+    case FLH: case FLW: case FLD: case FSH: case FSW: case FSD:
       if (!openFloats()) break;
       result = slowAccess(slot);
       break;
+    case CLMUL: case CLMULH: case CLMULR: {
+      const rs1 = load<u64>(<usize>load<u8>(slot, 3), X);
+      const rs2 = load<u64>(<usize>load<u8>(slot, 4), X);
+      store<u64>(<usize>load<u8>(slot, 2), carrylessMultiply(operation, rs1, rs2), X);
+      result = CONTINUE;
+      break;
+    }
     default: // integer loads and stores
       result = slowAccess(slot);
       break;

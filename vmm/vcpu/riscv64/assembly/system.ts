@@ -1,8 +1,8 @@
-// The privileged instructions and cache-block operations: everything of the SYSTEM opcode but CSR accesses, fence.i, Zicbom, Zicboz.
+// The privileged instructions and cache-block operations: everything of the SYSTEM opcode but CSR accesses and Zimop, fence.i, Zicbom, Zicboz.
 import { CONTINUE, RESUME, UNDEFINED } from "./csr";
 import { pending, synchronise, trap } from "./hart-state";
 import {
-  EPOCH, EXIT_SBI, EXIT_WFI, MODE, PC, PHYSICAL, SENVCFG, SEPC, SIE, SSTATUS, X,
+  EPOCH, EXIT_BUDGET, EXIT_SBI, EXIT_WFI, HARTS, MODE, PC, PHYSICAL, RESERVATION, SENVCFG, SEPC, SIE, SSTATUS, X,
 } from "./layout";
 import {
   ACCESS_LOAD, ACCESS_STORE, flushAddress, flushAll, flushFetch, hostAddress, SSTATUS_SIE, SSTATUS_SPIE, SSTATUS_SPP, translate,
@@ -38,6 +38,10 @@ export function executeSystem(code: u32, left: u32, length: u32): u32 {
       store<u64>(PC, pc + length);
       synchronise(left);
       return pending() & load<u64>(SIE) ? RESUME : LEAVE + EXIT_WFI;
+    case 0x00d: // wrs.nto, wrs.sto
+    case 0x01d:
+      if (code != 0x00d00073 && code != 0x01d00073) return UNDEFINED;
+      return waitOnReservation(pc + length, left);
     case 0x180: // sfence.w.inval, sfence.inval.ir: sinval.vma is ordered already
     case 0x181:
       if ((code != 0x18000073 && code != 0x18100073) || !supervisor) return UNDEFINED;
@@ -53,6 +57,18 @@ export function executeSystem(code: u32, left: u32, length: u32): u32 {
     return RESUME;
   }
   return UNDEFINED;
+}
+
+/**
+ * Zawrs. The stall ends at once unless a reservation is held and nothing is pending; then it ends when another hart may have stored to the reserved
+ * word: the rest of this hart's turn is given up, and with it the reservation if another one runs. Neither form can wait for ever.
+ */
+function waitOnReservation(next: u64, left: u32): u32 {
+  if (load<u64>(RESERVATION) == <u64>-1 || load<u32>(HARTS) == 1) return CONTINUE;
+  synchronise(left);
+  if (pending() & load<u64>(SIE)) return CONTINUE;
+  store<u64>(PC, next);
+  return LEAVE + EXIT_BUDGET;
 }
 
 function returnFromTrap(): void {

@@ -17,7 +17,7 @@ import * as layout from "../assembly/layout.ts";
 import * as o from "../assembly/opcodes.ts";
 import { INTEGER_OPERATIONS, type Operands } from "./integer-operations.ts";
 import { type Block, endsBlock, type Instruction, targetOf } from "./region.ts";
-import { Code, I32, I64, type MemoryOp, moduleOf, type Op } from "./wasm-code.ts";
+import { Code, type FunctionImport, I32, I64, type MemoryOp, moduleOf, type Op } from "./wasm-code.ts";
 
 export const PARAMETERS = [I32, I32, I32];
 const N = 0;
@@ -49,18 +49,29 @@ const STORES = new Map<number, { op: MemoryOp; size: number }>([
   [o.SD, { op: "i64.store", size: 8 }],
 ]);
 const FLOAT_LOADS = new Map<number, { op: MemoryOp; size: number }>([
+  [o.FLH, { op: "i64.load16_u", size: 2 }],
   [o.FLW, { op: "i64.load32_u", size: 4 }],
   [o.FLD, { op: "i64.load", size: 8 }],
 ]);
 const FLOAT_STORES = new Map<number, { op: MemoryOp; size: number }>([
+  [o.FSH, { op: "i64.store16", size: 2 }],
   [o.FSW, { op: "i64.store32", size: 4 }],
   [o.FSD, { op: "i64.store", size: 8 }],
 ]);
-const BOX = 0xffffffff00000000n;
+/** What a value of so many bytes is boxed in (NaN boxing). */
+const BOXES = new Map<number, bigint>([
+  [2, 0xffffffffffff0000n],
+  [4, 0xffffffff00000000n],
+]);
 /** sstatus.FS Dirty. */
 const FS_DIRTY = 0x6000;
-/** Number of the imported core.float. */
+/** Functions of the core that a region may call, as its module imports them. */
+const IMPORTS: readonly FunctionImport[] = [
+  { name: "executeFloat", parameters: [I32], results: [I32] },
+  { name: "carrylessMultiply", parameters: [I32, I64, I64], results: [I64] },
+];
 const FLOAT_FUNCTION = 0;
+const CARRYLESS_FUNCTION = 1;
 /** What an AMO stores: old op operand, or the one of the two for which old op operand chooses. */
 const ATOMICS = new Map<number, { op: Op; choose: boolean }>([
   [0x00, { op: "i64.add", choose: false }],
@@ -72,6 +83,7 @@ const ATOMICS = new Map<number, { op: Op; choose: boolean }>([
   [0x18, { op: "i64.lt_u", choose: true }],
   [0x1c, { op: "i64.gt_u", choose: true }],
 ]);
+const CARRYLESS = new Set([o.CLMUL, o.CLMULH, o.CLMULR]);
 const CONDITIONS = new Map<number, Op>([
   [o.BEQ, "i64.eq"],
   [o.BNE, "i64.ne"],
@@ -95,6 +107,7 @@ export function translatable(operation: number): boolean {
     endsBlock(operation) ||
     operation === o.AMO ||
     operation === o.FLOAT ||
+    CARRYLESS.has(operation) ||
     FLOAT_LOADS.has(operation) ||
     FLOAT_STORES.has(operation) ||
     LOADS.has(operation) ||
@@ -140,7 +153,7 @@ class RegionWriter {
     }
     whole.get(N);
     const locals = [...FIXED_LOCALS, ...Array.from(this.#registers, () => I64)];
-    return moduleOf(PARAMETERS, [I32], locals, whole);
+    return moduleOf(IMPORTS, PARAMETERS, [I32], locals, whole);
   }
 
   #body(): void {
@@ -275,15 +288,22 @@ class RegionWriter {
       code.memory(stored.op, 0);
     } else if (it.operation === o.AMO) this.#atomic(it, undone);
     else if (it.operation === o.FLOAT) this.#float(it, undone);
-    else if (FLOAT_LOADS.has(it.operation)) {
+    else if (CARRYLESS.has(it.operation)) {
+      code.i32(it.operation);
+      this.#get(it.b);
+      this.#get(it.immediate / 8);
+      code.call(CARRYLESS_FUNCTION);
+      this.#set(it.a);
+    } else if (FLOAT_LOADS.has(it.operation)) {
       const { op, size } = FLOAT_LOADS.get(it.operation)!;
       this.#needFloats(it, undone);
       this.#translate(it.b, it.immediate, size, 0, it, undone);
       code.i32(0);
       this.#host(0);
       code.memory(op, 0);
-      if (size === 4) {
-        code.i64Big(BOX);
+      const box = BOXES.get(size);
+      if (box !== undefined) {
+        code.i64Big(box);
         code.op("i64.or");
       }
       code.memory("i64.store", layout.F + it.a * 8);

@@ -87,6 +87,16 @@ const bit =
       x.code.op("i64.xor", "i64.and");
     } else x.code.op(kind === "set" ? "i64.or" : "i64.xor");
   };
+/** rs1 where `keep`(rs2, 0) holds, else 0. */
+const conditionalZero =
+  (keep: Op): Emit =>
+  (x) => {
+    x.rs1();
+    x.code.i64(0);
+    x.rs2();
+    x.code.i64(0);
+    x.code.op(keep, "select");
+  };
 const extract =
   (second: "rs2" | "amount"): Emit =>
   (x) => {
@@ -330,6 +340,8 @@ export const INTEGER_OPERATIONS: ReadonlyMap<number, Emit> = new Map<number, Emi
       x.code.op("i64.mul");
     },
   ],
+  [o.CZERO_EQZ, conditionalZero("i64.ne")],
+  [o.CZERO_NEZ, conditionalZero("i64.eq")],
   [o.BCLR, bit("rs2", "clear")],
   [o.BCLRI, bit("amount", "clear")],
   [o.BEXT, extract("rs2")],

@@ -12,31 +12,32 @@ import { findRegion } from "./region.ts";
 export interface TranslatorCore {
   readonly table: WebAssembly.Table;
   dropDecodePages(): void;
-  /** Executes an instruction of F or D other than loads and stores on the register files in memory; 0 if it is illegal. */
+  /** Executes an instruction of F, D or Zfhmin other than loads and stores on the register files in memory; 0 if it is illegal. */
   readonly executeFloat: WebAssembly.ExportValue;
+  /** clmul, clmulh, clmulr: (operation, rs1, rs2) → rd. */
+  readonly carrylessMultiply: WebAssembly.ExportValue;
 }
 
 export class Translator {
   /** Functions compiled so far. */
   compiled = 0;
-  readonly #memory: WebAssembly.Memory;
   readonly #table: WebAssembly.Table;
   readonly #view: DataView;
   readonly #first: number;
   readonly #capacity: number;
   readonly #drop: () => void;
-  readonly #float: WebAssembly.ExportValue;
+  readonly #imports: WebAssembly.Imports;
   #used = 0;
 
   /** At most `capacity` functions are kept. */
   constructor(memory: WebAssembly.Memory, core: TranslatorCore, capacity: number) {
-    this.#memory = memory;
     this.#table = core.table;
     this.#view = new DataView(memory.buffer);
     this.#first = core.table.length;
     this.#capacity = capacity;
     this.#drop = () => core.dropDecodePages();
-    this.#float = core.executeFloat;
+    const { executeFloat, carrylessMultiply } = core;
+    this.#imports = { env: { memory }, core: { executeFloat, carrylessMultiply } };
     core.table.grow(capacity);
   }
 
@@ -74,8 +75,7 @@ export class Translator {
   /** The module's function; null, and no further translations, if the engine refuses (a browser's main thread compiles small modules only). */
   #compile(bytes: Uint8Array<ArrayBuffer>): WebAssembly.ExportValue | null {
     try {
-      const imports = { env: { memory: this.#memory }, core: { float: this.#float } };
-      return new WebAssembly.Instance(new WebAssembly.Module(bytes), imports).exports.f!;
+      return new WebAssembly.Instance(new WebAssembly.Module(bytes), this.#imports).exports.f!;
     } catch (error) {
       if (!(error instanceof RangeError)) throw error;
       this.#view.setUint32(layout.TRANSLATE, 0, true);

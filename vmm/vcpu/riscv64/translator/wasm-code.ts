@@ -224,11 +224,19 @@ export class Code {
   }
 }
 
+/** A function that a module imports from "core". */
+export interface FunctionImport {
+  readonly name: string;
+  readonly parameters: readonly number[];
+  readonly results: readonly number[];
+}
+
 /**
- * A module of one exported function "f", number 1, that imports the memory env.memory and the function core.float: i32 → i32, number 0. `locals` are
- * the types of the locals behind the parameters.
+ * A module of one exported function "f" that imports the memory env.memory and functions, which are numbered from 0. `locals` are the types of the
+ * locals behind the parameters.
  */
 export function moduleOf(
+  imports: readonly FunctionImport[],
   parameters: readonly number[],
   results: readonly number[],
   locals: readonly number[],
@@ -248,27 +256,36 @@ export function moduleOf(
     for (const character of text) code.byte(character.charCodeAt(0));
   };
   section(1, (code) => {
-    code.bytes([2, 0x60]);
-    code.unsigned(parameters.length);
-    code.bytes(parameters);
-    code.unsigned(results.length);
-    code.bytes(results);
-    code.bytes([0x60, 1, I32, 1, I32]);
+    code.unsigned(imports.length + 1);
+    for (const type of [...imports, { parameters, results }]) {
+      code.byte(0x60);
+      code.unsigned(type.parameters.length);
+      code.bytes(type.parameters);
+      code.unsigned(type.results.length);
+      code.bytes(type.results);
+    }
   });
   section(2, (code) => {
-    code.byte(2);
-    name(code, "core");
-    name(code, "float");
-    code.bytes([0, 1]);
+    code.unsigned(imports.length + 1);
+    imports.forEach((it, type) => {
+      name(code, "core");
+      name(code, it.name);
+      code.byte(0);
+      code.unsigned(type);
+    });
     name(code, "env");
     name(code, "memory");
     code.bytes([2, 0, 1]);
   });
-  section(3, (code) => code.bytes([1, 0]));
+  section(3, (code) => {
+    code.byte(1);
+    code.unsigned(imports.length);
+  });
   section(7, (code) => {
     code.byte(1);
     name(code, "f");
-    code.bytes([0, 1]);
+    code.byte(0);
+    code.unsigned(imports.length);
   });
   section(10, (code) => {
     const declared = new Code();

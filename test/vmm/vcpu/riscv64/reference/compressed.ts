@@ -1,4 +1,4 @@
-// The C extension as the tables of the unprivileged specification print it ("RVC Instruction Set Listings"): each row is the 16 bits, written
+// The C extension, Zcb and Zcmop as the tables of the unprivileged specification print them ("RVC Instruction Set Listings", "Zcb", "Zcmop"): each row is the 16 bits, written
 // as the table writes them, and the 32-bit instruction it "expands to". Bits of an immediate are named by their number; registers by name.
 import * as encode from "../encode.ts";
 
@@ -28,7 +28,7 @@ const row = (
 ): Row => (except === undefined ? { name, pattern, expand, signed } : { name, pattern, expand, except, signed });
 const s = true;
 
-export const ROWS: readonly Row[] = [
+const C_ROWS: readonly Row[] = [
   row(
     "c.addi4spn",
     "000 [5:4|9:6|2|3] sss 00",
@@ -120,6 +120,26 @@ export const ROWS: readonly Row[] = [
   row("c.sdsp", "111 [5:3|8:6] sssss 10", (f) => encode.store(3, 2, f.rs2, f.imm)),
 ];
 
+/** Rows of Zcb, and of Zcmop, whose instructions do nothing ("do not write any register"). */
+export const ZCB_ROWS: readonly Row[] = [
+  row("c.lbu", "100 000 ddd [0|1] sss 00", (f) => encode.load(4, f.rs2, f.rd, f.imm)),
+  row("c.lhu", "100 001 ddd 0 [1] sss 00", (f) => encode.load(5, f.rs2, f.rd, f.imm)),
+  row("c.lh", "100 001 ddd 1 [1] sss 00", (f) => encode.load(1, f.rs2, f.rd, f.imm)),
+  row("c.sb", "100 010 ddd [0|1] sss 00", (f) => encode.store(0, f.rd, f.rs2, f.imm)),
+  row("c.sh", "100 011 ddd 0 [1] sss 00", (f) => encode.store(1, f.rd, f.rs2, f.imm)),
+  row("c.zext.b", "100 1 11 ddd 11 000 01", (f) => encode.i(0x13, 7, f.rd, f.rd, 0xff)),
+  row("c.sext.b", "100 1 11 ddd 11 001 01", (f) => encode.i(0x13, 1, f.rd, f.rd, 0x604)),
+  row("c.zext.h", "100 1 11 ddd 11 010 01", (f) => encode.r(0x3b, 4, 4, f.rd, f.rd, 0)),
+  row("c.sext.h", "100 1 11 ddd 11 011 01", (f) => encode.i(0x13, 1, f.rd, f.rd, 0x605)),
+  row("c.zext.w", "100 1 11 ddd 11 100 01", (f) => encode.r(0x3b, 0, 4, f.rd, f.rd, 0)),
+  row("c.not", "100 1 11 ddd 11 101 01", (f) => encode.i(0x13, 4, f.rd, f.rd, -1)),
+  row("c.mul", "100 1 11 ddd 10 sss 01", (f) => encode.r(0x33, 0, 1, f.rd, f.rd, f.rs2)),
+  ...[1, 3, 5, 7, 9, 11, 13, 15].map((n) =>
+    row(`c.mop.${n}`, `011 0 ${n.toString(2).padStart(5, "0")} 00000 01`, () => encode.NOP),
+  ),
+];
+export const ROWS: readonly Row[] = [...C_ROWS, ...ZCB_ROWS];
+
 /** The row a halfword belongs to, with its fields; null if the encoding is reserved. */
 export function parse(halfword: number): { row: Row; fields: Fields } | null {
   for (const candidate of ROWS) {
@@ -127,6 +147,24 @@ export function parse(halfword: number): { row: Row; fields: Fields } | null {
     if (fields !== null && candidate.except?.(fields) !== true) return { row: candidate, fields };
   }
   return null;
+}
+
+/** The halfword of a row with its fields filled in. */
+export function fill(candidate: Row, fields: Fields): number {
+  let halfword = 0;
+  const put = (value: number, width: number): void => {
+    halfword = (halfword << width) | (value & ((1 << width) - 1));
+  };
+  for (const token of candidate.pattern.split(" ")) {
+    if (token.startsWith("[")) {
+      for (const range of token.slice(1, -1).split("|")) {
+        const [high, low = high] = range.split(":").map(Number) as [number, number?];
+        put(fields.imm >> low, high - low + 1);
+      }
+    } else if (/^[ds]/.test(token)) put(token[0] === "d" ? fields.rd : fields.rs2, token.length);
+    else put(Number.parseInt(token, 2), token.length);
+  }
+  return halfword;
 }
 
 function match(candidate: Row, halfword: number): Fields | null {

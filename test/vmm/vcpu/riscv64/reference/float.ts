@@ -3,7 +3,7 @@
 // shared with, or shaped like, the core's arithmetic.
 
 export interface Format {
-  readonly name: "s" | "d";
+  readonly name: "s" | "d" | "h";
   readonly width: bigint;
   /** Bits of the significand, the hidden one included. */
   readonly precision: bigint;
@@ -12,6 +12,7 @@ export interface Format {
 }
 export const SINGLE: Format = { name: "s", width: 32n, precision: 24n, emin: -126n, emax: 127n };
 export const DOUBLE: Format = { name: "d", width: 64n, precision: 53n, emin: -1022n, emax: 1023n };
+export const HALF: Format = { name: "h", width: 16n, precision: 11n, emin: -14n, emax: 15n };
 
 export const NX = 1;
 export const UF = 2;

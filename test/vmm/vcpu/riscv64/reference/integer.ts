@@ -1,4 +1,5 @@
-// What the integer instructions compute, in bigint arithmetic, from the prose of the unprivileged specification (chapters RV32I, RV64I, M, "B").
+// What the integer instructions compute, in bigint arithmetic, from the prose of the unprivileged specification (chapters RV32I, RV64I, M, "B",
+// Zicond, Zbc).
 // `rr` instructions have two registers, `ri` a register and an immediate.
 import * as encode from "../encode.ts";
 
@@ -23,6 +24,12 @@ const trailingZeros = (value: bigint, width: number): bigint => {
   return BigInt(at < 0 ? width : at);
 };
 const ones = (value: bigint, width: number): bigint => BigInt(bits(value, width).reduce((sum, bit) => sum + bit, 0));
+/** The product of polynomials over GF(2), up to 127 bits. */
+const carryless = (a: bigint, b: bigint): bigint => {
+  let product = 0n;
+  for (let n = 0n; n < 64n; n++) if ((b >> n) & 1n) product ^= a << n;
+  return product;
+};
 const bytes = (value: bigint): bigint[] => [0, 8, 16, 24, 32, 40, 48, 56].map((at) => (value >> BigInt(at)) & 0xffn);
 const fromBytes = (list: bigint[]): bigint => list.reduceRight((sum, byte) => (sum << 8n) | byte, 0n);
 
@@ -102,6 +109,13 @@ export const REGISTER_REGISTER: readonly RegisterRegister[] = [
   rr("bext", OP, 0x24, 5, (a, b) => (a >> (b % 64n)) & 1n),
   rr("binv", OP, 0x34, 1, (a, b) => a ^ (1n << (b % 64n))),
   rr("bset", OP, 0x14, 1, (a, b) => a | (1n << (b % 64n))),
+  // Zbc
+  rr("clmul", OP, 0x05, 1, (a, b) => u64(carryless(a, b))),
+  rr("clmulh", OP, 0x05, 3, (a, b) => carryless(a, b) >> 64n),
+  rr("clmulr", OP, 0x05, 2, (a, b) => u64(carryless(a, b) >> 63n)),
+  // Zicond
+  rr("czero.eqz", OP, 0x07, 5, (a, b) => (b === 0n ? 0n : a)),
+  rr("czero.nez", OP, 0x07, 7, (a, b) => (b === 0n ? a : 0n)),
 ];
 
 export interface RegisterImmediate {
