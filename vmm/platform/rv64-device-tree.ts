@@ -15,6 +15,7 @@ import {
   SW_MSI_SIZE,
   UART_BASE,
 } from "../memory-map.ts";
+import { CACHE_BLOCK_BYTES, isaString } from "../vcpu/riscv64/extensions.ts";
 import { type Cell, encodeDeviceTree, ref, type TreeNode } from "./flattened-device-tree.ts";
 
 /** A vIOMMU as the guest is told of it. */
@@ -94,8 +95,11 @@ function cpus(platform: Rv64Platform): TreeNode {
         reg: [hart],
         "riscv,isa-base": "rv64i",
         "riscv,isa-extensions": platform.isaExtensions,
-        "riscv,cbom-block-size": [64],
-        "riscv,cboz-block-size": [64],
+        // what readers of device trees older than the two properties above look for
+        "riscv,isa": isaString(platform.isaExtensions),
+        "riscv,cbom-block-size": [CACHE_BLOCK_BYTES],
+        "riscv,cbop-block-size": [CACHE_BLOCK_BYTES],
+        "riscv,cboz-block-size": [CACHE_BLOCK_BYTES],
         ...(platform.mmuType === null ? {} : { "mmu-type": platform.mmuType }),
       },
       children: [

@@ -61,6 +61,14 @@ describe.runIf(hasDtc)("a flattened device tree", () => {
     expect(blob.length % 8).toBe(0);
   });
 
+  it("describes the ISA in both forms that kernels read, with a size for each kind of cache-block operation", () => {
+    const { text } = decompile(machine([]));
+    expect(text).toContain('riscv,isa-base = "rv64i";');
+    expect(text).toContain('riscv,isa-extensions = "i\\0m\\0a\\0f\\0d\\0c\\0zicsr\\0zifencei\\0ssaia\\0sstc";');
+    expect(text).toContain('riscv,isa = "rv64imafdc_zicsr_zifencei_ssaia_sstc";');
+    for (const kind of ["cbom", "cbop", "cboz"]) expect(text).toContain(`riscv,${kind}-block-size = <0x40>;`);
+  });
+
   it("puts each device behind its own vIOMMU where a machine has several", () => {
     const { text, warnings } = decompile(
       machine([
