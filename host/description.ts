@@ -93,6 +93,37 @@ export function parseSize(text: string | number): number {
 
 export class HostDescriptionError extends Error {}
 
+/** An iommu group: devices whose DMA their IOMMU cannot tell apart, or must not, for they reach each other past it. */
+export interface DescribedGroup {
+  /** As the kernel numbers it, and /dev/vfio names it. */
+  readonly id: number;
+  readonly devices: readonly string[];
+}
+
+/**
+ * The iommu groups of a host as it boots, in the order of their numbers. Devices with equal `group` share one. Without: functions of one
+ * slot share one (there is no ACS that would keep them apart: Linux, pci_device_group), every other device has its own.
+ */
+export function iommuGroups(description: HostDescription): DescribedGroup[] {
+  const groups = new Map<string, string[]>();
+  const segments = [...new Set(description.devices.map(({ bdf }) => bdf.slice(0, 4)))];
+  for (const segment of segments) {
+    const devices = description.devices.filter(({ bdf, iommu }) => iommu !== undefined && bdf.startsWith(segment));
+    for (const device of devices.sort((a, b) => (a.bdf < b.bdf ? -1 : 1))) {
+      const key = groupKeyOf(device);
+      const known = groups.get(key);
+      if (known === undefined) groups.set(key, [device.bdf]);
+      else known.push(device.bdf);
+    }
+  }
+  return [...groups.values()].map((devices, id) => ({ id, devices }));
+}
+
+/** Devices with equal keys share an iommu group. */
+export function groupKeyOf({ bdf, group }: DeviceDescription): string {
+  return group === undefined ? bdf.slice(0, -2) : String(group);
+}
+
 /**
  * Checks a host description; throws HostDescriptionError with one line that names the place. `source` names the document, `kinds` the
  * IOMMUs there may be.
@@ -126,6 +157,19 @@ export function parseHost(document: unknown, source: string, kinds: HardwareKind
     addresses.add(address);
     if (iommu !== undefined && !iommus.has(iommu)) {
       throw new HostDescriptionError(`${source}: devices.${index}.iommu: there is no IOMMU "${iommu}"`);
+    }
+  }
+  const iommuOfGroup = new Map<string, string>();
+  for (const [index, device] of description.devices.entries()) {
+    if (device.iommu === undefined) continue;
+    const key = groupKeyOf(device);
+    const iommu = iommuOfGroup.get(key) ?? device.iommu;
+    iommuOfGroup.set(key, iommu);
+    if (iommu !== device.iommu) {
+      const which = device.group === undefined ? "functions of one slot are a group" : `group ${key} is`;
+      throw new HostDescriptionError(
+        `${source}: devices.${index}.group: ${which} behind "${iommu}", this device is behind "${device.iommu}"`,
+      );
     }
   }
   return description;

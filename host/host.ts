@@ -12,6 +12,7 @@ import { PhysicalMemory } from "./base/memory.ts";
 import type { Trace } from "./base/trace.ts";
 import {
   type DeviceDescription,
+  groupKeyOf,
   type HostDescription,
   HostDescriptionError,
   type IommuDescription,
@@ -55,6 +56,20 @@ export interface HostParts {
   readonly openBlockFile?: (file: string, blockBytes: 512 | 4096) => BlockStore & { close(): void };
   /** Default: those that ship. */
   readonly kinds?: HostKinds;
+}
+
+/** A device as a VMM is told of it. */
+export interface AssignableDevice {
+  /** "0000:00:01.0". */
+  readonly hostName: string;
+  /** Path of its VFIO cdev. */
+  readonly path: string;
+  /** Name of its IOMMU, "" without. */
+  readonly iommu: string;
+  /** Number of its iommu group, -1 without. */
+  readonly group: number;
+  /** The other devices of the group; `path` binds vfio-pci where there is no driver, null: another driver has the device. */
+  readonly groupOthers: readonly { readonly hostName: string; readonly path: () => string | null }[];
 }
 
 export interface DmaCounters {
@@ -107,7 +122,7 @@ export class Host {
         root = new RootComplex({ segment, memory: this.#memory, clock, trace, window32, window64, messages });
         this.#roots.set(segment, root);
       }
-      if (device.group !== undefined) groups.set(device.bdf, String(device.group));
+      groups.set(device.bdf, groupKeyOf(device));
       try {
         this.#plug(root, device, parts);
       } catch (error) {
@@ -174,6 +189,38 @@ export class Host {
     const path = this.#vfio.nodeOf(name);
     if (path === null) throw new HostDescriptionError(`${name} has a kernel driver, not vfio-pci`);
     return path;
+  }
+
+  /**
+   * The iommu group of a device: its number and the names of all its devices, as sysfs would show it; null for a device without an IOMMU.
+   */
+  groupOf(name: string): { readonly id: number; readonly devices: readonly string[] } | null {
+    const device = this.#kernel.pci.device(name)?.iommuDevice ?? null;
+    const group = device === null ? null : this.#kernel.iommu.groupOf(device);
+    return group === null ? null : { id: group.id, devices: group.devices.map((member) => member.name).sort() };
+  }
+
+  /** What a VMM is told of a device that it is to be given, as an administrator would tell it. Throws as `vfioPath`. */
+  assignable(name: string): AssignableDevice {
+    const group = this.groupOf(name);
+    return {
+      hostName: name,
+      path: this.vfioPath(name),
+      iommu: this.iommuOf(name),
+      group: group?.id ?? -1,
+      groupOthers: (group?.devices ?? [])
+        .filter((other) => other !== name)
+        .map((other) => ({ hostName: other, path: () => this.#vfioPathOrNull(other) })),
+    };
+  }
+
+  #vfioPathOrNull(name: string): string | null {
+    try {
+      return this.vfioPath(name);
+    } catch (error) {
+      if (error instanceof HostDescriptionError) return null;
+      throw error;
+    }
   }
 
   /** Name of the IOMMU a device is behind ("" none), as sysfs would show it. */
@@ -249,10 +296,15 @@ export class Host {
       devices[device.name] = {
         id: `${hex(device.vendorId, 4)}:${hex(device.deviceId, 4)}`,
         iommu: device.slot.iommu?.name ?? "none",
+        "iommu group": this.groupOf(device.name)?.id ?? "none",
         "device id": hex(device.slot.deviceId),
         driver: device.driver?.name ?? "none",
         dma: `${counters.transfers} transfers, ${counters.bytes} bytes, ${counters.aborted} aborted, ${counters.messages} MSIs`,
       };
+    }
+    const groups: Record<string, unknown> = {};
+    for (const group of this.#kernel.iommu.groups) {
+      groups[group.id] = group.devices.map(({ name }) => name).join(" ");
     }
     const live: Record<string, unknown> = {};
     for (const [kind, count] of this.liveKinds) live[kind] = count;
@@ -260,6 +312,7 @@ export class Host {
       name: this.description.name,
       memory: `${this.description.memory / 2 ** 20} MiB`,
       iommus,
+      "iommu groups": groups,
       devices,
       "live objects": live,
     };

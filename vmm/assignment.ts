@@ -4,11 +4,16 @@
 // Devices behind different physical IOMMUs need vIOMMUs of their own (a vIOMMU is a slice of one IOMMU): a request names the IOMMU,
 // as sysfs would, and devices of one name share a vIOMMU. The guest finds vIOMMU i at VIOMMU_BASE + i * 4 KiB; a device's id there is
 // its routing id.
+//
+// Devices of one iommu group are one stream to the host: what is attached for one of them is attached for all. Behind a vIOMMU they
+// would have contexts of their own, so such a group is refused, whole or in part, unless the VM is told to share it. Then all members go
+// behind one vIOMMU, those that are not assigned are held (opened, known to the vIOMMU, never used), and the vIOMMU sees to it that no
+// member does DMA through a context that is not its own (viommu/riscv/dispositions.ts).
 
 import type { GpaPfn } from "../host/base/address.ts";
 import { ACCESS_OK, type PhysicalMemory } from "../host/base/memory.ts";
 import type { FunctionPorts, PciFunction } from "../host/devices/ports.ts";
-import { ENODEV, errnoName } from "../host/uapi/errno.ts";
+import { EBUSY, ENODEV, errnoName } from "../host/uapi/errno.ts";
 import type { SystemCalls } from "../host/uapi/system-calls.ts";
 import type { Machine } from "./machine.ts";
 import { RAM_BASE, VIOMMU_BASE } from "./memory-map.ts";
@@ -17,7 +22,7 @@ import { AssignedDevice } from "./vfio/assigned-device.ts";
 import { GuestAddressSpace, HostRefusal } from "./vfio/guest-address-space.ts";
 import { IommufdHost } from "./vfio/iommufd-host.ts";
 import type { HwInfoReply } from "./viommu/host-port.ts";
-import type { GuestVisibleIommu, ViommuKind } from "./viommu/kind.ts";
+import type { GuestVisibleIommu, PluggedDevice, ViommuKind } from "./viommu/kind.ts";
 import { limitedReport } from "./viommu/limited-report.ts";
 
 export interface AssignmentRequest extends PciPlace {
@@ -27,6 +32,9 @@ export interface AssignmentRequest extends PciPlace {
   readonly hostName: string;
   /** Host's name of the IOMMU the device is behind. */
   readonly iommu: string;
+  /** Its iommu group's number, and the other devices of that, with the paths of their cdevs (null: VFIO does not have it). */
+  readonly group: number;
+  readonly groupOthers: readonly { readonly hostName: string; readonly path: () => string | null }[];
   /** Puts the device behind a vIOMMU of its own choosing instead of its IOMMU's: devices with equal names share one. */
   readonly viommu?: string;
 }
@@ -50,6 +58,8 @@ export interface AssignmentParts {
   readonly calls: SystemCalls | null;
   /** False: no vIOMMU; devices do DMA with guest-physical addresses, through stage 2 only. Default true. */
   readonly viommu?: boolean;
+  /** Takes devices that share an iommu group, as one stream with one context. Default: they are refused. */
+  readonly allowSharedGroup?: boolean;
   /** Guest RAM as a window of the VMM's memory. */
   readonly ram: { readonly buffer: ArrayBufferLike; readonly offset: number; readonly length: number };
   /** One line each, for the person who runs the VM. */
@@ -77,6 +87,18 @@ export interface AssignedEntry {
   routingId: number;
 }
 
+/** First of the ids under which a vIOMMU knows held devices: no requester id is as large. */
+export const HELD_IDS = 0x80_0000;
+
+/** A device of a shared group that nobody assigned. */
+interface HeldDevice {
+  readonly device: AssignedDevice;
+  readonly group: number;
+  readonly virtual: VirtualIommu;
+  /** By which its vIOMMU knows it, HELD_IDS and above. */
+  readonly id: number;
+}
+
 const INTERRUPT_PIN = 0x3d;
 /** Reports of one kind in a VM's life. */
 const MOST_REPORTS = 64;
@@ -84,9 +106,11 @@ const MOST_REPORTS = 64;
 export class Assignment {
   readonly viommus: VirtualIommu[] = [];
   readonly devices: AssignedEntry[] = [];
+  readonly #held: HeldDevice[] = [];
+  #ending = false;
   readonly #parts: AssignmentParts;
   readonly #space: GuestAddressSpace | null;
-  readonly #reportMove: (message: string) => void;
+  readonly #reportChange: (message: string) => void;
   /** Places to which messages were lost, reported once each. */
   readonly #lostMessages = new Set<string>();
   #nextHandle = 1;
@@ -94,7 +118,7 @@ export class Assignment {
   /** Maps guest RAM as stage 2. Throws HostRefusal. */
   constructor(parts: AssignmentParts) {
     this.#parts = parts;
-    this.#reportMove = limitedReport(parts.report);
+    this.#reportChange = limitedReport(parts.report);
     this.#space = parts.calls === null ? null : new GuestAddressSpace(parts.calls);
     parts.pci.onMoved = (pciFunction, from, to) => this.#moved(pciFunction, from, to);
     const { buffer, offset, length } = parts.ram;
@@ -128,31 +152,44 @@ export class Assignment {
     if (request.behind === undefined && pci.functions.has(request.routingId)) {
       throw new HostRefusal(`guest ${guestName} is taken: assigning host ${request.hostName} there`, -ENODEV);
     }
+    if (this.#parts.viommu !== false) this.#checkGroup(request);
     const handle = this.#nextHandle++;
-    const device: AssignedDevice = new AssignedDevice({
-      addressSpace: this.#space,
-      path: request.path,
-      handle,
-      guestName,
-      hostName: request.hostName,
-      message: (pfn, offset, data) => this.#deviceMessage(device, pfn, offset, data),
-      report: limitedReport(report),
-      trace: machine.trace,
-    });
-    const virtual = this.#parts.viommu === false ? null : this.#viommuFor(request.viommu ?? request.iommu, device);
+    this.#release(this.#held.find(({ device }) => device.hostName === request.hostName));
+    let device: AssignedDevice;
+    try {
+      device = new AssignedDevice({
+        addressSpace: this.#space,
+        path: request.path,
+        handle,
+        guestName,
+        hostName: nameInGroup(request),
+        message: (pfn, offset, data) => this.#deviceMessage(device, pfn, offset, data),
+        report: limitedReport(report),
+        trace: machine.trace,
+      });
+    } catch (error) {
+      this.#holdOthers();
+      throw error;
+    }
+    const virtual =
+      this.#parts.viommu === false ? null : this.#viommuFor(request.viommu ?? request.iommu, device, request);
     const routingId = pci.plugAt(request, device);
     const entry: AssignedEntry = { device, request, viommu: virtual, routingId: routingId ?? UNREACHABLE };
-    const errno =
-      routingId === undefined ? -ENODEV : virtual === null ? this.#space.attach(device.fd) : this.#plugIn(entry);
+    this.devices.push(entry);
+    // The others first: the kernel gives a group a first stage only if every member has a vDEVICE.
+    let errno =
+      routingId === undefined ? -ENODEV : virtual === null ? this.#space.attach(device.fd) : this.#holdOthers();
+    if (errno === 0) errno = this.#plugIn(entry);
     if (errno < 0) {
+      this.devices.pop();
       pci.remove(device);
       virtual?.host?.unregister(handle);
-      if (virtual !== null) this.#dropUnused(virtual);
       device[Symbol.dispose]();
+      this.#holdOthers();
+      if (virtual !== null) this.#dropUnused(virtual);
       const where = virtual === null ? "on the second stage" : `behind ${virtual.name}`;
-      throw new HostRefusal(`putting guest device ${guestName} (host ${request.hostName}) ${where}`, errno);
+      throw new HostRefusal(`putting guest device ${guestName} (host ${nameInGroup(request)}) ${where}`, errno);
     }
-    this.devices.push(entry);
     if (virtual !== null) virtual.everUsed = true;
     device.onReset = () => virtual?.viommu.deviceReset(entry.routingId);
     device.connect(this.#ports(device, request.behind ?? request.routingId, NO_DMA));
@@ -174,6 +211,17 @@ export class Assignment {
       entry.viommu.host!.unregister(entry.device.handle);
     }
     entry.device[Symbol.dispose]();
+    const errno = this.#holdOthers();
+    if (errno < 0) {
+      this.#reportChange(
+        `host ${nameInGroup(entry.request)} could not be held for its neighbours: ${errnoName(errno)}`,
+      );
+    }
+  }
+
+  /** Devices of shared groups that are held for the guest's sake, by their names in the host. */
+  get held(): readonly string[] {
+    return this.#held.map(({ device }) => device.hostName);
   }
 
   /** Plugs a model on the VM's own bus behind a vIOMMU, whose walks translate for it. False if the routing id is taken. */
@@ -201,23 +249,104 @@ export class Assignment {
 
   /** Everything, children first. */
   [Symbol.dispose](): void {
+    this.#ending = true;
     for (const entry of this.devices.slice()) this.unassign(entry);
     for (const { host } of this.viommus) host?.[Symbol.dispose]();
     this.#space?.[Symbol.dispose]();
   }
 
+  /** Throws HostRefusal for what could not be kept: contexts of their own for devices of one group, or two vIOMMUs for one group. */
+  #checkGroup(request: AssignmentRequest): void {
+    const { group, groupOthers, hostName } = request;
+    if (groupOthers.length === 0) return;
+    const who = `guest device ${formatPlace(request)} (host ${hostName})`;
+    if (this.#parts.allowSharedGroup !== true) {
+      throw new HostRefusal(
+        `${who} is in ${groupName(request)}: the host cannot tell the DMA of these devices apart, so they cannot have ` +
+          "contexts of their own behind a vIOMMU; --allow-shared-group (allowSharedGroup: true) makes them one stream",
+        0,
+      );
+    }
+    const key = request.viommu ?? request.iommu;
+    const other = this.devices.find((entry) => entry.request.group === group && entry.viommu?.key !== key);
+    if (other === undefined) return;
+    throw new HostRefusal(
+      `${who} is in ${groupName(request)}, which is behind vIOMMU "${other.viommu?.key}" with guest device ` +
+        `${formatPlace(other.request)}: a group has one context, so it cannot be behind "${key}" too`,
+      0,
+    );
+  }
+
+  /** Holds those members of shared groups that have assigned neighbours and are not assigned; lets go of all others. 0 or a negated errno. */
+  #holdOthers(): number {
+    for (const held of this.#held.slice()) {
+      const needed = !this.#ending && this.devices.some(({ request }) => request.group === held.group);
+      if (!needed || this.#isAssigned(held.device.hostName)) this.#release(held);
+    }
+    for (const { request, viommu } of this.devices) {
+      if (viommu === null || this.#ending) continue;
+      for (const other of request.groupOthers) {
+        const known =
+          this.#isAssigned(other.hostName) || this.#held.some(({ device }) => device.hostName === other.hostName);
+        const errno = known ? 0 : this.#hold(other, request, viommu);
+        if (errno < 0) return errno;
+      }
+    }
+    return 0;
+  }
+
+  #isAssigned(hostName: string): boolean {
+    return this.devices.some(({ request }) => request.hostName === hostName);
+  }
+
+  #hold(other: AssignmentRequest["groupOthers"][number], neighbour: AssignmentRequest, virtual: VirtualIommu): number {
+    const handle = this.#nextHandle++;
+    const name = `${other.hostName} (held)`;
+    const path = other.path();
+    if (path === null) return -EBUSY;
+    let device: AssignedDevice;
+    try {
+      device = new AssignedDevice({
+        addressSpace: this.#space!,
+        path,
+        handle,
+        guestName: name,
+        hostName: other.hostName,
+        message: () => {},
+        report: () => {},
+        trace: this.#parts.machine.trace,
+      });
+    } catch (error) {
+      if (error instanceof HostRefusal) return error.errno;
+      throw error;
+    }
+    const id = HELD_IDS + handle;
+    this.#register(virtual.host!, device, neighbour);
+    const errno = virtual.viommu.plug({
+      ...pluggedAs(device, id, name, other.hostName, streamOf(neighbour)),
+      held: true,
+    });
+    if (errno < 0) {
+      virtual.host!.unregister(handle);
+      device[Symbol.dispose]();
+      return errno;
+    }
+    this.#held.push({ device, group: neighbour.group, virtual, id });
+    return 0;
+  }
+
+  #release(held: HeldDevice | undefined): void {
+    if (held === undefined) return;
+    this.#held.splice(this.#held.indexOf(held), 1);
+    held.virtual.viommu.unplug(held.id);
+    held.virtual.host!.unregister(held.device.handle);
+    held.device[Symbol.dispose]();
+  }
+
   /** Makes a device known to its vIOMMU under the requester id it has; 0 or a negated errno of the host's. */
   #plugIn({ device, request, viommu, routingId }: AssignedEntry): number {
     if (routingId === UNREACHABLE || viommu === null) return 0;
-    return viommu.viommu.plug({
-      handle: device.handle,
-      guestId: routingId,
-      name: formatBdf(routingId),
-      hostName: request.hostName,
-      ats: device.ats,
-      pri: device.pri,
-      emulated: false,
-    });
+    return viommu.viommu.plug(pluggedAs(device, routingId, formatBdf(routingId), request.hostName, streamOf(request)));
   }
 
   /** The guest gave a bus another number: the vDEVICE goes, and comes again under the new id. */
@@ -229,7 +358,7 @@ export class Assignment {
     const errno = this.#plugIn(entry);
     if (errno < 0) {
       const name = `guest device ${formatBdf(to)} (host ${entry.request.hostName})`;
-      this.#reportMove(
+      this.#reportChange(
         `${name} has a new requester id, but ${entry.viommu?.name} does not take it: ${errnoName(errno)}`,
       );
     }
@@ -261,11 +390,8 @@ export class Assignment {
     );
   }
 
-  #viommuFor(key: string, device: AssignedDevice): VirtualIommu {
-    const known = this.viommus.find((virtual) => virtual.key === key);
-    const host =
-      known?.host ??
-      new IommufdHost({ addressSpace: this.#space!, codec: this.#parts.kind.nesting, report: this.#parts.report });
+  #register(host: IommufdHost, device: AssignedDevice, request: AssignmentRequest): void {
+    const stream = streamOf(request);
     host.register({
       handle: device.handle,
       fd: device.fd,
@@ -273,7 +399,16 @@ export class Assignment {
       guestName: device.name,
       hostName: device.hostName,
       pri: device.pri,
+      ...(stream === undefined ? {} : { stream }),
     });
+  }
+
+  #viommuFor(key: string, device: AssignedDevice, request: AssignmentRequest): VirtualIommu {
+    const known = this.viommus.find((virtual) => virtual.key === key);
+    const host =
+      known?.host ??
+      new IommufdHost({ addressSpace: this.#space!, codec: this.#parts.kind.nesting, report: this.#parts.report });
+    this.#register(host, device, request);
     if (known !== undefined) return known;
     const info = host.hwInfo(device.handle);
     return this.#addViommu(key, host, typeof info === "number" ? null : info);
@@ -314,6 +449,41 @@ export class Assignment {
     this.viommus.push(virtual);
     return virtual;
   }
+}
+
+/** "iommu group 3 (0000:00:01.0, 0000:00:02.0)". */
+function groupName({ hostName, group, groupOthers }: AssignmentRequest): string {
+  const members = [hostName, ...groupOthers.map((other) => other.hostName)].sort();
+  return `iommu group ${group} (${members.join(", ")})`;
+}
+
+/** How messages of the host's refusals name a device: a group that somebody else owns is the likely reason. */
+function nameInGroup(request: AssignmentRequest): string {
+  return request.groupOthers.length === 0 ? request.hostName : `${request.hostName} of ${groupName(request)}`;
+}
+
+/** What tells the streams of a vIOMMU apart; undefined for a device alone. */
+function streamOf(request: AssignmentRequest): string | undefined {
+  return request.groupOthers.length === 0 ? undefined : groupName(request);
+}
+
+function pluggedAs(
+  device: AssignedDevice,
+  guestId: number,
+  name: string,
+  hostName: string,
+  stream: string | undefined,
+): PluggedDevice {
+  return {
+    handle: device.handle,
+    guestId,
+    name,
+    hostName,
+    ats: device.ats,
+    pri: device.pri,
+    emulated: false,
+    ...(stream === undefined ? {} : { stream, allowDma: (allowed: boolean) => device.allowDma(allowed) }),
+  };
 }
 
 /** An assigned device's DMA never passes through the VMM. */

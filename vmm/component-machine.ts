@@ -36,6 +36,8 @@ export interface ComponentMachineOptions {
   /** Kind of its vIOMMUs; default DEFAULT_KIND. And what the machine says about them, in that kind's words. */
   readonly kind?: ViommuKind;
   readonly configuration?: object;
+  /** See AssignmentParts. */
+  readonly allowSharedGroup?: boolean;
   readonly report: (message: string) => void;
 }
 
@@ -83,6 +85,7 @@ export class ComponentMachine {
       kind: this.#kind,
       configuration: options.configuration ?? {},
       calls: options.calls,
+      allowSharedGroup: options.allowSharedGroup === true,
       ram: { buffer: this.ram.buffer, offset: 0, length: memoryBytes },
       report: options.report,
     });

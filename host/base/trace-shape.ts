@@ -23,7 +23,7 @@ const SHAPES: { readonly [T in TraceEventType]: Shape<T> } = {
   },
   command: { where: ["guest", "host"], iommu: "text", name: "text", words: "words", text: "text" },
   ioctl: { process: "text", fd: "whole", name: "text", result: "whole", fields: "values" },
-  attach: { device: "text", pasid: "whole?", domain: "text", detail: "text" },
+  attach: { device: "text", group: "whole?", pasid: "whole?", domain: "text", detail: "text" },
   walk: {
     where: ["host", "guest"],
     iommu: "text",
@@ -60,6 +60,7 @@ const SHAPES: { readonly [T in TraceEventType]: Shape<T> } = {
     ttyp: "whole",
     text: "text",
   },
+  group: { iommu: "text", group: "text", contexts: ["none", "one", "differ"], devices: "text", withheld: "text" },
   injection: { point: "text", name: "text", rule: "text" },
   irq: { where: ["host", "vfio", "guest"], source: "text", vector: "whole" },
 };

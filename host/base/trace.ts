@@ -31,7 +31,20 @@ export type TraceEvent =
       fields: Record<string, bigint | number | string>;
     }
   /** The host's driver changed what a device's DMA goes through. */
-  | { type: "attach"; device: string; pasid?: number; domain: string; detail: string }
+  | { type: "attach"; device: string; group?: number; pasid?: number; domain: string; detail: string }
+  /**
+   * Devices of one iommu group, which the host cannot tell apart, have other contexts than before: none, one for all that have one, or
+   * contexts that differ, for which all are blocked. `devices` are the guest's names, `withheld` those of them kept
+   * from DMA meanwhile, with blanks between.
+   */
+  | {
+      type: "group";
+      iommu: string;
+      group: string;
+      contexts: "none" | "one" | "differ";
+      devices: string;
+      withheld: string;
+    }
   /**
    * One load of a table entry by a walker. `table` is "stage1", "stage2", or the architecture's name of another ("DDT"); `space` says where
    * `address` lives, `kind` which architecture (left out by the first there was).

@@ -67,7 +67,7 @@ export function bootHosted(image: PreparedComponent, options: HostedOptions = {}
     options.onLine?.(text, host);
   };
   for (const [name, routingId] of options.assign ?? CROSSED) {
-    machine.assignment.assign({ path: host.vfioPath(name), hostName: name, iommu: host.iommuOf(name), routingId });
+    machine.assignment.assign({ ...host.assignable(name), routingId });
   }
   const { ram: memory, machine: port, platform } = machine;
   const outcome = new ComponentVcpu({ image, memory, port, platform }).run();

@@ -45,12 +45,7 @@ function machine() {
     viommu: false,
     report: (message) => void reports.push(message),
   });
-  const request = {
-    path: host.vfioPath(DEVICE),
-    hostName: DEVICE,
-    iommu: host.iommuOf(DEVICE),
-    routingId: GUEST_ID,
-  };
+  const request = { ...host.assignable(DEVICE), routingId: GUEST_ID };
   const entry = assignment.assign(request);
   entry.device.configWrite(COMMAND, 2, MEMORY_SPACE_AND_BUS_MASTER);
   const registers = entry.device.bars[0]!.registers;

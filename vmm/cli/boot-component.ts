@@ -45,6 +45,7 @@ export async function bootComponent(file: string | undefined, options: BootOptio
     trace: shell.trace,
     calls: run.calls,
     memoryBytes: options.memory ?? DEFAULT_MEMORY,
+    allowSharedGroup: options.allowSharedGroup === true,
     report: (message) => shell.message(message),
   });
   machine.machine.timeLimit = options.timeLimit ?? Number.POSITIVE_INFINITY;

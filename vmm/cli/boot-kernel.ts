@@ -137,6 +137,7 @@ function assembleVm(
     calls: run.calls,
     ram: { buffer: rv64.core.memory.buffer, offset: rv64.core.ramOffset, length: memoryBytes },
     viommu: options.viommu !== "none",
+    allowSharedGroup: options.allowSharedGroup === true,
     report: (message) => shell.message(message),
   });
   run.assignAll(assignment, [

@@ -15,6 +15,7 @@ import type { RunShell } from "./run-shell.ts";
 export interface HostRunOptions {
   readonly host?: string;
   readonly assign: readonly string[];
+  readonly allowSharedGroup?: true;
   /** What the host is made to fail, by the rules of --inject. */
   readonly inject?: readonly string[];
   readonly seed?: number;
@@ -85,12 +86,7 @@ export class HostRun {
         const known = this.host.deviceNames.join(", ");
         throw new UsageError(`--assign ${text}: the host has no device ${hostBdf} (it has ${known})`);
       }
-      const request: AssignmentRequest = {
-        path: this.host.vfioPath(name),
-        hostName: name,
-        iommu: this.host.iommuOf(name),
-        ...place,
-      };
+      const request: AssignmentRequest = { ...this.host.assignable(name), ...place };
       if (assignment.devices.some((entry) => entry.request.hostName === name)) {
         throw new UsageError(`--assign ${text}: ${name} is assigned already`);
       }

@@ -48,6 +48,9 @@ export function formatPlace({ routingId, behind }: PciPlace): string {
 /** A requester id that no function has: its bus has no number yet. */
 export const UNREACHABLE = -1;
 
+/** Bit of configuration space that says a device has more functions: Header Type (0x0e), bit 7. */
+const MULTI_FUNCTION_BIT = 8 * 0x0e + 7;
+
 interface FunctionBehindPort {
   readonly port: RootPort;
   readonly deviceFunction: number;
@@ -160,7 +163,17 @@ export class PciHostBridge {
   configRead(routingId: number, offset: number, size: 1 | 2 | 4): number {
     const target = this.#functions.get(routingId);
     if (target === undefined) return size === 4 ? 0xffffffff : 2 ** (8 * size) - 1;
-    return target.configRead(offset, size);
+    const value = target.configRead(offset, size);
+    const bit = MULTI_FUNCTION_BIT - 8 * offset;
+    return bit >= 0 && bit < 8 * size && this.#sharesSlot(routingId) ? (value | (1 << bit)) >>> 0 : value;
+  }
+
+  /** Another function has the same device number: only then does software look for functions other than 0 (PCI 3.0 §6.2.1). */
+  #sharesSlot(routingId: number): boolean {
+    for (let other = routingId & ~7; other <= (routingId | 7); other++) {
+      if (other !== routingId && this.#functions.has(other)) return true;
+    }
+    return false;
   }
 
   configWrite(routingId: number, offset: number, size: 1 | 2 | 4, value: number): void {

@@ -29,6 +29,11 @@ export interface VmOptions {
    * behind a vIOMMU of its own.
    */
   readonly assign?: readonly string[];
+  /**
+   * Takes devices whose iommu group has others, too. The group is one stream with one context: vmm/viommu/riscv/README.md says what the
+   * guest sees of it. Default: they are refused.
+   */
+  readonly allowSharedGroup?: boolean;
   readonly configuration?: ViommuConfiguration;
   /** False: the scenario brings the vIOMMU up itself. Default true. */
   readonly bringUp?: boolean;
@@ -75,6 +80,7 @@ export class ScenarioVm {
         calls: this.#calls,
         memoryBytes,
         configuration: options.configuration ?? {},
+        allowSharedGroup: options.allowSharedGroup === true,
         report,
       });
       this.machine = machine;
@@ -121,9 +127,7 @@ export class ScenarioVm {
     }
     const hostBdf = this.host.resolve(match[1]!);
     const entry = this.machine.assignment.assign({
-      path: this.host.vfioPath(hostBdf),
-      hostName: hostBdf,
-      iommu: this.host.iommuOf(hostBdf),
+      ...this.host.assignable(hostBdf),
       ...place,
       ...(match[3] === undefined ? {} : { viommu: match[3] }),
     });

@@ -18,6 +18,7 @@ const CAPABILITIES_POINTER = 0x34;
 const INTERRUPT_LINE = 0x3c;
 const STATUS_CAPABILITIES = 1 << 4;
 const COMMAND_MEMORY = 1 << 1;
+const COMMAND_BUS_MASTER = 1 << 2;
 
 const CAPABILITY_MSI = 0x05;
 const CAPABILITY_EXPRESS = 0x10;
@@ -80,6 +81,7 @@ export class AssignedConfigSpace {
   readonly #host: HostConfig;
   readonly #length: number;
   readonly #bars: readonly AssignedBar[];
+  #busMasterAllowed = true;
 
   constructor(host: HostConfig, bars: readonly AssignedBar[]) {
     this.#host = host;
@@ -173,10 +175,21 @@ export class AssignedConfigSpace {
     }
     this.#config.write(offset, size, value);
     if (covers(offset, size, COMMAND)) {
-      this.#host.write(COMMAND, 2, this.command);
+      this.#writeHostCommand();
       this.onInterruptControl();
     }
     if (this.#inInterruptCapability(offset, size)) this.onInterruptControl();
+  }
+
+  /** Whether the host's function gets the Bus Master Enable that the guest has written, or 0 whatever that is. */
+  allowBusMaster(allowed: boolean): void {
+    if (allowed === this.#busMasterAllowed) return;
+    this.#busMasterAllowed = allowed;
+    this.#writeHostCommand();
+  }
+
+  #writeHostCommand(): void {
+    this.#host.write(COMMAND, 2, this.#busMasterAllowed ? this.command : this.command & ~COMMAND_BUS_MASTER);
   }
 
   /** Kept registers at their reset values. */

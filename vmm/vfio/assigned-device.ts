@@ -167,6 +167,11 @@ export class AssignedDevice implements PciFunction {
     this.#interrupts.service();
   }
 
+  /** Keeps the device from DMA, whatever the guest has written into its command register, or lets it again. */
+  allowDma(allowed: boolean): void {
+    this.config.allowBusMaster(allowed);
+  }
+
   connect(ports: FunctionPorts): void {
     this.#intx = (asserted) => ports.interrupt.intx(asserted);
     this.#interruptControl();

@@ -34,12 +34,15 @@ import {
 } from "../../host/uapi/vfio.ts";
 import { KernelCalls } from "./kernel-calls.ts";
 
-/** The host refused something a machine cannot be built without: one line, for the person who started it. */
+/**
+ * The host refused something a machine cannot be built without, or would not keep what the machine promises (then without an errno, 0):
+ * one line, for the person who started it.
+ */
 export class HostRefusal extends Error {
   readonly errno: number;
 
   constructor(what: string, errno: number) {
-    super(`${what}: ${errnoName(errno)}`);
+    super(errno === 0 ? what : `${what}: ${errnoName(errno)}`);
     this.errno = errno;
   }
 }

@@ -39,17 +39,30 @@ export interface BoundDevice {
   readonly hostName: string;
   /** The device can send page requests: its nested HWPTs get a fault queue. */
   readonly pri: boolean;
+  /** Devices of one iommu group of more than one name it here: the kernel attaches them together. */
+  readonly stream?: string;
 }
 
-export interface DeviceRecord {
-  readonly device: BoundDevice;
-  /** Object id of the vDEVICE, 0: none. */
-  vdevice: number;
-  guestId: bigint;
+/**
+ * What the kernel attaches as one: an iommu group (iommufd: the first device that attaches moves all, the last that detaches leaves it
+ * blocked).
+ */
+export interface AttachedStream {
+  readonly members: Set<DeviceRecord>;
   /** HWPT or IOAS it is attached to, 0: none. */
   attached: number;
   /** A nested HWPT of its own, 0: none (blocked and bypass are shared). */
   nested: number;
+}
+
+export interface DeviceRecord {
+  readonly device: BoundDevice;
+  readonly stream: AttachedStream;
+  /** Object id of the vDEVICE, 0: none. */
+  vdevice: number;
+  guestId: bigint;
+  /** Whether it has a part in what its stream is attached to. */
+  attached: boolean;
   /** Nested HWPTs of its PASIDs. */
   readonly pasids: Map<number, number>;
 }
@@ -91,12 +104,20 @@ export class HostDevices {
   }
 
   register(device: BoundDevice): void {
-    const record = { device, vdevice: 0, guestId: 0n, attached: 0, nested: 0, pasids: new Map<number, number>() };
+    const neighbour = [...this.#records.values()].find(
+      (known) => device.stream !== undefined && known.device.stream === device.stream,
+    );
+    const stream = neighbour?.stream ?? { members: new Set<DeviceRecord>(), attached: 0, nested: 0 };
+    const pasids = new Map<number, number>();
+    const record: DeviceRecord = { device, stream, vdevice: 0, guestId: 0n, attached: false, pasids };
+    stream.members.add(record);
     this.#records.set(device.handle, record);
   }
 
   /** Forgets a device; it has been detached. */
   unregister(handle: DeviceHandle): void {
+    const record = this.#records.get(handle);
+    record?.stream.members.delete(record);
     this.#records.delete(handle);
   }
 
@@ -149,18 +170,20 @@ export class HostDevices {
     return result < 0 ? this.refused("IOMMU_HWPT_ALLOC of a nested stage 1", record, result) : out.out_hwpt_id;
   }
 
-  /** Attaches, or replaces what is attached; `own` is the HWPT if it is the device's own. The one before is destroyed. */
+  /** Attaches, or replaces what its stream is attached to; `own` is the HWPT if it is the stream's own. The one before is destroyed. */
   attachTo(record: DeviceRecord, hwpt: number, own: number): number {
-    if (record.attached === hwpt) return 0;
+    const { stream } = record;
+    if (record.attached && stream.attached === hwpt) return 0;
     this.counters.attaches++;
     const { result } = this.calls.ioctl(record.device.fd, VFIO_DEVICE_ATTACH_IOMMUFD_PT, vfioDeviceAttachIommufdPt, {
       pt_id: hwpt,
     });
     if (result < 0) return this.refused("VFIO_DEVICE_ATTACH_IOMMUFD_PT", record, result);
-    const previous = record.nested;
-    record.attached = hwpt;
-    record.nested = own;
-    if (previous !== 0) this.space.destroy(previous);
+    const previous = stream.nested;
+    record.attached = true;
+    stream.attached = hwpt;
+    stream.nested = own;
+    if (previous !== 0 && previous !== own) this.space.destroy(previous);
     return 0;
   }
 
@@ -192,10 +215,11 @@ export class HostDevices {
     return 0;
   }
 
-  /** Detaches the device and destroys its own nested HWPT. */
+  /** Detaches the device; with the last of its stream goes what that was attached to. */
   detach(record: DeviceRecord): number {
+    const { stream } = record;
     let errno = 0;
-    if (record.attached !== 0) {
+    if (record.attached) {
       const { result } = this.calls.ioctl(
         record.device.fd,
         VFIO_DEVICE_DETACH_IOMMUFD_PT,
@@ -203,12 +227,11 @@ export class HostDevices {
         {},
       );
       if (result < 0) errno = this.refused("VFIO_DEVICE_DETACH_IOMMUFD_PT", record, result);
-      else record.attached = 0;
+      else record.attached = false;
     }
-    if (record.attached === 0 && record.nested !== 0) {
-      this.space.destroy(record.nested);
-      record.nested = 0;
-    }
+    if ([...stream.members].some((member) => member.attached)) return errno;
+    if (stream.nested !== 0) this.space.destroy(stream.nested);
+    stream.attached = stream.nested = 0;
     return errno;
   }
 

@@ -112,7 +112,9 @@ export class IommufdHost implements ViommuHost {
     record.guestId = guestId;
     const entered = this.#place.enter(record);
     if (entered < 0) return entered;
-    const errno = this.setBlocked(handle);
+    // One that joins a stream goes where that is: its kernel would take nothing else.
+    const { attached, nested } = record.stream;
+    const errno = attached === 0 ? this.setBlocked(handle) : this.#devices.attachTo(record, attached, nested);
     if (errno < 0) this.#place.leave(record);
     return errno;
   }
@@ -133,7 +135,10 @@ export class IommufdHost implements ViommuHost {
     if (pasid !== undefined) return this.#devices.detachPasid(record, pasid);
     const hwpt = this.#place.blocked(record);
     if (hwpt < 0) return hwpt;
-    return hwpt === 0 ? this.#devices.detach(record) : this.#devices.attachTo(record, hwpt, 0);
+    if (hwpt !== 0) return this.#devices.attachTo(record, hwpt, 0);
+    let errno = 0;
+    for (const member of record.stream.members) errno = this.#devices.detach(member) || errno;
+    return errno;
   }
 
   setBypass(handle: DeviceHandle): number {

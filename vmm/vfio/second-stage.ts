@@ -45,7 +45,7 @@ export class SecondStage implements Stage1Place {
   }
 
   invalidationTarget(record: DeviceRecord | undefined): number {
-    return record === undefined ? 0 : record.nested;
+    return record === undefined ? 0 : record.stream.nested;
   }
 
   readEvents(_events: HostEvent[]): void {

@@ -26,6 +26,7 @@ export function vmTree({ machine, pci, assignment, memoryBytes }: VmParts): Tree
       devices[state.device.name] = {
         "device id": hex(state.device.guestId),
         host: state.device.hostName ?? "emulated",
+        ...(state.device.stream === undefined ? {} : { "one stream with": state.device.stream }),
         disposition: state.disposition,
         ...(state.disposition === "blocked" ? { cause: state.cause } : {}),
         ...(state.refusal === 0 ? {} : { "host refused": state.refusal }),

@@ -82,6 +82,8 @@ function trackOf(event: TracedEvent): string {
       return `system calls of ${event.process}`;
     case "attach":
       return "host attachments";
+    case "group":
+      return `shared groups of ${event.iommu}`;
     case "walk":
       return `walks of ${event.iommu}`;
     case "dma":
@@ -95,6 +97,8 @@ function trackOf(event: TracedEvent): string {
   }
 }
 
+const CONTEXTS_OF_A_GROUP = { none: "no context", one: "one context", differ: "contexts differ" } as const;
+
 function nameOf(event: TracedEvent): string {
   switch (event.type) {
     case "mmio":
@@ -104,6 +108,8 @@ function nameOf(event: TracedEvent): string {
       return event.name;
     case "attach":
       return `${event.device}: ${event.domain}`;
+    case "group":
+      return `${event.group}: ${CONTEXTS_OF_A_GROUP[event.contexts]}`;
     case "walk":
       return `${event.table} level ${event.level}`;
     case "dma":

@@ -23,6 +23,15 @@ function bodyText(event: TracedEvent): string {
       return `${event.process} calls ${event.name}: ${event.result < 0 ? errnoName(event.result) : event.result}`;
     case "attach":
       return `host ${event.device}: ${event.domain} (${event.detail})`;
+    case "group": {
+      const says = {
+        none: "have no context",
+        one: "have one context",
+        differ: "have contexts that differ: all blocked",
+      };
+      const withheld = event.withheld === "" ? "" : `, ${event.withheld} kept from DMA`;
+      return `${event.iommu}: ${event.devices} of ${event.group} ${says[event.contexts]}${withheld}`;
+    }
     case "walk":
       return `${event.iommu} loads ${event.table} level ${event.level} at ${event.space} ${hex(event.address)}: ${hex(event.entry)}`;
     case "dma": {

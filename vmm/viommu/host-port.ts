@@ -3,6 +3,9 @@
 //
 // A device is named by a handle that whoever plugged it in chose; `guestId` is the id the guest uses on this vIOMMU. Every stream of DMA is in one of three dispositions: blocked, bypass (stage 2 only), nested. Results are 0 or a
 // negated errno. All addresses are guest-physical.
+//
+// Devices whose DMA the host cannot tell apart (one iommu group) are one stream: `setBlocked`, `setBypass` and `setNested` of one of them
+// move all of them.
 
 import type { MmioPort } from "../../host/base/mmio.ts";
 

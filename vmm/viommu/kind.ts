@@ -33,6 +33,12 @@ export interface PluggedDevice {
   readonly pri: boolean;
   /** Set for a model on the VM's own bus: translated here, the host knows nothing of it. */
   readonly emulated: boolean;
+  /** Devices that the host cannot tell apart name the same: "iommu group 3 (0000:00:01.0, 0000:00:02.0)". Left out: alone. */
+  readonly stream?: string;
+  /** A member of a stream that is not the guest's: held so that nobody else uses it. It has no stage 1 and no faults. */
+  readonly held?: boolean;
+  /** Keeps the device from DMA, or lets it again. Called only for members of a stream. */
+  readonly allowDma?: (allowed: boolean) => void;
 }
 
 /** A plugged device as it stands, for `inspect` and scenarios. */

@@ -7,8 +7,8 @@
 import type { Trace } from "../../base/trace.ts";
 import { NO_PASID } from "../../devices/ports.ts";
 import { EEXIST, EINVAL, ENODEV } from "../../uapi/errno.ts";
-import type { IommuDevice, IommuDomain, IommuDriver, PageRequest } from "./driver.ts";
-import { type GroupMember, IommuGroup } from "./group.ts";
+import type { IommuDevice, IommuDriver, PageRequest } from "./driver.ts";
+import { type GroupMember, IommuGroup, type SwitchObserver } from "./group.ts";
 import { PageRequestCollector } from "./page-requests.ts";
 
 interface Known {
@@ -75,7 +75,7 @@ export class IommuCore {
     let id = 0;
     while (this.#groups.has(id)) id++;
     const standard = driver.defaultDomain === "identity" ? driver.identityDomain : null;
-    const group = new IommuGroup(id, standard ?? driver.blockedDomain, driver.blockedDomain, this.#observe);
+    const group = new IommuGroup(id, standard ?? driver.blockedDomain, driver.blockedDomain, this.#observerOf(id));
     this.#groups.set(id, group);
     if (key !== null) this.#groupsByKey.set(key, group);
     return group;
@@ -86,18 +86,21 @@ export class IommuCore {
     if (key !== null) this.#groupsByKey.delete(key);
   }
 
-  readonly #observe = (device: IommuDevice, pasid: number, domain: IommuDomain): (() => void) => {
+  #observerOf(group: number): SwitchObserver {
     const trace = this.#trace;
-    if (!trace.on) return nothing;
-    const previous = trace.enter({
-      type: "attach",
-      device: device.name,
-      ...(pasid === NO_PASID ? {} : { pasid }),
-      domain: domain.kind,
-      detail: domain.describe?.() ?? "",
-    });
-    return () => trace.leave(previous);
-  };
+    return (device, pasid, domain) => {
+      if (!trace.on) return nothing;
+      const previous = trace.enter({
+        type: "attach",
+        device: device.name,
+        group,
+        ...(pasid === NO_PASID ? {} : { pasid }),
+        domain: domain.kind,
+        detail: domain.describe?.() ?? "",
+      });
+      return () => trace.leave(previous);
+    };
+  }
 
   /** A driver reports a page request (iommu_report_device_fault). -EINVAL: nobody handles it; it was answered. */
   reportPageRequest(device: IommuDevice, request: PageRequest): number {

@@ -60,14 +60,16 @@ export class VfioDeviceFile extends OpenFile {
     return VFIO_DEVICE_IOCTLS.get(request)?.name ?? null;
   }
 
-  override ioctlFields(call: CallContext, request: number, argument: bigint): Record<string, bigint | number> {
+  override ioctlFields(call: CallContext, request: number, argument: bigint): Record<string, bigint | number | string> {
+    const device = this.device.name;
     const layout = VFIO_DEVICE_IOCTLS.get(request)?.layout ?? null;
-    if (layout === null) return {};
+    if (layout === null) return { device };
     const bytes = new Uint8Array(layout.bytes);
     const size = new Uint8Array(4);
-    if (call.memory.read(argument, size) < 0) return {};
+    if (call.memory.read(argument, size) < 0) return { device };
     const length = Math.min(layout.bytes, new DataView(size.buffer).getUint32(0, true));
-    return call.memory.read(argument, bytes.subarray(0, length)) < 0 ? {} : layout.decode(bytes);
+    const readable = call.memory.read(argument, bytes.subarray(0, length)) >= 0;
+    return readable ? { device, ...layout.decode(bytes) } : { device };
   }
 
   override ioctl(call: CallContext, request: number, argument: bigint): number {

@@ -12,6 +12,21 @@ function endpoint(name: string): PciFunction {
   return { name, bars: [], configRead: () => 0, configWrite() {}, barBase: () => -1, connect() {}, reset() {} };
 }
 
+describe("functions of one slot", () => {
+  it("say that there are several (Header Type bit 7, PCI 3.0 §6.2.1), however that is read; a function alone does not", () => {
+    const pci = new PciHostBridge(256);
+    pci.plug(0x10, endpoint("alone"));
+    pci.plug(0x18, endpoint("first"));
+    pci.plug(0x1b, endpoint("fourth"));
+    const read = (id: number, offset: number, size: 1 | 2 | 4) => pci.configRead(id, offset, size);
+    expect([read(0x10, 0x0e, 1), read(0x10, 0x0c, 4)]).toEqual([0, 0]);
+    for (const id of [0x18, 0x1b]) {
+      expect([read(id, 0x0e, 1), read(id, 0x0e, 2), read(id, 0x0c, 4)]).toEqual([0x80, 0x80, 0x80_0000]);
+      expect([read(id, 0x0c, 1), read(id, 0x0c, 2), read(id, 0x0f, 1), read(id, 0x10, 4)]).toEqual([0, 0, 0, 0]);
+    }
+  });
+});
+
 describe("bus numbers that a guest swaps between two ports", () => {
   it("leave each function reachable on the other's bus, each id free before it is given again", () => {
     const pci = new PciHostBridge(256);

@@ -7,15 +7,19 @@ import { idsOfTrace } from "../../../vmm/view/ids.ts";
 
 let seq = 0;
 /** A device bound, attached to a vIOMMU and given the guest's id: as the kernel traces it, a call after what it caused. */
-function assigned(process: string, device: string, guestId: number): TracedEvent[] {
+function assigned(process: string, device: string, guestId: number, claimed = [device]): TracedEvent[] {
   const bind = ++seq;
-  const call = (name: string, fd: number, fields: Record<string, number>, id = ++seq): TracedEvent => ({
+  const call = (name: string, fd: number, fields: Record<string, number | string>, id = ++seq): TracedEvent => ({
     ...{ seq: id, time: 0, cause: 0 },
     ...({ type: "ioctl", process, fd, name, result: 0, fields } as const),
   });
   return [
-    { seq: ++seq, time: 0, cause: bind, type: "attach", device, domain: "blocked", detail: "" },
-    call("VFIO_DEVICE_BIND_IOMMUFD", 4, { iommufd: 3, out_devid: 2 }, bind),
+    // A claim blocks the whole group; the bind of a second device of it moves nothing (iommu_device_claim_dma_owner).
+    ...claimed.map((name) => ({
+      ...({ seq: ++seq, time: 0, cause: bind, type: "attach", device: name, group: 4 } as const),
+      ...({ domain: "blocked", detail: "" } as const),
+    })),
+    call("VFIO_DEVICE_BIND_IOMMUFD", 4, { device, iommufd: 3, out_devid: 2 }, bind),
     call("IOMMU_VDEVICE_ALLOC", 3, { viommu_id: 5, dev_id: 2, virt_id: guestId, out_vdevice_id: 6 }),
   ];
 }
@@ -26,6 +30,15 @@ describe("ids of a trace", () => {
     expect(rows.map(({ guestBdf, hostBdf }) => [guestBdf, hostBdf])).toEqual([
       ["00:02.0", "0000:00:01.0"],
       ["00:03.0", "0000:00:02.0"],
+    ]);
+  });
+
+  it("of two devices of one group, which are claimed together, are each device's own, with the group", () => {
+    const [a, b] = ["0000:00:01.0", "0000:00:02.0"];
+    const rows = idsOfTrace([...assigned("vmm1", a!, 0x10, [a!, b!]), ...assigned("vmm2", b!, 0x18, [])]);
+    expect(rows.map(({ hostBdf, group }) => [hostBdf, group])).toEqual([
+      [a, 4],
+      [b, 4],
     ]);
   });
 

@@ -2,6 +2,7 @@
 
 import { Command } from "commander";
 import { builtInHosts, DEFAULT_HOST } from "../../../host/built-in-hosts.ts";
+import { type HostDescription, iommuGroups } from "../../../host/description.ts";
 import { findHost } from "../hosts.ts";
 import { fitted } from "../terminal.ts";
 
@@ -12,20 +13,33 @@ export function hosts(): Command {
     .option("--json", "print the list as JSON")
     .action((name: string | undefined, options: { json?: true }) => {
       if (name !== undefined) {
-        console.log(toJson(findHost(name)));
+        console.log(toJson(withGroups(findHost(name))));
       } else if (options.json === true) {
-        console.log(toJson(builtInHosts));
+        console.log(toJson(builtInHosts.map(withGroups)));
       } else {
         for (const host of builtInHosts) {
           console.log(
             fitted(`${host.name}${host.name === DEFAULT_HOST ? " (default)" : ""}: ${host.description ?? ""}`),
           );
-          for (const device of host.devices) {
-            console.log(`    ${device.bdf}  ${device.model.padEnd(5)} behind ${device.iommu ?? "no IOMMU"}`);
+          const groups = iommuGroups(host);
+          for (const { bdf, model, iommu } of host.devices) {
+            const group = groups.find(({ devices }) => devices.includes(bdf));
+            const inGroup = group === undefined ? "" : `, iommu group ${group.id}`;
+            console.log(`    ${bdf}  ${model.padEnd(5)} behind ${iommu ?? "no IOMMU"}${inGroup}`);
           }
         }
       }
     });
+}
+
+/** Every device says its group, so that what is printed is a description that can be run on, and makes the same groups. */
+function withGroups(host: HostDescription): HostDescription {
+  const groups = iommuGroups(host);
+  const devices = host.devices.map((device) => {
+    const group = groups.find((candidate) => candidate.devices.includes(device.bdf));
+    return group === undefined ? device : { ...device, group: group.id };
+  });
+  return { ...host, devices };
 }
 
 function toJson(value: unknown): string {

@@ -8,7 +8,7 @@ import { readTraceFile } from "../trace-file.ts";
 
 export function ids(): Command {
   return new Command("ids")
-    .description("guest BDF, guest device id, vDEVICE, host BDF, host device id, from a trace")
+    .description("guest BDF, guest device id, vDEVICE, host BDF, host device id, iommu group, from a trace")
     .requiredOption("--trace <file>", "trace to look in")
     .option("--json", "print JSON")
     .action((options: { trace: string; json?: true }) => {
@@ -17,10 +17,18 @@ export function ids(): Command {
         console.log(JSON.stringify(rows));
         return;
       }
-      const head = ["guest", "guest device id", "vDEVICE", "vIOMMU", "host", "host device id"];
+      const head = ["guest", "guest device id", "vDEVICE", "vIOMMU", "host", "host device id", "iommu group"];
       const cells = rows.map((row) => {
         const host = row.hostDeviceId === null ? "no DMA seen" : hex(row.hostDeviceId);
-        return [row.guestBdf, hex(row.guestDeviceId), String(row.vdevice), String(row.viommu), row.hostBdf, host];
+        const names = [
+          row.guestBdf,
+          hex(row.guestDeviceId),
+          String(row.vdevice),
+          String(row.viommu),
+          row.hostBdf,
+          host,
+        ];
+        return [...names, String(row.group ?? "unknown")];
       });
       console.log(tableText(head, cells));
     });

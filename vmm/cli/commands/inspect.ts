@@ -13,6 +13,7 @@ import { fitted } from "../terminal.ts";
 interface InspectOptions {
   readonly host?: string;
   readonly assign: readonly string[];
+  readonly allowSharedGroup?: true;
   readonly json?: true;
 }
 
@@ -22,6 +23,7 @@ export function inspect(): Command {
     .argument("[path]", "only this part, such as vm/viommus/viommu0")
     .option("--host <name|file>", "host to run on")
     .option("--assign <host@guest>", "devices to assign; repeatable", collect, [])
+    .option("--allow-shared-group", "assign devices that share an iommu group, as one stream with one context")
     .option("--json", "print JSON")
     .action((path: string | undefined, options: InspectOptions) => {
       const shell = new RunShell({ report: "text" });
@@ -31,6 +33,7 @@ export function inspect(): Command {
         trace: shell.trace,
         calls: run.calls,
         memoryBytes: 2 ** 20,
+        allowSharedGroup: options.allowSharedGroup === true,
         report: (message) => shell.message(message),
       });
       const requested = options.assign.length > 0 || options.host !== undefined ? options.assign : DEFAULT_ASSIGNMENTS;

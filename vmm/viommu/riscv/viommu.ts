@@ -112,7 +112,7 @@ export class RiscvViommu implements GuestVisibleIommu {
     this.#clock = options.clock;
     this.#trace = trace;
     this.#debug = new DebugTranslation(this.#registers, this.#directories, this.faults);
-    this.dispositions = new Dispositions(options.host, this.#directories, this.#report);
+    this.dispositions = new Dispositions(options.host, this.#directories, this.#report, trace, name);
     const promised = decodeCapabilities(capabilities);
     this.#rules = {
       nonLeaf: promised.NL,
@@ -400,7 +400,7 @@ export class RiscvViommu implements GuestVisibleIommu {
     // A device that the host had to detach has no vDEVICE by which the host would know it.
     const assigned = (deviceId: number) => {
       const state = dispositions.find(deviceId);
-      return state !== undefined && !state.device.emulated && !state.detached;
+      return state !== undefined && !state.device.emulated && state.device.held !== true && !state.detached;
     };
     return {
       rereadContext: (deviceId) => dispositions.mark(deviceId),
@@ -439,7 +439,7 @@ export class RiscvViommu implements GuestVisibleIommu {
   #relayFault(bytes: Uint8Array): void {
     const record = decodeHostRecord(bytes);
     const state = record === null ? undefined : this.dispositions.find(record.deviceId);
-    if (record === null || state === undefined) {
+    if (record === null || state === undefined || state.device.held === true) {
       this.#report(`${this.name}: the host reported a fault of a device that is not here; dropped`);
       return;
     }
@@ -456,7 +456,7 @@ export class RiscvViommu implements GuestVisibleIommu {
       this.#host?.respond(event.cookie, hostResponse(code));
     };
     const state = this.dispositions.findHandle(event.device);
-    if (state === undefined) {
+    if (state === undefined || state.device.held === true) {
       if (event.last) respond(PRGR_INVALID_REQUEST);
       return;
     }
