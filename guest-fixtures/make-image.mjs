@@ -1,20 +1,34 @@
 // Makes a guest image: source → core module → component of the world in wit/guest.wit.
 //
-//     node guest-fixtures/make-image.mjs INPUT OUTPUT.wasm
+//     nestbox make-image INPUT OUTPUT.wasm
 //
 // INPUT is AssemblyScript (.ts), WebAssembly text (.wat) or a core module (.wasm), for example one that clang and wasm-ld made. The core
 // module imports its memory (env.memory) and calls the world's functions; README.md shows how from AssemblyScript and C.
 
-import { realpathSync } from "node:fs";
 import { mkdir, readFile, rename, writeFile } from "node:fs/promises";
 import { dirname, extname } from "node:path";
-import { pathToFileURL } from "node:url";
 
 const WORLD = new URL("wit/guest.wit", import.meta.url);
 
+/** A compiler that is an optional part of the package. */
+export class MissingCompiler extends Error {}
+
+async function assemblyScript() {
+  try {
+    return (await import("assemblyscript/asc")).default;
+  } catch (error) {
+    if (error?.code !== "ERR_MODULE_NOT_FOUND") throw error;
+    const { peerDependencies } = JSON.parse(await readFile(new URL("../package.json", import.meta.url), "utf8"));
+    const version = peerDependencies.assemblyscript.replace("^", "");
+    throw new MissingCompiler(
+      `the AssemblyScript compiler is not installed; run: npm install --save-dev assemblyscript@${version}`,
+    );
+  }
+}
+
 /** Compiles AssemblyScript to a core module that keeps its names and imports its memory. */
 async function compileAssemblyScript(file) {
-  const { default: asc } = await import("assemblyscript/asc");
+  const asc = await assemblyScript();
   const outputs = new Map();
   const { error, stderr } = await asc.main(
     [
@@ -34,10 +48,10 @@ async function coreModule(file) {
   if (kind === ".ts") return compileAssemblyScript(file);
   if (kind === ".wasm") return new Uint8Array(await readFile(file));
   if (kind === ".wat") {
-    const { parse } = await import("@bytecodealliance/jco");
+    const { parse } = await import("#jco/wasm-tools");
     return parse(await readFile(file, "utf8"));
   }
-  throw new Error(`${file}: make-image takes .ts, .wat or .wasm`);
+  throw new Error(`${file}: expected .ts (AssemblyScript), .wat or .wasm`);
 }
 
 /** Writes a whole file or none. */
@@ -55,7 +69,7 @@ async function replaceFile(file, bytes) {
 export async function makeImage(input, output, { wit = WORLD, world = "guest", component = true } = {}) {
   const core = await coreModule(input);
   if (!component) return replaceFile(output, core);
-  const { componentEmbed, componentNew } = await import("@bytecodealliance/jco");
+  const { componentEmbed, componentNew } = await import("#jco/wasm-tools");
   const embedded = await componentEmbed({
     binary: core,
     witSource: await readFile(wit, "utf8"),
@@ -63,18 +77,4 @@ export async function makeImage(input, output, { wit = WORLD, world = "guest", c
     stringEncoding: "utf8",
   });
   await replaceFile(output, await componentNew(embedded, []));
-}
-
-if (process.argv[1] !== undefined && pathToFileURL(realpathSync(process.argv[1])).href === import.meta.url) {
-  const [input, output] = process.argv.slice(2);
-  if (input === undefined || output === undefined) {
-    console.error("usage: node guest-fixtures/make-image.mjs INPUT.ts|.wat|.wasm OUTPUT.wasm");
-    process.exit(2);
-  }
-  try {
-    await makeImage(input, output);
-  } catch (error) {
-    console.error(`make-image: ${error instanceof Error ? error.message : error}`);
-    process.exit(1);
-  }
 }

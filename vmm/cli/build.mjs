@@ -1,26 +1,38 @@
-// Builds everything a run needs: TypeScript into dist/, fuzzers into dist/fuzz/, guest images into
+// Builds everything a run needs: TypeScript into dist/, parts of jco into dist/jco/, fuzzers into dist/fuzz/, guest images into
 // guest-fixtures/build/, the RV64 vCPU's core into vmm/vcpu/riscv64/build/.
 // Each step is skipped when its outputs are newer than its inputs.
+//
+//     --clean         starts with an empty dist/, so that a package holds nothing whose source is gone
+//     --if-possible   does nothing where the development dependencies are not installed (npm install --omit=dev)
 import { spawnSync } from "node:child_process";
+import { existsSync, rmSync } from "node:fs";
 import { fileURLToPath } from "node:url";
-import { buildFixtures } from "../../guest-fixtures/build.mjs";
-import { buildHart } from "../vcpu/riscv64/build.mjs";
-import { buildFuzzers } from "./build-fuzzers.mjs";
 
 const root = fileURLToPath(new URL("../..", import.meta.url));
-const run = (command, ...args) => {
-  const result = spawnSync(command, args, { cwd: root, stdio: "inherit" });
-  if (result.status !== 0) process.exit(result.status ?? 1);
-};
+const compiler = fileURLToPath(new URL("../../node_modules/typescript/bin/tsc", import.meta.url));
+if (!existsSync(compiler)) {
+  const possible = process.argv.includes("--if-possible");
+  console.error(
+    `nestbox: ${possible ? "nothing built" : "cannot build"}: the development dependencies are missing (npm ci)`,
+  );
+  process.exit(possible ? 0 : 1);
+}
+if (process.argv.includes("--clean")) rmSync(new URL("../../dist", import.meta.url), { recursive: true, force: true });
+
 // On a terminal, what takes the time. What is printed next is printed over it.
 const progress = (text) => {
   if (process.stderr.isTTY === true) process.stderr.write(`\r${text.padEnd(60)}\r`);
 };
 progress("build: TypeScript");
-run(process.execPath, "node_modules/typescript/bin/tsc", "-p", ".");
+const { status } = spawnSync(process.execPath, [compiler, "-p", "."], { cwd: root, stdio: "inherit" });
+if (status !== 0) process.exit(status ?? 1);
+// The steps load development dependencies, and later ones what the first have made.
+progress("build: parts of jco");
+await (await import("./build-jco.mjs")).buildJco();
 progress("build: fuzzers");
-await buildFuzzers();
+await (await import("./build-fuzzers.mjs")).buildFuzzers();
+const { buildFixtures } = await import("../../guest-fixtures/build.mjs");
 await buildFixtures({ building: (name) => progress(`build: guest image ${name}`) });
 progress("build: RV64 core");
-await buildHart();
+await (await import("../vcpu/riscv64/build.mjs")).buildHart();
 progress("");

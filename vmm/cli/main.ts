@@ -11,6 +11,7 @@ import { fuzz } from "./commands/fuzz.ts";
 import { hosts } from "./commands/hosts.ts";
 import { ids } from "./commands/ids.ts";
 import { inspect } from "./commands/inspect.ts";
+import { makeImageCommand } from "./commands/make-image.ts";
 import { scenarioCommand } from "./commands/scenario.ts";
 import { serveIommufd } from "./commands/serve-iommufd.ts";
 import { trace } from "./commands/trace.ts";
@@ -58,6 +59,7 @@ const commands = [
   trace(),
   hosts(),
   serveIommufd(),
+  makeImageCommand(),
   fuzz(),
 ];
 for (const command of commands) program.addCommand(likeProgram(command, program));

@@ -1,4 +1,7 @@
 // The library: what `import … from "nestbox"` gives.
+//
+// Machines, hosts and processes are disposable; the reference lets a project compile against them whose target is older than that.
+/// <reference lib="esnext.disposable" preserve="true" />
 
 export type { CommandName } from "../../host/arch/riscv/commands.ts";
 export { CAUSE_NAMES, causeName, describeFaultRecord, type FaultRecord } from "../../host/arch/riscv/fault-records.ts";

@@ -18,7 +18,7 @@ function misfitOf(bytes: Uint8Array): string | null {
   const kind = imageKind(bytes);
   if (kind === "not-wasm") return "not a WebAssembly file; a guest image is a component of the world nestbox:guest";
   if (kind === "core-module") {
-    return "a core WebAssembly module, not a component; make it one: node guest-fixtures/make-image.mjs CORE.wasm IMAGE.wasm";
+    return "a core WebAssembly module, not a component; make it one: npx nestbox make-image CORE.wasm IMAGE.wasm";
   }
   const outline = readOutline(bytes);
   if (typeof outline === "string") return `damaged, or not a component of ${WORLD_NAME}: ${outline}`;

@@ -4,7 +4,7 @@
 // jco turns the component into JavaScript that links its core modules, and that JavaScript is evaluated here. It is jco's, made
 // from a component that passed the check; names out of the file reach it only through jco's own quoting.
 
-import { generate } from "@bytecodealliance/jco/component";
+import { generate } from "#jco/component";
 import { excessOfCore } from "./core-limits.ts";
 import { checkImage } from "./image-check.ts";
 import { printable } from "./printable.ts";

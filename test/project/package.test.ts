@@ -1,0 +1,165 @@
+// What `npm pack` makes, installed in an empty project with what it depends on and nothing else: no test, no compiler, no source tree.
+// (CI does the same with a real `npm install`: .ci/package.)
+
+import { spawnSync } from "node:child_process";
+import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { UART_BASE } from "../../vmm/memory-map.ts";
+import { Program } from "../vmm/rv64-program.ts";
+
+const root = fileURLToPath(new URL("../..", import.meta.url));
+let folder: string;
+let files: readonly string[];
+
+/** Runs a command in the project; no registry, no configuration of this machine's. */
+function run(command: string, ...args: string[]): { status: number | null; output: string; errors: string } {
+  const result = spawnSync(command, args, { cwd: folder, encoding: "utf8", env: { ...process.env, NO_COLOR: "1" } });
+  if (result.error !== undefined) throw result.error;
+  return { status: result.status, output: result.stdout, errors: result.stderr };
+}
+
+const nestbox = (...args: string[]) => run(process.execPath, "node_modules/nestbox/vmm/cli/nestbox.mjs", ...args);
+
+function write(name: string, contents: string | Uint8Array): string {
+  writeFileSync(join(folder, name), contents);
+  return name;
+}
+
+/** The README's example. */
+function readmeScenario(): string {
+  const readme = readFileSync(join(root, "README.md"), "utf8");
+  const match = /```ts\n(import \{ scenario \} from "nestbox";[\s\S]*?)```/.exec(readme);
+  if (match === null) throw new Error("README.md has no scenario");
+  return match[1]!;
+}
+
+beforeAll(() => {
+  folder = mkdtempSync(join(tmpdir(), "nestbox-package-"));
+  const packed = spawnSync("npm", ["pack", "--ignore-scripts", "--json", "--pack-destination", folder], {
+    cwd: root,
+    encoding: "utf8",
+  });
+  if (packed.status !== 0) throw new Error(packed.stderr);
+  const answer = JSON.parse(packed.stdout) as unknown;
+  // npm 12 answers with an object by package name, earlier ones with an array.
+  const [description] = Object.values(answer as object) as { filename: string; files: { path: string }[] }[];
+  files = description!.files.map(({ path }) => path);
+  const into = join(folder, "node_modules", "nestbox");
+  mkdirSync(into, { recursive: true });
+  const untarred = run("tar", "xzf", description!.filename, "-C", into, "--strip-components=1");
+  if (untarred.status !== 0) throw new Error(untarred.errors);
+  // What `npm install` brings along: everything in the lock file that no development dependency asks for.
+  const lock = JSON.parse(readFileSync(join(root, "package-lock.json"), "utf8")) as {
+    packages: Record<string, { dev?: true }>;
+  };
+  for (const [path, { dev }] of Object.entries(lock.packages)) {
+    if (path === "" || dev === true || !existsSync(join(root, path))) continue;
+    cpSync(join(root, path), join(folder, path), { recursive: true });
+  }
+  write("package.json", '{ "type": "module" }');
+}, 300_000);
+
+afterAll(() => rmSync(folder, { recursive: true, force: true }));
+
+describe("the package", { timeout: 180_000 }, () => {
+  it("holds what is compiled, and neither tests nor sources nor what builds it", () => {
+    const strays = files.filter((file) =>
+      /^(test|dist\/test|dist\/guest-fixtures|\.ci)\/|\.test\.|tsbuildinfo|\.map$/.test(file),
+    );
+    expect(strays).toEqual([]);
+    const typescript = files.filter((file) => /\.ts$/.test(file) && !/\.d\.ts$|\/assembly\//.test(file));
+    expect(typescript).toEqual([]);
+    expect(files).toContain("LICENSE");
+    expect(files).toContain("dist/jco/LICENSE");
+  });
+
+  it("asks for nothing that must be built or is heavy", () => {
+    const about = JSON.parse(readFileSync(join(folder, "node_modules/nestbox/package.json"), "utf8")) as {
+      scripts: Record<string, string>;
+      dependencies: Record<string, string>;
+    };
+    for (const name of ["preinstall", "install", "postinstall"]) expect(about.scripts[name]).toBeUndefined();
+    expect(Object.keys(about.dependencies)).toEqual(["cli-table3", "commander", "esbuild", "picocolors", "zod"]);
+  });
+
+  it("boots the default guest", () => {
+    const { status, output, errors } = nestbox("boot", "--report", "json");
+    expect(errors).not.toContain("nestbox:");
+    expect(status).toBe(0);
+    expect(JSON.parse(output)).toMatchObject({ result: "pass" });
+  });
+
+  it("boots a kernel", () => {
+    const kernel = write("kernel", new Program().print(UART_BASE, "a kernel\n").reset().imageFile);
+    const { status, output } = nestbox("boot", "--memory", "4M", "--kernel", kernel);
+    expect(output).toContain("a kernel\n");
+    expect(status).toBe(0);
+  });
+
+  it("runs the README's scenario", () => {
+    const { status, output } = nestbox("scenario", write("stale.scenario.ts", readmeScenario()));
+    expect(output).toContain("1 passed, 0 failed");
+    expect(status).toBe(0);
+  });
+
+  it.each(["nodenext", "preserve"])(
+    "has types that hold for target ES2022 with their libraries checked and no other types about (module %s)",
+    (module) => {
+      write("typed.scenario.ts", readmeScenario());
+      const options = { target: "es2022", module, strict: true, noEmit: true, types: [], skipLibCheck: false };
+      write("tsconfig.json", JSON.stringify({ compilerOptions: options, files: ["typed.scenario.ts"] }));
+      const compiler = join(root, "node_modules/typescript/bin/tsc");
+      expect(run(process.execPath, compiler, "-p", ".")).toEqual({ status: 0, output: "", errors: "" });
+    },
+  );
+
+  it("gives scenarios types that refuse what is wrong", () => {
+    write("wrong.scenario.ts", readmeScenario().replace('vm.device("00:02.0")', "vm.device(2)"));
+    const options = { target: "es2022", module: "nodenext", strict: true, noEmit: true, types: [] };
+    write("tsconfig.json", JSON.stringify({ compilerOptions: options, files: ["wrong.scenario.ts"] }));
+    const { status, output } = run(process.execPath, join(root, "node_modules/typescript/bin/tsc"), "-p", ".");
+    expect(output).toContain("wrong.scenario.ts");
+    expect(status).not.toBe(0);
+  });
+
+  it("has the fuzzers", () => {
+    for (const name of ["cpu", "ioctl", "translate"]) {
+      const { status, output } = nestbox("fuzz", name, "--rounds", "2", "--json");
+      expect(JSON.parse(output)).toMatchObject({ fuzzer: name, rounds: 2, findings: 0 });
+      expect(status).toBe(0);
+    }
+  });
+
+  it("makes an image of a core module, and of AssemblyScript says how to get the compiler", () => {
+    const text = `(module
+      (import "env" "memory" (memory 1))
+      (func (export "run") (result i32) i32.const 0))`;
+    expect(nestbox("make-image", write("guest.wat", text), "guest.wasm")).toMatchObject({ status: 0, errors: "" });
+    expect(nestbox("boot", "guest.wasm").status).toBe(0);
+    const missing = nestbox("make-image", write("guest.ts", "export function run(): u32 { return 0; }"), "guest.wasm");
+    expect(missing.errors).toMatch(
+      /AssemblyScript compiler is not installed; run: npm install --save-dev assemblyscript@\d/,
+    );
+    expect(missing.status).toBe(77);
+  });
+
+  it("builds nothing where the development dependencies are left out, and says so", () => {
+    mkdirSync(join(folder, "clone/vmm/cli"), { recursive: true });
+    cpSync(join(root, "vmm/cli/build.mjs"), join(folder, "clone/vmm/cli/build.mjs"));
+    const { scripts } = JSON.parse(readFileSync(join(root, "package.json"), "utf8")) as {
+      scripts: { prepare: string };
+    };
+    expect(scripts.prepare).toBe("node vmm/cli/build.mjs --if-possible");
+    const { status, errors } = run(process.execPath, "clone/vmm/cli/build.mjs", "--if-possible");
+    expect(errors).toContain("nothing built");
+    expect(status).toBe(0);
+    expect(run(process.execPath, "clone/vmm/cli/build.mjs").status).toBe(1);
+  });
+
+  it("names the registry of nobody in its lock file", () => {
+    expect(readFileSync(join(root, "package-lock.json"), "utf8")).not.toContain('"resolved"');
+  });
+});
