@@ -70,6 +70,8 @@ export interface AssignmentParts {
 export interface VirtualIommu {
   readonly name: string;
   readonly key: string;
+  /** Host's name of the IOMMU that it is a slice of; null: emulated devices only. */
+  readonly iommu: string | null;
   readonly index: number;
   readonly base: number;
   readonly viommu: GuestVisibleIommu;
@@ -100,6 +102,8 @@ interface HeldDevice {
 }
 
 const INTERRUPT_PIN = 0x3d;
+/** A component machine has wires for so many (component-machine.ts). */
+const MOST_VIOMMUS = 60;
 /** Reports of one kind in a VM's life. */
 const MOST_REPORTS = 64;
 
@@ -152,7 +156,10 @@ export class Assignment {
     if (request.behind === undefined && pci.functions.has(request.routingId)) {
       throw new HostRefusal(`guest ${guestName} is taken: assigning host ${request.hostName} there`, -ENODEV);
     }
-    if (this.#parts.viommu !== false) this.#checkGroup(request);
+    if (this.#parts.viommu !== false) {
+      this.#checkGroup(request);
+      this.#checkViommu(request);
+    }
     const handle = this.#nextHandle++;
     this.#release(this.#held.find(({ device }) => device.hostName === request.hostName));
     let device: AssignedDevice;
@@ -226,7 +233,7 @@ export class Assignment {
 
   /** Plugs a model on the VM's own bus behind a vIOMMU, whose walks translate for it. False if the routing id is taken. */
   emulate(routingId: number, model: PciFunction, viommuKey: string): boolean {
-    const virtual = this.viommus.find(({ key }) => key === viommuKey) ?? this.#addViommu(viommuKey, null, null);
+    const virtual = this.viommus.find(({ key }) => key === viommuKey) ?? this.#addViommu(viommuKey, null, null, null);
     if (!this.#parts.pci.plug(routingId, model)) return false;
     const ats = model.atsTarget !== undefined;
     virtual.viommu.plug({
@@ -273,6 +280,24 @@ export class Assignment {
     throw new HostRefusal(
       `${who} is in ${groupName(request)}, which is behind vIOMMU "${other.viommu?.key}" with guest device ` +
         `${formatPlace(other.request)}: a group has one context, so it cannot be behind "${key}" too`,
+      0,
+    );
+  }
+
+  /** Throws HostRefusal for a vIOMMU that there cannot be: one over two IOMMUs, one too many. */
+  #checkViommu(request: AssignmentRequest): void {
+    const key = request.viommu ?? request.iommu;
+    const known = this.viommus.find((virtual) => virtual.key === key);
+    const who = `guest device ${formatPlace(request)} (host ${request.hostName})`;
+    if (known === undefined && this.viommus.length === MOST_VIOMMUS) {
+      throw new HostRefusal(`${who} would need a vIOMMU more than the ${MOST_VIOMMUS} a machine can have`, 0);
+    }
+    // What has no stage 1 of the guest's is not tied to a slice of hardware.
+    if (known === undefined || known.iommu === request.iommu || this.#parts.kind.nesting.shape === "mapped") return;
+    throw new HostRefusal(
+      `${who} is behind IOMMU "${request.iommu}", vIOMMU "${key}" is a slice of ${
+        known.iommu === null ? "none" : `"${known.iommu}"`
+      }: give it another (HOST-BDF@GUEST-BDF/NAME)`,
       0,
     );
   }
@@ -411,7 +436,7 @@ export class Assignment {
     this.#register(host, device, request);
     if (known !== undefined) return known;
     const info = host.hwInfo(device.handle);
-    return this.#addViommu(key, host, typeof info === "number" ? null : info);
+    return this.#addViommu(key, request.iommu, host, typeof info === "number" ? null : info);
   }
 
   /** Takes a vIOMMU away that was made for a device which then was refused: the newest, and nothing ever stood behind it. */
@@ -423,7 +448,7 @@ export class Assignment {
     virtual.host?.[Symbol.dispose]();
   }
 
-  #addViommu(key: string, host: IommufdHost | null, hardware: HwInfoReply | null): VirtualIommu {
+  #addViommu(key: string, iommu: string | null, host: IommufdHost | null, hardware: HwInfoReply | null): VirtualIommu {
     const { machine, memory, wires, kind, configuration, report } = this.#parts;
     const index = this.viommus.length;
     const name = `viommu${index}`;
@@ -449,7 +474,7 @@ export class Assignment {
     machine.addService(viommu);
     const registerName = (offset: number) => kind.registerName(offset);
     machine.bus.claim({ name, base, size: kind.registerBytes, port: viommu, registerName });
-    const virtual = { name, key, index, base, viommu, host, everUsed: host === null };
+    const virtual = { name, key, iommu, index, base, viommu, host, everUsed: host === null };
     this.viommus.push(virtual);
     return virtual;
   }

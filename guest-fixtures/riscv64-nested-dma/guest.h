@@ -16,9 +16,16 @@ void check(int holds, const char *what);
 void check_equal(uint64_t actual, uint64_t expected, const char *what);
 
 /* platform.c: what the device tree says. */
+enum { MOST_IOMMUS = 4 };
 struct platform {
   uint64_t ram_base, ram_size;
-  uint64_t iommu;
+  struct iommu_node {
+    uint64_t base;
+    uint32_t phandle;
+  } iommus[MOST_IOMMUS];
+  unsigned iommu_count;
+  const uint8_t *iommu_map;
+  uint32_t iommu_map_length;
   uint64_t ecam, ecam_size;
   uint64_t bar_window, bar_window_size;
   uint64_t imsic;
@@ -26,6 +33,8 @@ struct platform {
 };
 extern struct platform platform;
 void discover(const void *device_tree);
+/* Index of the IOMMU that a requester id is behind, -1 none. */
+int iommu_of(uint32_t requester_id);
 
 /* memory.c */
 void *allocate_page(void);
@@ -47,12 +56,13 @@ void edu_start(const struct edu *edu, int to_memory, uint64_t iova, int interrup
 int edu_running(const struct edu *edu);
 void edu_acknowledge(const struct edu *edu);
 
-/* iommu.c: RISC-V IOMMU with Sv39 first stages. */
+/* iommu.c: RISC-V IOMMUs with Sv39 first stages. What follows iommu_select is about that one; the first is selected at the start. */
 enum { READ = 1 << 1, READ_WRITE = 3 << 1 };
 struct fault {
   uint32_t cause, device_id, transaction;
   uint64_t iotval, iotval2;
 };
+void iommu_select(unsigned index);
 void iommu_enable(unsigned fault_identity);
 void iommu_set_context(uint32_t device_id, int valid, uint32_t pscid, const uint64_t *root);
 void iommu_invalidate_page(uint32_t pscid, uint64_t iova);

@@ -21,8 +21,8 @@ enum { BEGIN_NODE = 1, END_NODE = 2, PROPERTY = 3, NOP = 4, END = 9, DEEPEST = 8
 /* What is known of the node being read; complete at its end or at its first child. */
 struct node {
   const char *compatible, *device_type;
-  const uint8_t *reg, *ranges, *identity;
-  uint32_t ranges_length;
+  const uint8_t *reg, *ranges, *identity, *iommu_map;
+  uint32_t ranges_length, iommu_map_length, phandle;
 };
 
 static void take(const struct node *node) {
@@ -34,7 +34,8 @@ static void take(const struct node *node) {
   }
   if (node->compatible == NULL) return;
   if (same_text(node->compatible, "riscv,iommu")) {
-    platform.iommu = base;
+    check(platform.iommu_count < MOST_IOMMUS, "room for an IOMMU");
+    platform.iommus[platform.iommu_count++] = (struct iommu_node){.base = base, .phandle = node->phandle};
     if (node->identity != NULL) {
       platform.identity_base = big64(node->identity);
       platform.identity_size = big64(node->identity + 8);
@@ -44,6 +45,8 @@ static void take(const struct node *node) {
   } else if (same_text(node->compatible, "pci-host-ecam-generic")) {
     platform.ecam = base;
     platform.ecam_size = size;
+    platform.iommu_map = node->iommu_map;
+    platform.iommu_map_length = node->iommu_map_length;
     /* ranges: three cells PCI address, two of the CPU's, two of size; space code 2 is 32-bit memory. */
     for (uint32_t at = 0; node->ranges != NULL && at + 28 <= node->ranges_length; at += 28) {
       if ((big32(node->ranges + at) >> 24 & 3) != 2) continue;
@@ -51,6 +54,21 @@ static void take(const struct node *node) {
       platform.bar_window_size = big64(node->ranges + at + 20);
     }
   }
+}
+
+/* iommu-map: first requester id, phandle, first id at that IOMMU, how many (the PCI-IOMMU binding). Ids are not renumbered here. */
+int iommu_of(uint32_t requester_id) {
+  for (uint32_t at = 0; at + 16 <= platform.iommu_map_length; at += 16) {
+    const uint8_t *entry = platform.iommu_map + at;
+    uint32_t first = big32(entry);
+    if (requester_id < first || requester_id - first >= big32(entry + 12)) continue;
+    check_equal(big32(entry + 8), first, "first id at the IOMMU");
+    for (unsigned i = 0; i < platform.iommu_count; i++) {
+      if (platform.iommus[i].phandle == big32(entry + 4)) return (int)i;
+    }
+    fail("iommu-map names no IOMMU");
+  }
+  return -1;
 }
 
 void discover(const void *device_tree) {
@@ -79,6 +97,8 @@ void discover(const void *device_tree) {
       if (same_text(name, "device_type")) node->device_type = (const char *)value;
       if (same_text(name, "reg") && length >= 16) node->reg = value;
       if (same_text(name, "ranges")) node->ranges = value, node->ranges_length = length;
+      if (same_text(name, "iommu-map")) node->iommu_map = value, node->iommu_map_length = length;
+      if (same_text(name, "phandle") && length == 4) node->phandle = big32(value);
       if (same_text(name, "nestbox,identity-region") && length >= 16) node->identity = value;
       at = value + ((length + 3) & ~3u);
     } else if (token == END) {

@@ -6,8 +6,9 @@ import { gunzipSync } from "node:zlib";
 import { SeededRandom } from "../../host/base/seeded-random.ts";
 import type { HostDescription } from "../../host/description.ts";
 import { Assignment } from "../assignment.ts";
-import { UNREACHABLE } from "../pci/host-bridge.ts";
+import { formatPlace, UNREACHABLE } from "../pci/host-bridge.ts";
 import { compressionOf, type KernelImage, KernelImageError, parseKernelImage } from "../platform/kernel-image.ts";
+import type { Rv64Viommu } from "../platform/rv64-device-tree.ts";
 import { Rv64Machine } from "../rv64-machine.ts";
 import { DEFAULT_KIND, VIOMMU_KINDS, type ViommuKindName } from "../viommu/kinds.ts";
 import { type BootOptions, DEFAULT_WALL_LIMIT, inspected } from "./boot-component.ts";
@@ -140,15 +141,17 @@ function assembleVm(
     allowSharedGroup: options.allowSharedGroup === true,
     report: (message) => shell.message(message),
   });
+  const assigned = assignmentsOf(options.assign);
+  const named = assigned.find(({ viommu }) => viommu !== undefined);
+  if (named !== undefined && options.viommu === "none") {
+    throw new UsageError(`--assign ${named.text}: with --viommu none there is no vIOMMU "${named.viommu}"`);
+  }
   run.assignAll(assignment, [
-    ...assignmentsOf(options.assign),
+    ...assigned,
     ...drives.map(({ file, bdf, routingId }) => ({ text: `--nvme ${file}`, hostBdf: bdf, place: { routingId } })),
   ]);
   try {
-    const viommus = assignment.viommus.map((viommu) => {
-      const behind = assignment.devices.filter((entry) => entry.viommu === viommu && entry.routingId !== UNREACHABLE);
-      return { base: viommu.base, requesterIds: behind.map(({ routingId }) => routingId) };
-    });
+    const viommus = viommusOf(assignment);
     rv64.commandsExecuted = () => {
       let sum = 0;
       for (const { viommu } of assignment.viommus) sum += viommu.commandsExecuted;
@@ -160,6 +163,24 @@ function assembleVm(
     throw error;
   }
   return { rv64, assignment };
+}
+
+/** The vIOMMUs as the device tree names them. Throws UsageError for what no tree can say. */
+function viommusOf(assignment: Assignment): Rv64Viommu[] {
+  const unnumbered = assignment.devices.filter(({ routingId }) => routingId === UNREACHABLE);
+  const other = unnumbered.find(({ viommu }) => viommu !== unnumbered[0]!.viommu);
+  if (other !== undefined) {
+    const [a, b] = [unnumbered[0]!, other].map(({ request }) => formatPlace(request));
+    throw new UsageError(
+      `boot: guest devices ${a} and ${b} are behind root ports, whose buses the guest numbers, and behind two vIOMMUs: ` +
+        "no device tree can say which bus goes where; put them behind one (HOST-BDF@GUEST-BDF/NAME)",
+    );
+  }
+  return assignment.viommus.map((viommu) => {
+    const behind = assignment.devices.filter((entry) => entry.viommu === viommu && entry.routingId !== UNREACHABLE);
+    const requesterIds = behind.map(({ routingId }) => routingId);
+    return { base: viommu.base, requesterIds, otherIds: unnumbered[0]?.viommu === viommu };
+  });
 }
 
 interface Drive {

@@ -4,8 +4,9 @@ import { BlockFile, BlockFileError } from "../../host/adapters/block-file.ts";
 import { type HostDescription, HostDescriptionError } from "../../host/description.ts";
 import { Host, InjectionSyntaxError } from "../../host/host.ts";
 import type { Assignment, AssignmentRequest } from "../assignment.ts";
+import { ASSIGNMENT_FORM, parseAssignment } from "../assignment-text.ts";
 import { CountingCalls } from "../counting-calls.ts";
-import { formatBdf, formatPlace, type PciPlace, parsePlace, UNREACHABLE } from "../pci/host-bridge.ts";
+import { formatBdf, formatPlace, type PciPlace, UNREACHABLE } from "../pci/host-bridge.ts";
 import type { RunCounters } from "../summary.ts";
 import { HostRefusal } from "../vfio/guest-address-space.ts";
 import { UsageError } from "./exit-codes.ts";
@@ -28,17 +29,15 @@ export interface RequestedAssignment {
   readonly text: string;
   readonly hostBdf: string;
   readonly place: PciPlace;
+  readonly viommu?: string;
 }
 
-/** "HOST-BDF@GUEST-BDF" each; errors name the text. */
+/** "HOST-BDF@GUEST-BDF[/NAME]" each; errors name the text. */
 export function assignmentsOf(texts: readonly string[]): RequestedAssignment[] {
   return texts.map((text) => {
-    const [hostBdf, guestBdf, more] = text.split("@");
-    const place = guestBdf === undefined ? undefined : parsePlace(guestBdf);
-    if (hostBdf === undefined || place === undefined || more !== undefined) {
-      throw new UsageError(`--assign ${text}: expected HOST-BDF@GUEST-BDF, such as 0000:00:01.0@00:02.0`);
-    }
-    return { text, hostBdf, place };
+    const written = parseAssignment(text);
+    if (written === undefined) throw new UsageError(`--assign ${text}: ${ASSIGNMENT_FORM}`);
+    return { text, ...written };
   });
 }
 
@@ -80,13 +79,14 @@ export class HostRun {
 
   /** Assigns devices; a refusal or an unknown device is the user's error. */
   assignAll(assignment: Assignment, requested: readonly RequestedAssignment[]): void {
-    for (const { text, hostBdf, place } of requested) {
+    for (const { text, hostBdf, place, viommu } of requested) {
       const name = this.host.find(hostBdf);
       if (name === null) {
         const known = this.host.deviceNames.join(", ");
         throw new UsageError(`--assign ${text}: the host has no device ${hostBdf} (it has ${known})`);
       }
-      const request: AssignmentRequest = { ...this.host.assignable(name), ...place };
+      const named = viommu === undefined ? {} : { viommu };
+      const request: AssignmentRequest = { ...this.host.assignable(name), ...place, ...named };
       if (assignment.devices.some((entry) => entry.request.hostName === name)) {
         throw new UsageError(`--assign ${text}: ${name} is assigned already`);
       }

@@ -24,6 +24,8 @@ export interface Rv64Viommu {
   readonly base: number;
   /** Devices behind it by their requester ids now; not looked at where there is only one vIOMMU: every device is behind that. */
   readonly requesterIds: readonly number[];
+  /** Every requester id that no vIOMMU names is behind this one: those of buses that the guest has yet to number. At most one says so. */
+  readonly otherIds?: boolean;
 }
 
 export interface Rv64Platform {
@@ -211,5 +213,17 @@ function pci(platform: Rv64Platform): TreeNode {
 /** Requester ids to vIOMMUs: (first id, vIOMMU, first id there, how many) each; the id at the vIOMMU is the requester id. */
 function iommuMap(viommus: readonly Rv64Viommu[]): Cell[] {
   if (viommus.length === 1) return [0, ref("iommu0"), 0, 0x10000];
-  return viommus.flatMap(({ requesterIds }, index) => requesterIds.flatMap((id) => [id, ref(`iommu${index}`), id, 1]));
+  const map: Cell[] = [];
+  viommus.forEach(({ requesterIds }, index) => {
+    for (const id of requesterIds) map.push(id, ref(`iommu${index}`), id, 1);
+  });
+  const rest = viommus.findIndex(({ otherIds }) => otherIds === true);
+  if (rest < 0) return map;
+  const named = viommus.flatMap(({ requesterIds }) => requesterIds).sort((a, b) => a - b);
+  let from = 0;
+  for (const id of [...named, 0x10000]) {
+    if (id > from) map.push(from, ref(`iommu${rest}`), from, id - from);
+    from = id + 1;
+  }
+  return map;
 }

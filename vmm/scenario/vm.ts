@@ -7,10 +7,11 @@ import type { Trace, TracedEvent } from "../../host/base/trace.ts";
 import { DMA_OK, type DmaPort, NO_PASID } from "../../host/devices/ports.ts";
 import type { Host } from "../../host/host.ts";
 import type { AssignedEntry } from "../assignment.ts";
+import { ASSIGNMENT_FORM, parseAssignment } from "../assignment-text.ts";
 import { ComponentMachine } from "../component-machine.ts";
 import { CountingCalls } from "../counting-calls.ts";
 import { RAM_BASE, SW_MSI_BASE, SW_MSI_SIZE } from "../memory-map.ts";
-import { formatBdf, formatPlace, parseBdf, parsePlace, UNREACHABLE } from "../pci/host-bridge.ts";
+import { formatBdf, formatPlace, parseBdf, UNREACHABLE } from "../pci/host-bridge.ts";
 import { walkGrid } from "../view/walk-grid.ts";
 import { collectWalks, type Walk } from "../view/walks.ts";
 import type { ViommuConfiguration } from "../viommu/kinds.ts";
@@ -120,16 +121,14 @@ export class ScenarioVm {
 
   /** Assigns (hot-plugs) "HOST-BDF@GUEST-BDF"; bus mastering is turned on. Throws HostRefusal. */
   assign(assignment: string, bringUp = true): ScenarioDevice {
-    const match = /^(\S+)@([0-9a-f:.]+(?:\/[01][0-9a-f]\.[0-7])?)(?:\/([a-z]\S*))?$/i.exec(assignment);
-    const place = match === null ? undefined : parsePlace(match[2]!);
-    if (match === null || place === undefined) {
-      throw new Error(`"${assignment}": expected HOST-BDF@GUEST-BDF, such as 0000:00:01.0@00:02.0`);
-    }
-    const hostBdf = this.host.resolve(match[1]!);
+    const written = parseAssignment(assignment);
+    if (written === undefined) throw new Error(`"${assignment}": ${ASSIGNMENT_FORM}`);
+    const { place, viommu } = written;
+    const hostBdf = this.host.resolve(written.hostBdf);
     const entry = this.machine.assignment.assign({
       ...this.host.assignable(hostBdf),
       ...place,
-      ...(match[3] === undefined ? {} : { viommu: match[3] }),
+      ...(viommu === undefined ? {} : { viommu }),
     });
     const device = new ScenarioDevice(this, entry, this.host.dmaOf(hostBdf));
     device.configWrite16(4, 0x6);

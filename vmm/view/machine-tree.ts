@@ -20,7 +20,7 @@ export function vmTree({ machine, pci, assignment, memoryBytes }: VmParts): Tree
   const bus: Tree = {};
   for (const { name, base, size } of machine.bus.ranges) bus[name] = `${hex(base)}..${hex(base + size - 1)}`;
   const viommus: Tree = {};
-  for (const { name, key, base, viommu } of assignment.viommus) {
+  for (const { name, key, iommu, base, viommu } of assignment.viommus) {
     const devices: Tree = {};
     for (const state of viommu.plugged) {
       devices[state.device.name] = {
@@ -34,7 +34,8 @@ export function vmTree({ machine, pci, assignment, memoryBytes }: VmParts): Tree
     }
     viommus[name] = {
       base: hex(base),
-      over: key,
+      ...(key === iommu ? {} : { name: key }),
+      over: iommu ?? "no hardware",
       registers: { ...assignment.kind.explainer.registers(viommu) },
       devices,
     };

@@ -81,4 +81,19 @@ describe.runIf(hasDtc)("a flattened device tree", () => {
     const [first, second] = [phandleOf("iommu@3010000"), phandleOf("iommu@3011000")];
     expect(text).toContain(`iommu-map = <0x10 ${first} 0x10 0x01 0x20 ${first} 0x20 0x01 0x18 ${second} 0x18 0x01>;`);
   });
+
+  it("puts what stands on buses that the guest will number behind the vIOMMU that is said, all other ids with it", () => {
+    const { text, warnings } = decompile(
+      machine([
+        { base: VIOMMU_BASE, requesterIds: [0x10] },
+        { base: VIOMMU_BASE + 0x1000, requesterIds: [0x11], otherIds: true },
+      ]),
+    );
+    expect(warnings).toBe("");
+    const phandleOf = (node: string): string => new RegExp(`${node} \\{[^}]*phandle = <(0x\\w+)>`).exec(text)![1]!;
+    const [first, second] = [phandleOf("iommu@3010000"), phandleOf("iommu@3011000")];
+    // Every id of [0, 0x10000) once (PCI-IOMMU binding, iommu-map).
+    const rest = `0x00 ${second} 0x00 0x10 0x12 ${second} 0x12 0xffee`;
+    expect(text).toContain(`iommu-map = <0x10 ${first} 0x10 0x01 0x11 ${second} 0x11 0x01 ${rest}>;`);
+  });
 });

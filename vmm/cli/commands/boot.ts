@@ -12,7 +12,12 @@ export function boot(): Command {
   return new Command("boot")
     .description("boot a guest image: a WebAssembly component, or with --kernel a RISC-V kernel")
     .argument("[image]", "component file (default: the nested-dma guest that ships)")
-    .option("--assign <host@guest>", "assign host device HOST-BDF as guest device GUEST-BDF; repeatable", collect, [])
+    .option(
+      "--assign <host@guest[/name]>",
+      "assign host device HOST-BDF as guest device GUEST-BDF, behind the vIOMMU NAME (default: one a host IOMMU); repeatable",
+      collect,
+      [],
+    )
     .option("--allow-shared-group", "assign devices that share an iommu group, as one stream with one context")
     .option("--memory <size>", "guest RAM, such as 64M (default: 64M; 512M for a RISC-V kernel)", memorySize)
     .option("--host <name|file>", "host to run on: a built-in name or a JSON file (see: nestbox hosts)")

@@ -19,7 +19,7 @@ export function caps(): Command {
   return new Command("caps")
     .description("print the guest-visible IOMMU's capabilities: host bit, guest bit, and why")
     .option("--host <name|file>", "host to look at")
-    .option("--assign <host@guest>", "devices behind the vIOMMU; repeatable", collect, [])
+    .option("--assign <host@guest[/name]>", "devices behind the vIOMMU; repeatable", collect, [])
     .addOption(
       new Option("--interrupts <kind>", "how the vIOMMU signals").choices(["msi", "wired", "both"]).default("both"),
     )
@@ -32,18 +32,20 @@ export function caps(): Command {
         trace: shell.trace,
         calls: run.calls,
         memoryBytes: 2 ** 20,
+        // Capabilities are the same for a device alone and one that shares its group.
+        allowSharedGroup: true,
         configuration: { interrupts: options.interrupts },
         report: (message) => shell.message(message),
       });
       const requested = options.assign.length > 0 || options.host !== undefined ? options.assign : DEFAULT_ASSIGNMENTS;
       run.assignAll(machine.assignment, assignmentsOf(requested));
-      for (const { name, key, viommu } of machine.assignment.viommus) {
+      for (const { name, iommu, viommu } of machine.assignment.viommus) {
         const { registers, rows } = viommu.capabilitySheet;
         if (options.json === true) {
           console.log(
             JSON.stringify({
               viommu: name,
-              host: key,
+              host: iommu,
               ...Object.fromEntries(Object.entries(registers).map(([register, value]) => [register, hex(value)])),
               rows,
             }),
@@ -51,7 +53,7 @@ export function caps(): Command {
           continue;
         }
         const values = Object.entries(registers).map(([register, value]) => `${register} ${hex(value, 16)}`);
-        console.log(fitted(`${name}, over ${key}: ${values.join(", ")}`));
+        console.log(fitted(`${name}, over ${iommu}: ${values.join(", ")}`));
         const cells: string[][] = [];
         for (const row of rows) {
           const bits = row.high === row.low ? String(row.low) : `${row.high}:${row.low}`;

@@ -22,7 +22,7 @@ export function inspect(): Command {
     .description("print a machine as a tree: host, devices, vIOMMUs with their registers, bus")
     .argument("[path]", "only this part, such as vm/viommus/viommu0")
     .option("--host <name|file>", "host to run on")
-    .option("--assign <host@guest>", "devices to assign; repeatable", collect, [])
+    .option("--assign <host@guest[/name]>", "devices to assign; repeatable", collect, [])
     .option("--allow-shared-group", "assign devices that share an iommu group, as one stream with one context")
     .option("--json", "print JSON")
     .action((path: string | undefined, options: InspectOptions) => {

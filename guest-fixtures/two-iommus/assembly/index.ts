@@ -1,0 +1,118 @@
+// A machine with several IOMMUs: one edu device behind each, all with the same PSCID and the same IOVAs. Each moves its own page; an
+// invalidation, a fault and a fault interrupt are those of the IOMMU that the platform names for the device.
+
+import { check, checkEqual, fail, hex, printLine } from "../../driver/assembly/console";
+import { EDU_DEVICE, EDU_VENDOR, EduDevice } from "../../driver/assembly/edu";
+import { awaitInterrupt, takeInterrupt } from "../../driver/assembly/interrupts";
+import { gpaOf, iommuLine, iommuOf, regionBase, regionCount, regionSize, IDENTITY, IOMMU } from "../../driver/assembly/machine";
+import { allocatePages, fillPattern, firstDifference } from "../../driver/assembly/pages";
+import { walkPci } from "../../driver/assembly/pci";
+import { CAUSE_READ_PAGE_FAULT, RiscvIommu, TC_V } from "../../driver/assembly/riscv-iommu";
+import { READ, READ_WRITE, Sv39Table } from "../../driver/assembly/sv39";
+
+const PSCID: u32 = 7;
+const SOURCE_IOVA: u64 = 0x1234567000;
+const TARGET_IOVA: u64 = 0x2345678000;
+/** Messages of IOMMU i: FIRST_MESSAGE + 2 * i for commands, the next for faults. */
+const FIRST_MESSAGE: u32 = 256;
+
+/** An IOMMU, and the one device of its that is used. */
+class Side {
+  readonly iommu: RiscvIommu;
+  readonly table: Sv39Table = new Sv39Table();
+  readonly source: usize = allocatePages();
+  readonly target: usize = allocatePages();
+  faultInterrupt: u32 = 0;
+
+  constructor(
+    readonly index: u32,
+    readonly edu: EduDevice,
+  ) {
+    this.iommu = new RiscvIommu(index);
+  }
+
+  start(): void {
+    fillPattern(this.source, this.index + 1);
+    this.table.map(SOURCE_IOVA, gpaOf(this.source), READ);
+    this.table.map(TARGET_IOVA, gpaOf(this.target), READ_WRITE);
+    for (let i: u32 = 0; i < regionCount(IDENTITY); i++) {
+      this.table.mapIdentity(regionBase(IDENTITY, i), regionSize(IDENTITY, i));
+    }
+    const message = FIRST_MESSAGE + 2 * this.index;
+    this.faultInterrupt = this.iommu.enable(3, message, message + 1);
+    this.iommu.setContext(this.id, TC_V, PSCID, this.table.fsc);
+    this.iommu.invalidateDevice(this.id);
+    this.iommu.fence();
+  }
+
+  get id(): u32 {
+    return this.edu.pci.requesterId;
+  }
+}
+
+export function run(): u32 {
+  const count = regionCount(IOMMU);
+  check(count > 1, "this guest needs several IOMMUs, there is " + count.toString());
+  const sides: Side[] = [];
+  const functions = walkPci();
+  for (let i = 0; i < functions.length; i++) {
+    if (functions[i].vendor != EDU_VENDOR || functions[i].device != EDU_DEVICE) continue;
+    // One device an IOMMU, whatever the order in which they are found.
+    const index = iommuOf(functions[i].requesterId);
+    check(index >= 0 && <u32>index < count, functions[i].describe() + " is behind no IOMMU");
+    let taken = false;
+    for (let j = 0; j < sides.length; j++) if (sides[j].index == <u32>index) taken = true;
+    if (!taken) sides.push(new Side(index, new EduDevice(functions[i])));
+  }
+  checkEqual(sides.length, count, "IOMMUs with an edu device");
+  for (let i = 0; i < sides.length; i++) {
+    sides[i].start();
+    for (let j = 0; j < i; j++) {
+      check(sides[i].iommu.base != sides[j].iommu.base, "two IOMMUs have one base");
+      check(iommuLine(sides[i].index, 1) != iommuLine(sides[j].index, 1), "two IOMMUs have one wire");
+    }
+    printLine(
+      sides[i].edu.pci.describe() + ": IOMMU " + sides[i].index.toString() + " at " + hex(sides[i].iommu.base),
+    );
+  }
+
+  for (let i = 0; i < sides.length; i++) {
+    sides[i].edu.readQuietly(SOURCE_IOVA);
+    sides[i].edu.writeQuietly(TARGET_IOVA);
+  }
+  for (let i = 0; i < sides.length; i++) {
+    check(firstDifference(sides[i].target, sides[i].source) < 0, "the page moved by " + sides[i].edu.pci.describe());
+  }
+  printLine("copy: equal IOVAs and PSCIDs, each device its own page");
+
+  for (let i = 0; i < sides.length; i++) unmap(sides, i);
+  printLine("unmap: each fault in the queue of the device's own IOMMU, with that one's interrupt");
+  return 0;
+}
+
+/** Unmaps the source at one IOMMU: its device faults there, every other device goes on. */
+function unmap(sides: Side[], which: i32): void {
+  const side = sides[which];
+  side.table.unmap(SOURCE_IOVA);
+  side.iommu.invalidatePage(PSCID, SOURCE_IOVA);
+  side.iommu.fence();
+  side.edu.readQuietly(SOURCE_IOVA);
+  awaitInterrupt(side.faultInterrupt, "the fault of " + side.edu.pci.describe());
+  const fault = side.iommu.takeFault();
+  if (fault == null) {
+    fail("a fault interrupt, but no record");
+    return;
+  }
+  checkEqual(fault.cause, CAUSE_READ_PAGE_FAULT, "cause (" + fault.describe() + ")");
+  checkEqual(fault.deviceId, side.id, "device id (" + fault.describe() + ")");
+  checkEqual(fault.iotval, SOURCE_IOVA, "iotval (" + fault.describe() + ")");
+  side.iommu.acknowledgeFaults();
+  side.table.map(SOURCE_IOVA, gpaOf(side.source), READ);
+  side.iommu.invalidatePage(PSCID, SOURCE_IOVA);
+  side.iommu.fence();
+  for (let j = 0; j < sides.length; j++) {
+    sides[j].edu.readQuietly(SOURCE_IOVA);
+    check(sides[j].iommu.takeFault() == null, "a fault in the queue of IOMMU " + sides[j].index.toString());
+    if (j != which) check(!takeInterrupt(sides[j].faultInterrupt), "a fault interrupt of another IOMMU");
+  }
+}
