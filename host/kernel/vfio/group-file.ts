@@ -1,12 +1,8 @@
-// An open VFIO group, /dev/vfio/$GROUP (Linux: vfio/group.c): it enters a container - a real one, or an iommufd acting as one - and
-// then gives out its devices.
-//
-//     SET_CONTAINER   container: the group is claimed at once (EPERM).   iommufd: only a compatibility IOAS is made
-//     GET_DEVICE_FD   container: needs SET_IOMMU.                         iommufd: the device is bound and attached (EPERM now)
-//     close           leaves the container; device files hold a reference, so it never runs under an open device
+// An open VFIO group, /dev/vfio/$GROUP (Linux: vfio/group.c): its requests. What the group is in, and who holds that, is the group's
+// own (group.ts).
 
 import { NO_PASID } from "../../devices/ports.ts";
-import { EBADFD, EBUSY, EFAULT, EINVAL, ENODEV, ENOTTY } from "../../uapi/errno.ts";
+import { EBADF, EBADFD, EFAULT, EINVAL, ENODEV, ENOTTY } from "../../uapi/errno.ts";
 import {
   VFIO_GROUP_FLAGS_CONTAINER_SET,
   VFIO_GROUP_FLAGS_VIABLE,
@@ -18,36 +14,29 @@ import {
   vfioGroupStatus,
 } from "../../uapi/vfio-container.ts";
 import { type CallContext, OpenFile } from "../file.ts";
-import { type IommufdContext, IommufdFile } from "../iommufd/context.ts";
-import { compatibilityIoasId, createCompatibilityIoas } from "../iommufd/in-kernel.ts";
+import { IommufdFile } from "../iommufd/context.ts";
+import { compatibilityIoasId, type IommufdContext } from "../iommufd/in-kernel.ts";
 import type { LiveObjects } from "../live-objects.ts";
-import { type VfioContainer, VfioContainerFile } from "./container.ts";
+import { VfioContainerFile } from "./container.ts";
 import type { VfioDevice } from "./device.ts";
 import { VfioDeviceFile } from "./device-file.ts";
 import type { VfioGroup } from "./group.ts";
 import { readBytes, readRequest, writeBytes } from "./user-request.ts";
 
-type GroupContainer =
-  | { readonly kind: "container"; readonly container: VfioContainer; readonly file: VfioContainerFile }
-  | { readonly kind: "iommufd"; readonly context: IommufdContext };
-
-/** Device names longer than this are no names. */
-const NAME_BYTES = 256;
+/** A device's name and options take at most a page, its zero byte included. */
+const NAME_BYTES = 4096;
 
 export class VfioGroupFile extends OpenFile {
   readonly path: string;
   readonly #group: VfioGroup;
   readonly #live: LiveObjects;
-  #container: GroupContainer | null = null;
-  /** Open device files made by this group. */
-  #devicesOpen = 0;
 
   constructor(path: string, group: VfioGroup, live: LiveObjects) {
     super();
     this.path = path;
     this.#group = group;
     this.#live = live;
-    group.opened = true;
+    group.openedFile = this;
     live.created("vfio group file");
   }
 
@@ -62,7 +51,7 @@ export class VfioGroupFile extends OpenFile {
       case VFIO_GROUP_SET_CONTAINER:
         return this.#setContainer(call, argument);
       case VFIO_GROUP_UNSET_CONTAINER:
-        return this.#unsetContainer();
+        return this.#group.leave();
       case VFIO_GROUP_GET_DEVICE_FD:
         return this.#deviceFd(call, argument);
       default:
@@ -73,9 +62,10 @@ export class VfioGroupFile extends OpenFile {
   #status(call: CallContext, argument: bigint): number {
     const request = readRequest(call, argument, vfioGroupStatus);
     if (typeof request === "number") return request;
-    const set = VFIO_GROUP_FLAGS_CONTAINER_SET | VFIO_GROUP_FLAGS_VIABLE;
-    const viable = this.#group.iommuGroup.ownerCount === 0 ? VFIO_GROUP_FLAGS_VIABLE : 0;
-    const flags = this.#container !== null ? set : viable;
+    const { iommuGroup, hasIommu } = this.#group;
+    if (iommuGroup === null) return -ENODEV;
+    const viable = hasIommu || iommuGroup.ownerCount === 0 ? VFIO_GROUP_FLAGS_VIABLE : 0;
+    const flags = viable | (hasIommu ? VFIO_GROUP_FLAGS_CONTAINER_SET : 0);
     return writeBytes(call, argument, vfioGroupStatus.encode({ argsz: request.size, flags }));
   }
 
@@ -83,49 +73,19 @@ export class VfioGroupFile extends OpenFile {
     const bytes = new Uint8Array(4);
     if (readBytes(call, argument, bytes) < 0) return -EFAULT;
     const fd = new DataView(bytes.buffer).getInt32(0, true);
-    if (fd < 0) return -EINVAL;
-    const file = call.descriptors.lookup(fd);
+    const file = fd < 0 ? -EBADF : call.descriptors.lookup(fd);
     if (typeof file === "number") return file;
-    if (this.#container !== null) return -EINVAL;
-    const { iommuGroup } = this.#group;
-    if (iommuGroup.members.length === 0) return -ENODEV;
-    if (file instanceof VfioContainerFile) {
-      const attached = file.container.attachGroup(iommuGroup, this.#group);
-      if (attached < 0) return attached;
-      this.#container = { kind: "container", container: file.container, file: file.get() };
-      return 0;
-    }
-    if (!(file instanceof IommufdFile)) return -EBADFD;
-    const created = createCompatibilityIoas(file.context);
-    if (created < 0) return created;
-    file.get();
-    this.#container = { kind: "iommufd", context: file.context };
-    return 0;
-  }
-
-  #unsetContainer(): number {
-    if (this.#container === null) return -EINVAL;
-    if (this.#devicesOpen > 0) return -EBUSY;
-    this.#leave();
-    return 0;
-  }
-
-  #leave(): void {
-    const container = this.#container;
-    this.#container = null;
-    if (container?.kind === "container") {
-      container.container.detachGroup(this.#group.iommuGroup);
-      container.file.put();
-    } else if (container?.kind === "iommufd") {
-      container.context.file.put();
-    }
+    if (file instanceof VfioContainerFile) return this.#group.enterContainer(file);
+    if (file instanceof IommufdFile) return this.#group.enterIommufd(file.context);
+    // The group's own state is looked at before what the descriptor is.
+    return this.#group.refusesToEnter || -EBADFD;
   }
 
   #deviceFd(call: CallContext, argument: bigint): number {
     const name = readName(call, argument);
     if (typeof name === "number") return name;
-    const device = [...this.#group.devices].find((known) => known.name === name);
-    if (device === undefined) return -ENODEV;
+    const device = this.#named(name);
+    if (typeof device === "number") return device;
     const fd = call.descriptors.reserve();
     if (fd < 0) return fd;
     const file = this.#openDevice(device);
@@ -137,41 +97,54 @@ export class VfioGroupFile extends OpenFile {
     return fd;
   }
 
+  /** The device that a name means; options after it are refused, -EINVAL: none applies to a function without virtual functions. */
+  #named(text: string): VfioDevice | number {
+    for (const device of this.#group.devices) {
+      if (!text.startsWith(device.name)) continue;
+      const options = text.slice(device.name.length);
+      if (options !== "" && !options.startsWith(" ")) continue;
+      return options.trim() === "" ? device : -EINVAL;
+    }
+    return -ENODEV;
+  }
+
   /** A device may be opened several times; the first open enables it, the last close disables it. */
   #openDevice(device: VfioDevice): VfioDeviceFile | number {
-    const container = this.#container;
-    if (container === null) return -EINVAL;
-    if (container.kind === "container" && !container.container.ready) return -EINVAL;
+    const group = this.#group;
+    if (!group.hasIommu) return -EINVAL;
     const opened = device.fileOpened();
     if (opened < 0) return opened;
     if (device.openCount === 0) {
-      const result = container.kind === "iommufd" ? openOnIommufd(device, container.context) : 0;
+      const result = group.iommufd !== null ? openOnIommufd(device, group.iommufd) : openInContainer(device, group);
       if (result < 0) {
         device.fileClosed();
         return result;
       }
-      if (container.kind === "container") device.enable();
     }
     device.openCount++;
-    this.#devicesOpen++;
-    this.get();
-    return new VfioDeviceFile(`anon_inode:[vfio-device]${device.name}`, device, true, () => this.#deviceClosed(device));
-  }
-
-  #deviceClosed(device: VfioDevice): void {
-    this.#devicesOpen--;
-    if (--device.openCount === 0) {
-      if (device.bound !== null) device.close();
-      else device.disable();
-    }
-    this.put();
+    return new VfioDeviceFile(`anon_inode:[vfio-device]${device.name}`, device, true, () => deviceClosed(device));
   }
 
   protected override release(): void {
-    this.#leave();
-    this.#group.opened = false;
+    this.#group.fileReleased();
     this.#live.destroyed("vfio group file");
   }
+}
+
+function deviceClosed(device: VfioDevice): void {
+  if (--device.openCount > 0) return;
+  if (device.bound !== null) {
+    device.close();
+  } else {
+    device.disable();
+    device.group.unuseContainer();
+  }
+}
+
+function openInContainer(device: VfioDevice, group: VfioGroup): number {
+  const used = group.useContainer();
+  if (used === 0) device.enable();
+  return used;
 }
 
 /** Binds the device to the context and attaches it to the compatibility IOAS (vfio_iommufd_compat_attach_ioas). */
@@ -185,7 +158,7 @@ function openOnIommufd(device: VfioDevice, context: IommufdContext): number {
   return attached < 0 ? attached : 0;
 }
 
-/** A name from user space, up to its zero byte. */
+/** A name from user space, up to its zero byte: -EINVAL when that does not come within a page. */
 function readName(call: CallContext, argument: bigint): string | number {
   const byte = new Uint8Array(1);
   let name = "";

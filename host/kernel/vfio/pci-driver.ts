@@ -38,7 +38,7 @@ export class VfioPciDriver implements PciDriver {
   /** Path of the group's node of a device, null if vfio-pci does not have the device. */
   groupNodeOf(name: string): string | null {
     const device = this.devices.find((known) => known.name === name);
-    return device === undefined ? null : groupPath(device.group.iommuGroup);
+    return device === undefined ? null : groupPath(device.group);
   }
 
   /** -EINVAL for a device without an IOMMU or whose IOMMU does not keep DMA coherent. */
@@ -65,9 +65,11 @@ export class VfioPciDriver implements PciDriver {
     const forget = () => {
       this.#devices.delete(pci);
       device.group.devices.delete(device);
-      if (device.group.devices.size > 0) return;
-      this.#groups.delete(device.group.iommuGroup);
-      this.#kernel.removeNode(groupPath(device.group.iommuGroup));
+      const { group } = device;
+      if (group.devices.size > 0) return;
+      this.#groups.delete(group.iommuGroup!);
+      this.#kernel.removeNode(groupPath(group));
+      group.lastDeviceGone();
     };
     const gone = device.remove(() => {
       forget();
@@ -80,15 +82,15 @@ export class VfioPciDriver implements PciDriver {
   #newGroup(iommuGroup: IommuGroup): VfioGroup {
     const group = new VfioGroup(iommuGroup);
     this.#groups.set(iommuGroup, group);
-    this.#kernel.addNode(groupPath(iommuGroup), () => this.#openGroup(group));
+    this.#kernel.addNode(groupPath(group), () => this.#openGroup(group));
     return group;
   }
 
   /** -EBUSY when it is open already or a device of it is bound through its node; -ENODEV when no device is left. */
   #openGroup(group: VfioGroup): VfioGroupFile | number {
     if (group.devices.size === 0) return -ENODEV;
-    if (group.opened || group.boundByNode > 0) return -EBUSY;
-    return new VfioGroupFile(groupPath(group.iommuGroup), group, this.#kernel.live);
+    if (group.openedFile !== null || group.boundByNode > 0) return -EBUSY;
+    return new VfioGroupFile(groupPath(group), group, this.#kernel.live);
   }
 
   #open(device: VfioDevice): VfioDeviceFile | number {
@@ -109,6 +111,6 @@ function nodePath(device: VfioDevice): string {
   return `/dev/vfio/devices/vfio${device.number}`;
 }
 
-function groupPath(group: IommuGroup): string {
+function groupPath(group: VfioGroup): string {
   return `/dev/vfio/${group.id}`;
 }
