@@ -7,14 +7,43 @@ import { type CallContext, OpenFile } from "./file.ts";
 
 const MAX = 0xffff_ffff_ffff_fffen;
 
+/** A part of the kernel that an eventfd calls (Linux: struct virqfd). */
+export interface EventConsumer {
+  /** No more calls. */
+  stop(): void;
+}
+
 export class EventFd extends OpenFile {
   readonly path = "anon_inode:[eventfd]";
   #count = 0n;
   readonly #onRelease: () => void;
+  readonly #consumers = new Set<EventConsumer>();
 
   constructor(onRelease: () => void) {
     super();
     this.#onRelease = onRelease;
+  }
+
+  /**
+   * Lets the kernel take what arrives: `arrived` is called for each signal, which is consumed, and at once if the counter holds one
+   * already, which stays. Keeps no reference: `ended` is called when the file is closed or the consumer stops, once.
+   */
+  consume(arrived: () => void, ended: () => void): EventConsumer {
+    const ready = () => {
+      this.#count = 0n;
+      arrived();
+    };
+    const consumer: EventConsumer = {
+      stop: () => {
+        if (!this.#consumers.delete(consumer)) return;
+        this.unwatch(ready);
+        ended();
+      },
+    };
+    this.#consumers.add(consumer);
+    this.watch(ready);
+    if (this.#count > 0n) arrived();
+    return consumer;
   }
 
   /** Adds to the counter from inside the kernel; it stops at its maximum (eventfd_signal). */
@@ -52,6 +81,7 @@ export class EventFd extends OpenFile {
   }
 
   protected override release(): void {
+    for (const consumer of [...this.#consumers]) consumer.stop();
     this.#onRelease();
   }
 }

@@ -3,7 +3,7 @@
 //
 // Groups keep their container alive: closing its file while a group is in it changes nothing for that group.
 
-import { EFAULT, EINVAL, ENODEV, ENOTTY, EPERM } from "../../uapi/errno.ts";
+import { EFAULT, EINVAL, ENODEV, ENOTTY } from "../../uapi/errno.ts";
 import { vfioInfoCapHeader } from "../../uapi/vfio.ts";
 import {
   VFIO_API_VERSION,
@@ -44,7 +44,7 @@ import { type CallContext, OpenFile } from "../file.ts";
 import type { IommuGroup } from "../iommu/group.ts";
 import type { Kernel } from "../kernel.ts";
 import { DMA_ENTRY_LIMIT, Type1 } from "./type1.ts";
-import { DIRTY_BITMAP_BYTES_MAX, dirtyBeforeUnmap, dirtyPages } from "./type1-dirty.ts";
+import { DIRTY_BITMAP_BYTES_MAX, type DirtyBitmap, dirtyPages, readUnmapBitmap } from "./type1-dirty.ts";
 import { readRequest, writeBytes } from "./user-request.ts";
 
 export interface ContainerOptions {
@@ -101,7 +101,7 @@ export class VfioContainer {
       case VFIO_CHECK_EXTENSION:
         return this.#checkExtension(argument);
       case VFIO_SET_IOMMU:
-        return this.#setIommu(call, argument);
+        return this.#setIommu(argument);
       default:
         return this.#backend === null ? -EINVAL : this.#backendIoctl(this.#backend, call, request, argument);
     }
@@ -116,16 +116,20 @@ export class VfioContainer {
       case VFIO_DMA_CC_IOMMU:
         return this.#backend !== null && this.#backend.groups > 0 && this.#backend.enforcesCoherency ? 1 : 0;
       case VFIO_NOIOMMU_IOMMU:
-        return this.#options.noIommu ? 1 : 0;
+        // Groups that have an IOMMU and groups without one do not mix.
+        return this.#options.noIommu && this.#groups.size === 0 ? 1 : 0;
       default:
         return 0;
     }
   }
 
-  /** -EINVAL without a group or when set already, -ENODEV for a type nobody serves, -EPERM for no-IOMMU without the right. */
-  #setIommu(call: CallContext, type: bigint): number {
+  /**
+   * -EINVAL without a group or when set already, -ENODEV for a type nobody serves. Linux asks a backend by the extension of that
+   * number, so an extension that is no type gets as far as the backend's own -EINVAL.
+   */
+  #setIommu(type: bigint): number {
     if (this.#groups.size === 0 || this.#backend !== null) return -EINVAL;
-    if (Number(type) === VFIO_NOIOMMU_IOMMU && this.#options.noIommu && !call.capabilities.sysRawio) return -EPERM;
+    if (type === BigInt(VFIO_UNMAP_ALL)) return -EINVAL;
     if (type !== BigInt(VFIO_TYPE1_IOMMU) && type !== BigInt(VFIO_TYPE1v2_IOMMU)) return -ENODEV;
     const version = type === BigInt(VFIO_TYPE1v2_IOMMU) ? 2 : 1;
     const backend = new Type1(this.#kernel, version, this.#options.allowUnsafeInterrupts);
@@ -160,14 +164,15 @@ export class VfioContainer {
         const { flags, iova, size } = unmap.values;
         const known = VFIO_DMA_UNMAP_FLAG_GET_DIRTY_BITMAP | VFIO_DMA_UNMAP_FLAG_ALL | VFIO_DMA_UNMAP_FLAG_VADDR;
         if ((flags & ~known) !== 0) return -EINVAL;
+        let dirty: DirtyBitmap | null = null;
         if ((flags & VFIO_DMA_UNMAP_FLAG_GET_DIRTY_BITMAP) !== 0) {
           const alone = (flags & ~VFIO_DMA_UNMAP_FLAG_GET_DIRTY_BITMAP) === 0;
           if (!alone || unmap.size < vfioIommuType1DmaUnmap.bytes + vfioBitmap.bytes) return -EINVAL;
-          const bitmapAt = argument + BigInt(vfioIommuType1DmaUnmap.bytes);
-          const reported = dirtyBeforeUnmap(backend, call, bitmapAt, iova, size);
-          if (reported < 0) return reported;
+          const bitmap = readUnmapBitmap(call, argument + BigInt(vfioIommuType1DmaUnmap.bytes), size);
+          if (typeof bitmap === "number") return bitmap;
+          dirty = bitmap;
         }
-        const unmapped = backend.unmap(flags, iova, size);
+        const unmapped = backend.unmap(flags, iova, size, dirty);
         if (typeof unmapped === "number") return unmapped;
         const reply = vfioIommuType1DmaUnmap.encode({ argsz: unmap.size, flags, iova, size: unmapped });
         return writeBytes(call, argument, reply) < 0 ? -EFAULT : 0;

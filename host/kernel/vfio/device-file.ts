@@ -2,7 +2,7 @@
 // vfio_pci_core.c). A cdev gives access only after BIND_IOMMUFD; before that everything else is EINVAL.
 
 import { NO_PASID } from "../../devices/ports.ts";
-import { EBADFD, EFAULT, EINVAL, ENOTTY, EOPNOTSUPP } from "../../uapi/errno.ts";
+import { EBADFD, EFAULT, EINVAL, ENOTTY } from "../../uapi/errno.ts";
 import {
   VFIO_DEVICE_ATTACH_IOMMUFD_PT,
   VFIO_DEVICE_ATTACH_PASID,
@@ -37,6 +37,9 @@ import { hotReset, hotResetInfo } from "./hot-reset.ts";
 import { deviceInfo, irqInfo, regionInfo, setIrqs } from "./information.ts";
 import { accessRegion, mapRegion } from "./regions.ts";
 import { readBytes, readRequest, writeBytes } from "./user-request.ts";
+
+/** A VF token is a UUID. */
+const TOKEN_BYTES = 16;
 
 export class VfioDeviceFile extends OpenFile {
   readonly path: string;
@@ -92,9 +95,9 @@ export class VfioDeviceFile extends OpenFile {
       case VFIO_DEVICE_RESET:
         return device.reset();
       case VFIO_DEVICE_GET_PCI_HOT_RESET_INFO:
-        return hotResetInfo(device, call, argument);
+        return hotResetInfo(call, argument);
       case VFIO_DEVICE_PCI_HOT_RESET:
-        return hotReset(device, call, argument);
+        return hotReset(!this.#byGroup, call, argument);
       case VFIO_DEVICE_FEATURE:
         return this.#feature(call, argument);
       default:
@@ -110,25 +113,27 @@ export class VfioDeviceFile extends OpenFile {
     if (userSize < 16) return -EINVAL;
     const copied = copyStruct(call.memory, argument, userSize, bytes);
     if (copied < 0) return copied;
-    const { flags, iommufd } = vfioDeviceBindIommufd.decode(bytes);
+    const { flags, iommufd, token_uuid_ptr } = vfioDeviceBindIommufd.decode(bytes);
     if (iommufd < 0 || (flags & ~VFIO_DEVICE_BIND_FLAG_TOKEN) !== 0) return -EINVAL;
     if (this.#byGroup) return -EINVAL;
     const { device } = this;
     const blocked = device.group.blockForCdev();
     if (blocked < 0) return blocked;
-    const result = this.#bindTo(call, argument, iommufd, flags);
+    const result = this.#bindTo(call, argument, iommufd, flags, token_uuid_ptr);
     if (result < 0) device.group.unblock();
     return result;
   }
 
-  #bindTo(call: CallContext, argument: bigint, iommufd: number, flags: number): number {
+  #bindTo(call: CallContext, argument: bigint, iommufd: number, flags: number, token: bigint): number {
     const { device } = this;
     if (this.#access) return -EINVAL;
+    // A token belongs to devices with virtual functions: this one has none, so any token is one too many.
+    if ((flags & VFIO_DEVICE_BIND_FLAG_TOKEN) !== 0) {
+      return readBytes(call, token, new Uint8Array(TOKEN_BYTES)) < 0 ? -EFAULT : -EINVAL;
+    }
     const file = call.descriptors.lookup(iommufd);
     if (typeof file === "number") return file;
     if (!(file instanceof IommufdFile)) return -EBADFD;
-    // A token belongs to devices with virtual functions: this one has none, so any token is one too many.
-    if ((flags & VFIO_DEVICE_BIND_FLAG_TOKEN) !== 0) return -EINVAL;
     // By its node a device is opened once.
     if (device.openCount > 0) return -EINVAL;
     const id = device.open(file.context);
@@ -152,7 +157,6 @@ export class VfioDeviceFile extends OpenFile {
     const withPasid = (flags & VFIO_DEVICE_ATTACH_PASID) !== 0;
     if (withPasid && request.size < 16) return -EINVAL;
     const { device } = this;
-    if (withPasid && device.iommuDevice.maxPasids === 0) return -EOPNOTSUPP;
     const where = withPasid ? pasid : NO_PASID;
     const id = device.attach(where, pt_id);
     if (id < 0) return id;
@@ -172,7 +176,6 @@ export class VfioDeviceFile extends OpenFile {
     if ((flags & ~VFIO_DEVICE_DETACH_PASID) !== 0) return -EINVAL;
     const withPasid = (flags & VFIO_DEVICE_DETACH_PASID) !== 0;
     if (withPasid && request.size < 12) return -EINVAL;
-    if (withPasid && this.device.iommuDevice.maxPasids === 0) return -EOPNOTSUPP;
     this.device.detach(withPasid ? pasid : NO_PASID);
     return 0;
   }

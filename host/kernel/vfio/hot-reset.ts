@@ -5,16 +5,17 @@
 import { EINVAL, ENODEV } from "../../uapi/errno.ts";
 import { vfioPciHotReset, vfioPciHotResetInfo } from "../../uapi/vfio.ts";
 import type { CallContext } from "../file.ts";
-import type { VfioDevice } from "./device.ts";
 import { readRequest } from "./user-request.ts";
 
-export function hotResetInfo(_device: VfioDevice, call: CallContext, argument: bigint): number {
+export function hotResetInfo(call: CallContext, argument: bigint): number {
   const request = readRequest(call, argument, vfioPciHotResetInfo);
   return typeof request === "number" ? request : -ENODEV;
 }
 
-export function hotReset(_device: VfioDevice, call: CallContext, argument: bigint): number {
+/** A device opened by its node names no groups (the iommufd says whose devices are whose), one opened through its group must: -EINVAL. */
+export function hotReset(byNode: boolean, call: CallContext, argument: bigint): number {
   const request = readRequest(call, argument, vfioPciHotReset);
   if (typeof request === "number") return request;
-  return request.values.flags === 0 ? -ENODEV : -EINVAL;
+  const { flags, count } = request.values;
+  return flags !== 0 || (count !== 0) === byNode ? -EINVAL : -ENODEV;
 }

@@ -15,6 +15,7 @@ import {
   VFIO_IRQ_SET_DATA_NONE,
   VFIO_IRQ_SET_DATA_TYPE_MASK,
   VFIO_PCI_CONFIG_REGION_INDEX,
+  VFIO_PCI_ERR_IRQ_INDEX,
   VFIO_PCI_INTX_IRQ_INDEX,
   VFIO_PCI_MSIX_IRQ_INDEX,
   VFIO_PCI_NUM_IRQS,
@@ -96,9 +97,13 @@ export function irqInfo(device: VfioDevice, call: CallContext, argument: bigint)
   const { index } = request.values;
   if (index >= VFIO_PCI_NUM_IRQS) return -EINVAL;
   const count = device.interrupts.countOf(index);
+  // Errors are reported by PCI Express functions alone.
+  if (index === VFIO_PCI_ERR_IRQ_INDEX && count === 0) return -EINVAL;
   let flags = VFIO_IRQ_INFO_EVENTFD;
+  // MSI-X vectors are allocated one by one, where there are any.
+  const resizes = index === VFIO_PCI_MSIX_IRQ_INDEX && count > 0;
   if (index === VFIO_PCI_INTX_IRQ_INDEX) flags |= VFIO_IRQ_INFO_MASKABLE | VFIO_IRQ_INFO_AUTOMASKED;
-  else if (index !== VFIO_PCI_MSIX_IRQ_INDEX) flags |= VFIO_IRQ_INFO_NORESIZE;
+  else if (!resizes) flags |= VFIO_IRQ_INFO_NORESIZE;
   return writeBytes(call, argument, vfioIrqInfo.encode({ argsz: request.size, flags, index, count }));
 }
 

@@ -9,7 +9,7 @@
 
 import type { Clock } from "../../base/clock.ts";
 import type { Trace } from "../../base/trace.ts";
-import { EBADF, EINVAL, ENOSPC, ENOTTY } from "../../uapi/errno.ts";
+import { EBUSY, EINVAL, ENOSPC, ENOTTY, ERANGE } from "../../uapi/errno.ts";
 import {
   VFIO_IRQ_SET_ACTION_MASK,
   VFIO_IRQ_SET_ACTION_TRIGGER,
@@ -25,7 +25,7 @@ import {
   VFIO_PCI_MSIX_IRQ_INDEX,
   VFIO_PCI_REQ_IRQ_INDEX,
 } from "../../uapi/vfio.ts";
-import { EventFd } from "../eventfd.ts";
+import { type EventConsumer, EventFd } from "../eventfd.ts";
 import type { CallContext } from "../file.ts";
 import type { KernelInterrupt, KernelInterrupts } from "../interrupts.ts";
 import type { IommuCore } from "../iommu/core.ts";
@@ -62,9 +62,9 @@ interface Vector {
   readonly interrupt: KernelInterrupt | null;
 }
 
-/** Eventfd of a SET_IRQS entry: null for -1 (none), or a negated errno. */
+/** Eventfd of a SET_IRQS entry: null for a negative descriptor (none), or a negated errno. */
 function eventfdOf(call: CallContext, fd: number): EventFd | null | number {
-  if (fd < 0) return fd === -1 ? null : -EBADF;
+  if (fd < 0) return null;
   const file = call.descriptors.lookup(fd);
   if (typeof file === "number") return file;
   return file instanceof EventFd ? file : -EINVAL;
@@ -80,8 +80,11 @@ export class VfioInterrupts {
   /** MSI vectors come as one block of consecutive messages. */
   #msiBlock: KernelInterrupt[] = [];
   #enabledVectors = 0;
+  #msiVectorsLog2 = 0;
   #intxMasked = false;
   #intxDisabledByUser = false;
+  /** The eventfd that unmasks INTx. */
+  #unmaskEvents: EventConsumer | null = null;
   #error: EventFd | null = null;
   #request: EventFd | null = null;
   /** Signals sent, for `inspect`. */
@@ -116,6 +119,11 @@ export class VfioInterrupts {
     return this.#active === VFIO_PCI_MSI_IRQ_INDEX;
   }
 
+  /** log2 of the MSI vectors armed last: as many as user space may enable in configuration space. 0 before the first. */
+  get msiVectorsLog2(): number {
+    return this.#msiVectorsLog2;
+  }
+
   /**
    * SET_IRQS after its checks: `data` holds `count` entries of the data type. 0, a positive number of vectors that there are (fewer
    * than asked for), or a negated errno: -ENOTTY for an action that the index does not have.
@@ -124,8 +132,8 @@ export class VfioInterrupts {
     const action = flags & VFIO_IRQ_SET_ACTION_TYPE_MASK;
     const kind = flags & VFIO_IRQ_SET_DATA_TYPE_MASK;
     if (index === VFIO_PCI_INTX_IRQ_INDEX) {
-      if (action === VFIO_IRQ_SET_ACTION_MASK) return this.#maskAction(kind, start, count, data, true);
-      if (action === VFIO_IRQ_SET_ACTION_UNMASK) return this.#maskAction(kind, start, count, data, false);
+      if (action === VFIO_IRQ_SET_ACTION_MASK) return this.#maskAction(call, kind, start, count, data, true);
+      if (action === VFIO_IRQ_SET_ACTION_UNMASK) return this.#maskAction(call, kind, start, count, data, false);
       if (action === VFIO_IRQ_SET_ACTION_TRIGGER) return this.#intxTrigger(call, kind, start, count, data);
       return -ENOTTY;
     }
@@ -144,11 +152,31 @@ export class VfioInterrupts {
 
   // --- INTx ---
 
-  #maskAction(kind: number, start: number, count: number, data: Uint8Array, mask: boolean): number {
+  #maskAction(call: CallContext, kind: number, start: number, count: number, data: Uint8Array, mask: boolean): number {
     if (this.#active !== VFIO_PCI_INTX_IRQ_INDEX || start !== 0 || count !== 1) return -EINVAL;
-    if (kind === VFIO_IRQ_SET_DATA_EVENTFD) return -ENOTTY;
+    if (kind === VFIO_IRQ_SET_DATA_EVENTFD) return mask ? -ENOTTY : this.#unmaskBy(call, readS32(data, 0));
     if (kind === VFIO_IRQ_SET_DATA_BOOL && data[0] === 0) return 0;
-    this.#setIntxMask(mask);
+    if (mask) this.#setIntxMask(true);
+    else this.#unmaskIntx();
+    return 0;
+  }
+
+  /** Lets an eventfd unmask INTx from now on (vfio_virqfd_enable); -EBUSY when one does. A negative descriptor: none does. */
+  #unmaskBy(call: CallContext, fd: number): number {
+    const eventfd = eventfdOf(call, fd);
+    if (typeof eventfd === "number") return eventfd;
+    if (eventfd === null) {
+      this.#unmaskEvents?.stop();
+      return 0;
+    }
+    if (this.#unmaskEvents !== null) return -EBUSY;
+    const events = eventfd.consume(
+      () => this.#unmaskIntx(),
+      () => {
+        this.#unmaskEvents = null;
+      },
+    );
+    this.#unmaskEvents = events;
     return 0;
   }
 
@@ -168,7 +196,8 @@ export class VfioInterrupts {
       return 0;
     }
     if (!active) return -EINVAL;
-    if (kind === VFIO_IRQ_SET_DATA_NONE || data[0] !== 0) this.#signal(0);
+    // Nobody is told while user space has INTx disabled in its command register.
+    if ((kind === VFIO_IRQ_SET_DATA_NONE || data[0] !== 0) && !this.#intxDisabledByUser) this.#signal(0);
     return 0;
   }
 
@@ -195,6 +224,11 @@ export class VfioInterrupts {
     if (this.#intxMasked === mask) return;
     this.#intxMasked = mask;
     this.#applyIntx();
+  }
+
+  /** Unmasking does nothing while user space has INTx disabled in its command register. */
+  #unmaskIntx(): void {
+    if (!this.#intxDisabledByUser) this.#setIntxMask(false);
   }
 
   /** User space wrote INTx disable in the command register. */
@@ -231,8 +265,6 @@ export class VfioInterrupts {
       if (!active) {
         const enabled = this.#enableMessages(index, start + count);
         if (enabled !== 0) return enabled;
-      } else if (index === VFIO_PCI_MSI_IRQ_INDEX && start + count > this.#enabledVectors) {
-        return -EINVAL;
       }
       const result = this.#setVectors(call, start, count, data);
       if (result < 0 && !active) this.disable();
@@ -245,10 +277,15 @@ export class VfioInterrupts {
     return 0;
   }
 
-  /** Switches the function to messages for `count` vectors; MSI needs them as one block. */
+  /**
+   * Switches the function to messages for `count` vectors; MSI needs them as one block (pci_alloc_irq_vectors). -EINVAL for a function
+   * that sleeps, -ERANGE for no vectors: a function has one at least. MSI looks at the function first, MSI-X at the number.
+   */
   #enableMessages(index: number, count: number): number {
     const { device, interrupts, iommu } = this.#parts;
-    if (count === 0) return -EINVAL;
+    const msix = index === VFIO_PCI_MSIX_IRQ_INDEX;
+    if (count === 0 && (msix || device.awake)) return -ERANGE;
+    if (!device.awake) return -EINVAL;
     if (index === VFIO_PCI_MSI_IRQ_INDEX) {
       const vectors = 2 ** Math.ceil(Math.log2(count));
       const block = interrupts.requestBlock(`${device.name} MSI`, device.name, vectors, (i) => () => this.#signal(i));
@@ -261,6 +298,7 @@ export class VfioInterrupts {
       this.#msiBlock = block;
       this.#active = index;
       this.#enabledVectors = count;
+      this.#msiVectorsLog2 = Math.log2(vectors);
       this.#programMsi(address, block[0]!.data, Math.log2(vectors));
     } else {
       this.#active = index;
@@ -299,8 +337,9 @@ export class VfioInterrupts {
   #setVector(call: CallContext, vector: number, fd: number): number {
     const eventfd = eventfdOf(call, fd);
     this.#clearVector(vector);
-    if (typeof eventfd === "number") return eventfd;
     if (eventfd === null) return 0;
+    if (this.#active === VFIO_PCI_MSI_IRQ_INDEX && vector >= this.#enabledVectors) return -EINVAL;
+    if (typeof eventfd === "number") return eventfd;
     if (this.#active === VFIO_PCI_MSI_IRQ_INDEX) {
       this.#vectors.set(vector, { eventfd: eventfd.get(), interrupt: null });
       return 0;
@@ -368,7 +407,6 @@ export class VfioInterrupts {
     data: Uint8Array,
   ): number {
     if (start !== 0 || count > 1) return -EINVAL;
-    if (kind === VFIO_IRQ_SET_DATA_BOOL && count === 0) return -EINVAL;
     const error = index === VFIO_PCI_ERR_IRQ_INDEX;
     const current = error ? this.#error : this.#request;
     const put = (eventfd: EventFd | null) => {
@@ -376,16 +414,23 @@ export class VfioInterrupts {
       if (error) this.#error = eventfd;
       else this.#request = eventfd;
     };
-    if (kind === VFIO_IRQ_SET_DATA_EVENTFD) {
-      if (count === 0) return -EINVAL;
-      const eventfd = eventfdOf(call, readS32(data, 0));
-      if (typeof eventfd === "number") return eventfd;
-      put(eventfd?.get() ?? null);
+    if (kind === VFIO_IRQ_SET_DATA_NONE) {
+      if (current === null) return -EINVAL;
+      if (count === 0) put(null);
+      else current.signal();
       return 0;
     }
-    if (current === null) return 0;
-    if (kind === VFIO_IRQ_SET_DATA_NONE && count === 0) put(null);
-    else if (kind === VFIO_IRQ_SET_DATA_NONE || data[0] !== 0) current.signal();
+    if (count === 0) return -EINVAL;
+    if (kind === VFIO_IRQ_SET_DATA_BOOL) {
+      if (data[0] !== 0) current?.signal();
+      return 0;
+    }
+    // -1 takes the eventfd away, other negative numbers change nothing.
+    const fd = readS32(data, 0);
+    if (fd < -1) return 0;
+    const eventfd = eventfdOf(call, fd);
+    if (typeof eventfd === "number") return eventfd;
+    put(eventfd?.get() ?? null);
     return 0;
   }
 
@@ -426,6 +471,7 @@ export class VfioInterrupts {
     for (const vector of [...this.#vectors.keys()]) this.#clearVector(vector);
     this.#active = -1;
     this.#enabledVectors = 0;
+    this.#unmaskEvents?.stop();
     if (active === VFIO_PCI_INTX_IRQ_INDEX) device.slot.onPin = null;
     if (active === VFIO_PCI_MSI_IRQ_INDEX) {
       const flags = device.configRead(this.#msiAt + MSI_FLAGS, 2);
@@ -444,6 +490,7 @@ export class VfioInterrupts {
   close(): void {
     this.disable();
     this.#intxDisabledByUser = false;
+    this.#msiVectorsLog2 = 0;
     this.#error?.put();
     this.#request?.put();
     this.#error = this.#request = null;

@@ -7,7 +7,7 @@
 //     last group gone → the container destroys the backend: all mappings go
 
 import { NO_PASID } from "../../devices/ports.ts";
-import { EEXIST, EINVAL, ENODEV, ENOMEM, ENOSPC, EOVERFLOW, EPERM } from "../../uapi/errno.ts";
+import { EEXIST, EINVAL, ENODEV, ENOENT, ENOMEM, ENOSPC, EOVERFLOW, EPERM } from "../../uapi/errno.ts";
 import {
   VFIO_DMA_MAP_FLAG_READ,
   VFIO_DMA_MAP_FLAG_VADDR,
@@ -32,6 +32,7 @@ import { IoPagetable } from "../iommufd/io-pagetable.ts";
 import { U64_MAX } from "../iommufd/iova-ranges.ts";
 import { UserPages } from "../iommufd/user-pages.ts";
 import type { Kernel } from "../kernel.ts";
+import type { DirtyBitmap } from "./type1-dirty.ts";
 
 /** Mappings a container may hold (module parameter dma_entry_limit). */
 export const DMA_ENTRY_LIMIT = 65535;
@@ -195,14 +196,17 @@ export class Type1 {
 
   /** MAP_DMA (vfio_dma_do_map). */
   map(call: CallContext, flags: number, va: bigint, iova: bigint, size: bigint): number {
-    const wantsAddress = (flags & VFIO_DMA_MAP_FLAG_VADDR) !== 0;
-    const rights = flags & (VFIO_DMA_MAP_FLAG_READ | VFIO_DMA_MAP_FLAG_WRITE);
-    // Updating addresses (VADDR) needs mappings that were suspended; none can be here.
-    if (wantsAddress || rights === 0) return -EINVAL;
-    if (size === 0n || (size | iova | va) % this.smallestPage !== 0n) return -EINVAL;
-    if (iova + size - 1n > U64_MAX || va + size - 1n > U64_MAX) return -EOVERFLOW;
+    if (size === 0n) return -EINVAL;
     const last = iova + size - 1n;
-    if (this.table.areas.firstIn(iova, last) !== null) return -EEXIST;
+    if (last > U64_MAX || va + size - 1n > U64_MAX) return -EOVERFLOW;
+    const newAddress = (flags & VFIO_DMA_MAP_FLAG_VADDR) !== 0;
+    const rights = flags & (VFIO_DMA_MAP_FLAG_READ | VFIO_DMA_MAP_FLAG_WRITE);
+    if (newAddress === (rights !== 0)) return -EINVAL;
+    if ((size | iova | va) % this.smallestPage !== 0n) return -EINVAL;
+    const known = this.table.areas.firstIn(iova, last) !== null;
+    // A new address is for a mapping that was suspended; none can be here.
+    if (newAddress) return known ? -EINVAL : -ENOENT;
+    if (known) return -EEXIST;
     if (this.mappings >= DMA_ENTRY_LIMIT) return -ENOSPC;
     if (this.table.ranges.isReserved(iova, last)) return -EINVAL;
     const writable = (flags & VFIO_DMA_MAP_FLAG_WRITE) !== 0;
@@ -217,37 +221,42 @@ export class Type1 {
     return at;
   }
 
-  /** UNMAP_DMA (vfio_dma_do_unmap): bytes unmapped, or a negated errno. */
-  unmap(flags: number, iova: bigint, size: bigint): bigint | number {
-    const all = (flags & VFIO_DMA_UNMAP_FLAG_ALL) !== 0;
+  /**
+   * UNMAP_DMA (vfio_dma_do_unmap): bytes unmapped, or a negated errno. `dirty` is told of each mapping before it goes; what it
+   * refuses stays, with all behind it.
+   */
+  unmap(flags: number, iova: bigint, size: bigint, dirty: DirtyBitmap | null): bigint | number {
     if ((flags & VFIO_DMA_UNMAP_FLAG_VADDR) !== 0) return -EINVAL;
-    if (all) {
-      if (iova !== 0n || size !== 0n) return -EINVAL;
-      return this.table.unmapAll().unmapped;
+    const page = this.smallestPage;
+    if (iova % page !== 0n) return -EINVAL;
+    if ((flags & VFIO_DMA_UNMAP_FLAG_ALL) !== 0) {
+      return iova !== 0n || size !== 0n ? -EINVAL : this.table.unmapAll().unmapped;
     }
-    if (size === 0n || (size | iova) % this.smallestPage !== 0n || iova + size - 1n > U64_MAX) return -EINVAL;
+    if (size === 0n || size % page !== 0n) return -EINVAL;
     const last = iova + size - 1n;
-    const first = this.table.areas.firstIn(iova, last);
-    if (first === null) return 0n;
-    return this.version === 2 ? this.#unmapWhole(iova, last) : this.#unmapFrom(iova, last);
+    if (last > U64_MAX) return -EOVERFLOW;
+    if (dirty !== null && (!this.dirtyTracking || dirty.pageBytes !== page)) return -EINVAL;
+    // v2: a range that cuts a mapping is refused before anything is unmapped.
+    if (this.version === 2 && this.cuts(iova, last)) return -EINVAL;
+    return this.#unmapMappings(iova, last, dirty);
   }
 
-  /** v2: a range that cuts a mapping is refused before anything is unmapped. */
-  #unmapWhole(start: bigint, last: bigint): bigint | number {
+  /** True if the range begins or ends inside a mapping. */
+  cuts(start: bigint, last: bigint): boolean {
     const head = this.table.areas.at(start);
     const tail = this.table.areas.at(last);
-    if ((head !== null && head.start !== start) || (tail !== null && tail.last !== last)) return -EINVAL;
-    const { error, unmapped } = this.table.unmap(start, last - start + 1n);
-    return error < 0 ? error : unmapped;
+    return (head !== null && head.start !== start) || (tail !== null && tail.last !== last);
   }
 
   /** v1: a range that begins inside a mapping unmaps nothing; a mapping whose first byte is covered goes as a whole. */
-  #unmapFrom(start: bigint, last: bigint): bigint | number {
+  #unmapMappings(start: bigint, last: bigint, dirty: DirtyBitmap | null): bigint | number {
     let unmapped = 0n;
     let next = start;
     for (;;) {
       const area = next > last ? null : this.table.areas.firstIn(next, last);
       if (area === null || area.start < start) return unmapped;
+      const reported = dirty === null ? 0 : dirty.mark(area.start - start, area.length);
+      if (reported < 0) return reported;
       const result = this.table.unmap(area.start, area.length);
       if (result.error < 0) return result.error;
       unmapped += result.unmapped;

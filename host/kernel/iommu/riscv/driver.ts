@@ -242,6 +242,10 @@ export class RiscvDriver implements IommuDriver {
     this.live.destroyed("paging domain");
   }
 
+  supportsViommu(device: IommuDevice, type: number): boolean {
+    return type === IOMMU_VIOMMU_TYPE_RISCV && deviceDataOf(device).iommu.supportsNesting;
+  }
+
   /** -EOPNOTSUPP for another type or hardware without a second stage, -EINVAL for a parent that this IOMMU cannot use. */
   allocViommu(
     device: IommuDevice,
@@ -251,7 +255,7 @@ export class RiscvDriver implements IommuDriver {
     core: ViommuCore,
   ): ViommuBackend | number {
     const { iommu } = deviceDataOf(device);
-    if (type !== IOMMU_VIOMMU_TYPE_RISCV || !iommu.supportsNesting) return -EOPNOTSUPP;
+    if (!this.supportsViommu(device, type)) return -EOPNOTSUPP;
     if (data !== null && data.bytes.length > 0) return -EOPNOTSUPP;
     if (!(parent instanceof RiscvPagingDomain) || parent.owner !== this || !parent.nestParent) return -EINVAL;
     const compatible = parent.compatibleWith(iommu);

@@ -13,7 +13,6 @@ import {
   ENODEV,
   ENOENT,
   ENOTTY,
-  EOPNOTSUPP,
   EOVERFLOW,
 } from "../../../../host/uapi/errno.ts";
 import * as I from "../../../../host/uapi/iommufd.ts";
@@ -369,7 +368,11 @@ describe("attaching", () => {
   it.each([
     ["an id that does not exist", { pt_id: 99 }, -ENOENT],
     ["an unknown flag", { flags: 2 }, -EINVAL],
-    ["a PASID on a device without", { flags: X.VFIO_DEVICE_ATTACH_PASID, pasid: 1 }, -EOPNOTSUPP],
+    [
+      "an id that does not exist, for a PASID on a device without",
+      { flags: X.VFIO_DEVICE_ATTACH_PASID, pasid: 1 },
+      -ENOENT,
+    ],
     ["a short structure", { argsz: 11 }, -EINVAL],
     ["a PASID that does not fit its structure", { argsz: 12, flags: X.VFIO_DEVICE_ATTACH_PASID }, -EINVAL],
   ])("refuses %s", (_what, values, errno) => {

@@ -1,0 +1,683 @@
+// What VFIO's requests refuse, with which errno and in which order of checks (Linux 7.2: vfio_main.c, device_cdev.c, iommufd.c,
+// vfio_pci_core.c, vfio_pci_intrs.c, vfio_iommu_type1.c). Every rule is stated with its test; numbers are taken to their extremes.
+
+import { describe, expect, it } from "vitest";
+import {
+  EACCES,
+  EBADF,
+  EBADFD,
+  EBUSY,
+  EEXIST,
+  EFAULT,
+  EINVAL,
+  ENODEV,
+  ENOENT,
+  ENOSPC,
+  ENOTTY,
+  EOPNOTSUPP,
+  EOVERFLOW,
+  ERANGE,
+} from "../../../../host/uapi/errno.ts";
+import * as I from "../../../../host/uapi/iommufd.ts";
+import * as N from "../../../../host/uapi/riscv-nesting.ts";
+import * as X from "../../../../host/uapi/vfio.ts";
+import * as C from "../../../../host/uapi/vfio-container.ts";
+import { type MachineOptions, machine, name } from "../machine.ts";
+import { RichFunction } from "./rich-function.ts";
+
+const RID = 0x0108;
+const U32_MAX = 0xffff_ffff;
+
+function bound(options: MachineOptions = {}) {
+  const host = machine(options);
+  host.assign();
+  const user = host.user();
+  const iommufd = user.iommufd();
+  const vfio = user.open(host.vfio.nodeOf(name(RID))!);
+  const device = user.bind(vfio, iommufd);
+  expect(device).toBeGreaterThan(0);
+  const end = () => {
+    user.process.exit();
+    expect(host.kernel.liveKinds).toEqual([]);
+  };
+  return { host, user, iommufd, vfio, device, end };
+}
+
+/** As `bound`, with a function of four MSI and eight MSI-X vectors. */
+function rich(options: { interruptPin?: boolean } = {}) {
+  const host = machine({ devices: [] });
+  const physical = new RichFunction({ name: "rich", ...options });
+  host.root.plug(RID, physical, host.iommus[0]!);
+  host.kernel.pci.bind(name(RID), "vfio-pci");
+  const user = host.user();
+  const iommufd = user.iommufd();
+  const vfio = user.open(host.vfio.nodeOf(name(RID))!);
+  user.bind(vfio, iommufd);
+  user.attach(vfio, user.ioas(iommufd));
+  user.enableDevice(vfio);
+  const end = () => {
+    user.process.exit();
+    expect(host.kernel.liveKinds).toEqual([]);
+  };
+  return { host, physical, user, iommufd, vfio, end };
+}
+
+describe("SET_IRQS", () => {
+  const [NONE, BOOL, EVENTFD] = [X.VFIO_IRQ_SET_DATA_NONE, X.VFIO_IRQ_SET_DATA_BOOL, X.VFIO_IRQ_SET_DATA_EVENTFD];
+  const [MASK, UNMASK] = [X.VFIO_IRQ_SET_ACTION_MASK, X.VFIO_IRQ_SET_ACTION_UNMASK];
+  const TRIGGER = X.VFIO_IRQ_SET_ACTION_TRIGGER;
+  const [INTX, MSI, MSIX] = [X.VFIO_PCI_INTX_IRQ_INDEX, X.VFIO_PCI_MSI_IRQ_INDEX, X.VFIO_PCI_MSIX_IRQ_INDEX];
+  const [ERR, REQ] = [X.VFIO_PCI_ERR_IRQ_INDEX, X.VFIO_PCI_REQ_IRQ_INDEX];
+  const NEGATIVE = [-1, -2, -99, -(2 ** 31)];
+
+  type Parts = ReturnType<typeof rich>;
+  const fds = (...list: number[]): Uint8Array => new Uint8Array(Int32Array.from(list).buffer);
+  const set = (
+    { user, vfio }: Parts,
+    flags: number,
+    index: number,
+    [start, count]: [number, number],
+    data: Uint8Array = new Uint8Array(0),
+  ) => user.call(vfio, X.VFIO_DEVICE_SET_IRQS, X.vfioIrqSet, { flags, index, start, count }, data).result;
+  const off = (parts: Parts, index: number) => set(parts, NONE | TRIGGER, index, [0, 0]);
+
+  it("numbers: a range is within the vectors, whatever is in it, and never passes 2^32", () => {
+    const parts = rich();
+    for (const [start, count] of [
+      [1, U32_MAX],
+      [U32_MAX, 1],
+      [U32_MAX, 0],
+      [0, U32_MAX],
+      [4, 0],
+      [0, 5],
+      [3, 2],
+      [U32_MAX, U32_MAX],
+    ] as [number, number][]) {
+      expect([start, count, set(parts, EVENTFD | TRIGGER, MSI, [start, count], fds(-1))]).toEqual([
+        start,
+        count,
+        -EINVAL,
+      ]);
+      expect(set(parts, NONE | TRIGGER, MSI, [start, count])).toBe(-EINVAL);
+    }
+    for (const index of [5, 6, U32_MAX]) expect(set(parts, NONE | TRIGGER, index, [0, 0])).toBe(-EINVAL);
+    parts.end();
+  });
+
+  it("data: one kind, as much as the count says; two actions or none are ENOTTY, after the data was looked at", () => {
+    const parts = rich();
+    expect(set(parts, TRIGGER, MSI, [0, 1])).toBe(-EINVAL);
+    expect(set(parts, NONE | BOOL | TRIGGER, MSI, [0, 1], fds(-1))).toBe(-EINVAL);
+    expect(set(parts, EVENTFD | TRIGGER, MSI, [0, 2], fds(-1))).toBe(-EINVAL);
+    expect(set(parts, BOOL | TRIGGER, MSI, [0, 2], new Uint8Array(1))).toBe(-EINVAL);
+    expect(set(parts, NONE | 0x40, MSI, [0, 1])).toBe(-EINVAL);
+    expect(set(parts, NONE, MSI, [0, 1])).toBe(-ENOTTY);
+    expect(set(parts, NONE | TRIGGER | MASK, INTX, [0, 1])).toBe(-ENOTTY);
+    expect(set(parts, NONE | MASK | UNMASK, INTX, [0, 1])).toBe(-ENOTTY);
+    for (const index of [MSI, MSIX, ERR, REQ]) {
+      for (const action of [MASK, UNMASK]) expect(set(parts, NONE | action, index, [0, 1])).toBe(-ENOTTY);
+    }
+    parts.end();
+  });
+
+  it.each([
+    ["MSI", MSI],
+    ["MSI-X", MSIX],
+  ])("%s: any negative descriptor is none, other descriptors must be eventfds", (_name, index) => {
+    const parts = rich();
+    for (const fd of NEGATIVE) {
+      expect(set(parts, EVENTFD | TRIGGER, index, [0, 1], fds(fd))).toBe(0);
+      expect(off(parts, index)).toBe(0);
+    }
+    expect(set(parts, EVENTFD | TRIGGER, index, [0, 1], fds(999))).toBe(-EBADF);
+    expect(set(parts, EVENTFD | TRIGGER, index, [0, 1], fds(2 ** 31 - 1))).toBe(-EBADF);
+    expect(set(parts, EVENTFD | TRIGGER, index, [0, 1], fds(parts.iommufd))).toBe(-EINVAL);
+    // The refused one was the first: nothing is on.
+    expect(off(parts, index)).toBe(-EINVAL);
+    parts.end();
+  });
+
+  it.each([
+    ["MSI", MSI],
+    ["MSI-X", MSIX],
+  ])("%s: at least one vector is switched on (ERANGE); switched on, none is nothing to do", (_name, index) => {
+    const parts = rich();
+    expect(set(parts, EVENTFD | TRIGGER, index, [0, 0])).toBe(-ERANGE);
+    expect(set(parts, BOOL | TRIGGER, index, [0, 0])).toBe(-EINVAL);
+    expect(off(parts, index)).toBe(-EINVAL);
+    expect(set(parts, EVENTFD | TRIGGER, index, [0, 1], fds(-1))).toBe(0);
+    expect(set(parts, EVENTFD | TRIGGER, index, [0, 0])).toBe(0);
+    expect(set(parts, EVENTFD | TRIGGER, index === MSI ? MSIX : MSI, [0, 1], fds(-1))).toBe(-EINVAL);
+    expect(set(parts, EVENTFD | TRIGGER, INTX, [0, 1], fds(-1))).toBe(-EINVAL);
+    expect(off(parts, index)).toBe(0);
+    parts.end();
+  });
+
+  it("MSI: a block is as large as it was made; an eventfd beyond it is EINVAL, and clears what the request had set", () => {
+    const parts = rich();
+    const { user } = parts;
+    const [first, second, other] = [user.process.eventfd(), user.process.eventfd(), user.process.eventfd()];
+    const loopBack = (vector: number) => {
+      expect(set(parts, NONE | TRIGGER, MSI, [vector, 1])).toBe(0);
+      return [first, second, other].map((eventfd) => user.count(eventfd));
+    };
+    expect(set(parts, EVENTFD | TRIGGER, MSI, [0, 2], fds(first, second))).toBe(0);
+    // Taking away what is not there is nothing.
+    expect(set(parts, EVENTFD | TRIGGER, MSI, [2, 2], fds(-1, -1))).toBe(0);
+    expect(loopBack(1)).toEqual([0, 1, 0]);
+    expect(set(parts, EVENTFD | TRIGGER, MSI, [1, 2], fds(other, other))).toBe(-EINVAL);
+    expect(loopBack(0)).toEqual([1, 0, 0]);
+    expect(loopBack(1)).toEqual([0, 0, 0]);
+    parts.end();
+  });
+
+  it("MSI-X: a bad descriptor clears what the request had set, and leaves the rest", () => {
+    const parts = rich();
+    const { user } = parts;
+    const [first, second] = [user.process.eventfd(), user.process.eventfd()];
+    expect(set(parts, EVENTFD | TRIGGER, MSIX, [0, 2], fds(first, first))).toBe(0);
+    expect(set(parts, EVENTFD | TRIGGER, MSIX, [1, 3], fds(second, second, 999))).toBe(-EBADF);
+    expect(set(parts, NONE | TRIGGER, MSIX, [0, 8])).toBe(0);
+    expect([user.count(first), user.count(second)]).toEqual([1, 0]);
+    // A vector that was not there at first can be added.
+    expect(set(parts, EVENTFD | TRIGGER, MSIX, [7, 1], fds(second))).toBe(0);
+    expect(set(parts, BOOL | TRIGGER, MSIX, [6, 2], Uint8Array.of(1, 1))).toBe(0);
+    expect(user.count(second)).toBe(1);
+    parts.end();
+  });
+
+  it("INTx: masking and unmasking need it on, one of it; a negative descriptor is on with nobody told", () => {
+    const parts = rich();
+    const eventfd = parts.user.process.eventfd();
+    for (const action of [MASK, UNMASK]) {
+      expect(set(parts, NONE | action, INTX, [0, 1])).toBe(-EINVAL);
+      expect(set(parts, BOOL | action, INTX, [0, 1], Uint8Array.of(0))).toBe(-EINVAL);
+      expect(set(parts, EVENTFD | action, INTX, [0, 1], fds(eventfd))).toBe(-EINVAL);
+    }
+    expect(set(parts, NONE | TRIGGER, INTX, [0, 1])).toBe(-EINVAL);
+    for (const fd of NEGATIVE) {
+      expect(set(parts, EVENTFD | TRIGGER, INTX, [0, 1], fds(fd))).toBe(0);
+      expect(set(parts, EVENTFD | TRIGGER, MSI, [0, 1], fds(-1))).toBe(-EINVAL);
+      expect(off(parts, INTX)).toBe(0);
+    }
+    expect(set(parts, EVENTFD | TRIGGER, INTX, [0, 1], fds(999))).toBe(-EBADF);
+    expect(set(parts, EVENTFD | TRIGGER, INTX, [0, 1], fds(eventfd))).toBe(0);
+    expect(set(parts, EVENTFD | TRIGGER, INTX, [0, 0])).toBe(-EINVAL);
+    expect(set(parts, NONE | MASK, INTX, [0, 0])).toBe(-EINVAL);
+    expect(set(parts, EVENTFD | MASK, INTX, [0, 1], fds(eventfd))).toBe(-ENOTTY);
+    expect(set(parts, NONE | MASK, INTX, [0, 1])).toBe(0);
+    expect(set(parts, NONE | UNMASK, INTX, [0, 1])).toBe(0);
+    expect(off(parts, INTX)).toBe(0);
+    expect(off(parts, INTX)).toBe(-EINVAL);
+    parts.end();
+  });
+
+  it("INTx: of a function without a pin there is none", () => {
+    const parts = rich({ interruptPin: false });
+    const info = parts.user.must(parts.vfio, X.VFIO_DEVICE_GET_IRQ_INFO, X.vfioIrqInfo, { index: INTX });
+    expect(info.count).toBe(0);
+    expect(set(parts, EVENTFD | TRIGGER, INTX, [0, 1], fds(-1))).toBe(-EINVAL);
+    parts.end();
+  });
+
+  describe("INTx unmasked by an eventfd", () => {
+    function armed() {
+      const parts = rich();
+      const { host, user } = parts;
+      const [told, unmask] = [user.process.eventfd(), user.process.eventfd()];
+      expect(set(parts, EVENTFD | TRIGGER, INTX, [0, 1], fds(told))).toBe(0);
+      const served = () => {
+        host.run(1_000);
+        return user.count(told);
+      };
+      const signal = (eventfd: number) => {
+        const one = user.process.memory.bytes(user.scratch, 8);
+        one.set([1, 0, 0, 0, 0, 0, 0, 0]);
+        expect(user.process.write(eventfd, user.scratch, 8, -1n)).toBe(8);
+      };
+      const use = (fd: number) => set(parts, EVENTFD | UNMASK, INTX, [0, 1], fds(fd));
+      return { ...parts, told, unmask, served, signal, use };
+    }
+
+    it("each signal unmasks once and is taken; an interrupt still pending comes again", () => {
+      const { physical, user, unmask, served, signal, use, end } = armed();
+      expect(use(unmask)).toBe(0);
+      physical.level(true);
+      expect(served()).toBe(1);
+      expect(served()).toBe(0);
+      signal(unmask);
+      expect(served()).toBe(1);
+      expect(user.count(unmask)).toBe(0);
+      physical.level(false);
+      signal(unmask);
+      expect(served()).toBe(0);
+      physical.level(true);
+      expect(served()).toBe(1);
+      end();
+    });
+
+    it("what the eventfd held when it was given counts", () => {
+      const { physical, unmask, served, signal, use, end } = armed();
+      physical.level(true);
+      expect(served()).toBe(1);
+      signal(unmask);
+      expect(use(unmask)).toBe(0);
+      expect(served()).toBe(1);
+      end();
+    });
+
+    it("there is one at a time (EBUSY); a negative descriptor, closing it, or INTx off lets go of it", () => {
+      const parts = armed();
+      const { host, user, unmask, told, signal, use, end } = parts;
+      expect(use(999)).toBe(-EBADF);
+      expect(use(unmask)).toBe(0);
+      expect(use(user.process.eventfd())).toBe(-EBUSY);
+      expect(use(-2)).toBe(0);
+      expect(use(-1)).toBe(0);
+      signal(unmask);
+      expect(user.count(unmask)).toBe(1);
+      expect(use(unmask)).toBe(0);
+      const before = host.kernel.live.of("eventfd");
+      user.process.close(unmask);
+      expect(host.kernel.live.of("eventfd")).toBe(before - 1);
+      expect(use(user.process.eventfd())).toBe(0);
+      expect(off(parts, INTX)).toBe(0);
+      expect(set(parts, EVENTFD | TRIGGER, INTX, [0, 1], fds(told))).toBe(0);
+      expect(use(user.process.eventfd())).toBe(0);
+      end();
+    });
+
+    it("does nothing while user space has INTx disabled in its command register", () => {
+      const { physical, user, vfio, unmask, served, signal, use, end } = armed();
+      expect(use(unmask)).toBe(0);
+      user.configWrite(vfio, 4, 2, 0x406);
+      physical.level(true);
+      signal(unmask);
+      expect(served()).toBe(0);
+      user.configWrite(vfio, 4, 2, 0x006);
+      expect(served()).toBe(1);
+      end();
+    });
+  });
+
+  it("INTx: user space's own trigger and unmask do nothing while it has INTx disabled", () => {
+    const parts = rich();
+    const { host, physical, user, vfio } = parts;
+    const told = user.process.eventfd();
+    set(parts, EVENTFD | TRIGGER, INTX, [0, 1], fds(told));
+    expect([set(parts, NONE | TRIGGER, INTX, [0, 1]), user.count(told)]).toEqual([0, 1]);
+    user.configWrite(vfio, 4, 2, 0x406);
+    expect([set(parts, NONE | TRIGGER, INTX, [0, 1]), user.count(told)]).toEqual([0, 0]);
+    physical.level(true);
+    expect(set(parts, NONE | UNMASK, INTX, [0, 1])).toBe(0);
+    host.run(1_000);
+    expect(user.count(told)).toBe(0);
+    parts.end();
+  });
+
+  it.each([
+    ["error", ERR],
+    ["request", REQ],
+  ])("%s: -1 takes the eventfd away, other negative descriptors leave it; loop-back needs one", (_name, index) => {
+    const parts = rich();
+    const { user } = parts;
+    const eventfd = user.process.eventfd();
+    const loopBack = () => [set(parts, NONE | TRIGGER, index, [0, 1]), user.count(eventfd)];
+    expect(loopBack()).toEqual([-EINVAL, 0]);
+    expect(off(parts, index)).toBe(-EINVAL);
+    expect(set(parts, BOOL | TRIGGER, index, [0, 1], Uint8Array.of(1))).toBe(0);
+    expect(set(parts, EVENTFD | TRIGGER, index, [0, 1], fds(-2))).toBe(0);
+    expect(loopBack()).toEqual([-EINVAL, 0]);
+    expect(set(parts, EVENTFD | TRIGGER, index, [0, 1], fds(eventfd))).toBe(0);
+    for (const fd of NEGATIVE.slice(1)) expect(set(parts, EVENTFD | TRIGGER, index, [0, 1], fds(fd))).toBe(0);
+    expect(set(parts, EVENTFD | TRIGGER, index, [0, 1], fds(999))).toBe(-EBADF);
+    expect(loopBack()).toEqual([0, 1]);
+    expect([set(parts, BOOL | TRIGGER, index, [0, 1], Uint8Array.of(0)), user.count(eventfd)]).toEqual([0, 0]);
+    expect([set(parts, BOOL | TRIGGER, index, [0, 1], Uint8Array.of(1)), user.count(eventfd)]).toEqual([0, 1]);
+    // No entries of these kinds is no request.
+    expect(set(parts, BOOL | TRIGGER, index, [0, 0])).toBe(-EINVAL);
+    expect(set(parts, EVENTFD | TRIGGER, index, [0, 0])).toBe(-EINVAL);
+    expect(set(parts, EVENTFD | TRIGGER, index, [0, 1], fds(-1))).toBe(0);
+    expect(loopBack()).toEqual([-EINVAL, 0]);
+    set(parts, EVENTFD | TRIGGER, index, [0, 1], fds(eventfd));
+    expect(off(parts, index)).toBe(0);
+    expect(off(parts, index)).toBe(-EINVAL);
+    parts.end();
+  });
+
+  it("GET_IRQ_INFO: MSI-X alone can be changed while it is on, where there is any", () => {
+    const parts = rich();
+    const flags = (index: number) =>
+      parts.user.must(parts.vfio, X.VFIO_DEVICE_GET_IRQ_INFO, X.vfioIrqInfo, { index }).flags;
+    expect([INTX, MSI, MSIX, ERR, REQ].map(flags)).toEqual([7, 9, 1, 9, 9]);
+    parts.end();
+    const edu = bound();
+    const info = edu.user.must(edu.vfio, X.VFIO_DEVICE_GET_IRQ_INFO, X.vfioIrqInfo, { index: MSIX });
+    expect([info.count, info.flags]).toEqual([0, 9]);
+    edu.end();
+  });
+});
+
+describe("BIND_IOMMUFD", () => {
+  it("looks at a token before the descriptor, and no token fits a function without virtual functions", () => {
+    const host = machine();
+    host.assign();
+    const user = host.user();
+    const vfio = user.open(host.vfio.nodeOf(name(RID))!);
+    const bind = (token_uuid_ptr: bigint, iommufd: number) =>
+      user.call(vfio, X.VFIO_DEVICE_BIND_IOMMUFD, X.vfioDeviceBindIommufd, {
+        flags: X.VFIO_DEVICE_BIND_FLAG_TOKEN,
+        iommufd,
+        token_uuid_ptr,
+      }).result;
+    expect(bind(0x10n, 999)).toBe(-EFAULT);
+    expect(bind(user.scratch + 4096n, 999)).toBe(-EINVAL);
+    expect(user.bind(vfio, 999)).toBe(-EBADF);
+    expect(user.bind(vfio, vfio)).toBe(-EBADFD);
+    const iommufd = user.iommufd();
+    expect(user.bind(vfio, iommufd)).toBeGreaterThan(0);
+    expect(user.bind(vfio, iommufd)).toBe(-EINVAL);
+    expect(user.bind(vfio, 999)).toBe(-EINVAL);
+    user.process.exit();
+  });
+});
+
+describe("ATTACH and DETACH with a PASID", () => {
+  const FLAG = X.VFIO_DEVICE_ATTACH_PASID;
+  function withPasids(pasidBits: number) {
+    const parts = bound({ devices: [{ rid: RID, options: { pasidBits } }] });
+    const { user, iommufd, vfio, device } = parts;
+    const attach = (pasid: number, pt_id: number, more: object = {}) =>
+      user.call(vfio, X.VFIO_DEVICE_ATTACH_IOMMUFD_PT, X.vfioDeviceAttachIommufdPt, {
+        flags: FLAG,
+        pasid,
+        pt_id,
+        ...more,
+      }).result;
+    const detach = (pasid: number, more: object = {}) =>
+      user.call(vfio, X.VFIO_DEVICE_DETACH_IOMMUFD_PT, X.vfioDeviceDetachIommufdPt, { flags: FLAG, pasid, ...more })
+        .result;
+    const ioas = user.ioas(iommufd);
+    const hwpt = user.hwpt(iommufd, device, ioas, { flags: I.IOMMU_HWPT_ALLOC_PASID });
+    const other = user.hwpt(iommufd, device, ioas, { flags: I.IOMMU_HWPT_ALLOC_PASID });
+    const plain = user.hwpt(iommufd, device, ioas);
+    return { ...parts, attach, detach, ioas, hwpt, other, plain };
+  }
+
+  it("the structure must hold the PASID; detaching what is not attached is nothing", () => {
+    for (const bits of [0, 20]) {
+      const { attach, detach, hwpt, end } = withPasids(bits);
+      expect(attach(1, hwpt, { argsz: 15 })).toBe(-EINVAL);
+      expect(attach(1, hwpt, { flags: FLAG | 2 })).toBe(-EINVAL);
+      expect(detach(1, { argsz: 11 })).toBe(-EINVAL);
+      expect(detach(1, { flags: FLAG | 2 })).toBe(-EINVAL);
+      for (const pasid of [0, 1, 2 ** 20, U32_MAX]) expect(detach(pasid)).toBe(0);
+      end();
+    }
+  });
+
+  it("a device without PASIDs is asked like any other: its answers come from what is attached", () => {
+    const { attach, detach, ioas, hwpt, plain, end } = withPasids(0);
+    expect(attach(5, 999)).toBe(-ENOENT);
+    expect(attach(5, plain)).toBe(-EINVAL);
+    expect(attach(5, ioas)).toBe(-EINVAL);
+    // An HWPT for PASIDs is kept for the group, of which no device sends any.
+    expect(attach(5, hwpt)).toBe(0);
+    expect(detach(5)).toBe(0);
+    end();
+  });
+
+  it("PASIDs past INT_MAX fit no table, those past the device's are EINVAL", () => {
+    const { attach, hwpt, end } = withPasids(20);
+    expect(attach(2 ** 20, hwpt)).toBe(-EINVAL);
+    expect(attach(2 ** 31 - 1, hwpt)).toBe(-EINVAL);
+    expect(attach(2 ** 31, hwpt)).toBe(-ENOSPC);
+    expect(attach(U32_MAX, 999)).toBe(-ENOSPC);
+    end();
+  });
+
+  it("PASID 0 is the requester id: it is attached by one of its names at a time, and detached by that", () => {
+    const { user, vfio, attach, detach, hwpt, other, end } = withPasids(20);
+    expect(attach(0, hwpt)).toBe(0);
+    expect(user.attach(vfio, hwpt)).toBe(-EBUSY);
+    // By the same name it is replaced.
+    expect(attach(0, other)).toBe(0);
+    expect(user.detach(vfio)).toBe(0);
+    expect(user.attach(vfio, hwpt)).toBe(-EBUSY);
+    expect(detach(0)).toBe(0);
+    expect(user.attach(vfio, hwpt)).toBe(hwpt);
+    expect(attach(0, hwpt)).toBe(-EBUSY);
+    expect(detach(0)).toBe(0);
+    expect(user.attach(vfio, other)).toBe(other);
+    end();
+  });
+
+  it("PASID 0 takes what a requester id takes: an IOAS, on a device without PASIDs, too", () => {
+    const { host, attach, ioas, end } = withPasids(0);
+    expect(attach(0, ioas)).toBe(0);
+    expect(host.kernel.iommu.ownedGroups).toBe(1);
+    end();
+  });
+});
+
+describe("VIOMMU_ALLOC", () => {
+  it("refuses an unknown type before the parent is looked at, and type 0 and flags before the device", () => {
+    const { user, iommufd, device, end } = bound();
+    const alloc = (values: object) =>
+      user.call(iommufd, I.IOMMU_VIOMMU_ALLOC, I.iommuViommuAlloc, {
+        type: N.IOMMU_VIOMMU_TYPE_RISCV,
+        dev_id: device,
+        hwpt_id: 999,
+        ...values,
+      }).result;
+    expect(alloc({ type: 0, dev_id: 999 })).toBe(-EOPNOTSUPP);
+    expect(alloc({ flags: 1, dev_id: 999 })).toBe(-EOPNOTSUPP);
+    expect(alloc({ type: U32_MAX, dev_id: 999 })).toBe(-ENOENT);
+    for (const type of [1, 2, 99, U32_MAX]) expect(alloc({ type })).toBe(-EOPNOTSUPP);
+    expect(alloc({})).toBe(-ENOENT);
+    const plain = user.hwpt(iommufd, device, user.ioas(iommufd));
+    expect(alloc({ type: 99, hwpt_id: plain })).toBe(-EOPNOTSUPP);
+    expect(alloc({ hwpt_id: plain })).toBe(-EINVAL);
+    end();
+  });
+});
+
+describe("PCI_HOT_RESET", () => {
+  const reset = (parts: { user: ReturnType<typeof bound>["user"] }, fd: number, values: object) =>
+    parts.user.call(fd, X.VFIO_DEVICE_PCI_HOT_RESET, X.vfioPciHotReset, values, new Uint8Array(8)).result;
+
+  it("names no groups for a device opened by its node; then there is no bus to reset", () => {
+    const parts = bound();
+    expect(reset(parts, parts.vfio, { argsz: 11 })).toBe(-EINVAL);
+    expect(reset(parts, parts.vfio, { flags: 1 })).toBe(-EINVAL);
+    for (const count of [1, 2, U32_MAX]) expect(reset(parts, parts.vfio, { count })).toBe(-EINVAL);
+    expect(reset(parts, parts.vfio, { count: 0 })).toBe(-ENODEV);
+    parts.end();
+  });
+
+  it("names at least one for a device opened through its group", () => {
+    const { user, container, group, end } = contained();
+    const device = user.deviceFd(group, name(RID));
+    expect(reset({ user }, device, { count: 0 })).toBe(-EINVAL);
+    expect(reset({ user }, device, { count: 1 })).toBe(-ENODEV);
+    expect(container).toBeGreaterThanOrEqual(0);
+    end();
+  });
+});
+
+function contained(type = C.VFIO_TYPE1v2_IOMMU) {
+  const host = machine();
+  host.assign();
+  const user = host.user();
+  const container = user.open("/dev/vfio/vfio");
+  const group = user.open(host.vfio.groupNodeOf(name(RID))!);
+  expect(user.setContainer(group, container)).toBe(0);
+  expect(user.process.ioctl(container, C.VFIO_SET_IOMMU, BigInt(type))).toBe(0);
+  const va = user.process.memory.mapBuffer(new ArrayBuffer(65536), 0, 65536);
+  const end = () => {
+    user.process.exit();
+    expect(host.kernel.liveKinds).toEqual([]);
+  };
+  return { host, user, container, group, va, end };
+}
+
+describe("SET_IOMMU", () => {
+  it("takes the two types; another extension of a backend is refused by it, an unknown number by all", () => {
+    const host = machine({ iommufd: { noIommu: true } });
+    host.assign();
+    const user = host.user({ capabilities: { ipcLock: false, sysResource: false, sysRawio: false } });
+    const container = user.open("/dev/vfio/vfio");
+    const check = (extension: number) => user.process.ioctl(container, C.VFIO_CHECK_EXTENSION, BigInt(extension));
+    const setIommu = (type: bigint) => user.process.ioctl(container, C.VFIO_SET_IOMMU, type);
+    expect(check(C.VFIO_NOIOMMU_IOMMU)).toBe(1);
+    const group = user.open(host.vfio.groupNodeOf(name(RID))!);
+    expect(user.setContainer(group, container)).toBe(0);
+    // Groups with an IOMMU are in it now.
+    expect(check(C.VFIO_NOIOMMU_IOMMU)).toBe(0);
+    expect(setIommu(BigInt(C.VFIO_NOIOMMU_IOMMU))).toBe(-ENODEV);
+    for (const none of [0n, 2n, 6n, 99n, 1n << 40n, (1n << 64n) - 1n]) expect(setIommu(none)).toBe(-ENODEV);
+    for (const none of [C.VFIO_DMA_CC_IOMMU, C.VFIO_UPDATE_VADDR]) expect(setIommu(BigInt(none))).toBe(-ENODEV);
+    expect(setIommu(BigInt(C.VFIO_UNMAP_ALL))).toBe(-EINVAL);
+    expect(setIommu(BigInt(C.VFIO_TYPE1_IOMMU))).toBe(0);
+    user.process.exit();
+  });
+});
+
+describe("type1 at the top of the address space", () => {
+  const P = 4096n;
+  const TOP = 1n << 64n;
+
+  it("MAP_DMA: no size, then a range that passes 2^64, before rights and alignment", () => {
+    const { user, container, va, end } = contained();
+    const map = (iova: bigint, size: bigint, flags = 3, from = va) => user.mapDma(container, from, iova, size, flags);
+    expect(map(TOP - P, 2n * P)).toBe(-EOVERFLOW);
+    expect(map(TOP - 100n, P)).toBe(-EOVERFLOW);
+    expect(map(TOP - 1n, 2n, 0)).toBe(-EOVERFLOW);
+    expect(map(TOP - P, 2n * P, C.VFIO_DMA_MAP_FLAG_VADDR | 3)).toBe(-EOVERFLOW);
+    expect(map(0x10_0000n, 2n * P, 3, TOP - P)).toBe(-EOVERFLOW);
+    expect(map(1n, TOP - 1n)).toBe(-EOVERFLOW);
+    expect(map(TOP - P, 0n)).toBe(-EINVAL);
+    expect(map(TOP - P, 2n * P, 8)).toBe(-EINVAL);
+    // Ranges that end at 2^64 do not pass it.
+    expect(map(TOP - P, P)).toBe(-EINVAL);
+    expect(map(TOP - 100n, 100n)).toBe(-EINVAL);
+    expect(map(TOP - P, P, 0)).toBe(-EINVAL);
+    end();
+  });
+
+  it("MAP_DMA of a new address: with rights EINVAL, without a mapping ENOENT, for one that keeps its address EINVAL", () => {
+    const { user, container, va, end } = contained();
+    const VADDR = C.VFIO_DMA_MAP_FLAG_VADDR;
+    expect(user.mapDma(container, va, 0x1000n, P, VADDR | 1)).toBe(-EINVAL);
+    expect(user.mapDma(container, va, 0x1001n, P, VADDR)).toBe(-EINVAL);
+    expect(user.mapDma(container, va, 0x1000n, P, VADDR)).toBe(-ENOENT);
+    expect(user.mapDma(container, va, 0x1000n, P)).toBe(0);
+    expect(user.mapDma(container, va, 0x1000n, P)).toBe(-EEXIST);
+    expect(user.mapDma(container, va, 0x1000n, P, VADDR)).toBe(-EINVAL);
+    end();
+  });
+
+  it("UNMAP_DMA: alignment and size, then a range that passes 2^64", () => {
+    const { user, container, end } = contained();
+    const unmap = (iova: bigint, size: bigint, flags = 0) => user.unmapDma(container, iova, size, flags);
+    expect(unmap(TOP - P, 2n * P)[0]).toBe(-EOVERFLOW);
+    expect(unmap(2n * P, TOP - P)[0]).toBe(-EOVERFLOW);
+    expect(unmap(TOP - P, TOP - P)[0]).toBe(-EOVERFLOW);
+    expect(unmap(TOP - 100n, 2n * P)[0]).toBe(-EINVAL);
+    expect(unmap(TOP - P, 2n * P + 1n)[0]).toBe(-EINVAL);
+    expect(unmap(TOP - P, 0n)[0]).toBe(-EINVAL);
+    expect(unmap(TOP - 2n * P, 2n * P)).toEqual([0, 0n]);
+    expect(unmap(0n, TOP - P)).toEqual([0, 0n]);
+    const ALL = C.VFIO_DMA_UNMAP_FLAG_ALL;
+    expect(unmap(0n, 0n, ALL)).toEqual([0, 0n]);
+    expect(unmap(P, 0n, ALL)[0]).toBe(-EINVAL);
+    expect(unmap(0n, TOP - P, ALL)[0]).toBe(-EINVAL);
+    end();
+  });
+
+  describe("dirty bitmaps", () => {
+    const [START, STOP] = [C.VFIO_IOMMU_DIRTY_PAGES_FLAG_START, C.VFIO_IOMMU_DIRTY_PAGES_FLAG_STOP];
+    const GET = C.VFIO_IOMMU_DIRTY_PAGES_FLAG_GET_BITMAP;
+    function dirty() {
+      const parts = contained();
+      const { user, container } = parts;
+      const at = user.process.memory.allocate(4096);
+      const ask = (flags: number, get: Partial<Record<string, bigint>> = {}, argsz = 48) => {
+        const defaults = { iova: 0n, size: P, pgsize: P, bitmap_size: 8n, bitmap_data: at };
+        const tail = C.vfioIommuType1DirtyBitmapGet.encode({ ...defaults, ...get });
+        return user.call(container, C.VFIO_IOMMU_DIRTY_PAGES, C.vfioIommuType1DirtyBitmap, { flags, argsz }, tail)
+          .result;
+      };
+      const unmap = (iova: bigint, size: bigint, bitmap: Partial<Record<string, bigint>> = {}, flags = 1) => {
+        const tail = C.vfioBitmap.encode({ pgsize: P, size: 8n, data: at, ...bitmap });
+        return user.call(container, C.VFIO_IOMMU_UNMAP_DMA, C.vfioIommuType1DmaUnmap, { flags, iova, size }, tail);
+      };
+      return { ...parts, at, ask, unmap };
+    }
+
+    it("GET_BITMAP: size, a range that passes 2^64, the bitmap, the page size, whether tracking is on: in this order", () => {
+      const { ask, end } = dirty();
+      // Before tracking is on, an overflow is still an overflow.
+      expect(ask(GET, { iova: TOP - P, size: 2n * P })).toBe(-EOVERFLOW);
+      expect(ask(GET)).toBe(-EINVAL);
+      expect(ask(START)).toBe(0);
+      expect(ask(START)).toBe(0);
+      expect(ask(GET, { iova: TOP - P, size: 2n * P })).toBe(-EOVERFLOW);
+      expect(ask(GET, { iova: TOP - 100n, size: 2n * P, pgsize: 0n, bitmap_size: 0n })).toBe(-EOVERFLOW);
+      expect(ask(GET, { iova: TOP - P, size: 0n })).toBe(-EINVAL);
+      expect(ask(GET, { iova: TOP - P, size: P })).toBe(0);
+      for (const pgsize of [0n, 1n, 2048n, 8192n, 1n << 63n, TOP - 1n]) expect(ask(GET, { pgsize })).toBe(-EINVAL);
+      expect(ask(GET, { iova: 1n })).toBe(-EINVAL);
+      expect(ask(GET, { size: P + 1n })).toBe(-EINVAL);
+      for (const bitmap_size of [0n, 7n, (1n << 28n) + 1n, TOP - 1n]) expect(ask(GET, { bitmap_size })).toBe(-EINVAL);
+      expect(ask(GET, { size: 65n * P })).toBe(-EINVAL);
+      // A bitmap outside of user space is EINVAL, one that is just not mapped matters when a bit is set there.
+      expect(ask(GET, { bitmap_data: TOP - 8n })).toBe(-EINVAL);
+      expect(ask(GET, { bitmap_data: 0x10n })).toBe(0);
+      expect(ask(GET, {}, 47)).toBe(-EINVAL);
+      for (const flags of [0, 3, 5, 6, 7, 8, GET | 0x8000_0000]) expect(ask(flags >>> 0)).toBe(-EINVAL);
+      expect(ask(STOP)).toBe(0);
+      expect(ask(GET)).toBe(-EINVAL);
+      end();
+    });
+
+    it("UNMAP_DMA with a bitmap: the bitmap's size, then the range, then whether tracking is on", () => {
+      const { user, container, va, at, ask, unmap, end } = dirty();
+      const VADDR = C.VFIO_DMA_UNMAP_FLAG_VADDR;
+      expect(unmap(0n, 0n, {}, 1 | C.VFIO_DMA_UNMAP_FLAG_ALL).result).toBe(-EINVAL);
+      expect(unmap(0n, P, {}, 1 | VADDR).result).toBe(-EINVAL);
+      expect(unmap(TOP - P, 2n * P, { size: 7n }).result).toBe(-EINVAL);
+      expect(unmap(TOP - P, 2n * P).result).toBe(-EOVERFLOW);
+      expect(unmap(P, P).result).toBe(-EINVAL);
+      ask(START);
+      expect(unmap(P, P, { pgsize: 2n * P, size: 8n }).result).toBe(-EINVAL);
+      // Any number of mappings, each in its place of the bitmap; what lies between stays clear.
+      user.mapDma(container, va, P, 2n * P);
+      user.mapDma(container, va, 5n * P, P);
+      user.process.memory.bytes(at, 8).fill(0);
+      expect(unmap(0n, 2n * P).result).toBe(-EINVAL);
+      const { result, size } = unmap(0n, 64n * P);
+      expect([result, size]).toEqual([0, 3n * P]);
+      expect([...user.process.memory.bytes(at, 2)]).toEqual([0b10_0110, 0]);
+      // Nothing there: nothing to report.
+      expect(unmap(0n, 64n * P)).toMatchObject({ result: 0, size: 0n });
+      end();
+    });
+
+    it("UNMAP_DMA whose bitmap cannot be written leaves the mapping it could not report", () => {
+      const { user, container, va, ask, unmap, end } = dirty();
+      ask(START);
+      user.mapDma(container, va, P, P);
+      expect(unmap(P, P, { data: 0x10n }).result).toBe(-EFAULT);
+      expect(user.mapDma(container, va, P, P)).toBe(-EEXIST);
+      end();
+    });
+
+    it("v1 tracks nothing", () => {
+      const { user, container, end } = contained(C.VFIO_TYPE1_IOMMU);
+      const values = { flags: 99 };
+      expect(user.call(container, C.VFIO_IOMMU_DIRTY_PAGES, C.vfioIommuType1DirtyBitmap, values).result).toBe(-EACCES);
+      end();
+    });
+  });
+});
