@@ -143,6 +143,10 @@ export abstract class PciEndpoint implements PciFunction {
   /** The function entered or left D3hot. */
   protected onPowerChange(): void {}
 
+  get asleep(): boolean {
+    return this.#power.asleep;
+  }
+
   /** False in D3hot, where a function neither answers memory requests nor makes any. */
   protected get awake(): boolean {
     return !this.#power.asleep;

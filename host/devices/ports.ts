@@ -149,6 +149,8 @@ export interface PciFunction {
   connect(ports: FunctionPorts): void;
   /** Function-level reset (PCIe 6.0 §6.6.2): as after power-on, DMA in flight is given up. */
   reset(): void;
+  /** In D3hot: it neither answers memory requests nor makes any (PCI PM 1.2 §5.4.1). Absent: it never sleeps. */
+  readonly asleep?: boolean;
   /** Present on functions with ATS. */
   readonly atsTarget?: AtsTarget;
   /** The function can log the pages it writes itself (VFIO: DMA logging). */

@@ -43,6 +43,10 @@ export class AilingFunction implements PciFunction {
     if (inner.atsTarget !== undefined) this.atsTarget = this.#atsTarget(inner.atsTarget);
   }
 
+  get asleep(): boolean {
+    return this.inner.asleep ?? false;
+  }
+
   get logsDma(): boolean {
     return this.inner.logsDma ?? false;
   }

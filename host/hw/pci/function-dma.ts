@@ -78,7 +78,9 @@ export class FunctionDma implements DmaPort {
   }
 
   get #mayMaster(): boolean {
-    return this.#plugged && (this.#parts.function.configRead(COMMAND, 2) & COMMAND_BUS_MASTER) !== 0;
+    const { function: pciFunction } = this.#parts;
+    if (!this.#plugged || pciFunction.asleep === true) return false;
+    return (pciFunction.configRead(COMMAND, 2) & COMMAND_BUS_MASTER) !== 0;
   }
 
   read(

@@ -4,6 +4,8 @@ import { EFAULT, ENOENT, ENOMEM, EOPNOTSUPP } from "../../uapi/errno.ts";
 import {
   IOMMU_HW_CAP_DIRTY_TRACKING,
   IOMMU_HW_CAP_PCI_ATS_NOT_SUPPORTED,
+  IOMMU_HW_CAP_PCI_PASID_EXEC,
+  IOMMU_HW_CAP_PCI_PASID_PRIV,
   IOMMU_HW_INFO_FLAG_INPUT_TYPE,
   IOMMU_HW_INFO_TYPE_DEFAULT,
   IOMMU_HW_INFO_TYPE_NONE,
@@ -35,6 +37,8 @@ export function getHwInfo(command: IommufdCommand): number {
   if (copied < 0) return copied;
   let capabilities = 0;
   if (driver.capable(device, "DIRTY_TRACKING")) capabilities |= IOMMU_HW_CAP_DIRTY_TRACKING;
+  if (device.maxPasids > 0 && device.pasidExecutes === true) capabilities |= IOMMU_HW_CAP_PCI_PASID_EXEC;
+  if (device.maxPasids > 0 && device.pasidPrivileged === true) capabilities |= IOMMU_HW_CAP_PCI_PASID_PRIV;
   if (!driver.capable(device, "PCI_ATS_SUPPORTED")) capabilities |= IOMMU_HW_CAP_PCI_ATS_NOT_SUPPORTED;
   iommuHwInfo.patch(command.bytes, {
     data_len: bytes.length,

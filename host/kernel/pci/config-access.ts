@@ -25,6 +25,12 @@ export const EXT_CAP_ATS = 0x0f;
 export const EXT_CAP_PRI = 0x13;
 export const EXT_CAP_PASID = 0x1b;
 
+/** Power Management Control/Status, from the capability's start; power states D0 and D3hot in it (PCI PM §3.2.4). */
+export const POWER_CONTROL = 4;
+export const POWER_STATE = 3;
+export const D0 = 0;
+export const D3HOT = 3;
+
 /** Capabilities of the first 256 bytes, in list order: [id, offset]. */
 export function capabilities(pci: PciFunction): readonly (readonly [number, number])[] {
   const found: (readonly [number, number])[] = [];

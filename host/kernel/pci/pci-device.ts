@@ -7,8 +7,11 @@ import { DeviceAttachments } from "../iommu/attachments.ts";
 import type { IommuDevice, IommuTranslationServices } from "../iommu/driver.ts";
 import {
   CAP_EXPRESS,
+  CAP_POWER,
   COMMAND_MASTER,
   COMMAND_MEMORY,
+  D0,
+  D3HOT,
   EXT_CAP_ATS,
   EXT_CAP_PASID,
   EXT_CAP_PRI,
@@ -16,6 +19,9 @@ import {
   findExtendedCapability,
   PCI_BAR0,
   PCI_COMMAND,
+  PCI_INTERRUPT_LINE,
+  POWER_CONTROL,
+  POWER_STATE,
 } from "./config-access.ts";
 import type { PciDriver } from "./driver-core.ts";
 
@@ -24,9 +30,18 @@ const ATS_ENABLE = 0x8000;
 const PRI_CONTROL = 4;
 const PRI_ALLOCATION = 12;
 const PRI_CAPACITY = 8;
+const PASID_CAPABILITY = 4;
 const PASID_CONTROL = 6;
+/** Execute Permission and Privileged Mode stand at the same bits of capability and control (PCIe 6.0 §7.8.9). */
+const PASID_ENABLE = 1;
+const PASID_EXECUTE = 2;
+const PASID_PRIVILEGED = 4;
 const EXPRESS_DEVICE_CAPABILITIES = 4;
 const EXPRESS_DEVICE_CONTROL = 8;
+const EXPRESS_DEVICE_CONTROL_2 = 0x28;
+const CACHE_LINE = 0x0c;
+/** Cleared by writing 1. */
+const PME_STATUS = 0x8000;
 const FUNCTION_LEVEL_RESET = 1 << 28;
 const INITIATE_FUNCTION_LEVEL_RESET = 1 << 15;
 
@@ -42,6 +57,8 @@ export class PciIommuDevice implements IommuDevice {
   readonly name: string;
   readonly deviceId: number;
   readonly maxPasids: number;
+  readonly pasidExecutes: boolean;
+  readonly pasidPrivileged: boolean;
   readonly hasAts: boolean;
   readonly hasPri: boolean;
   readonly isVirtualFunction = false;
@@ -58,11 +75,14 @@ export class PciIommuDevice implements IommuDevice {
     this.deviceId = slot.deviceId;
     this.hasAts = ats !== 0 && limits.ats;
     this.hasPri = pri !== 0 && this.hasAts;
-    const width = pasid === 0 ? 0 : (pci.configRead(pasid + 4, 2) >> 8) & 0x1f;
+    const width = pasid === 0 ? 0 : (pci.configRead(pasid + PASID_CAPABILITY, 2) >> 8) & 0x1f;
+    const features = pasid === 0 ? 0 : pci.configRead(pasid + PASID_CAPABILITY, 2) & (PASID_EXECUTE | PASID_PRIVILEGED);
+    this.pasidExecutes = (features & PASID_EXECUTE) !== 0;
+    this.pasidPrivileged = (features & PASID_PRIVILEGED) !== 0;
     this.maxPasids = pasid === 0 ? 0 : Math.min(2 ** width, limits.maxPasids);
     this.services = {
       setPasid: (on) => {
-        if (this.maxPasids > 0) setBits(pci, pasid + PASID_CONTROL, on ? 5 : 0);
+        if (this.maxPasids > 0) setBits(pci, pasid + PASID_CONTROL, on ? PASID_ENABLE | features : 0);
       },
       setAts: (on) => {
         if (this.hasAts) setBits(pci, ats + ATS_CONTROL, on ? ATS_ENABLE : 0);
@@ -121,6 +141,20 @@ export class PciDevice {
     if (!this.gone) this.function.configWrite(offset, size, value);
   }
 
+  /** False in D3hot, where a function has no registers but its configuration space. */
+  get awake(): boolean {
+    const power = findCapability(this.function, CAP_POWER);
+    return power === 0 || (this.configRead(power + POWER_CONTROL, 2) & POWER_STATE) !== D3HOT;
+  }
+
+  /** pci_set_power_state: states that the function does not have change nothing. */
+  setPowerState(state: number): void {
+    const power = findCapability(this.function, CAP_POWER);
+    if (power === 0) return;
+    const control = this.configRead(power + POWER_CONTROL, 2) & ~(POWER_STATE | PME_STATUS);
+    this.configWrite(power + POWER_CONTROL, 2, control | state);
+  }
+
   /** Memory decoding on: the kernel reaches its registers (pci_enable_device). */
   enableMemory(): void {
     this.configWrite(PCI_COMMAND, 2, this.configRead(PCI_COMMAND, 2) | COMMAND_MEMORY);
@@ -133,14 +167,18 @@ export class PciDevice {
     return (this.function.configRead(express + EXPRESS_DEVICE_CAPABILITIES, 4) & FUNCTION_LEVEL_RESET) !== 0;
   }
 
-  /** Function-level reset; command register, BARs and what the IOMMU driver switched on are put back (pci_reset_function). */
+  /**
+   * Function-level reset, in D0; command register, BARs, device control and what the IOMMU driver switched on are put back
+   * (pci_reset_function).
+   */
   reset(): boolean {
     if (!this.canReset) return false;
+    this.setPowerState(D0);
     const express = findCapability(this.function, CAP_EXPRESS);
     // In the order in which they are put back: PASID before ATS before PRI, the command register last, so that nothing masters the
     // bus before the rest stands.
-    const saved: [number, 2 | 4, number][] = [];
-    const save = (at: number, size: 2 | 4) => saved.push([at, size, this.configRead(at, size)]);
+    const saved: [number, 1 | 2 | 4, number][] = [];
+    const save = (at: number, size: 1 | 2 | 4) => saved.push([at, size, this.configRead(at, size)]);
     const extended = [
       [EXT_CAP_PASID, PASID_CONTROL, 2],
       [EXT_CAP_ATS, ATS_CONTROL, 2],
@@ -151,6 +189,9 @@ export class PciDevice {
       const at = findExtendedCapability(this.function, id);
       if (at !== 0) save(at + offset, size);
     }
+    save(express + EXPRESS_DEVICE_CONTROL_2, 2);
+    save(CACHE_LINE, 2);
+    save(PCI_INTERRUPT_LINE, 1);
     for (let bar = 0; bar < 6; bar++) save(PCI_BAR0 + 4 * bar, 4);
     save(PCI_COMMAND, 2);
     const control = this.configRead(express + EXPRESS_DEVICE_CONTROL, 2);

@@ -1,92 +1,97 @@
-// The configuration space that user space sees of an assigned function (Linux: vfio_pci_config.c). The physical one stays the
-// kernel's: where memory decodes, which messages are armed, whether the IOMMU's services are on.
+// The configuration space that user space sees of an assigned function (Linux: vfio_pci_config.c). What is virtual and what may be
+// written: config-permissions.ts. Some writes do more:
 //
-//     BARs, ROM            virtual: user space sizes and moves them, nothing decodes elsewhere
-//     command              memory enable and INTx disable virtual (and acted on), bus master passes through
-//     MSI                  virtual: SET_IRQS arms messages, what user space writes here is only remembered
-//     MSI-X, ATS, PRI, PASID, unknown capabilities    read as they are, writes dropped
-//     PCI Express          reads pass; writing Initiate FLR resets the function through VFIO
-//     power management     power state acted on; vendor-specific: passes through
+//     command              passes; memory enable and INTx disable are acted on
+//     MSI flags            enable and number of messages reach the function, as far as SET_IRQS armed messages
+//     PCI Express, AF      writing Initiate FLR resets the function through VFIO; it reads 0
+//     power management     the power state is changed by the kernel: a function in D3hot has no registers
 //
-// Accesses are split into naturally aligned pieces of 1, 2 or 4 bytes.
+// Accesses are split into naturally aligned pieces of 1, 2 or 4 bytes, none of which crosses from one capability into another.
 
 import {
   CAP_EXPRESS,
   CAP_MSI,
   CAP_POWER,
-  CAP_VENDOR,
   COMMAND_INTX_DISABLE,
   COMMAND_MASTER,
   COMMAND_MEMORY,
-  capabilities,
-  PCI_BAR0,
   PCI_COMMAND,
-  PCI_INTERRUPT_LINE,
-  PCI_INTERRUPT_PIN,
-  PCI_ROM_ADDRESS,
+  POWER_CONTROL,
+  POWER_STATE,
 } from "../pci/config-access.ts";
 import type { PciDevice } from "../pci/pci-device.ts";
+import {
+  ADVANCED_FEATURES_CONTROL,
+  CAP_ADVANCED_FEATURES,
+  CONFIG_BYTES,
+  ConfigPermissions,
+  EXPRESS_DEVICE_CONTROL,
+  INITIATE_FLR,
+  MSI_ENABLE,
+  MSI_FLAGS,
+  MSI_VECTORS_ENABLED,
+  PAYLOAD_SIZE,
+  READ_REQUEST_SIZE,
+} from "./config-permissions.ts";
 
-export const CONFIG_BYTES = 4096;
-const CAP_BYTES: Readonly<Record<number, number>> = { [CAP_MSI]: 0x18, [CAP_EXPRESS]: 0x3c, [CAP_POWER]: 8 };
-const MSI_FLAGS = 2;
-const MSI_ENABLE = 1;
-const EXPRESS_DEVICE_CONTROL = 8;
-const INITIATE_FLR = 0x8000;
+const FUNCTION_LEVEL_RESET = 1 << 28;
+const EXPRESS_DEVICE_CAPABILITIES = 4;
+/** Advanced Features: function-level reset and Transactions Pending are there. */
+const ADVANCED_FEATURES_FLR = 3;
 
 /** What a write makes the device do beyond configuration space. */
 export interface ConfigActions {
   /** User space switched INTx off or on in the command register. */
   disableIntx(disabled: boolean): void;
-  /** True while user space armed MSIs by SET_IRQS: only then may the virtual enable bit be set. */
+  /** True while user space has MSIs armed by SET_IRQS: only then may the enable bit be set. */
   msiArmed(): boolean;
+  /** log2 of the messages armed. */
+  msiVectorsLog2(): number;
   /** User space asked for a function-level reset. */
   reset(): void;
-}
-
-interface Range {
-  readonly id: number;
-  readonly at: number;
-  readonly bytes: number;
 }
 
 export class VirtualConfigSpace {
   readonly #device: PciDevice;
   readonly #actions: ConfigActions;
-  /** What user space wrote, where that is what it reads. */
-  readonly #virtual = new Uint8Array(CONFIG_BYTES);
-  readonly #ranges: readonly Range[];
+  #permissions: ConfigPermissions;
+  #values: Uint8Array;
+  /** Memory decoding as user space wants it. */
+  #memory = false;
+  #awake = true;
 
   constructor(device: PciDevice, actions: ConfigActions) {
     this.#device = device;
     this.#actions = actions;
-    this.#ranges = capabilities(device.function).map(([id, at]) => ({ id, at, bytes: this.#lengthOf(id, at) }));
-    this.reset();
-  }
-
-  #lengthOf(id: number, at: number): number {
-    if (id === CAP_VENDOR) return Math.max(2, this.#device.configRead(at + 2, 1));
-    return CAP_BYTES[id] ?? 2;
+    this.#permissions = permissionsOf(device);
+    this.#values = this.#permissions.initial;
+    this.#begin();
   }
 
   /** As when the device was opened: virtual registers take what the function has. */
   reset(): void {
-    this.#virtual.fill(0);
-    for (let bar = 0; bar < 6; bar++) this.#setWord(PCI_BAR0 + 4 * bar, this.#device.configRead(PCI_BAR0 + 4 * bar, 4));
-    this.#virtual[PCI_INTERRUPT_LINE] = this.#device.configRead(PCI_INTERRUPT_LINE, 1);
-    this.#virtual[PCI_INTERRUPT_PIN] = this.#device.configRead(PCI_INTERRUPT_PIN, 1);
-    const msi = this.#ranges.find(({ id }) => id === CAP_MSI);
-    if (msi !== undefined) {
-      for (let i = 0; i < msi.bytes; i++) this.#virtual[msi.at + i] = this.#device.configRead(msi.at + i, 1);
-      this.#virtual[msi.at + MSI_FLAGS] = this.#virtual[msi.at + MSI_FLAGS]! & ~MSI_ENABLE;
-    }
-    const command = this.#device.configRead(PCI_COMMAND, 2);
-    this.#setHalf(PCI_COMMAND, command & ~(COMMAND_INTX_DISABLE | COMMAND_MASTER));
+    this.#permissions = permissionsOf(this.#device);
+    this.#values = this.#permissions.initial;
+    this.#begin();
   }
 
-  /** True if user space has memory decoding on: BAR accesses work only then. */
-  get memoryEnabled(): boolean {
-    return (this.#half(PCI_COMMAND) & COMMAND_MEMORY) !== 0;
+  #begin(): void {
+    const command = this.#half(PCI_COMMAND);
+    this.#setHalf(PCI_COMMAND, command & ~(COMMAND_INTX_DISABLE | COMMAND_MASTER));
+    this.#memory = (command & COMMAND_MEMORY) !== 0;
+    const msi = this.#permissions.capabilities.get(CAP_MSI);
+    if (msi !== undefined) this.#values[msi + MSI_FLAGS]! &= ~(MSI_ENABLE | MSI_VECTORS_ENABLED);
+    this.powerChanged();
+  }
+
+  /** The function's registers can be reached: user space has memory decoding on, and the function is not in D3hot. */
+  get reachable(): boolean {
+    return this.#memory && this.#awake;
+  }
+
+  /** The kernel changed the function's power state, or reset it. */
+  powerChanged(): void {
+    this.#awake = this.#device.awake;
   }
 
   get intxDisabled(): boolean {
@@ -95,145 +100,138 @@ export class VirtualConfigSpace {
 
   /** Fills `into` from `offset`; the range lies within 4096 bytes. */
   read(offset: number, into: Uint8Array): void {
-    for (let i = 0; i < into.length; i++) into[i] = this.#byte(offset + i);
-  }
-
-  #byte(at: number): number {
-    if (this.#isVirtual(at)) return this.#virtual[at]!;
-    const physical = this.#device.configRead(at, 1);
-    if (at >= PCI_COMMAND && at < PCI_COMMAND + 2) {
-      const mask = (COMMAND_MEMORY | COMMAND_INTX_DISABLE) >> (8 * (at - PCI_COMMAND));
-      return (physical & ~mask & 0xff) | (this.#virtual[at]! & mask);
+    for (let i = 0; i < into.length; ) {
+      const size = this.#pieceAt(offset + i, into.length - i);
+      const value = this.#readPiece(offset + i, size);
+      for (let byte = 0; byte < size; byte++) into[i + byte] = value >>> (8 * byte);
+      i += size;
     }
-    return physical;
   }
 
-  #isVirtual(at: number): boolean {
-    if (at >= PCI_BAR0 && at < PCI_BAR0 + 24) return true;
-    if (at >= PCI_ROM_ADDRESS && at < PCI_ROM_ADDRESS + 4) return true;
-    if (at === PCI_INTERRUPT_LINE || at === PCI_INTERRUPT_PIN) return true;
-    const range = this.#rangeAt(at);
-    // Id and next pointer are the function's.
-    return range !== null && range.id === CAP_MSI && at >= range.at + MSI_FLAGS;
-  }
-
-  #rangeAt(at: number): Range | null {
-    for (const range of this.#ranges) if (at >= range.at && at < range.at + range.bytes) return range;
-    return null;
+  #readPiece(at: number, size: 1 | 2 | 4): number {
+    const virtual = word(this.#permissions.virtual, at, size);
+    // A function that was pulled out has nothing of its own left.
+    if (this.#device.gone || virtual === 0) return this.#device.configRead(at, size);
+    const values = word(this.#values, at, size);
+    return virtual === ones(size) ? values : (this.#device.configRead(at, size) & ~virtual) | (values & virtual);
   }
 
   /** Writes in naturally aligned pieces. */
   write(offset: number, from: Uint8Array): void {
-    let at = 0;
-    while (at < from.length) {
-      const left = from.length - at;
-      const size = (offset + at) % 4 === 0 && left >= 4 ? 4 : (offset + at) % 2 === 0 && left >= 2 ? 2 : 1;
-      let value = 0;
-      for (let i = size - 1; i >= 0; i--) value = value * 256 + from[at + i]!;
-      this.#writePiece(offset + at, size, value);
-      at += size;
+    for (let i = 0; i < from.length; ) {
+      const size = this.#pieceAt(offset + i, from.length - i);
+      this.#writePiece(offset + i, size, word(from, i, size));
+      i += size;
     }
+  }
+
+  #pieceAt(at: number, left: number): 1 | 2 | 4 {
+    const { owner } = this.#permissions;
+    let most = 1;
+    while (most < left && (at + most) % 4 !== 0 && owner[at + most] === owner[at]) most++;
+    if (most >= 4 && at % 4 === 0) return 4;
+    return most >= 2 && at % 2 === 0 ? 2 : 1;
   }
 
   #writePiece(at: number, size: 1 | 2 | 4, value: number): void {
-    if (at < 0x40) {
-      this.#writeHeader(at, size, value);
-      return;
-    }
-    const range = this.#rangeAt(at);
-    if (range === null || at < range.at + 2) return;
-    switch (range.id) {
-      case CAP_MSI:
-        this.#writeMsi(range.at, at, size, value);
-        break;
-      case CAP_EXPRESS:
-        this.#writeExpress(range.at, at, size, value);
-        break;
-      case CAP_VENDOR:
-      case CAP_POWER:
-        this.#device.configWrite(at, size, value);
-        break;
-    }
-  }
-
-  #writeHeader(at: number, size: 1 | 2 | 4, value: number): void {
-    for (let i = 0; i < size; i++) this.#writeHeaderByte(at + i, (value >>> (8 * i)) & 0xff);
-    if (at < PCI_COMMAND + 2 && at + size > PCI_COMMAND) this.#commandWritten();
-  }
-
-  #writeHeaderByte(at: number, value: number): void {
-    if (at >= PCI_COMMAND && at < PCI_COMMAND + 2) this.#virtual[at] = value;
-    else if (at >= PCI_BAR0 && at < PCI_BAR0 + 24) this.#writeBarByte(at, value);
-    else if (at === PCI_INTERRUPT_LINE) this.#virtual[at] = value;
-    else if (at === 6 || at === 7 || at === 0x0c) this.#device.configWrite(at, 1, value);
-  }
-
-  /** A BAR keeps the address bits its size leaves; reading back all ones tells the size (PCI 3.0 §6.2.5.1). */
-  #writeBarByte(at: number, value: number): void {
-    const index = (at - PCI_BAR0) >> 2;
-    const byte = (at - PCI_BAR0) & 3;
-    const own = this.#device.function.bars[index] ?? null;
-    const low = index > 0 ? (this.#device.function.bars[index - 1] ?? null) : null;
-    const upperHalf = own === null && low !== null && low.kind === "memory64";
-    const bar = upperHalf ? low : own;
-    if (bar === null) return;
-    const mask = ~BigInt(bar.size - 1) >> (upperHalf ? 32n : 0n);
-    const writable = Number((mask >> BigInt(8 * byte)) & 0xffn) & (upperHalf || byte > 0 ? 0xff : 0xf0);
-    this.#virtual[at] = (this.#virtual[at]! & ~writable) | (value & writable);
-  }
-
-  #commandWritten(): void {
-    const command = this.#half(PCI_COMMAND);
-    const physical = this.#device.configRead(PCI_COMMAND, 2);
-    // Memory decoding of the function itself stays on: the kernel reaches it, user space is refused by the virtual bit.
-    const passed = 0x0147 & ~COMMAND_MEMORY;
-    const kept = physical & ~passed;
-    this.#device.configWrite(PCI_COMMAND, 2, kept | (command & passed) | COMMAND_MEMORY);
-    this.#actions.disableIntx((command & COMMAND_INTX_DISABLE) !== 0);
-  }
-
-  #writeMsi(start: number, at: number, size: number, value: number): void {
-    const flags = start + MSI_FLAGS;
+    const { virtual, writable, capabilities } = this.#permissions;
+    const mayWrite = word(writable, at, size);
+    if (mayWrite === 0) return;
+    const express = capabilities.get(CAP_EXPRESS);
+    const readRequest = express === undefined ? 0 : this.#half(express + EXPRESS_DEVICE_CONTROL) & READ_REQUEST_SIZE;
+    const kept = word(virtual, at, size);
     for (let i = 0; i < size; i++) {
-      const byte = (value >>> (8 * i)) & 0xff;
-      const where = at + i;
-      // Of the flags, enable and the number of messages are software's.
-      if (where === flags) {
-        const enable = this.#actions.msiArmed() ? byte & MSI_ENABLE : 0;
-        this.#virtual[where] = (this.#virtual[where]! & ~0x71) | (byte & 0x70) | enable;
-      } else if (where > flags + 1) {
-        this.#virtual[where] = byte;
-      }
+      const mask = virtual[at + i]! & writable[at + i]!;
+      this.#values[at + i] = (this.#values[at + i]! & ~mask) | ((value >>> (8 * i)) & mask);
     }
+    const passed = mayWrite & ~kept;
+    if (passed >>> 0 === ones(size)) {
+      this.#device.configWrite(at, size, value);
+    } else if (passed !== 0) {
+      const physical = (this.#device.configRead(at, size) & ~passed) | (value & passed);
+      this.#device.configWrite(at, size, physical >>> 0);
+    }
+    if (at < PCI_COMMAND + 2 && at + size > PCI_COMMAND) this.#commandWritten(at, value);
+    const touched = (id: number, register: number, bytes: number) => {
+      const start = capabilities.get(id);
+      return start !== undefined && at < start + register + bytes && at + size > start + register;
+    };
+    if (touched(CAP_MSI, MSI_FLAGS, 2)) this.#msiFlagsWritten(capabilities.get(CAP_MSI)!);
+    const power = capabilities.get(CAP_POWER);
+    if (power !== undefined && at === power + POWER_CONTROL) this.#powerStateWritten(value & POWER_STATE);
+    if (touched(CAP_EXPRESS, EXPRESS_DEVICE_CONTROL, 2)) this.#deviceControlWritten(express!, readRequest);
+    if (touched(CAP_ADVANCED_FEATURES, ADVANCED_FEATURES_CONTROL, 1)) this.#advancedFeaturesWritten();
   }
 
-  #writeExpress(start: number, at: number, size: 1 | 2 | 4, value: number): void {
-    const control = start + EXPRESS_DEVICE_CONTROL;
-    if (at > control + 1 || at + size <= control) return;
-    let mask = 0;
-    let written = 0;
-    for (let i = 0; i < size; i++) {
-      const byte = at + i - control;
-      if (byte !== 0 && byte !== 1) continue;
-      mask |= 0xff << (8 * byte);
-      written |= ((value >>> (8 * i)) & 0xff) << (8 * byte);
+  #commandWritten(at: number, value: number): void {
+    if (at === PCI_COMMAND) this.#memory = (value & COMMAND_MEMORY) !== 0;
+    this.#actions.disableIntx(this.intxDisabled);
+  }
+
+  /** What is enabled here is enabled in the function; addresses and data stay the kernel's. */
+  #msiFlagsWritten(msi: number): void {
+    let flags = this.#half(msi + MSI_FLAGS);
+    if (!this.#actions.msiArmed()) flags &= ~MSI_ENABLE;
+    const most = this.#actions.msiVectorsLog2();
+    if ((flags & MSI_VECTORS_ENABLED) >> 4 > most) flags = (flags & ~MSI_VECTORS_ENABLED) | (most << 4);
+    this.#setHalf(msi + MSI_FLAGS, flags);
+    this.#device.configWrite(msi + MSI_FLAGS, 2, flags);
+  }
+
+  #powerStateWritten(state: number): void {
+    this.#device.setPowerState(state);
+    this.powerChanged();
+  }
+
+  #deviceControlWritten(express: number, readRequestBefore: number): void {
+    const control = express + EXPRESS_DEVICE_CONTROL;
+    const value = this.#half(control);
+    this.#setHalf(control, value & ~INITIATE_FLR);
+    if ((value & INITIATE_FLR) !== 0) {
+      const capabilities = this.#device.configRead(express + EXPRESS_DEVICE_CAPABILITIES, 4);
+      if ((capabilities & FUNCTION_LEVEL_RESET) !== 0) this.#actions.reset();
     }
-    if ((written & INITIATE_FLR) !== 0) this.#actions.reset();
-    // Error reporting and ordering are the user's; payload and request sizes are the bus's.
-    mask &= 0x0b1f;
-    this.#device.configWrite(control, 2, (this.#device.configRead(control, 2) & ~mask) | (written & mask));
+    const readRequest = value & READ_REQUEST_SIZE;
+    if (readRequest === readRequestBefore) return;
+    // Requests may be smaller than user space asked for, but never smaller than the bus's payload.
+    const physical = this.#device.configRead(control, 2);
+    const size = Math.max(readRequest >> 12, (physical & PAYLOAD_SIZE) >> 5);
+    this.#device.configWrite(control, 2, (physical & ~READ_REQUEST_SIZE) | (size << 12));
+  }
+
+  #advancedFeaturesWritten(): void {
+    const start = this.#permissions.capabilities.get(CAP_ADVANCED_FEATURES)!;
+    const control = start + ADVANCED_FEATURES_CONTROL;
+    const asked = (this.#values[control]! & 1) !== 0;
+    this.#values[control]! &= ~1;
+    const offered = this.#device.configRead(start + 3, 1) & ADVANCED_FEATURES_FLR;
+    if (asked && offered === ADVANCED_FEATURES_FLR) this.#actions.reset();
   }
 
   #half(at: number): number {
-    return this.#virtual[at]! | (this.#virtual[at + 1]! << 8);
+    return word(this.#values, at, 2);
   }
 
   #setHalf(at: number, value: number): void {
-    this.#virtual[at] = value & 0xff;
-    this.#virtual[at + 1] = (value >> 8) & 0xff;
+    this.#values[at] = value & 0xff;
+    this.#values[at + 1] = (value >> 8) & 0xff;
   }
+}
 
-  #setWord(at: number, value: number): void {
-    for (let i = 0; i < 4; i++) this.#virtual[at + i] = (value >>> (8 * i)) & 0xff;
-  }
+function permissionsOf(device: PciDevice): ConfigPermissions {
+  const image = new Uint8Array(CONFIG_BYTES);
+  const view = new DataView(image.buffer);
+  for (let at = 0; at < CONFIG_BYTES; at += 4) view.setUint32(at, device.configRead(at, 4) >>> 0, true);
+  return new ConfigPermissions(device.function, image);
+}
+
+/** Little-endian, unsigned. */
+function word(bytes: Uint8Array, at: number, size: 1 | 2 | 4): number {
+  let value = 0;
+  for (let i = size - 1; i >= 0; i--) value = value * 256 + bytes[at + i]!;
+  return value;
+}
+
+function ones(size: 1 | 2 | 4): number {
+  return size === 4 ? 0xffff_ffff : 2 ** (8 * size) - 1;
 }

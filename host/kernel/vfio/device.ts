@@ -9,7 +9,7 @@
 // two ways exclude each other (group.ts).
 
 import { NO_PASID } from "../../devices/ports.ts";
-import { EINVAL, ENODEV } from "../../uapi/errno.ts";
+import { EINVAL, ENODEV, ENOSPC } from "../../uapi/errno.ts";
 import type { IommufdContext } from "../iommufd/context.ts";
 import {
   attachDevice,
@@ -20,10 +20,19 @@ import {
   unbindDevice,
 } from "../iommufd/device.ts";
 import type { Kernel } from "../kernel.ts";
+import { D0 } from "../pci/config-access.ts";
 import type { PciDevice, PciIommuDevice } from "../pci/pci-device.ts";
 import { VirtualConfigSpace } from "./config-space.ts";
 import type { VfioGroup } from "./group.ts";
 import { VfioInterrupts } from "./interrupts.ts";
+
+/** Linux keeps PASIDs in an ida: INT_MAX is the largest. */
+const MOST_PASID = 0x7fff_ffff;
+
+/** IOMMU_NO_PASID is 0: what is attached at PASID 0 is attached for requests without one. */
+function streamOf(pasid: number): number {
+  return pasid === 0 ? NO_PASID : pasid;
+}
 
 export class VfioDevice {
   readonly kernel: Kernel;
@@ -38,7 +47,7 @@ export class VfioDevice {
   openCount = 0;
   /** The iommufd context it is bound to, when it is. */
   bound: BoundDevice | null = null;
-  /** PASIDs attached, and whether the requester id is. */
+  /** What user space attached: NO_PASID for ATTACH without a PASID, and PASIDs - of which 0 is the requester id by another name. */
   readonly #attached = new Set<number>();
   /** Open device nodes, bound or not: unbinding waits for them. */
   #files = 0;
@@ -61,6 +70,7 @@ export class VfioDevice {
     this.config = new VirtualConfigSpace(pci, {
       disableIntx: (disabled) => this.interrupts.intxDisabledByUser(disabled),
       msiArmed: () => this.interrupts.msiArmed,
+      msiVectorsLog2: () => this.interrupts.msiVectorsLog2,
       reset: () => {
         this.reset();
       },
@@ -102,6 +112,7 @@ export class VfioDevice {
 
   /** First access: the function is put into a known state. */
   enable(): void {
+    this.pci.setPowerState(D0);
     this.pci.setMaster(false);
     this.pci.enableMemory();
     this.pci.reset();
@@ -112,6 +123,7 @@ export class VfioDevice {
 
   /** Last access gone. */
   disable(): void {
+    this.pci.setPowerState(D0);
     this.pci.setMaster(false);
     this.interrupts.close();
     this.pci.slot.dma.writeLog = null;
@@ -140,19 +152,24 @@ export class VfioDevice {
     this.bound = null;
   }
 
-  /** The first attach at a PASID attaches, later ones replace. The HWPT's id, or a negated errno. */
+  /**
+   * The first attach at a PASID attaches, later ones replace. The HWPT's id, or a negated errno: -ENOSPC for a PASID that no table of
+   * PASIDs can hold, -EBUSY for the requester id by its other name (vfio_iommufd_physical_attach_ioas, _pasid_attach_ioas).
+   */
   attach(pasid: number, id: number): number {
     if (this.bound === null) return -EINVAL;
-    if (this.#attached.has(pasid)) return replaceDevice(this.bound, pasid, id);
-    const result = attachDevice(this.bound, pasid, id);
+    const where = streamOf(pasid);
+    if (this.#attached.has(pasid)) return replaceDevice(this.bound, where, id);
+    if (pasid > MOST_PASID) return -ENOSPC;
+    const result = attachDevice(this.bound, where, id);
     if (result >= 0) this.#attached.add(pasid);
     return result;
   }
 
-  /** Detaching what is not attached does nothing. */
+  /** Detaching what is not attached, or was attached by its other name, does nothing. */
   detach(pasid: number): void {
     if (this.bound === null || !this.#attached.delete(pasid)) return;
-    detachDevice(this.bound, pasid);
+    detachDevice(this.bound, streamOf(pasid));
   }
 
   get attached(): boolean {
@@ -165,12 +182,16 @@ export class VfioDevice {
     return this.pci.canReset;
   }
 
-  /** VFIO_DEVICE_RESET: a device with ATS is parked in the blocking domain meanwhile. */
+  /**
+   * VFIO_DEVICE_RESET, and Initiate FLR by user space: the function is awake afterwards, with its command register as it was. A device
+   * with ATS is parked in the blocking domain meanwhile.
+   */
   reset(): number {
     if (!this.canReset) return -EINVAL;
     const begun = this.kernel.iommu.beginReset(this.iommuDevice);
     if (begun < 0) return begun;
     this.pci.reset();
+    this.config.powerChanged();
     this.kernel.iommu.endReset(this.iommuDevice);
     this.interrupts.restoreAfterReset();
     return 0;

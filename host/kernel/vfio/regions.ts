@@ -7,7 +7,7 @@ import { MAP_SHARED } from "../../uapi/system-calls.ts";
 import { VFIO_PCI_CONFIG_REGION_INDEX, VFIO_PCI_NUM_REGIONS, VFIO_PCI_ROM_REGION_INDEX } from "../../uapi/vfio.ts";
 import type { CallContext, FileMapping, MmapRequest } from "../file.ts";
 import { CAP_MSIX, findCapability } from "../pci/config-access.ts";
-import { CONFIG_BYTES } from "./config-space.ts";
+import { CONFIG_BYTES } from "./config-permissions.ts";
 import type { VfioDevice } from "./device.ts";
 import { readBytes, writeBytes } from "./user-request.ts";
 
@@ -41,10 +41,10 @@ export function accessRegion(
   write: boolean,
 ): number {
   if (position < 0n) return -EINVAL;
+  if (length === 0) return 0;
   const index = Number(position >> OFFSET_SHIFT);
   const at = position & OFFSET_MASK;
   if (index >= VFIO_PCI_NUM_REGIONS) return -EINVAL;
-  if (length === 0) return 0;
   const size = BigInt(regionBytes(device, index));
   if (index === VFIO_PCI_CONFIG_REGION_INDEX) {
     if (at + BigInt(length) > size) return -EFAULT;
@@ -52,7 +52,6 @@ export function accessRegion(
   }
   if (at >= size) return -EINVAL;
   const bytes = Math.min(length, Number(size - at), MOST);
-  if (!device.config.memoryEnabled || device.pci.gone) return -EIO;
   return accessBar(device, call, va, bytes, index, Number(at), write);
 }
 
@@ -74,7 +73,10 @@ function accessConfig(
   return writeBytes(call, va, bytes) < 0 ? -EFAULT : length;
 }
 
-/** In naturally aligned pieces of 8, 4, 2 or 1 bytes, as user space asked. The MSI-X table reads all ones and takes no writes. */
+/**
+ * In naturally aligned pieces of 8, 4, 2 or 1 bytes, as user space asked. The MSI-X table reads all ones and takes no writes; anything
+ * else is -EIO while the function cannot be reached: memory decoding off, asleep, pulled out.
+ */
 function accessBar(
   device: VfioDevice,
   call: CallContext,
@@ -88,11 +90,13 @@ function accessBar(
   const [hiddenFrom, hiddenTo] = msixTable(device, bar);
   const bytes = new Uint8Array(length);
   if (write && readBytes(call, va, bytes) < 0) return -EFAULT;
+  const reachable = device.config.reachable && !device.pci.gone;
   const view = new DataView(bytes.buffer);
   let done = 0;
   while (done < length) {
     const size = pieceSize(at + done, length - done);
     const hidden = at + done + size > hiddenFrom && at + done < hiddenTo;
+    if (!hidden && !reachable) return -EIO;
     if (write && !hidden) storePiece(registers, at + done, size, view, done);
     else if (!write && hidden) bytes.fill(0xff, done, done + size);
     else if (!write) loadPiece(registers, at + done, size, view, done);
@@ -131,7 +135,10 @@ function storePiece(registers: MmioPort, at: number, size: AccessSize, view: Dat
   else registers.mmioWrite(at, 8, view.getUint32(from, true), view.getUint32(from + 4, true));
 }
 
-/** A BAR as mapped by user space: reads all ones and takes nothing while memory decoding is off or after the device was closed. */
+/**
+ * A BAR as mapped by user space: reads all ones and takes nothing while memory decoding is off, the function is in D3hot, or after the
+ * device was closed. (Linux takes the mapping away and ends the access with SIGBUS; all ones is what the bus would give.)
+ */
 class MappedBar implements MmioPort {
   high = 0;
   readonly #device: VfioDevice;
@@ -150,7 +157,7 @@ class MappedBar implements MmioPort {
   #reachable(offset: number, size: number): boolean {
     const device = this.#device;
     if (this.closed || offset < 0 || offset + size > this.#bytes) return false;
-    return device.config.memoryEnabled && !device.pci.gone;
+    return device.config.reachable && !device.pci.gone;
   }
 
   mmioRead(offset: number, size: AccessSize): number {
