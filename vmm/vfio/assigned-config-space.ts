@@ -2,11 +2,12 @@
 // own bus. Each byte has an owner:
 //
 //   host      passed through: identification, status, most capabilities (VFIO has its own idea of what a write may change)
-//   guest     kept here: BARs, interrupt line, MSI and MSI-X state, ATS/PRI/PASID control
+//   guest     kept here: BARs, interrupt line, MSI and MSI-X state, ATS and PRI control, the PASID capability (VFIO hides the host's)
 //   both      the command register: kept here, and passed to the host, which turns decoding and bus mastering on and off
 //   absent    expansion ROM, bridges to what the guest must not see
 //
-// Capabilities are found once, when the device is opened; the capability lists themselves are the host's.
+// Capabilities are found once, when the device is opened; the capability lists themselves are the host's, but for PASID, which is made
+// from what iommufd says of the device (as QEMU does) and stands where VFIO left an empty header, or at the list's end.
 
 import { ConfigSpace } from "../../host/devices/config-space.ts";
 
@@ -20,6 +21,7 @@ const STATUS_CAPABILITIES = 1 << 4;
 const COMMAND_MEMORY = 1 << 1;
 const COMMAND_BUS_MASTER = 1 << 2;
 
+const CAPABILITY_POWER = 0x01;
 const CAPABILITY_MSI = 0x05;
 const CAPABILITY_EXPRESS = 0x10;
 const CAPABILITY_MSIX = 0x11;
@@ -27,9 +29,30 @@ const EXTENDED_ATS = 0x0f;
 const EXTENDED_PRI = 0x13;
 const EXTENDED_PASID = 0x1b;
 
+const POWER_CONTROL = 0x04;
+const POWER_STATE = 3;
+const D3HOT = 3;
+
 const DEVICE_CONTROL = 0x08;
 const DEVICE_CONTROL_FLR = 1 << 15;
 const DEVICE_CAPABILITIES_FLR = 1 << 28;
+
+const DEVICE_CONTROL_2 = 0x28;
+const CACHE_LINE_SIZE = 0x0c;
+const FIRST_EXTENDED = 0x100;
+const PASID_BYTES = 8;
+/** Where the PASID capability goes when there is no empty header for it: the last place of the 4096 bytes. */
+const LAST_PLACE = 0x1000 - PASID_BYTES;
+const PASID_EXECUTE = 1 << 1;
+const PASID_PRIVILEGED = 1 << 2;
+
+/** What PASIDs the device may use (IOMMU_GET_HW_INFO). */
+export interface PasidSupport {
+  /** Bits of a PASID, 1 to 20. */
+  readonly width: number;
+  readonly execute: boolean;
+  readonly privileged: boolean;
+}
 
 /** Access to the host's configuration space of the device. */
 export interface HostConfig {
@@ -82,8 +105,11 @@ export class AssignedConfigSpace {
   readonly #length: number;
   readonly #bars: readonly AssignedBar[];
   #busMasterAllowed = true;
+  /** Offset of the power management capability, 0: none; the host changes the state, here is what it was last. */
+  readonly #power: number;
+  #asleep = false;
 
-  constructor(host: HostConfig, bars: readonly AssignedBar[]) {
+  constructor(host: HostConfig, bars: readonly AssignedBar[], pasid: PasidSupport | null = null) {
     this.#host = host;
     this.#length = host.image.length;
     this.#bars = bars;
@@ -92,6 +118,7 @@ export class AssignedConfigSpace {
     const capabilities = (word(STATUS) & STATUS_CAPABILITIES) !== 0 ? capabilityList(image) : new Map<number, number>();
     const extended = extendedCapabilityList(image);
     this.express = capabilities.get(CAPABILITY_EXPRESS) ?? 0;
+    this.#power = capabilities.get(CAPABILITY_POWER) ?? 0;
     this.canReset = this.express !== 0 && ((word(this.express + 6) << 16) & DEVICE_CAPABILITIES_FLR) !== 0;
     this.hasAts = extended.has(EXTENDED_ATS);
     this.hasPri = extended.has(EXTENDED_PRI);
@@ -102,11 +129,11 @@ export class AssignedConfigSpace {
     this.#keep(INTERRUPT_LINE, 1, { writable: 0xff });
     this.msi = this.#declareMsi(capabilities.get(CAPABILITY_MSI) ?? 0);
     this.msix = this.#declareMsix(capabilities.get(CAPABILITY_MSIX) ?? 0);
+    if (pasid !== null && this.express !== 0) this.#declarePasid(pasid, extended);
     // Whether ATS, page requests and PASIDs are used is decided by the guest's device context and the host's kernel; the guest's
     // enable bits live here.
     this.#declareControl(extended.get(EXTENDED_ATS), 0x06, 2, 0x801f);
     this.#declareControl(extended.get(EXTENDED_PRI), 0x04, 2, 0x0003);
-    this.#declareControl(extended.get(EXTENDED_PASID), 0x06, 2, 0x0007);
     const pri = extended.get(EXTENDED_PRI);
     if (pri !== undefined) this.#keep(pri + 0x0c, 4, { writable: 0xffffffff });
   }
@@ -128,10 +155,10 @@ export class AssignedConfigSpace {
     this.#config.set32(offset, value);
   }
 
-  /** Base that a BAR decodes at, -1 if decoding is off. */
+  /** Base that a BAR decodes at, -1 if decoding is off or the function is in D3hot. */
   barBase(index: number): number {
     const bar = this.#bars.find((entry) => entry.index === index);
-    if (bar === undefined || (this.command & COMMAND_MEMORY) === 0) return -1;
+    if (bar === undefined || this.#asleep || (this.command & COMMAND_MEMORY) === 0) return -1;
     const low = this.#config.get32(FIRST_BAR + 4 * index) & ~0xf;
     const high = bar.is64 ? this.#config.get32(FIRST_BAR + 4 * (index + 1)) : 0;
     return high * 2 ** 32 + (low >>> 0);
@@ -166,6 +193,7 @@ export class AssignedConfigSpace {
     const hosted = this.#hostedBytes(offset, size);
     if (hosted === size) {
       this.#host.write(offset, size, value);
+      if (this.#power !== 0 && covers(offset, size, this.#power + POWER_CONTROL)) this.#powerWritten();
       return;
     }
     if (hosted !== 0) {
@@ -192,9 +220,24 @@ export class AssignedConfigSpace {
     this.#host.write(COMMAND, 2, this.#busMasterAllowed ? this.command : this.command & ~COMMAND_BUS_MASTER);
   }
 
-  /** Kept registers at their reset values. */
+  /**
+   * Registers at their reset values, after a reset of the host's function: what the guest then reads is what that function does. The
+   * host's kernel has put back what the function had before - bus mastering among it -, so what was passed to it is taken back.
+   */
   reset(): void {
     this.#config.reset();
+    this.#asleep = false;
+    this.#writeHostCommand();
+    this.#host.write(CACHE_LINE_SIZE, 1, this.#host.image[CACHE_LINE_SIZE]!);
+    if (this.express === 0) return;
+    for (const control of [DEVICE_CONTROL, DEVICE_CONTROL_2]) {
+      const at = this.express + control;
+      this.#host.write(at, 2, this.#imageWord(at));
+    }
+  }
+
+  #powerWritten(): void {
+    this.#asleep = (this.#host.read(this.#power + POWER_CONTROL, 2) & POWER_STATE) === D3HOT;
   }
 
   #hostedBytes(offset: number, size: number): number {
@@ -248,6 +291,32 @@ export class AssignedConfigSpace {
       pendingBar: pending & 7,
       pendingOffset: (pending & ~7) >>> 0,
     };
+  }
+
+  /** Nothing is added where there is no room: no capability of VFIO's is written over. */
+  #declarePasid(pasid: PasidSupport, extended: ReadonlyMap<number, number>): void {
+    if (this.#length < 4096) return;
+    const features = (pasid.execute ? PASID_EXECUTE : 0) | (pasid.privileged ? PASID_PRIVILEGED : 0);
+    const places = [...extended.values()];
+    const first = this.#imageLong(FIRST_EXTENDED);
+    const follows = (first >>> 20) & 0xffc;
+    let at = FIRST_EXTENDED;
+    let next = 0;
+    if ((first & 0xffff) === 0 && (follows === 0 || follows >= FIRST_EXTENDED + PASID_BYTES)) {
+      next = follows;
+    } else {
+      at = LAST_PLACE;
+      const last = places.length === 0 ? FIRST_EXTENDED : places.find((place) => this.#nextOf(place) === 0);
+      if (last === undefined || places.some((place) => place + 4 > LAST_PLACE)) return;
+      this.#keep(last, 4, { value: ((this.#imageLong(last) & 0xf_ffff) | (at << 20)) >>> 0 });
+    }
+    this.#keep(at, 4, { value: (EXTENDED_PASID | (1 << 16) | (next << 20)) >>> 0 });
+    this.#keep(at + 4, 2, { value: features | (pasid.width << 8) });
+    this.#keep(at + 6, 2, { writable: 1 | features });
+  }
+
+  #nextOf(extended: number): number {
+    return (this.#imageLong(extended) >>> 20) & 0xffc;
   }
 
   #declareControl(at: number | undefined, offset: number, size: 2, writable: number): void {

@@ -8,6 +8,12 @@
 import type { Trace } from "../../host/base/trace.ts";
 import type { BarDescription, FunctionPorts, PciFunction } from "../../host/devices/ports.ts";
 import { ENODEV } from "../../host/uapi/errno.ts";
+import {
+  IOMMU_GET_HW_INFO,
+  IOMMU_HW_CAP_PCI_PASID_EXEC,
+  IOMMU_HW_CAP_PCI_PASID_PRIV,
+  iommuHwInfo,
+} from "../../host/uapi/iommufd.ts";
 import { O_RDWR } from "../../host/uapi/system-calls.ts";
 import {
   VFIO_DEVICE_BIND_IOMMUFD,
@@ -20,7 +26,7 @@ import {
   vfioRegionInfo,
 } from "../../host/uapi/vfio.ts";
 import type { DeviceHandle } from "../viommu/host-port.ts";
-import { type AssignedBar, AssignedConfigSpace } from "./assigned-config-space.ts";
+import { type AssignedBar, AssignedConfigSpace, type PasidSupport } from "./assigned-config-space.ts";
 import { AssignedInterrupts, type InterruptKind } from "./assigned-interrupts.ts";
 import { type GuestAddressSpace, HostRefusal } from "./guest-address-space.ts";
 import { KernelCalls } from "./kernel-calls.ts";
@@ -104,6 +110,11 @@ export class AssignedDevice implements PciFunction {
       throw refusal("VFIO_DEVICE_BIND_IOMMUFD", bound.result);
     }
     this.deviceId = bound.out.out_devid;
+    const pasid = this.#pasidSupport(options.addressSpace.iommufd);
+    if (typeof pasid === "number") {
+      this.#release();
+      throw refusal("IOMMU_GET_HW_INFO", pasid);
+    }
     const region = this.#region(VFIO_PCI_CONFIG_REGION_INDEX);
     const image = typeof region === "number" ? region : this.#calls.read(this.fd, CONFIG_BYTES, region.offset);
     if (typeof region === "number" || typeof image === "number" || image.length < 64) {
@@ -124,6 +135,7 @@ export class AssignedDevice implements PciFunction {
         write: (offset, size, value) => configAccess.mmioWrite(offset, size, value, 0),
       },
       bars,
+      pasid,
     );
     this.#hasPin = copy[INTERRUPT_PIN] !== 0;
     const refused = (call: string, errno: number): void =>
@@ -215,6 +227,19 @@ export class AssignedDevice implements PciFunction {
   #release(): void {
     this.#calls.system.close(this.fd);
     this.#calls[Symbol.dispose]();
+  }
+
+  /** The PASIDs that host and device can do together, null for none, or the errno of the call. */
+  #pasidSupport(iommufd: number): PasidSupport | null | number {
+    const { result, out } = this.#calls.ioctl(iommufd, IOMMU_GET_HW_INFO, iommuHwInfo, { dev_id: this.deviceId });
+    if (result < 0) return result;
+    if (out.out_max_pasid_log2 === 0) return null;
+    const has = (capability: number) => (out.out_capabilities & BigInt(capability)) !== 0n;
+    return {
+      width: Math.min(out.out_max_pasid_log2, 20),
+      execute: has(IOMMU_HW_CAP_PCI_PASID_EXEC),
+      privileged: has(IOMMU_HW_CAP_PCI_PASID_PRIV),
+    };
   }
 
   /** A region, -ENODEV if the device has none there, or the errno of the call. */

@@ -112,6 +112,110 @@ describe("configuration space of an assigned device", () => {
     expect(config.read(CAP_MSI, 4)).toBe((0x183 << 16) | (CAP_EXPRESS << 8) | 0x05);
   });
 
+  it("a reset takes back what the host's kernel has put back: the host's command register follows the guest's", () => {
+    const host = hostConfig();
+    const config = new AssignedConfigSpace(host, BARS);
+    config.write(4, 2, 6);
+    config.reset();
+    expect(config.read(4, 2)).toBe(0);
+    expect(host.writes.filter(([offset]) => offset === 4).at(-1)).toEqual([4, 2, 0]);
+    expect(host.writes.slice(-2)).toEqual([
+      [CAP_EXPRESS + 8, 2, 0],
+      [CAP_EXPRESS + 0x28, 2, 0],
+    ]);
+  });
+
+  describe("the PASID capability, which VFIO hides (PCIe 6.0 §7.8.9)", () => {
+    const PASID = 0x1b;
+    const support = { width: 16, execute: true, privileged: false };
+    const list = (config: AssignedConfigSpace): [id: number, at: number][] => {
+      const found: [number, number][] = [];
+      for (let at = 0x100, steps = 0; at >= 0x100 && steps < 64; steps++) {
+        const header = config.read(at, 4);
+        if ((header & 0xffff) !== 0) found.push([header & 0xffff, at]);
+        at = (header >>> 20) & 0xffc;
+      }
+      return found;
+    };
+    const chained = (...headers: [at: number, header: number][]) =>
+      hostConfig((view) => {
+        for (const [at, header] of headers) view.setUint32(at, header, true);
+      });
+
+    it.each([
+      ["alone", [], [[PASID, 0x100]]],
+      [
+        "in the empty header that VFIO left",
+        [
+          [0x100, 0x1080_0000],
+          [0x108, 0x0001_000f],
+        ],
+        [
+          [PASID, 0x100],
+          [0x0f, 0x108],
+        ],
+      ],
+      [
+        "at the end of a list without one",
+        [
+          [0x100, 0x1081_000f],
+          [0x108, 0x0001_0013],
+        ],
+        [
+          [0x0f, 0x100],
+          [0x13, 0x108],
+          [PASID, 0xff8],
+        ],
+      ],
+      [
+        "at the end, where the empty header has no room behind it",
+        [
+          [0x100, 0x1040_0000],
+          [0x104, 0x0001_000f],
+        ],
+        [
+          [0x0f, 0x104],
+          [PASID, 0xff8],
+        ],
+      ],
+      [
+        "nowhere, where its place is taken",
+        [
+          [0x100, 0xff81_000f],
+          [0xff8, 0x0001_0003],
+        ],
+        [
+          [0x0f, 0x100],
+          [3, 0xff8],
+        ],
+      ],
+      ["nowhere, in a list that loops", [[0x100, 0x1001_000f]], null],
+    ] as [string, [number, number][], [number, number][] | null][])("stands %s", (_where, headers, expected) => {
+      const host = chained(...headers);
+      const config = new AssignedConfigSpace(host, BARS, support);
+      const found = list(config);
+      if (expected === null) expect(found.every(([id]) => id !== PASID)).toBe(true);
+      else expect(found).toEqual(expected);
+      const at = found.find(([id]) => id === PASID)?.[1];
+      if (at === undefined) return;
+      expect(config.read(at + 4, 2)).toBe(0x1002);
+      // Enable and the modes that there are can be switched, in the guest alone.
+      config.write(at + 6, 2, 0xffff);
+      expect(config.read(at + 6, 2)).toBe(3);
+      config.write(at + 4, 2, 0xffff);
+      expect(config.read(at + 4, 2)).toBe(0x1002);
+      expect(host.writes).toEqual([]);
+      config.reset();
+      expect(config.read(at + 6, 2)).toBe(0);
+    });
+
+    it("is not there without PASIDs, nor on a function that is not PCI Express", () => {
+      expect(list(new AssignedConfigSpace(hostConfig(), BARS, null))).toEqual([]);
+      const conventional = hostConfig((view) => view.setUint16(CAP_MSI, 0x05 | (CAP_MSIX << 8), true));
+      expect(list(new AssignedConfigSpace(conventional, BARS, support))).toEqual([]);
+    });
+  });
+
   it("a capability list that loops, or leads into the header, ends", () => {
     const loop = hostConfig((view) => view.setUint8(CAP_MSIX + 1, CAP_MSI));
     expect(new AssignedConfigSpace(loop, BARS).msix).not.toBeNull();
