@@ -1,6 +1,5 @@
 // The command line: `nestbox VERB`. Errors of the user's are one line and exit status 2; a bug of ours prints the seed and exits 4.
 
-import { readFileSync } from "node:fs";
 import { Command, CommanderError, type Option } from "commander";
 import { HostDescriptionError } from "../../host/description.ts";
 import { HostRefusal } from "../vfio/guest-address-space.ts";
@@ -12,18 +11,14 @@ import { hosts } from "./commands/hosts.ts";
 import { ids } from "./commands/ids.ts";
 import { inspect } from "./commands/inspect.ts";
 import { makeImageCommand } from "./commands/make-image.ts";
+import { report } from "./commands/report.ts";
 import { scenarioCommand } from "./commands/scenario.ts";
 import { serveIommufd } from "./commands/serve-iommufd.ts";
 import { trace } from "./commands/trace.ts";
 import { walk } from "./commands/walk.ts";
 import { EXIT_BUG, EXIT_PASS, EXIT_USAGE, UsageError } from "./exit-codes.ts";
 import { fitted } from "./terminal.ts";
-
-/** Of this package. */
-function version(): string {
-  const file = new URL("../../../package.json", import.meta.url);
-  return (JSON.parse(readFileSync(file, "utf8")) as { version: string }).version;
-}
+import { version } from "./version.ts";
 
 /** Errors, help and exit statuses of a command and the commands below it are the program's. */
 function likeProgram(command: Command, parent: Command): Command {
@@ -61,6 +56,7 @@ const commands = [
   serveIommufd(),
   makeImageCommand(),
   fuzz(),
+  report(),
 ];
 for (const command of commands) program.addCommand(likeProgram(command, program));
 endWithReader();

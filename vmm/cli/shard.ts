@@ -32,7 +32,7 @@ export function shardOption(): Option {
 }
 
 export function parseShard(text: string, environment: NodeJS.ProcessEnv = process.env): Shard {
-  const match = /^(auto|\d{1,6})(?:\/(\d{1,6}))?$/.exec(text);
+  const match = /^(auto|\d{1,5})(?:\/(\d{1,5}))?$/.exec(text);
   if (match === null || (match[1] !== "auto" && match[2] === undefined)) {
     throw new InvalidArgumentError("expected i/n such as 1/4, auto/n or auto");
   }
@@ -62,6 +62,6 @@ function shardOf(environment: NodeJS.ProcessEnv, stated: number | undefined): Sh
 
 function numberIn(environment: NodeJS.ProcessEnv, name: string): number {
   const text = environment[name] ?? "";
-  if (!/^\d{1,6}$/.test(text)) throw new InvalidArgumentError(`${name} is "${text}", not a whole number`);
+  if (!/^\d{1,5}$/.test(text)) throw new InvalidArgumentError(`${name} is "${text}", not a whole number`);
   return Number(text);
 }

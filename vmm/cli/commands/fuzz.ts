@@ -3,12 +3,18 @@
 import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { Command, InvalidArgumentError, Option } from "commander";
+import { verdictPending } from "../closed-output.ts";
 import { EXIT_FAILED, EXIT_PASS, UsageError } from "../exit-codes.ts";
 import { type CampaignResult, runCampaign, type SeedFinding } from "../fuzz-campaign.ts";
 import { knownFuzzers, loadFuzzer } from "../fuzzer.ts";
+import { fileProblem } from "../input-file.ts";
+import type { TestCase } from "../junit-document.ts";
 import { duration, wholeNumber } from "../options.ts";
+import { ResultFile, type ShardResult } from "../result-file.ts";
 import { type Shard, shardOption } from "../shard.ts";
+import { Progress } from "../terminal.ts";
 import { Termination } from "../termination.ts";
+import { version } from "../version.ts";
 
 interface FuzzOptions {
   readonly seed: number;
@@ -19,6 +25,7 @@ interface FuzzOptions {
   readonly found?: string;
   /** ns. */
   readonly roundLimit: number;
+  readonly result?: string;
   readonly json?: true;
 }
 
@@ -46,9 +53,11 @@ export function fuzz(): Command {
         .argParser(duration)
         .default(600e9, "10m"),
     )
+    .option("--result <file|folder>", "write what came of it there, for nestbox report merge")
     .option("--json", "one JSON object a finding, and one at the end, instead of text")
     .addHelpText("after", () => `\nFuzzers:\n${listed()}\n\n${EXAMPLES}`)
     .action(async (name: string | undefined, options: FuzzOptions) => {
+      verdictPending();
       process.exitCode = await run(name, options);
     });
 }
@@ -56,7 +65,7 @@ export function fuzz(): Command {
 const EXAMPLES = `Examples:
   nestbox fuzz viommu --seconds 60             a minute, from seed 1
   nestbox fuzz ioctl --seed 4711 --rounds 1    one seed again
-  nestbox fuzz caches --rounds 100000 --shard 2/8
+  nestbox fuzz caches --rounds 100000 --shard 2/8 --result results/
 
 Exit status: 0 no finding, 1 a finding, 2 usage.`;
 
@@ -74,8 +83,9 @@ async function run(name: string | undefined, options: FuzzOptions): Promise<numb
   }
   const fuzzer = await loadFuzzer(name);
   const termination = new Termination();
-  const showsProgress = process.stderr.isTTY && options.json !== true;
+  const progress = new Progress();
   try {
+    const file = options.result === undefined ? null : new ResultFile(options.result, options.shard);
     const result = await runCampaign(fuzzer, {
       seed: options.seed,
       rounds: options.rounds ?? Number.POSITIVE_INFINITY,
@@ -85,14 +95,13 @@ async function run(name: string | undefined, options: FuzzOptions): Promise<numb
       roundLimit: options.roundLimit,
       interrupted: () => termination.signal !== null,
       found: (finding) => {
-        if (showsProgress) process.stderr.write("\r\x1b[K");
+        progress.clear();
         report(name, finding, options);
       },
-      progress: (done, at) => {
-        if (showsProgress) process.stderr.write(`\r\x1b[K${done.toLocaleString("en")} rounds, now seed ${at}`);
-      },
+      progress: (done, at) => progress.show(`${done.toLocaleString("en")} rounds, now seed ${at}`),
     });
-    if (showsProgress) process.stderr.write("\r\x1b[K");
+    progress.clear();
+    file?.write(shardResult(name, result, options));
     summarise(name, result, options);
     return result.findings.length === 0 ? EXIT_PASS : EXIT_FAILED;
   } finally {
@@ -103,14 +112,16 @@ async function run(name: string | undefined, options: FuzzOptions): Promise<numb
 function report(name: string, finding: SeedFinding, options: FuzzOptions): void {
   const test =
     finding.test !== undefined && options.found !== undefined ? keep(finding.test, options.found) : undefined;
-  const repeat = `nestbox fuzz ${name} --seed ${finding.seed} --rounds 1`;
+  const again = repeat(name, finding.seed);
   if (options.json === true) {
     const { seed, problem } = finding;
-    console.log(JSON.stringify({ fuzzer: name, seed, problem, repeat, ...(test === undefined ? {} : { test }) }));
+    console.log(
+      JSON.stringify({ fuzzer: name, seed, problem, repeat: again, ...(test === undefined ? {} : { test }) }),
+    );
     return;
   }
   console.log(`fuzz ${name}: seed ${finding.seed}: ${finding.problem}`);
-  console.log(`  again: ${repeat}`);
+  console.log(`  again: ${again}`);
   if (test !== undefined) console.log(`  as a test: ${test}`);
   else if (finding.test !== undefined) console.log("  as a test: with --found FOLDER");
 }
@@ -121,7 +132,7 @@ function keep(test: { readonly file: string; readonly text: string }, folder: st
     mkdirSync(folder, { recursive: true });
     writeFileSync(path, test.text);
   } catch (error) {
-    throw new UsageError(`--found ${path}: ${(error as Error).message}`);
+    throw new UsageError(`--found ${path}: ${fileProblem(error)}`);
   }
   return path;
 }
@@ -143,6 +154,42 @@ function summarise(name: string, result: CampaignResult, options: FuzzOptions): 
     `fuzz ${name}: ${found} in ${[`${done.toLocaleString("en")} rounds from seed ${first}${part}`, ...details].join(", ")}; ` +
       `${(wallMs / 1000).toFixed(1)} s${early}`,
   );
+}
+
+function shardResult(name: string, result: CampaignResult, options: FuzzOptions): ShardResult {
+  const { seed: first, rounds: wanted, shard } = options;
+  const seconds = result.wallMs / 1000;
+  const whole: TestCase = {
+    classname: `fuzz ${name}`,
+    name: `shard ${shard.index}/${shard.count} from seed ${first}`,
+    seconds,
+  };
+  const found = result.findings.map(
+    ({ seed, problem }): TestCase => ({
+      classname: `fuzz ${name}`,
+      name: `seed ${seed}`,
+      seconds: 0,
+      failure: {
+        kind: "finding",
+        message: problem.split("\n")[0]!,
+        text: `${problem}\nagain: ${repeat(name, seed)}`,
+      },
+    }),
+  );
+  return {
+    format: 1,
+    nestbox: version(),
+    campaign: { verb: "fuzz", fuzzer: name, seed: first, rounds: wanted ?? null },
+    shard,
+    interrupted: result.interrupted,
+    seconds,
+    counts: { rounds: result.rounds, ...result.counts },
+    cases: [whole, ...found],
+  };
+}
+
+function repeat(name: string, seed: number): string {
+  return `nestbox fuzz ${name} --seed ${seed} --rounds 1`;
 }
 
 function seed(text: string): number {
