@@ -452,7 +452,7 @@ export class Assignment {
     const { machine, memory, wires, kind, configuration, report } = this.#parts;
     const index = this.viommus.length;
     const name = `viommu${index}`;
-    const base = VIOMMU_BASE + index * kind.registerBytes;
+    const base = VIOMMU_BASE + index * (kind.addressBytes ?? kind.registerBytes);
     const viommu = kind.create({
       name,
       memory,
@@ -461,6 +461,10 @@ export class Assignment {
       interrupt: {
         wire: (vector, asserted) => wires.viommu(index, vector, asserted),
         message: (pfn, offset, data) => memory.store32(pfn, offset, data),
+      },
+      mapPage: (offset, page) => {
+        if (page === null) machine.bus.release(base + offset);
+        else machine.bus.claim({ name: `${name}-page`, base: base + offset, size: 4096, port: page });
       },
       clock: machine.clock,
       trace: machine.trace,

@@ -101,6 +101,11 @@ export interface ViommuOptions<Configuration extends object = object> {
   /** GET_HW_INFO of the devices behind it; null without a host, or where the host does not say. */
   readonly hardware: HwInfoReply | null;
   readonly interrupt: ViommuInterruptPort;
+  /**
+   * Maps a page of the host's hardware into the vIOMMU's address range, behind its registers (`ViommuKind.addressBytes`): the guest's accesses go
+   * straight there, nothing here sees them. null takes it away. Absent: the machine cannot.
+   */
+  readonly mapPage?: (offset: number, page: MmioPort | null) => void;
   readonly clock: DeviceClock;
   readonly trace: Trace;
   readonly configuration?: Configuration;
@@ -144,6 +149,8 @@ export interface ViommuKind<Configuration extends object = object> {
   readonly title: string;
   /** Bytes of register space. */
   readonly registerBytes: number;
+  /** Bytes of guest-physical address space, where there are pages of the hardware's behind the registers. Default `registerBytes`. */
+  readonly addressBytes?: number;
   /** Name of the register at an offset, for traces. */
   registerName(offset: number): string;
   readonly nesting: NestedCodec;

@@ -5,6 +5,7 @@
 // Addresses and sizes are bigints in bytes. A "frame" is a page of memory the kernel can name: a host page-frame number for
 // simulated memory, an identity of a foreign process's page under `serve-iommufd`; drivers pass frames through.
 
+import type { MmioPort } from "../../base/mmio.ts";
 import type { Attachment, AttachmentList, DeviceAttachments } from "./attachments.ts";
 import type { WaitingCall } from "./wait.ts";
 
@@ -174,6 +175,11 @@ export interface HwQueueBackend {
 }
 
 /** What iommufd gives a driver's vIOMMU: lookups and event reporting (Linux: iommufd_viommu_find_dev, _report_event, …). */
+/** What a driver lets user space map through the iommufd: memory, or registers of the hardware as they are. Whole pages. */
+export type ExportedRegion =
+  | { readonly memory: Uint8Array }
+  | { readonly registers: MmioPort; readonly registerBytes: number };
+
 export interface ViommuCore {
   /** Device behind a guest's id, or null. */
   findDevice(virtualId: bigint): IommuDevice | null;
@@ -183,8 +189,8 @@ export interface ViommuCore {
   eachVdevice(visit: (vdevice: VdeviceBackendView) => void): void;
   /** Queues an event on the vEVENTQ of `type`; -EOPNOTSUPP if there is none. */
   reportEvent(type: number, data: Uint8Array): number;
-  /** Reserves an mmap region backed by `memory`; returns its offset token, or a negated errno. */
-  exportRegion?(memory: Uint8Array): bigint | number;
+  /** Lets user space map memory or a page of the hardware's registers; returns its offset token, or a negated errno. */
+  exportRegion?(region: ExportedRegion): bigint | number;
 }
 
 /** Page request from a device, as drivers report it (Linux: iopf_fault). */

@@ -1,30 +1,33 @@
-// Kernel memory that a driver's vIOMMU lets user space map through the iommufd itself (Linux: iommufd_ctx::mt_mmap; hardware
-// queue pages). A region must be taken whole and exactly; while mapped its owner counts one more user.
+// Kernel memory, or registers of the hardware, that a driver's vIOMMU lets user space map through the iommufd itself (Linux:
+// iommufd_ctx::mt_mmap; hardware queue pages). A region must be taken whole and exactly; while mapped its owner counts one more user.
 
 import { EINVAL, ENXIO, EPERM } from "../../uapi/errno.ts";
 import { MAP_SHARED, PROT_EXEC } from "../../uapi/system-calls.ts";
 import type { FileMapping, MmapRequest, OpenFile } from "../file.ts";
+import type { ExportedRegion } from "../iommu/driver.ts";
 import type { IommufdObject } from "./object-table.ts";
 
 interface Region {
   readonly offset: bigint;
-  readonly memory: Uint8Array;
+  readonly length: bigint;
+  readonly what: ExportedRegion;
   readonly owner: IommufdObject;
 }
 
 export class ExportedRegions {
   readonly #regions: Region[] = [];
 
-  /** Gives `memory` (whole pages) the lowest free offset, never 0; the offset, or -EINVAL. */
-  export(memory: Uint8Array, owner: IommufdObject): bigint | number {
-    if (memory.length === 0 || memory.length % 4096 !== 0) return -EINVAL;
-    const length = BigInt(memory.length);
+  /** Gives `what` (whole pages) the lowest free offset, never 0; the offset, or -EINVAL. */
+  export(what: ExportedRegion, owner: IommufdObject): bigint | number {
+    const bytes = "memory" in what ? what.memory.length : what.registerBytes;
+    if (bytes === 0 || bytes % 4096 !== 0) return -EINVAL;
+    const length = BigInt(bytes);
     let offset = 4096n;
     for (const region of this.#regions) {
       if (region.offset - offset >= length) break;
-      offset = region.offset + BigInt(region.memory.length);
+      offset = region.offset + region.length;
     }
-    this.#regions.push({ offset, memory, owner });
+    this.#regions.push({ offset, length, what, owner });
     this.#regions.sort((a, b) => (a.offset < b.offset ? -1 : 1));
     return offset;
   }
@@ -38,14 +41,12 @@ export class ExportedRegions {
   map(request: MmapRequest, file: OpenFile): FileMapping | number {
     if (request.length % 4096n !== 0n || (request.flags & MAP_SHARED) === 0) return -EINVAL;
     if ((request.protection & PROT_EXEC) !== 0) return -EPERM;
-    const region = this.#regions.find(
-      ({ offset, memory }) => offset === request.offset && BigInt(memory.length) === request.length,
-    );
+    const region = this.#regions.find(({ offset, length }) => offset === request.offset && length === request.length);
     if (region === undefined) return -ENXIO;
     region.owner.users++;
     file.get();
     return {
-      memory: region.memory,
+      ...("memory" in region.what ? { memory: region.what.memory } : { registers: region.what.registers }),
       close: () => {
         region.owner.users--;
         file.put();

@@ -4,7 +4,14 @@
 
 import { EFAULT, EINVAL, ENOENT, ENOMEM, EOPNOTSUPP } from "../../uapi/errno.ts";
 import { iommuViommuAlloc } from "../../uapi/iommufd.ts";
-import type { HwQueueBackend, IommuDevice, VdeviceBackendView, ViommuBackend, ViommuCore } from "../iommu/driver.ts";
+import type {
+  ExportedRegion,
+  HwQueueBackend,
+  IommuDevice,
+  VdeviceBackendView,
+  ViommuBackend,
+  ViommuCore,
+} from "../iommu/driver.ts";
 import type { IommufdCommand } from "./command.ts";
 import type { IommufdContext } from "./context.ts";
 import type { BoundDevice } from "./device.ts";
@@ -69,9 +76,9 @@ export class Viommu extends IommufdObject implements ViommuCore {
     return this.eventQueues.get(type)?.report(data) ?? -EOPNOTSUPP;
   }
 
-  exportRegion(memory: Uint8Array): bigint | number {
+  exportRegion(region: ExportedRegion): bigint | number {
     if (this.context.environment.injector.allocation("exported region")) return -ENOMEM;
-    return this.context.regions.export(memory, this);
+    return this.context.regions.export(region, this);
   }
 }
 

@@ -76,7 +76,7 @@ export class MockViommu implements ViommuBackend {
     if (typeof given === "number") return given;
     const region = new Uint8Array(REGION_BYTES);
     region.set(given.subarray(0, 4));
-    const offset = core.exportRegion?.(region) ?? -EOPNOTSUPP;
+    const offset = core.exportRegion?.({ memory: region }) ?? -EOPNOTSUPP;
     if (typeof offset === "number") return offset;
     const reply = new Uint8Array(DATA_BYTES);
     reply.set(given.subarray(0, 4), 0);
