@@ -200,6 +200,18 @@ export class Host {
     return group === null ? null : { id: group.id, devices: group.devices.map((member) => member.name).sort() };
   }
 
+  /** What a device and the IOMMU before it can do of PCIe's translation services; `pasidBits` 0: no PASIDs. */
+  translationServicesOf(name: string): {
+    readonly ats: boolean;
+    readonly pageRequests: boolean;
+    readonly pasidBits: number;
+  } {
+    const device = this.#kernel.pci.device(name)?.iommuDevice ?? null;
+    if (device === null) return { ats: false, pageRequests: false, pasidBits: 0 };
+    const pasidBits = device.maxPasids === 0 ? 0 : Math.log2(device.maxPasids);
+    return { ats: device.hasAts, pageRequests: device.hasPri, pasidBits };
+  }
+
   /** What a VMM is told of a device that it is to be given, as an administrator would tell it. Throws as `vfioPath`. */
   assignable(name: string): AssignableDevice {
     const group = this.groupOf(name);

@@ -3,20 +3,18 @@
 
 import { scenario } from "nestbox";
 
-const EN_ATS_EN_PRI = 0x6n;
-
 export default scenario("page request answered late", { sweep: ["mapped", "refused"], timeLimit: 1e9 }, (t) => {
   const vm = t.vm({ host: t.host("one-iommu"), assign: ["0000:00:01.0@00:02.0"] });
   const device = vm.device("00:02.0");
   const stage1 = vm.stage1();
-  device.installContext(stage1, { tc: EN_ATS_EN_PRI });
+  device.installContext(stage1, { pageRequests: true });
   const { edu } = device;
-  edu.translateFirst(true);
+  edu.translateFirst({ pageRequests: true });
   edu.start({ iova: 0x7000n, length: 64, direction: "to-ram" });
   t.advance(20_000);
 
   t.step("requested");
-  const [request, ...more] = vm.iommu.takePageRequests();
+  const [request, ...more] = vm.takePageRequests();
   t.equal(more.length, 0, "further requests");
   t.equal(request?.deviceId, device.guestId, "the request's device id is the guest's");
   t.equal(request?.address, 0x7000n, "its address");
@@ -27,7 +25,7 @@ export default scenario("page request answered late", { sweep: ["mapped", "refus
   t.expect(edu.running, "the device still waits");
   const page = vm.ram.allocate();
   if (t.value === "mapped") stage1.map(0x7000n, page, 4096n);
-  vm.iommu.respond(request!, t.value === "mapped" ? 0 : 1);
+  request!.answer(t.value === "mapped" ? "success" : "invalid");
   t.advance(100_000);
   t.expect(!edu.running, "the device has ended its command");
   t.equal(edu.outcome, t.value === "mapped" ? "done" : "page request failed", "how the command ended");

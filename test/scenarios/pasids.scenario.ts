@@ -2,39 +2,32 @@
 
 import { scenario } from "nestbox";
 
-const PDTV = 1n << 5n;
-const PD8 = 1n << 60n;
-
 export default scenario("one device, two PASIDs, a process directory in guest memory", (t) => {
   const vm = t.vm({ host: t.host("one-iommu"), assign: ["0000:00:01.0@00:02.0"] });
   const device = vm.device("00:02.0");
-  const directory = vm.ram.allocate();
   const pages = [vm.ram.allocate(), vm.ram.allocate()];
   const tables = pages.map((page, index) => {
     const stage1 = vm.stage1();
     stage1.map(0x1000n, page, 4096n);
-    // Process context (§3.2.3): ta with V, PSCID; then fsc.
-    vm.ram.write64(directory + BigInt((index + 1) * 16 + 8), stage1.fsc);
-    vm.ram.write64(directory + BigInt((index + 1) * 16), 1n | (BigInt(stage1.pscid) << 12n));
+    device.installContext(stage1, { pasid: index + 1 });
     return stage1;
   });
-  device.installContext({ tc: 1n | PDTV, fsc: PD8 | (directory >> 12n) });
 
   t.step("same IOVA, two PASIDs");
   for (const pasid of [1, 2])
-    t.expect(device.dmaWrite(0x1000n, Uint8Array.of(0x10 + pasid), pasid).ok, `PASID ${pasid} writes`);
+    t.expect(device.dmaWrite(0x1000n, Uint8Array.of(0x10 + pasid), { pasid }).ok, `PASID ${pasid} writes`);
   t.equal(vm.ram.read(pages[0]!, 1), Uint8Array.of(0x11), "the first address space's page");
   t.equal(vm.ram.read(pages[1]!, 1), Uint8Array.of(0x12), "the second's");
 
   t.step("a PASID that is not set up");
-  device.dmaRead(0x1000n, 1, 3);
+  device.dmaRead(0x1000n, 1, { pasid: 3 });
   vm.expectFault({ cause: 266, device, pasid: 3 });
 
   t.step("one address space changes, the other does not notice");
   tables[0]!.unmap(0x1000n, 4096n);
   vm.iommu.invalidate({ pscid: tables[0]!.pscid });
   vm.iommu.fence();
-  device.dmaRead(0x1000n, 1, 1);
+  device.dmaRead(0x1000n, 1, { pasid: 1 });
   vm.expectFault({ cause: 13, device, pasid: 1, iova: 0x1000n });
-  t.expect(device.dmaRead(0x1000n, 1, 2).ok, "the second PASID reads on");
+  t.expect(device.dmaRead(0x1000n, 1, { pasid: 2 }).ok, "the second PASID reads on");
 });

@@ -17,6 +17,10 @@ export interface EduTransfer {
   readonly interrupt?: boolean;
 }
 
+const CAPABILITY_VENDOR = 0x09;
+/** Behind id, next, length and revision. */
+const FEATURES_AT = 4;
+
 export class EduDriver {
   readonly #device: ScenarioDevice;
   readonly #registers: MmioPort;
@@ -87,18 +91,48 @@ export class EduDriver {
     return names[this.read32(R.DMA_OUTCOME)] ?? "refused";
   }
 
-  /** ATS: translate first; with `pageRequests` also ask for pages that are missing (PRI). */
-  translateFirst(pageRequests = false): void {
+  /** ATS: translate first; with `pageRequests` also ask for pages that are missing (PRI). Throws if the device cannot. */
+  translateFirst(options: boolean | { readonly pageRequests?: boolean } = {}): void {
+    const pageRequests = typeof options === "boolean" ? options : options.pageRequests === true;
+    this.#need(R.FEATURE_ATS, "ATS", "ats: true");
+    if (pageRequests) this.#need(R.FEATURE_PRI, "page requests", "ats and pri: true");
     this.write32(R.TRANSLATION_MODE, R.MODE_ATS | (pageRequests ? R.MODE_PRI : 0));
   }
 
-  /** Requests carry this PASID from now on; null: none. */
+  /** Requests carry this PASID from now on; null: none. Throws if the device has no PASIDs, or none so wide. */
   usePasid(pasid: number | null): void {
-    this.write32(R.PASID, pasid === null ? 0 : (R.PASID_VALID | pasid) >>> 0);
+    if (pasid === null) {
+      if (this.#has(R.FEATURE_PASID)) this.write32(R.PASID, 0);
+      return;
+    }
+    this.#need(R.FEATURE_PASID, "PASIDs", "pasidBits");
+    const { pasidBits } = this.#device.vm.host.translationServicesOf(this.#device.hostName);
+    if (!Number.isInteger(pasid) || pasid < 0 || pasid >= 2 ** pasidBits) {
+      throw new RangeError(
+        `device ${this.#device.name}: PASID ${pasid} is none of its own, which are 0 to ${2 ** pasidBits - 1}`,
+      );
+    }
+    this.write32(R.PASID, (R.PASID_VALID | pasid) >>> 0);
   }
 
-  /** Makes the device break the rules (R.MISBEHAVE_… bits); the device's host description must allow it. */
+  /** Makes the device break the rules (R.MISBEHAVE_… bits). Throws unless the device's host description allows it. */
   misbehave(bits: number): void {
+    this.#need(R.FEATURE_MISBEHAVIOUR, "misbehaviour", "misbehaviour: true");
     this.write32(R.MISBEHAVIOUR, bits);
+  }
+
+  /** Features stand in the vendor-specific capability: revision, then 16 bits of them. */
+  #has(feature: number): boolean {
+    const at = this.#device.findCapability(CAPABILITY_VENDOR);
+    const features = at === 0 ? 0 : this.#device.entry.device.configRead(at + FEATURES_AT, 2);
+    return (features & feature) !== 0;
+  }
+
+  #need(feature: number, what: string, option: string): void {
+    if (this.#has(feature)) return;
+    const { name, hostName } = this.#device;
+    throw new Error(
+      `guest device ${name} (host ${hostName}) has no ${what}: in the host's description, an edu needs ${option}`,
+    );
   }
 }

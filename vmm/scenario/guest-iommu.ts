@@ -1,14 +1,33 @@
 // The guest's IOMMU driver, as a scenario plays it: programs the vIOMMU's registers by traps (so that every access costs what a guest's
 // would), keeps device directory, command queue and fault queue in guest RAM (RISC-V IOMMU §3, §4, §6).
 
-import { type CommandName, encodeCommand } from "../../host/arch/riscv/commands.ts";
-import { deviceContextBytes, deviceDirectoryIndex } from "../../host/arch/riscv/device-context.ts";
+import { decodeCapabilities } from "../../host/arch/riscv/capabilities.ts";
+import {
+  type CommandName,
+  encodeCommand,
+  PRGR_INVALID_REQUEST,
+  PRGR_RESPONSE_FAILURE,
+  PRGR_SUCCESS,
+} from "../../host/arch/riscv/commands.ts";
+import {
+  deviceContextBytes,
+  deviceDirectoryIndex,
+  TC_DPE,
+  TC_EN_ATS,
+  TC_EN_PRI,
+  TC_PDTV,
+  TC_PRPR,
+  TC_V,
+} from "../../host/arch/riscv/device-context.ts";
 import { decodeFaultRecord, type FaultRecord } from "../../host/arch/riscv/fault-records.ts";
 import { decodePageRequest, type PageRequestRecord } from "../../host/arch/riscv/page-requests.ts";
 import { DDTP_3LVL, REG } from "../../host/arch/riscv/registers.ts";
 import { MSI_BASE } from "../memory-map.ts";
 import type { VcpuPort } from "../vcpu/port.ts";
 import type { GuestRam } from "./guest-memory.ts";
+import { ProcessDirectory } from "./process-directory.ts";
+import { Stage1 } from "./stage1.ts";
+import type { DeviceTranslation, FirstStage, PageAnswer, PageRequest, TranslationOffer } from "./translation.ts";
 
 const QUEUE_LOG2 = 8;
 const QUEUE_ENTRIES = 1 << QUEUE_LOG2;
@@ -17,6 +36,11 @@ const CSR_ENABLE = 1;
 const CSR_INTERRUPT = 2;
 const CSR_ON = 1 << 16;
 const CQCSR_ERRORS = 0x700;
+const ANSWERS: Readonly<Record<PageAnswer, number>> = {
+  success: PRGR_SUCCESS,
+  invalid: PRGR_INVALID_REQUEST,
+  failure: PRGR_RESPONSE_FAILURE,
+};
 
 /** What a guest writes into a device context: doublewords of §3.1.3. Words not given are 0. */
 export interface ContextWords {
@@ -37,6 +61,7 @@ export class GuestIommu {
   readonly #commandQueue: bigint;
   readonly #faultQueue: bigint;
   readonly #pageQueue: bigint;
+  readonly #processDirectories = new Map<number, ProcessDirectory>();
   #tail = 0;
   #faultHead = 0;
   #pageHead = 0;
@@ -175,6 +200,67 @@ export class GuestIommu {
     this.command("IODIR.INVAL_DDT", { DV: 1, DID: deviceId });
     this.command("IOTINVAL.VMA");
     this.fence();
+  }
+
+  /** What this IOMMU offers, as its guest reads it. */
+  get offer(): TranslationOffer {
+    const { ATS, PD8, PD17, PD20 } = decodeCapabilities(this.capabilities);
+    return { ats: ATS, pageRequests: ATS, pasidBits: PD20 ? 20 : PD17 ? 17 : PD8 ? 8 : 0 };
+  }
+
+  /**
+   * Stores what a device's requests go through, and the commands that make it so. With PASIDs the context holds a process directory, in
+   * which requests without one are process 0 (DPE). `tc`: further bits of it.
+   */
+  installTranslation(deviceId: number, translation: DeviceTranslation, tc = 0n): void {
+    const { whole, pasids, ats, pageRequests } = translation;
+    if (whole === "blocked" || (whole === null && pasids.size === 0)) {
+      this.installContext(deviceId, { tc: 0n });
+      return;
+    }
+    const asked = (ats || pageRequests ? TC_EN_ATS : 0) | (pageRequests ? TC_EN_PRI : 0);
+    const valid = BigInt(TC_V | asked) | tc;
+    if (pasids.size === 0) {
+      const words = whole instanceof Stage1 ? { fsc: whole.fsc, ta: BigInt(whole.pscid) << 12n } : {};
+      this.installContext(deviceId, { tc: valid, ...words });
+      return;
+    }
+    const directory = this.#processDirectory(deviceId, pasids);
+    directory.write(0, whole ?? "blocked");
+    for (const [pasid, stage] of pasids) directory.write(pasid, stage);
+    const response = pageRequests ? TC_PRPR : 0;
+    this.writeContext(deviceId, { tc: valid | BigInt(TC_PDTV | TC_DPE | response), fsc: directory.pdtp });
+    this.command("IODIR.INVAL_DDT", { DV: 1, DID: deviceId });
+    for (const pasid of [0, ...pasids.keys()]) this.command("IODIR.INVAL_PDT", { DV: 1, DID: deviceId, PID: pasid });
+    this.command("IOTINVAL.VMA");
+    this.fence();
+  }
+
+  /** The device's directory, anew where another PASID needs a deeper one. */
+  #processDirectory(deviceId: number, pasids: ReadonlyMap<number, FirstStage>): ProcessDirectory {
+    const mode = ProcessDirectory.modeFor(Math.max(...pasids.keys()), decodeCapabilities(this.capabilities));
+    if (mode === null)
+      throw new Error(`the vIOMMU has no process directory for PASIDs ${[...pasids.keys()].join(", ")}`);
+    let directory = this.#processDirectories.get(deviceId);
+    if (directory === undefined || directory.mode !== mode) {
+      directory = new ProcessDirectory(this.#ram, mode);
+      this.#processDirectories.set(deviceId, directory);
+    }
+    return directory;
+  }
+
+  /** Takes the page requests that wait, oldest first, in every kind's words. */
+  takeRequests(): PageRequest[] {
+    return this.takePageRequests().map((record) => ({
+      deviceId: record.deviceId,
+      pasid: record.processId < 0 ? null : record.processId,
+      address: record.address,
+      read: record.read,
+      write: record.write,
+      execute: record.execute,
+      last: record.last,
+      answer: (answer: PageAnswer) => this.respond(record, ANSWERS[answer]),
+    }));
   }
 
   /** Takes the page requests that wait, oldest first. */

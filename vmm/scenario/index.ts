@@ -21,4 +21,13 @@ export { GuestRam } from "./guest-memory.ts";
 export { runScenario, type ScenarioResult, type ScenarioRunOptions } from "./run-scenario.ts";
 export { ExpectationFailed, isScenario, type Scenario, type ScenarioOptions, scenario } from "./scenario.ts";
 export { type MapOptions, Stage1, type Stage1Mode } from "./stage1.ts";
-export { type DmaResult, type ExpectedFault, MSI_WINDOW, ScenarioDevice, ScenarioVm, type VmOptions } from "./vm.ts";
+export type { FirstStage, PageAnswer, PageRequest, TranslationOptions } from "./translation.ts";
+export {
+  type DmaOptions,
+  type DmaResult,
+  type ExpectedFault,
+  MSI_WINDOW,
+  ScenarioDevice,
+  ScenarioVm,
+  type VmOptions,
+} from "./vm.ts";

@@ -20,6 +20,14 @@ import { type ContextWords, GuestIommu } from "./guest-iommu.ts";
 import { GuestRam } from "./guest-memory.ts";
 import { ExpectationFailed } from "./scenario.ts";
 import { Stage1, type Stage1Mode } from "./stage1.ts";
+import {
+  checkTranslation,
+  type DeviceTranslation,
+  type FirstStage,
+  type PageRequest,
+  type TranslationOffer,
+  type TranslationOptions,
+} from "./translation.ts";
 
 export interface VmOptions {
   readonly host?: Host;
@@ -38,6 +46,11 @@ export interface VmOptions {
   readonly configuration?: ViommuConfiguration;
   /** False: the scenario brings the vIOMMU up itself. Default true. */
   readonly bringUp?: boolean;
+}
+
+export interface DmaOptions {
+  /** Of the request; left out: none. */
+  readonly pasid?: number;
 }
 
 export interface DmaResult {
@@ -214,6 +227,12 @@ export class ScenarioVm {
     return this.#iommus.flatMap((iommu) => iommu.takeFaults());
   }
 
+  /** Page requests that wait for the guest now, oldest first, of every vIOMMU. */
+  takePageRequests(): PageRequest[] {
+    this.settle();
+    return this.#iommus.flatMap((iommu) => iommu.takeRequests());
+  }
+
   /** The guest finds exactly one fault record, and it is this one. */
   expectFault(expected: ExpectedFault): FaultRecord {
     const records = this.takeFaults();
@@ -256,6 +275,7 @@ export class ScenarioDevice {
   readonly entry: AssignedEntry;
   readonly vm: ScenarioVm;
   readonly #dma: DmaPort;
+  readonly #translation: DeviceTranslation = { whole: null, pasids: new Map(), ats: false, pageRequests: false };
 
   constructor(vm: ScenarioVm, entry: AssignedEntry, dma: DmaPort) {
     this.vm = vm;
@@ -277,14 +297,66 @@ export class ScenarioDevice {
     return this.entry.request.hostName;
   }
 
-  /** Context with this first stage (§3.1.3), bypass (first stage Bare), blocked (V = 0), or raw words; then the commands of §7.3.1. */
-  installContext(what: Stage1 | "bypass" | "blocked" | ContextWords, flags: { tc?: bigint } = {}): void {
-    this.vm.iommuOf(this).installContext(this.guestId, contextWords(what, flags.tc ?? 0n));
+  /**
+   * What the device's requests go through from now on: a first stage, "bypass" (the second stage alone) or "blocked". With `pasid` those
+   * of that PASID, all others as before; without, those without one ("blocked" then blocks every PASID, too). `ats` and
+   * `pageRequests` are the device's as a whole. Throws for what the device, its host or the vIOMMU does not have.
+   *
+   * RISC-V only: raw words of a device context, and `tc`, further bits of that word.
+   */
+  installContext(what: FirstStage | ContextWords, options: TranslationOptions & { readonly tc?: bigint } = {}): void {
+    const iommu = this.vm.iommuOf(this);
+    if (isWords(what)) {
+      const named = (["ats", "pageRequests", "pasid"] as const).find((name) => options[name] !== undefined);
+      if (named !== undefined) throw new Error(`${named} goes with a first stage; raw words say it themselves`);
+      Object.assign(this.#translation, { whole: null, ats: false, pageRequests: false });
+      this.#translation.pasids.clear();
+      iommu.installContext(this.guestId, what);
+    } else {
+      checkTranslation(options, this.#services, iommu.offer);
+      this.#note(what, options);
+      iommu.installTranslation(this.guestId, this.#translation, options.tc);
+    }
     this.vm.settle();
   }
 
+  #note(what: FirstStage, { ats, pageRequests, pasid }: TranslationOptions): void {
+    const translation = this.#translation;
+    if (pasid === undefined) {
+      translation.whole = what;
+      if (what === "blocked") translation.pasids.clear();
+      translation.ats = ats === true;
+      translation.pageRequests = pageRequests === true;
+      return;
+    }
+    translation.pasids.set(pasid, what);
+    if (translation.whole === "blocked") translation.whole = null;
+    translation.ats = ats ?? translation.ats;
+    translation.pageRequests = pageRequests ?? translation.pageRequests;
+  }
+
+  get #services(): TranslationOffer & { readonly name: string } {
+    const name = `guest device ${this.name} (host ${this.hostName})`;
+    return { name, ...this.vm.host.translationServicesOf(this.hostName) };
+  }
+
+  #pasid(of: number | DmaOptions): number {
+    const pasid = typeof of === "number" ? of : (of.pasid ?? NO_PASID);
+    const { name, pasidBits } = this.#services;
+    if (pasid !== NO_PASID && pasidBits === 0) {
+      throw new Error(
+        `${name} has no PASIDs: in the host's description, an edu needs pasidBits, its IOMMU the capability`,
+      );
+    }
+    if (pasid !== NO_PASID && !(Number.isInteger(pasid) && pasid >= 0 && pasid < 2 ** 20)) {
+      throw new RangeError(`${name}: ${pasid} is no PASID`);
+    }
+    return pasid;
+  }
+
   /** The device reads `length` bytes at `iova`. */
-  dmaRead(iova: bigint, length: number, pasid = NO_PASID): DmaResult {
+  dmaRead(iova: bigint, length: number, options: number | DmaOptions = {}): DmaResult {
+    const pasid = this.#pasid(options);
     const bytes = new Uint8Array(length);
     const status = this.#dma.read(Number(iova >> 12n), Number(iova & 0xfffn), bytes, 0, length, pasid);
     this.vm.settle();
@@ -292,7 +364,8 @@ export class ScenarioDevice {
   }
 
   /** The device writes bytes at `iova`. */
-  dmaWrite(iova: bigint, bytes: Uint8Array, pasid = NO_PASID): DmaResult {
+  dmaWrite(iova: bigint, bytes: Uint8Array, options: number | DmaOptions = {}): DmaResult {
+    const pasid = this.#pasid(options);
     const status = this.#dma.write(Number(iova >> 12n), Number(iova & 0xfffn), bytes, 0, bytes.length, pasid);
     this.vm.settle();
     return { ok: status === DMA_OK, bytes };
@@ -316,8 +389,8 @@ export class ScenarioDevice {
    */
   walk(iova: bigint, options: { write?: boolean; pasid?: number } = {}): { walk: Walk; lines: string[] } {
     const [walk] = this.vm.walksOf(() => {
-      if (options.write === true) this.dmaWrite(iova, new Uint8Array(4), options.pasid);
-      else this.dmaRead(iova, 4, options.pasid);
+      if (options.write === true) this.dmaWrite(iova, new Uint8Array(4), options);
+      else this.dmaRead(iova, 4, options);
     });
     if (walk === undefined) throw new Error(`device ${this.name} made no access at all: is bus mastering on?`);
     const lines = walkGrid(walk).rows.map(({ table, level, stage2 }) => {
@@ -339,14 +412,20 @@ export class ScenarioDevice {
     this.vm.settle();
   }
 
-  /** Offset of a capability in configuration space. */
   #capability(id: number): number {
+    const at = this.findCapability(id);
+    if (at === 0) throw new Error(`device ${this.name} has no capability 0x${id.toString(16)}`);
+    return at;
+  }
+
+  /** Offset of a capability in configuration space, 0 if there is none. */
+  findCapability(id: number): number {
     let at = this.entry.device.configRead(0x34, 1);
     for (let hops = 0; at >= 0x40 && hops < 48; hops++) {
       if (this.entry.device.configRead(at, 1) === id) return at;
       at = this.entry.device.configRead(at + 1, 1);
     }
-    throw new Error(`device ${this.name} has no capability 0x${id.toString(16)}`);
+    return 0;
   }
 
   /** The guest's driver for an edu device. */
@@ -363,11 +442,8 @@ export class ScenarioDevice {
   }
 }
 
-function contextWords(what: Stage1 | "bypass" | "blocked" | ContextWords, tc: bigint): ContextWords {
-  if (what === "bypass") return { tc: 1n | tc };
-  if (what === "blocked") return { tc: 0n };
-  if (what instanceof Stage1) return { tc: 1n | tc, fsc: what.fsc, ta: BigInt(what.pscid) << 12n };
-  return what;
+function isWords(what: FirstStage | ContextWords): what is ContextWords {
+  return typeof what === "object" && !(what instanceof Stage1);
 }
 
 function bigintText(_key: string, value: unknown): unknown {

@@ -1,0 +1,84 @@
+// What a guest driver asks of translation for one device, in words that hold for every kind of IOMMU. A kind's guest driver
+// (guest-iommu.ts) turns them into the structures of its architecture.
+
+import type { Stage1 } from "./stage1.ts";
+
+/** What a scenario may ask for with a first stage. */
+export interface TranslationOptions {
+  /** The device may ask for translations ahead and use them (PCIe ATS). */
+  readonly ats?: boolean;
+  /** The device may ask for pages that are missing (PCIe PRI); takes ATS with it. */
+  readonly pageRequests?: boolean;
+  /** For requests with this PASID, 1 and up. Left out: for those without, which are PASID 0. */
+  readonly pasid?: number;
+}
+
+/** A first stage, none (addresses pass to the second stage), or nothing passes. */
+export type FirstStage = Stage1 | "bypass" | "blocked";
+
+/** All that is set up for a device. */
+export interface DeviceTranslation {
+  /** For requests without a PASID; null: nothing was ever set up for them. */
+  whole: FirstStage | null;
+  readonly pasids: Map<number, FirstStage>;
+  ats: boolean;
+  pageRequests: boolean;
+}
+
+/** What an IOMMU offers its guest. */
+export interface TranslationOffer {
+  readonly ats: boolean;
+  readonly pageRequests: boolean;
+  /** Width of PASIDs, 0: none. */
+  readonly pasidBits: number;
+}
+
+/** A page that a device asks for. */
+export interface PageRequest {
+  /** The guest's id of the device. */
+  readonly deviceId: number;
+  /** null: without. */
+  readonly pasid: number | null;
+  readonly address: bigint;
+  readonly read: boolean;
+  readonly write: boolean;
+  readonly execute: boolean;
+  /** The last of its group: an answer is for the group. */
+  readonly last: boolean;
+  /** Ends the group: the page is there, it never will be, or the device is to send no more. */
+  answer(answer: PageAnswer): void;
+}
+
+export type PageAnswer = "success" | "invalid" | "failure";
+
+/** Throws unless `device` and the guest's IOMMU can do what is asked: a scenario that goes on without would test nothing. */
+export function checkTranslation(
+  asked: TranslationOptions,
+  device: TranslationOffer & { readonly name: string },
+  iommu: TranslationOffer,
+): void {
+  const { name } = device;
+  const lacks = (what: string, option: string): never => {
+    throw new Error(`${name} has no ${what}: the device's model or the IOMMU before it lacks it (${option})`);
+  };
+  const refuses = (what: string): never => {
+    throw new Error(
+      `${name} cannot use ${what}: the guest's IOMMU does not offer it (the VM's configuration, or the host's IOMMU)`,
+    );
+  };
+  if (asked.ats === true || asked.pageRequests === true) {
+    if (!device.ats) lacks("ATS", "in the host's description, an edu needs ats: true");
+    if (!iommu.ats) refuses("ATS");
+  }
+  if (asked.pageRequests === true) {
+    if (!device.pageRequests) lacks("page requests", "in the host's description, an edu needs ats and pri: true");
+    if (!iommu.pageRequests) refuses("page requests");
+  }
+  if (asked.pasid === undefined) return;
+  if (device.pasidBits === 0) lacks("PASIDs", "in the host's description, an edu needs pasidBits");
+  if (iommu.pasidBits === 0) refuses("PASIDs");
+  const most = 2 ** Math.min(device.pasidBits, iommu.pasidBits) - 1;
+  if (!Number.isInteger(asked.pasid) || asked.pasid < 1 || asked.pasid > most) {
+    throw new RangeError(`${name}: PASID ${asked.pasid} is none of its own, which are 1 to ${most}`);
+  }
+}
