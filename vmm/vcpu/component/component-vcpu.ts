@@ -3,9 +3,9 @@
 //
 //     guest `call load32`  →  function bound below (halves to one number)  →  VcpuPort.load  →  bus
 //
-// Imports are bound without jco's glue: jco's hybrid binding asks each import for its own lowering (Symbol cabiLower), and the answer
-// is the function itself, which takes the canonical ABI's plain numbers. That is sound because image-check.ts has compared every
-// signature, and because nothing but `console.write` touches memory: ours, whose bounds it checks.
+// Imports are bound without glue: a core module gets the function itself, which takes the canonical ABI's plain numbers. That is sound
+// because image-check.ts has compared every signature, and because nothing but `console.write` touches memory: ours, whose bounds it
+// checks. `run` is the core function likewise.
 //
 // RAM: the core module imports `env.memory`; whatever the component meant to give it, it gets the machine's memory.
 //
@@ -51,7 +51,6 @@ class LeaveGuest extends Error {}
 class GuestMisuse extends Error {}
 
 const HIGH = 0x1_0000_0000;
-const CABI_LOWER = Symbol.for("cabiLower");
 
 export class ComponentVcpu {
   readonly #options: ComponentVcpuOptions;
@@ -82,17 +81,17 @@ export class ComponentVcpu {
     let linked = false;
     try {
       let takesRam = false;
-      const component = image.link()(
-        (name) => image.modules.get(name)!,
-        this.#bindings(),
-        (module, imports) => {
-          if (imports?.env?.memory !== undefined) {
+      const world = this.#bindings();
+      const run = image.link({
+        worldFunction: (space, name) => world[space]?.[name],
+        instantiate(module, imports) {
+          if (imports.env?.memory !== undefined) {
             takesRam = true;
-            return new WebAssembly.Instance(module, { ...imports, env: { ...imports.env, memory } });
+            imports.env.memory = memory;
           }
           return new WebAssembly.Instance(module, imports);
         },
-      );
+      });
       linked = true;
       if (!takesRam) {
         return {
@@ -100,7 +99,7 @@ export class ComponentVcpu {
           message: "does not take the machine's RAM; build it with an imported memory (env.memory)",
         };
       }
-      const status = component.run();
+      const status = run();
       if (typeof status !== "number") return { kind: "refused", message: "run returned no exit status" };
       return this.#options.port.stopping ? { kind: "stopped" } : { kind: "exited", status: status >>> 0 };
     } catch (error) {
@@ -134,14 +133,13 @@ export class ComponentVcpu {
     throw error;
   }
 
-  #describe(error: string): string {
-    // jco puts the component model's words before the engine's.
-    const message = error.replace(/^wasm trap: (wasm )?/, "");
+  #describe(message: string): string {
     if (!/out of bounds/.test(message) || /table/.test(message)) return message;
     return `${message} (RAM has ${this.#options.memory.buffer.byteLength} bytes)`;
   }
 
-  #bindings(): Record<string, Record<string, unknown>> {
+  /** The world's functions by interface and name (world.ts). */
+  #bindings(): Readonly<Record<string, Readonly<Record<string, (...parameters: never[]) => unknown>>>> {
     const { port, platform, memory } = this.#options;
     const ram = new Uint8Array(memory.buffer);
     const vcpu = this;
@@ -154,8 +152,8 @@ export class ComponentVcpu {
       return name === undefined ? undefined : platform.regions[name]?.[index >>> 0];
     };
     // Canonical ABI values are i32: unsigned parameters arrive signed and may have junk above their width.
-    const interfaces: Record<string, Record<string, (...parameters: never[]) => unknown>> = {
-      mmio: {
+    return {
+      "nestbox:guest/mmio@0.1.0": {
         load8(low: number, high: number): number {
           const value = port.load((high >>> 0) * HIGH + (low >>> 0), 1);
           return port.stopping ? leave() : value;
@@ -192,7 +190,7 @@ export class ComponentVcpu {
           if (port.stopping) leave();
         },
       },
-      interrupts: {
+      "nestbox:guest/interrupts@0.1.0": {
         // -2 gives the guest one chance to return by itself; its next trap leaves it.
         wait: () => (port.stopping ? leave() : port.wait()),
         poll: () => {
@@ -200,7 +198,7 @@ export class ComponentVcpu {
           return port.stopping ? leave() : number;
         },
       },
-      console: {
+      "nestbox:guest/console@0.1.0": {
         write(pointer: number, length: number): void {
           const start = pointer >>> 0;
           const end = start + (length >>> 0);
@@ -209,7 +207,7 @@ export class ComponentVcpu {
           port.console(ram.slice(start, end));
         },
       },
-      platform: {
+      "nestbox:guest/platform@0.1.0": {
         count: (kind: number) => {
           const name = REGION_KINDS[kind];
           return name === undefined ? 0 : (platform.regions[name]?.length ?? 0);
@@ -220,28 +218,16 @@ export class ComponentVcpu {
         "iommu-of": (requesterId: number) => platform.iommuOf(requesterId >>> 0),
         "pci-line": (requesterId: number, pin: number) => platform.pciLine(requesterId >>> 0, pin >>> 0),
       },
-      time: {
+      "nestbox:guest/time@0.1.0": {
         now: () => BigInt(Math.floor(platform.now())),
         alarm: (delay: bigint, number: number) => platform.alarm(Number(BigInt.asUintN(64, delay)), number >>> 0),
       },
-      power: {
+      "nestbox:guest/power@0.1.0": {
         exit(status: number): void {
           vcpu.#exitStatus ??= status >>> 0;
           leave();
         },
       },
     };
-    const imports: Record<string, Record<string, unknown>> = {};
-    for (const [name, functions] of Object.entries(interfaces)) {
-      const bound: Record<string, unknown> = {};
-      for (const [key, raw] of Object.entries(functions)) {
-        bound[key] = Object.assign(raw, { [CABI_LOWER]: () => raw });
-        // jco names imports in lower camel case.
-        bound[key.replace(/-([a-z])/g, (_, letter: string) => letter.toUpperCase())] = bound[key];
-      }
-      imports[`nestbox:guest/${name}`] = bound;
-      imports[`nestbox:guest/${name}@0.1.0`] = bound;
-    }
-    return imports;
   }
 }

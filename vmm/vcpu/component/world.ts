@@ -1,7 +1,8 @@
 // The world of component guests as the VMM knows it: each interface's functions with their signatures, parameter names left out.
 // guest-fixtures/wit/guest.wit is the same as a user reads it; a test holds the two together.
 
-export const WORLD_NAME = "nestbox:guest/guest@0.1.0";
+export const WORLD_VERSION = "@0.1.0";
+export const WORLD_NAME = `nestbox:guest/guest${WORLD_VERSION}`;
 
 /** Region kinds in the order of the WIT enum: a guest passes the index. */
 export const REGION_KINDS = [
