@@ -1,6 +1,6 @@
 // Values of command-line options: durations and sizes, with errors that say what was expected.
 
-import { InvalidArgumentError } from "commander";
+import { InvalidArgumentError, Option } from "commander";
 import { parseSize } from "../../host/description.ts";
 import { UsageError } from "./exit-codes.ts";
 
@@ -11,6 +11,11 @@ export function duration(text: string): number {
   const match = /^(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m)?$/.exec(text);
   if (match === null) throw new InvalidArgumentError("expected a duration such as 250ms, 60s or 2m");
   return Number(match[1]) * UNITS[match[2] ?? "s"]!;
+}
+
+/** Of what runs scenarios. */
+export function wallLimitOption(what: string): Option {
+  return new Option("--wall-limit <time>", `${what}, such as 90s`).argParser(duration).default(60e9, "60s");
 }
 
 /** "64M": bytes, whole pages. */

@@ -6,6 +6,7 @@ import { RecentEvents } from "../../host/base/trace-json.ts";
 import type { HostDescription } from "../../host/description.ts";
 import { ScenarioContext } from "./context.ts";
 import { ExpectationFailed, type Scenario } from "./scenario.ts";
+import { describeThrown, isInstance, textOf } from "./thrown.ts";
 
 export interface ScenarioRunOptions {
   readonly seed: number;
@@ -30,7 +31,7 @@ export interface ScenarioResult {
   readonly kind: "pass" | "expectation" | "error" | "leak" | "time-limit" | "wall-limit";
   /** One line. */
   readonly message: string;
-  /** Where in the scenario, as the engine says. */
+  /** Where in the scenario, as the engine says; "" where that is nowhere. */
   readonly stack: string;
   readonly virtualNs: number;
   readonly steps: readonly string[];
@@ -41,6 +42,18 @@ export interface ScenarioResult {
 }
 
 const DEFAULT_TIME_LIMIT = 1e9;
+
+/** What one run of a scenario is called: its name, and the value of a sweep. */
+export function runName(scenario: Scenario, sweepValue: unknown): string {
+  return sweepValue === undefined ? scenario.name : `${scenario.name} [${textOf(sweepValue)}]`;
+}
+
+/** A promise, or the generator of a body that has not begun. */
+function isLater(value: unknown): boolean {
+  if (typeof value !== "object" || value === null) return false;
+  const then: unknown = (value as { then?: unknown }).then;
+  return typeof then === "function" || /Generator\]$/.test(Object.prototype.toString.call(value));
+}
 
 export function runScenario(scenario: Scenario, options: ScenarioRunOptions): ScenarioResult {
   const clock = new Clock();
@@ -60,21 +73,21 @@ export function runScenario(scenario: Scenario, options: ScenarioRunOptions): Sc
     onStep: options.onStep ?? (() => {}),
     report: () => {},
   });
-  const name = options.sweepValue === undefined ? scenario.name : `${scenario.name} [${String(options.sweepValue)}]`;
+  const name = runName(scenario, options.sweepValue);
   let failure: Pick<ScenarioResult, "kind" | "message" | "stack"> | null = null;
   const failed = (error: unknown): typeof failure => {
-    const kind = error instanceof ExpectationFailed ? "expectation" : "error";
-    const message = error instanceof Error ? error.message : String(error);
-    return { kind, message, stack: error instanceof Error ? (error.stack ?? "") : "" };
+    return { kind: isInstance(error, ExpectationFailed) ? "expectation" : "error", ...describeThrown(error) };
   };
   try {
     const returned: unknown = scenario.body(context);
-    if (returned instanceof Promise) {
+    if (isLater(returned)) {
       // Whatever it comes to, nobody listens: its VMs are gone by then.
-      returned.catch(() => {});
-      throw new Error("the body of a scenario is synchronous: it must not be async, for nobody waits for it");
+      Promise.resolve(returned).catch(() => {});
+      const message = "the body of a scenario is synchronous: it must not be async, for nobody waits for it";
+      failure = { kind: "error", message, stack: "" };
+    } else {
+      options.onEnd?.(context);
     }
-    options.onEnd?.(context);
   } catch (error) {
     failure = failed(error);
   }

@@ -17,9 +17,11 @@ export interface Scenario {
   readonly name: string;
   readonly body: (t: ScenarioContext) => void;
   readonly options: ScenarioOptions;
+  /** Where it was declared: a stack, as the engine writes it. */
+  readonly declared: string;
 }
 
-/** Declares a scenario. The file exports it as default, or several as an array. */
+/** Declares a scenario. The file exports it as default, or several as an array. Throws TypeError for what is none. */
 export function scenario(name: string, body: (t: ScenarioContext) => void): Scenario;
 export function scenario(name: string, options: ScenarioOptions, body: (t: ScenarioContext) => void): Scenario;
 export function scenario(
@@ -27,8 +29,29 @@ export function scenario(
   second: ScenarioOptions | ((t: ScenarioContext) => void),
   third?: (t: ScenarioContext) => void,
 ): Scenario {
-  const body = typeof second === "function" ? second : third!;
-  return { kind: "nestbox-scenario", name, body, options: typeof second === "function" ? {} : second };
+  const body = typeof second === "function" ? second : third;
+  const options = typeof second === "function" ? {} : second;
+  const wrong = declarationProblem(name, options, body);
+  if (wrong !== null) throw new TypeError(`scenario(name, options?, body): ${wrong}`);
+  return { kind: "nestbox-scenario", name, body: body!, options, declared: new Error("declared").stack ?? "" };
+}
+
+/** What is wrong with a declaration; null if nothing is. */
+function declarationProblem(name: unknown, options: unknown, body: unknown): string | null {
+  if (typeof name !== "string" || name.trim() === "") return "the name is a text";
+  if (typeof body !== "function") return "the body is a function";
+  if (typeof options !== "object" || options === null) return "the options are an object";
+  const { sweep, timeLimit } = options as { readonly [F in keyof ScenarioOptions]?: unknown };
+  if (sweep !== undefined && !(Array.isArray(sweep) && sweep.length > 0 && sweep.every(isSweepValue))) {
+    return "sweep is a list of texts, numbers, bigints or booleans, one at the least";
+  }
+  if (timeLimit !== undefined && !(typeof timeLimit === "number" && timeLimit >= 0))
+    return "timeLimit is a number of ns";
+  return null;
+}
+
+function isSweepValue(value: unknown): value is SweepValue {
+  return ["string", "number", "bigint", "boolean"].includes(typeof value);
 }
 
 /** An expectation that did not hold. */
@@ -37,8 +60,8 @@ export class ExpectationFailed extends Error {}
 /** True for what `scenario` made, also by another copy of this module. */
 export function isScenario(value: unknown): value is Scenario {
   if (typeof value !== "object" || value === null) return false;
-  const { kind, name, body, options } = value as { readonly [F in keyof Scenario]?: unknown };
-  const complete =
-    typeof name === "string" && typeof body === "function" && typeof options === "object" && options !== null;
-  return kind === "nestbox-scenario" && complete;
+  const { kind, name, body, options, declared } = value as { readonly [F in keyof Scenario]?: unknown };
+  return (
+    kind === "nestbox-scenario" && typeof declared === "string" && declarationProblem(name, options, body) === null
+  );
 }

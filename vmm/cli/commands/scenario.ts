@@ -1,27 +1,32 @@
-// `nestbox scenario FILES…`: runs scenario files and prints a line for each scenario.
+// `nestbox scenario PATHS…`: runs scenario files and prints a line for each scenario.
 
-import { closeSync, mkdirSync, openSync, writeFileSync } from "node:fs";
+import { writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { Command, InvalidArgumentError, Option } from "commander";
-import { JsonLinesSink } from "../../../host/base/trace-json.ts";
-import { runScenario, type ScenarioResult } from "../../scenario/run-scenario.ts";
-import { lastCauses } from "../../view/trace-text.ts";
+import { Command, InvalidArgumentError } from "commander";
+import type { ScenarioResult } from "../../scenario/run-scenario.ts";
 import { verdictPending } from "../closed-output.ts";
-import { writeAll } from "../console.ts";
 import { EXIT_FAILED, EXIT_PASS, UsageError } from "../exit-codes.ts";
 import { findHost } from "../hosts.ts";
 import { fileProblem } from "../input-file.ts";
-import { type FileResult, junitXml } from "../junit.ts";
-import { duration, wholeNumber } from "../options.ts";
-import { type LoadedScenario, loadScenarios } from "../scenario-files.ts";
-import { runGuarded } from "../wall-limit.ts";
+import { junitXml } from "../junit.ts";
+import { wallLimitOption, wholeNumber } from "../options.ts";
+import { findScenarioFiles, foldersOf, type ScenarioModule } from "../scenario-files.ts";
+import { reportJson, reportText, type ScenarioReport } from "../scenario-report.ts";
+import { type RunOutcome, type ScenarioRunner, withRunner } from "../scenario-runner.ts";
+import type { ListedScenario } from "../scenario-worker.ts";
+import { colours, Progress } from "../terminal.ts";
+import { makeTraceFolder } from "../trace-output.ts";
+import { watchFolders } from "../watch-folders.ts";
 
 interface ScenarioCommandOptions {
   readonly host?: string;
+  readonly filter?: string;
   readonly junit?: string;
   readonly shard?: Shard;
   readonly seed: number;
   readonly trace?: string;
+  readonly traceDir: string;
+  readonly watch?: true;
   readonly json?: true;
   /** ns. */
   readonly wallLimit: number;
@@ -35,131 +40,150 @@ interface Shard {
 export function scenarioCommand(): Command {
   return new Command("scenario")
     .description("run scenario files (TypeScript)")
-    .argument("<files...>", "files that export scenarios")
+    .argument("<paths...>", "files that export scenarios; folders: all *.scenario.ts below them")
+    .option("--filter <text>", "run only scenarios whose name contains this")
+    .option("--watch", "run again whenever one of the files changes")
     .option("--host <name|file>", "host for scenarios that name none")
     .option("--junit <file>", "write results as JUnit XML")
     .option("--shard <i/n>", "run the i-th of n parts", shard)
     .option("--seed <n>", "seed of everything random", wholeNumber, 0)
-    .option("--trace <folder>", "write each scenario's trace there; failing ones write theirs in any case")
-    .addOption(
-      new Option("--wall-limit <time>", "give a scenario up after this much wall time, such as 90s")
-        .argParser(duration)
-        .default(60e9, "60s"),
-    )
+    .option("--trace-dir <folder>", "scenarios that fail leave their traces there", "nestbox-traces")
+    .option("--trace <folder>", "write every scenario's trace there, not only of those that fail")
+    .addOption(wallLimitOption("give a scenario up after this much wall time"))
     .option("--json", "one JSON object a scenario instead of text")
-    .action(async (files: string[], options: ScenarioCommandOptions) => {
+    .action(async (paths: string[], options: ScenarioCommandOptions) => {
       verdictPending();
-      const runs = (await loadScenarios(files)).flatMap(expandSweep);
-      const mine = runs.filter(
-        (_, index) => options.shard === undefined || index % options.shard.count === options.shard.index - 1,
-      );
-      const taken = new Set<string>();
-      const results = mine.map((run) => runOne(run, options, taken));
-      if (options.junit !== undefined) writeText(options.junit, junitXml(results), "--junit");
-      const failed = results.filter(({ result }) => !result.passed).length;
-      if (options.json !== true) {
-        console.log(`${results.length - failed} passed, ${failed} failed`);
-      }
-      process.exitCode = failed === 0 ? EXIT_PASS : EXIT_FAILED;
+      // A mistake in it is the command line's, not the scenarios'.
+      findHost(options.host);
+      if (options.watch === true) return await watch(paths, options);
+      process.exitCode = await runPaths(paths, options);
     });
 }
 
-interface Run extends LoadedScenario {
-  readonly sweepValue?: unknown;
+/** Runs again and again, until the process is ended. Mistakes in the files are said and waited for to be mended. */
+async function watch(paths: readonly string[], options: ScenarioCommandOptions): Promise<void> {
+  const watched = watchFolders(foldersOf(paths, []));
+  for (;;) {
+    try {
+      await runPaths(paths, options, (modules) => watched.add(foldersOf(paths, modules)));
+    } catch (error) {
+      if (!(error instanceof UsageError)) throw error;
+      console.error(`nestbox: ${error.message}`);
+    }
+    if (options.json !== true) console.log(colours.dim("waiting for a change (Ctrl-C ends)"));
+    await watched.change();
+  }
 }
 
-function expandSweep(loaded: LoadedScenario): Run[] {
-  const { sweep } = loaded.scenario.options;
-  return sweep === undefined ? [loaded] : sweep.map((sweepValue) => ({ ...loaded, sweepValue }));
+/** One run of a scenario: all there is to know before it. */
+interface PlannedRun {
+  readonly module: ScenarioModule;
+  readonly listed: ListedScenario;
+  readonly name: string;
+  readonly scenario: number;
+  readonly sweep: number;
+}
+
+/** The exit status. */
+function runPaths(
+  paths: readonly string[],
+  options: ScenarioCommandOptions,
+  loaded: (modules: readonly ScenarioModule[]) => void = () => {},
+): Promise<number> {
+  const { json, wallLimit } = options;
+  return withRunner({ printTo: json === true ? 2 : 1, wallLimit }, async (runner, bundles) => {
+    const modules: ScenarioModule[] = [];
+    for (const file of findScenarioFiles(paths)) modules.push(await bundles.bundle(file));
+    loaded(modules);
+    return await runModules(modules, runner, options);
+  });
+}
+
+async function runModules(
+  modules: readonly ScenarioModule[],
+  runner: ScenarioRunner,
+  options: ScenarioCommandOptions,
+): Promise<number> {
+  const progress = new Progress();
+  const runs: PlannedRun[] = [];
+  for (const module of modules) {
+    progress.show(`loading ${module.file}`);
+    runs.push(...plannedRuns(module, await runner.load(module), options.filter));
+  }
+  progress.clear();
+  if (runs.length === 0) throw new UsageError(`--filter ${options.filter}: no scenario's name contains that`);
+  const { shard } = options;
+  const mine = runs.filter((_, index) => shard === undefined || index % shard.count === shard.index - 1);
+  const taken = new Set<string>();
+  const reports: ScenarioReport[] = [];
+  for (const run of mine) {
+    progress.show(`${reports.length + 1} of ${mine.length}: ${run.name}`);
+    const report = await runOne(run, runner, options, taken);
+    progress.clear();
+    console.log(options.json === true ? reportJson(report) : reportText(report));
+    reports.push(report);
+  }
+  if (options.junit !== undefined) writeText(options.junit, junitXml(reports), "--junit");
+  const failed = reports.filter(({ result }) => !result.passed).length;
+  if (options.json !== true) {
+    const verdict = `${reports.length - failed} passed, ${failed} failed`;
+    console.log(failed === 0 ? colours.green(verdict) : colours.red(verdict));
+  }
+  return failed === 0 ? EXIT_PASS : EXIT_FAILED;
+}
+
+function plannedRuns(module: ScenarioModule, scenarios: readonly ListedScenario[], filter = ""): PlannedRun[] {
+  return scenarios
+    .flatMap((listed, scenario) => listed.runs.map((name, sweep) => ({ module, listed, name, scenario, sweep })))
+    .filter(({ name }) => name.toLowerCase().includes(filter.toLowerCase()));
 }
 
 /** `taken`: trace files of the runs before, which this one's must not overwrite. */
-function runOne(run: Run, options: ScenarioCommandOptions, taken: Set<string>): FileResult {
+async function runOne(
+  run: PlannedRun,
+  runner: ScenarioRunner,
+  options: ScenarioCommandOptions,
+  taken: Set<string>,
+): Promise<ScenarioReport> {
+  const { module, listed, name, scenario, sweep } = run;
+  const { host, seed } = options;
   const started = performance.now();
-  const name = `${run.scenario.name}${run.sweepValue === undefined ? "" : ` ${String(run.sweepValue)}`}`;
-  const traceFile = traceFileName(options.trace ?? ".", name, taken);
-  const execute = (sink?: JsonLinesSink): ScenarioResult =>
-    runGuarded(
-      () =>
-        runScenario(run.scenario, {
-          seed: options.seed,
-          defaultHost: findHost(options.host),
-          findHost,
-          sweepValue: run.sweepValue,
-          ...(sink === undefined ? {} : { sink }),
-        }),
-      options.wallLimit / 1e6,
-    ) ?? givenUp(name);
-  let result = options.trace === undefined ? execute() : traced(traceFile, execute);
-  let written = options.trace === undefined ? null : traceFile;
-  if (!result.passed && written === null && result.kind !== "wall-limit") {
+  const traceFile = traceFileName(options.trace ?? options.traceDir, name, taken);
+  const execute = (trace: string | null): Promise<RunOutcome> =>
+    runner.run({ url: module.url, scenario, sweep, host, seed, trace });
+  let trace = options.trace === undefined ? null : traceFile;
+  let outcome = await execute(trace);
+  if (outcome.kind === "result" && !outcome.result.passed && trace === null) {
     // Runs are deterministic: the failing one is repeated with the trace on.
-    result = traced(traceFile, execute);
-    written = traceFile;
-  }
-  const wallMs = performance.now() - started;
-  if (options.json === true) {
-    const { recent: _recent, stack: _stack, ...shown } = result;
-    console.log(JSON.stringify({ file: run.file, ...shown, ...(written === null ? {} : { trace: written }) }));
-  } else {
-    console.log(`${result.passed ? "ok  " : "FAIL"} ${result.name}`);
-    if (!result.passed) {
-      console.log(`     ${run.file}: ${result.message}`);
-      const place = /scenario\.mjs|\.scenario\.ts/.exec(result.stack);
-      if (result.kind === "error" || place === null)
-        console.log(indent(result.stack.split("\n").slice(1, 4).join("\n")));
-      for (const message of result.messages.slice(-5)) console.log(`     reported: ${message}`);
-      console.log("     what happened last:");
-      for (const line of lastCauses(result.recent, 12)) console.log(`     ${line}`);
-      if (written !== null) console.log(`     trace: ${written}`);
+    makeTraceFolder(options.traceDir);
+    const again = await execute(traceFile);
+    if (again.kind === "result") {
+      outcome = again.result.passed ? outcome : again;
+      trace = traceFile;
     }
   }
-  return { file: run.file, result, wallMs };
+  const result = outcome.kind === "result" ? outcome.result : withoutResult(name, outcome);
+  const frames = result.passed ? [] : module.positions.frames(result.stack);
+  if (!result.passed && frames.length === 0) frames.push(...module.positions.frames(listed.declared).slice(0, 1));
+  return { file: module.file, result, wallMs: performance.now() - started, trace, frames };
 }
 
-/** A scenario that did not end: whatever it was doing is lost. */
-function givenUp(name: string): ScenarioResult {
-  const message = "did not end within the wall limit (--wall-limit); an endless loop?";
+/** Of a scenario that did not end, or ended its thread: whatever it was doing is lost. */
+function withoutResult(
+  name: string,
+  { kind, message, steps }: Exclude<RunOutcome, { kind: "result" }>,
+): ScenarioResult {
   return {
     name,
     passed: false,
-    kind: "wall-limit",
+    kind: kind === "wall-limit" ? "wall-limit" : "error",
     message,
     stack: "",
     virtualNs: 0,
-    steps: [],
+    steps,
     messages: [],
     recent: [],
   };
-}
-
-function traced<T>(file: string, execute: (sink: JsonLinesSink) => T): T {
-  let fd: number;
-  try {
-    mkdirSync(join(file, ".."), { recursive: true });
-    fd = openSync(file, "w");
-  } catch (error) {
-    throw new UsageError(`--trace: ${fileProblem(error)}`);
-  }
-  // A full disk is not the scenario's fault: it runs on, and the command says so afterwards.
-  let problem: Error | null = null;
-  const sink = new JsonLinesSink((text) => {
-    if (problem !== null) return;
-    try {
-      writeAll(fd, Buffer.from(text));
-    } catch (error) {
-      problem = error as Error;
-    }
-  });
-  let result: T;
-  try {
-    result = execute(sink);
-  } finally {
-    sink.end();
-    closeSync(fd);
-  }
-  if (problem !== null) throw new UsageError(`--trace ${file}: ${(problem as Error).message}`);
-  return result;
 }
 
 function traceFileName(folder: string, name: string, taken: Set<string>): string {
@@ -190,11 +214,4 @@ function writeText(file: string, text: string, option: string): void {
   } catch (error) {
     throw new UsageError(`${option} ${file}: ${fileProblem(error)}`);
   }
-}
-
-function indent(text: string): string {
-  return text
-    .split("\n")
-    .map((line) => `     ${line.trim()}`)
-    .join("\n");
 }

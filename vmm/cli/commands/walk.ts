@@ -6,8 +6,10 @@ import { walkGrid } from "../../view/walk-grid.ts";
 import { walkText, whyText } from "../../view/walk-text.ts";
 import { attachmentsOf, collectWalks, type Walk } from "../../view/walks.ts";
 import { EXIT_FAILED, UsageError } from "../exit-codes.ts";
-import { parseAddress, wholeNumber } from "../options.ts";
-import { probeScenario } from "../scenario-probe.ts";
+import { parseAddress, wallLimitOption, wholeNumber } from "../options.ts";
+import { findScenarioFiles } from "../scenario-files.ts";
+import type { ProbeResult } from "../scenario-probe.ts";
+import { withRunner } from "../scenario-runner.ts";
 import { fitted, widthOf } from "../terminal.ts";
 import { readTraceFile } from "../trace-file.ts";
 
@@ -24,6 +26,8 @@ interface WalkOptions {
   readonly all?: true;
   readonly width?: number;
   readonly json?: true;
+  /** ns. */
+  readonly wallLimit: number;
 }
 
 export function walk(): Command {
@@ -43,12 +47,13 @@ export function walk(): Command {
     .option("--all", "every walk that fits, not just the last one that loaded tables")
     .option("--why", "explain a fault in sentences, with the section of the specification")
     .option("--width <columns>", "width of the text; default the terminal's", wholeNumber)
+    .addOption(wallLimitOption("give the scenario up after this much wall time"))
     .option("--json", "print JSON")
     .action(async (options: WalkOptions) => {
       if ((options.trace === undefined) === (options.scenario === undefined)) {
         throw new UsageError("walk: give either --trace or --scenario");
       }
-      const probed = options.scenario === undefined ? null : await probeScenario(options.scenario, options);
+      const probed = options.scenario === undefined ? null : await probe(options.scenario, options);
       const events = options.trace === undefined ? [] : readTraceFile(options.trace);
       const walks = probed?.walks ?? collectWalks(events).filter(filterOf(options));
       const chosen = options.all === true ? walks : lastTelling(walks);
@@ -77,6 +82,20 @@ export function walk(): Command {
       for (const record of probed?.records ?? [])
         console.log(fitted(`the guest finds: ${describeFaultRecord(record)}`));
     });
+}
+
+async function probe(file: string, options: WalkOptions): Promise<ProbeResult> {
+  if (options.device === undefined || options.iova === undefined) {
+    throw new UsageError("walk --scenario needs --device (the guest's PCI address) and --iova");
+  }
+  parseAddress(options.iova);
+  const [only, ...more] = findScenarioFiles([file]);
+  if (more.length > 0) throw new UsageError(`walk --scenario ${file}: one file, not ${more.length + 1}`);
+  return await withRunner({ printTo: 2, wallLimit: options.wallLimit }, async (runner, bundles) => {
+    const module = await bundles.bundle(only!);
+    await runner.load(module);
+    return await runner.probe(module, options);
+  });
 }
 
 function filterOf(options: WalkOptions): (walk: Walk) => boolean {
