@@ -111,7 +111,12 @@ export class RiscvDriver implements IommuDriver {
   addHardware(parts: Pick<InstanceParts, "hardware" | "requestMessage" | "defer">): RiscvIommu | number {
     const { clock, frames } = this.#parts;
     const iommu: RiscvIommu = new RiscvIommu(
-      { ...parts, frames, wait: (hardware, done, timeout) => waitForHardware(clock, hardware, done, timeout) },
+      {
+        ...parts,
+        frames,
+        tags: { pscids: this.#pscids, gscids: this.#gscids },
+        wait: (hardware, done, timeout) => waitForHardware(clock, hardware, done, timeout),
+      },
       {
         fault: (words) => relayFault(this, iommu, words),
         pageRequest: (words) => takePageRequest(this, iommu, words),

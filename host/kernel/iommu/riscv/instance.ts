@@ -38,10 +38,19 @@ import type { HostFrames } from "../../host-frames.ts";
 import type { IommuDevice } from "../driver.ts";
 import type { WaitingCall } from "../wait.ts";
 import { CommandQueue } from "./command-queue.ts";
-import { type Context, INVALID_CONTEXT, planSwitch } from "./context-switch.ts";
+import {
+  type Context,
+  hasSecondStage,
+  INVALID_CONTEXT,
+  keepsRequester,
+  type Phase,
+  planStores,
+  throughPrivateTag,
+} from "./context-switch.ts";
 import { DeviceDirectory } from "./device-directory.ts";
 import { forgetTranslations } from "./device-translations.ts";
 import { loadDoubleword } from "./doubleword.ts";
+import type { TagPool } from "./tags.ts";
 
 const COMMAND_ENTRIES = 8192;
 const FAULT_ENTRIES = 4096;
@@ -64,6 +73,8 @@ export interface InstanceParts {
   readonly requestMessage: ((name: string, handle: () => void) => InterruptMessage | null) | null;
   /** Runs a wired interrupt's handler outside of what raised it. */
   readonly defer: (handle: () => void) => void;
+  /** The host's pools of tags: a switch may need one of its own for a moment. */
+  readonly tags: { readonly pscids: TagPool; readonly gscids: TagPool };
 }
 
 /** Takes the records that the hardware queued; 4 doublewords a fault, 2 a page request. */
@@ -204,8 +215,8 @@ export class RiscvIommu {
   }
 
   /**
-   * Makes `to` the device's context. The hardware sees the old context or the new one at any time (context-switch.ts), except that
-   * with a one-level directory some switches pass through an invalid one. 0 or -ENOMEM with nothing changed.
+   * Makes `to` the device's context. Requests meet the old context or the new one at any time where there is a way to that, else for a
+   * moment one that is not valid (context-switch.ts). 0 or -ENOMEM with nothing changed.
    */
   switchContext(deviceId: number, to: Context): number {
     const from = this.contextOf(deviceId);
@@ -226,27 +237,47 @@ export class RiscvIommu {
   }
 
   #switch(deviceId: number, from: Context, to: Context): number {
-    const plan = planSwitch(from, to);
-    if (plan.kind === "replace" && this.directory.canReplace) {
-      const replaced = this.directory.replace(deviceId, to);
-      if (replaced < 0) return replaced;
-      // Hardware may have cached the pointer to the old leaf table: the whole directory is invalidated.
-      this.queue.push(encodeCommand("IODIR.INVAL_DDT"));
-      this.queue.fence();
-      this.directory.freeReplaced();
-    } else if (plan.kind === "replace") {
-      this.#store(deviceId, planSwitch(from, INVALID_CONTEXT));
-      this.#store(deviceId, planSwitch(INVALID_CONTEXT, to));
-    } else {
+    const { rules } = this;
+    const plan = planStores(from, to, rules);
+    if (plan !== null) {
       this.#store(deviceId, plan);
+    } else if (!this.#switchTag(deviceId, from, to)) {
+      if (keepsRequester(from, to) && this.directory.canReplace) {
+        const replaced = this.directory.replace(deviceId, to);
+        if (replaced < 0) return replaced;
+        // The pointer to the old leaf table may be cached, which only an invalidation of the whole directory drops (§4.1.3).
+        this.queue.push(encodeCommand("IODIR.INVAL_DDT"));
+        this.queue.fence();
+        this.directory.freeReplaced();
+      } else {
+        this.#store(deviceId, planStores(from, INVALID_CONTEXT, rules)!);
+        this.#store(deviceId, planStores(INVALID_CONTEXT, to, rules)!);
+      }
     }
     this.#contexts.set(deviceId, to);
     return 0;
   }
 
-  #store(deviceId: number, plan: ReturnType<typeof planSwitch>): void {
-    if (plan.kind !== "stores") throw new Error("a switch from or to an invalid context is a plan of stores");
-    for (const phase of plan.phases) {
+  /** The way through a private tag; false if it does not lead there, or there is no tag. */
+  #switchTag(deviceId: number, from: Context, to: Context): boolean {
+    const nested = hasSecondStage(from);
+    const pool = nested ? this.#parts.tags.gscids : this.#parts.tags.pscids;
+    const tag = pool.take();
+    if (tag < 0) return false;
+    const plan = throughPrivateTag(from, to, this.rules, tag);
+    if (plan !== null) {
+      this.#store(deviceId, plan);
+      const scope = nested ? { GV: 1, GSCID: tag } : { PSCV: 1, PSCID: tag };
+      this.queue.push(encodeCommand("IOTINVAL.VMA", scope));
+      if (nested) this.queue.push(encodeCommand("IOTINVAL.GVMA", scope));
+      this.queue.fence();
+    }
+    pool.giveBack(tag);
+    return plan !== null;
+  }
+
+  #store(deviceId: number, phases: readonly Phase[]): void {
+    for (const phase of phases) {
       for (const { word, value } of phase) this.directory.store(deviceId, word, value);
       this.queue.push(encodeCommand("IODIR.INVAL_DDT", { DV: 1, DID: deviceId }));
       this.queue.fence();

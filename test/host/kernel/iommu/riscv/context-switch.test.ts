@@ -3,14 +3,27 @@
 
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
+import { decodeCapabilities, structureRules } from "../../../../../host/arch/riscv/capabilities.ts";
 import { NO_PASID } from "../../../../../host/devices/ports.ts";
 import { ACCESS_READ, TRANSLATED } from "../../../../../host/hw/iommu/port.ts";
-import { type Context, planSwitch, usedBits } from "../../../../../host/kernel/iommu/riscv/context-switch.ts";
+import {
+  type Context,
+  hasSecondStage,
+  INVALID_CONTEXT,
+  type Phase,
+  planStores,
+  throughPrivateTag,
+} from "../../../../../host/kernel/iommu/riscv/context-switch.ts";
 import * as I from "../../../../../host/uapi/iommufd.ts";
+import { allowedOutcomes, allowedPageRequestOutcomes } from "../../../../oracle/riscv-iommu/allowed.ts";
+import { CAPABILITY, type Capability, type Implementation } from "../../../../oracle/riscv-iommu/implementation.ts";
+import { copyMemory, emptyMemory } from "../../../../oracle/riscv-iommu/memory.ts";
+import type { Request } from "../../../../oracle/riscv-iommu/outcome.ts";
 import { GuestRam, GuestSv39, RAM_GPA } from "../../guest.ts";
 import { machine, name } from "../../machine.ts";
 
 const RID = 0x0108;
+const PDTV = 1n << 5n;
 const IOVA = 0x9000_0000n;
 
 /** A hardware that reads every context and table anew shows each store at once; one that caches shows what is kept too long. */
@@ -58,7 +71,7 @@ function setUp(directoryLevels: 1 | 2 | 3 = 3, cached = true) {
     host.memory.onStore = null;
     return reached;
   };
-  return { host, user, ram, iommufd, ioas, vfio, device, parent, viommu, stage1, reach, switchTo };
+  return { host, rid, user, ram, iommufd, ioas, vfio, device, parent, viommu, stage1, reach, switchTo };
 }
 
 describe("switching a live device", () => {
@@ -75,6 +88,20 @@ describe("switching a live device", () => {
       ({ user, iommufd, device, viommu, stage1 }) => [
         user.nested(iommufd, device, viommu, { tc: 1n, fsc: stage1().fsc, ta: 5n << 12n }),
         user.nested(iommufd, device, viommu, { tc: 1n }),
+      ],
+    ],
+    [
+      "from bypass as the VMM makes it (a Bare process directory, which lets a process_id pass) to nested",
+      ({ user, iommufd, device, viommu, stage1 }) => [
+        user.nested(iommufd, device, viommu, { tc: 1n | PDTV }),
+        user.nested(iommufd, device, viommu, { tc: 1n, fsc: stage1().fsc, ta: 5n << 12n }),
+      ],
+    ],
+    [
+      "from nested to that bypass",
+      ({ user, iommufd, device, viommu, stage1 }) => [
+        user.nested(iommufd, device, viommu, { tc: 1n, fsc: stage1().fsc, ta: 5n << 12n }),
+        user.nested(iommufd, device, viommu, { tc: 1n | PDTV }),
       ],
     ],
     [
@@ -102,6 +129,8 @@ describe("switching a live device", () => {
 
   it.each(cases)("%s shows the hardware the old or the new context only", (_name, make) => {
     for (const [levels, cached] of [
+      [1, true],
+      [1, false],
       [2, true],
       [2, false],
       [3, true],
@@ -111,8 +140,15 @@ describe("switching a live device", () => {
       const [from, to] = make(parts);
       parts.user.attach(parts.vfio, from);
       const before = parts.reach();
+      parts.host.record();
       const reached = parts.switchTo(to);
       const after = parts.reach();
+      // Nobody else's context is invalidated on the way (§4.1.3: DV = 0 would drop everybody's).
+      const invalidated = parts.host.events.flatMap((event) =>
+        event.type === "command" && event.name.startsWith("IODIR") ? [event.words[0]! >> 33n] : [],
+      );
+      expect(invalidated.length).toBeGreaterThan(0);
+      expect(new Set(invalidated)).toEqual(new Set([(BigInt(parts.rid) << 7n) | 1n]));
       expect(before).toBeGreaterThan(0);
       expect(after).toBeGreaterThan(0);
       expect(after).not.toBe(before);
@@ -127,72 +163,216 @@ describe("switching a live device", () => {
     }
   });
 
-  it("with a one-level directory passes through an invalid context at worst, never through a mixed one", () => {
-    const parts = setUp(1, false);
-    const { user, iommufd, device, viommu, parent, stage1 } = parts;
-    const nested = user.nested(iommufd, device, viommu, { tc: 1n | (1n << 4n), fsc: stage1().fsc, ta: 5n << 12n });
-    user.attach(parts.vfio, parent);
+  it("between tables that have nothing in common passes through an invalid context at worst, never through a mixed one", () => {
+    const parts = setUp(3, false);
+    const { host, user, iommufd, ioas, device, viommu, stage1 } = parts;
+    const own = user.hwpt(iommufd, device, ioas, {});
+    const nested = user.nested(iommufd, device, viommu, { tc: 1n, fsc: stage1().fsc, ta: 5n << 12n });
+    user.attach(parts.vfio, own);
     const before = parts.reach();
+    host.record();
     const reached = parts.switchTo(nested);
     const after = parts.reach();
     expect(reached.filter((frame) => ![before, after, -1].includes(frame))).toEqual([]);
     expect(reached).toContain(-1);
+    const commands = host.events.flatMap((event) => (event.type === "command" ? [event] : []));
+    expect(
+      commands.filter(({ name, words }) => name === "IODIR.INVAL_DDT" && ((words[0]! >> 33n) & 1n) === 0n),
+    ).toEqual([]);
     user.process.exit();
   });
 });
 
 describe("the order of stores", () => {
-  const word = fc.bigInt({ min: 0n, max: (1n << 64n) - 1n });
-  const mode = (value: bigint) => fc.constantFrom(0n, value).map((m) => m << 60n);
-  const context: fc.Arbitrary<Context> = fc.oneof(
-    fc.constant<Context>([0n, 0n, 0n, 0n]),
-    fc.tuple(word, word, mode(9n), word, mode(8n), word).map(([tc, gatp, gatpMode, ta, fscMode, fsc]): Context => {
-      const low = (1n << 60n) - 1n;
-      return [(tc & 0xfffn) | 1n, (gatp & low) | gatpMode, ta & 0xfffff000n, (fsc & low) | fscMode];
-    }),
-  );
+  const offered: readonly Capability[] = ["Sv39", "Sv39x4", "AMO_HWAD", "ATS", "T2GPA", "PD8"];
+  const IMPLEMENTATION: Implementation = {
+    capabilities: offered.reduce((word, name) => word | (1n << CAPABILITY[name]), 0x10n | (46n << 32n)),
+    be: false,
+    gxl: false,
+    beWritable: false,
+    gxlWritable: false,
+    rcidWidth: 0,
+    mcidWidth: 0,
+  };
+  const RULES = structureRules(decodeCapabilities(IMPLEMENTATION.capabilities), { fctl: 0 });
+  const [SV39, PD8] = [8n << 60n, 1n << 60n];
+  const LEAF = 0b1101_1111n;
 
-  /** What the hardware makes of a context: the bits it looks at. */
-  const seen = (words: readonly bigint[]): string => {
-    const used = usedBits(words as unknown as Context);
-    return words.map((value, i) => (value & used[i]!).toString(16)).join(" ");
+  /** Two second stages and, at guest pages that both map one to one, two first stages and two process directories that lead to them. */
+  const memory = emptyMemory();
+  const put = (address: bigint, value: bigint) => {
+    memory.pages.add(address >> 12n);
+    memory.words.set(address, value);
+  };
+  const TABLES = { first: [0x20n, 0x23n], directory: [0x26n, 0x27n], second: [0x30n, 0x38n], context: 0x10n } as const;
+  const DATA = 0x51n;
+  /** Three levels of Sv39 or Sv39x4 for pages below 512, from `root` on. */
+  const table = (root: bigint, rootPages: bigint, pages: Iterable<readonly [bigint, bigint]>) => {
+    put(root << 12n, ((root + rootPages) << 10n) | 1n);
+    put((root + rootPages) << 12n, ((root + rootPages + 1n) << 10n) | 1n);
+    for (const [page, entry] of pages) put(((root + rootPages + 1n) << 12n) + page * 8n, entry);
+  };
+  for (const index of [0, 1] as const) {
+    // The second one's leaf has neither A nor D: who may set them?
+    table(TABLES.first[index]!, 1n, [[9n, ((DATA + BigInt(index)) << 10n) | (index === 0 ? LEAF : 0b1_1111n)]]);
+    put((TABLES.directory[index]! << 12n) + 0n, 1n | (1n << 12n));
+    put((TABLES.directory[index]! << 12n) + 8n, SV39 | TABLES.first[index]!);
+    put((TABLES.directory[index]! << 12n) + 80n, 1n | (2n << 12n));
+    put((TABLES.directory[index]! << 12n) + 88n, SV39 | TABLES.first[1 - index]!);
+    const oneToOne = [...Array(0x20).keys()].map(
+      (n) => [0x20n + BigInt(n), ((0x20n + BigInt(n)) << 10n) | LEAF] as const,
+    );
+    const data = [9n, DATA, DATA + 1n].map((page) => {
+      const to = 0x100n * BigInt(index + 1) + page;
+      memory.pages.add(to);
+      return [page, (to << 10n) | (page === DATA ? 0b1_1111n : LEAF)] as const;
+    });
+    table(TABLES.second[index]!, 4n, [...oneToOne, ...data]);
+  }
+  for (const page of [9n, DATA, DATA + 1n, TABLES.context]) memory.pages.add(page);
+
+  const DEVICE_ID = 3n;
+  const kinds: readonly Partial<Request>[] = [
+    {},
+    { access: "write" },
+    { processId: 0n },
+    { processId: 5n, access: "write" },
+    { type: "translated" },
+    { type: "translated", access: "write" },
+    { type: "ats", noWrite: true },
+    { type: "ats", noWrite: true, processId: 5n },
+  ];
+
+  /** What the oracle says of each kind of request under a context. */
+  const answers = (context: Context): string[] => {
+    const now = copyMemory(memory);
+    for (const [word, value] of context.entries())
+      now.words.set((TABLES.context << 12n) + DEVICE_ID * 32n + BigInt(word) * 8n, value);
+    const ddtp = { mode: "1lvl", ppn: TABLES.context } as const;
+    const said = kinds.map((kind): unknown =>
+      allowedOutcomes(IMPLEMENTATION, ddtp, now, {
+        deviceId: DEVICE_ID,
+        processId: null,
+        privileged: false,
+        type: "untranslated",
+        access: "read",
+        noWrite: false,
+        executeRequested: false,
+        iova: 0x9000n,
+        ...kind,
+      }),
+    );
+    const page = {
+      deviceId: DEVICE_ID,
+      privileged: false,
+      execute: false,
+      read: true,
+      write: false,
+      last: true,
+      group: 1n,
+      address: 0n,
+    };
+    for (const processId of [null, 5n])
+      said.push(allowedPageRequestOutcomes(IMPLEMENTATION, ddtp, now, { ...page, processId }));
+    // Whether a fault is recorded is tc.DTF's, old or new, whatever the rest.
+    const shown = (key: string, value: unknown) =>
+      key === "record" || key === "fault" ? undefined : typeof value === "bigint" ? `${value}` : value;
+    return said.map((one) => JSON.stringify(one, shown));
   };
 
-  it("never shows a third context, in whatever state each phase is caught", () => {
+  /** Tag and table of what is cached of a first stage under a context; null if nothing is. */
+  const cached = ([tc, iohgatp, ta, fsc]: Context): string | null => {
+    if ((tc & 1n) === 0n || (tc & PDTV) !== 0n || fsc >> 60n === 0n) return null;
+    return `${iohgatp >> 60n === 0n ? "host" : (iohgatp >> 44n) & 0xffffn} ${ta} ${fsc}`;
+  };
+
+  const bits = (...choices: readonly bigint[]) =>
+    fc.subarray([...choices]).map((set) => set.reduce((a, b) => a | b, 1n));
+  const control = bits(1n << 1n, 1n << 2n, 1n << 3n, 1n << 4n, PDTV, 1n << 6n, 1n << 7n, 1n << 8n, 1n << 9n);
+  const second = fc.constantFrom(
+    0n,
+    SV39 | (1n << 44n) | TABLES.second[0],
+    SV39 | (2n << 44n) | TABLES.second[0],
+    SV39 | (2n << 44n) | TABLES.second[1],
+  );
+  const first = fc.constantFrom(
+    0n,
+    SV39 | TABLES.first[0],
+    SV39 | TABLES.first[1],
+    PD8 | TABLES.directory[0],
+    PD8 | TABLES.directory[1],
+  );
+  const contexts: fc.Arbitrary<Context> = fc.oneof(
+    { weight: 1, arbitrary: fc.constant<Context>(INVALID_CONTEXT) },
+    {
+      weight: 9,
+      arbitrary: fc
+        .tuple(control, second, fc.constantFrom(1n << 12n, 2n << 12n), first)
+        .filter((words) => !answers(words)[0]!.includes('"cause":259')),
+    },
+  );
+
+  /** Every mixture that the hardware may read on the way, in whatever order the stores of a phase are seen. */
+  const mixtures = (from: Context, phases: readonly Phase[]): Context[] => {
+    const seen: Context[] = [];
+    let now = from;
+    for (const phase of phases) {
+      for (let some = 0; some < 1 << phase.length; some++) {
+        const mixture = [...now] as [bigint, bigint, bigint, bigint];
+        for (const [n, { word, value }] of phase.entries()) if ((some & (1 << n)) !== 0) mixture[word] = value;
+        seen.push(mixture);
+      }
+      now = seen.at(-1)!;
+    }
+    return [...seen, now];
+  };
+
+  it("never has a request treated in a third way, nor tables cached under a tag of others", () => {
     fc.assert(
-      fc.property(context, context, (from, to) => {
-        const plan = planSwitch(from, to);
-        if (plan.kind === "replace") return;
-        const now = [...from];
-        for (const phase of plan.phases) {
-          for (const store of phase) {
-            now[store.word] = store.value;
-            expect([seen(from), seen(to)]).toContain(seen(now));
-          }
+      fc.property(contexts, contexts, (from, to) => {
+        const tag = 77;
+        const direct = planStores(from, to, RULES);
+        const phases = direct ?? throughPrivateTag(from, to, RULES, tag);
+        if (phases === null) return;
+        const [before, after] = [answers(from), answers(to)];
+        const seen = mixtures(from, phases);
+        for (const mixture of seen) {
+          for (const [kind, answer] of answers(mixture).entries())
+            expect([before[kind], after[kind]]).toContain(answer);
+          const private_ =
+            direct === null && (hasSecondStage(to) ? (mixture[1] >> 44n) & 0xffffn : mixture[2] >> 12n) === 77n;
+          if (!private_ && cached(mixture) !== null) expect([cached(from), cached(to)]).toContain(cached(mixture));
         }
-        expect(now).toEqual([...to]);
+        expect(seen.at(-1)).toEqual([...to]);
       }),
-      { numRuns: 500 },
+      { numRuns: 400 },
     );
   });
 
   it("can always make a context valid, and always take one out", () => {
     fc.assert(
-      fc.property(context, (valid) => {
-        expect(planSwitch([0n, 0n, 0n, 0n], valid).kind).toBe("stores");
-        expect(planSwitch(valid, [0n, 0n, 0n, 0n]).kind).toBe("stores");
+      fc.property(contexts, (valid) => {
+        expect(planStores(INVALID_CONTEXT, valid, RULES)).not.toBeNull();
+        expect(planStores(valid, INVALID_CONTEXT, RULES)).not.toBeNull();
       }),
     );
   });
 
-  it("uses one critical store between bypass and nested", () => {
-    const bypass: Context = [1n, (9n << 60n) | 5n, 0n, 0n];
-    const nested: Context = [1n, (9n << 60n) | 5n, 7n << 12n, (8n << 60n) | 0x80010n];
-    expect(planSwitch(bypass, nested)).toEqual({
-      kind: "stores",
-      phases: [[{ word: 2, value: 7n << 12n }], [{ word: 3, value: nested[3] }]],
-    });
-    const back = planSwitch(nested, bypass);
-    expect(back.kind === "stores" && back.phases.map((phase) => phase.map(({ word }) => word))).toEqual([[3], [2]]);
+  const gatp = SV39 | (1n << 44n) | TABLES.second[0];
+  const words = (phases: readonly Phase[] | null) => phases?.map((phase) => phase.map(({ word }) => word));
+
+  it("switches by one store of fsc between bypass and a first stage, and lets a process_id go before", () => {
+    const nested: Context = [1n, gatp, 1n << 12n, SV39 | TABLES.first[0]];
+    expect(words(planStores([1n, gatp, 0n, 0n], nested, RULES))).toEqual([[2], [3]]);
+    expect(words(planStores(nested, [1n, gatp, 0n, 0n], RULES))).toEqual([[3], [2]]);
+    expect(words(planStores([1n | PDTV, gatp, 0n, 0n], nested, RULES))).toEqual([[0, 2], [3]]);
+    expect(words(planStores(nested, [1n | PDTV, gatp, 0n, 0n], RULES))).toEqual([[3], [0, 2]]);
+  });
+
+  it("takes a private tag where tables and PSCID both change", () => {
+    const from: Context = [1n, gatp, 1n << 12n, SV39 | TABLES.first[0]];
+    const to: Context = [1n, gatp, 2n << 12n, SV39 | TABLES.first[1]];
+    expect(planStores(from, to, RULES)).toBeNull();
+    expect(words(throughPrivateTag(from, to, RULES, 77))).toEqual([[1], [2, 3], [1]]);
   });
 });
