@@ -22,7 +22,7 @@ import { AssignedDevice } from "./vfio/assigned-device.ts";
 import { GuestAddressSpace, HostRefusal } from "./vfio/guest-address-space.ts";
 import { IommufdHost } from "./vfio/iommufd-host.ts";
 import type { HwInfoReply } from "./viommu/host-port.ts";
-import type { GuestVisibleIommu, PluggedDevice, ViommuKind } from "./viommu/kind.ts";
+import type { CommonConfiguration, GuestVisibleIommu, PluggedDevice, ViommuKind } from "./viommu/kind.ts";
 import { limitedReport } from "./viommu/limited-report.ts";
 
 export interface AssignmentRequest extends PciPlace {
@@ -53,7 +53,7 @@ export interface AssignmentParts {
   readonly wires: AssignmentWires;
   /** Kind of the guest-visible IOMMUs, and what the machine says about them. */
   readonly kind: ViommuKind;
-  readonly configuration: object;
+  readonly configuration: CommonConfiguration;
   /** The host process; null: no assigned devices, only emulated ones. */
   readonly calls: SystemCalls | null;
   /** False: no vIOMMU; devices do DMA with guest-physical addresses, through stage 2 only. Default true. */

@@ -3,12 +3,13 @@
 
 import type { GpaPfn } from "../host/base/address.ts";
 import type { Clock } from "../host/base/clock.ts";
-import { PhysicalMemory } from "../host/base/memory.ts";
+import type { PhysicalMemory } from "../host/base/memory.ts";
 import type { Trace } from "../host/base/trace.ts";
 import type { SystemCalls } from "../host/uapi/system-calls.ts";
-import { Assignment } from "./assignment.ts";
+import type { Assignment } from "./assignment.ts";
 import { ComponentInterrupts } from "./component-interrupts.ts";
-import { Machine } from "./machine.ts";
+import type { Machine } from "./machine.ts";
+import { MachineFrame } from "./machine-frame.ts";
 import {
   ECAM_BASE,
   ECAM_BUSES,
@@ -21,9 +22,9 @@ import {
   SW_MSI_BASE,
   SW_MSI_SIZE,
 } from "./memory-map.ts";
-import { PciHostBridge } from "./pci/host-bridge.ts";
+import type { PciHostBridge } from "./pci/host-bridge.ts";
 import type { ComponentPlatform } from "./vcpu/component/platform.ts";
-import type { ViommuKind } from "./viommu/kind.ts";
+import type { CommonConfiguration, ViommuKind } from "./viommu/kind.ts";
 import { DEFAULT_KIND, VIOMMU_KINDS } from "./viommu/kinds.ts";
 
 export interface ComponentMachineOptions {
@@ -35,7 +36,7 @@ export interface ComponentMachineOptions {
   readonly memoryBytes: number;
   /** Kind of its vIOMMUs; default DEFAULT_KIND. And what the machine says about them, in that kind's words. */
   readonly kind?: ViommuKind;
-  readonly configuration?: object;
+  readonly configuration?: CommonConfiguration;
   /** See AssignmentParts. */
   readonly allowSharedGroup?: boolean;
   readonly report: (message: string) => void;
@@ -46,13 +47,13 @@ const INTX_WIRES = 16;
 const VIOMMU_WIRES = 32;
 
 export class ComponentMachine {
-  readonly machine: Machine;
-  readonly memory = new PhysicalMemory<GpaPfn>();
   readonly ram: WebAssembly.Memory;
   readonly memoryBytes: number;
   readonly interrupts: ComponentInterrupts;
-  readonly pci = new PciHostBridge(ECAM_BUSES);
   readonly assignment: Assignment;
+  readonly machine: Machine;
+  readonly memory: PhysicalMemory<GpaPfn>;
+  readonly pci: PciHostBridge;
   readonly #kind: ViommuKind;
 
   /** Throws HostRefusal if the host does not take guest RAM. */
@@ -63,32 +64,31 @@ export class ComponentMachine {
     this.ram = new WebAssembly.Memory({ initial: pages, maximum: pages });
     this.memoryBytes = memoryBytes;
     this.interrupts = new ComponentInterrupts(clock, trace);
-    this.machine = new Machine(clock, trace, this.interrupts);
-    this.memory.addBank((RAM_BASE / 4096) as GpaPfn, this.ram.buffer);
+    const frame = new MachineFrame({
+      clock,
+      trace,
+      ram: { buffer: this.ram.buffer, offset: 0, length: memoryBytes },
+      interrupts: this.interrupts,
+      namesRegisters: false,
+    });
+    this.machine = frame.machine;
+    this.memory = frame.memory;
+    this.pci = frame.pci;
     this.memory.addStoreTarget((MSI_BASE / 4096) as GpaPfn, this.interrupts);
-    const { bus } = this.machine;
-    bus.claim({ name: "msi-page", base: MSI_BASE, size: 4096, port: this.interrupts });
-    bus.claim({ name: "ecam", base: ECAM_BASE, size: ECAM_BUSES * 0x100000, port: this.pci.ecam });
-    const windows = [
-      { name: "pci-memory32", base: PCI_MEMORY32_BASE, size: PCI_MEMORY32_SIZE },
-      { name: "pci-memory64", base: PCI_MEMORY64_BASE, size: PCI_MEMORY64_SIZE },
-    ];
-    for (const window of windows) bus.claim({ ...window, port: this.pci.window(window.base) });
-    this.assignment = new Assignment({
-      machine: this.machine,
-      memory: this.memory,
-      pci: this.pci,
-      wires: {
+    this.machine.bus.claim({ name: "msi-page", base: MSI_BASE, size: 4096, port: this.interrupts });
+    this.assignment = frame.iommuWorld(
+      {
         viommu: (index, vector, asserted) => this.interrupts.setWire(VIOMMU_WIRES + 16 * index + vector, asserted),
         intx: (routingId, pin, asserted) => this.interrupts.setWire(intxWire(routingId, pin), asserted),
       },
-      kind: this.#kind,
-      configuration: options.configuration ?? {},
-      calls: options.calls,
-      allowSharedGroup: options.allowSharedGroup === true,
-      ram: { buffer: this.ram.buffer, offset: 0, length: memoryBytes },
-      report: options.report,
-    });
+      {
+        calls: options.calls,
+        kind: this.#kind,
+        configuration: options.configuration ?? {},
+        allowSharedGroup: options.allowSharedGroup === true,
+        report: options.report,
+      },
+    );
   }
 
   /** What the machine tells a component guest about itself. */
@@ -97,7 +97,7 @@ export class ComponentMachine {
     return {
       regions: {
         ram: [{ base: RAM_BASE, size: this.memoryBytes }],
-        iommu: this.assignment.viommus.map(({ base }) => ({ base, size: this.#kind.registerBytes })),
+        [this.#kind.node.region]: this.assignment.viommus.map(({ base }) => ({ base, size: this.#kind.registerBytes })),
         "pci-config": [{ base: ECAM_BASE, size: ECAM_BUSES * 0x100000 }],
         "pci-memory32": [{ base: PCI_MEMORY32_BASE, size: PCI_MEMORY32_SIZE }],
         "pci-memory64": [{ base: PCI_MEMORY64_BASE, size: PCI_MEMORY64_SIZE }],
@@ -105,7 +105,9 @@ export class ComponentMachine {
         identity: [{ base: SW_MSI_BASE, size: SW_MSI_SIZE }],
       },
       iommuLine: (index, vector) =>
-        index < this.assignment.viommus.length && vector < 16 ? VIOMMU_WIRES + 16 * index + vector : -1,
+        index < this.assignment.viommus.length && vector < this.#kind.node.wires
+          ? VIOMMU_WIRES + 16 * index + vector
+          : -1,
       iommuOf: (requesterId) =>
         this.assignment.devices.find((entry) => entry.routingId === requesterId)?.viommu?.index ?? -1,
       pciLine: (requesterId, pin) => (pin >= 1 && pin <= 4 ? intxWire(requesterId, pin) : -1),

@@ -262,6 +262,7 @@ export function trivialKind(shape: Shape): ViommuKind {
     addressBytes: QUEUE_PAGE + 4096,
     registerName: (offset) => `+0x${offset.toString(16)}`,
     nesting: codecOf(shape),
+    node: { deviceTree: () => ({ compatible: "nestbox,trivial" }), region: "iommu", wires: 0 },
     explainer: {
       specification: "test/kinds/README.md",
       tables: ["stage1", "stage2"],

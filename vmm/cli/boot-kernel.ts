@@ -5,10 +5,10 @@ import { fileURLToPath } from "node:url";
 import { gunzipSync } from "node:zlib";
 import { SeededRandom } from "../../host/base/seeded-random.ts";
 import type { HostDescription } from "../../host/description.ts";
-import { Assignment } from "../assignment.ts";
+import type { Assignment } from "../assignment.ts";
+import type { DescribedViommu } from "../kernel-machine.ts";
 import { formatPlace, UNREACHABLE } from "../pci/host-bridge.ts";
 import { compressionOf, type KernelImage, KernelImageError, parseKernelImage } from "../platform/kernel-image.ts";
-import type { Rv64Viommu } from "../platform/rv64-device-tree.ts";
 import { Rv64Machine } from "../rv64-machine.ts";
 import { DEFAULT_KIND, VIOMMU_KINDS, type ViommuKindName } from "../viommu/kinds.ts";
 import { type BootOptions, DEFAULT_WALL_LIMIT, inspected } from "./boot-component.ts";
@@ -124,19 +124,10 @@ function assembleVm(
   const rv64 = new Rv64Machine({ core, clock, trace, memoryBytes, harts: options.cpus, ...slice });
   rv64.machine.timeLimit = options.timeLimit ?? Number.POSITIVE_INFINITY;
   shell.watchMachine(rv64.machine, { lines: false });
-  const assignment = new Assignment({
-    machine: rv64.machine,
-    memory: rv64.memory,
-    pci: rv64.pci,
-    wires: {
-      // RV64 guests get the vIOMMU's interrupts as messages only: its capabilities offer no wires.
-      viommu: () => {},
-      intx: (routingId, pin, asserted) => rv64.setIntx(routingId, pin, asserted),
-    },
+  const assignment = rv64.iommuWorld({
     kind: VIOMMU_KINDS[options.viommu === "none" ? DEFAULT_KIND : options.viommu],
-    configuration: { interrupts: "msi" },
+    configuration: {},
     calls: run.calls,
-    ram: { buffer: rv64.core.memory.buffer, offset: rv64.core.ramOffset, length: memoryBytes },
     viommu: options.viommu !== "none",
     allowSharedGroup: options.allowSharedGroup === true,
     report: (message) => shell.message(message),
@@ -152,11 +143,6 @@ function assembleVm(
   ]);
   try {
     const viommus = viommusOf(assignment);
-    rv64.commandsExecuted = () => {
-      let sum = 0;
-      for (const { viommu } of assignment.viommus) sum += viommu.commandsExecuted;
-      return sum;
-    };
     rv64.load({ kernel, initrd, bootArguments: options.append, viommus, seed });
   } catch (error) {
     if (error instanceof KernelImageError) throw new UsageError(`${kernelFile}: ${error.message}`);
@@ -166,7 +152,7 @@ function assembleVm(
 }
 
 /** The vIOMMUs as the device tree names them. Throws UsageError for what no tree can say. */
-function viommusOf(assignment: Assignment): Rv64Viommu[] {
+function viommusOf(assignment: Assignment): DescribedViommu[] {
   const unnumbered = assignment.devices.filter(({ routingId }) => routingId === UNREACHABLE);
   const other = unnumbered.find(({ viommu }) => viommu !== unnumbered[0]!.viommu);
   if (other !== undefined) {

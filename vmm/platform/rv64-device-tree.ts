@@ -1,6 +1,7 @@
 // The device tree handed to an RV64 guest, generated from what the machine holds. Binding names and which properties Linux needs:
 // vmm/platform/README.md. Guest devices are behind the vIOMMU by iommu-map; MSIs go to the IMSIC pages.
 
+import type { DescribedViommu } from "../kernel-machine.ts";
 import {
   APLIC_BASE,
   ECAM_BASE,
@@ -16,17 +17,8 @@ import {
   UART_BASE,
 } from "../memory-map.ts";
 import { CACHE_BLOCK_BYTES, isaString } from "../vcpu/riscv64/extensions.ts";
+import type { ViommuKind } from "../viommu/kind.ts";
 import { type Cell, encodeDeviceTree, ref, type TreeNode } from "./flattened-device-tree.ts";
-
-/** A vIOMMU as the guest is told of it. */
-export interface Rv64Viommu {
-  /** Guest-physical address of its registers. */
-  readonly base: number;
-  /** Devices behind it by their requester ids now; not looked at where there is only one vIOMMU: every device is behind that. */
-  readonly requesterIds: readonly number[];
-  /** Every requester id that no vIOMMU names is behind this one: those of buses that the guest has yet to number. At most one says so. */
-  readonly otherIds?: boolean;
-}
 
 export interface Rv64Platform {
   readonly harts: number;
@@ -37,7 +29,9 @@ export interface Rv64Platform {
   readonly mmuType: string | null;
   readonly bootArguments: string;
   readonly initrd: { readonly start: number; readonly end: number } | null;
-  readonly viommus: readonly Rv64Viommu[];
+  /** Kind of the vIOMMUs. */
+  readonly kind: ViommuKind;
+  readonly viommus: readonly DescribedViommu[];
   readonly aplicSources: number;
   readonly imsicIds: number;
   readonly uartSource: number;
@@ -166,13 +160,11 @@ function soc(platform: Rv64Platform): TreeNode[] {
       name: `iommu@${base.toString(16)}`,
       label: `iommu${index}`,
       properties: {
-        compatible: "riscv,iommu",
-        reg: range(base, 0x1000),
-        "#iommu-cells": [1],
-        "msi-parent": [ref("imsic")],
-        // What every first stage must map one to one, or devices lose their interrupts. No binding has a word for it; Linux
-        // leaves devices in an identity domain here.
-        "nestbox,identity-region": range(SW_MSI_BASE, SW_MSI_SIZE),
+        reg: range(base, platform.kind.addressBytes ?? platform.kind.registerBytes),
+        ...platform.kind.node.deviceTree({
+          msiParent: ref("imsic"),
+          identityRegion: range(SW_MSI_BASE, SW_MSI_SIZE),
+        }),
       },
     });
   });
@@ -211,7 +203,7 @@ function pci(platform: Rv64Platform): TreeNode {
 }
 
 /** Requester ids to vIOMMUs: (first id, vIOMMU, first id there, how many) each; the id at the vIOMMU is the requester id. */
-function iommuMap(viommus: readonly Rv64Viommu[]): Cell[] {
+function iommuMap(viommus: readonly DescribedViommu[]): Cell[] {
   if (viommus.length === 1) return [0, ref("iommu0"), 0, 0x10000];
   const map: Cell[] = [];
   viommus.forEach(({ requesterIds }, index) => {

@@ -4,6 +4,7 @@
 
 import type { GpaPfn } from "../../host/base/address.ts";
 import { ACCESS_OK, type PhysicalMemory } from "../../host/base/memory.ts";
+import type { ResetKind } from "../kernel-machine.ts";
 import type { Rv64Core } from "../vcpu/riscv64/core.ts";
 
 const SUCCESS = 0;
@@ -26,8 +27,6 @@ const HART_STARTED = 0n;
 const HART_STOPPED = 1n;
 /** One DBCN write moves at most this much; the guest calls again for the rest. */
 const DBCN_CHUNK = 4096;
-
-export type ResetKind = "shutdown" | "cold-reboot" | "warm-reboot";
 
 export interface SbiParts {
   readonly core: Rv64Core;

@@ -3,7 +3,7 @@
 //
 //   kind.create(…)   the device on the VM's bus           GuestVisibleIommu
 //   kind.nesting     its stage 1 towards iommufd          nested-codec.ts
-//   kind.platform    how a platform describes it          platform-node.ts
+//   kind.node        how a platform describes it          platform-node.ts
 //   kind.explainer   its walks, faults, tables in words   explainer.ts
 
 import type { GpaPfn } from "../../host/base/address.ts";
@@ -14,6 +14,7 @@ import type { AtsTarget, DeviceClock, DmaPort } from "../../host/devices/ports.t
 import type { Explainer } from "./explainer.ts";
 import type { DeviceHandle, HwInfoReply, ViommuHost } from "./host-port.ts";
 import type { NestedCodec } from "./nested-codec.ts";
+import type { PlatformNode } from "./platform-node.ts";
 
 /** Where a device's DMA goes. Always exactly one of these. */
 export type Disposition = "blocked" | "bypass" | "nested";
@@ -91,7 +92,17 @@ export interface ViommuActivity {
   readonly bypass: number;
 }
 
-export interface ViommuOptions<Configuration extends object = object> {
+/** What a machine may say of a vIOMMU of any kind. */
+export interface CommonConfiguration {
+  /** How it signals its own interrupts. Default: both, where the kind has both. */
+  readonly interrupts?: "msi" | "wired" | "both";
+  /** Offer ATS and page requests. Default true (where the host has them). */
+  readonly ats?: boolean;
+  /** Offer PASIDs. Default true (where the host has them). */
+  readonly pasid?: boolean;
+}
+
+export interface ViommuOptions<Configuration extends CommonConfiguration = CommonConfiguration> {
   /** For traces and messages: "viommu0". */
   readonly name: string;
   /** Guest-physical memory. */
@@ -142,7 +153,7 @@ export interface GuestVisibleIommu extends MmioPort {
   readonly plugged: Iterable<PluggedState>;
 }
 
-export interface ViommuKind<Configuration extends object = object> {
+export interface ViommuKind<Configuration extends CommonConfiguration = CommonConfiguration> {
   /** As on the command line: "riscv". */
   readonly name: string;
   /** As the specification calls it: "RISC-V IOMMU". */
@@ -154,6 +165,7 @@ export interface ViommuKind<Configuration extends object = object> {
   /** Name of the register at an offset, for traces. */
   registerName(offset: number): string;
   readonly nesting: NestedCodec;
+  readonly node: PlatformNode;
   readonly explainer: Explainer;
   create(options: ViommuOptions<Configuration>): GuestVisibleIommu;
 }

@@ -2,9 +2,11 @@
 
 import { spawnSync } from "node:child_process";
 import { describe, expect, it } from "vitest";
+import type { DescribedViommu } from "../../../vmm/kernel-machine.ts";
 import { VIOMMU_BASE } from "../../../vmm/memory-map.ts";
 import { encodeDeviceTree, ref } from "../../../vmm/platform/flattened-device-tree.ts";
-import { type Rv64Viommu, rv64DeviceTree } from "../../../vmm/platform/rv64-device-tree.ts";
+import { rv64DeviceTree } from "../../../vmm/platform/rv64-device-tree.ts";
+import { RISCV } from "../../../vmm/viommu/riscv/kind.ts";
 
 const hasDtc = spawnSync("dtc", ["--version"]).status === 0;
 if (!hasDtc)
@@ -34,8 +36,9 @@ describe.runIf(hasDtc)("a flattened device tree", () => {
     expect(text).toContain("points = <0x01 0x07>;");
   });
 
-  const machine = (viommus: readonly Rv64Viommu[]) =>
+  const machine = (viommus: readonly DescribedViommu[]) =>
     rv64DeviceTree({
+      kind: RISCV,
       harts: 2,
       memoryBytes: 512 * 2 ** 20,
       timebaseHz: 10_000_000,

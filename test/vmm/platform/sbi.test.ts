@@ -5,7 +5,8 @@ import { readFileSync } from "node:fs";
 import { beforeAll, describe, expect, it } from "vitest";
 import type { GpaPfn } from "../../../host/base/address.ts";
 import { PhysicalMemory } from "../../../host/base/memory.ts";
-import { type ResetKind, Sbi } from "../../../vmm/platform/sbi.ts";
+import type { ResetKind } from "../../../vmm/kernel-machine.ts";
+import { Sbi } from "../../../vmm/platform/sbi.ts";
 import { buildHart } from "../../../vmm/vcpu/riscv64/build.mjs";
 import { Rv64Core } from "../../../vmm/vcpu/riscv64/core.ts";
 

@@ -5,18 +5,12 @@
 // it), and by our own walks, for emulated ones. What needs a second stage, or tables the host keeps, is never the guest's.
 
 import { CAPABILITIES } from "../../../host/arch/riscv/capabilities.ts";
-import type { CapabilityRow } from "../kind.ts";
+import type { CapabilityRow, CommonConfiguration } from "../kind.ts";
 
 /** What a machine's description says about its guest-visible IOMMU. */
-export interface RiscvConfiguration {
-  /** How it signals interrupts: capabilities.IGS. Default "both". */
-  readonly interrupts?: "msi" | "wired" | "both";
+export interface RiscvConfiguration extends CommonConfiguration {
   /** log2 of the number of interrupt vectors, 0..4. Default 2. */
   readonly vectorsLog2?: number;
-  /** Offer ATS and page requests. Default true (where the host has them). */
-  readonly ats?: boolean;
-  /** Offer process directories. Default true (where the host has them). */
-  readonly pasid?: boolean;
   /** Offer the debug interface. Default true. */
   readonly debug?: boolean;
   /** ddtp.iommu_mode after reset (§6.2). Default "off": no device reaches memory before the guest says so. */

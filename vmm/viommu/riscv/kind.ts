@@ -6,6 +6,7 @@ import type { ViommuKind } from "../kind.ts";
 import type { RiscvConfiguration } from "./capabilities.ts";
 import { RISCV_EXPLAINER } from "./explainer.ts";
 import { RISCV_NESTING } from "./nested-codec.ts";
+import { RISCV_NODE } from "./platform-node.ts";
 import { RiscvViommu, VIOMMU_REGISTER_BYTES } from "./viommu.ts";
 
 export const RISCV: ViommuKind<RiscvConfiguration> = {
@@ -14,6 +15,7 @@ export const RISCV: ViommuKind<RiscvConfiguration> = {
   registerBytes: VIOMMU_REGISTER_BYTES,
   registerName,
   nesting: RISCV_NESTING,
+  node: RISCV_NODE,
   explainer: RISCV_EXPLAINER,
   create: ({ hardware, ...options }) =>
     new RiscvViommu({ ...options, hardware: hardware === null ? null : iommuHwInfoRiscv.decode(hardware.bytes) }),

@@ -1,0 +1,417 @@
+// A machine that executes kernels: up to eight CPUs over one RAM, a UART, PCI, vIOMMUs. What is an instruction set's (the CPU core, interrupt
+// controllers, firmware calls, the device tree) are its parts (KernelParts); what is here is the same for all: the run loop that lets CPUs
+// execute until the next clock event and then settles the machine, turns between CPUs, loading, the console.
+//
+//   CPU's load/store outside RAM → Machine.bus → UART, interrupt controller, ECAM, BAR, vIOMMU
+//   a device's MSI → 4-byte store at the controller's page (guest-physical memory) → pending in the CPU
+//
+// Time: `clock` is the machine's; while a CPU runs, the core counts it, and every MMIO brings the clock up to date first.
+
+import type { GpaPfn } from "../host/base/address.ts";
+import type { Clock } from "../host/base/clock.ts";
+import type { PhysicalMemory } from "../host/base/memory.ts";
+import type { AccessSize } from "../host/base/mmio.ts";
+import type { Trace } from "../host/base/trace.ts";
+import type { Assignment } from "./assignment.ts";
+import type { Machine } from "./machine.ts";
+import { type IommuWorld, MachineFrame } from "./machine-frame.ts";
+import { RAM_BASE, UART_BASE } from "./memory-map.ts";
+import type { PciHostBridge } from "./pci/host-bridge.ts";
+import type { KernelImage } from "./platform/kernel-image.ts";
+import { KernelImageError } from "./platform/kernel-image.ts";
+import { uartRegister } from "./platform/register-names.ts";
+import { Uart8250 } from "./platform/uart-8250.ts";
+import type { ViommuKind } from "./viommu/kind.ts";
+import { DEFAULT_KIND, VIOMMU_KINDS } from "./viommu/kinds.ts";
+
+/** Instructions a CPU executes before another has its turn, when several have work. */
+const TURN = 20_000;
+/** The same after it has sent another CPU an interrupt, which it is likely to wait for. */
+const TURN_AFTER_MESSAGE = 200;
+/** Longest slice: the shell looks at wall time and input between slices. */
+const LONGEST_SLICE = 10_000_000;
+/**
+ * What else bounds a slice: turns, accesses outside RAM, firmware calls, and commands of a command queue, thousands of which one store can
+ * start. Without it a guest could keep the shell from its deadline and its signals. A count, so that runs repeat.
+ */
+const WORK_OF_A_SLICE = 500_000;
+const WORK_OF_A_CALL = 10;
+
+export type ResetKind = "shutdown" | "cold-reboot" | "warm-reboot";
+
+/** The CPUs, as a machine runs them. Virtual time in ns; budgets in instructions. */
+export interface CpuCore {
+  readonly memory: WebAssembly.Memory;
+  /** Where guest RAM stands in `memory`, and its bytes. */
+  readonly ramOffset: number;
+  readonly ram: Uint8Array;
+  now: number;
+  readonly executed: number;
+  readonly nsPerInstruction: number;
+  /** Executes up to `budget` instructions; why it came back is one of KernelParts.exits, or neither (budget used up, stopped). */
+  run(cpu: number, budget: number): number;
+  /** From within an access outside RAM: ends `run` with it, or shortens it to at most `instructions` more. */
+  stop(): void;
+  limitSlice(instructions: number): void;
+  interruptPending(cpu: number): boolean;
+  /** When the CPU's timer is due. */
+  timerDeadline(cpu: number): number;
+}
+
+/** A CPU's loads and stores outside RAM. */
+export interface CpuBusPort {
+  readonly high: number;
+  load(address: number, size: AccessSize): number;
+  store(address: number, size: AccessSize, low: number, high: number): void;
+}
+
+/** What a machine tells its device tree. */
+export interface TreeRequest {
+  readonly bootArguments: string;
+  readonly initrd: { readonly start: number; readonly end: number } | null;
+  /** Kind of the vIOMMUs. */
+  readonly kind: ViommuKind;
+  readonly viommus: readonly DescribedViommu[];
+  /** 32 bytes, deterministic from the run's seed. */
+  readonly seed: Uint8Array;
+}
+
+/** A vIOMMU as the guest is told of it. */
+export interface DescribedViommu {
+  /** Guest-physical address of its registers. */
+  readonly base: number;
+  /** Devices behind it by their requester ids now; not looked at where there is only one vIOMMU: every device is behind that. */
+  readonly requesterIds: readonly number[];
+  /** Every requester id that no vIOMMU names is behind this one: those of buses that the guest has yet to number. At most one says so. */
+  readonly otherIds?: boolean;
+}
+
+/** What an instruction set brings to a machine. */
+export interface KernelParts {
+  readonly core: CpuCore;
+  /** Exits of `core.run` that the machine acts on: the CPU waits for an interrupt; it calls its firmware. */
+  readonly exits: { readonly wait: number; readonly firmware: number };
+  /** Serves the call that a CPU has just made of its firmware. */
+  firmwareCall(cpu: number): void;
+  /** Claims interrupt controllers on bus and memory. */
+  claim(machine: Machine, memory: PhysicalMemory<GpaPfn>): void;
+  /** The UART's interrupt line. */
+  uartWire(asserted: boolean): void;
+  /** Level of PCI INTx pin 1..4 of a function: wired as the device tree says. */
+  setIntx(routingId: number, pin: number, asserted: boolean): void;
+  /** Level of a vIOMMU's own wire; absent: this platform gives vIOMMUs messages only. */
+  viommuWire?(index: number, vector: number, asserted: boolean): void;
+  deviceTree(request: TreeRequest): Uint8Array;
+  /** Readies the boot CPU at `entry` with the device tree's address, as the instruction set's boot protocol says. */
+  start(entry: bigint, tree: bigint): void;
+}
+
+/** What parts may use of the machine they are parts of. */
+export interface KernelPartsHost {
+  readonly bus: CpuBusPort;
+  /** Which CPUs run; firmware calls change it. */
+  readonly started: boolean[];
+  readonly console: (bytes: Uint8Array) => void;
+  /** Takes up to `bytes.length` bytes of console input; returns how many. */
+  readonly consoleRead: (bytes: Uint8Array) => number;
+  readonly reset: (kind: ResetKind, failure: boolean) => void;
+  /** A CPU has been sent an interrupt: whoever runs shall not keep it waiting for the end of a turn that may be a whole slice. */
+  readonly woken: (cpu: number) => void;
+}
+
+export interface KernelMachineOptions {
+  readonly clock: Clock;
+  readonly trace: Trace;
+  /** Multiple of 2 MiB, up to 2 GiB. */
+  readonly memoryBytes: number;
+  readonly cpus: number;
+  /** Most instructions `run` executes in one call. Default 10 million. */
+  readonly sliceInstructions?: number;
+}
+
+export interface BootOptions {
+  readonly kernel: KernelImage;
+  readonly initrd: Uint8Array | null;
+  readonly bootArguments: string;
+  readonly viommus: readonly DescribedViommu[];
+  /** 32 bytes, from the run's seed. */
+  readonly seed: Uint8Array;
+}
+
+/** Why `run` returned. */
+export type KernelStop =
+  /** The slice is over; call again. */
+  | { readonly kind: "slice" }
+  /** Every CPU waits for an interrupt; nothing happens before `until` (ns; Infinity: never). */
+  | { readonly kind: "idle"; readonly until: number }
+  | { readonly kind: "off"; readonly reset: ResetKind; readonly failure: boolean }
+  /** The machine was stopped (time limit, or on request). */
+  | { readonly kind: "stopped" };
+
+export class KernelMachine<Parts extends KernelParts = KernelParts> {
+  readonly parts: Parts;
+  readonly uart = new Uart8250();
+  readonly machine: Machine;
+  readonly memory: PhysicalMemory<GpaPfn>;
+  readonly pci: PciHostBridge;
+  readonly #frame: MachineFrame;
+  readonly #clock: Clock;
+  readonly #options: KernelMachineOptions;
+  readonly #started: boolean[];
+  /** CPUs that wait with nothing pending. */
+  readonly #waiting: boolean[];
+  readonly #slice: number;
+  readonly #input: number[] = [];
+  #off: KernelStop | null = null;
+  /** Whose turn it is next, and who executes now (-1: nobody). */
+  #cpu = 0;
+  #running = -1;
+  #kind: ViommuKind = VIOMMU_KINDS[DEFAULT_KIND];
+  /** Commands that the guest's stores have had executed by its IOMMUs. */
+  commandsExecuted: () => number = () => 0;
+  #commandsSeen = 0;
+  /** What this slice has cost besides instructions, see WORK_OF_A_SLICE. */
+  #work = 0;
+
+  constructor(options: KernelMachineOptions, makeParts: (host: KernelPartsHost) => Parts) {
+    this.#options = options;
+    this.#clock = options.clock;
+    this.#started = Array.from({ length: options.cpus }, () => false);
+    this.#waiting = Array.from({ length: options.cpus }, () => false);
+    this.#slice = options.sliceInstructions ?? LONGEST_SLICE;
+    const bus = new CpuBus(this);
+    this.parts = makeParts({
+      bus,
+      started: this.#started,
+      console: (bytes) => this.machine.console(bytes),
+      consoleRead: (bytes) => this.#takeInput(bytes),
+      reset: (reset, failure) => {
+        this.#off = { kind: "off", reset, failure };
+      },
+      woken: (cpu) => {
+        if (this.#running >= 0 && cpu !== this.#running) this.parts.core.limitSlice(TURN_AFTER_MESSAGE);
+      },
+    });
+    const { core } = this.parts;
+    this.#frame = new MachineFrame({
+      clock: options.clock,
+      trace: options.trace,
+      ram: { buffer: core.memory.buffer, offset: core.ramOffset, length: options.memoryBytes },
+      interrupts: { take: () => -1 },
+      namesRegisters: true,
+    });
+    this.machine = this.#frame.machine;
+    this.memory = this.#frame.memory;
+    this.pci = this.#frame.pci;
+    this.uart.onWire = (asserted) => this.parts.uartWire(asserted);
+    this.uart.onOutput = (byte) => this.machine.console(Uint8Array.of(byte));
+    this.uart.onRoom = () => this.#feedUart();
+    this.machine.bus.claim({ name: "uart", base: UART_BASE, size: 0x100, port: this.uart, registerName: uartRegister });
+    this.parts.claim(this.machine, this.memory);
+  }
+
+  /** Puts the machine's IOMMU world together. Throws HostRefusal if the host does not take guest RAM. */
+  iommuWorld(world: IommuWorld): Assignment {
+    const { parts } = this;
+    const configuration =
+      parts.viommuWire === undefined ? { ...world.configuration, interrupts: "msi" as const } : world.configuration;
+    this.#kind = world.kind;
+    const assignment = this.#frame.iommuWorld(
+      {
+        viommu: (index, vector, asserted) => parts.viommuWire?.(index, vector, asserted),
+        intx: (routingId, pin, asserted) => parts.setIntx(routingId, pin, asserted),
+      },
+      { ...world, configuration },
+    );
+    this.commandsExecuted = () => {
+      let sum = 0;
+      for (const { viommu } of assignment.viommus) sum += viommu.commandsExecuted;
+      return sum;
+    };
+    return assignment;
+  }
+
+  /**
+   * Puts kernel, initrd and device tree into RAM and readies the boot CPU. Throws KernelImageError if something does not fit. Layout: kernel
+   * from RAM base (or where its ELF says), initrd and then the device tree at the end of RAM.
+   */
+  load(boot: BootOptions): void {
+    const { memoryBytes } = this.#options;
+    const { core } = this.parts;
+    const { kernel, initrd } = boot;
+    const end = RAM_BASE + memoryBytes;
+    let kernelEnd = RAM_BASE;
+    for (const segment of kernel.segments) {
+      const address = kernel.relocatable ? RAM_BASE + segment.address : segment.address;
+      if (address < RAM_BASE || address + segment.memoryBytes > end) {
+        throw new KernelImageError(
+          `the kernel needs 0x${address.toString(16)}..0x${(address + segment.memoryBytes).toString(16)}, ` +
+            `RAM is 0x${RAM_BASE.toString(16)}..0x${end.toString(16)}`,
+        );
+      }
+      core.ram.set(segment.bytes, address - RAM_BASE);
+      kernelEnd = Math.max(kernelEnd, address + segment.memoryBytes);
+    }
+    const treeAt = end - 0x200000;
+    const initrdBytes = initrd?.length ?? 0;
+    const initrdAt = Math.floor((treeAt - initrdBytes) / 0x200000) * 0x200000;
+    if (initrdAt < kernelEnd) throw new KernelImageError("kernel and initrd do not fit into RAM (--memory)");
+    if (initrd !== null) core.ram.set(initrd, initrdAt - RAM_BASE);
+    const tree = this.parts.deviceTree({
+      bootArguments: boot.bootArguments,
+      initrd: initrd === null ? null : { start: initrdAt, end: initrdAt + initrdBytes },
+      kind: this.#kind,
+      viommus: boot.viommus,
+      seed: boot.seed,
+    });
+    core.ram.set(tree, treeAt - RAM_BASE);
+    const entry = kernel.relocatable ? RAM_BASE + kernel.entry : kernel.entry;
+    this.parts.start(BigInt(entry), BigInt(treeAt));
+    this.#started[0] = true;
+  }
+
+  /** Console input from outside. */
+  type(bytes: Uint8Array): void {
+    // What a guest does not read is bounded; typing further is lost, as on a real line.
+    for (const byte of bytes) if (this.#input.length < 65536) this.#input.push(byte);
+    this.#feedUart();
+  }
+
+  /**
+   * Executes until something needs the shell: at most one slice. CPUs that have work take turns; one that has none is passed over until an
+   * interrupt is pending for it. Everything is decided by counts of instructions: the same run every time.
+   */
+  run(): KernelStop {
+    const { machine } = this;
+    const { core, exits } = this.parts;
+    const clock = this.#clock;
+    this.#work = 0;
+    for (let left = this.#slice; left > 0 && this.#work < WORK_OF_A_SLICE; ) {
+      machine.settle();
+      if (this.#off !== null) return this.#off;
+      if (machine.stopping) return { kind: "stopped" };
+      core.now = clock.now;
+      const cpu = this.#nextCpu();
+      if (cpu < 0) return { kind: "idle", until: this.#wakeTime() };
+      const before = core.executed;
+      this.#running = cpu;
+      const exit = core.run(cpu, Math.min(left, this.#turn(cpu)));
+      this.#running = -1;
+      left -= Math.max(1, core.executed - before);
+      this.#work++;
+      clock.advanceTo(core.now);
+      if (exit === exits.firmware) {
+        this.parts.firmwareCall(cpu);
+        this.#work += WORK_OF_A_CALL;
+      } else if (exit === exits.wait) this.#waiting[cpu] = true;
+      this.#cpu = (cpu + 1) % this.#started.length;
+    }
+    return this.#off ?? { kind: "slice" };
+  }
+
+  /** Lets an idle machine's time pass to `until`. */
+  skipTo(until: number): void {
+    this.#clock.advanceTo(until);
+  }
+
+  /** The next CPU in turn that has work, -1 if none has. */
+  #nextCpu(): number {
+    const cpus = this.#started.length;
+    for (let i = 0; i < cpus; i++) {
+      const cpu = (this.#cpu + i) % cpus;
+      if (this.#started[cpu] !== true) continue;
+      if (this.#waiting[cpu] === true && !this.parts.core.interruptPending(cpu)) continue;
+      this.#waiting[cpu] = false;
+      return cpu;
+    }
+    return -1;
+  }
+
+  /** Instructions until the clock's next event, or until another CPU must have its turn. */
+  #turn(cpu: number): number {
+    let until = Math.min(this.#clock.nextDeadline, this.machine.timeLimit);
+    let longest = this.#slice;
+    for (let other = 0; other < this.#started.length; other++) {
+      if (other === cpu || this.#started[other] !== true) continue;
+      if (this.#waiting[other] !== true) longest = TURN;
+      else until = Math.min(until, this.#timer(other));
+    }
+    const instructions = Math.ceil((until - this.#clock.now) / this.parts.core.nsPerInstruction);
+    return Math.max(1, Math.min(instructions, longest));
+  }
+
+  /** When something happens again in a machine all of whose CPUs wait, in ns; Infinity: never. */
+  #wakeTime(): number {
+    let until = Math.min(this.#clock.nextDeadline, this.machine.timeLimit);
+    for (let cpu = 0; cpu < this.#started.length; cpu++) {
+      if (this.#started[cpu] === true) until = Math.min(until, this.#timer(cpu));
+    }
+    return until;
+  }
+
+  /** When the timer of a waiting CPU wakes it. One that is due and has not woken it is masked, and never will. */
+  #timer(cpu: number): number {
+    const deadline = this.parts.core.timerDeadline(cpu);
+    return deadline > this.#clock.now ? deadline : Number.POSITIVE_INFINITY;
+  }
+
+  /** Called by CpuBus around an access: time is exact, and what falls due or is flagged happens before the CPU goes on. */
+  beforeAccess(): void {
+    this.machine.counters.traps++;
+    this.#clock.advanceTo(this.parts.core.now);
+  }
+
+  afterAccess(): void {
+    const { core } = this.parts;
+    const clock = this.#clock;
+    this.machine.settle();
+    const executed = this.commandsExecuted();
+    this.#work += 1 + executed - this.#commandsSeen;
+    this.#commandsSeen = executed;
+    if (this.machine.stopping || this.#off !== null || this.#work >= WORK_OF_A_SLICE) core.stop();
+    // The host's kernel waits for its hardware by letting time pass.
+    if (clock.now > core.now) core.now = clock.now;
+    const until = Math.ceil((clock.nextDeadline - clock.now) / core.nsPerInstruction);
+    if (until < this.#slice) core.limitSlice(Math.max(1, until));
+  }
+
+  #feedUart(): void {
+    while (this.#input.length > 0 && this.uart.receive(this.#input[0]!)) this.#input.shift();
+  }
+
+  #takeInput(bytes: Uint8Array): number {
+    const taken = this.#input.splice(0, bytes.length);
+    bytes.set(taken);
+    return taken.length;
+  }
+}
+
+/** A CPU's loads and stores outside RAM, as traps of the machine. */
+class CpuBus implements CpuBusPort {
+  high = 0;
+  readonly #machine: KernelMachine;
+
+  constructor(machine: KernelMachine) {
+    this.#machine = machine;
+  }
+
+  load(address: number, size: AccessSize): number {
+    const { machine } = this.#machine;
+    const previous = machine.trace.cause;
+    this.#machine.beforeAccess();
+    const low = machine.access(address, size);
+    this.high = machine.high;
+    this.#machine.afterAccess();
+    machine.trace.leave(previous);
+    return low;
+  }
+
+  store(address: number, size: AccessSize, low: number, high: number): void {
+    const { machine } = this.#machine;
+    const previous = machine.trace.cause;
+    this.#machine.beforeAccess();
+    machine.accessStore(address, size, low, high);
+    this.#machine.afterAccess();
+    machine.trace.leave(previous);
+  }
+}

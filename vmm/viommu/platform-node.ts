@@ -1,0 +1,20 @@
+// How a platform tells its guest of a vIOMMU of a kind: the device tree's node, and the component world's region.
+
+import type { Cell, PropertyValue, Reference } from "../platform/flattened-device-tree.ts";
+import type { RegionKind } from "../vcpu/component/world.ts";
+
+export interface NodeSurroundings {
+  /** Where the vIOMMU's own messages go. */
+  readonly msiParent: Reference;
+  /** Guest-physical base and size of what every stage 1 must map one to one, or devices lose their interrupts. */
+  readonly identityRegion: readonly Cell[];
+}
+
+export interface PlatformNode {
+  /** Properties of the device-tree node but for `reg`, by the kind's binding. */
+  deviceTree(surroundings: NodeSurroundings): Readonly<Record<string, PropertyValue>>;
+  /** The region of the component world that its registers are. */
+  readonly region: RegionKind;
+  /** Wires it has on a component machine, at most 16. */
+  readonly wires: number;
+}
