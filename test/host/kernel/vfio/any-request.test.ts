@@ -168,6 +168,8 @@ function run(steps: readonly Step[]): void {
 
 describe("any sequence of requests", () => {
   it("is answered, and leaves nothing behind", () => {
-    fc.assert(fc.property(fc.array(step, { maxLength: 80, size: "max" }), run), { numRuns: Number(process.env.VFIO_RUNS ?? 60) });
+    fc.assert(fc.property(fc.array(step, { maxLength: 80, size: "max" }), run), {
+      numRuns: Number(process.env.VFIO_RUNS ?? 60),
+    });
   });
 });
