@@ -2,6 +2,7 @@
 // `parseHost` checks a document and says in one line what is wrong and where. host/README.md documents every field.
 
 import { z } from "zod";
+import { isPrintable } from "./base/printable.ts";
 import { HARDWARE_KINDS, type HardwareKinds } from "./hw/iommu/kinds.ts";
 
 /** "16M", "2G", 4096: bytes, a multiple of 4 KiB. */
@@ -25,9 +26,18 @@ const hexOrNumber = z
   .union([z.number().int().nonnegative(), z.string().regex(/^0x[0-9a-fA-F]+$/, "a number or 0x… string")])
   .transform((value) => BigInt(value));
 
+const UNPRINTABLE = "text without control characters";
+/** A name: it becomes a key of tables, a part of paths in a tree, and is shown. */
+const name = z
+  .string()
+  .min(1)
+  .max(100)
+  .refine(isPrintable, UNPRINTABLE)
+  .refine((text) => text !== "__proto__", "another name");
+
 /** An IOMMU's options are its kind's to check (`parseHost`), which also checks their values and how they go together. */
 const iommu = z.strictObject({
-  name: z.string().min(1),
+  name,
   kind: z.string(),
   options: z.record(z.string(), z.unknown()).default({}),
 });
@@ -70,8 +80,8 @@ const device = z.discriminatedUnion("model", [
 ]);
 
 const host = z.strictObject({
-  name: z.string().min(1),
-  description: z.string().optional(),
+  name,
+  description: z.string().refine(isPrintable, UNPRINTABLE).optional(),
   memory: size.default(64 * 1024 * 1024),
   iommus: z.array(iommu).default([]),
   devices: z.array(device).default([]),

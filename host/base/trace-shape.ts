@@ -1,5 +1,6 @@
 // What each type of trace event must hold, as a table: a trace file is a document from anywhere, and who reads one relies on this.
 
+import { isPrintable } from "./printable.ts";
 import type { TraceEvent, TraceEventType } from "./trace.ts";
 
 type Kind = "text" | "whole" | "flag" | "wide" | "words" | "values";
@@ -85,7 +86,8 @@ export function eventProblem(value: unknown): string | null {
 function fits(value: unknown, kind: Kind | `${Kind}?` | readonly string[]): boolean {
   switch (kind) {
     case "text":
-      return typeof value === "string";
+      // It is shown on terminals.
+      return typeof value === "string" && isPrintable(value);
     case "whole":
       return Number.isSafeInteger(value);
     case "flag":
@@ -98,8 +100,9 @@ function fits(value: unknown, kind: Kind | `${Kind}?` | readonly string[]): bool
       return (
         typeof value === "object" &&
         value !== null &&
-        Object.values(value).every(
-          (item) => typeof item === "string" || typeof item === "number" || typeof item === "bigint",
+        Object.entries(value).every(
+          ([name, item]) =>
+            isPrintable(name) && (fits(item, "text") || typeof item === "number" || typeof item === "bigint"),
         )
       );
     default:

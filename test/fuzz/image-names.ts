@@ -20,6 +20,8 @@ const PLAIN_BYTES = new Set([...new TextEncoder().encode("$-./:#@|~_")]);
 const isPlain = (byte: number) =>
   (byte >= 48 && byte <= 57) || (byte >= 65 && byte <= 90) || (byte >= 97 && byte <= 122) || PLAIN_BYTES.has(byte);
 
+const CORE_POSITIONS = POSITIONS.filter((position) => position.startsWith("core "));
+
 export interface HostileImage {
   readonly names: Names;
   readonly bytes: Uint8Array;
@@ -30,7 +32,9 @@ export function hostileImage(seed: number): HostileImage {
   const random = generator(seed);
   const names: Record<string, readonly number[]> = {};
   for (let left = random() % 4 === 0 ? 3 : 1; left > 0; left--) {
-    const position = POSITIONS[random() % POSITIONS.length]!;
+    // Half of them where jco takes any name.
+    const places = random() % 2 === 0 ? POSITIONS : CORE_POSITIONS;
+    const position = places[random() % places.length]!;
     names[position] = hostileName(random, DEFAULT_NAMES[position] ?? "name");
   }
   const bytes = image(names);

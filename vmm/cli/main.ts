@@ -1,6 +1,7 @@
 // The command line: `nestbox VERB`. Errors of the user's are one line and exit status 2; a bug of ours prints the seed and exits 4.
 
 import { Command, CommanderError, type Option } from "commander";
+import { printable } from "../../host/base/printable.ts";
 import { HostDescriptionError } from "../../host/description.ts";
 import { HostRefusal } from "../vfio/guest-address-space.ts";
 import { endWithReader } from "./closed-output.ts";
@@ -63,7 +64,8 @@ endWithReader();
 
 /** One line, whatever the message quotes. */
 function complain(message: string): void {
-  console.error(fitted(`nestbox: ${message.trim().replace(/\s*\n\s*/g, "; ")}`, 4, process.stderr));
+  const line = printable(message.trim().replace(/\s*\n\s*/g, "; "));
+  console.error(fitted(`nestbox: ${line}`, 4, process.stderr));
 }
 
 try {

@@ -3,6 +3,7 @@
 import { readdirSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { Command } from "commander";
+import { printable } from "../../../host/base/printable.ts";
 import { EXIT_FAILED, EXIT_PASS, UsageError } from "../exit-codes.ts";
 import { fileProblem } from "../input-file.ts";
 import { junitXml } from "../junit-document.ts";
@@ -65,11 +66,11 @@ function summaryText(merged: MergedResult): string {
   const { passed, failed, failures } = summaryOf(merged);
   const lines = failures
     .slice(0, LISTED)
-    .map(({ classname, name, message }) => `${colours.red("FAIL")} ${classname}: ${name}: ${message}`);
+    .map(({ classname, name, message }) => `${colours.red("FAIL")} ${printable(`${classname}: ${name}: ${message}`)}`);
   if (failures.length > LISTED) lines.push(`… and ${failures.length - LISTED} more (--junit FILE, --json)`);
   const counts = [...merged.counts].map(([what, number]) => `${number.toLocaleString("en")} ${what}`);
   const shards = `${merged.shards - merged.missing.length} of ${merged.shards} shards`;
-  lines.push([`${campaignName(merged.campaign)}: ${shards}`, ...counts].join(", "));
+  lines.push(printable([`${campaignName(merged.campaign)}: ${shards}`, ...counts].join(", ")));
   const verdict = `${passed} passed, ${failed} failed`;
   lines.push(failed === 0 ? colours.green(verdict) : colours.red(verdict));
   return lines.map((line) => fitted(line)).join("\n");

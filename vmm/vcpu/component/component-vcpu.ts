@@ -12,11 +12,11 @@
 // A guest ends by returning from `run`, by `exit`, by a trap of the engine, when the machine says stop, or at the wall limit. After
 // any of these it is dead: an instance left in the middle of a call is never entered again.
 
+import { printable } from "../../../host/base/printable.ts";
 import type { VcpuPort } from "../port.ts";
 import { guestStack } from "./guest-stack.ts";
 import type { ComponentPlatform, PlatformRegion } from "./platform.ts";
 import type { PreparedComponent } from "./prepare.ts";
-import { printable } from "./printable.ts";
 import { REGION_KINDS } from "./world.ts";
 
 export type GuestOutcome =
@@ -51,6 +51,8 @@ class LeaveGuest extends Error {}
 class GuestMisuse extends Error {}
 
 const HIGH = 0x1_0000_0000;
+/** Characters of an engine's message; it may quote names of the image. */
+const LONGEST_MESSAGE = 300;
 
 export class ComponentVcpu {
   readonly #options: ComponentVcpuOptions;
@@ -114,7 +116,11 @@ export class ComponentVcpu {
     }
     if (error instanceof GuestMisuse) return { kind: "trapped", message: error.message, stack: guestStack(error) };
     if (error instanceof WebAssembly.RuntimeError) {
-      return { kind: "trapped", message: this.#describe(error.message), stack: guestStack(error) };
+      return {
+        kind: "trapped",
+        message: this.#describe(printable(error.message, LONGEST_MESSAGE)),
+        stack: guestStack(error),
+      };
     }
     // The engine's word for a guest that recurses without end.
     if (error instanceof RangeError && /call stack|recursion/i.test(error.message)) {
@@ -124,7 +130,7 @@ export class ComponentVcpu {
       const mebibytes = this.#options.memory.buffer.byteLength / 2 ** 20;
       return {
         kind: "refused",
-        message: `does not fit this machine's ${mebibytes} MiB of RAM or its imports: ${printable(error.message)}`,
+        message: `does not fit this machine's ${mebibytes} MiB of RAM or its imports: ${printable(error.message, LONGEST_MESSAGE)}`,
       };
     }
     if (typeof WebAssembly.Exception === "function" && error instanceof WebAssembly.Exception) {

@@ -2,7 +2,7 @@
 // offset is that of the instruction in the core module. VMM and jco frames are left out. Names are the guest's to choose: they may be
 // long and contain anything, so lines are taken apart without patterns that could run wild.
 
-import { printable } from "./printable.ts";
+import { printable } from "../../../host/base/printable.ts";
 
 /** At most this many frames are kept; a stack overflow has thousands. */
 const MOST_FRAMES = 32;

@@ -5,9 +5,9 @@
 //   the names     every name, wherever it stands, is one that cannot be taken for anything else (name-grammar.ts): the transpiler puts
 //                 names of the image into the code that it generates. Custom sections are left out: custom-sections.ts cleans them.
 
+import { printable } from "../../../host/base/printable.ts";
 import { type ExternalItem, imageKind, readOutline } from "./component-format.ts";
 import { quoted } from "./name-grammar.ts";
-import { printable } from "./printable.ts";
 import { WORLD_EXPORTS, WORLD_IMPORTS, WORLD_NAME } from "./world.ts";
 
 const LONGEST_LINE = 1500;

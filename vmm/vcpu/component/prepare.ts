@@ -13,12 +13,15 @@
 
 import type { Statement } from "acorn";
 import { generate } from "#jco/component";
+import { printable } from "../../../host/base/printable.ts";
 import { excessOfCore } from "./core-limits.ts";
 import { withPlainCustomSections } from "./custom-sections.ts";
 import { type GeneratedCode, linkingStatements, readGeneratedCode } from "./generated-code.ts";
 import { checkImage } from "./image-check.ts";
 import { carryOut, type LinkHost, linkPlan } from "./link-plan.ts";
-import { printable } from "./printable.ts";
+
+/** Characters of what jco or the engine says. */
+const LONGEST_REASON = 300;
 
 /** Core modules by the names jco gave them. */
 export type CoreModules = ReadonlyMap<string, WebAssembly.Module>;
@@ -108,11 +111,11 @@ export function linkable(
 ): PreparedComponent | ImageRefusal {
   try {
     const code = readGeneratedCode(source);
-    if (typeof code === "string") return { error: printable(code) };
+    if (typeof code === "string") return { error: printable(code, LONGEST_REASON) };
     const statements = layers.code(code);
-    if (typeof statements === "string") return { error: printable(statements) };
+    if (typeof statements === "string") return { error: printable(statements, LONGEST_REASON) };
     const link = layers.link(statements, code, modules);
-    return typeof link === "string" ? { error: printable(link) } : { modules, link };
+    return typeof link === "string" ? { error: printable(link, LONGEST_REASON) } : { modules, link };
   } catch (error) {
     return notValid(error);
   }
@@ -120,5 +123,5 @@ export function linkable(
 
 function notValid(error: unknown): ImageRefusal {
   const text = error instanceof Error ? error.message : String(error);
-  return { error: printable(`not a valid component: ${text.split("\n")[0]!}`) };
+  return { error: printable(`not a valid component: ${text.split("\n")[0]!}`, LONGEST_REASON) };
 }
