@@ -29,12 +29,14 @@ function run(contents: unknown, name: string, ...verb: string[]) {
 
 describe("no terminal sequence gets out of", () => {
   const head = { seq: 1, time: 0, cause: 0 };
-  it.each([
-    [{ ...head, type: "attach", device: HOSTILE, domain: "d", detail: "d" }],
-    [{ ...head, type: "injection", point: "p", name: "n", rule: HOSTILE }],
-    [{ ...head, type: "ioctl", process: "p", fd: 3, name: "n", result: 0, fields: { [HOSTILE]: 1 } }],
-    [{ ...head, type: "ioctl", process: "p", fd: 3, name: "n", result: 0, fields: { a: HOSTILE } }],
-  ])("a trace: %j", (event) => {
+  it.each(
+    [
+      [{ ...head, type: "attach", device: HOSTILE, domain: "d", detail: "d" }],
+      [{ ...head, type: "injection", point: "p", name: "n", rule: HOSTILE }],
+      [{ ...head, type: "ioctl", process: "p", fd: 3, name: "n", result: 0, fields: { [HOSTILE]: 1 } }],
+      [{ ...head, type: "ioctl", process: "p", fd: 3, name: "n", result: 0, fields: { a: HOSTILE } }],
+    ].map(([event], at) => [at + 1, event]),
+  )("a trace, event %i", (_, event) => {
     const text = `{"nestbox-trace":1}\n${JSON.stringify(event)}\n`;
     const { status, errors } = run(text, "trace.jsonl", "walk", "--trace");
     expect(status).toBe(2);
