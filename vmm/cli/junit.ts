@@ -1,27 +1,47 @@
-// Scenario results as a JUnit XML document, for CI systems.
+// Results as a JUnit XML document, for CI systems.
 
-import { failurePlace, type ScenarioReport, stackLines } from "./scenario-report.ts";
+/** One result: of a scenario, of a fuzzer's seed, of a shard. */
+export interface TestCase {
+  /** What it belongs to: a file, a fuzzer. */
+  readonly classname: string;
+  readonly name: string;
+  readonly seconds: number;
+  /** Where in the user's source. */
+  readonly file?: string | undefined;
+  readonly line?: number | undefined;
+  /** Absent: it passed. */
+  readonly failure?: Failure | undefined;
+}
 
-export function junitXml(reports: readonly ScenarioReport[]): string {
-  const failures = reports.filter(({ result }) => !result.passed).length;
-  const seconds = reports.reduce((sum, { wallMs }) => sum + wallMs, 0) / 1000;
-  const cases = reports.map((report) => {
-    const { file, result, wallMs, frames } = report;
-    const place = frames[0] === undefined ? "" : ` file="${escapeXml(frames[0].file)}" line="${frames[0].line}"`;
-    const head = `    <testcase classname="${escapeXml(file)}" name="${escapeXml(result.name)}"${place} time="${(wallMs / 1000).toFixed(3)}"`;
-    if (result.passed) return `${head}/>`;
-    const body = escapeXml([`${failurePlace(report)}: ${result.message}`, ...stackLines(report)].join("\n"));
-    return `${head}>\n      <failure type="${result.kind}" message="${escapeXml(result.message)}">${body}</failure>\n    </testcase>`;
-  });
+export interface Failure {
+  /** One word. */
+  readonly kind: string;
+  /** One line. */
+  readonly message: string;
+  /** Everything. */
+  readonly text: string;
+}
+
+export function junitXml(cases: readonly TestCase[]): string {
+  const failures = cases.filter(({ failure }) => failure !== undefined).length;
+  const seconds = cases.reduce((sum, testCase) => sum + testCase.seconds, 0);
   return [
     '<?xml version="1.0" encoding="UTF-8"?>',
     "<testsuites>",
-    `  <testsuite name="nestbox" tests="${reports.length}" failures="${failures}" time="${seconds.toFixed(3)}">`,
-    ...cases,
+    `  <testsuite name="nestbox" tests="${cases.length}" failures="${failures}" time="${seconds.toFixed(3)}">`,
+    ...cases.map(caseXml),
     "  </testsuite>",
     "</testsuites>",
     "",
   ].join("\n");
+}
+
+function caseXml({ classname, name, seconds, file, line, failure }: TestCase): string {
+  const place = file === undefined ? "" : ` file="${escapeXml(file)}"${line === undefined ? "" : ` line="${line}"`}`;
+  const head = `    <testcase classname="${escapeXml(classname)}" name="${escapeXml(name)}"${place} time="${seconds.toFixed(3)}"`;
+  if (failure === undefined) return `${head}/>`;
+  const about = `type="${escapeXml(failure.kind)}" message="${escapeXml(failure.message)}"`;
+  return `${head}>\n      <failure ${about}>${escapeXml(failure.text)}</failure>\n    </testcase>`;
 }
 
 function escapeXml(text: string): string {

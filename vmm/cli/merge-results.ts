@@ -1,7 +1,7 @@
 // Puts the results of all shards together: what was run, what failed, and which shards are missing or were ended early.
 
 import { UsageError } from "./exit-codes.ts";
-import type { TestCase } from "./junit-document.ts";
+import type { TestCase } from "./junit.ts";
 import type { Campaign, ShardResult } from "./result-file.ts";
 
 export interface MergedResult {

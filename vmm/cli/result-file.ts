@@ -1,7 +1,7 @@
 // What one shard of a campaign found, as a JSON document (`--result`): everything `nestbox report merge` needs. A shard that does not come to
 // its end leaves none, so whatever it was is missed.
 
-import { closeSync, mkdirSync, openSync, renameSync, statSync } from "node:fs";
+import { closeSync, mkdirSync, openSync, renameSync, rmSync, statSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { z } from "zod";
 import { writeAll } from "./console.ts";
@@ -63,6 +63,7 @@ export class ResultFile {
   readonly #path: string;
   readonly #draft: string;
   readonly #fd: number;
+  #open = true;
 
   /** `place`: a file, or a folder, where it is named after the shard. Throws UsageError: better now than after an hour. */
   constructor(place: string, { index, count }: Shard) {
@@ -80,11 +81,23 @@ export class ResultFile {
   write(document: ShardResult): void {
     try {
       writeAll(this.#fd, Buffer.from(`${JSON.stringify(document)}\n`));
-      closeSync(this.#fd);
+      this.#close();
       renameSync(this.#draft, this.#path);
     } catch (error) {
       throw new UsageError(`--result ${this.#path}: ${fileProblem(error)}`);
     }
+  }
+
+  /** Leaves nothing behind, unless it is written. */
+  discard(): void {
+    if (!this.#open) return;
+    this.#close();
+    rmSync(this.#draft, { force: true });
+  }
+
+  #close(): void {
+    this.#open = false;
+    closeSync(this.#fd);
   }
 }
 

@@ -1,7 +1,8 @@
-// What is said of a scenario that was run: as text for a person, or as JSON.
+// What is said of a scenario that was run: as text for a person, as JSON, or as a test case for CI systems.
 
 import type { ScenarioResult } from "../scenario/run-scenario.ts";
 import { lastCauses } from "../view/trace-text.ts";
+import type { TestCase } from "./junit.ts";
 import type { SourceFrame } from "./source-positions.ts";
 import { colours, fitted } from "./terminal.ts";
 
@@ -52,4 +53,13 @@ export function reportJson(report: ScenarioReport): string {
   const { file, trace, frames } = report;
   const failure = shown.passed ? {} : { at: frames[0]?.position ?? file, step: shown.steps.at(-1) ?? null };
   return JSON.stringify({ file, ...shown, ...failure, ...(trace === null ? {} : { trace }) });
+}
+
+export function testCase(report: ScenarioReport): TestCase {
+  const { file, result, wallMs, frames } = report;
+  const place = frames[0] === undefined ? {} : { file: frames[0].file, line: frames[0].line };
+  const about = { classname: file, name: result.name, seconds: wallMs / 1000, ...place };
+  if (result.passed) return about;
+  const text = [`${failurePlace(report)}: ${result.message}`, ...stackLines(report)].join("\n");
+  return { ...about, failure: { kind: result.kind, message: result.message, text } };
 }

@@ -49,6 +49,12 @@ function numberOf(yaml: string, key: string): number {
   return Number(new RegExp(`^ *${key}: (\\d+)$`, "m").exec(yaml)?.[1]);
 }
 
+function commandLine(yaml: string, verb: string): string[] {
+  const match = new RegExp(`- run: npx nestbox (${verb} .*)$`, "m").exec(yaml);
+  if (match === null) throw new Error(`the recipe runs no ${verb}`);
+  return match[1]!.split(" ");
+}
+
 async function merge(...args: string[]): Promise<Ended & { summary: Record<string, unknown> }> {
   const ended = await nestbox(["report", "merge", "--json", ...args]);
   return { ...ended, summary: ended.status === 2 ? {} : (JSON.parse(ended.output) as Record<string, unknown>) };
@@ -85,6 +91,74 @@ describe("the recipe for Kubernetes", { timeout: 240_000 }, () => {
     expect(beyond.errors).toContain("part 5 of 4");
     expect(beyond.status).toBe(2);
     expect(existsSync(join(folder, "results"))).toBe(false);
+  });
+});
+
+/** Writes `scenarios/`: a scenario that holds for each name, one with three runs, and one that does not hold if it is to. */
+function writeScenarios(names: readonly string[], holds: boolean): void {
+  mkdirSync(join(folder, "scenarios"));
+  for (const name of names) {
+    const body = `export default scenario(${JSON.stringify(name)}, (t) => t.expect(true, "it is so"));`;
+    writeFileSync(join(folder, "scenarios", `${name}.scenario.ts`), `import { scenario } from "nestbox";\n${body}\n`);
+  }
+  writeFileSync(
+    join(folder, "scenarios/sweep.scenario.ts"),
+    `import { scenario } from "nestbox";
+export default scenario("sweep", { sweep: [1, 2, 3] }, (t) => {
+  t.expect(t.value !== 2 || ${holds}, "two is no exception");
+});
+`,
+  );
+}
+
+describe("the recipe for a CI matrix", { timeout: 240_000 }, () => {
+  const yaml = recipe("matrix");
+  const shards = JSON.parse(/^ *shard: (\[.*\])$/m.exec(yaml)![1]!) as number[];
+  const shardArgs = (shard: number) =>
+    commandLine(yaml.replaceAll(/\$\{\{ matrix\.shard \}\}/g, String(shard)), "scenario");
+  const mergeArgs = () => commandLine(yaml, "report").slice(2);
+
+  it("runs each scenario, and each run of a sweep, in one of the shards", async () => {
+    expect(shards).toEqual([1, 2, 3, 4]);
+    writeScenarios(["a", "b", "c", "d", "e"], true);
+    const ended = await Promise.all(shards.map((shard) => nestbox(shardArgs(shard))));
+    expect(ended.map(({ output }) => output.trimEnd().split("\n").at(-1))).toEqual(
+      shards.map(() => "2 passed, 0 failed"),
+    );
+    const { status, summary } = await merge(...mergeArgs());
+    expect(status).toBe(0);
+    expect(summary).toMatchObject({ shards: 4, missing: [], tests: 8, passed: 8, failed: 0 });
+    const names = [...readFileSync(join(folder, "junit.xml"), "utf8").matchAll(/<testcase .*? name="(.*?)"/g)];
+    expect(names.map(([, name]) => name).sort()).toEqual(
+      ["a", "b", "c", "d", "e", "sweep [1]", "sweep [2]", "sweep [3]"].sort(),
+    );
+  });
+
+  it("reports a failure with its place in the source, and a shard whose machine was lost", async () => {
+    writeScenarios(["a"], false);
+    const ended = await Promise.all([1, 2, 3].map((shard) => nestbox(shardArgs(shard))));
+    expect(ended.map(({ status }) => status).sort()).toEqual([0, 0, 1]);
+    const { status, summary } = await merge(...mergeArgs());
+    expect(status).toBe(1);
+    expect(summary).toMatchObject({ missing: [4], passed: 2, failed: 2 });
+    const junit = readFileSync(join(folder, "junit.xml"), "utf8");
+    expect(junit).toMatch(/name="sweep \[2\]" file="[^"]*sweep.scenario.ts" line="3"/);
+    expect(junit).toContain("two is no exception");
+    expect(junit).toContain('name="shard 4/4"');
+  });
+
+  it("leaves no result of a shard that did not start, and merges none of other files", async () => {
+    writeScenarios(["a"], true);
+    writeFileSync(join(folder, "scenarios/broken.scenario.ts"), "export default 1;\n");
+    expect((await nestbox(shardArgs(1))).status).toBe(2);
+    expect(readdirSync(join(folder, "results"))).toEqual([]);
+    rmSync(join(folder, "scenarios/broken.scenario.ts"));
+    await nestbox(shardArgs(1));
+    rmSync(join(folder, "scenarios/a.scenario.ts"));
+    await nestbox(shardArgs(2));
+    const { status, errors } = await merge(...mergeArgs());
+    expect(status).toBe(2);
+    expect(errors).toContain("are of different campaigns: files is");
   });
 });
 

@@ -8,7 +8,7 @@ import { EXIT_FAILED, EXIT_PASS, UsageError } from "../exit-codes.ts";
 import { type CampaignResult, runCampaign, type SeedFinding } from "../fuzz-campaign.ts";
 import { knownFuzzers, loadFuzzer } from "../fuzzer.ts";
 import { fileProblem } from "../input-file.ts";
-import type { TestCase } from "../junit-document.ts";
+import type { TestCase } from "../junit.ts";
 import { duration, wholeNumber } from "../options.ts";
 import { ResultFile, type ShardResult } from "../result-file.ts";
 import { type Shard, shardOption } from "../shard.ts";
@@ -84,8 +84,9 @@ async function run(name: string | undefined, options: FuzzOptions): Promise<numb
   const fuzzer = await loadFuzzer(name);
   const termination = new Termination();
   const progress = new Progress();
+  let file: ResultFile | null = null;
   try {
-    const file = options.result === undefined ? null : new ResultFile(options.result, options.shard);
+    if (options.result !== undefined) file = new ResultFile(options.result, options.shard);
     const result = await runCampaign(fuzzer, {
       seed: options.seed,
       rounds: options.rounds ?? Number.POSITIVE_INFINITY,
@@ -105,6 +106,7 @@ async function run(name: string | undefined, options: FuzzOptions): Promise<numb
     summarise(name, result, options);
     return result.findings.length === 0 ? EXIT_PASS : EXIT_FAILED;
   } finally {
+    file?.discard();
     termination.close();
   }
 }

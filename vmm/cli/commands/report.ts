@@ -6,7 +6,7 @@ import { Command } from "commander";
 import { printable } from "../../../host/base/printable.ts";
 import { EXIT_FAILED, EXIT_PASS, UsageError } from "../exit-codes.ts";
 import { fileProblem } from "../input-file.ts";
-import { junitXml } from "../junit-document.ts";
+import { junitXml } from "../junit.ts";
 import { type MergedResult, mergeResults } from "../merge-results.ts";
 import { type Campaign, readResult, type ShardResult } from "../result-file.ts";
 import { colours, fitted } from "../terminal.ts";

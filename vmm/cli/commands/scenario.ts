@@ -2,7 +2,7 @@
 
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { Command, InvalidArgumentError } from "commander";
+import { Command } from "commander";
 import type { ScenarioResult } from "../../scenario/run-scenario.ts";
 import { verdictPending } from "../closed-output.ts";
 import { EXIT_FAILED, EXIT_PASS, UsageError } from "../exit-codes.ts";
@@ -10,19 +10,23 @@ import { findHost } from "../hosts.ts";
 import { fileProblem } from "../input-file.ts";
 import { junitXml } from "../junit.ts";
 import { wallLimitOption, wholeNumber } from "../options.ts";
+import { ResultFile } from "../result-file.ts";
 import { findScenarioFiles, foldersOf, type ScenarioModule } from "../scenario-files.ts";
-import { reportJson, reportText, type ScenarioReport } from "../scenario-report.ts";
+import { reportJson, reportText, type ScenarioReport, testCase } from "../scenario-report.ts";
 import { type RunOutcome, type ScenarioRunner, withRunner } from "../scenario-runner.ts";
 import type { ListedScenario } from "../scenario-worker.ts";
+import { type Shard, shardOption } from "../shard.ts";
 import { colours, Progress } from "../terminal.ts";
 import { makeTraceFolder } from "../trace-output.ts";
+import { version } from "../version.ts";
 import { watchFolders } from "../watch-folders.ts";
 
 interface ScenarioCommandOptions {
   readonly host?: string;
   readonly filter?: string;
   readonly junit?: string;
-  readonly shard?: Shard;
+  readonly shard: Shard;
+  readonly result?: string;
   readonly seed: number;
   readonly trace?: string;
   readonly traceDir: string;
@@ -30,11 +34,6 @@ interface ScenarioCommandOptions {
   readonly json?: true;
   /** ns. */
   readonly wallLimit: number;
-}
-
-interface Shard {
-  readonly index: number;
-  readonly count: number;
 }
 
 export function scenarioCommand(): Command {
@@ -45,7 +44,8 @@ export function scenarioCommand(): Command {
     .option("--watch", "run again whenever one of the files changes")
     .option("--host <name|file>", "host for scenarios that name none")
     .option("--junit <file>", "write results as JUnit XML")
-    .option("--shard <i/n>", "run the i-th of n parts", shard)
+    .addOption(shardOption())
+    .option("--result <file|folder>", "write what came of it there, for nestbox report merge")
     .option("--seed <n>", "seed of everything random", wholeNumber, 0)
     .option("--trace-dir <folder>", "scenarios that fail leave their traces there", "nestbox-traces")
     .option("--trace <folder>", "write every scenario's trace there, not only of those that fail")
@@ -95,7 +95,12 @@ function runPaths(
     const modules: ScenarioModule[] = [];
     for (const file of findScenarioFiles(paths)) modules.push(await bundles.bundle(file));
     loaded(modules);
-    return await runModules(modules, runner, options);
+    const resultFile = options.result === undefined ? null : new ResultFile(options.result, options.shard);
+    try {
+      return await runModules(modules, runner, options, resultFile);
+    } finally {
+      resultFile?.discard();
+    }
   });
 }
 
@@ -103,6 +108,7 @@ async function runModules(
   modules: readonly ScenarioModule[],
   runner: ScenarioRunner,
   options: ScenarioCommandOptions,
+  resultFile: ResultFile | null,
 ): Promise<number> {
   const progress = new Progress();
   const runs: PlannedRun[] = [];
@@ -113,7 +119,8 @@ async function runModules(
   progress.clear();
   if (runs.length === 0) throw new UsageError(`--filter ${options.filter}: no scenario's name contains that`);
   const { shard } = options;
-  const mine = runs.filter((_, index) => shard === undefined || index % shard.count === shard.index - 1);
+  const mine = runs.filter((_, index) => index % shard.count === shard.index - 1);
+  const started = performance.now();
   const taken = new Set<string>();
   const reports: ScenarioReport[] = [];
   for (const run of mine) {
@@ -123,7 +130,26 @@ async function runModules(
     console.log(options.json === true ? reportJson(report) : reportText(report));
     reports.push(report);
   }
-  if (options.junit !== undefined) writeText(options.junit, junitXml(reports), "--junit");
+  const cases = reports.map(testCase);
+  if (options.junit !== undefined) writeText(options.junit, junitXml(cases), "--junit");
+  resultFile?.write({
+    format: 1,
+    nestbox: version(),
+    campaign: {
+      verb: "scenario",
+      files: modules.map(({ file }) => file),
+      filter: options.filter ?? null,
+      host: options.host ?? null,
+      seed: options.seed,
+      tests: runs.length,
+    },
+    shard,
+    // A signal ends the process, and no result is written.
+    interrupted: false,
+    seconds: (performance.now() - started) / 1000,
+    counts: {},
+    cases,
+  });
   const failed = reports.filter(({ result }) => !result.passed).length;
   if (options.json !== true) {
     const verdict = `${reports.length - failed} passed, ${failed} failed`;
@@ -197,15 +223,6 @@ function traceFileName(folder: string, name: string, taken: Set<string>): string
   for (let n = 2; taken.has(file); n++) file = join(folder, `${stem}-${n}.trace.jsonl`);
   taken.add(file);
   return file;
-}
-
-function shard(text: string): Shard {
-  const match = /^(\d+)\/(\d+)$/.exec(text);
-  const parsed = match === null ? null : { index: Number(match[1]), count: Number(match[2]) };
-  if (parsed === null || parsed.index < 1 || parsed.index > parsed.count) {
-    throw new InvalidArgumentError("expected i/n with 1 <= i <= n, such as 1/4");
-  }
-  return parsed;
 }
 
 function writeText(file: string, text: string, option: string): void {
