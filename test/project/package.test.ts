@@ -2,7 +2,17 @@
 // (CI does the same with a real `npm install`: .ci/package.)
 
 import { spawnSync } from "node:child_process";
-import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import {
+  cpSync,
+  existsSync,
+  lstatSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -76,13 +86,14 @@ describe("the package", { timeout: 180_000 }, () => {
     expect(files).toContain("dist/jco/LICENSE");
   });
 
-  it("asks for nothing that must be built or is heavy", () => {
+  it("builds nothing when it is installed, and takes less than 60 MB with all it depends on", () => {
     const about = JSON.parse(readFileSync(join(folder, "node_modules/nestbox/package.json"), "utf8")) as {
       scripts: Record<string, string>;
-      dependencies: Record<string, string>;
     };
     for (const name of ["preinstall", "install", "postinstall"]) expect(about.scripts[name]).toBeUndefined();
-    expect(Object.keys(about.dependencies)).toEqual(["cli-table3", "commander", "esbuild", "picocolors", "zod"]);
+    const entries = readdirSync(join(folder, "node_modules"), { recursive: true, encoding: "utf8" });
+    const bytes = entries.reduce((sum, name) => sum + lstatSync(join(folder, "node_modules", name)).size, 0);
+    expect(bytes).toBeLessThan(60e6);
   });
 
   it("boots the default guest", () => {
@@ -125,11 +136,14 @@ describe("the package", { timeout: 180_000 }, () => {
     expect(status).not.toBe(0);
   });
 
-  it("has the fuzzers", () => {
-    for (const name of ["cpu", "ioctl", "translate"]) {
-      const { status, output } = nestbox("fuzz", name, "--rounds", "2", "--json");
-      expect(JSON.parse(output)).toMatchObject({ fuzzer: name, rounds: 2, findings: 0 });
-      expect(status).toBe(0);
+  it("has every fuzzer with what it needs", () => {
+    const index = readFileSync(join(folder, "node_modules/nestbox/dist/fuzz/index.json"), "utf8");
+    const names = Object.keys(JSON.parse(index) as object);
+    expect(names).toContain("viommu");
+    for (const name of names) {
+      const { status, output, errors } = nestbox("fuzz", name, "--rounds", "1", "--json");
+      expect([name, status, errors]).toEqual([name, 0, ""]);
+      expect(JSON.parse(output)).toMatchObject({ fuzzer: name, rounds: 1, findings: 0 });
     }
   });
 
