@@ -5,6 +5,7 @@
 // advances time and fires nothing. Events at the same instant fire in the order they were scheduled. An event past the
 // exact range never fires: a guest may set its alarm to the largest number there is, and time must not stand still after it.
 
+import { StateError, type Stateful, type StateReader, type StateRecord } from "./state.ts";
 import type { Trace } from "./trace.ts";
 
 /** Names a scheduled event; 0 never does. */
@@ -13,14 +14,27 @@ export type EventId = number;
 /** Virtual time beyond which whole nanoseconds are not told apart. */
 const LAST_INSTANT = 2 ** 53;
 
+/**
+ * What happens at a scheduled moment, made once by its owner: a queue can then be written down by names. `argument` is whatever number it was
+ * scheduled with.
+ */
+export interface ClockEvent {
+  /** "edu 0000:00:01.0". */
+  readonly owner: string;
+  /** "factorial done". */
+  readonly name: string;
+  fire(argument: number): void;
+}
+
 interface ScheduledEvent {
   readonly at: number;
   readonly id: EventId;
   readonly cause: number;
-  readonly fire: () => void;
+  readonly event: ClockEvent;
+  readonly argument: number;
 }
 
-export class Clock {
+export class Clock implements Stateful {
   /** Nanoseconds since the run began. */
   now = 0;
   /** When set, an event fires with the trace cause it was scheduled under. */
@@ -38,12 +52,13 @@ export class Clock {
     return this.#heap.length === 0 ? Number.POSITIVE_INFINITY : this.#heap[0]!.at;
   }
 
-  /** Lets `fire` be called once `delay` ns from now. */
-  schedule(delay: number, fire: () => void): EventId {
+  /** Lets an event fire once `delay` ns from now. A function is an event without a name: a queue that holds one cannot be saved. */
+  schedule(delay: number, what: ClockEvent | (() => void), argument = 0): EventId {
     const id = this.#nextId++;
     const instant = this.now + delay;
     const at = instant < LAST_INSTANT ? instant : Number.POSITIVE_INFINITY;
-    const event = { at, id, cause: this.trace === null ? 0 : this.trace.cause, fire };
+    const named = typeof what === "function" ? { owner: "", name: "", fire: what } : what;
+    const event = { at, id, cause: this.trace === null ? 0 : this.trace.cause, event: named, argument };
     this.#heap.push(event);
     this.#rise(this.#heap.length - 1, event);
     return id;
@@ -80,18 +95,51 @@ export class Clock {
   fireDue(): number {
     let fired = 0;
     while (this.#heap.length > 0 && this.nextDeadline <= this.now) {
-      const event = this.#pop();
+      const { event, argument, cause } = this.#pop();
       fired++;
       if (this.trace === null) {
-        event.fire();
+        event.fire(argument);
       } else {
         const previous = this.trace.cause;
-        this.trace.cause = event.cause;
-        event.fire();
+        this.trace.cause = cause;
+        event.fire(argument);
         this.trace.cause = previous;
       }
     }
     return fired;
+  }
+
+  /** Events that a restored queue may hold, by owner and name; whoever restores a machine gives those of all its parts. */
+  known: ReadonlyMap<string, ClockEvent> = new Map();
+
+  saveState(): StateRecord {
+    const queue = this.#heap
+      .slice()
+      .sort((a, b) => (before(a, b) ? -1 : 1))
+      .map(({ at, id, cause, event, argument }) => {
+        if (event.owner === "") throw new Error(`the event due at ${at} ns has no name`);
+        return { at, id, cause, owner: event.owner, name: event.name, argument };
+      });
+    return { now: this.now, nextId: this.#nextId, queue };
+  }
+
+  restoreState(state: StateReader): void {
+    const queue = state.records("queue").map((saved) => {
+      const name = eventKey(saved.text("owner"), saved.text("name"));
+      const event = this.known.get(name);
+      if (event === undefined) throw new StateError(`${saved.path}: nothing here has an event "${name}"`);
+      return {
+        at: saved.number("at"),
+        id: saved.number("id"),
+        cause: saved.number("cause"),
+        event,
+        argument: saved.number("argument"),
+      };
+    });
+    this.now = state.number("now");
+    this.#nextId = state.number("nextId");
+    // In order, a list is a heap.
+    this.#heap.splice(0, this.#heap.length, ...queue);
   }
 
   #pop(): ScheduledEvent {
@@ -129,6 +177,11 @@ export class Clock {
     }
     heap[i] = event;
   }
+}
+
+/** The name of an event in `Clock.known`. */
+export function eventKey(owner: string, name: string): string {
+  return `${owner}: ${name}`;
 }
 
 function before(a: ScheduledEvent, b: ScheduledEvent): boolean {

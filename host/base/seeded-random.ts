@@ -1,10 +1,20 @@
 // Random numbers that depend on a seed and nothing else (SplitMix32). Everything in the core that wants chance takes one of these.
 
-export class SeededRandom {
+import type { Stateful, StateReader, StateRecord } from "./state.ts";
+
+export class SeededRandom implements Stateful {
   #state: number;
 
   constructor(seed: number) {
     this.#state = seed >>> 0;
+  }
+
+  saveState(): StateRecord {
+    return { state: this.#state };
+  }
+
+  restoreState(state: StateReader): void {
+    this.#state = state.number("state");
   }
 
   /** 32 random bits, unsigned. */

@@ -5,6 +5,8 @@
 //
 // Nesting of causes: `enter` emits an event and makes it the cause of what follows until `leave`.
 
+import type { Stateful, StateReader, StateRecord } from "./state.ts";
+
 /** Where an address of a walk step lives. */
 export type WalkSpace = "spa" | "gpa";
 
@@ -118,7 +120,7 @@ export interface OpenEvent {
   readonly cause: number;
 }
 
-export class Trace {
+export class Trace implements Stateful {
   /** True when some sink listens. */
   on = false;
   /** Sequence number of the event that what happens now is a consequence of; 0 none. */
@@ -140,6 +142,15 @@ export class Trace {
     const index = this.#sinks.indexOf(sink);
     if (index >= 0) this.#sinks.splice(index, 1);
     this.on = this.#sinks.length > 0;
+  }
+
+  saveState(): StateRecord {
+    return { cause: this.cause, seq: this.#seq };
+  }
+
+  restoreState(state: StateReader): void {
+    this.cause = state.number("cause");
+    this.#seq = state.number("seq");
   }
 
   /** Sends an event to every sink; returns its sequence number (0 when nobody listens). */

@@ -1,6 +1,7 @@
 // The ports an endpoint model sees: DMA, interrupts, the clock. They let the same model sit behind the host's PCI bus or on a
 // VM's own bus. The bus side implements them (see host/hw/pci for the host's).
 
+import type { ClockEvent } from "../base/clock.ts";
 import type { AccessSize, MmioPort } from "../base/mmio.ts";
 
 export type { AccessSize, MmioPort };
@@ -114,7 +115,7 @@ export interface InterruptPort {
 /** Time as a device sees it; host/base/clock.ts implements it. */
 export interface DeviceClock {
   readonly now: number;
-  schedule(delay: number, fire: () => void): number;
+  schedule(delay: number, what: ClockEvent | (() => void), argument?: number): number;
   cancel(id: number): void;
 }
 
