@@ -11,7 +11,7 @@
 import { type HpaPfn, PAGE_SIZE } from "../base/address.ts";
 import { EFAULT, EINVAL, ENOMEM } from "../uapi/errno.ts";
 import type { UserMemory } from "../uapi/system-calls.ts";
-import type { AddressSpace, FrameRun } from "./file.ts";
+import type { AddressSpace, FrameRun, UserAddress } from "./file.ts";
 import type { HostFrames } from "./host-frames.ts";
 
 const FIRST_VA = 0x7f00_0000_0000;
@@ -125,16 +125,34 @@ export class ProcessMemory implements AddressSpace, UserMemory {
 
   // --- seen from the kernel ---
 
-  read(va: bigint, into: Uint8Array): number {
-    return this.#copy(va, into.length, false, (bytes, from, length, at) => {
-      into.set(bytes.subarray(from, from + length), at);
-    });
+  read(va: UserAddress, into: Uint8Array, length = into.length): number {
+    let at = this.#start(va, length);
+    if (at < 0) return length === 0 ? 0 : -EFAULT;
+    for (let done = 0; done < length; ) {
+      const mapping = this.#find(at);
+      if (mapping === null) return -EFAULT;
+      const from = at - mapping.va;
+      const count = Math.min(length - done, mapping.bytes.length - from);
+      copy(mapping.bytes, from, into, done, count);
+      done += count;
+      at += count;
+    }
+    return 0;
   }
 
-  write(va: bigint, from: Uint8Array): number {
-    return this.#copy(va, from.length, true, (bytes, start, length, at) => {
-      bytes.set(from.subarray(at, at + length), start);
-    });
+  write(va: UserAddress, from: Uint8Array, length = from.length): number {
+    let at = this.#start(va, length);
+    if (at < 0) return length === 0 ? 0 : -EFAULT;
+    for (let done = 0; done < length; ) {
+      const mapping = this.#find(at);
+      if (mapping === null || !mapping.backing.writable) return -EFAULT;
+      const to = at - mapping.va;
+      const count = Math.min(length - done, mapping.bytes.length - to);
+      copy(from, done, mapping.bytes, to, count);
+      done += count;
+      at += count;
+    }
+    return 0;
   }
 
   pin(va: bigint, pages: number, writable: boolean): FrameRun[] | number {
@@ -193,26 +211,17 @@ export class ProcessMemory implements AddressSpace, UserMemory {
     return null;
   }
 
-  #copy(
-    va: bigint,
-    length: number,
-    store: boolean,
-    move: (bytes: Uint8Array, from: number, length: number, at: number) => void,
-  ): number {
-    if (!this.#alive || va < 0n || va + BigInt(length) > BigInt(VA_END)) return length === 0 ? 0 : -EFAULT;
-    let at = Number(va);
-    let done = 0;
-    while (done < length) {
-      const mapping = this.#find(at);
-      if (mapping === null || (store && !mapping.backing.writable)) return -EFAULT;
-      const from = at - mapping.va;
-      const count = Math.min(length - done, mapping.bytes.length - from);
-      move(mapping.bytes, from, count, done);
-      done += count;
-      at += count;
-    }
-    return 0;
+  /** The address as a number, or -1 where the range is not the process's to use at all. */
+  #start(va: UserAddress, length: number): number {
+    const at = typeof va === "number" ? va : va < 0n || va > BigInt(VA_END) ? -1 : Number(va);
+    return this.#alive && at >= 0 && at + length <= VA_END ? at : -1;
   }
+}
+
+/** A run of a few bytes is copied one by one: that needs no view. */
+function copy(from: Uint8Array, start: number, to: Uint8Array, at: number, count: number): void {
+  if (count > 64) to.set(from.subarray(start, start + count), at);
+  else for (let i = 0; i < count; i++) to[at + i] = from[start + i]!;
 }
 
 function piece(mapping: Mapping, from: number, length: number): Mapping {

@@ -21,14 +21,17 @@ export interface FrameRun {
   readonly count: number;
 }
 
+/** A user address: a number where a double holds it, so that what a guest waits for needs no bigint; else a bigint. */
+export type UserAddress = number | bigint;
+
 /** A process's memory as the kernel sees it (Linux: mm_struct). Outlives the process for as long as somebody refers to it. */
 export interface AddressSpace {
   /** False once the process is gone: pinning and copying fail with -EFAULT. */
   readonly alive: boolean;
-  /** copy_from_user: fills `into`; 0 or -EFAULT. */
-  read(va: bigint, into: Uint8Array): number;
-  /** copy_to_user: 0 or -EFAULT. What comes before the first bad page may have been written. */
-  write(va: bigint, from: Uint8Array): number;
+  /** copy_from_user: fills `into`, or its first `length` bytes; 0 or -EFAULT. */
+  read(va: UserAddress, into: Uint8Array, length?: number): number;
+  /** copy_to_user of `from`, or its first `length` bytes: 0 or -EFAULT. What comes before the first bad page may have been written. */
+  write(va: UserAddress, from: Uint8Array, length?: number): number;
   /**
    * Pins `pages` whole pages from the page-aligned `va` for long-term DMA and counts them in the FrameMemory's pins. -EFAULT (and
    * nothing pinned) if any page is missing, or is not writable where `writable`. Cost O(mappings), not O(pages), where memory is
@@ -169,6 +172,11 @@ export abstract class OpenFile {
   /** `argument` is an address or an integer, as the request says. */
   ioctl(_call: CallContext, _request: number, _argument: bigint): number {
     return -ENOTTY;
+  }
+
+  /** The same with an argument that is an address below 2^53. */
+  ioctlAt(call: CallContext, request: number, address: number): number {
+    return this.ioctl(call, request, BigInt(address));
   }
 
   /** `position` is -1n for read(), the offset for pread(). Returns bytes moved. */

@@ -18,9 +18,10 @@ import type {
   FrameMemory,
   OpenFile,
   UserAccount,
+  UserAddress,
 } from "./file.ts";
 import type { HostFrames } from "./host-frames.ts";
-import type { Injector } from "./inject.ts";
+import { type Injector, NO_INJECTION } from "./inject.ts";
 import type { LiveObjects } from "./live-objects.ts";
 import { MemoryFile } from "./memory-file.ts";
 
@@ -115,31 +116,37 @@ export class Process implements SystemCalls, CallContext {
     return 0;
   }
 
-  ioctl(fd: number, request: number, argument: bigint): number {
+  ioctl(fd: number, request: number, argument: UserAddress): number {
     const file = this.#table[fd]?.file;
     if (file === undefined || file === null) return -EBADF;
     const { trace, injector } = this.#parts;
-    const name = file.ioctlName(request);
-    const injected = name === null ? 0 : injector.ioctl(name);
     // A handler may close descriptors of its own process (a device release): the call holds the file meanwhile.
     file.get();
-    let result: number;
-    if (!trace.on) {
-      result = injected < 0 ? injected : file.ioctl(this, request, BigInt.asUintN(64, argument));
-    } else {
-      const span = trace.open();
-      result = injected < 0 ? injected : file.ioctl(this, request, BigInt.asUintN(64, argument));
-      const fields = name === null ? {} : file.ioctlFields(this, request, BigInt.asUintN(64, argument));
-      trace.close(span, {
-        type: "ioctl",
-        process: this.name,
-        fd,
-        name: name ?? `0x${request.toString(16)}`,
-        result,
-        fields: injected < 0 ? { ...fields, injected: 1 } : fields,
-      });
-    }
+    const observed = trace.on || injector !== NO_INJECTION;
+    const result = observed
+      ? this.#observedIoctl(file, fd, request, argument)
+      : plainIoctl(file, this, request, argument);
     file.put();
+    return result;
+  }
+
+  /** With somebody who watches, or makes calls fail. */
+  #observedIoctl(file: OpenFile, fd: number, request: number, argument: UserAddress): number {
+    const { trace, injector } = this.#parts;
+    const name = file.ioctlName(request);
+    const injected = name === null ? 0 : injector.ioctl(name);
+    if (!trace.on) return injected < 0 ? injected : plainIoctl(file, this, request, argument);
+    const span = trace.open();
+    const result = injected < 0 ? injected : plainIoctl(file, this, request, argument);
+    const fields = name === null ? {} : file.ioctlFields(this, request, BigInt.asUintN(64, BigInt(argument)));
+    trace.close(span, {
+      type: "ioctl",
+      process: this.name,
+      fd,
+      name: name ?? `0x${request.toString(16)}`,
+      result,
+      fields: injected < 0 ? { ...fields, injected: 1 } : fields,
+    });
     return result;
   }
 
@@ -255,6 +262,11 @@ export class Process implements SystemCalls, CallContext {
     this.#table[fd] = { file, watcher: null, mappings: [] };
     this.#open++;
   }
+}
+
+function plainIoctl(file: OpenFile, call: CallContext, request: number, argument: UserAddress): number {
+  if (typeof argument === "bigint") return file.ioctl(call, request, BigInt.asUintN(64, argument));
+  return file.ioctlAt(call, request, argument);
 }
 
 /** Sizes are what a size_t can be and a double holds exactly. */

@@ -37,8 +37,8 @@ export interface SystemCalls {
   readonly memory: UserMemory;
   open(path: string, flags: number): number;
   close(fd: number): number;
-  /** `argument` is an address or an integer, as the request says. */
-  ioctl(fd: number, request: number, argument: bigint): number;
+  /** `argument` is an address or an integer, as the request says; an address below 2^53 may be a number. */
+  ioctl(fd: number, request: number, argument: bigint | number): number;
   /** pread/pwrite take `position`; read/write pass -1n. Returns bytes moved or -errno. */
   read(fd: number, va: bigint, length: number, position: bigint): number;
   write(fd: number, va: bigint, length: number, position: bigint): number;

@@ -85,33 +85,6 @@ export const asleep = scenario("a device in D3hot has no registers and does no D
   vm.expectNoFault();
 });
 
-export const busReset = scenario("a secondary bus reset by a root port resets the host's function behind it", (t) => {
-  const port = "00:03.0";
-  const vm = t.vm({ host: t.host("one-iommu"), assign: [`0000:00:01.0@${port}/00.0`] });
-  vm.configWrite(port, 0x19, 1, 1);
-  const device = vm.devices[0]!;
-  const page = vm.ram.allocate();
-  const stage1 = vm.stage1();
-  stage1.map(0x1000n, page, 4096n);
-  device.installContext(stage1);
-  device.configWrite16(COMMAND, 6);
-  t.expect(device.dmaWrite(0x1000n, Uint8Array.of(5)).ok, "DMA before");
-
-  t.step("Secondary Bus Reset");
-  vm.configWrite(port, 0x3e, 2, 0x40);
-  t.expect(!device.dmaWrite(0x1000n, Uint8Array.of(9)).ok, "DMA while in reset");
-  vm.configWrite(device.name, COMMAND, 2, 6);
-  t.equal(device.entry.device.configRead(COMMAND, 2), 0, "a write while in reset reaches nothing");
-  vm.configWrite(port, 0x3e, 2, 0);
-  t.equal(device.entry.device.configRead(COMMAND, 2), 0, "the guest's command register");
-  t.equal(t.host("one-iommu").functionOf(device.hostName).configRead(COMMAND, 2) & 6, 0, "the host function's");
-  t.expect(!device.dmaWrite(0x1000n, Uint8Array.of(9)).ok, "DMA without Bus Master Enable");
-  vm.configWrite(device.name, COMMAND, 2, 6);
-  t.expect(device.dmaWrite(0x1000n, Uint8Array.of(7)).ok, "DMA again");
-  t.equal(vm.ram.read(page, 1)[0], 7, "memory");
-  vm.expectNoFault();
-});
-
 function findCapability(read: (at: number, size: 1 | 2 | 4) => number, id: number): number {
   let at = read(0x34, 1);
   while (at !== 0 && read(at, 1) !== id) at = read(at + 1, 1);

@@ -2,14 +2,12 @@
 
 import { existsSync } from "node:fs";
 import { fileURLToPath } from "node:url";
-import type { HostDescription } from "../../host/description.ts";
-import type { Assignment } from "../assignment.ts";
 import { ComponentMachine } from "../component-machine.ts";
 import { ComponentVcpu, type GuestOutcome } from "../vcpu/component/component-vcpu.ts";
 import { prepareComponent } from "../vcpu/component/prepare.ts";
 import type { Tree } from "../view/machine-tree.ts";
 import { EXIT_FAILED, EXIT_PASS, EXIT_TIME_LIMIT, UsageError } from "./exit-codes.ts";
-import { HostRun, type HostRunOptions } from "./host-run.ts";
+import { assignmentsOf, DEFAULT_ASSIGNMENTS, HostRun, type HostRunOptions } from "./host-run.ts";
 import { readInput } from "./input-file.ts";
 import { machineTree } from "./machine-tree.ts";
 import { RunShell, type ShellOptions } from "./run-shell.ts";
@@ -52,8 +50,8 @@ export async function bootComponent(file: string | undefined, options: BootOptio
   });
   machine.machine.timeLimit = options.timeLimit ?? Number.POSITIVE_INFINITY;
   shell.watchMachine(machine.machine, { lines: true });
-  run.assignAll(machine.assignment, run.requested(options.assign));
-  if (file === undefined) checkDefaultGuest(run.host.description, machine.assignment);
+  const requested = options.assign.length > 0 || options.host !== undefined ? options.assign : DEFAULT_ASSIGNMENTS;
+  run.assignAll(machine.assignment, assignmentsOf(requested));
   const vcpu = new ComponentVcpu({ image, memory: machine.ram, port: machine.machine, platform: machine.platform });
   const outcome = vcpu.run((body) => runGuarded(body, (options.wallLimit ?? DEFAULT_WALL_LIMIT) / 1e6));
   // After the wall limit the engine has dropped whatever was on the stack: what the machine holds is not looked at again.
@@ -70,17 +68,6 @@ export function inspected(
   ...[run, vm]: Parameters<typeof machineTree>
 ): { readonly tree?: Tree[string] } {
   return inspect === undefined ? {} : { tree: machineTree(run, vm, inspect === true ? undefined : inspect) };
-}
-
-/** The default guest drives two edu devices; without them it would only say so itself, and not what to do. */
-function checkDefaultGuest(host: HostDescription, { devices }: Assignment): void {
-  const edu = new Set(host.devices.flatMap(({ model, bdf }) => (model === "edu" ? [bdf] : [])));
-  const count = devices.filter(({ request }) => edu.has(request.hostName)).length;
-  if (count >= 2) return;
-  throw new UsageError(
-    `boot: the default guest needs two edu devices behind one IOMMU, and gets ${count === 0 ? "none" : "one"} of host ${host.name}: ` +
-      'name an image, or add { "model": "edu", … } to the host\'s devices, or --assign two',
-  );
 }
 
 function verdict(

@@ -13,7 +13,6 @@ import { Rv64Machine } from "../rv64-machine.ts";
 import { DEFAULT_KIND, VIOMMU_KINDS, type ViommuKindName } from "../viommu/kinds.ts";
 import { type BootOptions, DEFAULT_WALL_LIMIT, inspected } from "./boot-component.ts";
 import { type ConsoleInput, openConsoleInput } from "./console.ts";
-import { defaultAssignments, whyNothing } from "./default-assignments.ts";
 import { EXIT_FAILED, EXIT_PASS, EXIT_TIME_LIMIT, UsageError } from "./exit-codes.ts";
 import { assignmentsOf, HostRun } from "./host-run.ts";
 import { readInput } from "./input-file.ts";
@@ -134,11 +133,6 @@ function assembleVm(
     report: (message) => shell.message(message),
   });
   const assigned = assignmentsOf(options.assign);
-  if (options.host !== undefined && assigned.length === 0 && drives.length === 0) {
-    const [first] = defaultAssignments(run.host.description);
-    const hint = first === undefined ? whyNothing(run.host.description) : `--assign ${first} gives it one`;
-    shell.message(`the guest gets no device of host ${run.host.description.name}: ${hint}`);
-  }
   const named = assigned.find(({ viommu }) => viommu !== undefined);
   if (named !== undefined && options.viommu === "none") {
     throw new UsageError(`--assign ${named.text}: with --viommu none there is no vIOMMU "${named.viommu}"`);

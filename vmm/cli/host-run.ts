@@ -9,7 +9,6 @@ import { CountingCalls } from "../counting-calls.ts";
 import { formatBdf, formatPlace, type PciPlace, UNREACHABLE } from "../pci/host-bridge.ts";
 import type { RunCounters } from "../summary.ts";
 import { HostRefusal } from "../vfio/guest-address-space.ts";
-import { defaultAssignments, whyNothing } from "./default-assignments.ts";
 import { UsageError } from "./exit-codes.ts";
 import { findHost } from "./hosts.ts";
 import type { RunShell } from "./run-shell.ts";
@@ -22,6 +21,9 @@ export interface HostRunOptions {
   readonly inject?: readonly string[];
   readonly seed?: number;
 }
+
+/** The default guest's: ids crossed over, so that a mix-up of guest and host ids fails. */
+export const DEFAULT_ASSIGNMENTS = ["0000:00:01.0@00:02.0", "0000:00:02.0@00:01.0"];
 
 export interface RequestedAssignment {
   readonly text: string;
@@ -43,7 +45,6 @@ export class HostRun {
   readonly host: Host;
   readonly calls: CountingCalls;
   readonly #process: { readonly name: string };
-  readonly #shell: RunShell;
   /** A run that ends otherwise than by `close` (an error, the wall limit) leaves no lock beside a drive's file. */
   readonly #closeFiles = (): void => this.host.closeFiles();
   /** What was counted in VMs that have ended (reboots). */
@@ -55,7 +56,6 @@ export class HostRun {
     options: HostRunOptions,
     extend: (host: HostDescription) => HostDescription = (host) => host,
   ) {
-    this.#shell = shell;
     const description = extend(findHost(options.host));
     try {
       this.host = new Host(description, {
@@ -75,14 +75,6 @@ export class HostRun {
     const vmm = this.host.createProcess();
     this.#process = vmm;
     this.calls = new CountingCalls(vmm);
-  }
-
-  /** What --assign asks for; where it asks for nothing, two of the host's devices, or a line that says why there are none. */
-  requested(assign: readonly string[]): RequestedAssignment[] {
-    const { description } = this.host;
-    const texts = assign.length > 0 ? assign : defaultAssignments(description);
-    if (texts.length === 0) this.#shell.message(`the guest gets no device: ${whyNothing(description)}`);
-    return assignmentsOf(texts);
   }
 
   /** Assigns devices; a refusal or an unknown device is the user's error. */

@@ -162,7 +162,7 @@ export class PciHostBridge {
 
   configRead(routingId: number, offset: number, size: 1 | 2 | 4): number {
     const target = this.#functions.get(routingId);
-    if (target === undefined || this.#inReset(target)) return size === 4 ? 0xffffffff : 2 ** (8 * size) - 1;
+    if (target === undefined) return size === 4 ? 0xffffffff : 2 ** (8 * size) - 1;
     const value = target.configRead(offset, size);
     const bit = MULTI_FUNCTION_BIT - 8 * offset;
     return bit >= 0 && bit < 8 * size && this.#sharesSlot(routingId) ? (value | (1 << bit)) >>> 0 : value;
@@ -178,19 +178,10 @@ export class PciHostBridge {
 
   configWrite(routingId: number, offset: number, size: 1 | 2 | 4, value: number): void {
     const target = this.#functions.get(routingId);
-    if (target === undefined || this.#inReset(target)) return;
-    const resetBefore = target instanceof RootPort && target.resetsSecondary;
+    if (target === undefined) return;
     target.configWrite(offset, size, value);
     this.#decoders = null;
-    if (!(target instanceof RootPort)) return;
-    this.#renumber();
-    if (!target.resetsSecondary || resetBefore) return;
-    for (const { port, pciFunction } of [...this.#behind]) if (port === target) pciFunction.reset();
-  }
-
-  /** It is behind a port that holds its bus in reset. */
-  #inReset(pciFunction: PciFunction): boolean {
-    return this.#behind.some((entry) => entry.pciFunction === pciFunction && entry.port.resetsSecondary);
+    if (target instanceof RootPort) this.#renumber();
   }
 
   #collect(): Decoder[] {

@@ -13,8 +13,6 @@ const SECONDARY_BUS = 0x19;
 const SUBORDINATE_BUS = 0x1a;
 const MEMORY_BASE = 0x20;
 const PREFETCHABLE_BASE = 0x24;
-const BRIDGE_CONTROL = 0x3e;
-const SECONDARY_BUS_RESET = 1 << 6;
 const EXPRESS = 0x40;
 /** PCI Express capability, version 2, root port with a slot. */
 const EXPRESS_ROOT_PORT = 2 | (4 << 4) | (1 << 8);
@@ -43,7 +41,7 @@ export class RootPort implements PciFunction {
     config.declare(0x2c, 4, { writable: 0xffff_ffff });
     config.declare(0x34, 1, { value: EXPRESS });
     config.declare(0x3c, 1, { writable: 0xff });
-    config.declare(BRIDGE_CONTROL, 2, { writable: 0x0003 | SECONDARY_BUS_RESET });
+    config.declare(0x3e, 2, { writable: 0x0043 });
     config.declare(EXPRESS, 2, { value: 0x0010 });
     config.declare(EXPRESS + 2, 2, { value: EXPRESS_ROOT_PORT });
     config.reset();
@@ -52,11 +50,6 @@ export class RootPort implements PciFunction {
   /** Number of the bus behind the port; 0: the guest has given it none, so nothing behind it can be reached. */
   get secondaryBus(): number {
     return this.#config.get8(SECONDARY_BUS);
-  }
-
-  /** The bus behind is in reset (§3.2.5.18; PCIe 6.0 §6.6.1, a hot reset): nothing on it answers. */
-  get resetsSecondary(): boolean {
-    return (this.#config.get16(BRIDGE_CONTROL) & SECONDARY_BUS_RESET) !== 0;
   }
 
   /** True if the port forwards accesses to [base, base + size). */

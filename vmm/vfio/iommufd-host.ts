@@ -52,7 +52,9 @@ export class IommufdHost implements ViommuHost {
   /** HWPT_INVALIDATE is what a guest waits for: its arguments stay in place. */
   readonly #invalidation: PreparedCall;
   readonly #entryBytes: number;
-  readonly #batch: Uint8Array;
+  /** In the process's memory, where HWPT_INVALIDATE finds it. */
+  readonly batch: Uint8Array;
+  readonly #reply = { done: 0, errno: 0 };
   readonly #batchAddress: bigint;
   #disposed = false;
 
@@ -74,7 +76,7 @@ export class IommufdHost implements ViommuHost {
     this.#entryBytes = codec.shape === "mapped" ? 0 : codec.invalidationBytes;
     this.#batchAddress = system.memory.allocate(Math.max(this.#entryBytes * BATCH_ENTRIES, 1));
     if (this.#batchAddress < 0n) throw new Error("no memory for invalidation commands");
-    this.#batch = system.memory.bytes(this.#batchAddress, this.#entryBytes * BATCH_ENTRIES);
+    this.batch = system.memory.bytes(this.#batchAddress, this.#entryBytes * BATCH_ENTRIES);
     this.#invalidation = new PreparedCall(system, iommuHwptInvalidate);
     iommuHwptInvalidate.patch(bytesOf(this.#invalidation.view), {
       data_uptr: this.#batchAddress,
@@ -169,11 +171,15 @@ export class IommufdHost implements ViommuHost {
 
   invalidate(batch: Uint8Array, count: number, device?: DeviceHandle): InvalidationReply {
     const target = this.#place.invalidationTarget(device === undefined ? undefined : this.#devices.find(device));
-    if (target === 0) return { done: count, errno: 0 };
+    const reply = this.#reply;
+    if (target === 0) {
+      reply.done = count;
+      reply.errno = 0;
+      return reply;
+    }
     const { counters } = this.#devices;
     counters.invalidations++;
-    const bytes = this.#entryBytes * count;
-    this.#batch.set(batch.length === bytes ? batch : batch.subarray(0, bytes));
+    if (batch !== this.batch) this.batch.set(batch.subarray(0, this.#entryBytes * count));
     const { view } = this.#invalidation;
     view.setUint32(HWPT_ID, target, true);
     view.setUint32(ENTRY_NUM, count, true);
@@ -183,7 +189,9 @@ export class IommufdHost implements ViommuHost {
       counters.refusals++;
       this.#devices.report(`IOMMU_HWPT_INVALIDATE: command ${done} of ${count}: ${errnoName(result)}`);
     }
-    return { done, errno: Math.min(result, 0) };
+    reply.done = done;
+    reply.errno = Math.min(result, 0);
+    return reply;
   }
 
   respond(cookie: number, code: number): number {

@@ -13,6 +13,8 @@ export class PreparedCall {
   readonly view: DataView;
   readonly #system: SystemCalls;
   readonly #address: bigint;
+  /** The address as the call takes it: a number, if a double holds it. */
+  readonly #argument: bigint | number;
   readonly #length: number;
 
   constructor(system: SystemCalls, structure: { readonly bytes: number }) {
@@ -20,13 +22,14 @@ export class PreparedCall {
     this.#length = structure.bytes;
     this.#address = system.memory.allocate(structure.bytes);
     if (this.#address < 0n) throw new Error("no memory for system call arguments");
+    this.#argument = this.#address < BigInt(Number.MAX_SAFE_INTEGER) ? Number(this.#address) : this.#address;
     const bytes = system.memory.bytes(this.#address, structure.bytes);
     this.view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
     this.view.setUint32(0, structure.bytes, true);
   }
 
   ioctl(fd: number, request: number): number {
-    return this.#system.ioctl(fd, request, this.#address);
+    return this.#system.ioctl(fd, request, this.#argument);
   }
 
   [Symbol.dispose](): void {

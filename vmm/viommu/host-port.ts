@@ -91,6 +91,8 @@ export interface ViommuHost {
    * the nested HWPT; on a vIOMMU object they name their devices themselves.
    */
   invalidate(batch: Uint8Array, count: number, device?: DeviceHandle): InvalidationReply;
+  /** Memory for batches that need no copy: what is laid out from its start on is given to `invalidate` as it is. */
+  readonly batch?: Uint8Array;
   respond(cookie: number, code: number): number;
   /** Takes the events that have arrived since the last call, oldest first; each costs at most one host read. */
   events(): readonly HostEvent[];

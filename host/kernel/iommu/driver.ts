@@ -128,7 +128,13 @@ export interface InvalidationBatch {
   readonly entryLength: number;
   readonly count: number;
   done: number;
-  /** Entry i, as `length` bytes under copy_struct rules; a negated errno on EFAULT or E2BIG. */
+  /**
+   * Entry i under copy_struct rules, as `length` bytes (a multiple of 4) from `words[locate(…)]` on, until the next call; a negated errno on
+   * EFAULT or E2BIG. Nothing is allocated.
+   */
+  locate(index: number, length: number): number;
+  readonly words: Uint32Array;
+  /** The same as bytes. */
   fetch(index: number, length: number): Uint8Array | number;
 }
 

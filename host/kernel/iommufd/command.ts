@@ -1,36 +1,50 @@
 // One iommufd request being handled: the caller, the context, and the structure as copied from user space (Linux: iommufd_ucmd).
 
 import { ENOMEM } from "../../uapi/errno.ts";
-import type { CallContext } from "../file.ts";
+import type { CallContext, UserAddress } from "../file.ts";
 import type { IommufdContext } from "./context.ts";
 import type { IommufdObject, ObjectType } from "./object-table.ts";
 import { writeUser } from "./user-copy.ts";
 
 export class IommufdCommand {
-  readonly context: IommufdContext;
-  readonly call: CallContext;
-  /** Where the structure is in user space, and how much of it the caller knows. */
-  readonly address: bigint;
-  readonly userSize: number;
   /** The kernel's whole structure. Handlers put their outputs here and `respond`. */
   readonly bytes: Uint8Array;
+  /** How much of the structure the caller knows. */
+  userSize = 0;
+  #context: IommufdContext | null = null;
+  #call: CallContext | null = null;
+  #at: UserAddress = 0;
   #created: IommufdObject | null = null;
 
-  constructor(context: IommufdContext, call: CallContext, address: bigint, userSize: number, bytes: Uint8Array) {
-    this.context = context;
-    this.call = call;
-    this.address = address;
+  /** For requests whose structure has so many bytes, one after another. */
+  constructor(structureBytes: number) {
+    this.bytes = new Uint8Array(structureBytes);
+  }
+
+  /** What it stands for now. The caller fills `bytes`. */
+  begin(context: IommufdContext, call: CallContext, at: UserAddress, userSize: number): void {
+    this.#context = context;
+    this.#call = call;
+    this.#at = at;
     this.userSize = userSize;
-    this.bytes = bytes;
+  }
+
+  get context(): IommufdContext {
+    return this.#context!;
+  }
+
+  get call(): CallContext {
+    return this.#call!;
+  }
+
+  /** Where the structure is in user space. */
+  get address(): bigint {
+    return BigInt(this.#at);
   }
 
   /** Copies the structure back, as much of it as the caller has. */
   respond(): number {
-    return writeUser(
-      this.call.memory,
-      this.address,
-      this.bytes.subarray(0, Math.min(this.userSize, this.bytes.length)),
-    );
+    return writeUser(this.call.memory, this.#at, this.bytes, Math.min(this.userSize, this.bytes.length));
   }
 
   /**
@@ -48,6 +62,7 @@ export class IommufdCommand {
   finish(result: number): void {
     const object = this.#created;
     if (object === null) return;
+    this.#created = null;
     if (result < 0) this.context.objects.abortAndDestroy(object);
     else this.context.objects.finalize(object);
   }

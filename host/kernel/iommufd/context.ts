@@ -1,7 +1,7 @@
 // One iommufd context: what open("/dev/iommu") makes (Linux: struct iommufd_ctx). Its file's references are its lifetime: the
 // descriptors, every open event file of it, every bound device, every external access and every mapping hold one.
 
-import type { CallContext, MmapRequest } from "../file.ts";
+import type { CallContext, MmapRequest, UserAddress } from "../file.ts";
 import { type FileMapping, OpenFile } from "../file.ts";
 import type { IommuGroup } from "../iommu/group.ts";
 import type { DeviceGroup } from "./device-group.ts";
@@ -13,7 +13,7 @@ import { SoftwareMsi } from "./software-msi.ts";
 
 /** How a context turns a request into an answer: ioctl-table.ts. */
 export interface RequestTable {
-  dispatch(context: IommufdContext, call: CallContext, request: number, argument: bigint): number;
+  dispatch(context: IommufdContext, call: CallContext, request: number, argument: UserAddress): number;
   nameOf(context: IommufdContext, request: number): string | null;
   fieldsOf(call: CallContext, request: number, argument: bigint): Record<string, bigint | number | string>;
 }
@@ -68,6 +68,10 @@ export class IommufdFile extends OpenFile {
 
   override ioctl(call: CallContext, request: number, argument: bigint): number {
     return this.#table.dispatch(this.context, call, request, argument);
+  }
+
+  override ioctlAt(call: CallContext, request: number, address: number): number {
+    return this.#table.dispatch(this.context, call, request, address);
   }
 
   override ioctlName(request: number): string | null {

@@ -18,7 +18,7 @@ import type { BoundDevice } from "./device.ts";
 import type { FaultQueue } from "./fault-queue.ts";
 import { Ioas } from "./ioas.ts";
 import { IommufdObject } from "./object-table.ts";
-import { UserBatch, UserDataAt } from "./user-copy.ts";
+import { addressAt, MAX_ENTRY_LENGTH, UserBatch, UserDataAt, word32 } from "./user-copy.ts";
 import { Viommu } from "./viommu.ts";
 
 abstract class HwptBase extends IommufdObject {
@@ -205,37 +205,49 @@ export function hwptAlloc(command: IommufdCommand): number {
   return result;
 }
 
-/** Bounds what one call can cost. */
+/** Bounds what one call can cost, with MAX_ENTRY_LENGTH. */
 const MAX_ENTRIES = 1 << 19;
-const MAX_ENTRY_LENGTH = 4096;
+const INVALIDATE = iommuHwptInvalidate.fields;
 
+/** A batch that no call is using. */
+let spareBatch: UserBatch | null = null;
+
+/** On the way of every fence of a guest: nothing is allocated, fields are read where they stand. */
 export function hwptInvalidate(command: IommufdCommand): number {
-  const request = iommuHwptInvalidate.decode(command.bytes);
-  const { call, context } = command;
-  const batch = new UserBatch(call.memory, request.data_type, request.data_uptr, request.entry_len, request.entry_num);
-  const target = context.objects.find(request.hwpt_id);
+  const { bytes, call } = command;
+  const target = command.context.objects.find(word32(bytes, INVALIDATE.hwpt_id.offset));
+  const entryLength = word32(bytes, INVALIDATE.entry_len.offset);
+  const entries = word32(bytes, INVALIDATE.entry_num.offset);
+  const address = addressAt(bytes, INVALIDATE.data_uptr.offset);
+  let done = 0;
   let result: number;
-  if (request.__reserved !== 0) {
+  if (word32(bytes, INVALIDATE.__reserved.offset) !== 0) {
     result = -EOPNOTSUPP;
   } else if (
-    request.entry_num !== 0 &&
-    (request.data_uptr === 0n ||
-      request.entry_len === 0 ||
-      request.entry_len > MAX_ENTRY_LENGTH ||
-      request.entry_num > MAX_ENTRIES)
+    entries !== 0 &&
+    (address === 0 || entryLength === 0 || entryLength > MAX_ENTRY_LENGTH || entries > MAX_ENTRIES)
   ) {
     result = -EINVAL;
   } else if (target === null) {
     result = -ENOENT;
-  } else if (target instanceof HwptNested) {
-    result = target.domain.invalidate?.(batch) ?? -EOPNOTSUPP;
-  } else if (target instanceof Viommu) {
-    result = target.backend.invalidate?.(batch) ?? -EOPNOTSUPP;
   } else {
-    result = -EINVAL;
+    const batch = spareBatch ?? new UserBatch();
+    spareBatch = null;
+    batch.begin(call.memory, word32(bytes, INVALIDATE.data_type.offset), address, entryLength, entries);
+    result = invalidateIn(target, batch);
+    done = batch.done;
+    batch.begin(null, 0, 0, 0, 0);
+    spareBatch = batch;
   }
   // How many were done always goes back, also with an error.
-  iommuHwptInvalidate.patch(command.bytes, { entry_num: batch.done });
+  const at = INVALIDATE.entry_num.offset;
+  for (let i = 0; i < 4; i++) bytes[at + i] = done >>> (8 * i);
   const responded = command.respond();
   return responded < 0 ? responded : result;
+}
+
+function invalidateIn(target: IommufdObject, batch: UserBatch): number {
+  if (target instanceof Viommu) return target.backend.invalidate?.(batch) ?? -EOPNOTSUPP;
+  if (target instanceof HwptNested) return target.domain.invalidate?.(batch) ?? -EOPNOTSUPP;
+  return -EINVAL;
 }

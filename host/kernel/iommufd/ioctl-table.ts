@@ -28,7 +28,7 @@ import {
   IOMMUFD_IOCTLS,
   iommuDestroy,
 } from "../../uapi/iommufd.ts";
-import type { CallContext } from "../file.ts";
+import type { CallContext, UserAddress } from "../file.ts";
 import { IommufdCommand } from "./command.ts";
 import { type IommufdContext, IommufdFile, type RequestTable } from "./context.ts";
 import { getDirtyBitmap, setDirtyTracking } from "./dirty-tracking.ts";
@@ -48,7 +48,7 @@ import {
   ioasUnmap,
   option,
 } from "./ioas.ts";
-import { copyStruct, readUser } from "./user-copy.ts";
+import { copyStruct, readUser, word32 } from "./user-copy.ts";
 import { vdeviceAlloc } from "./vdevice.ts";
 import { veventqAlloc } from "./veventq.ts";
 import { VFIO_REQUEST_NAMES, vfioIoas, vfioRequest } from "./vfio-compatibility.ts";
@@ -87,28 +87,51 @@ function destroy(command: IommufdCommand): number {
   return command.context.objects.destroy(iommuDestroy.decode(command.bytes).id);
 }
 
-function dispatch(context: IommufdContext, call: CallContext, request: number, argument: bigint): number {
+interface Request {
+  readonly minimum: number;
+  readonly bytes: number;
+  readonly handle: Handler;
+  /** A command that no call is using. */
+  spare: IommufdCommand | null;
+}
+
+const REQUESTS = new Map<number, Request>();
+for (const [request, handle] of HANDLERS) {
+  const { minimum, layout } = IOMMUFD_IOCTLS.get(request)!;
+  REQUESTS.set(request, { minimum, bytes: layout.bytes, handle, spare: null });
+}
+
+const SIZE_WORD = new Uint8Array(4);
+
+function dispatch(context: IommufdContext, call: CallContext, request: number, argument: UserAddress): number {
   const { extraRequests } = context.environment;
   let last = LAST_NUMBER;
-  for (const extra of extraRequests.keys()) last = Math.max(last, extra & 0xff);
+  if (extraRequests.size > 0) for (const extra of extraRequests.keys()) last = Math.max(last, extra & 0xff);
   const number = request & 0xff;
-  if (number < FIRST_NUMBER || number > last) return vfioRequest(context, call, request, argument);
-  const word = new Uint8Array(4);
-  if (readUser(call.memory, argument, word) < 0) return -EFAULT;
-  const userSize = new DataView(word.buffer).getUint32(0, true);
-  const known = IOMMUFD_IOCTLS.get(request);
-  const extra = extraRequests.get(request);
-  const handler = HANDLERS.get(request) ?? extra?.handle;
-  if (handler === undefined) return -ENOTTY;
-  const minimum = known?.minimum ?? extra!.minimum;
-  if (userSize < minimum) return -EINVAL;
-  const bytes = new Uint8Array(known?.layout.bytes ?? extra!.bytes);
-  const copied = copyStruct(call.memory, argument, userSize, bytes);
-  if (copied < 0) return copied;
-  const command = new IommufdCommand(context, call, argument, userSize, bytes);
-  const result = handler(command);
+  if (number < FIRST_NUMBER || number > last) return vfioRequest(context, call, request, BigInt(argument));
+  if (readUser(call.memory, argument, SIZE_WORD) < 0) return -EFAULT;
+  const userSize = word32(SIZE_WORD, 0);
+  const known = REQUESTS.get(request) ?? extraRequest(context, request);
+  if (known === null) return -ENOTTY;
+  if (userSize < known.minimum) return -EINVAL;
+  // One command serves the calls of a request one after another; a call from within a call has one of its own.
+  const command = known.spare ?? new IommufdCommand(known.bytes);
+  known.spare = null;
+  const copied = copyStruct(call.memory, argument, userSize, command.bytes);
+  if (copied < 0) {
+    known.spare = command;
+    return copied;
+  }
+  command.begin(context, call, argument, userSize);
+  const result = known.handle(command);
   command.finish(result);
+  known.spare = command;
   return result;
+}
+
+function extraRequest(context: IommufdContext, request: number): Request | null {
+  const extra = context.environment.extraRequests.get(request);
+  return extra === undefined ? null : { minimum: extra.minimum, bytes: extra.bytes, handle: extra.handle, spare: null };
 }
 
 const TABLE: RequestTable = {

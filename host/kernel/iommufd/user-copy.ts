@@ -6,35 +6,53 @@
 //     arrays                   of fixed-size entries, one copied at a time as the consumer comes to it
 
 import { E2BIG, EFAULT, EINVAL } from "../../uapi/errno.ts";
-import type { AddressSpace } from "../file.ts";
+import type { AddressSpace, UserAddress } from "../file.ts";
 import type { InvalidationBatch, UserData } from "../iommu/driver.ts";
 
 /** Bytes checked or fetched at a time where user space names the length. */
 const CHUNK = 65536;
 const U64 = 1n << 64n;
+/** The longest entry of an array that a request may name. */
+export const MAX_ENTRY_LENGTH = 4096;
 
-/** Reads `length` bytes: 0 or -EFAULT, also for a range that wraps. */
-export function readUser(memory: AddressSpace, va: bigint, into: Uint8Array): number {
-  if (into.length === 0) return 0;
-  if (va + BigInt(into.length) > U64) return -EFAULT;
-  return memory.read(va, into);
+/** Reads into all of `into`, or its first `length` bytes: 0 or -EFAULT, also for a range that wraps. */
+export function readUser(memory: AddressSpace, va: UserAddress, into: Uint8Array, length = into.length): number {
+  if (length === 0) return 0;
+  if (typeof va === "bigint" && va + BigInt(length) > U64) return -EFAULT;
+  return memory.read(va, into, length);
 }
 
-export function writeUser(memory: AddressSpace, va: bigint, from: Uint8Array): number {
-  if (from.length === 0) return 0;
-  if (va + BigInt(from.length) > U64) return -EFAULT;
-  return memory.write(va, from);
+export function writeUser(memory: AddressSpace, va: UserAddress, from: Uint8Array, length = from.length): number {
+  if (length === 0) return 0;
+  if (typeof va === "bigint" && va + BigInt(length) > U64) return -EFAULT;
+  return memory.write(va, from, length);
+}
+
+/** The address `offset` bytes further on. */
+export function userAddress(va: UserAddress, offset: number): UserAddress {
+  return typeof va === "number" ? va + offset : va + BigInt(offset);
+}
+
+/** The 64-bit address at `at` in a structure. */
+export function addressAt(bytes: Uint8Array, at: number): UserAddress {
+  const high = word32(bytes, at + 4);
+  const low = word32(bytes, at);
+  return high < 2 ** 21 ? high * 2 ** 32 + low : (BigInt(high) << 32n) | BigInt(low);
+}
+
+/** The little-endian 32-bit word at `at`, unsigned. */
+export function word32(bytes: Uint8Array, at: number): number {
+  return (bytes[at]! | (bytes[at + 1]! << 8) | (bytes[at + 2]! << 16) | (bytes[at + 3]! << 24)) >>> 0;
 }
 
 /** Fills `into` (all of it is the kernel's structure) from a user structure of `userSize` bytes. 0, -E2BIG or -EFAULT. */
-export function copyStruct(memory: AddressSpace, va: bigint, userSize: number, into: Uint8Array): number {
+export function copyStruct(memory: AddressSpace, va: UserAddress, userSize: number, into: Uint8Array): number {
   if (userSize > into.length) {
-    const tail = checkZero(memory, va + BigInt(into.length), userSize - into.length);
+    const tail = checkZero(memory, BigInt(va) + BigInt(into.length), userSize - into.length);
     if (tail < 0) return tail;
   }
-  if (userSize >= into.length) return readUser(memory, va, into);
-  into.fill(0, userSize);
-  return readUser(memory, va, into.subarray(0, userSize));
+  if (userSize < into.length) into.fill(0, userSize);
+  return readUser(memory, va, into, Math.min(userSize, into.length));
 }
 
 function checkZero(memory: AddressSpace, va: bigint, length: number): number {
@@ -75,54 +93,63 @@ export class UserDataAt implements UserData {
   }
 }
 
-/** The entries of an HWPT_INVALIDATE. */
+/** The entries of an HWPT_INVALIDATE. One object serves many calls, one after another: `begin` says what it stands for. */
 export class UserBatch implements InvalidationBatch {
-  readonly type: number;
-  readonly entryLength: number;
-  readonly count: number;
+  type = 0;
+  entryLength = 0;
+  count = 0;
   done = 0;
-  readonly #va: bigint;
-  readonly #memory: AddressSpace;
-  #window = new Uint8Array(0);
+  /** A run of entries as copied from user space, and behind them room for one that has to be completed with zeros. */
+  readonly #bytes = new Uint8Array(CHUNK + MAX_ENTRY_LENGTH);
+  readonly words = new Uint32Array(this.#bytes.buffer);
+  #va: UserAddress = 0;
+  #memory: AddressSpace | null = null;
   #windowFirst = 0;
   #windowCount = 0;
 
-  constructor(memory: AddressSpace, type: number, va: bigint, entryLength: number, count: number) {
+  /** `entryLength` is at most MAX_ENTRY_LENGTH. */
+  begin(memory: AddressSpace | null, type: number, va: UserAddress, entryLength: number, count: number): void {
     this.#memory = memory;
-    this.type = type;
     this.#va = va;
+    this.type = type;
     this.entryLength = entryLength;
     this.count = count;
+    this.done = 0;
+    this.#windowCount = 0;
   }
 
-  fetch(index: number, length: number): Uint8Array | number {
+  locate(index: number, length: number): number {
+    const entryLength = this.entryLength;
     if (index < this.#windowFirst || index >= this.#windowFirst + this.#windowCount) {
       const loaded = this.#load(index);
       if (loaded < 0) return loaded;
     }
-    const at = (index - this.#windowFirst) * this.entryLength;
-    if (this.entryLength === length) return this.#window.subarray(at, at + length);
-    if (this.entryLength > length) {
-      if (this.#window.subarray(at + length, at + this.entryLength).some((byte) => byte !== 0)) return -E2BIG;
-      return this.#window.subarray(at, at + length);
-    }
-    const padded = new Uint8Array(length);
-    padded.set(this.#window.subarray(at, at + this.entryLength));
-    return padded;
+    const at = (index - this.#windowFirst) * entryLength;
+    const bytes = this.#bytes;
+    for (let i = at + length; i < at + entryLength; i++) if (bytes[i] !== 0) return -E2BIG;
+    if (entryLength >= length && (at & 3) === 0) return at >>> 2;
+    bytes.fill(0, CHUNK, CHUNK + length);
+    bytes.copyWithin(CHUNK, at, at + Math.min(length, entryLength));
+    return CHUNK >>> 2;
+  }
+
+  fetch(index: number, length: number): Uint8Array | number {
+    const at = this.locate(index, length);
+    return at < 0 ? at : this.#bytes.subarray(4 * at, 4 * at + length);
   }
 
   /** Reads a run of entries at once; when not all of them can be read, just the one asked for. */
   #load(index: number): number {
-    const many = Math.max(1, Math.min(this.count - index, Math.floor(CHUNK / this.entryLength)));
-    for (const count of [many, 1]) {
-      const bytes = new Uint8Array(count * this.entryLength);
-      if (readUser(this.#memory, this.#va + BigInt(index * this.entryLength), bytes) === 0) {
-        this.#window = bytes;
-        this.#windowFirst = index;
-        this.#windowCount = count;
-        return 0;
-      }
+    const entryLength = this.entryLength;
+    const va = userAddress(this.#va, index * entryLength);
+    const many = Math.max(1, Math.min(this.count - index, Math.floor(CHUNK / entryLength)));
+    let count = many;
+    if (readUser(this.#memory!, va, this.#bytes, many * entryLength) !== 0) {
+      if (many === 1 || readUser(this.#memory!, va, this.#bytes, entryLength) !== 0) return -EFAULT;
+      count = 1;
     }
-    return -EFAULT;
+    this.#windowFirst = index;
+    this.#windowCount = count;
+    return 0;
   }
 }

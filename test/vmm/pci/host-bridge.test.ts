@@ -61,26 +61,3 @@ describe("bus numbers that a guest swaps between two ports", () => {
     ]);
   });
 });
-
-describe("secondary bus reset (PCI-to-PCI Bridge 1.2 §3.2.5.18)", () => {
-  const BRIDGE_CONTROL = 0x3e;
-
-  it("resets what is behind the port once, and holds it unreachable until the bit is cleared", () => {
-    const pci = new PciHostBridge(256);
-    const resets: string[] = [];
-    const counted = (name: string): PciFunction => ({ ...endpoint(name), reset: () => void resets.push(name) });
-    pci.plugAt({ routingId: PORT_A, behind: 0 }, counted("a0"));
-    pci.plugAt({ routingId: PORT_A, behind: 1 }, counted("a1"));
-    pci.plugAt({ routingId: PORT_B, behind: 0 }, counted("b"));
-    pci.configWrite(PORT_A, SECONDARY_BUS, 1, 1);
-    pci.configWrite(PORT_B, SECONDARY_BUS, 1, 2);
-    pci.configWrite(PORT_A, BRIDGE_CONTROL, 2, 0x40);
-    pci.configWrite(PORT_A, BRIDGE_CONTROL, 2, 0x43);
-    expect(resets).toEqual(["a0", "a1"]);
-    expect([0x100, 0x101, 0x200].map((id) => pci.configRead(id, 0, 4))).toEqual([0xffff_ffff, 0xffff_ffff, 0]);
-    pci.configWrite(PORT_A, BRIDGE_CONTROL, 2, 0x03);
-    expect(pci.configRead(0x100, 0, 2)).toBe(0);
-    pci.configWrite(PORT_A, BRIDGE_CONTROL, 2, 0x40);
-    expect(resets).toEqual(["a0", "a1", "a0", "a1"]);
-  });
-});

@@ -3,7 +3,7 @@
 import { Command, Option } from "commander";
 import { hex } from "../../../host/base/address.ts";
 import { ComponentMachine } from "../../component-machine.ts";
-import { HostRun } from "../host-run.ts";
+import { assignmentsOf, DEFAULT_ASSIGNMENTS, HostRun } from "../host-run.ts";
 import { collect } from "../options.ts";
 import { RunShell } from "../run-shell.ts";
 import { fitted, tableText } from "../terminal.ts";
@@ -37,7 +37,8 @@ export function caps(): Command {
         configuration: { interrupts: options.interrupts },
         report: (message) => shell.message(message),
       });
-      run.assignAll(machine.assignment, run.requested(options.assign));
+      const requested = options.assign.length > 0 || options.host !== undefined ? options.assign : DEFAULT_ASSIGNMENTS;
+      run.assignAll(machine.assignment, assignmentsOf(requested));
       for (const { name, iommu, viommu } of machine.assignment.viommus) {
         const { registers, rows } = viommu.capabilitySheet;
         if (options.json === true) {

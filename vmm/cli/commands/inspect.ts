@@ -4,7 +4,7 @@
 import { Command } from "commander";
 import { ComponentMachine } from "../../component-machine.ts";
 import { treeText } from "../../view/machine-tree.ts";
-import { HostRun } from "../host-run.ts";
+import { assignmentsOf, DEFAULT_ASSIGNMENTS, HostRun } from "../host-run.ts";
 import { machineTree } from "../machine-tree.ts";
 import { collect } from "../options.ts";
 import { RunShell } from "../run-shell.ts";
@@ -36,7 +36,8 @@ export function inspect(): Command {
         allowSharedGroup: options.allowSharedGroup === true,
         report: (message) => shell.message(message),
       });
-      run.assignAll(machine.assignment, run.requested(options.assign));
+      const requested = options.assign.length > 0 || options.host !== undefined ? options.assign : DEFAULT_ASSIGNMENTS;
+      run.assignAll(machine.assignment, assignmentsOf(requested));
       const tree = machineTree(run, machine, path);
       run.close(machine);
       console.log(options.json === true ? JSON.stringify(tree, null, 2) : fitted(treeText(tree)));

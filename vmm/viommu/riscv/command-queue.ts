@@ -61,6 +61,8 @@ export interface CommandActions {
   installContexts(): void;
   /** One host call; count is at least 1. */
   invalidate(batch: Uint8Array, count: number): InvalidationReply;
+  /** The host's own memory for batches, if it has any. */
+  readonly batch: Uint8Array | undefined;
   /** Takes over what the host has to report, so that nothing that happened before a fence is reported after it. */
   relayEvents(): void;
 }
@@ -99,8 +101,8 @@ export class CommandQueue {
   readonly #name: string;
   readonly #rules: CommandRules;
   readonly #actions: CommandActions;
-  readonly #batch = new Uint8Array(QUEUE_LIMIT * 16);
-  readonly #batchWords = new Uint32Array(this.#batch.buffer);
+  readonly #batch: Uint8Array;
+  readonly #batchWords: Uint32Array;
   /** Queue index of each command in the batch. */
   readonly #positions = new Uint16Array(QUEUE_LIMIT);
   readonly #counts = new Float64Array(COMMAND_NAMES.length);
@@ -129,6 +131,11 @@ export class CommandQueue {
     this.#name = name;
     this.#rules = rules;
     this.#actions = actions;
+    const bytes = QUEUE_LIMIT * 16;
+    const lent = actions.batch;
+    this.#batch =
+      lent !== undefined && lent.length >= bytes && lent.byteOffset % 4 === 0 ? lent : new Uint8Array(bytes);
+    this.#batchWords = new Uint32Array(this.#batch.buffer, this.#batch.byteOffset, bytes / 4);
     this.ring = new Ring(registers, { base: WORD.CQB, head: WORD.CQH, tail: WORD.CQT }, 4);
   }
 

@@ -425,6 +425,7 @@ export class RiscvViommu implements GuestVisibleIommu {
       },
       installContexts: () => dispositions.installMarked(),
       invalidate: (batch, count) => this.#invalidate(batch, count),
+      batch: this.#host?.batch,
       relayEvents: () => {
         if (this.flagged) this.service();
       },
@@ -433,7 +434,7 @@ export class RiscvViommu implements GuestVisibleIommu {
 
   #invalidate(batch: Uint8Array, count: number): InvalidationReply {
     if (this.#host === null) return { done: count, errno: 0 };
-    return this.#host.invalidate(batch.subarray(0, 16 * count), count);
+    return this.#host.invalidate(batch === this.#host.batch ? batch : batch.subarray(0, 16 * count), count);
   }
 
   #relayFault(bytes: Uint8Array): void {

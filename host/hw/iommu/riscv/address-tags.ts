@@ -59,10 +59,16 @@ export class AddressTag {
   }
 }
 
+/** The tags of one GSCID. Two small keys instead of one large one: a map of doubles costs twice as much on every command. */
+interface MachineTags {
+  readonly all: AddressTag[];
+  /** First tag of each PSCID; the others hang on `next`. */
+  readonly byPscid: Map<number, AddressTag>;
+}
+
 export class AddressTags {
   readonly #stamps: Stamps;
-  readonly #bySpace = new Map<number, AddressTag>();
-  readonly #byGscid = new Map<number, AddressTag[]>();
+  readonly #machines = new Map<number, MachineTags>();
   #count = 0;
 
   constructor(stamps: Stamps) {
@@ -76,29 +82,31 @@ export class AddressTags {
 
   /** The tag of an address space; makes it if there is none yet. */
   tagFor(gscid: number, pscid: number, variant: number): AddressTag {
-    const key = spaceKey(gscid, pscid);
-    for (let tag = this.#bySpace.get(key) ?? null; tag !== null; tag = tag.next) {
+    for (let tag = this.first(gscid, pscid); tag !== null; tag = tag.next) {
       if (tag.variant === variant) return tag;
     }
     const global = pscid >= 0 ? this.tagFor(gscid, GLOBAL, variant) : null;
     const tag = new AddressTag(gscid, pscid, variant, global, this.#stamps.next());
-    tag.next = this.#bySpace.get(key) ?? null;
-    this.#bySpace.set(key, tag);
-    const siblings = this.#byGscid.get(gscid);
-    if (siblings === undefined) this.#byGscid.set(gscid, [tag]);
-    else siblings.push(tag);
+    tag.next = this.first(gscid, pscid);
+    let machine = this.#machines.get(gscid);
+    if (machine === undefined) {
+      machine = { all: [], byPscid: new Map() };
+      this.#machines.set(gscid, machine);
+    }
+    machine.all.push(tag);
+    machine.byPscid.set(pscid, tag);
     this.#count++;
     return tag;
   }
 
   /** First tag of (gscid, pscid); the others hang on `next`. */
   first(gscid: number, pscid: number): AddressTag | null {
-    return this.#bySpace.get(spaceKey(gscid, pscid)) ?? null;
+    return this.#machines.get(gscid)?.byPscid.get(pscid) ?? null;
   }
 
   /** All tags of a GSCID (or HOST). */
   of(gscid: number): readonly AddressTag[] {
-    return this.#byGscid.get(gscid) ?? NO_TAGS;
+    return this.#machines.get(gscid)?.all ?? NO_TAGS;
   }
 
   /** Makes every entry of this space stale. */
@@ -110,22 +118,17 @@ export class AddressTags {
 
   /** Every space of every GSCID, and of the host's those that MSI tables take part in. */
   invalidateMachines(): void {
-    for (const tags of this.#byGscid.values()) {
-      for (const tag of tags) if (tag.gscid !== HOST || tag.variant !== 0) this.invalidate(tag);
+    for (const { all } of this.#machines.values()) {
+      for (const tag of all) if (tag.gscid !== HOST || tag.variant !== 0) this.invalidate(tag);
     }
   }
 
   /** Forgets every tag. A request under way may still hold one: its stamp is new, and nobody else will find it. */
   dropAll(): void {
-    for (const tags of this.#byGscid.values()) for (const tag of tags) this.invalidate(tag);
-    this.#bySpace.clear();
-    this.#byGscid.clear();
+    for (const { all } of this.#machines.values()) for (const tag of all) this.invalidate(tag);
+    this.#machines.clear();
     this.#count = 0;
   }
 }
 
 const NO_TAGS: readonly AddressTag[] = [];
-
-function spaceKey(gscid: number, pscid: number): number {
-  return (gscid + 1) * 2 ** 21 + (pscid + 2);
-}

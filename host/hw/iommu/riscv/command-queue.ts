@@ -92,13 +92,14 @@ export class CommandQueue {
 
   /** True if a command could be fetched now. */
   get ready(): boolean {
-    const csr = this.#state.reg(REG.cqcsr);
-    return (csr & CSR_ON) !== 0 && (csr & ERRORS) === 0 && this.#state.reg(REG.cqh) !== this.#state.reg(REG.cqt);
+    const regs = this.#state.regs;
+    const csr = regs[REG.cqcsr >> 2]!;
+    return (csr & (CSR_ON | ERRORS)) === CSR_ON && regs[REG.cqh >> 2] !== regs[REG.cqt >> 2];
   }
 
-  /** Entries the queue has. */
-  get size(): number {
-    return 2 ** ((this.#state.reg(REG.cqb) & 0x1f) + 1);
+  /** Entries the queue has, minus one. */
+  get mask(): number {
+    return this.#state.indexMask(REG.cqb);
   }
 
   /** Executes the command at cqh. False when there is none, the queue is stopped, or the command must wait. */
@@ -124,7 +125,7 @@ export class CommandQueue {
     this.#traced = outcome === WAIT;
     if (this.#switched) this.#fenceInterrupt = false;
     else if (outcome === DONE) {
-      state.setReg(REG.cqh, (head + 1) % this.size);
+      state.setReg(REG.cqh, ((head + 1) & this.mask) >>> 0);
       if (this.#fenceInterrupt) {
         this.#fenceInterrupt = false;
         state.setReg(REG.cqcsr, state.reg(REG.cqcsr) | CQCSR_FENCE_W_IP);
@@ -149,17 +150,27 @@ export class CommandQueue {
   #fetch(head: number): boolean {
     const state = this.#state;
     const memory = state.memory;
-    const pfn = state.frameIn(REG.cqb) + Math.floor((head * 16) / 4096);
-    const offset = (head * 16) % 4096;
+    // 256 entries a page.
+    const pfn = state.frameIn(REG.cqb) + (head >>> 8);
+    const offset = (head & 255) << 4;
     if (pfn >= state.frameLimit) return false;
-    const swap = (state.reg(REG.fctl) & 1) !== 0;
     if (memory.load64(pfn as HpaPfn, offset) !== ACCESS_OK) return false;
-    this.#w0 = swap ? swap32(memory.hi) : memory.lo;
-    this.#w1 = swap ? swap32(memory.lo) : memory.hi;
+    this.#w0 = memory.lo;
+    this.#w1 = memory.hi;
     if (memory.load64(pfn as HpaPfn, offset + 8) !== ACCESS_OK) return false;
-    this.#w2 = swap ? swap32(memory.hi) : memory.lo;
-    this.#w3 = swap ? swap32(memory.lo) : memory.hi;
+    this.#w2 = memory.lo;
+    this.#w3 = memory.hi;
+    if ((state.reg(REG.fctl) & 1) !== 0) this.#swap();
     return true;
+  }
+
+  /** fctl.BE: the command's doublewords are big-endian. */
+  #swap(): void {
+    const [w0, w2] = [this.#w0, this.#w2];
+    this.#w0 = swap32(this.#w1);
+    this.#w1 = swap32(w0);
+    this.#w2 = swap32(this.#w3);
+    this.#w3 = swap32(w2);
   }
 
   #execute(): Outcome {

@@ -98,10 +98,8 @@ export class FaultQueue {
     const valid = processId >= 0;
     const csr = state.reg(REG.fqcsr);
     if ((csr & CSR_ON) === 0 || (csr & (CSR_MEMORY_FAULT | CSR_OVERFLOW)) !== 0) return;
-    const baseLow = state.reg(REG.fqb);
-    const size = 2 ** ((baseLow & 0x1f) + 1);
     const tail = state.reg(REG.fqt);
-    const next = tail + 1 === size ? 0 : tail + 1;
+    const next = ((tail + 1) & state.indexMask(REG.fqb)) >>> 0;
     if (next === state.reg(REG.fqh)) {
       state.setReg(REG.fqcsr, csr | CSR_OVERFLOW);
       this.#interrupts.evaluate();

@@ -41,6 +41,11 @@ export class HardwareState {
     this.regs[offset >> 2] = value;
   }
 
+  /** Entries minus one of the queue whose base register is at `base`: LOG2SZ-1 in bits 4:0. */
+  indexMask(base: number): number {
+    return ((2 << (this.regs[base >> 2]! & 0x1f)) - 1) >>> 0;
+  }
+
   /** A half in the byte order of queues and messages (fctl.BE): swapped or as it is. */
   ordered(value: number): number {
     return (this.regs[REG.fctl >> 2]! & 1) !== 0 ? swap32(value) : value;

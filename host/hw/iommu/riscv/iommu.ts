@@ -261,7 +261,7 @@ export class RiscvIommu implements HardwareIommu, MmioPort, RegisterEffects {
     // A handler that runs inside (an interrupt's store target) may drain too: the outer call goes on with what it left.
     if (this.#draining) return;
     this.#draining = true;
-    for (let left = this.#commands.size; left >= 0 && this.step(); left--);
+    for (let left = this.#commands.mask + 1; left >= 0 && this.step(); left--);
     this.#draining = false;
   }
 

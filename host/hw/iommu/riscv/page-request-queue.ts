@@ -102,9 +102,8 @@ export class PageRequestQueue {
     const csr = state.reg(REG.pqcsr);
     if ((csr & CSR_ON) === 0 || (csr & CSR_MEMORY_FAULT) !== 0) return PRGR_RESPONSE_FAILURE;
     if ((csr & CSR_OVERFLOW) !== 0) return PRGR_SUCCESS;
-    const size = 2 ** ((state.reg(REG.pqb) & 0x1f) + 1);
     const tail = state.reg(REG.pqt);
-    const next = tail + 1 === size ? 0 : tail + 1;
+    const next = ((tail + 1) & state.indexMask(REG.pqb)) >>> 0;
     if (next === state.reg(REG.pqh)) {
       state.setReg(REG.pqcsr, csr | CSR_OVERFLOW);
       this.#interrupts.evaluate();

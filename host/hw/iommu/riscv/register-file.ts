@@ -109,14 +109,14 @@ export class RegisterFile {
         this.#writeQueueBase(offset, value);
         return;
       case REG.cqt:
-        state.regs[word] = value & this.#indexMask(REG.cqb);
+        state.regs[word] = value & state.indexMask(REG.cqb);
         effects.commandTailChanged();
         return;
       case REG.fqh:
-        state.regs[word] = value & this.#indexMask(REG.fqb);
+        state.regs[word] = value & state.indexMask(REG.fqb);
         return;
       case REG.pqh:
-        if (state.rules.ATS) state.regs[word] = value & this.#indexMask(REG.pqb);
+        if (state.rules.ATS) state.regs[word] = value & state.indexMask(REG.pqb);
         return;
       case REG.tr_req_ctl:
         this.#writeTranslationRequest(value);
@@ -157,11 +157,7 @@ export class RegisterFile {
     const size = Math.min(value & 0x1f, largest);
     state.setReg(offset, ((value & 0xfffffc00) | size) >>> 0);
     const index = offset === REG.cqb ? REG.cqt : offset === REG.fqb ? REG.fqh : REG.pqh;
-    state.setReg(index, state.reg(index) & this.#indexMask(offset));
-  }
-
-  #indexMask(base: number): number {
-    return 2 ** ((this.#state.reg(base) & 0x1f) + 1) - 1;
+    state.setReg(index, state.reg(index) & state.indexMask(offset));
   }
 
   /** tr_req_ctl (§6.25): Go/Busy is set by software and cleared by hardware; while it is 1 the request stays as it is. */

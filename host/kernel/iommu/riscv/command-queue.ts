@@ -46,6 +46,8 @@ export class CommandQueue {
   errors = 0;
   /** The hardware no longer takes commands: everything answers -EIO from now on. */
   #dead = false;
+  /** What a fence waits for; made once. */
+  readonly #done = (): boolean => this.#head() === this.#tail || (this.#status() & ERRORS) !== 0;
 
   constructor(
     hardware: HardwareIommu,
@@ -104,8 +106,7 @@ export class CommandQueue {
     registers.mmioWrite(REG.cqt, 4, this.#tail, 0);
     let result = 0;
     for (let attempt = 0; attempt < this.#entries + 2; attempt++) {
-      const done = () => this.#head() === this.#tail || (this.#status() & ERRORS) !== 0;
-      const answered = this.#wait(this.#hardware, done, FENCE_TIMEOUT_NS);
+      const answered = this.#wait(this.#hardware, this.#done, FENCE_TIMEOUT_NS);
       if (this.#head() === this.#tail) return result;
       this.errors++;
       if (!answered) break;

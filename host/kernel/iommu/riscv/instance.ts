@@ -299,7 +299,8 @@ export class RiscvIommu {
 
   /** Takes what the record queues hold now, interrupt or not: before a device changes hands. */
   drainRecords(): void {
-    if (this.#handling) return;
+    // A record, an overflow or a memory fault sets its bit of ipsr, which stays until the handler has come (§6.18).
+    if (this.#handling || (this.#read32(REG.ipsr) & (IPSR_FIP | IPSR_PIP)) === 0) return;
     this.#handling = true;
     for (const queue of this.#recordQueues) this.#drain(queue);
     this.#handling = false;

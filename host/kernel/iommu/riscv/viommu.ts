@@ -103,13 +103,14 @@ export class RiscvViommu implements ViommuBackend, CommandScope {
     let firstWaiting = -1;
     let at = first;
     for (; at < end; at++) {
-      const entry = batch.fetch(at, COMMAND_BYTES);
-      if (typeof entry === "number") {
+      const entry = batch.locate(at, COMMAND_BYTES);
+      if (entry < 0) {
         refused = entry;
         break;
       }
-      const w0 = word(entry, 0);
-      refused = forwardCommand(this, w0, word(entry, 4), word(entry, 8), word(entry, 12));
+      const { words } = batch;
+      const w0 = words[entry]!;
+      refused = forwardCommand(this, w0, words[entry + 1]!, words[entry + 2]!, words[entry + 3]!);
       if (refused < 0) break;
       if (firstWaiting < 0 && waitsForDevice(w0)) firstWaiting = at;
     }
@@ -136,9 +137,4 @@ export class RiscvViommu implements ViommuBackend, CommandScope {
     this.iommu.queue.fence();
     this.driver.viommuDestroyed(this);
   }
-}
-
-/** Little-endian 32-bit word. */
-function word(bytes: Uint8Array, at: number): number {
-  return (bytes[at]! | (bytes[at + 1]! << 8) | (bytes[at + 2]! << 16) | (bytes[at + 3]! << 24)) >>> 0;
 }
