@@ -6,6 +6,7 @@ import { beforeAll, describe, expect, it } from "vitest";
 import { Clock } from "../../host/base/clock.ts";
 import { Trace } from "../../host/base/trace.ts";
 import { builtInHosts, DEFAULT_HOST } from "../../host/built-in-hosts.ts";
+import { parseHost } from "../../host/description.ts";
 import * as R from "../../host/devices/edu/registers.ts";
 import { Host } from "../../host/host.ts";
 import { Assignment } from "../../vmm/assignment.ts";
@@ -26,10 +27,10 @@ beforeAll(async () => {
   core = await WebAssembly.compile(readFileSync(await buildHart()));
 });
 
-function machine() {
+function machine(description = builtInHosts.find(({ name }) => name === DEFAULT_HOST)!) {
   const clock = new Clock();
   const trace = new Trace(clock);
-  const host = new Host(builtInHosts.find(({ name }) => name === DEFAULT_HOST)!, { clock, trace });
+  const host = new Host(description, { clock, trace });
   const process = host.createProcess();
   const rv64 = new Rv64Machine({ core, clock, trace, memoryBytes: MEMORY, harts: 1 });
   const reports: string[] = [];
@@ -70,6 +71,18 @@ describe("a device assigned without a vIOMMU", () => {
     expect([...rv64.core.ram.subarray(0x2ff0, 0x2ff4)]).toEqual([1, 2, 3, 4]);
     expect(assignment.viommus).toEqual([]);
     expect(rv64.machine.bus.find(VIOMMU_BASE)).toBe(null);
+  });
+
+  it("may share its iommu group with others: without contexts there is nothing that the host could not keep apart", () => {
+    const devices = [DEVICE, "0000:00:02.0"].map((bdf) => ({ model: "edu", bdf, iommu: "iommu0", group: 1 }));
+    const shared = parseHost({ name: "shared", iommus: [{ name: "iommu0", kind: "riscv" }], devices }, "shared");
+    const { rv64, dma, host, assignment } = machine(shared);
+    rv64.core.ram.set([9], 0x1000);
+    expect(dma(RAM_BASE + 0x1000, 4, false)).toBe(R.OUTCOME_DONE);
+    assignment.assign({ ...host.assignable("0000:00:02.0"), routingId: 0x18 });
+    expect(dma(RAM_BASE + 0x2000, 4, true)).toBe(R.OUTCOME_DONE);
+    expect(rv64.core.ram[0x2000]).toBe(9);
+    expect(assignment.held).toEqual([]);
   });
 
   it("is refused what is not the VM's RAM", () => {

@@ -250,6 +250,69 @@ describe("with leave to share, a group of the host", () => {
     }));
 });
 
+describe("with leave to share, whatever a guest does", () => {
+  const PLACES = [
+    [A, "00:02.0"],
+    [B, "00:03.0"],
+  ] as const;
+  type Own = "none" | "bypass" | 0 | 1;
+
+  it.each([1, 2, 3, 4, 5, 6])("a device reaches what its own context says, or nothing (seed %d)", (seed) => {
+    const body = (t: ScenarioContext) => {
+      const vm = t.vm({ assign: PLACES.map(([host, guest]) => `${host}@${guest}`), allowSharedGroup: true });
+      const tables = [stage1(vm), stage1(vm)];
+      const bypassed = vm.ram.allocate();
+      const own = new Map<string, Own>();
+      let byte = 0;
+      const look = () => {
+        const there = PLACES.filter(([, guest]) => own.has(guest));
+        const having = there.map(([, guest]) => own.get(guest)!).filter((context) => context !== "none");
+        const agree = having.every((context) => context === having[0]);
+        for (const [, guest] of there) {
+          const context = own.get(guest)!;
+          byte = (byte + 1) % 256;
+          const before = tables.map(({ first }) => first());
+          const address = context === "bypass" ? bypassed : 0x1000n;
+          const { ok } = vm.device(guest).dmaWrite(address, Uint8Array.of(byte));
+          expect(ok, `${guest} with ${context} of ${having.join()}`).toBe(context !== "none" && agree);
+          const after = tables.map(({ first }) => first());
+          expect(after).toEqual(before.map((was, index) => (ok && context === index ? byte : was)));
+          vm.takeFaults();
+        }
+        vm.takeInterrupts();
+      };
+      for (const [, guest] of PLACES) own.set(guest, "none");
+      for (let step = 0; step < 120; step++) {
+        const [host, guest] = PLACES[t.random.below(2)]!;
+        const there = own.has(guest);
+        const what = t.random.below(8);
+        if (!there || what === 0) {
+          if (there) {
+            // The context in the directory stays: what is plugged in again has it at once.
+            vm.unassign(vm.device(guest));
+            own.delete(guest);
+            continue;
+          }
+          vm.assign(`${host}@${guest}`);
+          vm.device(guest).installContext("blocked");
+          own.set(guest, "none");
+        } else if (what === 1) {
+          vm.device(guest).entry.device.reset();
+          vm.device(guest).configWrite16(4, 0x6);
+        } else {
+          const context = (["none", "bypass", 0, 1] as const)[t.random.below(4)]!;
+          const given = context === "none" ? "blocked" : context === "bypass" ? context : tables[context]!.table;
+          vm.device(guest).installContext(given);
+          own.set(guest, context);
+        }
+        look();
+      }
+    };
+    const result = runScenario(scenario("s", body), { seed, defaultHost: HOST, findHost: () => HOST });
+    if (!result.passed) throw new Error(`${result.message}\n${result.stack}`);
+  });
+});
+
 describe("the iommu groups of a description", () => {
   const device = (bdf: string, more: object = {}) => ({ model: "edu", bdf, iommu: "iommu0", ...more });
   const described = (devices: object[]) =>
