@@ -274,6 +274,13 @@ export class Assignment {
         0,
       );
     }
+    const { kind } = this.#parts;
+    if (kind.streams !== true) {
+      throw new HostRefusal(
+        `${who} is in ${groupName(request)}, and the vIOMMU (${kind.title}) cannot share a group`,
+        0,
+      );
+    }
     const key = request.viommu ?? request.iommu;
     const other = this.devices.find((entry) => entry.request.group === group && entry.viommu?.key !== key);
     if (other === undefined) return;

@@ -4,10 +4,12 @@
 import { describe, expect, it } from "vitest";
 import type { TracedEvent } from "../../host/base/trace.ts";
 import { iommuGroups, parseHost } from "../../host/description.ts";
+import { ComponentMachine } from "../../vmm/component-machine.ts";
 import type { ScenarioContext } from "../../vmm/scenario/context.ts";
 import { runScenario } from "../../vmm/scenario/run-scenario.ts";
 import { scenario } from "../../vmm/scenario/scenario.ts";
 import type { ScenarioDevice, ScenarioVm } from "../../vmm/scenario/vm.ts";
+import { trivialKind } from "../kinds/viommu.ts";
 
 const A = "0000:00:01.0";
 const B = "0000:00:02.0";
@@ -216,6 +218,18 @@ describe("with leave to share, a group of the host", () => {
       const { table } = stage1(vm);
       vm.device("00:02.0").installContext(table);
       expect(write(vm.device("00:02.0"), 1)).toBe(true);
+    }));
+
+  it("is refused by a kind of vIOMMU that does not know of streams", () =>
+    run((t) => {
+      const process = t.host().createProcess();
+      const kind = trivialKind("viommu");
+      const parts = { clock: t.clock, trace: t.trace, calls: process, memoryBytes: 65536, report: () => {} };
+      const machine = new ComponentMachine({ ...parts, kind, allowSharedGroup: true });
+      const message = refusal(() => machine.assignment.assign({ ...t.host().assignable(A), routingId: 0x10 }));
+      expect(message).toContain(`${GROUP}, and the vIOMMU (${kind.title}) cannot share a group`);
+      machine[Symbol.dispose]();
+      t.host().endProcess(process.name);
     }));
 
   it("that another VM has is refused in the kernel's word, with the group", () =>

@@ -165,6 +165,11 @@ export interface ViommuKind<Configuration extends CommonConfiguration = CommonCo
   /** Name of the register at an offset, for traces. */
   registerName(offset: number): string;
   readonly nesting: NestedCodec;
+  /**
+   * Its vIOMMUs keep the promise of a stream (`PluggedDevice.stream`, iommu groups of several devices): one stage 1 for all of it, devices
+   * without one of their own kept from DMA, all blocked while those of its devices differ. Left out: such devices are refused.
+   */
+  readonly streams?: true;
   readonly node: PlatformNode;
   readonly explainer: Explainer;
   create(options: ViommuOptions<Configuration>): GuestVisibleIommu;

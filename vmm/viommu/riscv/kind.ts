@@ -15,6 +15,7 @@ export const RISCV: ViommuKind<RiscvConfiguration> = {
   registerBytes: VIOMMU_REGISTER_BYTES,
   registerName,
   nesting: RISCV_NESTING,
+  streams: true,
   node: RISCV_NODE,
   explainer: RISCV_EXPLAINER,
   create: ({ hardware, ...options }) =>
