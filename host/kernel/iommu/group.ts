@@ -12,7 +12,7 @@
 
 import { NO_PASID } from "../../devices/ports.ts";
 import { EBUSY, EINVAL, ENODEV, EOPNOTSUPP, EPERM } from "../../uapi/errno.ts";
-import { type AttachHandle, changeAttachment } from "./attachments.ts";
+import { type AttachHandle, type Attachment, changeAttachment } from "./attachments.ts";
 import type { IommuDevice, IommuDomain, IommuDriver, ReservedRegion } from "./driver.ts";
 import type { PageRequestCollector } from "./page-requests.ts";
 
@@ -120,30 +120,44 @@ export class IommuGroup {
 
   // --- one device ---
 
-  /**
-   * Puts one place of a device on a domain: the record, the hardware through its driver, and what is due to page requests that came
-   * through what was there. The blocking domain at a PASID is nothing.
-   */
-  #put(member: GroupMember, pasid: number, domain: IommuDomain, handle: AttachHandle | null): number {
-    const { device, driver, pageRequests } = member;
+  /** What a place of a device on this domain is; the blocking domain at a PASID is nothing. */
+  #attachment(member: GroupMember, pasid: number, domain: IommuDomain, handle: AttachHandle | null): Attachment | null {
+    if (pasid !== NO_PASID && domain.kind === "blocked") return null;
+    const { device, driver } = member;
+    return { device, pasid, domain, handle, instance: driver.instanceOf(device) };
+  }
+
+  /** Moves one place of a device, record and hardware, or nothing. Page requests that came through what was there stay as they are. */
+  #move(member: GroupMember, pasid: number, next: Attachment | null): number {
+    const { device, driver } = member;
     const { attachments } = device;
     const old = attachments.at(pasid);
+    if (next === null ? old === null : next.domain === old?.domain && next.handle === old.handle) return 0;
     const from = old?.domain ?? null;
-    const nothing = pasid !== NO_PASID && domain.kind === "blocked";
-    if (old === null ? nothing : domain === from && handle === old.handle) return 0;
-    const next = nothing ? null : { device, pasid, domain, handle, instance: driver.instanceOf(device) };
+    const to = next?.domain ?? this.blockedDomain;
     const asked = attachments.wantsPageRequests;
     driver.settle?.(device);
-    const result = changeAttachment(device, pasid, next, () => {
+    return changeAttachment(device, pasid, next, () => {
       // The same domain with another handle: the hardware only cares whether page requests are wanted.
-      if (domain === from && attachments.wantsPageRequests === asked) return 0;
-      const done = this.#observe(device, pasid, domain);
-      const switched = pasid === NO_PASID ? domain.attach(device, from) : domain.setPasid!(device, pasid, from);
+      if (to === from && attachments.wantsPageRequests === asked) return 0;
+      const done = this.#observe(device, pasid, to);
+      const switched = pasid === NO_PASID ? to.attach(device, from) : to.setPasid!(device, pasid, from);
       done();
       return switched;
     });
-    if (result === 0 && old !== null) pageRequests.flush(old);
+  }
+
+  /** Puts one place of a device on a domain for good: page requests that came through what was there end. */
+  #put(member: GroupMember, pasid: number, domain: IommuDomain, handle: AttachHandle | null): number {
+    const old = member.device.attachments.at(pasid);
+    const result = this.#move(member, pasid, this.#attachment(member, pasid, domain, handle));
+    this.#endRequests(member, old);
     return result;
+  }
+
+  /** What came through an attachment that is no more. */
+  #endRequests({ device, pageRequests }: GroupMember, old: Attachment | null): void {
+    if (old !== null && device.attachments.at(old.pasid) !== old) pageRequests.flush(old);
   }
 
   /** Where there is no way but on: through blocking if the driver refuses, and no further than there if it refuses again. */
@@ -151,6 +165,33 @@ export class IommuGroup {
     if (this.#put(member, pasid, domain, handle) === 0) return;
     this.#put(member, pasid, this.blockedDomain, null);
     this.#put(member, pasid, domain, handle);
+  }
+
+  /**
+   * Puts a place of all these devices on a domain, or of none: those that have moved when one refuses get back the very attachment that
+   * they had. One that cannot even be moved back, through blocking if need be, stays blocked.
+   */
+  #putAll(members: readonly GroupMember[], pasid: number, domain: IommuDomain, handle: AttachHandle | null): number {
+    const before = members.map(({ device }) => device.attachments.at(pasid));
+    let moved = 0;
+    let result = 0;
+    for (; moved < members.length && result === 0; moved++) {
+      const member = members[moved]!;
+      result = this.#move(member, pasid, this.#attachment(member, pasid, domain, handle));
+    }
+    if (result < 0) {
+      for (const [index, member] of members.slice(0, moved - 1).entries()) {
+        const old = before[index]!;
+        if (this.#move(member, pasid, old) === 0) continue;
+        this.#move(member, pasid, this.#attachment(member, pasid, this.blockedDomain, null));
+        this.#move(member, pasid, old);
+      }
+      // A driver that blocked before it refused gets the old domain again, too.
+      const { device } = members[moved - 1]!;
+      if (pasid === NO_PASID) device.attachments.requester?.domain.attach(device, domain);
+    }
+    for (const [index, member] of members.entries()) this.#endRequests(member, before[index]!);
+    return result;
   }
 
   // --- DMA ownership ---
@@ -241,19 +282,15 @@ export class IommuGroup {
     this.#switchSurely(this.#owner !== null ? this.blockedDomain : this.defaultDomain);
   }
 
-  /** Moves every device, or none: a refusal moves those back that had moved (__iommu_group_set_domain_internal). */
+  /** Moves every device, or none (__iommu_group_set_domain_internal). */
   #switchAll(domain: IommuDomain, handle: AttachHandle | null): number {
-    for (const [index, member] of this.#members.entries()) {
-      if (member.parked) continue;
-      const result = this.#put(member, NO_PASID, domain, handle);
-      if (result === 0) continue;
-      for (const moved of this.#members.slice(0, index)) {
-        if (!moved.parked) this.#putSurely(moved, NO_PASID, this.#domain, this.#handle);
-      }
-      // A driver that blocked before it refused gets the old domain again, too.
-      member.device.attachments.requester?.domain.attach(member.device, domain);
-      return result;
-    }
+    const result = this.#putAll(
+      this.#members.filter(({ parked }) => !parked),
+      NO_PASID,
+      domain,
+      handle,
+    );
+    if (result < 0) return result;
     this.#domain = domain;
     this.#handle = handle;
     return 0;
@@ -301,18 +338,10 @@ export class IommuGroup {
   }
 
   #setPasid(handle: AttachHandle, pasid: number): number {
-    const old = this.#pasids.get(pasid) ?? null;
     const capable = this.#members.filter(({ device }) => device.maxPasids > 0);
-    for (const [index, member] of capable.entries()) {
-      const result = this.#put(member, pasid, handle.domain, handle);
-      if (result === 0) continue;
-      for (const moved of capable.slice(0, index)) {
-        this.#putSurely(moved, pasid, old?.domain ?? this.blockedDomain, old);
-      }
-      return result;
-    }
-    this.#pasids.set(pasid, handle);
-    return 0;
+    const result = this.#putAll(capable, pasid, handle.domain, handle);
+    if (result === 0) this.#pasids.set(pasid, handle);
+    return result;
   }
 
   /** Blocks the PASID again; detaching nothing does nothing. */

@@ -350,6 +350,20 @@ describe("page requests", () => {
     expect(got.at(-1)!.requests.length).toBe(1);
   });
 
+  it("are none the worse for a replace that is rolled back", () => {
+    const [a, b] = [fakeDevice("a"), fakeDevice("b", { deviceId: 2 })];
+    const { iommu, got, driver, group } = listening(a, b);
+    iommu.reportPageRequest(a, request(7, true));
+    iommu.reportPageRequest(a, request(8, false));
+    driver.refusals.set("b other", -EINVAL);
+    expect(group.replace(attachment(driver.domain("other")))).toBe(-EINVAL);
+    expect(driver.responses).toEqual([]);
+    iommu.reportPageRequest(a, request(8, true));
+    expect(got.map(({ requests }) => requests.length)).toEqual([1, 2]);
+    group.detach();
+    expect(driver.responses.map(({ code }) => code)).toEqual([1, 1]);
+  });
+
   it("of one PASID end with its attachment, while those of others go on", () => {
     const device = fakeDevice("a", { maxPasids: 16 });
     const { iommu, got, driver, group } = listening(device);
