@@ -36,7 +36,7 @@ import { dmaLogging, isDmaLogging } from "./dma-logging.ts";
 import { hotReset, hotResetInfo } from "./hot-reset.ts";
 import { deviceInfo, irqInfo, regionInfo, setIrqs } from "./information.ts";
 import { accessRegion, mapRegion } from "./regions.ts";
-import { readBytes, readRequest, writeBytes } from "./user-request.ts";
+import { readBytes, readMore, readRequest, writeBytes } from "./user-request.ts";
 
 /** A VF token is a UUID. */
 const TOKEN_BYTES = 16;
@@ -47,6 +47,8 @@ export class VfioDeviceFile extends OpenFile {
   readonly #byGroup: boolean;
   readonly #onRelease: () => void;
   #access: boolean;
+  /** Where read and write without a position go on. */
+  #position = 0n;
   readonly #mappings = new Set<FileMapping>();
 
   /** `byGroup`: opened through the group, with access at once. `onRelease` runs after the device was closed. */
@@ -152,10 +154,12 @@ export class VfioDeviceFile extends OpenFile {
   #attach(call: CallContext, argument: bigint): number {
     const request = readRequest(call, argument, vfioDeviceAttachIommufdPt, 12);
     if (typeof request === "number") return request;
-    const { flags, pt_id, pasid } = request.values;
+    const { flags, pt_id } = request.values;
     if ((flags & ~VFIO_DEVICE_ATTACH_PASID) !== 0) return -EINVAL;
+    const { offset } = vfioDeviceAttachIommufdPt.fields.pasid;
     const withPasid = (flags & VFIO_DEVICE_ATTACH_PASID) !== 0;
-    if (withPasid && request.size < 16) return -EINVAL;
+    const pasid = withPasid ? readMore(call, argument, request.size, offset) : 0;
+    if (pasid < 0) return pasid;
     const { device } = this;
     const where = withPasid ? pasid : NO_PASID;
     const id = device.attach(where, pt_id);
@@ -172,10 +176,12 @@ export class VfioDeviceFile extends OpenFile {
   #detach(call: CallContext, argument: bigint): number {
     const request = readRequest(call, argument, vfioDeviceDetachIommufdPt, 8);
     if (typeof request === "number") return request;
-    const { flags, pasid } = request.values;
+    const { flags } = request.values;
     if ((flags & ~VFIO_DEVICE_DETACH_PASID) !== 0) return -EINVAL;
+    const { offset } = vfioDeviceDetachIommufdPt.fields.pasid;
     const withPasid = (flags & VFIO_DEVICE_DETACH_PASID) !== 0;
-    if (withPasid && request.size < 12) return -EINVAL;
+    const pasid = withPasid ? readMore(call, argument, request.size, offset) : 0;
+    if (pasid < 0) return pasid;
     this.device.detach(withPasid ? pasid : NO_PASID);
     return 0;
   }
@@ -197,11 +203,20 @@ export class VfioDeviceFile extends OpenFile {
   }
 
   override read(call: CallContext, va: bigint, length: number, position: bigint): number {
-    return this.#access ? accessRegion(this.device, call, va, length, position < 0n ? 0n : position, false) : -EINVAL;
+    return this.#transfer(call, va, length, position, false);
   }
 
   override write(call: CallContext, va: bigint, length: number, position: bigint): number {
-    return this.#access ? accessRegion(this.device, call, va, length, position < 0n ? 0n : position, true) : -EINVAL;
+    return this.#transfer(call, va, length, position, true);
+  }
+
+  /** At a position, or (-1: read and write without one) at the file's own, which moves on by what was transferred. */
+  #transfer(call: CallContext, va: bigint, length: number, position: bigint, write: boolean): number {
+    if (!this.#access) return -EINVAL;
+    const own = position === -1n;
+    const done = accessRegion(this.device, call, va, length, own ? this.#position : position, write);
+    if (own && done > 0) this.#position += BigInt(done);
+    return done;
   }
 
   override mmap(_call: CallContext, request: MmapRequest): FileMapping | number {

@@ -11,7 +11,10 @@ export interface UserRequest<T extends Record<string, LayoutField>> {
   readonly size: number;
 }
 
-/** Reads a structure of which at least `minimum` bytes must be there: it, -EFAULT or -EINVAL. */
+/**
+ * Reads the first `minimum` bytes of a structure, which must be there: it, with its later fields 0, -EFAULT or -EINVAL. Later fields
+ * are looked at only where a flag says so: readMore.
+ */
 export function readRequest<T extends Record<string, LayoutField>>(
   call: CallContext,
   argument: bigint,
@@ -22,10 +25,15 @@ export function readRequest<T extends Record<string, LayoutField>>(
   if (readBytes(call, argument, bytes.subarray(0, minimum)) < 0) return -EFAULT;
   const size = new DataView(bytes.buffer).getUint32(0, true);
   if (size < minimum) return -EINVAL;
-  // Later fields are there only if the caller says so.
-  const more = Math.min(size, layout.bytes);
-  if (more > minimum && readBytes(call, argument + BigInt(minimum), bytes.subarray(minimum, more)) < 0) return -EFAULT;
   return { values: layout.decode(bytes), size };
+}
+
+/** A u32 that a flag brings in behind the fields of a structure's first version: -EINVAL when the caller's structure ends before it. */
+export function readMore(call: CallContext, argument: bigint, size: number, offset: number): number {
+  if (size < offset + 4) return -EINVAL;
+  const bytes = new Uint8Array(4);
+  if (readBytes(call, argument + BigInt(offset), bytes) < 0) return -EFAULT;
+  return new DataView(bytes.buffer).getUint32(0, true);
 }
 
 export function readBytes(call: CallContext, va: bigint, into: Uint8Array): number {

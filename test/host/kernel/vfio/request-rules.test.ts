@@ -416,6 +416,28 @@ describe("ATTACH and DETACH with a PASID", () => {
     }
   });
 
+  it("what lies behind the fields that a request asks for is not looked at", () => {
+    const { user, iommufd, vfio, ioas, end } = withPasids(20);
+    // The structure ends with its page: its PASID would lie in the next one, where nothing is.
+    const page = user.process.memory.mapBuffer(new ArrayBuffer(4096), 0, 4096);
+    const [attachAt, detachAt] = [page + 4096n - 12n, page + 4096n - 8n];
+    const attach = (flags: number) => {
+      const bytes = X.vfioDeviceAttachIommufdPt.encode({ argsz: 16, flags, pt_id: ioas });
+      user.process.memory.bytes(attachAt, 12).set(bytes.subarray(0, 12));
+      return user.process.ioctl(vfio, X.VFIO_DEVICE_ATTACH_IOMMUFD_PT, attachAt);
+    };
+    const detach = (flags: number) => {
+      user.process.memory
+        .bytes(detachAt, 8)
+        .set(X.vfioDeviceDetachIommufdPt.encode({ argsz: 12, flags }).subarray(0, 8));
+      return user.process.ioctl(vfio, X.VFIO_DEVICE_DETACH_IOMMUFD_PT, detachAt);
+    };
+    expect(iommufd).toBeGreaterThanOrEqual(0);
+    expect([attach(FLAG), detach(FLAG)]).toEqual([-EFAULT, -EFAULT]);
+    expect([attach(0), detach(0)]).toEqual([0, 0]);
+    end();
+  });
+
   it("a device without PASIDs is asked like any other: its answers come from what is attached", () => {
     const { attach, detach, ioas, hwpt, plain, end } = withPasids(0);
     expect(attach(5, 999)).toBe(-ENOENT);
@@ -456,6 +478,26 @@ describe("ATTACH and DETACH with a PASID", () => {
     const { host, attach, ioas, end } = withPasids(0);
     expect(attach(0, ioas)).toBe(0);
     expect(host.kernel.iommu.ownedGroups).toBe(1);
+    end();
+  });
+});
+
+describe("read and write without a position", () => {
+  it("go on where the last one ended; those with a position do not move it", () => {
+    const { user, vfio, end } = bound();
+    const { process, scratch } = user;
+    user.enableDevice(vfio);
+    const words = (bytes: number, position = -1n) => {
+      const done = process.read(vfio, scratch, bytes, position);
+      const view = process.memory.bytes(scratch, 16);
+      return [done, new DataView(view.buffer, view.byteOffset, 16).getUint32(0, true)];
+    };
+    // The edu's identification, then its liveness register, inverted.
+    process.memory.bytes(scratch, 4).set([0xff, 0xff, 0xff, 0xff]);
+    expect(process.write(vfio, scratch, 4, 4n)).toBe(4);
+    expect(words(4)).toEqual([4, 0x0100_00ed]);
+    expect(words(2, 7n << 40n)[0]).toBe(2);
+    expect(words(4)).toEqual([4, 0]);
     end();
   });
 });
