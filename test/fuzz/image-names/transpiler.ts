@@ -8,14 +8,14 @@ import { type ImageRefusal, type TranspiledComponent, transpile } from "../../..
 
 export const TRAPPED = /wasm trap/;
 
-/** The jco in use; undefined: the product's own. */
-let jco: typeof generate | undefined;
+let jco: typeof generate | null = null;
 let loaded = 0;
 
-/** Transpiles with a jco that has not trapped. */
+/** Transpiles with a jco that has not trapped, and is not the one that the product uses. */
 export async function transpileAfresh(bytes: Uint8Array): Promise<TranspiledComponent | ImageRefusal> {
+  jco ??= await freshJco();
   const transpiled = await transpile(bytes, jco);
-  if ("error" in transpiled && TRAPPED.test(transpiled.error)) jco = await freshJco();
+  if ("error" in transpiled && TRAPPED.test(transpiled.error)) jco = null;
   return transpiled;
 }
 
