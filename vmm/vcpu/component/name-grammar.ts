@@ -13,7 +13,8 @@ export type NameKind = "label" | "plain" | "core";
 
 export const LONGEST_NAME = 128;
 
-const LABEL = "(?:[a-z][a-z0-9]*|[A-Z][A-Z0-9]*)(?:-(?:[a-z0-9]+|[A-Z0-9]+))*";
+/** Small letters only, as all names of our world: jco 1.35 traps on capitals in some places. */
+const LABEL = "[a-z][a-z0-9]*(?:-[a-z0-9]+)*";
 const VERSION = "@[0-9]+(?:[.][0-9]+){0,2}(?:[-+][A-Za-z0-9]+(?:[.-][A-Za-z0-9]+)*){0,2}";
 
 const GRAMMARS: Readonly<Record<NameKind, RegExp>> = {
@@ -23,8 +24,8 @@ const GRAMMARS: Readonly<Record<NameKind, RegExp>> = {
 };
 
 const ALLOWED: Readonly<Record<NameKind, string>> = {
-  label: "words of letters and digits with single hyphens between them",
-  plain: "words with single hyphens between them, or namespace:package/interface@version",
+  label: "words of small letters and digits with single hyphens between them",
+  plain: "words of small letters with single hyphens between them, or namespace:package/interface@version",
   core: "letters, digits, _ and $ with single . - : / # @ | ~ between them",
 };
 

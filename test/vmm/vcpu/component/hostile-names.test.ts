@@ -130,6 +130,10 @@ describe("the grammar of names", () => {
     expect(faultOfName(name, "core")).toBeNull();
   });
 
+  it.each(["A-B", "-a", "a-", "a--b", "1a", "a_b", "%a"])("has no such label: %s", (name) => {
+    expect(faultOfName(name, "label")).not.toBeNull();
+  });
+
   it("shows no character as itself that is not plain", () => {
     for (let code = 0; code < 0x3000; code++) {
       const shown = quoted(String.fromCodePoint(code));
