@@ -8,7 +8,7 @@ import { readTraceFile } from "../trace-file.ts";
 
 export function ids(): Command {
   return new Command("ids")
-    .description("guest BDF, guest device id, vDEVICE, host BDF, host device id, iommu group, from a trace")
+    .description("who is who, from a trace: guest BDF and device id, vDEVICE, host BDF and device id, iommu group")
     .requiredOption("--trace <file>", "trace to look in")
     .option("--json", "print JSON")
     .action((options: { trace: string; json?: true }) => {
@@ -17,7 +17,7 @@ export function ids(): Command {
         console.log(JSON.stringify(rows));
         return;
       }
-      const head = ["guest", "guest device id", "vDEVICE", "vIOMMU", "host", "host device id", "iommu group"];
+      const head = ["guest", "guest id", "vDEVICE", "vIOMMU", "host", "host id", "group"];
       const cells = rows.map((row) => {
         const host = row.hostDeviceId === null ? "no DMA seen" : hex(row.hostDeviceId);
         const names = [
@@ -28,7 +28,7 @@ export function ids(): Command {
           row.hostBdf,
           host,
         ];
-        return [...names, String(row.group ?? "unknown")];
+        return [...names, String(row.group ?? "?")];
       });
       console.log(tableText(head, cells));
     });
