@@ -147,6 +147,56 @@ describe("the package", { timeout: 180_000 }, () => {
     }
   });
 
+  it("shows a finding with the line that repeats it, keeps its test, and fails", () => {
+    const fuzzers = join(folder, "node_modules/nestbox/dist/fuzz");
+    const index = readFileSync(join(fuzzers, "index.json"), "utf8");
+    writeFileSync(
+      join(fuzzers, "planted.js"),
+      `const problem = (seed) => ({ problem: "seed " + seed + " is odd\\nin detail", test: { file: seed + ".test.ts", text: "//" } });
+       export const fuzzer = { about: "planted", round: (seed) => (seed % 2 === 1 ? problem(seed) : null) };`,
+    );
+    writeFileSync(join(fuzzers, "index.json"), JSON.stringify({ ...JSON.parse(index), planted: "planted" }));
+    try {
+      const text = nestbox("fuzz", "planted", "--seed", "4", "--rounds", "9", "--found", "found", "--result", "r.json");
+      expect(text.output).toContain("fuzz planted: seed 5: seed 5 is odd\nin detail\n");
+      expect(text.output).toContain("again: nestbox fuzz planted --seed 5 --rounds 1\n");
+      expect(text.output).toContain(`as a test: ${join("found", "5.test.ts")}\n`);
+      expect(text.output).toContain("1 FINDING in 2 rounds from seed 4");
+      expect(text.status).toBe(1);
+      expect(readFileSync(join(folder, "found/5.test.ts"), "utf8")).toBe("//");
+      const merged = nestbox("report", "merge", "r.json");
+      expect(merged.output).toContain("fuzz planted: seed 5: seed 5 is odd\n");
+      expect(merged.status).toBe(1);
+      const json = nestbox("fuzz", "planted", "--seed", "4", "--rounds", "4", "--keep-going", "--json");
+      const objects = json.output
+        .trimEnd()
+        .split("\n")
+        .map((line) => JSON.parse(line) as Record<string, unknown>);
+      expect(objects.map(({ seed, problem, findings }) => [seed, problem ?? findings])).toEqual([
+        [5, "seed 5 is odd\nin detail"],
+        [7, "seed 7 is odd\nin detail"],
+        [4, 2],
+      ]);
+      expect(json.status).toBe(1);
+    } finally {
+      writeFileSync(join(fuzzers, "index.json"), index);
+    }
+  });
+
+  it.each<[string[], string]>([
+    [[], "fuzz: which fuzzer?"],
+    [["nosuch"], "fuzz nosuch: no such fuzzer"],
+    [["cpu", "--seed", "-1"], "whole number"],
+    [["cpu", "--seed", "4294967296"], "a seed is below 2^32"],
+    [["cpu", "--seconds", "0"], "a number above 0"],
+    [["cpu", "--rounds", "1.5"], "whole number"],
+    [["cpu", "--shard", "5/4"], "part 5 of 4"],
+  ])("refuses nestbox fuzz %j", (args, words) => {
+    const { status, output, errors } = nestbox("fuzz", ...args);
+    expect(errors).toContain(words);
+    expect([status, output]).toEqual([2, ""]);
+  });
+
   it("makes an image of a core module, and of AssemblyScript says how to get the compiler", () => {
     const text = `(module
       (import "env" "memory" (memory 1))

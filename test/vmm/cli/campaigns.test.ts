@@ -184,7 +184,9 @@ describe("a shard that was killed", { timeout: 240_000 }, () => {
     await vi.waitUntil(() => existsSync(join(folder, "results/shard-1-of-1.json.partial")), { timeout: 120_000 });
     // Signals are listened to before the file is made.
     endless.child.kill("SIGTERM");
-    await endless.ended;
+    const ended = await endless.ended;
+    expect(ended.output).toContain("no finding");
+    expect(ended.status).toBe(1);
     const { status, summary } = await merge("results");
     expect(status).toBe(1);
     expect(summary).toMatchObject({ missing: [], interrupted: [1], failed: 1 });

@@ -67,7 +67,7 @@ const EXAMPLES = `Examples:
   nestbox fuzz ioctl --seed 4711 --rounds 1    one seed again
   nestbox fuzz caches --rounds 100000 --shard 2/8 --result results/
 
-Exit status: 0 no finding, 1 a finding, 2 usage.`;
+Exit status: 0 no finding, 1 a finding or ended by a signal, 2 usage.`;
 
 function listed(): string {
   const fuzzers = [...knownFuzzers()];
@@ -104,7 +104,8 @@ async function run(name: string | undefined, options: FuzzOptions): Promise<numb
     progress.clear();
     file?.write(shardResult(name, result, options));
     summarise(name, result, options);
-    return result.findings.length === 0 ? EXIT_PASS : EXIT_FAILED;
+    // As with `boot`: what a signal ended has not passed.
+    return result.findings.length === 0 && !result.interrupted ? EXIT_PASS : EXIT_FAILED;
   } finally {
     file?.discard();
     termination.close();
