@@ -9,7 +9,10 @@ import { Host } from "../../host/host.ts";
 import { ComponentMachine } from "../../vmm/component-machine.ts";
 import { CountingCalls } from "../../vmm/counting-calls.ts";
 import { RAM_BASE, VIOMMU_BASE } from "../../vmm/memory-map.ts";
+import { runScenario } from "../../vmm/scenario/run-scenario.ts";
+import { scenario } from "../../vmm/scenario/scenario.ts";
 import { vmTree } from "../../vmm/view/machine-tree.ts";
+import type { ViommuKindName } from "../../vmm/viommu/kinds.ts";
 import {
   BYPASS,
   GUEST,
@@ -349,5 +352,44 @@ describe("a host's description", () => {
   it("leaves an IOMMU's options to its kind", () => {
     const wrong = { ...DESCRIPTION, iommus: [{ name: "iommu0", kind: "trivial", options: { bigEndian: true } }] };
     expect(() => parseHost(wrong, "mine", TRIVIAL_HOST.hardware)).toThrow(/^mine: iommus\.0\.options: .*bigEndian/);
+  });
+});
+
+describe("a scenario for every kind", () => {
+  it("runs on one that no shared file knows, and hears of faults what its table says", () => {
+    const description = parseHost(DESCRIPTION, "trivial host", TRIVIAL_HOST.hardware);
+    const kinds = { viommus: { trivial: trivialKind("viommu") }, host: TRIVIAL_HOST };
+    const bodies = scenario.each(
+      "story",
+      (t, kind) => {
+        // The types of a kind that ships: only what all kinds have is used.
+        const vm = t.vm({ kind: kind as ViommuKindName, assign: ["0000:00:01.0@00:02.0"] });
+        const device = vm.device("00:02.0");
+        const stage1 = vm.stage1();
+        const page = vm.ram.allocate();
+        stage1.map(0x4000n, page, 4096n);
+        device.installContext(stage1);
+        t.expect(device.dmaWrite(0x4000n, Uint8Array.of(7)).ok, "mapped");
+        t.equal(vm.ram.read(page, 1), Uint8Array.of(7), "guest RAM");
+        t.equal(device.dmaRead(0x4000n, 1).bytes, Uint8Array.of(7), "what the device reads");
+        device.dmaRead(0x9000n, 1);
+        t.advance(1);
+        vm.expectFault({ what: "not mapped", device, iova: 0x9000n, write: false });
+        stage1.unmap(0x4000n, 4096n);
+        t.expect(device.dmaRead(0x4000n, 1).ok, "stale");
+        vm.iommu.invalidate({ stage1 });
+        vm.iommu.fence();
+        t.expect(!device.dmaRead(0x4000n, 1).ok, "invalidated");
+        t.advance(1);
+        vm.takeFaults();
+        device.installContext("blocked");
+        t.expect(!device.dmaRead(0x4000n, 1).ok, "blocked");
+      },
+      kinds.viommus,
+    );
+    expect(bodies.map(({ name }) => name)).toEqual(["story (trivial)"]);
+    const result = runScenario(bodies[0]!, { seed: 0, defaultHost: description, findHost: () => description, kinds });
+    expect(result.message).toBe("");
+    expect(result.passed).toBe(true);
   });
 });

@@ -7,6 +7,17 @@ import type { AccessSize, MmioPort } from "../../host/base/mmio.ts";
 import type { DmaPort } from "../../host/devices/ports.ts";
 import type { HostKinds } from "../../host/host.ts";
 import { EEXIST, ENODEV } from "../../host/uapi/errno.ts";
+import type {
+  DeviceTranslation,
+  DriverSurroundings,
+  FaultWord,
+  GuestDriver,
+  GuestMemory,
+  GuestSide,
+  GuestStage1,
+  MapOptions,
+  PageRequest,
+} from "../../vmm/viommu/guest-driver.ts";
 import type { HostEvent, ViommuHost } from "../../vmm/viommu/host-port.ts";
 import type {
   CapabilitySheet,
@@ -254,6 +265,115 @@ function codecOf(shape: Shape): NestedCodec {
   };
 }
 
+/** A guest driver of the test kind: its list of runs, and the registers of formats.ts. */
+class TrivialGuestDriver implements GuestDriver {
+  readonly offer = { ats: false, pageRequests: false, pasidBits: 0 };
+  readonly #surroundings: DriverSurroundings;
+
+  constructor(surroundings: DriverSurroundings) {
+    this.#surroundings = surroundings;
+  }
+
+  installTranslation(deviceId: number, { whole }: DeviceTranslation): void {
+    this.installContext(deviceId, {
+      table: whole === null || whole === "blocked" ? 0n : whole === "bypass" ? BYPASS : (whole as TrivialStage1).page,
+    });
+  }
+
+  installContext(deviceId: number, { table }: { readonly table: bigint }): void {
+    this.#store(GUEST.DEVICE, deviceId);
+    const { port, base } = this.#surroundings;
+    port.store(base + GUEST.STAGE1, 8, Number(table & 0xffffffffn), Number(table >> 32n));
+  }
+
+  /** Of every device: the test kind's tags are its devices. */
+  invalidate(): void {
+    for (const device of [0x08, 0x10]) this.#store(GUEST.INVALIDATE, device);
+  }
+
+  fence(): void {}
+
+  takeRequests(): PageRequest[] {
+    return [];
+  }
+
+  takeFaults(): TrivialFault[] {
+    const { port, base } = this.#surroundings;
+    const faults: TrivialFault[] = [];
+    for (;;) {
+      const device = port.load(base + GUEST.FAULT_DEVICE, 4);
+      if (device === ALL) return faults;
+      const write = port.load(base + GUEST.FAULT_WRITE, 4) === 1;
+      const page = port.load(base + GUEST.FAULT_PAGE, 8) + port.high * 2 ** 32;
+      faults.push({ device, write, page });
+      this.#store(GUEST.FAULT_DEVICE, 0);
+    }
+  }
+
+  #store(register: number, value: number): void {
+    const { port, base } = this.#surroundings;
+    port.store(base + register, 4, value, 0);
+  }
+}
+
+export interface TrivialFault {
+  readonly device: number;
+  readonly write: boolean;
+  readonly page: number;
+}
+
+class TrivialStage1 implements GuestStage1 {
+  readonly tag: number;
+  readonly page: bigint;
+  readonly #ram: GuestMemory;
+  readonly #at: bigint;
+  readonly #runs: (readonly [iova: bigint, gpa: bigint, pages: bigint, permissions: bigint])[] = [];
+
+  constructor(ram: GuestMemory, tag: number) {
+    this.tag = tag;
+    this.#ram = ram;
+    this.#at = ram.allocate();
+    this.page = this.#at >> 12n;
+  }
+
+  map(iova: bigint, gpa: bigint, length: bigint, { read = true, write = true }: MapOptions = {}): void {
+    this.#runs.push([iova >> 12n, gpa >> 12n, length >> 12n, (read ? 1n : 0n) | (write ? 2n : 0n)]);
+    this.#store();
+  }
+
+  unmap(iova: bigint, length: bigint): void {
+    const kept = this.#runs.filter(([from, , pages]) => from + pages <= iova >> 12n || from >= (iova + length) >> 12n);
+    this.#runs.splice(0, this.#runs.length, ...kept);
+    this.#store();
+  }
+
+  #store(): void {
+    this.#ram.write(this.#at, new Uint8Array(4096));
+    this.#runs.forEach((run, i) => {
+      run.forEach((value, field) => {
+        this.#ram.write64(this.#at + BigInt(i * RUN_BYTES + field * 8), value);
+      });
+    });
+  }
+}
+
+const TRIVIAL_GUEST = {
+  host: "trivial host",
+  stage1Modes: ["runs"],
+  stage1: (ram: GuestMemory, tag: number) => new TrivialStage1(ram, tag),
+  driver: (surroundings: DriverSurroundings) => new TrivialGuestDriver(surroundings),
+  hears: (what: FaultWord) => ({ code: what === "device not set up" ? null : 1, section: "README.md" }),
+  faultOf: ({ device, write, page }: TrivialFault) => ({
+    code: 1,
+    deviceId: device,
+    pasid: null,
+    address: BigInt(page) << 12n,
+    write,
+  }),
+  describeFault: ({ device, page }: TrivialFault) => `device ${device} page ${page}`,
+  faultName: () => "refused",
+} satisfies GuestSide;
+
 export function trivialKind(shape: Shape): ViommuKind {
   return {
     name: "trivial",
@@ -263,6 +383,7 @@ export function trivialKind(shape: Shape): ViommuKind {
     registerName: (offset) => `+0x${offset.toString(16)}`,
     nesting: codecOf(shape),
     node: { deviceTree: () => ({ compatible: "nestbox,trivial" }), region: "iommu", wires: 0 },
+    guest: TRIVIAL_GUEST,
     explainer: {
       specification: "test/kinds/README.md",
       tables: ["stage1", "stage2"],

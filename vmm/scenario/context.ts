@@ -5,9 +5,17 @@ import type { Clock } from "../../host/base/clock.ts";
 import { SeededRandom } from "../../host/base/seeded-random.ts";
 import type { Trace, TracedEvent } from "../../host/base/trace.ts";
 import type { HostDescription } from "../../host/description.ts";
-import { Host } from "../../host/host.ts";
+import { Host, type HostKinds } from "../../host/host.ts";
+import type { ViommuKind } from "../viommu/kind.ts";
+import { DEFAULT_KIND, type DefaultKind, VIOMMU_KINDS, type ViommuKindName } from "../viommu/kinds.ts";
 import { ExpectationFailed } from "./scenario.ts";
 import { ScenarioVm, type VmOptions } from "./vm.ts";
+
+/** Kinds of IOMMU that a scenario may use, guest-visible and in hosts. */
+export interface ScenarioKinds {
+  readonly viommus: Readonly<Record<string, ViommuKind>>;
+  readonly host: HostKinds;
+}
 
 /** What the runner gives a scenario. */
 export interface ContextParts {
@@ -18,6 +26,8 @@ export interface ContextParts {
   /** The host of VMs that name none. */
   readonly defaultHost: HostDescription;
   readonly findHost: (name: string) => HostDescription;
+  /** Kinds of IOMMU; default those that ship. */
+  readonly kinds?: ScenarioKinds;
   /** Called at each step; may end the scenario by throwing. */
   readonly onStep: (name: string, context: ScenarioContext) => void;
   /** Messages for the person who runs the scenario. */
@@ -66,16 +76,28 @@ export class ScenarioContext {
     if (which === undefined && this.#defaultHost !== null) return this.#defaultHost;
     const description =
       which === undefined ? this.#parts.defaultHost : typeof which === "string" ? this.#parts.findHost(which) : which;
-    const host = new Host(description, { clock: this.clock, trace: this.trace });
+    const kinds = this.#parts.kinds?.host;
+    const host = new Host(description, {
+      clock: this.clock,
+      trace: this.trace,
+      ...(kinds === undefined ? {} : { kinds }),
+    });
     this.#hosts.push(host);
     if (which === undefined) this.#defaultHost = host;
     return host;
   }
 
   /** A VM with its vIOMMU brought up. Throws HostRefusal if the host refuses a device. */
-  vm(options: VmOptions = {}): ScenarioVm {
-    const host = options.host ?? this.host();
-    const vm = new ScenarioVm(host, options, this.clock, this.trace, (message) => {
+  vm<K extends ViommuKindName = DefaultKind>(options: VmOptions<K> = {}): ScenarioVm<K> {
+    const name = options.kind ?? DEFAULT_KIND;
+    const kinds: Readonly<Record<string, ViommuKind>> = this.#parts.kinds?.viommus ?? VIOMMU_KINDS;
+    if (!Object.hasOwn(kinds, name)) {
+      throw new Error(`no kind of IOMMU "${name}" (there is ${Object.keys(kinds).join(", ")})`);
+    }
+    const kind = kinds[name]!;
+    // The usual kind's VMs run on the host under test; another kind needs one that has it.
+    const host = options.host ?? this.host(name === DEFAULT_KIND ? undefined : kind.guest.host);
+    const vm = new ScenarioVm<K>(kind, host, options, this.clock, this.trace, (message) => {
       this.messages.push(message);
       this.#parts.report(message);
     });

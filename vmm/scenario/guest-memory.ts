@@ -4,7 +4,9 @@
 import { type Gpa, type GpaPfn, offsetOf, pfnOf } from "../../host/base/address.ts";
 import { ACCESS_OK, type PhysicalMemory } from "../../host/base/memory.ts";
 
-export class GuestRam {
+import type { GuestMemory } from "../viommu/guest-driver.ts";
+
+export class GuestRam implements GuestMemory {
   readonly memory: PhysicalMemory<GpaPfn>;
   readonly base: bigint;
   readonly bytes: bigint;

@@ -3,9 +3,6 @@
 // Machines, hosts and processes are disposable; the reference lets a project compile against them whose target is older than that.
 /// <reference lib="esnext.disposable" preserve="true" />
 
-export type { CommandName } from "../../host/arch/riscv/commands.ts";
-export { CAUSE_NAMES, causeName, describeFaultRecord, type FaultRecord } from "../../host/arch/riscv/fault-records.ts";
-export type { PageRequestRecord } from "../../host/arch/riscv/page-requests.ts";
 export type { Trace, TracedEvent, TraceSink } from "../../host/base/trace.ts";
 export { JsonLinesSink } from "../../host/base/trace-json.ts";
 export { builtInHosts, DEFAULT_HOST } from "../../host/built-in-hosts.ts";
@@ -14,14 +11,23 @@ export * as EDU from "../../host/devices/edu/registers.ts";
 export { NO_PASID } from "../../host/devices/ports.ts";
 export { Host } from "../../host/host.ts";
 export type { Walk, WalkStep } from "../view/walks.ts";
+export type {
+  FaultWord,
+  FirstStage,
+  GuestDriver,
+  GuestStage1,
+  MapOptions,
+  PageAnswer,
+  PageRequest,
+} from "../viommu/guest-driver.ts";
+export type { ViommuKindName } from "../viommu/kinds.ts";
+export * from "../viommu/riscv/scenario.ts";
 export { ScenarioContext } from "./context.ts";
 export { EduDriver, type EduTransfer } from "./edu.ts";
-export { type ContextWords, GuestIommu } from "./guest-iommu.ts";
 export { GuestRam } from "./guest-memory.ts";
 export { runScenario, type ScenarioResult, type ScenarioRunOptions } from "./run-scenario.ts";
 export { ExpectationFailed, isScenario, type Scenario, type ScenarioOptions, scenario } from "./scenario.ts";
-export { type MapOptions, Stage1, type Stage1Mode } from "./stage1.ts";
-export type { FirstStage, PageAnswer, PageRequest, TranslationOptions } from "./translation.ts";
+export type { TranslationOptions } from "./translation.ts";
 export {
   type DmaOptions,
   type DmaResult,

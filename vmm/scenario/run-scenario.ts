@@ -4,7 +4,7 @@ import { Clock } from "../../host/base/clock.ts";
 import { Trace, type TracedEvent, type TraceSink } from "../../host/base/trace.ts";
 import { RecentEvents } from "../../host/base/trace-json.ts";
 import type { HostDescription } from "../../host/description.ts";
-import { ScenarioContext } from "./context.ts";
+import { ScenarioContext, type ScenarioKinds } from "./context.ts";
 import { ExpectationFailed, type Scenario } from "./scenario.ts";
 import { describeThrown, isInstance, textOf } from "./thrown.ts";
 
@@ -12,6 +12,8 @@ export interface ScenarioRunOptions {
   readonly seed: number;
   readonly defaultHost: HostDescription;
   readonly findHost: (name: string) => HostDescription;
+  /** Kinds of IOMMU; default those that ship. */
+  readonly kinds?: ScenarioKinds;
   /** Gets the whole trace. */
   readonly sink?: TraceSink;
   readonly sweepValue?: unknown;
@@ -70,6 +72,7 @@ export function runScenario(scenario: Scenario, options: ScenarioRunOptions): Sc
     sweepValue: options.sweepValue,
     defaultHost: options.defaultHost,
     findHost: options.findHost,
+    ...(options.kinds === undefined ? {} : { kinds: options.kinds }),
     onStep: options.onStep ?? (() => {}),
     report: () => {},
   });

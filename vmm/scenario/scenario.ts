@@ -1,6 +1,8 @@
 // What a scenario file exports: a name, a body, and what it wants of the runner. Bodies are synchronous and play the guest driver
 // through the context they get (context.ts).
 
+import type { ViommuKind } from "../viommu/kind.ts";
+import { VIOMMU_KINDS, type ViommuKindName } from "../viommu/kinds.ts";
 import type { ScenarioContext } from "./context.ts";
 
 export interface ScenarioOptions {
@@ -21,10 +23,9 @@ export interface Scenario {
   readonly declared: string;
 }
 
-/** Declares a scenario. The file exports it as default, or several as an array. Throws TypeError for what is none. */
-export function scenario(name: string, body: (t: ScenarioContext) => void): Scenario;
-export function scenario(name: string, options: ScenarioOptions, body: (t: ScenarioContext) => void): Scenario;
-export function scenario(
+function declare(name: string, body: (t: ScenarioContext) => void): Scenario;
+function declare(name: string, options: ScenarioOptions, body: (t: ScenarioContext) => void): Scenario;
+function declare(
   name: string,
   second: ScenarioOptions | ((t: ScenarioContext) => void),
   third?: (t: ScenarioContext) => void,
@@ -35,6 +36,21 @@ export function scenario(
   if (wrong !== null) throw new TypeError(`scenario(name, options?, body): ${wrong}`);
   return { kind: "nestbox-scenario", name, body: body!, options, declared: new Error("declared").stack ?? "" };
 }
+
+/**
+ * The same story on every kind of guest-visible IOMMU: a scenario each, whose body makes its VMs with `kind`. What a guest hears of a fault it
+ * expects by `what`, in every kind's words.
+ */
+function each<Name extends string = ViommuKindName>(
+  name: string,
+  body: (t: ScenarioContext, kind: Name) => void,
+  kinds: Readonly<Record<Name, ViommuKind>> = VIOMMU_KINDS as never,
+): Scenario[] {
+  return (Object.keys(kinds) as Name[]).map((kind) => declare(`${name} (${kind})`, (t) => body(t, kind)));
+}
+
+/** Declares a scenario. The file exports it as default, or several as an array. Throws TypeError for what is none. */
+export const scenario = Object.assign(declare, { each });
 
 /** What is wrong with a declaration; null if nothing is. */
 function declarationProblem(name: unknown, options: unknown, body: unknown): string | null {

@@ -1,7 +1,6 @@
-// What a guest driver asks of translation for one device, in words that hold for every kind of IOMMU. A kind's guest driver
-// (guest-iommu.ts) turns them into the structures of its architecture.
+// What a scenario may ask of translation for one device, checked against what device and IOMMU can do.
 
-import type { Stage1 } from "./stage1.ts";
+import type { TranslationOffer } from "../viommu/guest-driver.ts";
 
 /** What a scenario may ask for with a first stage. */
 export interface TranslationOptions {
@@ -12,44 +11,6 @@ export interface TranslationOptions {
   /** For requests with this PASID, 1 and up. Left out: for those without, which are PASID 0. */
   readonly pasid?: number;
 }
-
-/** A first stage, none (addresses pass to the second stage), or nothing passes. */
-export type FirstStage = Stage1 | "bypass" | "blocked";
-
-/** All that is set up for a device. */
-export interface DeviceTranslation {
-  /** For requests without a PASID; null: nothing was ever set up for them. */
-  whole: FirstStage | null;
-  readonly pasids: Map<number, FirstStage>;
-  ats: boolean;
-  pageRequests: boolean;
-}
-
-/** What an IOMMU offers its guest. */
-export interface TranslationOffer {
-  readonly ats: boolean;
-  readonly pageRequests: boolean;
-  /** Width of PASIDs, 0: none. */
-  readonly pasidBits: number;
-}
-
-/** A page that a device asks for. */
-export interface PageRequest {
-  /** The guest's id of the device. */
-  readonly deviceId: number;
-  /** null: without. */
-  readonly pasid: number | null;
-  readonly address: bigint;
-  readonly read: boolean;
-  readonly write: boolean;
-  readonly execute: boolean;
-  /** The last of its group: an answer is for the group. */
-  readonly last: boolean;
-  /** Ends the group: the page is there, it never will be, or the device is to send no more. */
-  answer(answer: PageAnswer): void;
-}
-
-export type PageAnswer = "success" | "invalid" | "failure";
 
 /** Throws unless `device` and the guest's IOMMU can do what is asked: a scenario that goes on without would test nothing. */
 export function checkTranslation(

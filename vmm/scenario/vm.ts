@@ -1,7 +1,6 @@
 // A VM in a scenario: the machine of a component guest without a vCPU; the scenario is the guest. Verbs on the VM and its devices are what
 // a guest driver would do, plus the device's own side (DMA), which a scenario asks for directly.
 
-import { causeName, describeFaultRecord, type FaultRecord } from "../../host/arch/riscv/fault-records.ts";
 import type { Clock } from "../../host/base/clock.ts";
 import type { Trace, TracedEvent } from "../../host/base/trace.ts";
 import { DMA_OK, type DmaPort, NO_PASID } from "../../host/devices/ports.ts";
@@ -10,26 +9,38 @@ import type { AssignedEntry } from "../assignment.ts";
 import { ASSIGNMENT_FORM, parseAssignment } from "../assignment-text.ts";
 import { ComponentMachine } from "../component-machine.ts";
 import { CountingCalls } from "../counting-calls.ts";
-import { RAM_BASE, SW_MSI_BASE, SW_MSI_SIZE } from "../memory-map.ts";
+import { MSI_BASE, RAM_BASE, SW_MSI_BASE, SW_MSI_SIZE } from "../memory-map.ts";
 import { formatBdf, formatPlace, parseBdf, UNREACHABLE } from "../pci/host-bridge.ts";
 import { walkGrid } from "../view/walk-grid.ts";
 import { collectWalks, type Walk } from "../view/walks.ts";
-import type { ViommuConfiguration } from "../viommu/kinds.ts";
+import type {
+  DeviceTranslation,
+  FaultWord,
+  FirstStage,
+  GuestSide,
+  PageRequest,
+  TranslationOffer,
+} from "../viommu/guest-driver.ts";
+import type { ViommuKind } from "../viommu/kind.ts";
+import type {
+  ConfigurationOf,
+  ContextOf,
+  DefaultKind,
+  DriverOf,
+  FaultOf,
+  Stage1ModeOf,
+  Stage1Of,
+  TranslationExtraOf,
+  ViommuKindName,
+} from "../viommu/kinds.ts";
 import { EduDriver } from "./edu.ts";
-import { type ContextWords, GuestIommu } from "./guest-iommu.ts";
 import { GuestRam } from "./guest-memory.ts";
 import { ExpectationFailed } from "./scenario.ts";
-import { Stage1, type Stage1Mode } from "./stage1.ts";
-import {
-  checkTranslation,
-  type DeviceTranslation,
-  type FirstStage,
-  type PageRequest,
-  type TranslationOffer,
-  type TranslationOptions,
-} from "./translation.ts";
+import { checkTranslation, type TranslationOptions } from "./translation.ts";
 
-export interface VmOptions {
+export interface VmOptions<K extends ViommuKindName = DefaultKind> {
+  /** Kind of the guest-visible IOMMU. */
+  readonly kind?: K;
   readonly host?: Host;
   /** Bytes of RAM, a multiple of 64 KiB. Default 16 MiB. */
   readonly memory?: number;
@@ -39,11 +50,11 @@ export interface VmOptions {
    */
   readonly assign?: readonly string[];
   /**
-   * Takes devices whose iommu group has others, too. The group is one stream with one context: vmm/viommu/riscv/README.md says what the
-   * guest sees of it. Default: they are refused.
+   * Takes devices whose iommu group has others, too. The group is one stream with one context (the kind's README says what the guest
+   * sees of it). Default: they are refused.
    */
   readonly allowSharedGroup?: boolean;
-  readonly configuration?: ViommuConfiguration;
+  readonly configuration?: ConfigurationOf<K>;
   /** False: the scenario brings the vIOMMU up itself. Default true. */
   readonly bringUp?: boolean;
 }
@@ -59,28 +70,39 @@ export interface DmaResult {
   readonly bytes: Uint8Array;
 }
 
-export interface ExpectedFault {
-  readonly cause: number;
-  readonly device?: ScenarioDevice;
+/** A fault as a scenario expects it: in every kind's words, or by fields of the architecture's own record. */
+export type ExpectedFault<K extends ViommuKindName = DefaultKind> = ExpectedWords<K> & Partial<FaultOf<K>>;
+
+interface ExpectedWords<K extends ViommuKindName> {
+  readonly what?: FaultWord;
+  readonly device?: ScenarioDevice<K>;
   readonly iova?: bigint;
   readonly write?: boolean;
   readonly pasid?: number;
-  readonly iotval2?: bigint;
 }
 
-export class ScenarioVm {
+export class ScenarioVm<K extends ViommuKindName = DefaultKind> {
   readonly ram: GuestRam;
   readonly machine: ComponentMachine;
   readonly host: Host;
   readonly name: string;
-  readonly #devices: ScenarioDevice[] = [];
-  readonly #iommus: GuestIommu[] = [];
+  readonly kind: ViommuKind;
+  readonly #devices: ScenarioDevice<K>[] = [];
+  readonly #iommus: DriverOf<K>[] = [];
   readonly #calls: CountingCalls;
   readonly #trace: Trace;
-  #pscids = 1;
+  #tags = 1;
 
-  constructor(host: Host, options: VmOptions, clock: Clock, trace: Trace, report: (message: string) => void) {
+  constructor(
+    kind: ViommuKind,
+    host: Host,
+    options: VmOptions<K>,
+    clock: Clock,
+    trace: Trace,
+    report: (message: string) => void,
+  ) {
     const process = host.createProcess();
+    this.kind = kind;
     this.host = host;
     this.name = process.name;
     const memoryBytes = options.memory ?? 16 * 2 ** 20;
@@ -93,6 +115,7 @@ export class ScenarioVm {
         trace,
         calls: this.#calls,
         memoryBytes,
+        kind: this.kind,
         configuration: options.configuration ?? {},
         allowSharedGroup: options.allowSharedGroup === true,
         report,
@@ -110,22 +133,22 @@ export class ScenarioVm {
   }
 
   /** The first vIOMMU's guest driver. */
-  get iommu(): GuestIommu {
+  get iommu(): DriverOf<K> {
     const first = this.#iommus[0];
     if (first === undefined) throw new Error("this VM has no vIOMMU that is up: assign a device, or call bringUp");
     return first;
   }
 
-  get iommus(): readonly GuestIommu[] {
+  get iommus(): readonly DriverOf<K>[] {
     return this.#iommus;
   }
 
-  get devices(): readonly ScenarioDevice[] {
+  get devices(): readonly ScenarioDevice<K>[] {
     return this.#devices;
   }
 
   /** The device at a guest BDF. */
-  device(bdf: string): ScenarioDevice {
+  device(bdf: string): ScenarioDevice<K> {
     const routingId = parseBdf(bdf);
     const device = this.#devices.find((candidate) => candidate.guestId === routingId);
     if (device === undefined) throw new Error(`this VM has no device at ${bdf}`);
@@ -133,7 +156,7 @@ export class ScenarioVm {
   }
 
   /** Assigns (hot-plugs) "HOST-BDF@GUEST-BDF"; bus mastering is turned on. Throws HostRefusal. */
-  assign(assignment: string, bringUp = true): ScenarioDevice {
+  assign(assignment: string, bringUp = true): ScenarioDevice<K> {
     const written = parseAssignment(assignment);
     if (written === undefined) throw new Error(`"${assignment}": ${ASSIGNMENT_FORM}`);
     const { place, viommu } = written;
@@ -143,7 +166,7 @@ export class ScenarioVm {
       ...place,
       ...(viommu === undefined ? {} : { viommu }),
     });
-    const device = new ScenarioDevice(this, entry, this.host.dmaOf(hostBdf));
+    const device = new ScenarioDevice<K>(this, entry, this.host.dmaOf(hostBdf));
     device.configWrite16(4, 0x6);
     this.#devices.push(device);
     if (bringUp) this.bringUp();
@@ -151,7 +174,7 @@ export class ScenarioVm {
   }
 
   /** Hot-unplugs a device. */
-  unassign(device: ScenarioDevice): void {
+  unassign(device: ScenarioDevice<K>): void {
     const index = this.#devices.indexOf(device);
     if (index >= 0) this.#devices.splice(index, 1);
     this.machine.assignment.unassign(device.entry);
@@ -170,18 +193,27 @@ export class ScenarioVm {
   bringUp(): void {
     const { viommus } = this.machine.assignment;
     for (let i = this.#iommus.length; i < viommus.length; i++) {
-      this.#iommus.push(new GuestIommu(this.machine.machine, this.ram, viommus[i]!.base, 64 + 4 * i));
+      const { ram } = this;
+      const { base } = viommus[i]!;
+      const surroundings = {
+        port: this.machine.machine,
+        ram,
+        base,
+        messageAddress: MSI_BASE,
+        firstMessage: 64 + 4 * i,
+      };
+      this.#iommus.push(this.#guest.driver(surroundings) as DriverOf<K>);
     }
   }
 
   /** The guest driver of the vIOMMU that a device is behind. */
-  iommuOf(device: ScenarioDevice): GuestIommu {
+  iommuOf(device: ScenarioDevice<K>): DriverOf<K> {
     return this.#iommus[device.entry.viommu!.index]!;
   }
 
   /** An empty first stage in guest RAM, with the host's MSI window mapped one to one (unless told not to). */
-  stage1(mode: Stage1Mode = "Sv39", options: { pscid?: number; msiWindow?: boolean } = {}): Stage1 {
-    const stage1 = new Stage1(this.ram, mode, options.pscid ?? this.#pscids++);
+  stage1(mode?: Stage1ModeOf<K>, options: { tag?: number; pscid?: number; msiWindow?: boolean } = {}): Stage1Of<K> {
+    const stage1 = this.#guest.stage1(this.ram, options.tag ?? options.pscid ?? this.#tags++, mode) as Stage1Of<K>;
     if (options.msiWindow !== false) {
       // One leaf for each page the host uses would do; the whole window is what a guest is told to map.
       stage1.map(MSI_WINDOW.base, MSI_WINDOW.base, MSI_WINDOW.size);
@@ -222,9 +254,9 @@ export class ScenarioVm {
   }
 
   /** Fault records the guest finds now, of every vIOMMU. */
-  takeFaults(): FaultRecord[] {
+  takeFaults(): FaultOf<K>[] {
     this.settle();
-    return this.#iommus.flatMap((iommu) => iommu.takeFaults());
+    return this.#iommus.flatMap((iommu) => iommu.takeFaults() as FaultOf<K>[]);
   }
 
   /** Page requests that wait for the guest now, oldest first, of every vIOMMU. */
@@ -233,27 +265,45 @@ export class ScenarioVm {
     return this.#iommus.flatMap((iommu) => iommu.takeRequests());
   }
 
-  /** The guest finds exactly one fault record, and it is this one. */
-  expectFault(expected: ExpectedFault): FaultRecord {
+  /** The guest finds exactly one fault record, and it is this one; with `what`, nothing where that kind of IOMMU says nothing. */
+  expectFault(expected: ExpectedFault<K> & { readonly what?: undefined }): FaultOf<K>;
+  expectFault(expected: ExpectedFault<K>): FaultOf<K> | null;
+  expectFault(expected: ExpectedFault<K>): FaultOf<K> | null {
+    const guest = this.#guest;
+    const { what, device, iova, write, pasid, ...fields } = expected as ExpectedWords<K> & Record<string, unknown>;
+    const heard = what === undefined ? null : guest.hears(what, write === true);
     const records = this.takeFaults();
-    const found = records.map(describeFaultRecord).join("; ") || "none";
-    const record = records[0];
-    if (records.length !== 1 || record === undefined) {
+    const found = records.map((record) => guest.describeFault(record)).join("; ") || "none";
+    if (heard !== null && heard.code === null) {
+      if (records.length === 0) return null;
       throw new ExpectationFailed(
-        `expected one fault record (${causeName(expected.cause)}), found ${records.length}: ${found}`,
+        `expected that the guest hears nothing of "${what}" (${heard.section}), found ${found}`,
       );
     }
+    const record = records[0];
+    const code = heard?.code ?? (typeof fields.cause === "number" ? fields.cause : null);
+    if (records.length !== 1 || record === undefined) {
+      const name = code === null ? "" : ` (${guest.faultName(code)})`;
+      throw new ExpectationFailed(`expected one fault record${name}, found ${records.length}: ${found}`);
+    }
+    const fault = guest.faultOf(record);
+    const own = record as object as Readonly<Record<string, unknown>>;
     const mismatch =
-      record.cause !== expected.cause ||
-      (expected.device !== undefined && record.deviceId !== expected.device.guestId) ||
-      // iotval holds the address, or (TTYP 9) the code of a message.
-      (expected.iova !== undefined && record.iotval >> 12n !== expected.iova >> 12n) ||
-      (expected.write !== undefined && (record.ttyp === 3 || record.ttyp === 7) !== expected.write) ||
-      (expected.pasid !== undefined && record.processId !== expected.pasid) ||
-      (expected.iotval2 !== undefined && record.iotval2 !== expected.iotval2);
+      (heard !== null && fault.code !== heard.code) ||
+      (device !== undefined && fault.deviceId !== device.guestId) ||
+      (iova !== undefined && (fault.address === null || fault.address >> 12n !== iova >> 12n)) ||
+      (write !== undefined && fault.write !== write) ||
+      (pasid !== undefined && fault.pasid !== pasid) ||
+      Object.entries(fields).some(([name, value]) => value !== undefined && own[name] !== value);
     if (mismatch) {
-      const { device, iova, ...rest } = expected;
-      const wanted = { ...rest, device: device?.name, iova: iova === undefined ? undefined : `0x${iova.toString(16)}` };
+      const wanted = {
+        ...fields,
+        ...(heard === null ? {} : { what, code: heard.code, section: heard.section }),
+        write,
+        pasid,
+        device: device?.name,
+        iova: iova === undefined ? undefined : `0x${iova.toString(16)}`,
+      };
       throw new ExpectationFailed(`the fault record is ${found}; expected ${JSON.stringify(wanted, bigintText)}`);
     }
     return record;
@@ -261,7 +311,12 @@ export class ScenarioVm {
 
   expectNoFault(): void {
     const records = this.takeFaults();
-    if (records.length > 0) throw new ExpectationFailed(`expected no fault, found ${describeFaultRecord(records[0]!)}`);
+    if (records.length > 0)
+      throw new ExpectationFailed(`expected no fault, found ${this.#guest.describeFault(records[0])}`);
+  }
+
+  get #guest(): GuestSide {
+    return this.kind.guest;
   }
 
   [Symbol.dispose](): void {
@@ -271,13 +326,13 @@ export class ScenarioVm {
 }
 
 /** An assigned device, from the guest's side (context, configuration) and from its own (DMA). */
-export class ScenarioDevice {
+export class ScenarioDevice<K extends ViommuKindName = DefaultKind> {
   readonly entry: AssignedEntry;
-  readonly vm: ScenarioVm;
+  readonly vm: ScenarioVm<K>;
   readonly #dma: DmaPort;
   readonly #translation: DeviceTranslation = { whole: null, pasids: new Map(), ats: false, pageRequests: false };
 
-  constructor(vm: ScenarioVm, entry: AssignedEntry, dma: DmaPort) {
+  constructor(vm: ScenarioVm<K>, entry: AssignedEntry, dma: DmaPort) {
     this.vm = vm;
     this.entry = entry;
     this.#dma = dma;
@@ -302,20 +357,24 @@ export class ScenarioDevice {
    * of that PASID, all others as before; without, those without one ("blocked" then blocks every PASID, too). `ats` and
    * `pageRequests` are the device's as a whole. Throws for what the device, its host or the vIOMMU does not have.
    *
-   * RISC-V only: raw words of a device context, and `tc`, further bits of that word.
+   * Or, of one kind only: the architecture's own structure as it is, and what only that kind's translations have.
    */
-  installContext(what: FirstStage | ContextWords, options: TranslationOptions & { readonly tc?: bigint } = {}): void {
+  installContext(
+    what: FirstStage<Stage1Of<K>> | ContextOf<K>,
+    options: TranslationOptions & Partial<TranslationExtraOf<K>> = {} as TranslationOptions &
+      Partial<TranslationExtraOf<K>>,
+  ): void {
     const iommu = this.vm.iommuOf(this);
-    if (isWords(what)) {
+    if (isOwnStructure(what)) {
       const named = (["ats", "pageRequests", "pasid"] as const).find((name) => options[name] !== undefined);
       if (named !== undefined) throw new Error(`${named} goes with a first stage; raw words say it themselves`);
       Object.assign(this.#translation, { whole: null, ats: false, pageRequests: false });
       this.#translation.pasids.clear();
-      iommu.installContext(this.guestId, what);
+      iommu.installContext(this.guestId, what as ContextOf<K>);
     } else {
       checkTranslation(options, this.#services, iommu.offer);
-      this.#note(what, options);
-      iommu.installTranslation(this.guestId, this.#translation, options.tc);
+      this.#note(what as FirstStage, options);
+      iommu.installTranslation(this.guestId, this.#translation as never, options as TranslationExtraOf<K>);
     }
     this.vm.settle();
   }
@@ -442,8 +501,9 @@ export class ScenarioDevice {
   }
 }
 
-function isWords(what: FirstStage | ContextWords): what is ContextWords {
-  return typeof what === "object" && !(what instanceof Stage1);
+/** True for an architecture's own structure: anything but a stage 1 and the two words. */
+function isOwnStructure(what: object | string): what is object {
+  return typeof what === "object" && !("map" in what);
 }
 
 function bigintText(_key: string, value: unknown): unknown {

@@ -3,6 +3,7 @@
 //
 //   kind.create(…)   the device on the VM's bus           GuestVisibleIommu
 //   kind.nesting     its stage 1 towards iommufd          nested-codec.ts
+//   kind.guest       its guest's driver, for scenarios guest-driver.ts
 //   kind.node        how a platform describes it          platform-node.ts
 //   kind.explainer   its walks, faults, tables in words   explainer.ts
 
@@ -12,6 +13,7 @@ import type { MmioPort } from "../../host/base/mmio.ts";
 import type { Trace } from "../../host/base/trace.ts";
 import type { AtsTarget, DeviceClock, DmaPort } from "../../host/devices/ports.ts";
 import type { Explainer } from "./explainer.ts";
+import type { GuestSide } from "./guest-driver.ts";
 import type { DeviceHandle, HwInfoReply, ViommuHost } from "./host-port.ts";
 import type { NestedCodec } from "./nested-codec.ts";
 import type { PlatformNode } from "./platform-node.ts";
@@ -171,6 +173,7 @@ export interface ViommuKind<Configuration extends CommonConfiguration = CommonCo
    */
   readonly streams?: true;
   readonly node: PlatformNode;
+  readonly guest: GuestSide;
   readonly explainer: Explainer;
   create(options: ViommuOptions<Configuration>): GuestVisibleIommu;
 }

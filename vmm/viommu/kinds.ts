@@ -8,10 +8,22 @@ export const VIOMMU_KINDS = { riscv: RISCV } as const;
 
 export type ViommuKindName = keyof typeof VIOMMU_KINDS;
 
-/** What a machine may say about a vIOMMU of any kind there is. */
-export type ViommuConfiguration = (typeof VIOMMU_KINDS)[ViommuKindName] extends ViommuKind<infer C> ? C : never;
+export const DEFAULT_KIND = "riscv" satisfies ViommuKindName;
+export type DefaultKind = typeof DEFAULT_KIND;
 
-export const DEFAULT_KIND: ViommuKindName = "riscv";
+// What a kind's own types are, for scenarios that name the kind.
+type Kind<K extends ViommuKindName> = (typeof VIOMMU_KINDS)[K];
+/** What a machine may say about a vIOMMU of the kind. */
+export type ConfigurationOf<K extends ViommuKindName> = NonNullable<Parameters<Kind<K>["create"]>[0]["configuration"]>;
+export type DriverOf<K extends ViommuKindName> = ReturnType<Kind<K>["guest"]["driver"]>;
+export type Stage1Of<K extends ViommuKindName> = ReturnType<Kind<K>["guest"]["stage1"]>;
+export type Stage1ModeOf<K extends ViommuKindName> = NonNullable<Parameters<Kind<K>["guest"]["stage1"]>[2]>;
+export type FaultOf<K extends ViommuKindName> = Parameters<Kind<K>["guest"]["faultOf"]>[0];
+/** The architecture's own structure for a device, and what may be said beside a translation. */
+export type ContextOf<K extends ViommuKindName> = Parameters<DriverOf<K>["installContext"]>[1];
+export type TranslationExtraOf<K extends ViommuKindName> = NonNullable<
+  Parameters<DriverOf<K>["installTranslation"]>[2]
+>;
 
 /** The words of a kind, by the name that trace events carry; those of DEFAULT_KIND carry none, and unknown names are as good as none. */
 export function explainerOf(name: string | undefined): Explainer {

@@ -1,9 +1,9 @@
 // First-stage page tables that a scenario's guest builds in its own RAM: Sv39, Sv48 or Sv57 (privileged architecture), 4 KiB to 1 GiB
 // leaves. Addresses are bigints; a table is written with plain stores, as a guest driver would.
 
-import { MODE_SV39, MODE_SV48, MODE_SV57 } from "../../host/arch/riscv/device-context.ts";
-import { PTE } from "../../host/arch/riscv/page-table-entry.ts";
-import type { GuestRam } from "./guest-memory.ts";
+import { MODE_SV39, MODE_SV48, MODE_SV57 } from "../../../../host/arch/riscv/device-context.ts";
+import { PTE } from "../../../../host/arch/riscv/page-table-entry.ts";
+import type { GuestMemory, GuestStage1, MapOptions } from "../../guest-driver.ts";
 
 export type Stage1Mode = "Sv39" | "Sv48" | "Sv57";
 
@@ -13,34 +13,33 @@ const MODES: Readonly<Record<Stage1Mode, { satp: number; levels: number }>> = {
   Sv57: { satp: MODE_SV57, levels: 5 },
 };
 
-export interface MapOptions {
-  readonly read?: boolean;
-  readonly write?: boolean;
-  readonly execute?: boolean;
+export interface Stage1MapOptions extends MapOptions {
   /** U bit; on by default: device requests without a PASID are user-mode. */
   readonly user?: boolean;
   readonly global?: boolean;
   /** A and D as the guest sets them; both on by default, for hardware may be told not to. */
   readonly accessed?: boolean;
   readonly dirty?: boolean;
-  /** Bytes of one leaf: 4096, 2 MiB, 1 GiB, … */
-  readonly pageBytes?: bigint;
 }
 
-export class Stage1 {
+export class Stage1 implements GuestStage1 {
   readonly mode: Stage1Mode;
   /** Process soft-context id that the device context carries for this table. */
   readonly pscid: number;
   readonly root: bigint;
   readonly #levels: number;
-  readonly #ram: GuestRam;
+  readonly #ram: GuestMemory;
 
-  constructor(ram: GuestRam, mode: Stage1Mode, pscid: number) {
+  constructor(ram: GuestMemory, mode: Stage1Mode, pscid: number) {
     this.mode = mode;
     this.pscid = pscid;
     this.#levels = MODES[mode].levels;
     this.#ram = ram;
     this.root = ram.allocate();
+  }
+
+  get tag(): number {
+    return this.pscid;
   }
 
   /** The fsc word: MODE and root PPN (RISC-V IOMMU §3.1.3.5). */
@@ -49,7 +48,7 @@ export class Stage1 {
   }
 
   /** Maps [iova, +length) to [gpa, +length). Everything a multiple of `pageBytes`. Overwrites what was mapped. */
-  map(iova: bigint, gpa: bigint, length: bigint, options: MapOptions = {}): void {
+  map(iova: bigint, gpa: bigint, length: bigint, options: Stage1MapOptions = {}): void {
     const { read = true, write = true, execute = false, user = true, global = false } = options;
     const { accessed = true, dirty = write, pageBytes = 4096n } = options;
     const level = this.#leafLevel(pageBytes);

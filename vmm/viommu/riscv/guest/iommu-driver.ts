@@ -1,14 +1,14 @@
 // The guest's IOMMU driver, as a scenario plays it: programs the vIOMMU's registers by traps (so that every access costs what a guest's
 // would), keeps device directory, command queue and fault queue in guest RAM (RISC-V IOMMU §3, §4, §6).
 
-import { decodeCapabilities } from "../../host/arch/riscv/capabilities.ts";
+import { decodeCapabilities } from "../../../../host/arch/riscv/capabilities.ts";
 import {
   type CommandName,
   encodeCommand,
   PRGR_INVALID_REQUEST,
   PRGR_RESPONSE_FAILURE,
   PRGR_SUCCESS,
-} from "../../host/arch/riscv/commands.ts";
+} from "../../../../host/arch/riscv/commands.ts";
 import {
   deviceContextBytes,
   deviceDirectoryIndex,
@@ -18,16 +18,24 @@ import {
   TC_PDTV,
   TC_PRPR,
   TC_V,
-} from "../../host/arch/riscv/device-context.ts";
-import { decodeFaultRecord, type FaultRecord } from "../../host/arch/riscv/fault-records.ts";
-import { decodePageRequest, type PageRequestRecord } from "../../host/arch/riscv/page-requests.ts";
-import { DDTP_3LVL, REG } from "../../host/arch/riscv/registers.ts";
-import { MSI_BASE } from "../memory-map.ts";
-import type { VcpuPort } from "../vcpu/port.ts";
-import type { GuestRam } from "./guest-memory.ts";
+} from "../../../../host/arch/riscv/device-context.ts";
+import { decodeFaultRecord, type FaultRecord } from "../../../../host/arch/riscv/fault-records.ts";
+import { decodePageRequest, type PageRequestRecord } from "../../../../host/arch/riscv/page-requests.ts";
+import { DDTP_3LVL, REG } from "../../../../host/arch/riscv/registers.ts";
+import type { VcpuPort } from "../../../vcpu/port.ts";
+import type {
+  DeviceTranslation,
+  DriverSurroundings,
+  FirstStage,
+  GuestDriver,
+  GuestMemory,
+  InvalidationScope,
+  PageAnswer,
+  PageRequest,
+  TranslationOffer,
+} from "../../guest-driver.ts";
 import { ProcessDirectory } from "./process-directory.ts";
 import { Stage1 } from "./stage1.ts";
-import type { DeviceTranslation, FirstStage, PageAnswer, PageRequest, TranslationOffer } from "./translation.ts";
 
 const QUEUE_LOG2 = 8;
 const QUEUE_ENTRIES = 1 << QUEUE_LOG2;
@@ -50,11 +58,17 @@ export interface ContextWords {
   readonly iohgatp?: bigint;
 }
 
-export class GuestIommu {
+/** What only this kind's translations have. */
+export interface TranslationExtra {
+  /** Further bits of tc (§3.1.3). */
+  readonly tc?: bigint;
+}
+
+export class GuestIommu implements GuestDriver {
   /** The capabilities register as the guest reads it. */
   readonly capabilities: bigint;
   readonly #port: VcpuPort;
-  readonly #ram: GuestRam;
+  readonly #ram: GuestMemory;
   readonly #base: number;
   readonly #extended: boolean;
   readonly #ddt: bigint;
@@ -70,7 +84,7 @@ export class GuestIommu {
    * Finds the vIOMMU at guest-physical `base` and brings it up: queues on, interrupts as messages from number `firstMessage` on,
    * ddtp 3LVL.
    */
-  constructor(port: VcpuPort, ram: GuestRam, base: number, firstMessage = 64) {
+  constructor({ port, ram, base, messageAddress, firstMessage }: DriverSurroundings) {
     this.#port = port;
     this.#ram = ram;
     this.#base = base;
@@ -83,7 +97,7 @@ export class GuestIommu {
     // Vectors 0 to 3 (command queue, fault queue, counters, page requests) as messages of their own numbers.
     this.write64(REG.icvec, 0x3210n);
     for (let vector = 0; vector < 4; vector++) {
-      this.write64(REG.msi_cfg_tbl + 16 * vector, BigInt(MSI_BASE));
+      this.write64(REG.msi_cfg_tbl + 16 * vector, BigInt(messageAddress));
       this.write32(REG.msi_cfg_tbl + 16 * vector + 8, firstMessage + vector);
       this.write32(REG.msi_cfg_tbl + 16 * vector + 12, 0);
     }
@@ -160,10 +174,11 @@ export class GuestIommu {
     }
   }
 
-  /** IOTINVAL.VMA for one page, one PSCID, or everything. */
-  invalidate(scope: { pscid?: number; iova?: bigint } = {}): void {
+  /** IOTINVAL.VMA for one page, one stage 1 (or PSCID), or everything. */
+  invalidate(scope: InvalidationScope & { readonly pscid?: number } = {}): void {
+    const pscid = scope.pscid ?? scope.stage1?.tag;
     this.command("IOTINVAL.VMA", {
-      ...(scope.pscid === undefined ? {} : { PSCV: 1, PSCID: scope.pscid }),
+      ...(pscid === undefined ? {} : { PSCV: 1, PSCID: pscid }),
       ...(scope.iova === undefined ? {} : { AV: 1, ADDR: scope.iova >> 12n }),
     });
   }
@@ -210,9 +225,13 @@ export class GuestIommu {
 
   /**
    * Stores what a device's requests go through, and the commands that make it so. With PASIDs the context holds a process directory, in
-   * which requests without one are process 0 (DPE). `tc`: further bits of it.
+   * which requests without one are process 0 (DPE). `tc`: further bits of the context's first word.
    */
-  installTranslation(deviceId: number, translation: DeviceTranslation, tc = 0n): void {
+  installTranslation(
+    deviceId: number,
+    translation: DeviceTranslation<Stage1>,
+    { tc = 0n }: TranslationExtra = {},
+  ): void {
     const { whole, pasids, ats, pageRequests } = translation;
     if (whole === "blocked" || (whole === null && pasids.size === 0)) {
       this.installContext(deviceId, { tc: 0n });
@@ -237,7 +256,7 @@ export class GuestIommu {
   }
 
   /** The device's directory, anew where another PASID needs a deeper one. */
-  #processDirectory(deviceId: number, pasids: ReadonlyMap<number, FirstStage>): ProcessDirectory {
+  #processDirectory(deviceId: number, pasids: ReadonlyMap<number, FirstStage<Stage1>>): ProcessDirectory {
     const mode = ProcessDirectory.modeFor(Math.max(...pasids.keys()), decodeCapabilities(this.capabilities));
     if (mode === null)
       throw new Error(`the vIOMMU has no process directory for PASIDs ${[...pasids.keys()].join(", ")}`);

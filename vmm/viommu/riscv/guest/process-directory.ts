@@ -1,24 +1,23 @@
 // A device's process directory in guest RAM (§3.2), as a scenario's guest builds it: as deep as its PASIDs need.
 
-import type { RiscvCapabilities } from "../../host/arch/riscv/capabilities.ts";
-import { PDTP_PD8, PDTP_PD17, PDTP_PD20 } from "../../host/arch/riscv/device-context.ts";
+import type { RiscvCapabilities } from "../../../../host/arch/riscv/capabilities.ts";
+import { PDTP_PD8, PDTP_PD17, PDTP_PD20 } from "../../../../host/arch/riscv/device-context.ts";
 import {
   PC_V,
   PROCESS_CONTEXT_BYTES,
   processDirectoryIndex,
   processDirectoryLevels,
   processIdBits,
-} from "../../host/arch/riscv/process-context.ts";
-import type { GuestRam } from "./guest-memory.ts";
+} from "../../../../host/arch/riscv/process-context.ts";
+import type { FirstStage, GuestMemory } from "../../guest-driver.ts";
 import { Stage1 } from "./stage1.ts";
-import type { FirstStage } from "./translation.ts";
 
 export class ProcessDirectory {
   readonly mode: number;
-  readonly #ram: GuestRam;
+  readonly #ram: GuestMemory;
   readonly #root: bigint;
 
-  constructor(ram: GuestRam, mode: number) {
+  constructor(ram: GuestMemory, mode: number) {
     this.mode = mode;
     this.#ram = ram;
     this.#root = ram.allocate();
@@ -40,7 +39,7 @@ export class ProcessDirectory {
   }
 
   /** Writes a process context (§3.2.3), ta last; "blocked": V = 0, "bypass": fsc Bare. */
-  write(pasid: number, stage: FirstStage): void {
+  write(pasid: number, stage: FirstStage<Stage1>): void {
     const at = this.#context(pasid);
     const [ta, fsc] =
       stage === "blocked"
