@@ -63,12 +63,18 @@ module.exports = {
       "^vmm/(vfio|cli|scenario)/",
       "vmm/viommu speaks to a port; vmm/vfio implements it",
     ),
+    down(
+      "engine-knows-no-instruction-set",
+      "^vmm/vcpu/engine/",
+      "^vmm/(?!vcpu/engine/)",
+      "front ends import the engine, not the other way",
+    ),
     down("product-knows-no-tests", "^(host|vmm|guest-fixtures)/", "^test/", "tests are not part of the product"),
     {
       name: "core-runs-in-a-browser",
       severity: "error",
       comment: "node: only in host/adapters, vmm/cli and what builds fixtures",
-      from: { path: "^(host/(?!adapters/)|vmm/(?!cli/|scenario/files/|vcpu/riscv64/build\\.mjs))" },
+      from: { path: "^(host/(?!adapters/)|vmm/(?!cli/|scenario/files/|vcpu/[^/]+/build\\.mjs))" },
       to: { dependencyTypes: ["core"] },
     },
     // Circles of value imports are Biome's (noImportCycles): swc does not tell type imports apart, and those may be mutual.

@@ -112,7 +112,7 @@ export function stream(module: WebAssembly.Module, seed: number, translate: Tran
     const reason = core.run(hart, budget);
     if (core.executed - before > budget)
       throw new Error(`${core.executed - before} instructions in a budget of ${budget}`);
-    if (reason === Exit.Sbi) core.setX(hart, 10, random64());
+    if (reason === Exit.Call) core.setX(hart, 10, random64());
     if (reason === Exit.Wfi) core.now += next() % 10_000;
     // a guest that lost its way gets a new start somewhere in RAM
     if (next() % 4 === 0) {

@@ -54,7 +54,7 @@ describe("taking a trap", () => {
 describe("ecall", () => {
   it("from S-mode leaves to the VMM with pc behind it and traps nothing", () => {
     board.setX(17, 0x10n);
-    expect(board.execute(encode.ECALL)).toBe(Exit.Sbi);
+    expect(board.execute(encode.ECALL)).toBe(Exit.Call);
     expect(board.pc).toBe(RAM + 4n);
     expect(board.core.xLow(0, 17)).toBe(0x10);
     expect(board.read("scause")).toBe(0n);

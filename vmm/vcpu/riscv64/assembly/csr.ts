@@ -1,20 +1,22 @@
 // Control and status registers of a supervisor without a machine or hypervisor level beneath it that it could see (privileged specification,
 // "Supervisor-Level ISA"; AIA "Supervisor-level CSRs"). Everything that is not here raises illegal-instruction: machine and hypervisor CSRs,
 // vector state, seed.
+import { CONTINUE, RESUME } from "../../engine/assembly/isa";
+import { INSTRET, PC, VALUE } from "../../engine/assembly/layout";
+import { synchronise, ticks } from "../../engine/assembly/time";
+import { flushAll } from "../../engine/assembly/tlb";
 import {
-  FEATURES, FEATURE_SV48, FEATURE_SV57, FFLAGS, FRM, INSTRET, MODE, PC, SATP, SCAUSE, SCOUNTEREN, SENVCFG, SEPC, SIE, SISELECT, SSCRATCH, SSIP,
-  SSTATUS, STIMECMP, STVAL, STVEC, VALUE, X,
+  FEATURES, FEATURE_SV48, FEATURE_SV57, FFLAGS, FRM, MODE, SATP, SCAUSE, SCOUNTEREN, SENVCFG, SEPC, SIE, SISELECT, SSCRATCH, SSIP, SSTATUS,
+  STIMECMP, STVAL, STVEC, X,
 } from "./layout";
-import { firstInterrupt, pending, synchronise, time } from "./hart-state";
 import { claimTop, readSelected, readTop, writeSelected } from "./imsic";
+import { firstInterrupt, pending } from "./traps";
 import {
-  flushAll, SSTATUS_FS, SSTATUS_MXR, SSTATUS_SIE, SSTATUS_SPIE, SSTATUS_SPP, SSTATUS_SUM,
+  SSTATUS_FS, SSTATUS_MXR, SSTATUS_SIE, SSTATUS_SPIE, SSTATUS_SPP, SSTATUS_SUM,
 } from "./translate";
 
-/** What comes after an instruction that the interpreter's loop does not do itself. */
-export const CONTINUE: u32 = 0;
-export const RESUME: u32 = 1; // start again from PC: translation, mode, time or interrupts may have changed
-export const UNDEFINED: u32 = 2; // raise illegal-instruction
+/** A result beside the engine's (isa.ts): raise illegal-instruction. */
+export const UNDEFINED: u32 = 2;
 
 const SSTATUS_WRITABLE: u64 = SSTATUS_SIE | SSTATUS_SPIE | SSTATUS_SPP | SSTATUS_FS | SSTATUS_SUM | SSTATUS_MXR;
 const SSTATUS_UXL: u64 = 2 << 32;
@@ -65,7 +67,7 @@ function read(number: u32): bool {
     case 0x15c: return put(readTop());
     case 0x180: return put(load<u64>(SATP));
     case 0xc00: return counter(0, load<u64>(INSTRET));
-    case 0xc01: return counter(1, time());
+    case 0xc01: return counter(1, ticks());
     case 0xc02: return counter(2, load<u64>(INSTRET));
     case 0xc03: case 0xc04: case 0xc05: case 0xc06: case 0xc07: case 0xc08: case 0xc09: case 0xc0a: case 0xc0b: case 0xc0c: case 0xc0d: case 0xc0e:
     case 0xc0f: case 0xc10: case 0xc11: case 0xc12: case 0xc13: case 0xc14: case 0xc15: case 0xc16: case 0xc17: case 0xc18: case 0xc19: case 0xc1a:

@@ -5,21 +5,22 @@
 // Nothing in here calls a function: one call anywhere would make the compiler keep the locals on the stack everywhere. What is rare or long
 // (missed TLBs, CSRs, undecoded slots, traps) breaks out of the switch with no target: the loop ends, and step() does that one instruction. A jump
 // within the page adds to the slot pointer; every other one breaks with `target` set, and the fetch TLB gives the decode page.
-import { RESUME } from "./csr";
+import { PAGE_MASK, RESUME, STEP } from "../../engine/assembly/isa";
+import { LEFT, PAGE_BASE, PAGE_VA, PC, REFETCH, SLOT, TLB_STORE } from "../../engine/assembly/layout";
 import {
   divide, divideUnsigned, divideUnsignedWord, divideWord, multiplyHigh, orCombine, remainder, remainderUnsigned, remainderUnsignedWord,
   remainderWord, word,
 } from "./integer";
-import { F, LEFT, PAGE_BASE, PAGE_VA, PC, SLOT, SSTATUS, TLB_STORE, X } from "./layout";
+import { F, SSTATUS, X } from "./layout";
 import {
   ADD, ADDI, ADDIW, ADDW, ADD_UW, AND, ANDI, ANDN, AUIPC, BCLR, BCLRI, BEQ, BEQ_FAR, BEXT, BEXTI, BGE, BGEU, BGEU_FAR, BGE_FAR, BINV,
   BINVI, BLT, BLTU, BLTU_FAR, BLT_FAR, BNE, BNE_FAR, BSET, BSETI, CLZ, CLZW, CPOP, CPOPW, CTZ, CTZW, CZERO_EQZ, CZERO_NEZ, DIV, DIVU, DIVUW, DIVW,
   FLD, FLW, FSD, FSW, J, JAL, JALR, JAL_FAR, JR, J_FAR, LB, LBU, LD, LH, LHU, LI, LW, LWU, MAX, MAXU, MIN,
-  MINU, MUL, MULH, MULHSU, MULHU, MULW, MV, NOP, OR, ORC_B, ORI, ORN, REFETCH, REM, REMU, REMUW, REMW, REV8, ROL, ROLW, ROR, RORI, RORIW,
+  MINU, MUL, MULH, MULHSU, MULHU, MULW, MV, NOP, OR, ORC_B, ORI, ORN, REM, REMU, REMUW, REMW, REV8, ROL, ROLW, ROR, RORI, RORIW,
   RORW, SB, SD, SEXT_B, SEXT_H, SH, SH1ADD, SH1ADD_UW, SH2ADD, SH2ADD_UW, SH3ADD, SH3ADD_UW, SLL, SLLI, SLLIW, SLLI_UW, SLLW, SLT, SLTI,
   SLTIU, SLTU, SRA, SRAI, SRAIW, SRAW, SRL, SRLI, SRLIW, SRLW, SUB, SUBW, SW, XNOR, XOR, XORI, ZEXT_H,
 } from "./opcodes";
-import { dataTlb, fetchTlb, PAGE_MASK, SSTATUS_FS } from "./translate";
+import { dataTlb, fetchTlb, SSTATUS_FS } from "./translate";
 
 @inline
 function r1(ip: usize): u64 {
@@ -75,9 +76,6 @@ function save(ip: usize, n: u32, pageVa: u64, pageBase: usize): void {
 function floatsDirty(): bool {
   return (load<u64>(SSTATUS) & SSTATUS_FS) == SSTATUS_FS;
 }
-
-/** What execute() returns besides RESUME: the instruction at SLOT and PC is for step() to execute; it is counted already. */
-export const STEP: u32 = 3;
 
 /** No jump target has bit 0 set. */
 const NOWHERE: u64 = 1;

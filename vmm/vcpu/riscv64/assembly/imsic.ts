@@ -1,6 +1,7 @@
 // The supervisor-level interrupt file of the running hart ("IMSIC interrupt file", AIA specification §3): pending and enable bits, and the
 // registers reached through siselect/sireg. TOPEI is kept up to date at every change.
-import { EIDELIVERY, EIE, EIP, EITHRESHOLD, HART, HART_STATE, HART_STATE_BYTES, NUM_IDS, SAVED_HARTS, TOPEI, VALUE } from "./layout";
+import { HART, HART_STATE, HART_STATE_BYTES, SAVED_HARTS, VALUE } from "../../engine/assembly/layout";
+import { EIDELIVERY, EIE, EIP, EITHRESHOLD, NUM_IDS, TOPEI } from "./layout";
 
 /** Recomputes the lowest pending and enabled identity below the threshold. */
 function settle(state: usize): void {

@@ -1,16 +1,13 @@
 // Numbers of decoded operations. A decode slot is 8 bytes: operation u16, a u8, b u8, immediate i32. Registers are stored as index × 8, so that
 // they address the register file without a shift. Even numbers are 4-byte instructions; the odd number behind is the same operation from a
-// compressed (2-byte) one, so that the interpreter's step to the next slot is a constant.
+// compressed (2-byte) one, so that the interpreter's step to the next slot is a constant. The numbers below ILLEGAL are the engine's.
 //
 //   register-register   a = rd, b = rs1, immediate = rs2 × 8
 //   register-immediate  a = rd, b = rs1, immediate
 //   load                a = rd, b = rs1, immediate
 //   store, branch       a = rs2, b = rs1, immediate (branches: in slot bytes within the page, in code bytes for _FAR)
 //   raw                 immediate = the 32-bit instruction
-export const UNDECODED = 0;
-export const STRADDLE = 2; // 4-byte instruction in the last halfword of a page
-export const ILLEGAL = 4; // immediate = instruction bits
-export const REFETCH = 6; // sentinel behind a page: look up where pc is
+export const ILLEGAL = 6; // immediate = instruction bits
 export const NOP = 8;
 export const LI = 10;
 export const MV = 12;
@@ -143,4 +140,4 @@ export const FSH = 264;
 export const CLMUL = 266;
 export const CLMULH = 268;
 export const CLMULR = 270;
-export const TRANSLATED = 272; // head of a translated block: immediate = index of its entry (layout.ts, ENTRIES)
+export const STRADDLE = 272; // 4-byte instruction in the last halfword of a page

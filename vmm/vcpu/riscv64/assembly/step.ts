@@ -1,18 +1,22 @@
 // One instruction that the interpreter's loop does not do itself: an undecoded slot, a missed TLB, an atomic, a CSR, a float, a trap. Undecoded slots and
 // straddling instructions only become executable; everything else is executed, and SLOT moves past it.
-import { executeAtomic, loadAway, slowAccess } from "./access";
-import { CONTINUE, executeCsr, RESUME, UNDEFINED } from "./csr";
-import { fillSlot, instructionAt, straddle } from "./decode-cache";
-import { execute, STEP } from "./execute";
+import { CONTINUE, RESUME } from "../../engine/assembly/isa";
+import { LEFT, PAGE_BASE, SLOT, TRANSLATED, UNDECODED } from "../../engine/assembly/layout";
+import { runTranslated } from "../../engine/assembly/translated";
+import { executeAtomic } from "./atomic";
+import { executeCsr, UNDEFINED } from "./csr";
+import { fillSlot, instructionAt, straddle } from "./fill-slot";
 import { executeFloat } from "./float-instructions";
-import { trap } from "./hart-state";
 import { carrylessMultiply } from "./integer";
-import { ENTRIES, ENTRY_BYTES, LEFT, PAGE_BASE, PAGE_VA, PC, SLOT, SSTATUS, X } from "./layout";
+import { SSTATUS, X } from "./layout";
+import { loadAway, slowAccess } from "./memory-instructions";
 import {
-  AMO, CBO, CLMUL, CLMULH, CLMULR, CSR, FENCE_I, FLD, FLH, FLOAT, FLW, FSD, FSH, FSW, ILLEGAL, LOAD_X0, STRADDLE, SYSTEM, TRANSLATED, UNDECODED,
+  AMO, CBO, CLMUL, CLMULH, CLMULR, CSR, FENCE_I, FLD, FLH, FLOAT, FLW, FSD, FSH, FSW, ILLEGAL, LOAD_X0, STRADDLE, SYSTEM,
 } from "./opcodes";
 import { executeCacheBlock, executeSystem, fenceInstructions } from "./system";
-import { dataTlb, fetchTlb, PAGE_MASK, SSTATUS_FS } from "./translate";
+import { Rv64 } from "./rv64";
+import { SSTATUS_FS } from "./translate";
+import { trap } from "./traps";
 
 /** Before an instruction of F, D or Zfhmin: false if sstatus.FS is Off; else FS becomes Dirty. */
 function openFloats(): bool {
@@ -32,52 +36,6 @@ function floats(slot: usize): u32 {
   store<u32>(LEFT, left);
   store<u32>(SLOT, slot);
   return CONTINUE;
-}
-
-/**
- * Runs translated code from its entry in `slot`, and on from region to region; `counted` instructions are left, the one at `slot` included.
- */
-function runTranslated(first: usize, counted: u32): u32 {
-  const tlb = dataTlb();
-  const fetch = fetchTlb();
-  let slot = first;
-  let left = counted;
-  for (;;) {
-    const entry = ENTRIES + load<u32>(slot, 4) * ENTRY_BYTES;
-    const after = call_indirect<u32>(load<u32>(entry, 8), left, load<u32>(entry, 12), tlb);
-    if (after == left) return interpretOriginal(slot, entry, left);
-    left = after;
-    slot = load<u32>(SLOT);
-    if (slot == 0) {
-      const target = load<u64>(PC);
-      const translation = fetch + (<u32>(target >> 8) & 0xff0);
-      if (load<u64>(translation) != (target & PAGE_MASK)) {
-        store<u32>(LEFT, left);
-        return RESUME;
-      }
-      const page = load<u32>(translation, 8);
-      store<u64>(PAGE_VA, target & PAGE_MASK);
-      store<u32>(PAGE_BASE, page);
-      slot = page + ((<u32>target & 0xffe) << 2);
-    }
-    if (left == 0 || load<u16>(slot) != TRANSLATED) break;
-  }
-  store<u32>(LEFT, left);
-  store<u32>(SLOT, slot);
-  return CONTINUE;
-}
-
-/** The instruction that a translated block begins with, when that cannot run: its budget is too small, or the instruction is slow. */
-function interpretOriginal(slot: usize, entry: usize, left: u32): u32 {
-  const mark = load<u64>(slot);
-  const original = load<u64>(entry);
-  store<u64>(slot, original);
-  let result = execute(slot, 1);
-  store<u32>(LEFT, left - 1);
-  if (result == STEP) result = step();
-  // code that the instruction changed (or dropped) is not marked again
-  if (load<u64>(slot) == original) store<u64>(slot, mark);
-  return result;
 }
 
 /** Executes the instruction at SLOT, PC. Returns CONTINUE (SLOT is the next), RESUME (PC is where to go on) or LEAVE + EXIT_. */
@@ -100,7 +58,7 @@ export function step(): u32 {
       return CONTINUE;
     }
     case TRANSLATED:
-      return runTranslated(slot, load<u32>(LEFT) + 1);
+      return runTranslated<Rv64>(slot, load<u32>(LEFT) + 1);
     case ILLEGAL:
       break;
     case LOAD_X0: result = loadAway(code); break;

@@ -1,15 +1,15 @@
 // The privileged instructions and cache-block operations: everything of the SYSTEM opcode but CSR accesses and Zimop, fence.i, Zicbom, Zicboz.
-import { CONTINUE, RESUME, UNDEFINED } from "./csr";
-import { pending, synchronise, trap } from "./hart-state";
-import {
-  EPOCH, EXIT_BUDGET, EXIT_SBI, EXIT_WFI, HARTS, MODE, PC, PHYSICAL, RESERVATION, SENVCFG, SEPC, SIE, SSTATUS, X,
-} from "./layout";
-import {
-  ACCESS_LOAD, ACCESS_STORE, flushAddress, flushAll, flushFetch, hostAddress, SSTATUS_SIE, SSTATUS_SPIE, SSTATUS_SPP, translate,
-} from "./translate";
-
-/** Results beyond RESUME: run() returns to the VMM. */
-export const LEAVE: u32 = 16; // + EXIT_
+import { refetchInstructions } from "../../engine/assembly/decode-cache";
+import { ACCESS_LOAD, ACCESS_STORE, CONTINUE, LEAVE, RESUME } from "../../engine/assembly/isa";
+import { EXIT_BUDGET, EXIT_CALL, EXIT_WFI, HARTS, PC } from "../../engine/assembly/layout";
+import { ramAddress } from "../../engine/assembly/memory-access";
+import { synchronise } from "../../engine/assembly/time";
+import { flushAddress, flushAll } from "../../engine/assembly/tlb";
+import { UNDEFINED } from "./csr";
+import { MODE, RESERVATION, SENVCFG, SEPC, SIE, SSTATUS, X } from "./layout";
+import { Rv64 } from "./rv64";
+import { SSTATUS_SIE, SSTATUS_SPIE, SSTATUS_SPP, translate } from "./translate";
+import { pending, trap } from "./traps";
 
 /** PC is the instruction's address; it is moved past the instruction when the result is not UNDEFINED or a trap. */
 export function executeSystem(code: u32, left: u32, length: u32): u32 {
@@ -24,7 +24,7 @@ export function executeSystem(code: u32, left: u32, length: u32): u32 {
         return RESUME;
       }
       store<u64>(PC, pc + length);
-      return LEAVE + EXIT_SBI;
+      return LEAVE + EXIT_CALL;
     case 0x001: // ebreak
       if (code != 0x100073) return UNDEFINED;
       trap(3, pc);
@@ -80,12 +80,6 @@ function returnFromTrap(): void {
   store<u64>(PC, load<u64>(SEPC));
 }
 
-/** From here on, decode pages are compared with RAM before this hart enters them again. */
-export function refetchInstructions(): void {
-  store<u32>(EPOCH, load<u32>(EPOCH) + 1);
-  flushFetch();
-}
-
 /** fence.i at PC, which is moved past it. */
 export function fenceInstructions(): u32 {
   refetchInstructions();
@@ -114,12 +108,8 @@ export function executeCacheBlock(code: u32): u32 {
     }
     return CONTINUE;
   }
-  const fault = translate(address, ACCESS_STORE);
-  const host: usize = fault ? <usize>0 : hostAddress(load<u64>(PHYSICAL) & ~63);
-  if (host == 0) {
-    trap(fault ? fault : 7, address);
-    return RESUME;
-  }
-  memory.fill(host, 0, 64);
+  const host = ramAddress<Rv64>(address, ACCESS_STORE);
+  if (host == 0) return RESUME;
+  memory.fill(host & ~63, 0, 64);
   return CONTINUE;
 }

@@ -1,6 +1,7 @@
 // What the integer operations compute, as WebAssembly on 64-bit locals. Each function leaves the result on the stack; `x` pushes a register's value.
+
+import type { Code, Op } from "../../engine/translator/wasm-code.ts";
 import * as o from "../assembly/opcodes.ts";
-import type { Code, Op } from "./wasm-code.ts";
 
 export interface Operands {
   readonly code: Code;
@@ -15,7 +16,6 @@ export interface Operands {
   readonly u: number;
   /** Leaves to the interpreter, before this instruction, if the i32 on the stack is not zero. */
   leaveIf(): void;
-  readonly value: number;
 }
 export type Emit = (x: Operands) => void;
 

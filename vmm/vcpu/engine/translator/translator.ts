@@ -4,23 +4,20 @@
 //
 // Nothing that the guest can observe depends on it. When the list or the table is full, all decoded code is dropped and both start again.
 import * as layout from "../assembly/layout.ts";
-import * as opcodes from "../assembly/opcodes.ts";
-import { translatable, writeRegion } from "./emit.ts";
+import type { InstructionSet } from "./instruction-set.ts";
 import { findRegion } from "./region.ts";
+import { RegionWriter } from "./region-writer.ts";
 
-/** What the translator needs of the core's exports. */
+/** What the translator needs of the core's exports, besides the functions that the instruction set imports. */
 export interface TranslatorCore {
   readonly table: WebAssembly.Table;
   dropDecodePages(): void;
-  /** Executes an instruction of F, D or Zfhmin other than loads and stores on the register files in memory; 0 if it is illegal. */
-  readonly executeFloat: WebAssembly.ExportValue;
-  /** clmul, clmulh, clmulr: (operation, rs1, rs2) → rd. */
-  readonly carrylessMultiply: WebAssembly.ExportValue;
 }
 
 export class Translator {
   /** Functions compiled so far. */
   compiled = 0;
+  readonly #isa: InstructionSet;
   readonly #table: WebAssembly.Table;
   readonly #view: DataView;
   readonly #first: number;
@@ -30,21 +27,21 @@ export class Translator {
   #used = 0;
 
   /** At most `capacity` functions are kept. */
-  constructor(memory: WebAssembly.Memory, core: TranslatorCore, capacity: number) {
+  constructor(memory: WebAssembly.Memory, core: TranslatorCore, isa: InstructionSet, capacity: number) {
+    this.#isa = isa;
     this.#table = core.table;
     this.#view = new DataView(memory.buffer);
     this.#first = core.table.length;
     this.#capacity = capacity;
     this.#drop = () => core.dropDecodePages();
-    const { executeFloat, carrylessMultiply } = core;
-    this.#imports = { env: { memory }, core: { executeFloat, carrylessMultiply } };
+    this.#imports = { env: { memory }, core: core as unknown as WebAssembly.ModuleImports };
     core.table.grow(capacity);
   }
 
   /** Translates the region around the decode slot `slot` of the decode page `page`; does nothing if there is none. */
   translate(page: number, slot: number): void {
     const view = this.#view;
-    const blocks = findRegion(view, page, (slot - page) / 4, translatable);
+    const blocks = findRegion(view, page, (slot - page) / 4, this.#isa);
     if (blocks.length === 0) return;
     let entries = view.getUint32(layout.ENTRIES_USED, true);
     if (this.#used === this.#capacity || entries + blocks.length > layout.MAX_ENTRIES) {
@@ -52,7 +49,7 @@ export class Translator {
       return;
     }
     const functionIndex = this.#first + this.#used;
-    const compiled = this.#compile(writeRegion(page, blocks, functionIndex));
+    const compiled = this.#compile(new RegionWriter(page, blocks, functionIndex).module(this.#isa.imports));
     if (compiled === null) return;
     this.#table.set(functionIndex, compiled as () => void);
     this.#used++;
@@ -60,12 +57,12 @@ export class Translator {
     blocks.forEach((block, index) => {
       const at = page + block.instructions[0]!.offset * 4;
       // a block that has an older translation keeps it
-      if (view.getUint16(at, true) === opcodes.TRANSLATED) return;
+      if (view.getUint16(at, true) === layout.TRANSLATED) return;
       const entry = layout.ENTRIES + entries * layout.ENTRY_BYTES;
       view.setBigUint64(entry, view.getBigUint64(at, true), true);
       view.setUint32(entry + 8, functionIndex, true);
       view.setUint32(entry + 12, index, true);
-      view.setUint32(at, opcodes.TRANSLATED, true);
+      view.setUint32(at, layout.TRANSLATED, true);
       view.setUint32(at + 4, entries, true);
       entries++;
     });

@@ -1,0 +1,93 @@
+// Where a core keeps its state in the low part of the VMM's memory, in bytes: what is the same for every instruction set. Read by the AssemblyScript
+// core and by the TypeScript around it alike, so that no address is written down twice: plain number constants, legal in both languages.
+//
+//   0x000000  machine: time, run budget, RAM window, limits      shared by all harts; from FRONT_END_MACHINE on the instruction set's own
+//   0x001000  the running hart's state block (4 KiB)             swapped by selectHart; up to ENGINE_STATE the instruction set's own
+//   0x002000  saved state blocks of the other harts, 8 × 4 KiB
+//   0x00a000  a spare decode page, for what an instruction set cannot keep in the page it belongs to
+//   0x010000  TLBs, 32 KiB a hart
+//   0x050000  entries of translated code, {first 8 bytes of the original slot, function u32, block u32}
+//   0x100000  page map: physical page of RAM → decode page + 1 (u16)
+//   0x200000  decode pages; behind them, 64 KiB aligned, the guest's RAM
+
+// --- machine -------------------------------------------------------------------------------------------------------------------------
+export const NOW = 0x100; // u64, virtual time in ns at the last synchronisation
+export const NS_PER_INSTRUCTION = 0x108; // u32
+export const NS_PER_TICK = 0x10c; // u32, 1e9 / frequency of the architecture's timer
+export const REMAINING = 0x110; // u32, instructions left of run()'s budget, the current chunk included
+export const CHUNK = 0x114; // u32, value of the interpreter's countdown at the last synchronisation
+export const STOP = 0x118; // u32, non-zero: leave run() after the current instruction
+export const RAM_OFFSET = 0x11c; // u32, where guest RAM starts in this memory
+export const RAM_BYTES = 0x120; // u32, multiple of 4096, at most 2 GiB
+export const DECODE_PAGES = 0x124; // u32, capacity of the decode pool
+export const DECODE_USED = 0x128; // u32
+export const EPOCH = 0x12c; // u32, counts "all code may have changed"; a decode page of an older epoch is compared with RAM before use
+export const MMIO_VALUE = 0x138; // u64, what an MMIO load returns
+export const HART = 0x140; // u32, index of the running hart
+export const HARTS = 0x144; // u32, how many there are
+export const TLB = 0x148; // u32, TLBs of the running hart
+export const LEFT = 0x14c; // u32, interpreter's countdown when it returned or called out
+export const VALUE = 0x150; // u64, second result of internal calls
+export const PHYSICAL = 0x158; // u64, result of a translation
+export const LEAF_BITS = 0x160; // u32, log2 of the size of the leaf that translated
+export const SLOT = 0x164; // u32, slot of the instruction for step()
+export const EXECUTED = 0x168; // u64, instructions of all harts so far
+export const ENTRIES_USED = 0x170; // u32, used entries of ENTRIES
+export const TRANSLATE = 0x174; // u32, samples after which code is hot and to be translated; 0: never
+export const INTERVAL = 0x178; // u32, instructions between samples of pc; no call of execute() is longer (engines move to the better code at calls)
+export const FRONT_END_MACHINE = 0x180; // to 0x1ff
+
+// --- hart ----------------------------------------------------------------------------------------------------------------------------
+export const HART_STATE = 0x1000;
+export const HART_STATE_BYTES = 0x1000;
+export const ENGINE_STATE = 0x1e00;
+export const PC = 0x1e00; // u64
+export const PAGE_VA = 0x1e08; // u64, virtual page of the current instruction
+export const PAGE_BASE = 0x1e10; // u32, its decode page
+export const CONTEXTS = 0x1e14; // u32, bits 2:0: data TLB of context n holds entries; 4:3: fetch TLB of context n
+export const INSTRET = 0x1e18; // u64, instructions this hart has executed
+export const SUPERPAGES = 0x1e20; // u32, used entries of SUPERPAGE_LIST; 9 = too many
+export const SUPERPAGE_LIST = 0x1e28; // 8 × u64, virtual GiB that have superpage fragments in a TLB
+
+export const SAVED_HARTS = 0x2000;
+export const MAX_HARTS = 8;
+
+// --- TLBs: entries of 16 bytes {virtual page u64, host address − virtual address u32 | decode page u32} ---------------------------------
+// three contexts of data accesses (what may be accessed from where is the instruction set's): loads at +0, stores at +0x1000; two of fetches
+export const TLBS = 0x10000;
+export const TLB_BYTES = 0x8000;
+export const TLB_CONTEXT_BYTES = 0x2000;
+export const TLB_STORE = 0x1000;
+export const TLB_FETCH = 0x6000;
+
+// --- decode cache -----------------------------------------------------------------------------------------------------------------------
+// A slot is 4 bytes for each byte of code: that of an instruction at byte n of its page is at the page + 4n, whatever its length and the
+// instruction set's shortest one. Its first u16 is the operation; these are the engine's, FIRST_OPERATION and above the instruction set's.
+export const UNDECODED = 0; // (or 1) not met yet
+export const REFETCH = 2; // (or 3) behind a page: look up where pc is
+export const TRANSLATED = 4; // (or 5) head of a translated block: u32 at +4 is the index of its entry
+export const FIRST_OPERATION = 6;
+
+export const SPARE_DECODE_PAGE = 0xa000;
+export const PAGE_MAP = 0x100000;
+export const DECODE_POOL = 0x200000;
+export const DECODE_PHYSICAL = 16400; // u32, RAM page number; before it the slots of 4096 bytes and two sentinels
+export const DECODE_EPOCH = 16404; // u32
+export const DECODE_LINES = 16408; // u32, bit n: DECODE_CODE holds the n-th 128 bytes of the page
+export const DECODE_CODE = 16416; // 4096 bytes: copies of the lines that have been decoded from
+export const DECODE_HEAT = 20512; // 32 × u8: samples of pc met in each 128 bytes
+export const DECODE_PAGE_BYTES = 20544;
+
+// --- translated code ------------------------------------------------------------------------------------------------------------------------
+export const ENTRIES = 0x50000;
+export const ENTRY_BYTES = 16;
+export const MAX_ENTRIES = 16384;
+
+export const RAM_BASE_PAGE = 0x80000; // guest RAM starts at guest-physical 0x80000000
+
+// --- why run() returns --------------------------------------------------------------------------------------------------------------------
+export const EXIT_BUDGET = 0;
+export const EXIT_WFI = 1;
+export const EXIT_CALL = 2; // a call of the firmware (SBI, PSCI)
+export const EXIT_STOP = 3;
+export const EXIT_TRANSLATE = 4; // to core.ts only: the code at SLOT of decode page PAGE_BASE is hot; resume() goes on
