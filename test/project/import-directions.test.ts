@@ -39,6 +39,11 @@ describe("import directions", () => {
     ["hw-sees-what-lies-below", "host/hw/planted-violation.ts", 'export * from "../kernel/iommu/wait.ts";\n'],
     ["host-knows-no-vmm", "host/planted-violation.ts", 'export * from "../vmm/bus.ts";\n'],
     ["vmm-enters-by-system-calls", "vmm/planted-violation.ts", 'export * from "../host/kernel/iommu/wait.ts";\n'],
+    [
+      "engine-knows-no-instruction-set",
+      "vmm/vcpu/engine/planted-violation.ts",
+      'export * from "../riscv64/extensions.ts";\n',
+    ],
     ["core-runs-in-a-browser", "vmm/planted-violation.ts", 'export { readFileSync } from "node:fs";\n'],
   ];
   for (const [rule, path, text] of violations) {
