@@ -9,6 +9,7 @@ import {
   decodeCapabilities,
   IGS_WSI,
   type RiscvCapabilities,
+  type StructureRules,
   structureRules,
 } from "../../../arch/riscv/capabilities.ts";
 import { encodeCommand } from "../../../arch/riscv/commands.ts";
@@ -103,6 +104,8 @@ export class RiscvIommu {
   capabilitiesWord = 0n;
   capabilities: RiscvCapabilities;
   fctl = 0;
+  /** Rules for contexts under this hardware's capabilities (arch/riscv), as of `probe`. */
+  rules: StructureRules;
   directory!: DeviceDirectory;
   queue!: CommandQueue;
   readonly devices = new Map<number, IommuDevice>();
@@ -122,6 +125,7 @@ export class RiscvIommu {
     this.hardware = parts.hardware;
     this.name = parts.hardware.name;
     this.capabilities = decodeCapabilities(0n);
+    this.rules = structureRules(this.capabilities, { fctl: 0 });
   }
 
   /** Brings the hardware up; 0 or a negated errno. */
@@ -135,6 +139,7 @@ export class RiscvIommu {
     if (fctl !== wanted) this.#write32(REG.fctl, wanted);
     this.fctl = this.#read32(REG.fctl);
     if (this.fctl !== wanted) return -ENODEV;
+    this.rules = structureRules(this.capabilities, { fctl: this.fctl });
     const { Sv39, Sv48, Sv57 } = this.capabilities;
     if (!Sv39 && !Sv48 && !Sv57) return -ENODEV;
     const ddtp = this.#read64(REG.ddtp);
@@ -159,11 +164,6 @@ export class RiscvIommu {
     this.hardware.drain();
     for (const { frame, pages } of this.#allocations) this.#parts.frames.release(frame, pages);
     this.#allocations.length = 0;
-  }
-
-  /** Rules for contexts under this hardware's capabilities (arch/riscv). */
-  get rules() {
-    return structureRules(this.capabilities, { fctl: this.fctl });
   }
 
   /** iosatp mode of the first stages this driver builds: the widest, as Linux. */
