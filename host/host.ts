@@ -28,12 +28,14 @@ import { AilingFunction } from "./hw/pci/ailing-function.ts";
 import { BarWindow } from "./hw/pci/bar-window.ts";
 import { type PciSlot, RootComplex } from "./hw/pci/root-complex.ts";
 import { bootKernel } from "./kernel/boot.ts";
+import { ALLOCATIONS } from "./kernel/inject.ts";
 import { InjectionPlan } from "./kernel/injection-plan.ts";
 import type { DriverKinds } from "./kernel/iommu/kinds.ts";
 import type { Kernel } from "./kernel/kernel.ts";
 import type { Process } from "./kernel/process.ts";
 import type { VfioPciDriver } from "./kernel/vfio/in-kernel.ts";
 import { errnoName } from "./uapi/errno.ts";
+import { IOCTL_NAMES } from "./uapi/ioctl-names.ts";
 
 const INTERRUPT_FILES_PFN = 0x28000;
 const RAM_PFN = 0x800000;
@@ -131,7 +133,7 @@ export class Host {
         throw error;
       }
     }
-    const { kernel, vfio, problems } = bootKernel({
+    const { kernel, vfio, problems, outOfMemory } = bootKernel({
       memory: this.#memory,
       ram: { base: RAM_PFN as HpaPfn, pages: description.memory / 4096 },
       clock,
@@ -141,6 +143,11 @@ export class Host {
       iommus: [...this.#iommus.values()],
       roots: [...this.#roots.values()].map((root) => ({ root, groupKey: (slot) => groups.get(slot.name) ?? null })),
     });
+    if (outOfMemory) {
+      this.closeFiles();
+      const has = `${description.memory / 1024}K are too little`;
+      throw new HostDescriptionError(`${description.name}: memory: ${has}: ${problems.join("; ")}`);
+    }
     this.#kernel = kernel;
     this.#vfio = vfio;
     this.problems = problems;
@@ -267,7 +274,7 @@ export class Host {
    * device there is not.
    */
   inject(rules: readonly string[], seed = 0): InjectionPlan {
-    const plan = new InjectionPlan(rules, seed, this.trace);
+    const plan = new InjectionPlan(rules, seed, this.trace, { ioctl: IOCTL_NAMES, allocation: ALLOCATIONS });
     const ailing = plan.devices.map((rule) => ({ rule, ailment: this.#ailing(this.resolve(rule.device)).ailment }));
     for (const name of this.deviceNames) Object.assign(this.#ailing(name).ailment, { dead: false, delayNs: 0 });
     for (const { rule, ailment } of ailing) {

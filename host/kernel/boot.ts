@@ -7,6 +7,7 @@
 
 import type { HardwareIommu } from "../hw/iommu/port.ts";
 import type { RootComplex } from "../hw/pci/root-complex.ts";
+import { ENOMEM, errnoName } from "../uapi/errno.ts";
 import { addIommufd, type IommufdOptions } from "./iommufd/in-kernel.ts";
 import { Kernel, type KernelParts } from "./kernel.ts";
 import type { GroupKey } from "./pci/driver-core.ts";
@@ -25,20 +26,27 @@ export interface BootedKernel {
   readonly vfio: VfioPciDriver;
   /** What went wrong and was gone on without, as a kernel's log: an IOMMU that could not be probed, a device without. */
   readonly problems: readonly string[];
+  /** One of them is that there was no memory for it. */
+  readonly outOfMemory: boolean;
 }
 
 export function bootKernel(parts: BootParts): BootedKernel {
   const kernel = new Kernel(parts);
   const problems: string[] = [];
+  let outOfMemory = false;
+  const failed = (what: string, errno: number): void => {
+    problems.push(`${what} failed: ${errnoName(errno)}`);
+    outOfMemory ||= errno === -ENOMEM;
+  };
   for (const iommu of parts.iommus) {
     const result = kernel.iommuHardware.add(iommu);
-    if (result < 0) problems.push(`${iommu.name}: probing the IOMMU failed with errno ${-result}`);
+    if (result < 0) failed(`${iommu.name}: probing the IOMMU`, result);
   }
   const environment = addIommufd(kernel, parts.iommufd);
   const vfio = addVfio(kernel, environment, parts.vfio);
   for (const { root, groupKey } of parts.roots) {
     const result = kernel.pci.addRootComplex(root, groupKey);
-    if (result < 0) problems.push(`segment ${root.segment}: a device has no IOMMU: errno ${-result}`);
+    if (result < 0) failed(`segment ${root.segment}: putting a device behind its IOMMU`, result);
   }
-  return { kernel, vfio, problems };
+  return { kernel, vfio, problems, outOfMemory };
 }

@@ -8,6 +8,51 @@ export type Erratum =
 
 export const ERRATA: readonly Erratum[] = ["read-only-stage2"];
 
+/** Objects whose allocations can fail: iommufd's types of objects, and what they are made of. */
+export const ALLOCATIONS = [
+  "access",
+  "access file",
+  "access item",
+  "access list",
+  "access record",
+  "account",
+  "allowed range",
+  "area",
+  "attachment",
+  "bitmap",
+  "copy buffer",
+  "device",
+  "device group",
+  "dma-buf",
+  "domain",
+  "domain list",
+  "event file",
+  "exported region",
+  "fault group",
+  "fault-queue",
+  "hw info",
+  "hw-queue",
+  "hwpt-nested",
+  "hwpt-paging",
+  "ioas",
+  "mock device",
+  "msi map",
+  "open file",
+  "page list",
+  "page-table page",
+  "pages",
+  "pages list",
+  "pin",
+  "reserved range",
+  "selftest",
+  "vdevice",
+  "vdevice slot",
+  "veventq",
+  "vevent",
+  "viommu",
+] as const;
+export type AllocationKind = (typeof ALLOCATIONS)[number];
+
 /** A queue of events towards user space. */
 export type EventQueueKind = "veventq" | "fault";
 
@@ -15,7 +60,7 @@ export interface Injector {
   /** Asked before a system call is handled; a negated errno to fail it with, 0 to let it run. `name` as in the uAPI headers. */
   ioctl(name: string): number;
   /** Asked at every allocation that a kernel could fail; true fails it with -ENOMEM. `what` names the object. */
-  allocation(what: string): boolean;
+  allocation(what: AllocationKind): boolean;
   /** Asked for every event about to be queued; true loses it. */
   loseEvent(queue: EventQueueKind): boolean;
   /** True if the hardware has this quirk; absent: it has none. */

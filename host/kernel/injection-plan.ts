@@ -84,6 +84,35 @@ function parse(text: string): Rule {
   return { text, point: point as Rule["point"], name, when, error, seen: 0 };
 }
 
+/** Names that rules may use. */
+export interface KnownNames {
+  readonly ioctl: Iterable<string>;
+  readonly allocation: Iterable<string>;
+}
+
+/** A rule with a mistyped name would never come to anything, and nobody would notice. */
+function checkName({ text, point, name }: Rule, known: KnownNames): void {
+  if (name === "" || (point !== "ioctl" && point !== "allocation")) return;
+  const names = [...known[point]];
+  if (names.includes(name)) return;
+  const [nearest] = names.toSorted((a, b) => distance(a, name) - distance(b, name));
+  throw new InjectionSyntaxError(`injection "${text}": there is no ${point} ${name}; ${nearest}?`);
+}
+
+/** Levenshtein's: characters to insert, remove or exchange. */
+function distance(from: string, to: string): number {
+  let row = Array.from({ length: to.length + 1 }, (_, column) => column);
+  for (let i = 1; i <= from.length; i++) {
+    const next = [i];
+    for (let j = 1; j <= to.length; j++) {
+      const exchanged = row[j - 1]! + (from[i - 1] === to[j - 1] ? 0 : 1);
+      next.push(Math.min(exchanged, row[j]! + 1, next[j - 1]! + 1));
+    }
+    row = next;
+  }
+  return row[to.length]!;
+}
+
 export class InjectionPlan implements Injector {
   readonly #rules: readonly Rule[];
   /** What is to ail which device. */
@@ -92,9 +121,10 @@ export class InjectionPlan implements Injector {
   readonly #trace: Trace | null;
   #injected = 0;
 
-  /** Throws InjectionSyntaxError for a rule it does not understand. */
-  constructor(rules: readonly string[], seed = 0, trace: Trace | null = null) {
+  /** Throws InjectionSyntaxError for a rule it does not understand, or that names a call or an allocation there is not (`known`). */
+  constructor(rules: readonly string[], seed = 0, trace: Trace | null = null, known: KnownNames | null = null) {
     this.#rules = rules.filter((rule) => !rule.startsWith("device:")).map(parse);
+    if (known !== null) for (const rule of this.#rules) checkName(rule, known);
     this.devices = rules.filter((rule) => rule.startsWith("device:")).map(parseDevice);
     this.#random = new SeededRandom(seed);
     this.#trace = trace;

@@ -2,6 +2,7 @@
 
 import { IOMMUFD_IOCTLS } from "./iommufd.ts";
 import * as vfio from "./vfio.ts";
+import { VFIO_CONTAINER_IOCTLS, VFIO_GROUP_IOCTLS } from "./vfio-container.ts";
 
 const names = new Map<number, string>();
 for (const [request, { name }] of IOMMUFD_IOCTLS) names.set(request, name);
@@ -16,3 +17,10 @@ for (const [name, value] of Object.entries(vfio)) {
 export function ioctlName(request: number): string {
   return names.get(request) ?? `ioctl 0x${request.toString(16)}`;
 }
+
+/** Every request of iommufd, and of VFIO's devices, groups and containers, by name. */
+export const IOCTL_NAMES: ReadonlySet<string> = new Set([
+  ...names.values(),
+  ...VFIO_CONTAINER_IOCTLS.values(),
+  ...VFIO_GROUP_IOCTLS.values(),
+]);

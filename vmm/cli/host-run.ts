@@ -2,7 +2,7 @@
 
 import { BlockFile, BlockFileError } from "../../host/adapters/block-file.ts";
 import { type HostDescription, HostDescriptionError } from "../../host/description.ts";
-import { Host, InjectionSyntaxError } from "../../host/host.ts";
+import { Host, type InjectionPlan, InjectionSyntaxError } from "../../host/host.ts";
 import type { Assignment, AssignmentRequest } from "../assignment.ts";
 import { ASSIGNMENT_FORM, parseAssignment } from "../assignment-text.ts";
 import { CountingCalls } from "../counting-calls.ts";
@@ -44,6 +44,8 @@ export function assignmentsOf(texts: readonly string[]): RequestedAssignment[] {
 export class HostRun {
   readonly host: Host;
   readonly calls: CountingCalls;
+  readonly #shell: RunShell;
+  #plan: InjectionPlan | null = null;
   readonly #process: { readonly name: string };
   /** A run that ends otherwise than by `close` (an error, the wall limit) leaves no lock beside a drive's file. */
   readonly #closeFiles = (): void => this.host.closeFiles();
@@ -65,7 +67,8 @@ export class HostRun {
           new BlockFile({ path, blockBytes, onProblem: (problem) => shell.message(problem) }),
       });
       process.on("exit", this.#closeFiles);
-      if (options.inject !== undefined && options.inject.length > 0) this.host.inject(options.inject, options.seed);
+      const { inject, seed } = options;
+      if (inject !== undefined && inject.length > 0) this.#plan = this.host.inject(inject, seed);
     } catch (error) {
       if (error instanceof InjectionSyntaxError) throw new UsageError(`--inject: ${error.message}`);
       if (error instanceof HostDescriptionError || error instanceof BlockFileError) throw new UsageError(error.message);
@@ -138,6 +141,7 @@ export class HostRun {
 
   /** Disposes of the VM and its process; throws if the host then still holds something (a bug of ours). */
   close(machine: { [Symbol.dispose](): void }): void {
+    for (const rule of this.#plan?.unused ?? []) this.#shell.message(`--inject ${rule}: there was no occasion for it`);
     machine[Symbol.dispose]();
     this.host.endProcess(this.#process.name);
     if (this.host.liveObjects > 0) {

@@ -2,7 +2,6 @@
 // (one for each physical IOMMU that needs its own). vIOMMUs of one VM share it.
 
 import { hex } from "../../host/base/address.ts";
-import { errnoName } from "../../host/uapi/errno.ts";
 import {
   IOMMU_DESTROY,
   IOMMU_HWPT_ALLOC,
@@ -32,20 +31,10 @@ import {
   vfioDeviceAttachIommufdPt,
   vfioDeviceDetachIommufdPt,
 } from "../../host/uapi/vfio.ts";
+import { HostRefusal } from "./host-refusal.ts";
 import { KernelCalls } from "./kernel-calls.ts";
 
-/**
- * The host refused something a machine cannot be built without, or would not keep what the machine promises (then without an errno, 0):
- * one line, for the person who started it.
- */
-export class HostRefusal extends Error {
-  readonly errno: number;
-
-  constructor(what: string, errno: number) {
-    super(errno === 0 ? what : `${what}: ${errnoName(errno)}`);
-    this.errno = errno;
-  }
-}
+export { HostRefusal } from "./host-refusal.ts";
 
 /** A range of guest RAM in the host process. */
 interface MappedRange {

@@ -21,6 +21,7 @@ import { limitedReport } from "../viommu/limited-report.ts";
 import type { NestedCodec } from "../viommu/nested-codec.ts";
 import type { GuestAddressSpace } from "./guest-address-space.ts";
 import { type BoundDevice, type HostCallCounters, HostDevices } from "./host-devices.ts";
+import { HostRefusal } from "./host-refusal.ts";
 import { PreparedCall } from "./kernel-calls.ts";
 import { IoasDomains } from "./mapped-domains.ts";
 import { SecondStage } from "./second-stage.ts";
@@ -75,7 +76,7 @@ export class IommufdHost implements ViommuHost {
     const { system } = addressSpace.calls;
     this.#entryBytes = codec.shape === "mapped" ? 0 : codec.invalidationBytes;
     this.#batchAddress = system.memory.allocate(Math.max(this.#entryBytes * BATCH_ENTRIES, 1));
-    if (this.#batchAddress < 0n) throw new Error("no memory for invalidation commands");
+    if (this.#batchAddress < 0n) throw new HostRefusal("memory for invalidation commands", Number(this.#batchAddress));
     this.batch = system.memory.bytes(this.#batchAddress, this.#entryBytes * BATCH_ENTRIES);
     this.#invalidation = new PreparedCall(system, iommuHwptInvalidate);
     iommuHwptInvalidate.patch(bytesOf(this.#invalidation.view), {

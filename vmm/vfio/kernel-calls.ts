@@ -3,6 +3,7 @@
 
 import type { Layout, LayoutField, LayoutValues } from "../../host/base/layout.ts";
 import type { SystemCalls } from "../../host/uapi/system-calls.ts";
+import { HostRefusal } from "./host-refusal.ts";
 
 /** Structures go at the start of the scratch area, data they point to behind. */
 const DATA_OFFSET = 1024;
@@ -17,11 +18,12 @@ export class PreparedCall {
   readonly #argument: bigint | number;
   readonly #length: number;
 
+  /** Throws HostRefusal if the process has no memory left. */
   constructor(system: SystemCalls, structure: { readonly bytes: number }) {
     this.#system = system;
     this.#length = structure.bytes;
     this.#address = system.memory.allocate(structure.bytes);
-    if (this.#address < 0n) throw new Error("no memory for system call arguments");
+    if (this.#address < 0n) throw new HostRefusal("memory for system call arguments", Number(this.#address));
     this.#argument = this.#address < BigInt(Number.MAX_SAFE_INTEGER) ? Number(this.#address) : this.#address;
     const bytes = system.memory.bytes(this.#address, structure.bytes);
     this.view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
@@ -42,12 +44,12 @@ export class KernelCalls {
   readonly #scratch: bigint;
   readonly #size: number;
 
-  /** `dataBytes`: the most that one call's pointed-to data takes. Throws if the process has no memory left (a machine cannot be made). */
+  /** `dataBytes`: the most that one call's pointed-to data takes. Throws HostRefusal if the process has no memory left. */
   constructor(system: SystemCalls, dataBytes = 3072) {
     this.system = system;
     this.#size = DATA_OFFSET + dataBytes;
     this.#scratch = system.memory.allocate(this.#size);
-    if (this.#scratch < 0n) throw new Error("no memory for system call arguments");
+    if (this.#scratch < 0n) throw new HostRefusal("memory for system call arguments", Number(this.#scratch));
   }
 
   /** User address of the data area. */

@@ -38,10 +38,36 @@ function hostFile(name: string, description: object): string {
   return file;
 }
 
+const TINY = {
+  name: "tiny",
+  iommus: [{ name: "i", kind: "riscv" }],
+  devices: [{ model: "edu", bdf: "00:01.0", iommu: "i" }],
+};
+
 describe("a host that cannot carry the machine is one line and exit 2:", () => {
   const cases: [what: string, args: () => string[], message: RegExp][] = [
     ["guest RAM is refused", () => ["--inject", "ioctl:IOMMU_IOAS_MAP=ENOMEM"], /IOMMU_IOAS_MAP of guest RAM.*ENOMEM/],
     ["there is no IOAS", () => ["--inject", "ioctl:IOMMU_IOAS_ALLOC=ENOMEM"], /IOMMU_IOAS_ALLOC: ENOMEM/],
+    [
+      "it has too little memory for its IOMMU's tables",
+      () => ["--host", hostFile("tiny.json", { ...TINY, memory: "16K" })],
+      /tiny: memory: 16K are too little: i: probing the IOMMU failed: ENOMEM/,
+    ],
+    [
+      "it has too little memory for a process",
+      () => ["--host", hostFile("tiny.json", { ...TINY, memory: "512K" }), "--assign", "00:01.0@00:01.0"],
+      /memory for invalidation commands: ENOMEM/,
+    ],
+    [
+      "it has no IOMMU, and too little memory for a process",
+      () => ["--host", hostFile("tiny.json", { name: "tiny", memory: "64K" })],
+      /memory for system call arguments: ENOMEM/,
+    ],
+    [
+      "it is to fail a call there is not",
+      () => ["--inject", "ioctl:IOMMU_HWPT_ALOC@2=ENOMEM"],
+      /--inject: injection "ioctl:IOMMU_HWPT_ALOC@2=ENOMEM": there is no ioctl IOMMU_HWPT_ALOC; IOMMU_HWPT_ALLOC\?/,
+    ],
     [
       "it would have more memory than there is",
       () => ["--host", hostFile("huge.json", { name: "huge", memory: "4000000G" })],
@@ -56,6 +82,14 @@ describe("a host that cannot carry the machine is one line and exit 2:", () => {
       expect(result.status).toBe(2);
     });
   }
+});
+
+describe("a rule of --inject that never came to anything", () => {
+  it("is said at the end", () => {
+    const result = nestbox("boot", "--inject", "ioctl:VFIO_GROUP_GET_STATUS=EIO");
+    expect(result.errors).toBe("nestbox: --inject ioctl:VFIO_GROUP_GET_STATUS=EIO: there was no occasion for it\n");
+    expect(result.status).toBe(0);
+  });
 });
 
 describe("a run that fails", () => {

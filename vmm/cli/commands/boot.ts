@@ -8,6 +8,14 @@ import { verdictPending } from "../closed-output.ts";
 import { UsageError } from "../exit-codes.ts";
 import { collect, duration, memorySize, wholeNumber } from "../options.ts";
 
+const INJECTION_RULES = `Rules of --inject:
+  ioctl:NAME[@N|@N+|%P]=ERRNO   a call, by its name in Linux's headers: always, the
+                                N-th, from the N-th on, or with P percent
+  allocation[:KIND][@N|%P]      an allocation (ENOMEM)
+  event:veventq|fault[@N|%P]    an event is lost
+  erratum:NAME                  the hardware has this quirk
+  device:BDF=dead|slow/NS       a device answers nothing, or NS ns later`;
+
 export function boot(): Command {
   return new Command("boot")
     .description("boot a guest image: a WebAssembly component, or with --kernel a RISC-V kernel")
@@ -37,7 +45,7 @@ export function boot(): Command {
     .option("--seed <n>", "seed of everything random", wholeNumber, 0)
     .option(
       "--inject <rule>",
-      "make the host fail, such as ioctl:IOMMU_HWPT_ALLOC@2=ENOMEM (host/kernel/README.md lists the rules); repeatable",
+      "make the host fail, such as ioctl:IOMMU_HWPT_ALLOC@2=ENOMEM (rules: below); repeatable",
       collect,
       [],
     )
@@ -56,6 +64,7 @@ export function boot(): Command {
     )
     .option("--interactive", "console on this terminal; Ctrl-A x ends, Ctrl-A h helps")
     .option("--no-reboot", "end the run when the guest asks for a reboot")
+    .addHelpText("after", `\n${INJECTION_RULES}`)
     .action(async (image: string | undefined, options: BootOptions & KernelOptions & { kernel?: string }) => {
       verdictPending();
       if (options.kernel !== undefined) {
