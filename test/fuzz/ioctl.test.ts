@@ -5,4 +5,4 @@ import { fuzzRound } from "./ioctl.ts";
 
 it("random iommufd requests break no invariant", () => {
   for (let seed = 1; seed <= 25; seed++) expect([seed, fuzzRound(seed)]).toEqual([seed, null]);
-}, 60_000);
+});

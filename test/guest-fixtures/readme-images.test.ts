@@ -37,7 +37,7 @@ const clang = has("clang") && has("wasm-ld");
 if (!clang) console.warn("SKIPPED: no clang with wasm-ld here, the README's C image is not built");
 
 /** npx and two compilers, on a machine that may be busy. */
-const PATIENCE = 180_000;
+const PATIENCE = 600_000;
 
 describe("the README's own images", { timeout: PATIENCE }, () => {
   it("there is one in AssemblyScript and one in C, and each boots what it made", () => {

@@ -41,7 +41,7 @@ describe("the library", () => {
       const defaultHost = findHost(nestbox.DEFAULT_HOST);
       const result = nestbox.runScenario(story, { seed: 0, defaultHost, findHost });
       outcome = result.passed ? "passed" : result.message;`;
-    runInNewContext(script, page, { timeout: 30_000 });
+    runInNewContext(script, page, { timeout: 500_000 });
     expect(page.outcome).toBe("passed");
   });
 });

@@ -70,11 +70,11 @@ beforeAll(() => {
     cpSync(join(root, path), join(folder, path), { recursive: true });
   }
   write("package.json", '{ "type": "module" }');
-}, 300_000);
+}, 600_000);
 
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
-describe("the package", { timeout: 180_000 }, () => {
+describe("the package", { timeout: 600_000 }, () => {
   it("holds what is compiled, and neither tests nor sources nor what builds it", () => {
     const strays = files.filter((file) =>
       /^(test|dist\/test|dist\/guest-fixtures|\.ci)\/|\.test\.|tsbuildinfo|\.map$/.test(file),

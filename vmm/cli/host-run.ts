@@ -58,6 +58,7 @@ export class HostRun {
     options: HostRunOptions,
     extend: (host: HostDescription) => HostDescription = (host) => host,
   ) {
+    this.#shell = shell;
     const description = extend(findHost(options.host));
     try {
       this.host = new Host(description, {

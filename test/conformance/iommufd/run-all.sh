@@ -15,7 +15,7 @@ for tool in gcc make xz dpkg-deb setsid; do
 done
 mkdir -p "$out"
 if [ ! -x "$out/hostshim.so" ] || [ ! -x "$out/iommufd_fail_nth" ] || [ "$here/shim/hostshim.c" -nt "$out/hostshim.so" ] ||
-	[ "$here/shim/proto.h" -nt "$out/hostshim.so" ] || [ "$here/tests/fdsemantics.c" -nt "$out/fdsemantics" ]; then
+	[ "$here/shim/proto.h" -nt "$out/hostshim.so" ] || [ "$here/stub/kselftest_harness.h" -nt "$out/iommufd" ] || [ "$here/tests/fdsemantics.c" -nt "$out/fdsemantics" ]; then
 	echo "building Linux's iommufd selftests (first time: downloads linux-source-7.2)"
 	"$here/build.sh" "$out" "$@" >"$out.log" 2>&1
 	status=$?

@@ -17,11 +17,13 @@ sock=$dir/host.sock
 setsid $srv "$sock" &
 pid=$!
 trap 'kill -- -$pid 2>/dev/null; wait $pid 2>/dev/null; rm -rf "$dir"' EXIT INT TERM
-i=0
 # the socket's file is there a moment before anybody listens: 00010000 is the flag of a listening socket
-while ! grep -q " 00010000 .* $sock\$" /proc/net/unix && [ $i -lt 600 ]; do
+while ! grep -q " 00010000 .* $sock\$" /proc/net/unix; do
+	kill -0 $pid 2>/dev/null || {
+		echo "run.sh: the server ended before it listened"
+		exit 1
+	}
 	sleep 0.05
-	i=$((i + 1))
 done
 test=$1
 shift

@@ -60,7 +60,7 @@ async function merge(...args: string[]): Promise<Ended & { summary: Record<strin
   return { ...ended, summary: ended.status === 2 ? {} : (JSON.parse(ended.output) as Record<string, unknown>) };
 }
 
-describe("the recipe for Kubernetes", { timeout: 240_000 }, () => {
+describe("the recipe for Kubernetes", { timeout: 600_000 }, () => {
   const yaml = recipe("kubernetes");
   const completions = numberOf(yaml, "completions");
   const [, ...command] = JSON.parse(/^ *command: (\[.*\])$/m.exec(yaml)![1]!) as string[];
@@ -111,7 +111,7 @@ export default scenario("sweep", { sweep: [1, 2, 3] }, (t) => {
   );
 }
 
-describe("the recipe for a CI matrix", { timeout: 240_000 }, () => {
+describe("the recipe for a CI matrix", { timeout: 600_000 }, () => {
   const yaml = recipe("matrix");
   const shards = JSON.parse(/^ *shard: (\[.*\])$/m.exec(yaml)![1]!) as number[];
   const shardArgs = (shard: number) =>
@@ -162,13 +162,13 @@ describe("the recipe for a CI matrix", { timeout: 240_000 }, () => {
   });
 });
 
-describe("a shard that was killed", { timeout: 240_000 }, () => {
+describe("a shard that was killed", { timeout: 600_000 }, () => {
   const args = (index: number) => ["fuzz", "cpu", "--rounds", "9", "--shard", `${index}/3`, "--result", "results/"];
 
   it("left nothing, and is missed by the report, which holds the others", async () => {
     const endless = ["fuzz", "cpu", "--seconds", "100000", "--shard", "2/3", "--result", "results/"];
     const killed = start(endless);
-    await vi.waitUntil(() => existsSync(join(folder, "results/shard-2-of-3.json.partial")), { timeout: 120_000 });
+    await vi.waitUntil(() => existsSync(join(folder, "results/shard-2-of-3.json.partial")), { timeout: 500_000 });
     killed.child.kill("SIGKILL");
     await killed.ended;
     for (const index of [1, 3]) expect((await nestbox(args(index))).status).toBe(0);
@@ -181,7 +181,7 @@ describe("a shard that was killed", { timeout: 240_000 }, () => {
 
   it("with a signal that can be heard leaves what it has, and the report says that it did not end", async () => {
     const endless = start(["fuzz", "cpu", "--seconds", "100000", "--shard", "1/1", "--result", "results/"]);
-    await vi.waitUntil(() => existsSync(join(folder, "results/shard-1-of-1.json.partial")), { timeout: 120_000 });
+    await vi.waitUntil(() => existsSync(join(folder, "results/shard-1-of-1.json.partial")), { timeout: 500_000 });
     // Signals are listened to before the file is made.
     endless.child.kill("SIGTERM");
     const ended = await endless.ended;
@@ -193,7 +193,7 @@ describe("a shard that was killed", { timeout: 240_000 }, () => {
   });
 });
 
-describe("what is no result", { timeout: 120_000 }, () => {
+describe("what is no result", { timeout: 600_000 }, () => {
   it.each<[string, string, string]>([
     ["text", "no JSON at all", "no JSON, so no result of a shard"],
     ["cut off", '{"format":1,"nestbox":"0.1', "no JSON, so no result of a shard"],

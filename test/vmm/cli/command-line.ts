@@ -17,7 +17,8 @@ export function nestbox(...args: string[]): CommandResult {
     cwd: root,
     encoding: "utf8",
     env: { ...process.env, NO_COLOR: "1" },
-    timeout: 55_000,
+    // A command that hangs, not one that is slow: the machine may be busy.
+    timeout: 500_000,
     maxBuffer: 256 * 2 ** 20,
   });
   return { status: result.status, output: result.stdout, errors: result.stderr };

@@ -88,7 +88,7 @@ describe("nestbox scenario", () => {
       "endless.scenario.ts",
       'import { scenario } from "nestbox";\nexport default [scenario("endless", () => { for (;;); }), scenario("after it", () => {})];\n',
     );
-    const result = nestbox("scenario", file, "--wall-limit", "300ms");
+    const result = nestbox("scenario", file, "--wall-limit", "3s");
     expect(result.output).toMatch(/FAIL endless\n.*did not end within the wall limit/);
     expect(result.output).toContain("ok   after it");
     expect(result.status).toBe(1);

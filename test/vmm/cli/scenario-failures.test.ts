@@ -123,7 +123,7 @@ describe("the wall limit ends", () => {
         "endless.scenario.ts",
         `import { scenario } from "nestbox";\nexport default [\n  scenario("endless", (t) => { t.step("here"); ${statement} }),\n  scenario("after it", () => {}),\n];\n`,
       );
-      const result = nestbox("scenario", path, "--wall-limit", "1s");
+      const result = nestbox("scenario", path, "--wall-limit", "3s");
       expect(result.output).toMatch(
         /^FAIL endless\n {5}.*endless\.scenario\.ts:3:3, in step "here": did not end within the wall limit/,
       );
