@@ -38,7 +38,7 @@ export class Clock implements Stateful {
   /** Nanoseconds since the run began. */
   now = 0;
   /** When set, an event fires with the trace cause it was scheduled under. */
-  trace: Trace | null = null;
+  trace: Trace | null = null; // not state: wiring
   readonly #heap: ScheduledEvent[] = [];
   #nextId = 1;
 
@@ -110,7 +110,7 @@ export class Clock implements Stateful {
   }
 
   /** Events that a restored queue may hold, by owner and name; whoever restores a machine gives those of all its parts. */
-  known: ReadonlyMap<string, ClockEvent> = new Map();
+  known: ReadonlyMap<string, ClockEvent> = new Map(); // not state: wiring
 
   saveState(): StateRecord {
     const queue = this.#heap

@@ -79,6 +79,7 @@ export interface MemoryFaults {
   at(pfn: number, offset: number, length: number, store: boolean): AccessStatus;
 }
 
+// Not state: who owns a bank's buffer saves it; banks, pages that are devices, watchers and faults are wiring, the rest is the last access's.
 export class PhysicalMemory<P extends number> implements MemoryPort<P>, WindowedMemory {
   lo = 0;
   hi = 0;

@@ -14,6 +14,7 @@ export function traceLine(event: TracedEvent): string {
   );
 }
 
+// Not state: what a run said is outside of the run.
 /** Hands chunks of whole lines to `write`; call `end` to get the rest out. */
 export class JsonLinesSink implements TraceSink {
   #chunk: string;
@@ -39,6 +40,7 @@ export class JsonLinesSink implements TraceSink {
   }
 }
 
+// Not state: what a run said is outside of the run.
 /** Keeps the last `capacity` events, for explaining a failure. */
 export class RecentEvents implements TraceSink {
   readonly #capacity: number;

@@ -122,12 +122,12 @@ export interface OpenEvent {
 
 export class Trace implements Stateful {
   /** True when some sink listens. */
-  on = false;
+  on = false; // not state: wiring
   /** Sequence number of the event that what happens now is a consequence of; 0 none. */
   cause = 0;
   #seq = 0;
   readonly #time: TimeSource;
-  readonly #sinks: TraceSink[] = [];
+  readonly #sinks: TraceSink[] = []; // not state: wiring
 
   constructor(time: TimeSource) {
     this.#time = time;
