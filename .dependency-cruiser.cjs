@@ -69,6 +69,27 @@ module.exports = {
       "^vmm/(?!vcpu/engine/)",
       "front ends import the engine, not the other way",
     ),
+    // A kind is folders and table lines: only kinds.ts, and the library's line for what a kind's scenarios use, name one.
+    {
+      name: "shared-rooms-name-no-kind",
+      severity: "error",
+      comment: "vmm's shared rooms reach an architecture through vmm/viommu/kind.ts and its neighbours",
+      from: {
+        path: "^vmm/(vfio|scenario|view|pci|cli|[^/]+\\.ts$|viommu/[^/]+\\.ts$)",
+        pathNot: "^vmm/(viommu/kinds\\.ts|scenario/index\\.ts|rv64-machine\\.ts)$",
+      },
+      to: { path: "^(host/arch/|host/uapi/[a-z0-9]+-nesting\\.ts|vmm/viommu/[^/]+/)" },
+    },
+    {
+      name: "kernel-core-names-no-kind",
+      severity: "error",
+      comment: "host/kernel's shared rooms reach a driver through host/kernel/iommu/driver.ts and hardware.ts",
+      from: {
+        path: "^host/(kernel/(iommufd|vfio|pci|iommu/[^/]+\\.ts$|[^/]+\\.ts$)|[^/]+\\.ts$)",
+        pathNot: "^host/kernel/iommu/kinds\\.ts$",
+      },
+      to: { path: "^host/(arch/|hw/iommu/[^/]+/|kernel/iommu/(?!mock/)[^/]+/|uapi/[a-z0-9]+-nesting\\.ts)" },
+    },
     down("product-knows-no-tests", "^(host|vmm|guest-fixtures)/", "^test/", "tests are not part of the product"),
     {
       name: "core-runs-in-a-browser",

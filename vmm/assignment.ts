@@ -8,7 +8,7 @@
 // Devices of one iommu group are one stream to the host: what is attached for one of them is attached for all. Behind a vIOMMU they
 // would have contexts of their own, so such a group is refused, whole or in part, unless the VM is told to share it. Then all members go
 // behind one vIOMMU, those that are not assigned are held (opened, known to the vIOMMU, never used), and the vIOMMU sees to it that no
-// member does DMA through a context that is not its own (viommu/riscv/dispositions.ts).
+// member does DMA through a context that is not its own (its kind's folder says how).
 
 import type { GpaPfn } from "../host/base/address.ts";
 import { ACCESS_OK, type PhysicalMemory } from "../host/base/memory.ts";

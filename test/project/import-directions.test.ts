@@ -44,6 +44,13 @@ describe("import directions", () => {
       "vmm/vcpu/engine/planted-violation.ts",
       'export * from "../riscv64/extensions.ts";\n',
     ],
+    [
+      "shared-rooms-name-no-kind",
+      "vmm/vfio/planted-violation.ts",
+      'export * from "../../host/arch/riscv/commands.ts";\n',
+    ],
+    ["shared-rooms-name-no-kind", "vmm/planted-violation.ts", 'export * from "./viommu/riscv/kind.ts";\n'],
+    ["kernel-core-names-no-kind", "host/planted-violation.ts", 'export * from "./hw/iommu/riscv/iommu.ts";\n'],
     ["core-runs-in-a-browser", "vmm/planted-violation.ts", 'export { readFileSync } from "node:fs";\n'],
   ];
   for (const [rule, path, text] of violations) {

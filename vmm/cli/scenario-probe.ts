@@ -1,7 +1,6 @@
 // Runs a scenario up to one of its steps (or its end), lets a device access an address there, and gives the walk the hardware made for it.
 // The scenario ends with that: what the access changed is of no consequence.
 
-import type { FaultRecord } from "../../host/arch/riscv/fault-records.ts";
 import type { TracedEvent } from "../../host/base/trace.ts";
 import { NO_PASID } from "../../host/devices/ports.ts";
 import type { ScenarioContext } from "../scenario/context.ts";
@@ -25,7 +24,7 @@ export interface ProbeOptions {
 export interface ProbeResult {
   readonly walks: readonly Walk[];
   /** What the guest finds in its fault queue for it. */
-  readonly records: readonly FaultRecord[];
+  readonly records: readonly string[];
 }
 
 /** Ends the scenario's body from within. */
@@ -51,7 +50,8 @@ export function probeScenario(file: string, scenario: Scenario, options: ProbeOp
     const pasid = options.pasid ?? NO_PASID;
     if (options.write === true) device.dmaWrite(iova, new Uint8Array(4), pasid);
     else device.dmaRead(iova, 4, pasid);
-    const records = device.vm.takeFaults();
+    const { guest } = device.vm.kind;
+    const records = device.vm.takeFaults().map((record) => guest.describeFault(record));
     result = { walks: collectWalks(events), records };
   };
   const outcome = runScenario(scenario, {

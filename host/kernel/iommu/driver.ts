@@ -1,5 +1,5 @@
 // What an IOMMU driver offers the iommu core, iommufd and VFIO (Linux: struct iommu_ops, iommu_domain_ops, iommufd_viommu_ops).
-// One folder a driver beside this file: riscv/ over hardware, mock/ for Linux's selftests. All results are 0, a value, or a
+// One folder a driver beside this file, a kind of hardware each, and mock/ for Linux's selftests. All results are 0, a value, or a
 // negated errno; object-returning calls return the object or a negated errno.
 //
 // Addresses and sizes are bigints in bytes. A "frame" is a page of memory the kernel can name: a host page-frame number for

@@ -1,7 +1,6 @@
 // `nestbox walk`: a translation as a grid, from a recorded trace or from a scenario.
 
 import { Command } from "commander";
-import { describeFaultRecord } from "../../../host/arch/riscv/fault-records.ts";
 import { walkGrid } from "../../view/walk-grid.ts";
 import { walkText, whyText } from "../../view/walk-text.ts";
 import { attachmentsOf, collectWalks, type Walk } from "../../view/walks.ts";
@@ -79,8 +78,7 @@ export function walk(): Command {
         const why = options.why === true ? whyText(grid) : null;
         if (why !== null) console.log(fitted(why));
       }
-      for (const record of probed?.records ?? [])
-        console.log(fitted(`the guest finds: ${describeFaultRecord(record)}`));
+      for (const record of probed?.records ?? []) console.log(fitted(`the guest finds: ${record}`));
     });
 }
 
