@@ -6,9 +6,8 @@ import type { SystemCalls, UserMemory } from "../host/uapi/system-calls.ts";
 
 export class CountingCalls implements SystemCalls {
   readonly memory: UserMemory;
-  /** ioctls by name. */
-  readonly counts: Record<string, number> = {};
   readonly #calls: SystemCalls;
+  readonly #counts = new Map<number, { times: number }>();
 
   constructor(calls: SystemCalls) {
     this.#calls = calls;
@@ -19,9 +18,15 @@ export class CountingCalls implements SystemCalls {
     return this.#calls.openFiles;
   }
 
-  ioctl(fd: number, request: number, argument: bigint): number {
-    const name = ioctlName(request);
-    this.counts[name] = (this.counts[name] ?? 0) + 1;
+  /** ioctls by name. */
+  get counts(): Record<string, number> {
+    return Object.fromEntries([...this.#counts].map(([request, { times }]) => [ioctlName(request), times]));
+  }
+
+  ioctl(fd: number, request: number, argument: bigint | number): number {
+    const count = this.#counts.get(request);
+    if (count === undefined) this.#counts.set(request, { times: 1 });
+    else count.times++;
     return this.#calls.ioctl(fd, request, argument);
   }
 

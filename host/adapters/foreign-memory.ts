@@ -1,7 +1,7 @@
 // The address space of a foreign process, through /proc/PID/mem and /proc/PID/maps, synchronously.
 
 import fs from "node:fs";
-import type { AddressSpace, FrameRun } from "../kernel/file.ts";
+import type { AddressSpace, FrameRun, UserAddress } from "../kernel/file.ts";
 import { EFAULT } from "../uapi/errno.ts";
 import type { FileIdentity, ForeignFrames, PrivateMemory } from "./foreign-frames.ts";
 
@@ -19,7 +19,7 @@ interface Mapping {
 
 const PAGE = 4096;
 /** No user address of a 64-bit process is above. */
-const USER_LIMIT = 2n ** 47n;
+const USER_LIMIT = 2 ** 47;
 /** Shared by all processes: nothing of it is kept from one call to the next. */
 let mapsBuffer = Buffer.alloc(65536);
 const NOTHING = new Uint8Array(0);
@@ -61,22 +61,33 @@ export class ForeignMemory implements AddressSpace, PrivateMemory {
     this.#sentAt = Number(address);
   }
 
-  read(va: bigint, into: Uint8Array): number {
-    if (!this.alive || va + BigInt(into.length) > USER_LIMIT) return -EFAULT;
-    const at = Number(va) - this.#sentAt;
-    if (at >= 0 && at + into.length <= this.#sent.length) {
-      into.set(this.#sent.subarray(at, at + into.length));
+  read(va: UserAddress, into: Uint8Array, length = into.length): number {
+    // Beyond 2^53 a double is off by less than what lies between that and the limit.
+    const address = Number(va);
+    if (!this.alive || !(address >= 0 && address + length <= USER_LIMIT)) return -EFAULT;
+    const at = address - this.#sentAt;
+    if (at >= 0 && at + length <= this.#sent.length) {
+      into.set(this.#sent.subarray(at, at + length));
       return 0;
     }
-    return this.readAt(Number(va), into) ? 0 : -EFAULT;
+    return this.readAt(address, into.subarray(0, length)) ? 0 : -EFAULT;
   }
 
-  write(va: bigint, from: Uint8Array): number {
-    if (!this.alive || va + BigInt(from.length) > USER_LIMIT) return -EFAULT;
+  write(va: UserAddress, from: Uint8Array, length = from.length): number {
+    const address = Number(va);
+    if (!this.alive || !(address >= 0 && address + length <= USER_LIMIT)) return -EFAULT;
     this.#sent = NOTHING;
     // /proc/PID/mem writes through read-only mappings; a real copy_to_user does not.
-    if (!this.#allWritable(Number(va), from.length)) return -EFAULT;
-    return this.writeAt(Number(va), from) ? 0 : -EFAULT;
+    if (!this.#allWritable(address, length)) return -EFAULT;
+    return this.writeAt(address, from.subarray(0, length)) ? 0 : -EFAULT;
+  }
+
+  readWords(va: UserAddress, into: Uint32Array, count: number): number {
+    return this.read(va, new Uint8Array(into.buffer, into.byteOffset, 4 * count));
+  }
+
+  writeWords(va: UserAddress, from: Uint32Array, count: number): number {
+    return this.write(va, new Uint8Array(from.buffer, from.byteOffset, 4 * count));
   }
 
   readAt(address: number, into: Uint8Array): boolean {
@@ -114,8 +125,8 @@ export class ForeignMemory implements AddressSpace, PrivateMemory {
   }
 
   pin(va: bigint, pages: number, writable: boolean): FrameRun[] | number {
-    if (!this.alive || va + BigInt(pages) * 4096n > USER_LIMIT) return -EFAULT;
     const start = Number(va);
+    if (!this.alive || !(start >= 0 && start + pages * PAGE <= USER_LIMIT)) return -EFAULT;
     const end = start + pages * PAGE;
     const runs: { frame: number; count: number }[] = [];
     let next = start;

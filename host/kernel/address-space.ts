@@ -30,6 +30,8 @@ interface Backing {
 interface Mapping {
   readonly va: number;
   readonly bytes: Uint8Array;
+  /** The same as whole words; shorter where they are none. */
+  readonly words: Uint32Array;
   /** Byte offset of this piece within its backing. */
   readonly offset: number;
   readonly backing: Backing;
@@ -155,6 +157,30 @@ export class ProcessMemory implements AddressSpace, UserMemory {
     return 0;
   }
 
+  readWords(va: UserAddress, into: Uint32Array, count: number): number {
+    const at = this.#start(va, 4 * count);
+    const mapping = at < 0 || (at & 3) !== 0 ? null : this.#find(at);
+    const first = mapping === null ? 0 : (at - mapping.va) >>> 2;
+    // Not whole words of one mapping: as bytes.
+    if (mapping === null || first + count > mapping.words.length) return this.read(va, bytesOf(into, count));
+    const words = mapping.words;
+    if (count > 64) into.set(words.subarray(first, first + count));
+    else for (let i = 0; i < count; i++) into[i] = words[first + i]!;
+    return 0;
+  }
+
+  writeWords(va: UserAddress, from: Uint32Array, count: number): number {
+    const at = this.#start(va, 4 * count);
+    const mapping = at < 0 || (at & 3) !== 0 ? null : this.#find(at);
+    const first = mapping === null ? 0 : (at - mapping.va) >>> 2;
+    if (mapping === null || first + count > mapping.words.length) return this.write(va, bytesOf(from, count));
+    if (!mapping.backing.writable) return -EFAULT;
+    const words = mapping.words;
+    if (count > 64) words.set(from.subarray(0, count), first);
+    else for (let i = 0; i < count; i++) words[first + i] = from[i]!;
+    return 0;
+  }
+
   pin(va: bigint, pages: number, writable: boolean): FrameRun[] | number {
     if (!this.#alive || va % BigInt(PAGE_SIZE) !== 0n || va < 0n || va >= BigInt(VA_END)) return -EFAULT;
     const runs: FrameRun[] = [];
@@ -190,7 +216,8 @@ export class ProcessMemory implements AddressSpace, UserMemory {
     }
     this.#next = va + Math.ceil(bytes.length / PAGE_SIZE) * PAGE_SIZE + PAGE_SIZE;
     // Addresses only grow: the list stays sorted.
-    this.#mappings.push({ va, bytes, offset: 0, backing: { frame, writable, pieces: 1, release } });
+    const backing = { frame, writable, pieces: 1, release };
+    this.#mappings.push({ va, bytes, words: wordsOf(bytes), offset: 0, backing });
     return BigInt(va);
   }
 
@@ -218,6 +245,15 @@ export class ProcessMemory implements AddressSpace, UserMemory {
   }
 }
 
+function wordsOf(bytes: Uint8Array): Uint32Array {
+  const whole = bytes.byteOffset % 4 === 0 ? bytes.length >>> 2 : 0;
+  return new Uint32Array(bytes.buffer, whole === 0 ? 0 : bytes.byteOffset, whole);
+}
+
+function bytesOf(words: Uint32Array, count: number): Uint8Array {
+  return new Uint8Array(words.buffer, words.byteOffset, 4 * count);
+}
+
 /** A run of a few bytes is copied one by one: that needs no view. */
 function copy(from: Uint8Array, start: number, to: Uint8Array, at: number, count: number): void {
   if (count > 64) to.set(from.subarray(start, start + count), at);
@@ -226,9 +262,11 @@ function copy(from: Uint8Array, start: number, to: Uint8Array, at: number, count
 
 function piece(mapping: Mapping, from: number, length: number): Mapping {
   mapping.backing.pieces++;
+  const bytes = mapping.bytes.subarray(from, from + length);
   return {
     va: mapping.va + from,
-    bytes: mapping.bytes.subarray(from, from + length),
+    bytes,
+    words: wordsOf(bytes),
     offset: mapping.offset + from,
     backing: mapping.backing,
   };

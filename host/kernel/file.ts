@@ -32,6 +32,9 @@ export interface AddressSpace {
   read(va: UserAddress, into: Uint8Array, length?: number): number;
   /** copy_to_user of `from`, or its first `length` bytes: 0 or -EFAULT. What comes before the first bad page may have been written. */
   write(va: UserAddress, from: Uint8Array, length?: number): number;
+  /** The same for `count` 32-bit words, as the structures of system calls are made of. */
+  readWords(va: UserAddress, into: Uint32Array, count: number): number;
+  writeWords(va: UserAddress, from: Uint32Array, count: number): number;
   /**
    * Pins `pages` whole pages from the page-aligned `va` for long-term DMA and counts them in the FrameMemory's pins. -EFAULT (and
    * nothing pinned) if any page is missing, or is not writable where `writable`. Cost O(mappings), not O(pages), where memory is

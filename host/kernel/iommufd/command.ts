@@ -4,11 +4,13 @@ import { ENOMEM } from "../../uapi/errno.ts";
 import type { CallContext, UserAddress } from "../file.ts";
 import type { IommufdContext } from "./context.ts";
 import type { IommufdObject, ObjectType } from "./object-table.ts";
-import { writeUser } from "./user-copy.ts";
+import { copyStruct, readUserWords, writeUser, writeUserWords } from "./user-copy.ts";
 
 export class IommufdCommand {
   /** The kernel's whole structure. Handlers put their outputs here and `respond`. */
   readonly bytes: Uint8Array;
+  /** The same as words: structures are made of them. */
+  readonly words: Uint32Array;
   /** How much of the structure the caller knows. */
   userSize = 0;
   #context: IommufdContext | null = null;
@@ -18,15 +20,20 @@ export class IommufdCommand {
 
   /** For requests whose structure has so many bytes, one after another. */
   constructor(structureBytes: number) {
-    this.bytes = new Uint8Array(structureBytes);
+    this.words = new Uint32Array(Math.ceil(structureBytes / 4));
+    this.bytes = new Uint8Array(this.words.buffer, 0, structureBytes);
   }
 
-  /** What it stands for now. The caller fills `bytes`. */
-  begin(context: IommufdContext, call: CallContext, at: UserAddress, userSize: number): void {
+  /** What it stands for now: fetches a structure of which the caller knows `userSize` bytes. 0, -E2BIG or -EFAULT. */
+  begin(context: IommufdContext, call: CallContext, at: UserAddress, userSize: number): number {
     this.#context = context;
     this.#call = call;
     this.#at = at;
     this.userSize = userSize;
+    if (userSize === this.bytes.length && (userSize & 3) === 0) {
+      return readUserWords(call.memory, at, this.words, userSize >>> 2);
+    }
+    return copyStruct(call.memory, at, userSize, this.bytes);
   }
 
   get context(): IommufdContext {
@@ -44,7 +51,9 @@ export class IommufdCommand {
 
   /** Copies the structure back, as much of it as the caller has. */
   respond(): number {
-    return writeUser(this.call.memory, this.#at, this.bytes, Math.min(this.userSize, this.bytes.length));
+    const length = Math.min(this.userSize, this.bytes.length);
+    if ((length & 3) === 0) return writeUserWords(this.call.memory, this.#at, this.words, length >>> 2);
+    return writeUser(this.call.memory, this.#at, this.bytes, length);
   }
 
   /**

@@ -18,7 +18,7 @@ import type { BoundDevice } from "./device.ts";
 import type { FaultQueue } from "./fault-queue.ts";
 import { Ioas } from "./ioas.ts";
 import { IommufdObject } from "./object-table.ts";
-import { addressAt, MAX_ENTRY_LENGTH, UserBatch, UserDataAt, word32 } from "./user-copy.ts";
+import { addressAt, MAX_ENTRY_LENGTH, UserBatch, UserDataAt } from "./user-copy.ts";
 import { Viommu } from "./viommu.ts";
 
 abstract class HwptBase extends IommufdObject {
@@ -214,14 +214,14 @@ let spareBatch: UserBatch | null = null;
 
 /** On the way of every fence of a guest: nothing is allocated, fields are read where they stand. */
 export function hwptInvalidate(command: IommufdCommand): number {
-  const { bytes, call } = command;
-  const target = command.context.objects.find(word32(bytes, INVALIDATE.hwpt_id.offset));
-  const entryLength = word32(bytes, INVALIDATE.entry_len.offset);
-  const entries = word32(bytes, INVALIDATE.entry_num.offset);
-  const address = addressAt(bytes, INVALIDATE.data_uptr.offset);
+  const { words, call } = command;
+  const target = command.context.objects.find(words[INVALIDATE.hwpt_id.offset >>> 2]!);
+  const entryLength = words[INVALIDATE.entry_len.offset >>> 2]!;
+  const entries = words[INVALIDATE.entry_num.offset >>> 2]!;
+  const address = addressAt(words, INVALIDATE.data_uptr.offset);
   let done = 0;
   let result: number;
-  if (word32(bytes, INVALIDATE.__reserved.offset) !== 0) {
+  if (words[INVALIDATE.__reserved.offset >>> 2]! !== 0) {
     result = -EOPNOTSUPP;
   } else if (
     entries !== 0 &&
@@ -233,15 +233,14 @@ export function hwptInvalidate(command: IommufdCommand): number {
   } else {
     const batch = spareBatch ?? new UserBatch();
     spareBatch = null;
-    batch.begin(call.memory, word32(bytes, INVALIDATE.data_type.offset), address, entryLength, entries);
+    batch.begin(call.memory, words[INVALIDATE.data_type.offset >>> 2]!, address, entryLength, entries);
     result = invalidateIn(target, batch);
     done = batch.done;
     batch.begin(null, 0, 0, 0, 0);
     spareBatch = batch;
   }
   // How many were done always goes back, also with an error.
-  const at = INVALIDATE.entry_num.offset;
-  for (let i = 0; i < 4; i++) bytes[at + i] = done >>> (8 * i);
+  words[INVALIDATE.entry_num.offset >>> 2] = done;
   const responded = command.respond();
   return responded < 0 ? responded : result;
 }

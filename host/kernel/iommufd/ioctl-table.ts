@@ -48,7 +48,7 @@ import {
   ioasUnmap,
   option,
 } from "./ioas.ts";
-import { copyStruct, readUser, word32 } from "./user-copy.ts";
+import { readUser, readUserWords } from "./user-copy.ts";
 import { vdeviceAlloc } from "./vdevice.ts";
 import { veventqAlloc } from "./veventq.ts";
 import { VFIO_REQUEST_NAMES, vfioIoas, vfioRequest } from "./vfio-compatibility.ts";
@@ -101,7 +101,7 @@ for (const [request, handle] of HANDLERS) {
   REQUESTS.set(request, { minimum, bytes: layout.bytes, handle, spare: null });
 }
 
-const SIZE_WORD = new Uint8Array(4);
+const SIZE_WORD = new Uint32Array(1);
 
 function dispatch(context: IommufdContext, call: CallContext, request: number, argument: UserAddress): number {
   const { extraRequests } = context.environment;
@@ -109,22 +109,19 @@ function dispatch(context: IommufdContext, call: CallContext, request: number, a
   if (extraRequests.size > 0) for (const extra of extraRequests.keys()) last = Math.max(last, extra & 0xff);
   const number = request & 0xff;
   if (number < FIRST_NUMBER || number > last) return vfioRequest(context, call, request, BigInt(argument));
-  if (readUser(call.memory, argument, SIZE_WORD) < 0) return -EFAULT;
-  const userSize = word32(SIZE_WORD, 0);
+  if (readUserWords(call.memory, argument, SIZE_WORD, 1) < 0) return -EFAULT;
+  const userSize = SIZE_WORD[0]!;
   const known = REQUESTS.get(request) ?? extraRequest(context, request);
   if (known === null) return -ENOTTY;
   if (userSize < known.minimum) return -EINVAL;
   // One command serves the calls of a request one after another; a call from within a call has one of its own.
   const command = known.spare ?? new IommufdCommand(known.bytes);
   known.spare = null;
-  const copied = copyStruct(call.memory, argument, userSize, command.bytes);
-  if (copied < 0) {
-    known.spare = command;
-    return copied;
+  let result = command.begin(context, call, argument, userSize);
+  if (result === 0) {
+    result = known.handle(command);
+    command.finish(result);
   }
-  command.begin(context, call, argument, userSize);
-  const result = known.handle(command);
-  command.finish(result);
   known.spare = command;
   return result;
 }

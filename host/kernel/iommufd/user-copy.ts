@@ -28,21 +28,27 @@ export function writeUser(memory: AddressSpace, va: UserAddress, from: Uint8Arra
   return memory.write(va, from, length);
 }
 
+/** As readUser and writeUser, for words. */
+export function readUserWords(memory: AddressSpace, va: UserAddress, into: Uint32Array, count: number): number {
+  if (typeof va === "bigint" && va + BigInt(4 * count) > U64) return -EFAULT;
+  return memory.readWords(va, into, count);
+}
+
+export function writeUserWords(memory: AddressSpace, va: UserAddress, from: Uint32Array, count: number): number {
+  if (typeof va === "bigint" && va + BigInt(4 * count) > U64) return -EFAULT;
+  return memory.writeWords(va, from, count);
+}
+
 /** The address `offset` bytes further on. */
 export function userAddress(va: UserAddress, offset: number): UserAddress {
   return typeof va === "number" ? va + offset : va + BigInt(offset);
 }
 
-/** The 64-bit address at `at` in a structure. */
-export function addressAt(bytes: Uint8Array, at: number): UserAddress {
-  const high = word32(bytes, at + 4);
-  const low = word32(bytes, at);
+/** The 64-bit address in two words of a structure, from byte `at` on. */
+export function addressAt(words: Uint32Array, at: number): UserAddress {
+  const low = words[at >>> 2]!;
+  const high = words[(at >>> 2) + 1]!;
   return high < 2 ** 21 ? high * 2 ** 32 + low : (BigInt(high) << 32n) | BigInt(low);
-}
-
-/** The little-endian 32-bit word at `at`, unsigned. */
-export function word32(bytes: Uint8Array, at: number): number {
-  return (bytes[at]! | (bytes[at + 1]! << 8) | (bytes[at + 2]! << 16) | (bytes[at + 3]! << 24)) >>> 0;
 }
 
 /** Fills `into` (all of it is the kernel's structure) from a user structure of `userSize` bytes. 0, -E2BIG or -EFAULT. */
@@ -144,12 +150,18 @@ export class UserBatch implements InvalidationBatch {
     const va = userAddress(this.#va, index * entryLength);
     const many = Math.max(1, Math.min(this.count - index, Math.floor(CHUNK / entryLength)));
     let count = many;
-    if (readUser(this.#memory!, va, this.#bytes, many * entryLength) !== 0) {
-      if (many === 1 || readUser(this.#memory!, va, this.#bytes, entryLength) !== 0) return -EFAULT;
+    if (!this.#read(va, many * entryLength)) {
+      if (many === 1 || !this.#read(va, entryLength)) return -EFAULT;
       count = 1;
     }
     this.#windowFirst = index;
     this.#windowCount = count;
     return 0;
+  }
+
+  #read(va: UserAddress, length: number): boolean {
+    const memory = this.#memory!;
+    if ((length & 3) === 0) return readUserWords(memory, va, this.words, length >>> 2) === 0;
+    return readUser(memory, va, this.#bytes, length) === 0;
   }
 }
