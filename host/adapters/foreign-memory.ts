@@ -1,7 +1,7 @@
 // The address space of a foreign process, through /proc/PID/mem and /proc/PID/maps, synchronously.
 
 import fs from "node:fs";
-import type { AddressSpace, FrameRun, UserAddress } from "../kernel/file.ts";
+import type { AddressSpace, FrameRun, UserAddress, UserBytes } from "../kernel/file.ts";
 import { EFAULT } from "../uapi/errno.ts";
 import type { FileIdentity, ForeignFrames, PrivateMemory } from "./foreign-frames.ts";
 
@@ -61,33 +61,26 @@ export class ForeignMemory implements AddressSpace, PrivateMemory {
     this.#sentAt = Number(address);
   }
 
-  read(va: UserAddress, into: Uint8Array, length = into.length): number {
+  read(va: UserAddress, into: UserBytes, length = into.byteLength): number {
+    const bytes = new Uint8Array(into.buffer, into.byteOffset, length);
     // Beyond 2^53 a double is off by less than what lies between that and the limit.
     const address = Number(va);
     if (!this.alive || !(address >= 0 && address + length <= USER_LIMIT)) return -EFAULT;
     const at = address - this.#sentAt;
     if (at >= 0 && at + length <= this.#sent.length) {
-      into.set(this.#sent.subarray(at, at + length));
+      bytes.set(this.#sent.subarray(at, at + length));
       return 0;
     }
-    return this.readAt(address, into.subarray(0, length)) ? 0 : -EFAULT;
+    return this.readAt(address, bytes) ? 0 : -EFAULT;
   }
 
-  write(va: UserAddress, from: Uint8Array, length = from.length): number {
+  write(va: UserAddress, from: UserBytes, length = from.byteLength): number {
     const address = Number(va);
     if (!this.alive || !(address >= 0 && address + length <= USER_LIMIT)) return -EFAULT;
     this.#sent = NOTHING;
     // /proc/PID/mem writes through read-only mappings; a real copy_to_user does not.
     if (!this.#allWritable(address, length)) return -EFAULT;
-    return this.writeAt(address, from.subarray(0, length)) ? 0 : -EFAULT;
-  }
-
-  readWords(va: UserAddress, into: Uint32Array, count: number): number {
-    return this.read(va, new Uint8Array(into.buffer, into.byteOffset, 4 * count));
-  }
-
-  writeWords(va: UserAddress, from: Uint32Array, count: number): number {
-    return this.write(va, new Uint8Array(from.buffer, from.byteOffset, 4 * count));
+    return this.writeAt(address, new Uint8Array(from.buffer, from.byteOffset, length)) ? 0 : -EFAULT;
   }
 
   readAt(address: number, into: Uint8Array): boolean {

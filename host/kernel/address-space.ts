@@ -11,7 +11,7 @@
 import { type HpaPfn, PAGE_SIZE } from "../base/address.ts";
 import { EFAULT, EINVAL, ENOMEM } from "../uapi/errno.ts";
 import type { UserMemory } from "../uapi/system-calls.ts";
-import type { AddressSpace, FrameRun, UserAddress } from "./file.ts";
+import type { AddressSpace, FrameRun, UserAddress, UserBytes } from "./file.ts";
 import type { HostFrames } from "./host-frames.ts";
 
 const FIRST_VA = 0x7f00_0000_0000;
@@ -127,7 +127,8 @@ export class ProcessMemory implements AddressSpace, UserMemory {
 
   // --- seen from the kernel ---
 
-  read(va: UserAddress, into: Uint8Array, length = into.length): number {
+  read(va: UserAddress, into: UserBytes, length = into.byteLength): number {
+    if (into instanceof Uint32Array) return this.#readWords(va, into, length);
     let at = this.#start(va, length);
     if (at < 0) return length === 0 ? 0 : -EFAULT;
     for (let done = 0; done < length; ) {
@@ -142,7 +143,8 @@ export class ProcessMemory implements AddressSpace, UserMemory {
     return 0;
   }
 
-  write(va: UserAddress, from: Uint8Array, length = from.length): number {
+  write(va: UserAddress, from: UserBytes, length = from.byteLength): number {
+    if (from instanceof Uint32Array) return this.#writeWords(va, from, length);
     let at = this.#start(va, length);
     if (at < 0) return length === 0 ? 0 : -EFAULT;
     for (let done = 0; done < length; ) {
@@ -154,30 +156,6 @@ export class ProcessMemory implements AddressSpace, UserMemory {
       done += count;
       at += count;
     }
-    return 0;
-  }
-
-  readWords(va: UserAddress, into: Uint32Array, count: number): number {
-    const at = this.#start(va, 4 * count);
-    const mapping = at < 0 || (at & 3) !== 0 ? null : this.#find(at);
-    const first = mapping === null ? 0 : (at - mapping.va) >>> 2;
-    // Not whole words of one mapping: as bytes.
-    if (mapping === null || first + count > mapping.words.length) return this.read(va, bytesOf(into, count));
-    const words = mapping.words;
-    if (count > 64) into.set(words.subarray(first, first + count));
-    else for (let i = 0; i < count; i++) into[i] = words[first + i]!;
-    return 0;
-  }
-
-  writeWords(va: UserAddress, from: Uint32Array, count: number): number {
-    const at = this.#start(va, 4 * count);
-    const mapping = at < 0 || (at & 3) !== 0 ? null : this.#find(at);
-    const first = mapping === null ? 0 : (at - mapping.va) >>> 2;
-    if (mapping === null || first + count > mapping.words.length) return this.write(va, bytesOf(from, count));
-    if (!mapping.backing.writable) return -EFAULT;
-    const words = mapping.words;
-    if (count > 64) words.set(from.subarray(0, count), first);
-    else for (let i = 0; i < count; i++) words[first + i] = from[i]!;
     return 0;
   }
 
@@ -238,6 +216,26 @@ export class ProcessMemory implements AddressSpace, UserMemory {
     return null;
   }
 
+  #readWords(va: UserAddress, into: Uint32Array, length: number): number {
+    const at = this.#start(va, length);
+    const mapping = at < 0 || ((at | length) & 3) !== 0 ? null : this.#find(at);
+    const first = mapping === null ? 0 : (at - mapping.va) >>> 2;
+    // Not whole words of one mapping: as bytes.
+    if (mapping === null || first + (length >>> 2) > mapping.words.length) return this.read(va, bytesOf(into), length);
+    copyWords(mapping.words, first, into, 0, length >>> 2);
+    return 0;
+  }
+
+  #writeWords(va: UserAddress, from: Uint32Array, length: number): number {
+    const at = this.#start(va, length);
+    const mapping = at < 0 || ((at | length) & 3) !== 0 ? null : this.#find(at);
+    const first = mapping === null ? 0 : (at - mapping.va) >>> 2;
+    if (mapping === null || first + (length >>> 2) > mapping.words.length) return this.write(va, bytesOf(from), length);
+    if (!mapping.backing.writable) return -EFAULT;
+    copyWords(from, 0, mapping.words, first, length >>> 2);
+    return 0;
+  }
+
   /** The address as a number, or -1 where the range is not the process's to use at all. */
   #start(va: UserAddress, length: number): number {
     const at = typeof va === "number" ? va : va < 0n || va > BigInt(VA_END) ? -1 : Number(va);
@@ -250,8 +248,13 @@ function wordsOf(bytes: Uint8Array): Uint32Array {
   return new Uint32Array(bytes.buffer, whole === 0 ? 0 : bytes.byteOffset, whole);
 }
 
-function bytesOf(words: Uint32Array, count: number): Uint8Array {
-  return new Uint8Array(words.buffer, words.byteOffset, 4 * count);
+function bytesOf(words: Uint32Array): Uint8Array {
+  return new Uint8Array(words.buffer, words.byteOffset, words.byteLength);
+}
+
+function copyWords(from: Uint32Array, start: number, to: Uint32Array, at: number, count: number): void {
+  if (count > 64) to.set(from.subarray(start, start + count), at);
+  else for (let i = 0; i < count; i++) to[at + i] = from[start + i]!;
 }
 
 /** A run of a few bytes is copied one by one: that needs no view. */

@@ -24,17 +24,17 @@ export interface FrameRun {
 /** A user address: a number where a double holds it, so that what a guest waits for needs no bigint; else a bigint. */
 export type UserAddress = number | bigint;
 
+/** What is copied to or from it: bytes, or words where it is made of them, which are copied as such. Lengths are in bytes. */
+export type UserBytes = Uint8Array | Uint32Array;
+
 /** A process's memory as the kernel sees it (Linux: mm_struct). Outlives the process for as long as somebody refers to it. */
 export interface AddressSpace {
   /** False once the process is gone: pinning and copying fail with -EFAULT. */
   readonly alive: boolean;
   /** copy_from_user: fills `into`, or its first `length` bytes; 0 or -EFAULT. */
-  read(va: UserAddress, into: Uint8Array, length?: number): number;
+  read(va: UserAddress, into: UserBytes, length?: number): number;
   /** copy_to_user of `from`, or its first `length` bytes: 0 or -EFAULT. What comes before the first bad page may have been written. */
-  write(va: UserAddress, from: Uint8Array, length?: number): number;
-  /** The same for `count` 32-bit words, as the structures of system calls are made of. */
-  readWords(va: UserAddress, into: Uint32Array, count: number): number;
-  writeWords(va: UserAddress, from: Uint32Array, count: number): number;
+  write(va: UserAddress, from: UserBytes, length?: number): number;
   /**
    * Pins `pages` whole pages from the page-aligned `va` for long-term DMA and counts them in the FrameMemory's pins. -EFAULT (and
    * nothing pinned) if any page is missing, or is not writable where `writable`. Cost O(mappings), not O(pages), where memory is

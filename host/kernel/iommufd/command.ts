@@ -4,7 +4,7 @@ import { ENOMEM } from "../../uapi/errno.ts";
 import type { CallContext, UserAddress } from "../file.ts";
 import type { IommufdContext } from "./context.ts";
 import type { IommufdObject, ObjectType } from "./object-table.ts";
-import { copyStruct, readUserWords, writeUser, writeUserWords } from "./user-copy.ts";
+import { copyStruct, readUser, writeUser } from "./user-copy.ts";
 
 export class IommufdCommand {
   /** The kernel's whole structure. Handlers put their outputs here and `respond`. */
@@ -31,7 +31,7 @@ export class IommufdCommand {
     this.#at = at;
     this.userSize = userSize;
     if (userSize === this.bytes.length && (userSize & 3) === 0) {
-      return readUserWords(call.memory, at, this.words, userSize >>> 2);
+      return readUser(call.memory, at, this.words, userSize);
     }
     return copyStruct(call.memory, at, userSize, this.bytes);
   }
@@ -52,8 +52,7 @@ export class IommufdCommand {
   /** Copies the structure back, as much of it as the caller has. */
   respond(): number {
     const length = Math.min(this.userSize, this.bytes.length);
-    if ((length & 3) === 0) return writeUserWords(this.call.memory, this.#at, this.words, length >>> 2);
-    return writeUser(this.call.memory, this.#at, this.bytes, length);
+    return writeUser(this.call.memory, this.#at, (length & 3) === 0 ? this.words : this.bytes, length);
   }
 
   /**

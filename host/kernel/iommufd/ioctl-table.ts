@@ -48,7 +48,7 @@ import {
   ioasUnmap,
   option,
 } from "./ioas.ts";
-import { readUser, readUserWords } from "./user-copy.ts";
+import { readUser } from "./user-copy.ts";
 import { vdeviceAlloc } from "./vdevice.ts";
 import { veventqAlloc } from "./veventq.ts";
 import { VFIO_REQUEST_NAMES, vfioIoas, vfioRequest } from "./vfio-compatibility.ts";
@@ -109,7 +109,7 @@ function dispatch(context: IommufdContext, call: CallContext, request: number, a
   if (extraRequests.size > 0) for (const extra of extraRequests.keys()) last = Math.max(last, extra & 0xff);
   const number = request & 0xff;
   if (number < FIRST_NUMBER || number > last) return vfioRequest(context, call, request, BigInt(argument));
-  if (readUserWords(call.memory, argument, SIZE_WORD, 1) < 0) return -EFAULT;
+  if (readUser(call.memory, argument, SIZE_WORD, 4) < 0) return -EFAULT;
   const userSize = SIZE_WORD[0]!;
   const known = REQUESTS.get(request) ?? extraRequest(context, request);
   if (known === null) return -ENOTTY;

@@ -6,7 +6,7 @@
 //     arrays                   of fixed-size entries, one copied at a time as the consumer comes to it
 
 import { E2BIG, EFAULT, EINVAL } from "../../uapi/errno.ts";
-import type { AddressSpace, UserAddress } from "../file.ts";
+import type { AddressSpace, UserAddress, UserBytes } from "../file.ts";
 import type { InvalidationBatch, UserData } from "../iommu/driver.ts";
 
 /** Bytes checked or fetched at a time where user space names the length. */
@@ -16,27 +16,16 @@ const U64 = 1n << 64n;
 export const MAX_ENTRY_LENGTH = 4096;
 
 /** Reads into all of `into`, or its first `length` bytes: 0 or -EFAULT, also for a range that wraps. */
-export function readUser(memory: AddressSpace, va: UserAddress, into: Uint8Array, length = into.length): number {
+export function readUser(memory: AddressSpace, va: UserAddress, into: UserBytes, length = into.byteLength): number {
   if (length === 0) return 0;
   if (typeof va === "bigint" && va + BigInt(length) > U64) return -EFAULT;
   return memory.read(va, into, length);
 }
 
-export function writeUser(memory: AddressSpace, va: UserAddress, from: Uint8Array, length = from.length): number {
+export function writeUser(memory: AddressSpace, va: UserAddress, from: UserBytes, length = from.byteLength): number {
   if (length === 0) return 0;
   if (typeof va === "bigint" && va + BigInt(length) > U64) return -EFAULT;
   return memory.write(va, from, length);
-}
-
-/** As readUser and writeUser, for words. */
-export function readUserWords(memory: AddressSpace, va: UserAddress, into: Uint32Array, count: number): number {
-  if (typeof va === "bigint" && va + BigInt(4 * count) > U64) return -EFAULT;
-  return memory.readWords(va, into, count);
-}
-
-export function writeUserWords(memory: AddressSpace, va: UserAddress, from: Uint32Array, count: number): number {
-  if (typeof va === "bigint" && va + BigInt(4 * count) > U64) return -EFAULT;
-  return memory.writeWords(va, from, count);
 }
 
 /** The address `offset` bytes further on. */
@@ -160,8 +149,6 @@ export class UserBatch implements InvalidationBatch {
   }
 
   #read(va: UserAddress, length: number): boolean {
-    const memory = this.#memory!;
-    if ((length & 3) === 0) return readUserWords(memory, va, this.words, length >>> 2) === 0;
-    return readUser(memory, va, this.#bytes, length) === 0;
+    return readUser(this.#memory!, va, (length & 3) === 0 ? this.words : this.#bytes, length) === 0;
   }
 }

@@ -4,7 +4,7 @@ import { readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
 import { ForeignFrames } from "../../../host/adapters/foreign-frames.ts";
 import { ForeignMemory } from "../../../host/adapters/foreign-memory.ts";
-import { readUser, readUserWords } from "../../../host/kernel/iommufd/user-copy.ts";
+import { readUser } from "../../../host/kernel/iommufd/user-copy.ts";
 import { EFAULT } from "../../../host/uapi/errno.ts";
 
 describe.skipIf(process.platform !== "linux")("a foreign process's memory", () => {
@@ -23,7 +23,7 @@ describe.skipIf(process.platform !== "linux")("a foreign process's memory", () =
       expect(readUser(memory, va, bytes, 4)).toBe(0);
       expect([...bytes]).toEqual([0x7f, 0x45, 0x4c, 0x46, 0xee, 0xee, 0xee, 0xee]);
       const words = new Uint32Array(2);
-      expect(readUserWords(memory, va, words, 1)).toBe(0);
+      expect(readUser(memory, va, words, 4)).toBe(0);
       expect([...words]).toEqual([0x464c457f, 0]);
     }
     memory.close();
