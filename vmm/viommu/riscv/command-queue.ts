@@ -18,6 +18,7 @@ import {
   CSR_ON,
 } from "../../../host/arch/riscv/registers.ts";
 import type { GpaPfn } from "../../../host/base/address.ts";
+import { EntryReader } from "../../../host/base/entry-reader.ts";
 import { ACCESS_OK, type MemoryPort } from "../../../host/base/memory.ts";
 import type { Trace } from "../../../host/base/trace.ts";
 import { EFAULT, EIO, ETIMEDOUT } from "../../../host/uapi/errno.ts";
@@ -96,6 +97,7 @@ export class CommandQueue {
   };
   readonly #registers: RegisterFile;
   readonly #memory: MemoryPort<GpaPfn>;
+  readonly #entry: EntryReader<GpaPfn>;
   readonly #interrupts: Interrupts;
   readonly #trace: Trace;
   readonly #name: string;
@@ -126,6 +128,7 @@ export class CommandQueue {
   ) {
     this.#registers = registers;
     this.#memory = memory;
+    this.#entry = new EntryReader(memory);
     this.#interrupts = interrupts;
     this.#trace = trace;
     this.#name = name;
@@ -201,24 +204,21 @@ export class CommandQueue {
 
   #execute(): void {
     const { ring } = this;
-    const memory = this.#memory;
+    const entry = this.#entry;
     const mask = ring.mask;
     const tail = ring.tail;
     let index = ring.head & mask;
     while (index !== tail) {
       ring.locate(index);
-      if (memory.load64(ring.pfn, ring.offset) !== ACCESS_OK) {
+      if (entry.load(ring.pfn, ring.offset) !== ACCESS_OK) {
         this.#stopAt(index, CSR_MEMORY_FAULT);
         return;
       }
-      const lo0 = memory.lo;
-      const hi0 = memory.hi;
-      if (memory.load64(ring.pfn, ring.offset + 8) !== ACCESS_OK) {
-        this.#stopAt(index, CSR_MEMORY_FAULT);
-        return;
-      }
-      const lo1 = memory.lo;
-      const hi1 = memory.hi;
+      // Signed words: what is a number and not a set of bits is made unsigned where it is used.
+      const lo0 = entry.w0;
+      const hi0 = entry.w1;
+      const lo1 = entry.w2;
+      const hi1 = entry.w3;
       const kind = classify(this.#rules, lo0, hi0, lo1, hi1);
       if (this.#trace.on) this.#emit(kind, lo0, hi0, lo1, hi1);
       this.#counts[kind] = this.#counts[kind]! + 1;
@@ -258,7 +258,8 @@ export class CommandQueue {
     } else if (kind === ATS_INVAL) {
       const deviceId = atsDeviceId(hi0);
       if (!actions.forwardsAts(deviceId)) {
-        this.#awaited += actions.invalidateEmulated(deviceId, (hi0 & PV) !== 0 ? lo0 >>> 12 : -1, lo1, hi1);
+        const processId = (hi0 & PV) !== 0 ? lo0 >>> 12 : -1;
+        this.#awaited += actions.invalidateEmulated(deviceId, processId, lo1 >>> 0, hi1 >>> 0);
         return;
       }
     }
@@ -329,7 +330,7 @@ export class CommandQueue {
       // ADDR[63:2] stands in bits 61:0.
       const pfn = ((hi1 & 0x3fff_ffff) * 0x40_0000 + (lo1 >>> 10)) as GpaPfn;
       const offset = (lo1 << 2) & 0xfff;
-      if (this.#memory.store32(pfn, offset, hi0) !== ACCESS_OK) {
+      if (this.#memory.store32(pfn, offset, hi0 >>> 0) !== ACCESS_OK) {
         this.#fail(index, CSR_MEMORY_FAULT);
         return false;
       }
@@ -355,7 +356,8 @@ export class CommandQueue {
   }
 
   #emit(kind: number, lo0: number, hi0: number, lo1: number, hi1: number): void {
-    const words = [(BigInt(hi0) << 32n) | BigInt(lo0), (BigInt(hi1) << 32n) | BigInt(lo1)];
+    const word = (high: number, low: number): bigint => (BigInt(high >>> 0) << 32n) | BigInt(low >>> 0);
+    const words = [word(hi0, lo0), word(hi1, lo1)];
     const name = COMMAND_NAMES[kind]!;
     this.#trace.enter({
       type: "command",

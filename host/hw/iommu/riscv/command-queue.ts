@@ -28,6 +28,7 @@ import {
   REG,
 } from "../../../arch/riscv/registers.ts";
 import type { HpaPfn } from "../../../base/address.ts";
+import { EntryReader } from "../../../base/entry-reader.ts";
 import { ACCESS_OK } from "../../../base/memory.ts";
 import type { AtsInvalidations } from "./ats-invalidations.ts";
 import type { HardwareState } from "./hardware-state.ts";
@@ -51,11 +52,8 @@ export class CommandQueue {
   readonly #interrupts: Interrupts;
   readonly #caches: TranslationCaches;
   readonly #ats: AtsInvalidations;
-  // The command at cqh, as halves.
-  #w0 = 0;
-  #w1 = 0;
-  #w2 = 0;
-  #w3 = 0;
+  /** Leaves the command at cqh in its words. */
+  readonly #entry: EntryReader<HpaPfn>;
   /** An IOFENCE.C completed with WSI: the interrupt follows once cqh has moved. */
   #fenceInterrupt = false;
   /** A command is executing: what it sets off (an interrupt handler, a function's answer) must not execute it again. */
@@ -67,6 +65,7 @@ export class CommandQueue {
 
   constructor(state: HardwareState, interrupts: Interrupts, caches: TranslationCaches, ats: AtsInvalidations) {
     this.#state = state;
+    this.#entry = new EntryReader(state.memory);
     this.#interrupts = interrupts;
     this.#caches = caches;
     this.#ats = ats;
@@ -113,7 +112,8 @@ export class CommandQueue {
     }
     let cause = -1;
     if (state.trace.on && !this.#traced) {
-      const words = [this.#word(this.#w0, this.#w1), this.#word(this.#w2, this.#w3)] as const;
+      const { w0, w1, w2, w3 } = this.#entry;
+      const words = [this.#word(w0, w1), this.#word(w2, w3)] as const;
       const name = commandName(words[0]) ?? "illegal";
       const text = describeCommand(words[0], words[1]);
       cause = state.trace.enter({ type: "command", where: "host", iommu: state.name, name, words, text });
@@ -139,7 +139,7 @@ export class CommandQueue {
   }
 
   #word(lo: number, hi: number): bigint {
-    return (BigInt(hi) << 32n) | BigInt(lo);
+    return (BigInt(hi >>> 0) << 32n) | BigInt(lo >>> 0);
   }
 
   #stop(error: number): void {
@@ -149,33 +149,27 @@ export class CommandQueue {
 
   #fetch(head: number): boolean {
     const state = this.#state;
-    const memory = state.memory;
     // 256 entries a page.
     const pfn = state.frameIn(REG.cqb) + (head >>> 8);
-    const offset = (head & 255) << 4;
-    if (pfn >= state.frameLimit) return false;
-    if (memory.load64(pfn as HpaPfn, offset) !== ACCESS_OK) return false;
-    this.#w0 = memory.lo;
-    this.#w1 = memory.hi;
-    if (memory.load64(pfn as HpaPfn, offset + 8) !== ACCESS_OK) return false;
-    this.#w2 = memory.lo;
-    this.#w3 = memory.hi;
+    if (pfn >= state.frameLimit || this.#entry.load(pfn as HpaPfn, (head & 255) << 4) !== ACCESS_OK) return false;
     if ((state.reg(REG.fctl) & 1) !== 0) this.#swap();
     return true;
   }
 
   /** fctl.BE: the command's doublewords are big-endian. */
   #swap(): void {
-    const [w0, w2] = [this.#w0, this.#w2];
-    this.#w0 = swap32(this.#w1);
-    this.#w1 = swap32(w0);
-    this.#w2 = swap32(this.#w3);
-    this.#w3 = swap32(w2);
+    const entry = this.#entry;
+    const { w0, w2 } = entry;
+    entry.w0 = swap32(entry.w1) | 0;
+    entry.w1 = swap32(w0) | 0;
+    entry.w2 = swap32(entry.w3) | 0;
+    entry.w3 = swap32(w2) | 0;
   }
 
   #execute(): Outcome {
-    const func3 = (this.#w0 >>> 7) & 7;
-    switch (this.#w0 & 0x7f) {
+    const { w0 } = this.#entry;
+    const func3 = (w0 >>> 7) & 7;
+    switch (w0 & 0x7f) {
       case OPCODE_IOTINVAL:
         return func3 <= 1 ? this.#iotinval(func3 === 1) : ILLEGAL;
       case OPCODE_IOFENCE:
@@ -192,22 +186,21 @@ export class CommandQueue {
   /** IOTINVAL.VMA and .GVMA (§4.1.1). */
   #iotinval(secondStage: boolean): Outcome {
     const rules = this.#state.rules;
-    const w0 = this.#w0;
-    const w1 = this.#w1;
+    const { w0, w1, w2, w3 } = this.#entry;
     // Reserved: bit 11; bits 43:35 and 63:60; of dword 1 bits 8:0 and 63:62.
     if ((w0 & bit(11)) !== 0 || (w1 & 0xf0000ff8) !== 0) return ILLEGAL;
-    if ((this.#w2 & 0x1ff) !== 0 || (this.#w3 & 0xc0000000) !== 0) return ILLEGAL;
+    if ((w2 & 0x1ff) !== 0 || (w3 & 0xc0000000) !== 0) return ILLEGAL;
     const av = (w0 & bit(10)) !== 0;
     const pscv = (w1 & 1) !== 0;
     const gv = (w1 & 2) !== 0;
-    const range = (this.#w2 & 0x200) !== 0;
+    const range = (w2 & 0x200) !== 0;
     if (secondStage && pscv) return ILLEGAL;
     if ((w1 & 4) !== 0 && !rules.NL) return ILLEGAL;
     if (range && !rules.S) return ILLEGAL;
     const pscid = w0 >>> 12;
     const gscid = (w1 >>> 12) & 0xffff;
     // ADDR[63:12] stands in bits 61:10.
-    const pfn = (this.#w3 & 0x3fffffff) * 0x400000 + (this.#w2 >>> 10);
+    const pfn = (w3 & 0x3fffffff) * 0x400000 + (w2 >>> 10);
     if (secondStage) this.#caches.invalidateSecondStage(gv ? gscid : -1);
     else this.#caches.invalidateFirstStage(gv ? gscid : -1, pscv ? pscid : -1, av ? pfn : -1, range);
     return DONE;
@@ -215,9 +208,9 @@ export class CommandQueue {
 
   /** IOFENCE.C (§4.1.2). Everything before has executed; only ATS invalidations can be outstanding. */
   #iofence(): Outcome {
-    const w0 = this.#w0;
+    const { w0, w1, w2, w3 } = this.#entry;
     // Reserved: bits 31:14 and dword 1 bits 63:62.
-    if ((w0 & 0xffffc000) !== 0 || (this.#w3 & 0xc0000000) !== 0) return ILLEGAL;
+    if ((w0 & 0xffffc000) !== 0 || (w3 & 0xc0000000) !== 0) return ILLEGAL;
     const wsi = (w0 & bit(11)) !== 0;
     if (wsi && (this.#state.reg(REG.fctl) & 2) === 0) return ILLEGAL;
     const pending = this.#ats.settle();
@@ -225,11 +218,11 @@ export class CommandQueue {
     if (pending === "timed-out") return TIMED_OUT;
     if ((w0 & bit(10)) !== 0) {
       // ADDR[63:2] stands in bits 61:0.
-      const low = (this.#w2 << 2) >>> 0;
-      const high = ((this.#w3 << 2) | (this.#w2 >>> 30)) >>> 0;
+      const low = (w2 << 2) >>> 0;
+      const high = ((w3 << 2) | (w2 >>> 30)) >>> 0;
       const pfn = high * 0x100000 + (low >>> 12);
       if (pfn >= this.#state.frameLimit) return FAULTED;
-      const status = this.#state.memory.store32(pfn as HpaPfn, low & 0xfff, this.#state.ordered(this.#w1));
+      const status = this.#state.memory.store32(pfn as HpaPfn, low & 0xfff, this.#state.ordered(w1));
       if (status !== ACCESS_OK) return FAULTED;
     }
     this.#fenceInterrupt = wsi;
@@ -238,10 +231,9 @@ export class CommandQueue {
 
   /** IODIR.INVAL_DDT and .INVAL_PDT (§4.1.3). */
   #iodir(process: boolean): Outcome {
-    const w0 = this.#w0;
-    const w1 = this.#w1;
+    const { w0, w1, w2, w3 } = this.#entry;
     // Reserved: bits 11:10, bit 32, bits 39:34, dword 1.
-    if ((w0 & 0xc00) !== 0 || (w1 & 0xfd) !== 0 || this.#w2 !== 0 || this.#w3 !== 0) return ILLEGAL;
+    if ((w0 & 0xc00) !== 0 || (w1 & 0xfd) !== 0 || w2 !== 0 || w3 !== 0) return ILLEGAL;
     const dv = (w1 & 2) !== 0;
     const deviceId = w1 >>> 8;
     const processId = w0 >>> 12;
@@ -258,8 +250,7 @@ export class CommandQueue {
 
   /** ATS.INVAL and ATS.PRGR (§4.1.4). */
   #atsCommand(response: boolean): Outcome {
-    const w0 = this.#w0;
-    const w1 = this.#w1;
+    const { w0, w1, w2, w3 } = this.#entry;
     // Reserved: bits 11:10, bits 39:34.
     if ((w0 & 0xc00) !== 0 || (w1 & 0xfc) !== 0) return ILLEGAL;
     const pv = (w1 & 1) !== 0;
@@ -268,14 +259,14 @@ export class CommandQueue {
     const pasid = pv ? w0 >>> 12 : -1;
     if (response) {
       // Dword 1: 31:0, 43:41 and 63:48 are reserved.
-      if (this.#w2 !== 0 || (this.#w3 & 0xffff0e00) !== 0) return ILLEGAL;
-      this.#ats.respond(deviceId, pasid, this.#w3 & 0x1ff, (this.#w3 >>> 12) & 0xf);
+      if (w2 !== 0 || (w3 & 0xffff0e00) !== 0) return ILLEGAL;
+      this.#ats.respond(deviceId, pasid, w3 & 0x1ff, (w3 >>> 12) & 0xf);
       return DONE;
     }
     // Dword 1: 10:1 are reserved.
-    if ((this.#w2 & 0x7fe) !== 0) return ILLEGAL;
-    const pfn = this.#w3 * 0x100000 + (this.#w2 >>> 12);
-    const global = (this.#w2 & 1) !== 0;
-    return this.#ats.invalidate(deviceId, pasid, pfn, (this.#w2 & 0x800) !== 0, global) ? DONE : WAIT;
+    if ((w2 & 0x7fe) !== 0) return ILLEGAL;
+    const pfn = (w3 >>> 0) * 0x100000 + (w2 >>> 12);
+    const global = (w2 & 1) !== 0;
+    return this.#ats.invalidate(deviceId, pasid, pfn, (w2 & 0x800) !== 0, global) ? DONE : WAIT;
   }
 }

@@ -261,7 +261,11 @@ export class RiscvIommu implements HardwareIommu, MmioPort, RegisterEffects {
     // A handler that runs inside (an interrupt's store target) may drain too: the outer call goes on with what it left.
     if (this.#draining) return;
     this.#draining = true;
-    for (let left = this.#commands.mask + 1; left >= 0 && this.step(); left--);
+    this.#observe(-1);
+    for (let left = this.#commands.mask + 1; left >= 0; left--) {
+      this.#interrupts.sendDue();
+      if (!(this.#debug.pending ? this.step() : this.#commands.step())) break;
+    }
     this.#draining = false;
   }
 
