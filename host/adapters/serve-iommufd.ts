@@ -11,6 +11,7 @@ import { MockDriver } from "../kernel/iommu/mock/mock-driver.ts";
 import { selftestCommands } from "../kernel/iommu/mock/selftest-commands.ts";
 import { iommufdEnvironment, openIommufd } from "../kernel/iommufd/in-kernel.ts";
 import { LiveObjects } from "../kernel/live-objects.ts";
+import { ObjectNames } from "../kernel/object-names.ts";
 import { EFAULT, EINVAL, ENOENT, ENOMEM } from "../uapi/errno.ts";
 import { HostshimServer } from "./hostshim-server.ts";
 
@@ -28,7 +29,7 @@ export function serveIommufd(socketPath: string, ready: (problem: string | null)
   const driver = new MockDriver();
   const faults = new NthFaults();
   const environment = iommufdEnvironment(
-    { iommu, live, injector: faults },
+    { iommu, live, injector: faults, names: new ObjectNames() },
     {
       extraRequests: selftestCommands(driver),
       isTestDevice: (device) => device instanceof MockDevice,

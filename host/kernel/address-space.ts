@@ -9,10 +9,12 @@
 // unmapped page.
 
 import { type HpaPfn, PAGE_SIZE } from "../base/address.ts";
+import type { Stateful, StateReader, StateRecord } from "../base/state.ts";
 import { EFAULT, EINVAL, ENOMEM } from "../uapi/errno.ts";
 import type { UserMemory } from "../uapi/system-calls.ts";
 import type { AddressSpace, FrameRun, UserAddress, UserBytes } from "./file.ts";
 import type { HostFrames } from "./host-frames.ts";
+import { requireSame, textsOf } from "./same-objects.ts";
 
 const FIRST_VA = 0x7f00_0000_0000;
 const VA_END = 2 ** 47;
@@ -37,7 +39,7 @@ interface Mapping {
   readonly backing: Backing;
 }
 
-export class ProcessMemory implements AddressSpace, UserMemory {
+export class ProcessMemory implements AddressSpace, UserMemory, Stateful {
   readonly #frames: HostFrames;
   /** Ascending, disjoint. */
   #mappings: Mapping[] = [];
@@ -241,6 +243,25 @@ export class ProcessMemory implements AddressSpace, UserMemory {
     const at = typeof va === "number" ? va : va < 0n || va > BigInt(VA_END) ? -1 : Number(va);
     return this.#alive && at >= 0 && at + length <= VA_END ? at : -1;
   }
+
+  /** Bytes are in the host's memory. Mappings must be the same. */
+  saveState(): StateRecord {
+    return {
+      mappings: this.#mappings.map(nameOf),
+      next: this.#next,
+      alive: this.#alive,
+      lockedPages: this.lockedPages,
+      pinnedPages: this.pinnedPages,
+    };
+  }
+
+  restoreState(state: StateReader): void {
+    requireSame(state, this.#mappings.map(nameOf), textsOf(state, "mappings"));
+    this.#next = state.number("next");
+    this.#alive = state.boolean("alive");
+    this.lockedPages = state.number("lockedPages");
+    this.pinnedPages = state.number("pinnedPages");
+  }
 }
 
 function wordsOf(bytes: Uint8Array): Uint32Array {
@@ -273,4 +294,9 @@ function piece(mapping: Mapping, from: number, length: number): Mapping {
     offset: mapping.offset + from,
     backing: mapping.backing,
   };
+}
+
+function nameOf({ va, bytes, offset, backing }: Mapping): string {
+  const what = backing.frame < 0 ? "the kernel's" : `frame 0x${(backing.frame + offset / PAGE_SIZE).toString(16)}`;
+  return `mapping of ${bytes.length} bytes of ${what} at 0x${va.toString(16)}`;
 }

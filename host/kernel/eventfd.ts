@@ -1,6 +1,7 @@
 // eventfd (eventfd(2)): a 64-bit counter behind a descriptor. The kernel signals it (an interrupt arrived), user space reads the
 // count, which takes it. Non-semaphore mode only; a read never blocks here: -EAGAIN when the counter is 0.
 
+import type { StateReader, StateRecord } from "../base/state.ts";
 import { EAGAIN, EINVAL, ESPIPE } from "../uapi/errno.ts";
 import { POLLIN, POLLOUT } from "../uapi/system-calls.ts";
 import { type CallContext, OpenFile } from "./file.ts";
@@ -83,5 +84,14 @@ export class EventFd extends OpenFile {
   protected override release(): void {
     for (const consumer of [...this.#consumers]) consumer.stop();
     this.#onRelease();
+  }
+
+  override saveState(): StateRecord {
+    return { ...super.saveState(), count: this.#count };
+  }
+
+  override restoreState(state: StateReader): void {
+    super.restoreState(state);
+    this.#count = state.bigint("count");
   }
 }

@@ -12,6 +12,7 @@
 // counted in 4096-byte pages unless a name says bytes.
 
 import type { MmioPort } from "../base/mmio.ts";
+import type { Stateful, StateReader, StateRecord } from "../base/state.ts";
 import { EINVAL, ENODEV, ENOTTY } from "../uapi/errno.ts";
 import { POLLIN, POLLOUT } from "../uapi/system-calls.ts";
 
@@ -144,7 +145,7 @@ export interface DmaBufferAttachment {
  * An open file: reference-counted; `release` runs when the last descriptor and the last in-kernel reference (`get`) are gone.
  * The defaults are what the VFS answers for a file without that operation.
  */
-export abstract class OpenFile {
+export abstract class OpenFile implements Stateful {
   /** As /proc/PID/fd shows it: a path or "anon_inode:[iommufd-pgfault]". */
   abstract readonly path: string;
   /** Present on files whose pages can be pinned. */
@@ -223,5 +224,19 @@ export abstract class OpenFile {
   /** For the file's own code: it has become readable. */
   protected wake(): void {
     if (this.#watchers !== null) for (const ready of this.#watchers) ready();
+  }
+
+  // --- state; a file that has more than this adds to it ---
+
+  saveState(): StateRecord {
+    return { references: this.#references };
+  }
+
+  restoreState(state: StateReader): void {
+    this.#references = state.number("references");
+  }
+
+  stateParts(): Iterable<readonly [name: string, part: Stateful]> {
+    return [];
   }
 }

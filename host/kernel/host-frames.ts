@@ -9,9 +9,11 @@
 
 import { type HpaPfn, PAGE_SIZE } from "../base/address.ts";
 import { ACCESS_OK, type PhysicalMemory } from "../base/memory.ts";
+import type { Stateful, StateReader, StateRecord } from "../base/state.ts";
 import { EFAULT, EINVAL, ENOMEM } from "../uapi/errno.ts";
 import type { FrameMemory, FrameRun, PinCounts } from "./file.ts";
 import { PinnedFrames } from "./pinned-frames.ts";
+import { refillList, requireSame, textsOf } from "./same-objects.ts";
 
 /** Pages of 2 MiB and 1 GiB. */
 const MEGAPAGE = 512;
@@ -30,10 +32,11 @@ interface FreeRun {
 }
 
 interface Departed extends FrameRun {
-  readonly release: () => void;
+  /** A lent buffer; else pages of RAM. */
+  readonly lent: boolean;
 }
 
-export class HostFrames implements FrameMemory {
+export class HostFrames implements FrameMemory, Stateful {
   readonly memory: PhysicalMemory<HpaPfn>;
   readonly pins: PinCounts;
   readonly #counts = new PinnedFrames();
@@ -93,7 +96,7 @@ export class HostFrames implements FrameMemory {
 
   /** Gives frames back; those pinned are kept until the last pin goes. */
   release(frame: HpaPfn, pages = 1): void {
-    this.#depart({ frame, count: pages, release: () => this.#insertFree(frame, pages) });
+    this.#depart({ frame, count: pages, lent: false });
   }
 
   /** Makes a window of `buffer` a bank of host memory; its first frame, -EINVAL (not whole pages) or -ENOMEM. */
@@ -112,11 +115,7 @@ export class HostFrames implements FrameMemory {
 
   /** Ends what `lend` began, once nothing of it is pinned. */
   takeBack(base: HpaPfn, pages: number): void {
-    const release = () => {
-      this.memory.removeBank(base);
-      this.#lent--;
-    };
-    this.#depart({ frame: base, count: pages, release });
+    this.#depart({ frame: base, count: pages, lent: true });
   }
 
   /** Bytes of contiguous frames, as one view. */
@@ -146,7 +145,16 @@ export class HostFrames implements FrameMemory {
 
   #depart(departed: Departed): void {
     if (this.#pinned(departed)) this.#departed.push(departed);
-    else departed.release();
+    else this.#reclaim(departed);
+  }
+
+  #reclaim({ frame, count, lent }: Departed): void {
+    if (!lent) {
+      this.#insertFree(frame, count);
+      return;
+    }
+    this.memory.removeBank(frame as HpaPfn);
+    this.#lent--;
   }
 
   #reap(): void {
@@ -154,7 +162,7 @@ export class HostFrames implements FrameMemory {
       const departed = this.#departed[i]!;
       if (this.#pinned(departed)) continue;
       this.#departed.splice(i, 1);
-      departed.release();
+      this.#reclaim(departed);
     }
   }
 
@@ -197,5 +205,42 @@ export class HostFrames implements FrameMemory {
     } else {
       free.splice(low, 0, { frame, count });
     }
+  }
+
+  /** Memory itself is its owner's: RAM the machine's, a lent buffer its process's. Which buffers are lent must be the same. */
+  saveState(): StateRecord {
+    return {
+      free: this.#free.map(({ frame, count }) => ({ frame, count })),
+      freePages: this.#freePages,
+      nextLent: this.#nextLent,
+      lent: this.#lent,
+      departed: this.#departed.map(({ frame, count, lent }) => ({ frame, count, lent })),
+      lentBanks: this.#lentBanks(),
+    };
+  }
+
+  restoreState(state: StateReader): void {
+    requireSame(state, this.#lentBanks(), textsOf(state, "lentBanks"));
+    const runs = state.records("free").map((run) => ({ frame: run.number("frame"), count: run.number("count") }));
+    refillList(this.#free, runs);
+    this.#freePages = state.number("freePages");
+    this.#nextLent = state.number("nextLent");
+    this.#lent = state.number("lent");
+    const departed = state.records("departed").map((run) => ({
+      frame: run.number("frame"),
+      count: run.number("count"),
+      lent: run.boolean("lent"),
+    }));
+    refillList(this.#departed, departed);
+  }
+
+  *stateParts(): Generator<readonly [string, Stateful]> {
+    yield ["pins", this.#counts];
+  }
+
+  #lentBanks(): string[] {
+    return this.memory.banks
+      .filter(({ basePfn }) => basePfn >= LENT_BASE)
+      .map(({ basePfn, pages }) => `buffer of ${pages} pages at frame 0x${basePfn.toString(16)}`);
   }
 }

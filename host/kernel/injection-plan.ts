@@ -13,9 +13,11 @@
 // A plan is seeded: chances fall the same way in every run with the same seed. Everything it does is a trace event.
 
 import { SeededRandom } from "../base/seeded-random.ts";
+import type { Stateful, StateReader, StateRecord } from "../base/state.ts";
 import type { Trace } from "../base/trace.ts";
 import { errnoOf } from "../uapi/errno.ts";
 import { ERRATA, type Erratum, type EventQueueKind, type Injector } from "./inject.ts";
+import { requireSame } from "./same-objects.ts";
 
 /** Which of the occasions are meant. */
 type When =
@@ -113,7 +115,7 @@ function distance(from: string, to: string): number {
   return row[to.length]!;
 }
 
-export class InjectionPlan implements Injector {
+export class InjectionPlan implements Injector, Stateful {
   readonly #rules: readonly Rule[];
   /** What is to ail which device. */
   readonly devices: readonly DeviceRule[];
@@ -178,4 +180,28 @@ export class InjectionPlan implements Injector {
     if (when.kind === "chance") return this.#random.below(100) < when.percent;
     return when.andLater ? seen >= when.nth : seen === when.nth;
   }
+
+  saveState(): StateRecord {
+    return { injected: this.#injected, seen: this.#rules.map(({ text, seen }) => ({ rule: text, seen })) };
+  }
+
+  /** The rules must be the same. */
+  restoreState(state: StateReader): void {
+    const saved = state.records("seen");
+    requireSame(
+      state,
+      this.#rules.map(ruleName),
+      saved.map((rule, index) => `rule ${index} ${rule.text("rule")}`),
+    );
+    for (const [index, rule] of this.#rules.entries()) rule.seen = saved[index]!.number("seen");
+    this.#injected = state.number("injected");
+  }
+
+  *stateParts(): Generator<readonly [string, Stateful]> {
+    yield ["random", this.#random];
+  }
+}
+
+function ruleName({ text }: Rule, index: number): string {
+  return `rule ${index} ${text}`;
 }

@@ -7,17 +7,20 @@
 import type { HpaPfn } from "../base/address.ts";
 import type { Clock } from "../base/clock.ts";
 import type { PhysicalMemory } from "../base/memory.ts";
+import type { Stateful, StateRecord } from "../base/state.ts";
 import type { Trace } from "../base/trace.ts";
 import type { InterruptFiles } from "../hw/interrupt-files.ts";
 import { ENOENT } from "../uapi/errno.ts";
 import type { CallContext, OpenFile } from "./file.ts";
 import { HostFrames } from "./host-frames.ts";
 import { type Injector, NO_INJECTION } from "./inject.ts";
+import { InjectionPlan } from "./injection-plan.ts";
 import { KernelInterrupts } from "./interrupts.ts";
 import { IommuCore } from "./iommu/core.ts";
 import { IommuHardware } from "./iommu/hardware.ts";
 import { DRIVER_KINDS, type DriverKinds } from "./iommu/kinds.ts";
 import { LiveObjects } from "./live-objects.ts";
+import { ObjectNames } from "./object-names.ts";
 import { PCI_STUB, PciBus } from "./pci/driver-core.ts";
 import { Process, type ProcessOptions } from "./process.ts";
 
@@ -36,7 +39,7 @@ export interface KernelParts {
   readonly interruptFiles?: InterruptFiles | null;
 }
 
-export class Kernel {
+export class Kernel implements Stateful {
   readonly memory: PhysicalMemory<HpaPfn>;
   readonly clock: Clock;
   readonly trace: Trace;
@@ -49,7 +52,8 @@ export class Kernel {
   /** What is made to fail; may be exchanged at any time. */
   injector: Injector = NO_INJECTION;
   readonly #nodes = new Map<string, OpenNode>();
-  readonly #processes = new Set<Process>();
+  /** What state documents call its processes and their files. */
+  readonly names = new ObjectNames();
 
   constructor(parts: KernelParts) {
     this.memory = parts.memory;
@@ -70,8 +74,8 @@ export class Kernel {
       },
       {
         requestMessage: (name, handle) => this.interrupts.request(name, null, handle, true),
-        defer: (handle) => {
-          parts.clock.schedule(0, handle);
+        defer: (event) => {
+          parts.clock.schedule(0, event);
         },
       },
     );
@@ -80,7 +84,7 @@ export class Kernel {
   }
 
   get processes(): readonly Process[] {
-    return [...this.#processes];
+    return [...this.names.processes];
   }
 
   /**
@@ -113,11 +117,12 @@ export class Kernel {
           return kernel.injector;
         },
         openPath: (call, path, flags) => this.#nodes.get(path)?.(call, flags) ?? -ENOENT,
-        exited: (gone) => this.#processes.delete(gone),
+        exited: (gone) => this.names.processes.delete(gone),
+        closedInUse: (file) => this.names.closedInUse(file),
       },
       options,
     );
-    this.#processes.add(process);
+    this.names.processes.add(process);
     return process;
   }
 
@@ -134,5 +139,24 @@ export class Kernel {
   /** Paths that can be opened, sorted. */
   get nodes(): readonly string[] {
     return [...this.#nodes.keys()].sort();
+  }
+
+  // --- state ---
+
+  /** Nodes follow from which drivers are bound. */
+  saveState(): StateRecord {
+    return {};
+  }
+
+  restoreState(): void {}
+
+  /** In the order of what refers to what: attachments and page requests before the files of processes that wait for them. */
+  *stateParts(): Generator<readonly [string, Stateful]> {
+    yield ["frames", this.frames];
+    yield ["live objects", this.live];
+    yield ["iommu drivers", this.iommuHardware];
+    yield ["iommu groups", this.iommu];
+    if (this.injector instanceof InjectionPlan) yield ["injection", this.injector];
+    yield* this.names.stateParts();
   }
 }

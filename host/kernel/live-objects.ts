@@ -1,7 +1,9 @@
 // How many kernel objects of each kind are alive on one host. What creates an object counts it, what destroys it uncounts it;
 // tests end at zero.
 
-export class LiveObjects {
+import type { Stateful, StateReader, StateRecord } from "../base/state.ts";
+
+export class LiveObjects implements Stateful {
   readonly #counts = new Map<string, number>();
 
   created(kind: string): void {
@@ -29,5 +31,14 @@ export class LiveObjects {
   /** Kind and count of everything alive, for `inspect` and failed tests. */
   entries(): [string, number][] {
     return [...this.#counts].sort(([a], [b]) => (a < b ? -1 : 1));
+  }
+
+  saveState(): StateRecord {
+    return { counts: [...this.#counts].map(([kind, count]) => ({ kind, count })) };
+  }
+
+  restoreState(state: StateReader): void {
+    this.#counts.clear();
+    for (const saved of state.records("counts")) this.#counts.set(saved.text("kind"), saved.number("count"));
   }
 }

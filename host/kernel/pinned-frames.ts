@@ -3,6 +3,7 @@
 // Counts are kept for chunks of 512 consecutive frames, so that pinning a contiguous gigabyte costs 512 steps: a chunk whose
 // frames all have one count keeps just that number; it gets an array only when they differ.
 
+import { bytesOf, type Stateful, type StateReader, type StateRecord } from "../base/state.ts";
 import type { FrameRun, PinCounts } from "./file.ts";
 
 const CHUNK = 512;
@@ -15,7 +16,7 @@ interface Chunk {
   sum: number;
 }
 
-export class PinnedFrames implements PinCounts {
+export class PinnedFrames implements PinCounts, Stateful {
   readonly #chunks = new Map<number, Chunk>();
   #total = 0;
 
@@ -70,5 +71,28 @@ export class PinnedFrames implements PinCounts {
     }
     chunk.sum += by * count;
     if (chunk.sum === 0) this.#chunks.delete(key);
+  }
+
+  saveState(): StateRecord {
+    const chunks = [...this.#chunks].map(([key, { uniform, counts, sum }]) => ({
+      key,
+      uniform,
+      counts: counts === null ? null : bytesOf(counts),
+      sum,
+    }));
+    return { total: this.#total, chunks };
+  }
+
+  restoreState(state: StateReader): void {
+    this.#chunks.clear();
+    for (const saved of state.records("chunks")) {
+      const counts = saved.optional("counts", (reader, name) => {
+        const restored = new Uint32Array(CHUNK);
+        reader.memory(name, restored);
+        return restored;
+      });
+      this.#chunks.set(saved.number("key"), { uniform: saved.number("uniform"), counts, sum: saved.number("sum") });
+    }
+    this.#total = state.number("total");
   }
 }

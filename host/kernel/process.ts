@@ -5,6 +5,7 @@
 // gets as the CallContext. When the process ends, its descriptors and mappings go as they do on a real system.
 
 import type { MmioPort } from "../base/mmio.ts";
+import type { Stateful, StateReader, StateRecord } from "../base/state.ts";
 import type { Trace } from "../base/trace.ts";
 import { EBADF, EINVAL, EMFILE, ENODEV } from "../uapi/errno.ts";
 import { MAP_SHARED, PROT_READ, PROT_WRITE, type SystemCalls } from "../uapi/system-calls.ts";
@@ -45,6 +46,8 @@ export interface ProcessParts {
   openPath(call: CallContext, path: string, flags: number): OpenFile | number;
   /** The process has ended. */
   exited(process: Process): void;
+  /** A descriptor was closed, and its file is still in use. */
+  closedInUse(file: OpenFile): void;
 }
 
 interface Descriptor {
@@ -55,7 +58,7 @@ interface Descriptor {
   readonly mappings: FileMapping[];
 }
 
-export class Process implements SystemCalls, CallContext {
+export class Process implements SystemCalls, CallContext, Stateful {
   readonly name: string;
   readonly memory: ProcessMemory;
   readonly frames: FrameMemory;
@@ -113,6 +116,7 @@ export class Process implements SystemCalls, CallContext {
     if (descriptor.watcher !== null) descriptor.file.unwatch(descriptor.watcher);
     for (const mapping of descriptor.mappings) mapping.close();
     descriptor.file.put();
+    if (descriptor.file.references > 0) this.#parts.closedInUse(descriptor.file);
     return 0;
   }
 
@@ -261,6 +265,40 @@ export class Process implements SystemCalls, CallContext {
   #install(fd: number, file: OpenFile): void {
     this.#table[fd] = { file, watcher: null, mappings: [] };
     this.#open++;
+  }
+
+  /** Descriptors that refer to a file, ascending. */
+  *files(): Generator<readonly [fd: number, file: OpenFile]> {
+    for (let fd = 0; fd < this.#table.length; fd++) {
+      const file = this.#table[fd]?.file ?? null;
+      if (file !== null) yield [fd, file];
+    }
+  }
+
+  /** Its files and their descriptors must be the same; who watches them is wiring. */
+  saveState(): StateRecord {
+    const { ipcLock, sysResource, sysRawio } = this.capabilities;
+    return {
+      exited: this.#exited,
+      capabilities: { ipcLock, sysResource, sysRawio },
+      userLockedPages: this.user.lockedPages,
+    };
+  }
+
+  restoreState(state: StateReader): void {
+    this.#exited = state.boolean("exited");
+    const capabilities = state.record("capabilities");
+    this.capabilities = {
+      ipcLock: capabilities.boolean("ipcLock"),
+      sysResource: capabilities.boolean("sysResource"),
+      sysRawio: capabilities.boolean("sysRawio"),
+    };
+    this.user.lockedPages = state.number("userLockedPages");
+  }
+
+  *stateParts(): Generator<readonly [string, Stateful]> {
+    yield ["memory", this.memory];
+    for (const [fd, file] of this.files()) yield [`fd ${fd} (${file.path})`, file];
   }
 }
 

@@ -80,7 +80,9 @@ export class TrivialDriver implements IommuHardwareDriver {
 
   addHardware({ hardware, defer }: { readonly hardware: HardwareIommu } & HardwareInterrupts): object {
     hardware.onWire = (_vector, asserted) => {
-      if (asserted) defer(() => this.#refused(hardware as TrivialHardware));
+      if (!asserted) return;
+      const fire = () => this.#refused(hardware as TrivialHardware);
+      defer({ owner: hardware.name, name: "refused", fire });
     };
     return hardware;
   }

@@ -8,7 +8,9 @@
 // Both lead to the same records. While a place changes over, the new record is in both and the old one still in its domain's list, so
 // that an invalidation in between reaches the device whichever of the two the hardware uses.
 
+import type { Stateful, StateReader, StateRecord } from "../../base/state.ts";
 import { NO_PASID } from "../../devices/ports.ts";
+import { inSavedOrder, refillList, refillMap, textsOf } from "../same-objects.ts";
 import type { IommuDevice, IommuDomain } from "./driver.ts";
 import type { PageRequestHandler } from "./page-requests.ts";
 
@@ -77,13 +79,21 @@ export class DeviceAttachments {
     else if (attachment === null) this.#pasids.delete(pasid);
     else this.#pasids.set(pasid, attachment);
   }
+
+  /** Puts PASIDs, the same ones, into a saved order. */
+  orderPasids(pasids: readonly number[]): void {
+    refillMap(
+      this.#pasids,
+      pasids.map((pasid) => [pasid, this.#pasids.get(pasid)!] as const),
+    );
+  }
 }
 
 /**
  * What is attached to a domain; domains whose translations are cached under one tag may share a list. The attachments of one device
  * stand together, and so do the devices behind one IOMMU: an invalidation goes through `items` once, by index.
  */
-export class AttachmentList {
+export class AttachmentList implements Stateful {
   readonly #items: Attachment[] = [];
 
   get items(): readonly Attachment[] {
@@ -107,6 +117,15 @@ export class AttachmentList {
     const index = this.#items.indexOf(attachment);
     if (index < 0) throw new Error(`${attachment.device.name} leaves a domain that it is not on`);
     this.#items.splice(index, 1);
+  }
+
+  /** Attachments must be the same; their order is that of the invalidations. */
+  saveState(): StateRecord {
+    return { items: this.#items.map(nameOf) };
+  }
+
+  restoreState(state: StateReader): void {
+    refillList(this.#items, inSavedOrder(state, this.#items, nameOf, textsOf(state, "items")));
   }
 }
 
@@ -134,4 +153,8 @@ export function changeAttachment(
     old.domain.left?.(old);
   }
   return 0;
+}
+
+function nameOf({ device, pasid }: Attachment): string {
+  return `attachment of ${device.name}${pasid === NO_PASID ? "" : ` at PASID ${pasid}`}`;
 }

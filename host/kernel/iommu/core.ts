@@ -4,12 +4,13 @@
 // Devices enter by `addDevice` (a bus found one, or a mock made one) and leave by `removeDevice`. Devices with the same group key
 // share a group; without a key a device has a group of its own.
 
+import type { Stateful, StateRecord } from "../../base/state.ts";
 import type { Trace } from "../../base/trace.ts";
 import { NO_PASID } from "../../devices/ports.ts";
 import { EEXIST, EINVAL, ENODEV } from "../../uapi/errno.ts";
 import type { IommuDevice, IommuDriver, PageRequest } from "./driver.ts";
 import { type GroupMember, IommuGroup, type SwitchObserver } from "./group.ts";
-import { PageRequestCollector } from "./page-requests.ts";
+import { PageRequestCollector, type PageRequestGroup } from "./page-requests.ts";
 
 interface Known {
   readonly group: IommuGroup;
@@ -17,7 +18,7 @@ interface Known {
   readonly key: string | null;
 }
 
-export class IommuCore {
+export class IommuCore implements Stateful {
   readonly #devices = new Map<IommuDevice, Known>();
   readonly #groupsByKey = new Map<string, IommuGroup>();
   readonly #groups = new Map<number, IommuGroup>();
@@ -48,7 +49,7 @@ export class IommuCore {
     const member: GroupMember = {
       device,
       driver,
-      pageRequests: new PageRequestCollector((request, code) => driver.pageResponse?.(device, request, code)),
+      pageRequests: new PageRequestCollector(device, (request, code) => driver.pageResponse?.(device, request, code)),
       parked: false,
     };
     const added = group.members.length > 0 && group.members[0]!.driver !== driver ? -EINVAL : group.add(member);
@@ -136,6 +137,26 @@ export class IommuCore {
   /** Groups that user space owns now: zero when everything was closed. */
   get ownedGroups(): number {
     return this.groups.filter((group) => group.owner !== null).length;
+  }
+
+  /** A device's complete groups of page requests without an answer, oldest first. */
+  unansweredOf(device: IommuDevice): readonly PageRequestGroup[] {
+    return this.#devices.get(device)?.member.pageRequests.unanswered ?? [];
+  }
+
+  deviceNamed(name: string): IommuDevice | null {
+    for (const device of this.#devices.keys()) if (device.name === name) return device;
+    return null;
+  }
+
+  saveState(): StateRecord {
+    return {};
+  }
+
+  restoreState(): void {}
+
+  *stateParts(): Generator<readonly [string, Stateful]> {
+    for (const [id, group] of this.#groups) yield [`group ${id}`, group];
   }
 }
 

@@ -10,8 +10,10 @@
 // A switch of a group is all or nothing: when one device's driver refuses, those already moved are moved back. Rules and errnos:
 // iommu.c of Linux 7.2, cited per function.
 
+import type { Stateful, StateReader, StateRecord } from "../../base/state.ts";
 import { NO_PASID } from "../../devices/ports.ts";
 import { EBUSY, EINVAL, ENODEV, EOPNOTSUPP, EPERM } from "../../uapi/errno.ts";
+import { inSavedOrder, numbersOf, refillList, refillMap, requireSame } from "../same-objects.ts";
 import { type AttachHandle, type Attachment, changeAttachment } from "./attachments.ts";
 import type { IommuDevice, IommuDomain, IommuDriver, ReservedRegion } from "./driver.ts";
 import type { PageRequestCollector } from "./page-requests.ts";
@@ -28,7 +30,7 @@ export interface GroupMember {
 /** Tells the trace about a switch; returns what to call when it is done. */
 export type SwitchObserver = (device: IommuDevice, pasid: number, domain: IommuDomain) => () => void;
 
-export class IommuGroup {
+export class IommuGroup implements Stateful {
   readonly id: number;
   readonly defaultDomain: IommuDomain;
   readonly blockedDomain: IommuDomain;
@@ -394,4 +396,61 @@ export class IommuGroup {
     }
     return regions.sort((a, b) => (a.start < b.start ? -1 : a.start > b.start ? 1 : 0));
   }
+
+  // --- state ---
+
+  /** Members and attachments must be the same; the domains' lists of attachments say which those are. */
+  saveState(): StateRecord {
+    return {
+      domain: this.#domain.kind,
+      claimed: this.#owner !== null,
+      ownerCount: this.#ownerCount,
+      resets: this.#resets,
+      pasids: [...this.#pasids.keys()],
+      members: this.#members.map(({ device, parked }) => ({
+        device: device.name,
+        parked,
+        pasids: [...device.attachments.pasids.keys()],
+      })),
+    };
+  }
+
+  restoreState(state: StateReader): void {
+    const domain = state.text("domain");
+    if (domain !== this.#domain.kind)
+      state.fail("domain", `is "${domain}" in the document, "${this.#domain.kind}" here`);
+    if (state.boolean("claimed") !== (this.#owner !== null)) state.fail("claimed", "is not so here");
+    this.#ownerCount = state.number("ownerCount");
+    this.#resets = state.number("resets");
+    const pasids = pasidsOf(state, this.#pasids.keys());
+    refillMap(
+      this.#pasids,
+      pasids.map((pasid) => [pasid, this.#pasids.get(pasid)!] as const),
+    );
+    const members = state.records("members");
+    const names = members.map((saved) => saved.text("device"));
+    refillList(
+      this.#members,
+      inSavedOrder(state, this.#members, ({ device }) => device.name, names),
+    );
+    for (const [index, saved] of members.entries()) {
+      const member = this.#members[index]!;
+      member.parked = saved.boolean("parked");
+      member.device.attachments.orderPasids(pasidsOf(saved, member.device.attachments.pasids.keys()));
+    }
+  }
+
+  *stateParts(): Generator<readonly [string, Stateful]> {
+    for (const { device, pageRequests } of this.#members) yield [`page requests of ${device.name}`, pageRequests];
+  }
+}
+
+function pasidsOf(state: StateReader, here: Iterable<number>): number[] {
+  const pasids = numbersOf(state, "pasids");
+  requireSame(
+    state,
+    [...here].map((pasid) => `PASID ${pasid}`),
+    pasids.map((pasid) => `PASID ${pasid}`),
+  );
+  return pasids;
 }

@@ -1,6 +1,7 @@
 // The kernel's IOMMU drivers and the hardware they found: one driver a kind of IOMMU (HardwareIommu.kind; the table is kinds.ts).
 
-import type { Clock } from "../../base/clock.ts";
+import type { Clock, ClockEvent } from "../../base/clock.ts";
+import type { Stateful, StateRecord } from "../../base/state.ts";
 import type { Trace } from "../../base/trace.ts";
 import type { HardwareIommu } from "../../hw/iommu/port.ts";
 import { ENODEV } from "../../uapi/errno.ts";
@@ -9,12 +10,13 @@ import type { Injector } from "../inject.ts";
 import type { LiveObjects } from "../live-objects.ts";
 import type { IommuCore } from "./core.ts";
 import type { IommuDevice, IommuDriver } from "./driver.ts";
+import { driverState } from "./driver-state.ts";
 import type { DriverKinds } from "./kinds.ts";
 
 /** An interrupt of an IOMMU's own, as a message. */
 export interface HardwareInterrupts {
   readonly requestMessage: ((name: string, handle: () => void) => { address: bigint; data: number } | null) | null;
-  readonly defer: (handle: () => void) => void;
+  readonly defer: (event: ClockEvent) => void;
 }
 
 /** What the kernel needs of a driver to bring hardware up and to place devices behind it. */
@@ -34,7 +36,7 @@ export interface IommuDriverParts {
   readonly injector: () => Injector;
 }
 
-export class IommuHardware {
+export class IommuHardware implements Stateful {
   readonly #kinds: DriverKinds;
   readonly #parts: IommuDriverParts;
   readonly #interrupts: HardwareInterrupts;
@@ -69,5 +71,15 @@ export class IommuHardware {
 
   limitsOf(hardware: HardwareIommu): { readonly ats: boolean; readonly maxPasids: number } {
     return this.#byHardware.get(hardware)?.limitsOf(hardware) ?? { ats: false, maxPasids: 0 };
+  }
+
+  saveState(): StateRecord {
+    return {};
+  }
+
+  restoreState(): void {}
+
+  *stateParts(): Generator<readonly [string, Stateful]> {
+    for (const [kind, driver] of this.#drivers) yield [`driver ${kind}`, driverState(driver, `driver ${kind}`)];
   }
 }

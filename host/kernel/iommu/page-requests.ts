@@ -8,6 +8,7 @@
 // Group indexes are the device's: it may reuse one, invent one or never finish one. They only tell requests of one device apart
 // (no table is indexed by them); an unfinished group costs at most MAX_HELD requests.
 
+import type { Stateful, StateReader, StateRecord } from "../../base/state.ts";
 import { EINVAL } from "../../uapi/errno.ts";
 import type { Attachment } from "./attachments.ts";
 import type { IommuDevice, PageRequest } from "./driver.ts";
@@ -75,12 +76,14 @@ class Group implements PageRequestGroup {
 }
 
 /** Collects the page requests of one device. */
-export class PageRequestCollector {
+export class PageRequestCollector implements Stateful {
+  readonly #device: IommuDevice;
   readonly #send: SendResponse;
   #held: Held[] = [];
   readonly #outstanding = new Set<Group>();
 
-  constructor(send: SendResponse) {
+  constructor(device: IommuDevice, send: SendResponse) {
+    this.#device = device;
     this.#send = send;
   }
 
@@ -116,7 +119,7 @@ export class PageRequestCollector {
       if (belongs) earlier.push(held.request);
       return !belongs;
     });
-    const group = new Group([...earlier, request], through, this.#send, (gone) => this.#outstanding.delete(gone));
+    const group = this.#group([...earlier, request], through);
     if (this.#outstanding.size >= MAX_OUTSTANDING) {
       group.respond(PAGE_RESPONSE_INVALID);
       return -EINVAL;
@@ -140,4 +143,58 @@ export class PageRequestCollector {
   discardPartial(): void {
     this.#held = [];
   }
+
+  #group(requests: readonly PageRequest[], through: Attachment): Group {
+    return new Group(requests, through, this.#send, (gone) => this.#outstanding.delete(gone));
+  }
+
+  /** Complete groups without an answer, oldest first: a fault queue's state refers to them by their places. */
+  get unanswered(): readonly PageRequestGroup[] {
+    return [...this.#outstanding];
+  }
+
+  saveState(): StateRecord {
+    return {
+      held: this.#held.map(({ request, through }) => ({ request: savedRequest(request), through: through.pasid })),
+      outstanding: [...this.#outstanding].map(({ requests, through }) => ({
+        requests: requests.map(savedRequest),
+        through: through.pasid,
+      })),
+    };
+  }
+
+  restoreState(state: StateReader): void {
+    const through = (saved: StateReader): Attachment =>
+      this.#device.attachments.at(saved.number("through")) ?? saved.fail("through", "is nothing attached here");
+    this.#held = state.records("held").map((saved) => ({
+      request: restoredRequest(saved.record("request")),
+      through: through(saved),
+    }));
+    const groups = state
+      .records("outstanding")
+      .map((saved) => this.#group(saved.records("requests").map(restoredRequest), through(saved)));
+    this.#outstanding.clear();
+    for (const group of groups) this.#outstanding.add(group);
+  }
+}
+
+export function savedRequest({ pasid, group, last, permissions, address, answerWithPasid }: PageRequest): StateRecord {
+  return { pasid, group, last, permissions, address, answerWithPasid: answerWithPasid ?? null };
+}
+
+export function restoredRequest(saved: StateReader): PageRequest {
+  const answerWithPasid = saved.optional("answerWithPasid", (reader, name) => reader.boolean(name));
+  return {
+    pasid: saved.number("pasid"),
+    group: saved.number("group"),
+    last: saved.boolean("last"),
+    permissions: saved.number("permissions"),
+    address: saved.bigint("address"),
+    ...(answerWithPasid === null ? {} : { answerWithPasid }),
+  };
+}
+
+/** A group that was answered behind its handler's back, as restored: no answer of the handler's goes anywhere. */
+export function answeredGroup(device: IommuDevice, requests: readonly PageRequest[]): PageRequestGroup {
+  return { device, requests, answered: true, respond: () => {} };
 }

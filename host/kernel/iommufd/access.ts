@@ -4,15 +4,17 @@
 // An access must unpin what is being unmapped when told so (`unmap`), before it returns. An internal one is not told; its pins lock
 // the areas instead, so that UNMAP gives EBUSY.
 
+import type { StateReader, StateRecord } from "../../base/state.ts";
 import { EFAULT, EINVAL, ENOENT, ENOMEM, EOVERFLOW, EPERM } from "../../uapi/errno.ts";
 import type { CallContext, FrameRun } from "../file.ts";
 import { IOMMU_READ, IOMMU_WRITE } from "../iommu/driver.ts";
+import { requireText } from "../same-objects.ts";
 import type { Area } from "./area.ts";
 import type { IommufdContext } from "./context.ts";
 import type { TableAccess } from "./io-pagetable.ts";
 import type { Ioas } from "./ioas.ts";
 import { U64_MAX } from "./iova-ranges.ts";
-import { IommufdObject } from "./object-table.ts";
+import { IommufdObject, nameOfObject } from "./object-table.ts";
 import { PAGE, PAGE_BYTES } from "./user-pages.ts";
 
 /** What the driver behind an access does. */
@@ -51,6 +53,16 @@ export class Access extends IommufdObject implements TableAccess {
   override destroy(): void {
     changeIoas(this, null);
     if (!this.internal) this.context.file.put();
+  }
+
+  override saveState(): StateRecord {
+    return { ...super.saveState(), ioas: nameOfObject(this.ioas), pinnedIn: nameOfObject(this.pinnedIn) };
+  }
+
+  override restoreState(state: StateReader): void {
+    super.restoreState(state);
+    requireText(state, "ioas", nameOfObject(this.ioas));
+    requireText(state, "pinnedIn", nameOfObject(this.pinnedIn));
   }
 }
 

@@ -1,6 +1,7 @@
 // One iommufd context: what open("/dev/iommu") makes (Linux: struct iommufd_ctx). Its file's references are its lifetime: the
 // descriptors, every open event file of it, every bound device, every external access and every mapping hold one.
 
+import type { Stateful, StateReader, StateRecord } from "../../base/state.ts";
 import type { CallContext, MmapRequest, UserAddress } from "../file.ts";
 import { type FileMapping, OpenFile } from "../file.ts";
 import type { IommuGroup } from "../iommu/group.ts";
@@ -8,7 +9,8 @@ import type { DeviceGroup } from "./device-group.ts";
 import type { IommufdEnvironment } from "./environment.ts";
 import { ExportedRegions } from "./exported-regions.ts";
 import type { Ioas } from "./ioas.ts";
-import { type IommufdObject, ObjectTable, type ObjectType } from "./object-table.ts";
+import { type NamedTable, restoreMappings, savedMappings } from "./mappings-state.ts";
+import { type IommufdObject, nameOfObject, ObjectTable, type ObjectType } from "./object-table.ts";
 import { SoftwareMsi } from "./software-msi.ts";
 
 /** How a context turns a request into an answer: ioctl-table.ts. */
@@ -18,7 +20,7 @@ export interface RequestTable {
   fieldsOf(call: CallContext, request: number, argument: bigint): Record<string, bigint | number | string>;
 }
 
-export class IommufdContext {
+export class IommufdContext implements Stateful {
   readonly environment: IommufdEnvironment;
   readonly objects: ObjectTable;
   readonly file: IommufdFile;
@@ -50,6 +52,36 @@ export class IommufdContext {
     this.objects.release();
     if (this.deviceGroups.size > 0) throw new Error("a context was released with devices bound");
     this.environment.live.destroyed("iommufd context");
+  }
+
+  // --- state ---
+
+  *#tables(): Generator<NamedTable> {
+    for (const object of this.objects) if (object.type === "ioas") yield [nameOfObject(object), (object as Ioas).table];
+  }
+
+  saveState(): StateRecord {
+    return {
+      accountMode: this.accountMode,
+      noIommuMode: this.noIommuMode,
+      compatibilityIoas: this.compatibilityIoas?.id ?? 0,
+      mappings: savedMappings(this.#tables(), this.environment.names),
+    };
+  }
+
+  restoreState(state: StateReader): void {
+    this.accountMode = state.text("accountMode") === "memory" ? "memory" : "user";
+    this.noIommuMode = state.boolean("noIommuMode");
+    this.compatibilityIoas = this.find(state.number("compatibilityIoas"), "ioas");
+    const { names, injector } = this.environment;
+    restoreMappings(this.#tables(), state.record("mappings"), names, injector);
+  }
+
+  *stateParts(): Generator<readonly [string, Stateful]> {
+    yield ["objects", this.objects];
+    for (const group of this.deviceGroups.values()) yield [`group ${group.group.id}`, group];
+    yield ["exported regions", this.regions];
+    yield ["software MSI", this.softwareMsi];
   }
 }
 
@@ -88,5 +120,9 @@ export class IommufdFile extends OpenFile {
 
   protected override release(): void {
     this.context.release();
+  }
+
+  override *stateParts(): Generator<readonly [string, Stateful]> {
+    yield ["context", this.context];
   }
 }

@@ -5,15 +5,17 @@
 //
 // `pt` is an IOAS (an automatic HWPT is found or made) or an HWPT. PASID is NO_PASID for the requester id.
 
+import type { StateReader, StateRecord } from "../../base/state.ts";
 import { NO_PASID } from "../../devices/ports.ts";
 import { EBUSY, EINVAL, ENODEV, ENOENT, ENOMEM, EPERM } from "../../uapi/errno.ts";
 import type { AttachHandle } from "../iommu/attachments.ts";
 import type { IommuDevice, IommuDriver } from "../iommu/driver.ts";
+import { requireText } from "../same-objects.ts";
 import type { IommufdContext } from "./context.ts";
 import { DeviceGroup, type GroupAttachment } from "./device-group.ts";
 import { allocatePaging, type HwPagetable, HwptNested, HwptPaging } from "./hw-pagetable.ts";
 import { Ioas } from "./ioas.ts";
-import { IommufdObject } from "./object-table.ts";
+import { IommufdObject, nameOfObject } from "./object-table.ts";
 import type { Vdevice } from "./vdevice.ts";
 
 export class BoundDevice extends IommufdObject {
@@ -42,6 +44,18 @@ export class BoundDevice extends IommufdObject {
     this.group.devices.delete(this);
     this.group.dropIfUnused();
     if (!this.context.environment.isTestDevice(this.device)) this.context.file.put();
+  }
+
+  override saveState(): StateRecord {
+    const { name } = this.device;
+    return { ...super.saveState(), device: name, unbinding: this.unbinding, vdevice: nameOfObject(this.vdevice) };
+  }
+
+  override restoreState(state: StateReader): void {
+    super.restoreState(state);
+    requireText(state, "device", this.device.name);
+    requireText(state, "vdevice", nameOfObject(this.vdevice));
+    this.unbinding = state.boolean("unbinding");
   }
 }
 

@@ -3,6 +3,7 @@
 import type { Injector } from "../inject.ts";
 import type { IommuCore } from "../iommu/core.ts";
 import type { LiveObjects } from "../live-objects.ts";
+import type { ObjectNames } from "../object-names.ts";
 import type { IommufdCommand } from "./command.ts";
 
 /** A request beyond the interface of host/uapi/iommufd.ts: the selftest driver's IOMMU_TEST_CMD. */
@@ -18,6 +19,8 @@ export interface IommufdEnvironment {
   readonly iommu: IommuCore;
   readonly live: LiveObjects;
   readonly injector: Injector;
+  /** What state documents call processes and their files. */
+  readonly names: ObjectNames;
   /** Module parameter: bind devices whose MSIs the platform does not isolate. */
   readonly allowUnsafeInterrupts: boolean;
   /** CONFIG_VFIO_NOIOMMU. */

@@ -1,11 +1,13 @@
 // Kernel memory, or registers of the hardware, that a driver's vIOMMU lets user space map through the iommufd itself (Linux:
 // iommufd_ctx::mt_mmap; hardware queue pages). A region must be taken whole and exactly; while mapped its owner counts one more user.
 
+import type { Stateful, StateReader, StateRecord } from "../../base/state.ts";
 import { EINVAL, ENXIO, EPERM } from "../../uapi/errno.ts";
 import { MAP_SHARED, PROT_EXEC } from "../../uapi/system-calls.ts";
 import type { FileMapping, MmapRequest, OpenFile } from "../file.ts";
 import type { ExportedRegion } from "../iommu/driver.ts";
-import type { IommufdObject } from "./object-table.ts";
+import { requireSame } from "../same-objects.ts";
+import { type IommufdObject, nameOfObject } from "./object-table.ts";
 
 interface Region {
   readonly offset: bigint;
@@ -14,7 +16,7 @@ interface Region {
   readonly owner: IommufdObject;
 }
 
-export class ExportedRegions {
+export class ExportedRegions implements Stateful {
   readonly #regions: Region[] = [];
 
   /** Gives `what` (whole pages) the lowest free offset, never 0; the offset, or -EINVAL. */
@@ -53,4 +55,27 @@ export class ExportedRegions {
       },
     };
   }
+
+  /** Regions must be the same; registers in them are their device's. */
+  saveState(): StateRecord {
+    return {
+      regions: this.#regions.map((region) => ({
+        name: regionName(region),
+        memory: "memory" in region.what ? region.what.memory.slice() : null,
+      })),
+    };
+  }
+
+  restoreState(state: StateReader): void {
+    const saved = state.records("regions");
+    const names = saved.map((region) => region.text("name"));
+    requireSame(state, this.#regions.map(regionName), names);
+    for (const [index, { what }] of this.#regions.entries()) {
+      if ("memory" in what) saved[index]!.memory("memory", what.memory);
+    }
+  }
+}
+
+function regionName({ offset, length, owner }: Region): string {
+  return `region of ${length} bytes at 0x${offset.toString(16)} of ${nameOfObject(owner)}`;
 }

@@ -6,6 +6,7 @@
 //
 // A cookie is the kernel's, the lowest free number of this queue from 1; it names one group until that is answered.
 
+import { StateError, type StateReader, type StateRecord } from "../../base/state.ts";
 import { EFAULT, EINVAL, ENOMEM, EOPNOTSUPP, ESPIPE } from "../../uapi/errno.ts";
 import {
   IOMMU_PGFAULT_FLAGS_LAST_PAGE,
@@ -19,9 +20,10 @@ import {
 import { POLLOUT } from "../../uapi/system-calls.ts";
 import type { CallContext } from "../file.ts";
 import type { AttachHandle } from "../iommu/attachments.ts";
-import type { PageRequestGroup } from "../iommu/page-requests.ts";
+import { answeredGroup, type PageRequestGroup, restoredRequest, savedRequest } from "../iommu/page-requests.ts";
 import type { IommufdCommand } from "./command.ts";
 import { EventQueue } from "./event-file.ts";
+import { nameOfObject } from "./object-table.ts";
 import { readUser, writeUser } from "./user-copy.ts";
 
 const MESSAGE_BYTES = 40;
@@ -128,6 +130,69 @@ export class FaultQueue extends EventQueue {
   #forget(cookie: number): void {
     this.#awaiting.delete(cookie);
     if (cookie < this.#lowestCookie) this.#lowestCookie = cookie;
+  }
+
+  // --- state: groups are the iommu core's (restored before), handles those of the attachments ---
+
+  override saveState(): StateRecord {
+    return {
+      ...super.saveState(),
+      deliver: this.#deliver.map((group) => this.#savedGroup(group)),
+      awaiting: [...this.#awaiting].map(([cookie, group]) => ({ cookie, group: this.#savedGroup(group) })),
+      lowestCookie: this.#lowestCookie,
+    };
+  }
+
+  override restoreState(state: StateReader): void {
+    super.restoreState(state);
+    this.#deliver = state.records("deliver").map((saved) => this.#restoredGroup(saved));
+    this.#awaiting.clear();
+    for (const saved of state.records("awaiting")) {
+      this.#awaiting.set(saved.number("cookie"), this.#restoredGroup(saved.record("group")));
+    }
+    this.#lowestCookie = state.number("lowestCookie");
+  }
+
+  #savedGroup({ requests, deviceId, handle }: WaitingGroup): StateRecord {
+    const { iommu } = this.context.environment;
+    const place = iommu.unansweredOf(requests.device).indexOf(requests);
+    return {
+      device: requests.device.name,
+      deviceId,
+      through: this.#throughWhat(handle),
+      unanswered: place < 0 ? null : place,
+      requests: place < 0 ? requests.requests.map(savedRequest) : [],
+    };
+  }
+
+  #restoredGroup(saved: StateReader): WaitingGroup {
+    const { iommu } = this.context.environment;
+    const name = saved.text("device");
+    const device = iommu.deviceNamed(name) ?? saved.fail("device", `is ${name}, which is not here`);
+    const place = saved.optional("unanswered", (reader, field) => reader.number(field));
+    const requests =
+      place === null
+        ? answeredGroup(device, saved.records("requests").map(restoredRequest))
+        : (iommu.unansweredOf(device)[place] ?? saved.fail("unanswered", "is out of range"));
+    return { requests, deviceId: saved.number("deviceId"), handle: this.#handleOf(saved) };
+  }
+
+  #throughWhat(handle: AttachHandle): StateRecord {
+    for (const { group, attachments } of this.context.deviceGroups.values()) {
+      for (const [pasid, attachment] of attachments) {
+        if (attachment.handle === handle) return { group: group.id, pasid };
+      }
+    }
+    throw new StateError(`${nameOfObject(this)}: a group waits that came through nothing attached`);
+  }
+
+  #handleOf(saved: StateReader): AttachHandle {
+    const through = saved.record("through");
+    for (const { group, attachments } of this.context.deviceGroups.values()) {
+      const attachment = group.id === through.number("group") ? attachments.get(through.number("pasid")) : undefined;
+      if (attachment !== undefined) return attachment.handle;
+    }
+    return saved.fail("through", "is nothing attached here");
   }
 }
 

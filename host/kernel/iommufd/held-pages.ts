@@ -4,7 +4,9 @@
 // iopt_pages is pinned exactly once". Kept as segments of consecutive pages with consecutive frames and one holder count, so that
 // contiguous memory costs one segment however large it is.
 
+import type { Stateful, StateReader, StateRecord } from "../../base/state.ts";
 import type { FrameRun } from "../file.ts";
+import { refillList } from "../same-objects.ts";
 
 interface Segment {
   /** Page index within the mapping. */
@@ -21,7 +23,7 @@ export interface PageSource {
   unpin(run: FrameRun): void;
 }
 
-export class HeldPages {
+export class HeldPages implements Stateful {
   /** Ascending, disjoint. */
   readonly #segments: Segment[] = [];
 
@@ -150,5 +152,19 @@ export class HeldPages {
         i++;
       }
     }
+  }
+
+  saveState(): StateRecord {
+    return { segments: this.#segments.map(({ first, count, frame, holds }) => ({ first, count, frame, holds })) };
+  }
+
+  restoreState(state: StateReader): void {
+    const segments = state.records("segments").map((saved) => ({
+      first: saved.number("first"),
+      count: saved.number("count"),
+      frame: saved.number("frame"),
+      holds: saved.number("holds"),
+    }));
+    refillList(this.#segments, segments);
   }
 }

@@ -1,6 +1,7 @@
 // HWPT objects: an IOMMU domain with an id (Linux: iommufd/hw_pagetable.c). A paging HWPT belongs to an IOAS and carries its
 // mappings; a nested one is user space's own stage 1 over a paging parent, made directly on the parent or on a vIOMMU.
 
+import type { Stateful, StateReader, StateRecord } from "../../base/state.ts";
 import { EINVAL, ENOENT, ENOMEM, EOPNOTSUPP } from "../../uapi/errno.ts";
 import {
   IOMMU_HWPT_ALLOC_DIRTY_TRACKING,
@@ -12,12 +13,14 @@ import {
   iommuHwptInvalidate,
 } from "../../uapi/iommufd.ts";
 import type { IommuDomain, NestedDomain, PagingDomain, UserData } from "../iommu/driver.ts";
+import { driverState } from "../iommu/driver-state.ts";
+import { numbersOf, refillSet, requireText } from "../same-objects.ts";
 import type { IommufdCommand } from "./command.ts";
 import type { IommufdContext } from "./context.ts";
 import type { BoundDevice } from "./device.ts";
 import type { FaultQueue } from "./fault-queue.ts";
 import { Ioas } from "./ioas.ts";
-import { IommufdObject } from "./object-table.ts";
+import { IommufdObject, nameOfObject } from "./object-table.ts";
 import { addressAt, MAX_ENTRY_LENGTH, UserBatch, UserDataAt } from "./user-copy.ts";
 import { Viommu } from "./viommu.ts";
 
@@ -40,6 +43,23 @@ abstract class HwptBase extends IommufdObject {
     this.domain.free();
     if (this.fault !== null) this.fault.users--;
   }
+
+  override saveState(): StateRecord {
+    return { ...super.saveState(), of: this.of, fault: nameOfObject(this.fault) };
+  }
+
+  override restoreState(state: StateReader): void {
+    super.restoreState(state);
+    requireText(state, "of", this.of);
+    requireText(state, "fault", nameOfObject(this.fault));
+  }
+
+  override *stateParts(): Generator<readonly [string, Stateful]> {
+    yield ["domain", driverState(this.domain, nameOfObject(this))];
+  }
+
+  /** Name of what it was allocated on. */
+  protected abstract readonly of: string;
 }
 
 export class HwptPaging extends HwptBase {
@@ -80,6 +100,20 @@ export class HwptPaging extends HwptBase {
     this.freeDomain();
     this.ioas.users--;
   }
+
+  protected get of(): string {
+    return nameOfObject(this.ioas);
+  }
+
+  override saveState(): StateRecord {
+    return { ...super.saveState(), automatic: this.automatic, installedMsi: [...this.installedMsi] };
+  }
+
+  override restoreState(state: StateReader): void {
+    super.restoreState(state);
+    this.automatic = state.boolean("automatic");
+    refillSet(this.installedMsi, numbersOf(state, "installedMsi"));
+  }
 }
 
 export class HwptNested extends HwptBase {
@@ -100,6 +134,10 @@ export class HwptNested extends HwptBase {
   override destroy(): void {
     this.freeDomain();
     (this.viommu ?? this.paging).users--;
+  }
+
+  protected get of(): string {
+    return nameOfObject(this.viommu ?? this.paging);
   }
 }
 

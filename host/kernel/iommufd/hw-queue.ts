@@ -1,13 +1,15 @@
 // HW_QUEUE objects (Linux: iommufd/viommu.c): a queue in guest memory that the physical IOMMU reads by physical address. Its pages
 // are pinned for reading and must be contiguous; while it lives they cannot be unmapped (EBUSY).
 
+import type { StateReader, StateRecord } from "../../base/state.ts";
 import { EFAULT, EINVAL, ENOENT, ENOMEM, EOPNOTSUPP, EOVERFLOW, ERANGE } from "../../uapi/errno.ts";
 import { iommuHwQueueAlloc } from "../../uapi/iommufd.ts";
 import type { HwQueueBackend, HwQueueCore } from "../iommu/driver.ts";
+import { requireText } from "../same-objects.ts";
 import { type Access, changeIoas, createAccess, destroyAccess, pinPages, unpinPages } from "./access.ts";
 import type { IommufdCommand } from "./command.ts";
 import { U64_MAX } from "./iova-ranges.ts";
-import { IommufdObject } from "./object-table.ts";
+import { IommufdObject, nameOfObject } from "./object-table.ts";
 import { PAGE_BYTES } from "./user-pages.ts";
 import type { Viommu } from "./viommu.ts";
 
@@ -53,6 +55,20 @@ export class HwQueue extends IommufdObject implements HwQueueCore {
     if (this.earlier !== null) this.earlier.users--;
     if (this.pinned !== null) unpinRange(this.pinned);
     this.viommu.users--;
+  }
+
+  override saveState(): StateRecord {
+    return { ...super.saveState(), is: this.#what() };
+  }
+
+  override restoreState(state: StateReader): void {
+    super.restoreState(state);
+    requireText(state, "is", this.#what());
+  }
+
+  #what(): string {
+    const where = this.pinned === null ? "nothing" : `0x${this.pinned.iova.toString(16)}`;
+    return `queue of ${nameOfObject(this.viommu)} at ${where}, after ${nameOfObject(this.earlier)}`;
   }
 }
 

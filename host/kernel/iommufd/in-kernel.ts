@@ -48,12 +48,13 @@ export interface IommufdOptions {
 
 /** What iommufd needs of a kernel; injection is looked up at each use, so that it can be exchanged at any time. */
 export function iommufdEnvironment(
-  kernel: Pick<Kernel, "iommu" | "live" | "injector">,
+  kernel: Pick<Kernel, "iommu" | "live" | "injector" | "names">,
   options: IommufdOptions = {},
 ): IommufdEnvironment {
   return {
     iommu: kernel.iommu,
     live: kernel.live,
+    names: kernel.names,
     injector: {
       ioctl: (name) => kernel.injector.ioctl(name),
       allocation: (what) => kernel.injector.allocation(what),

@@ -8,6 +8,7 @@
 // Addresses are bigints; lengths bytes. Results are 0, a value, or a negated errno; a failed call leaves all as it was, except an
 // unmap that meets a partly covered area after whole ones (those are gone, as in Linux).
 
+import type { Stateful, StateReader, StateRecord } from "../../base/state.ts";
 import {
   EADDRINUSE,
   EBUSY,
@@ -47,7 +48,7 @@ export interface TableAccess {
   unmap(iova: bigint, length: bigint): void;
 }
 
-export class IoPagetable {
+export class IoPagetable implements Stateful {
   readonly areas = new IntervalTree<Area>();
   readonly ranges = new IovaRanges();
   /** The first one is the oldest; all hold the same mappings. */
@@ -397,6 +398,21 @@ export class IoPagetable {
       throw new Error("an IOAS is destroyed while in use");
     }
     if (this.ranges.reservedCount > 0) throw new Error("an IOAS is destroyed with reserved ranges left");
+  }
+
+  // --- state: areas are saved by whoever has the tables (mappings-state.ts), the order of domains too ---
+
+  saveState(): StateRecord {
+    return { disableLargePages: this.disableLargePages, alignment: this.alignment };
+  }
+
+  restoreState(state: StateReader): void {
+    this.disableLargePages = state.boolean("disableLargePages");
+    this.alignment = state.bigint("alignment");
+  }
+
+  *stateParts(): Generator<readonly [string, Stateful]> {
+    yield ["ranges", this.ranges];
   }
 }
 

@@ -1,6 +1,7 @@
 // IOAS objects and their requests (Linux: iommufd/ioas.c). Checks stand in the order in which Linux makes them: user space sees it
 // in which errno wins.
 
+import type { Stateful, StateReader, StateRecord } from "../../base/state.ts";
 import {
   EADDRINUSE,
   EBADF,
@@ -35,13 +36,14 @@ import {
 } from "../../uapi/iommufd.ts";
 import type { CallContext } from "../file.ts";
 import { IOMMU_CACHE, IOMMU_READ, IOMMU_WRITE } from "../iommu/driver.ts";
+import { inSavedOrder, refillList, textsOf } from "../same-objects.ts";
 import type { IommufdCommand } from "./command.ts";
 import type { IommufdContext } from "./context.ts";
 import type { HwptPaging } from "./hw-pagetable.ts";
 import { type Interval, IntervalTree } from "./interval-tree.ts";
 import { IoPagetable } from "./io-pagetable.ts";
 import { U64_MAX } from "./iova-ranges.ts";
-import { IommufdObject } from "./object-table.ts";
+import { IommufdObject, nameOfObject } from "./object-table.ts";
 import { readUser, writeUser } from "./user-copy.ts";
 import { type AccountMode, charge, UserPages, uncharge } from "./user-pages.ts";
 
@@ -61,6 +63,23 @@ export class Ioas extends IommufdObject {
   override destroy(): void {
     if (this.#context.compatibilityIoas === this) this.#context.compatibilityIoas = null;
     this.table.destroy();
+  }
+
+  override saveState(): StateRecord {
+    return { ...super.saveState(), hwpts: this.hwpts.map(nameOfObject) };
+  }
+
+  override restoreState(state: StateReader): void {
+    super.restoreState(state);
+    refillList(this.hwpts, inSavedOrder(state, this.hwpts, nameOfObject, textsOf(state, "hwpts")));
+    refillList(
+      this.table.domains,
+      this.hwpts.map(({ domain }) => domain),
+    );
+  }
+
+  override *stateParts(): Generator<readonly [string, Stateful]> {
+    yield ["table", this.table];
   }
 }
 

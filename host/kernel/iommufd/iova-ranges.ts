@@ -2,6 +2,8 @@
 // aperture, a device for its reserved regions, null for the selftest), and ranges user space has reserved for itself by ALLOW_IOVAS,
 // to which automatic allocation then keeps and which nothing may reserve later.
 
+import type { Stateful, StateReader, StateRecord } from "../../base/state.ts";
+import { requireText } from "../same-objects.ts";
 import { type Interval, IntervalTree } from "./interval-tree.ts";
 
 export const U64_MAX = 0xffff_ffff_ffff_ffffn;
@@ -10,7 +12,7 @@ interface Reserved extends Interval {
   readonly owner: object | null;
 }
 
-export class IovaRanges {
+export class IovaRanges implements Stateful {
   // Few (a couple per domain and device), and they may overlap: a list, and the disjoint holes between them, kept until they change.
   #reserved: Reserved[] = [];
   #holes: Interval[] | null = null;
@@ -73,6 +75,29 @@ export class IovaRanges {
       }
     }
     return null;
+  }
+
+  /** What is reserved comes with domains and devices, which must be the same. */
+  saveState(): StateRecord {
+    return {
+      reserved: this.#reservedText(),
+      allowed: [...this.#allowed].map(({ start, last }) => ({ start, last })),
+    };
+  }
+
+  restoreState(state: StateReader): void {
+    requireText(state, "reserved", this.#reservedText());
+    const allowed = new IntervalTree<Interval>();
+    for (const saved of state.records("allowed")) {
+      allowed.insert({ start: saved.bigint("start"), last: saved.bigint("last") });
+    }
+    this.#allowed = allowed;
+    this.#holes = null;
+  }
+
+  #reservedText(): string {
+    const texts = this.#reserved.map(({ start, last }) => `0x${start.toString(16)}-0x${last.toString(16)}`);
+    return texts.sort().join(" ");
   }
 }
 

@@ -4,8 +4,10 @@
 // vDEVICE whose device was unbound, a tombstone: nothing is found there and the number is not used again in this context.
 // `users` counts references, 1 of them the table's own; DESTROY works only when that is the last.
 
+import type { Stateful, StateReader, StateRecord } from "../../base/state.ts";
 import { EBUSY, ENOENT } from "../../uapi/errno.ts";
 import type { LiveObjects } from "../live-objects.ts";
+import { numbersOf } from "../same-objects.ts";
 
 export type ObjectType =
   | "device"
@@ -20,7 +22,7 @@ export type ObjectType =
   | "access"
   | "selftest";
 
-export abstract class IommufdObject {
+export abstract class IommufdObject implements Stateful {
   abstract readonly type: ObjectType;
   /** 0 until the table gave it one. */
   id = 0;
@@ -31,11 +33,30 @@ export abstract class IommufdObject {
 
   /** Its creation has failed; `destroy` follows. Gives back references to the object itself, such as its file's. */
   beforeAbort(): void {}
+
+  // --- state; an object that has more than this adds to it ---
+
+  saveState(): StateRecord {
+    return { users: this.users };
+  }
+
+  restoreState(state: StateReader): void {
+    this.users = state.number("users");
+  }
+
+  stateParts(): Iterable<readonly [name: string, part: Stateful]> {
+    return [];
+  }
+}
+
+/** "hwpt-paging 7": what state documents call an object. */
+export function nameOfObject(object: IommufdObject | null): string {
+  return object === null ? "none" : `${object.type} ${object.id}`;
 }
 
 type Slot = { state: "reserved" | "visible" | "tombstone"; object: IommufdObject | null };
 
-export class ObjectTable {
+export class ObjectTable implements Stateful {
   readonly #slots = new Map<number, Slot>();
   readonly #live: LiveObjects;
   /** No id below is free. */
@@ -155,5 +176,23 @@ export class ObjectTable {
     this.#slots.delete(object.id);
     if (object.id < this.#lowest) this.#lowest = object.id;
     this.#live.destroyed(object.type);
+  }
+
+  /** Objects must be the same. */
+  saveState(): StateRecord {
+    const tombstones = [...this.#slots].filter(([, { state }]) => state === "tombstone").map(([id]) => id);
+    return { tombstones, lowest: this.#lowest };
+  }
+
+  restoreState(state: StateReader): void {
+    for (const [id, slot] of this.#slots) if (slot.state === "tombstone") this.#slots.delete(id);
+    for (const id of numbersOf(state, "tombstones")) {
+      if (!this.#slots.has(id)) this.#slots.set(id, { state: "tombstone", object: null });
+    }
+    this.#lowest = state.number("lowest");
+  }
+
+  *stateParts(): Generator<readonly [string, Stateful]> {
+    for (const object of this) yield [nameOfObject(object), object];
   }
 }

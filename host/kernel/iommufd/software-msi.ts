@@ -2,9 +2,11 @@
 // whose IOMMU reports a SW_MSI window sends its messages through its own domain; iommufd gives each physical doorbell page an IOVA
 // in that window, the same in every domain of the context, and maps it into the parent domain of whatever the device is attached to.
 
+import type { Stateful, StateReader, StateRecord } from "../../base/state.ts";
 import { ENOMEM, EOVERFLOW } from "../../uapi/errno.ts";
 import type { Injector } from "../inject.ts";
 import { IOMMU_MMIO, IOMMU_READ, IOMMU_WRITE } from "../iommu/driver.ts";
+import { refillList } from "../same-objects.ts";
 import type { DeviceGroup } from "./device-group.ts";
 import type { HwptPaging } from "./hw-pagetable.ts";
 
@@ -19,7 +21,7 @@ export interface MsiMap {
   readonly iova: bigint;
 }
 
-export class SoftwareMsi {
+export class SoftwareMsi implements Stateful {
   readonly #maps: MsiMap[] = [];
 
   /** The map of an id. */
@@ -63,6 +65,20 @@ export class SoftwareMsi {
       if (result < 0) return result;
     }
     return 0;
+  }
+
+  saveState(): StateRecord {
+    return { maps: this.#maps.map(({ windowStart, doorbell, iova }) => ({ windowStart, doorbell, iova })) };
+  }
+
+  restoreState(state: StateReader): void {
+    const maps = state.records("maps").map((saved, id) => ({
+      id,
+      windowStart: saved.bigint("windowStart"),
+      doorbell: saved.bigint("doorbell"),
+      iova: saved.bigint("iova"),
+    }));
+    refillList(this.#maps, maps);
   }
 }
 

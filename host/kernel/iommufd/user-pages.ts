@@ -8,6 +8,7 @@
 // CAP_IPC_LOCK, else the user's locked pages against RLIMIT_MEMLOCK, or the memory's own count (VmLck) in the context's MM mode;
 // VmPin counts in all modes. A dma-buf is neither pinned nor accounted.
 
+import { StateError, type StateReader, type StateRecord } from "../../base/state.ts";
 import { EFAULT, EINVAL, ENOMEM } from "../../uapi/errno.ts";
 import type {
   AddressSpace,
@@ -21,6 +22,7 @@ import type {
   UserAccount,
 } from "../file.ts";
 import type { Injector } from "../inject.ts";
+import type { ObjectNames } from "../object-names.ts";
 import type { Area } from "./area.ts";
 import { HeldPages, type PageSource } from "./held-pages.ts";
 
@@ -236,6 +238,72 @@ export class UserPages implements PageSource {
 
   uncharge(count: number): void {
     uncharge(this.accountMode, this.memory, this.user, count);
+  }
+
+  // --- state: saved by whoever has the tables (mappings-state.ts) ---
+
+  /** Pages of the same name show the same memory. */
+  nameIn(names: ObjectNames): string {
+    const { origin } = this;
+    const of =
+      origin.kind === "memory"
+        ? (names.nameOfProcess(this.process) ?? "an ended process")
+        : origin.file === null
+          ? "no pages"
+          : (names.nameOfFile(origin.file) ?? origin.file.path);
+    const rights = this.writable ? "writable" : "read-only";
+    return `${this.pageCount} ${rights} pages of ${of}, ${origin.kind}, from 0x${this.addressOf(0n).toString(16)}`;
+  }
+
+  saved(names: ObjectNames): StateRecord {
+    const { origin } = this;
+    return {
+      name: this.nameIn(names),
+      kind: origin.kind,
+      from: this.addressOf(0n),
+      file: origin.kind === "memory" || origin.file === null ? null : names.nameOfFile(origin.file),
+      process: names.nameOfProcess(this.process),
+      writable: this.writable,
+      pageCount: this.pageCount,
+      accountMode: this.accountMode,
+      pinned: this.pinned,
+      held: this.held.saveState(),
+    };
+  }
+
+  /** Pages as `saved` wrote them, with nothing held yet: `restore` follows. Throws StateError where process or file are not here. */
+  static fromState(state: StateReader, names: ObjectNames, injector: Injector): UserPages {
+    const name = state.text("name");
+    const process = state.optional("process", (reader, field) => names.processNamed(reader.text(field)));
+    if (process === null) throw new StateError(`${state.path}: there are no ${name} here`);
+    const from = state.bigint("from");
+    let origin: Origin = { kind: "memory", base: from };
+    if (state.text("kind") !== "memory") {
+      const file = state.optional("file", (reader, field) => names.fileNamed(reader.text(field)));
+      const pages = file?.pages ?? null;
+      if (state.text("kind") !== "file" || pages === null)
+        throw new StateError(`${state.path}: there are no ${name} here`);
+      origin = { kind: "file", file, pages, firstPage: Number(from / PAGE_BYTES) };
+    }
+    const length = BigInt(state.number("pageCount")) * PAGE_BYTES;
+    return new UserPages(origin, 0, length, state.boolean("writable"), process, injector);
+  }
+
+  /** Takes counts and pins over; its areas follow (`shownBy`). */
+  restore(state: StateReader): void {
+    const mode = state.text("accountMode");
+    if (mode !== "none" && mode !== "user" && mode !== "memory") state.fail("accountMode", "is unknown");
+    this.accountMode = mode;
+    this.pinned = state.number("pinned");
+    this.held.restoreState(state.record("held"));
+    this.#references = 0;
+    this.trackedAreas.clear();
+  }
+
+  /** A restored area shows these pages. */
+  shownBy(area: Area): void {
+    this.#references++;
+    if (area.filled) this.trackedAreas.add(area);
   }
 }
 

@@ -1,12 +1,14 @@
 // vDEVICE objects (Linux: iommufd/viommu.c): "the guest's device 0x10 is this device of the host". At most one per device; guest ids
 // are u64 and unique within a vIOMMU. When the device is unbound its vDEVICE goes too and its object id stays a tombstone.
 
+import type { StateReader, StateRecord } from "../../base/state.ts";
 import { EEXIST, EINVAL, ENOENT, ENOMEM } from "../../uapi/errno.ts";
 import { iommuVdeviceAlloc } from "../../uapi/iommufd.ts";
 import type { IommuDevice, VdeviceBackendView } from "../iommu/driver.ts";
+import { requireText } from "../same-objects.ts";
 import type { IommufdCommand } from "./command.ts";
 import type { BoundDevice } from "./device.ts";
-import { IommufdObject } from "./object-table.ts";
+import { IommufdObject, nameOfObject } from "./object-table.ts";
 import type { Viommu } from "./viommu.ts";
 
 export class Vdevice extends IommufdObject implements VdeviceBackendView {
@@ -51,6 +53,19 @@ export class Vdevice extends IommufdObject implements VdeviceBackendView {
     }
     this.viommu.users--;
     this.bound.vdevice = null;
+  }
+
+  override saveState(): StateRecord {
+    return { ...super.saveState(), is: this.#what() };
+  }
+
+  override restoreState(state: StateReader): void {
+    super.restoreState(state);
+    requireText(state, "is", this.#what());
+  }
+
+  #what(): string {
+    return `0x${this.virtualId.toString(16)} of ${nameOfObject(this.viommu)}: ${nameOfObject(this.bound)}`;
   }
 }
 

@@ -3,11 +3,14 @@
 // lost on purpose, the one LOST_EVENTS header moves to the tail; the next event that fits takes its place and the gap shows only in the
 // numbers.
 
+import type { StateReader, StateRecord } from "../../base/state.ts";
 import { EEXIST, EFAULT, EINVAL, ENOENT, ENOMEM, EOPNOTSUPP } from "../../uapi/errno.ts";
 import { IOMMU_VEVENTQ_FLAG_LOST_EVENTS, iommufdVeventHeader, iommuVeventqAlloc } from "../../uapi/iommufd.ts";
 import type { CallContext } from "../file.ts";
+import { requireText } from "../same-objects.ts";
 import type { IommufdCommand } from "./command.ts";
 import { EventQueue } from "./event-file.ts";
+import { nameOfObject } from "./object-table.ts";
 import { writeUser } from "./user-copy.ts";
 import type { Viommu } from "./viommu.ts";
 
@@ -107,6 +110,33 @@ export class VeventQueue extends EventQueue {
 
   override write(): number {
     return -EINVAL;
+  }
+
+  override saveState(): StateRecord {
+    return {
+      ...super.saveState(),
+      is: this.#what(),
+      events: this.#events.slice(this.#head).map(({ sequence, data }) => ({ sequence, data: data.slice() })),
+      lost: this.#lost?.sequence ?? null,
+      sequence: this.#sequence,
+    };
+  }
+
+  override restoreState(state: StateReader): void {
+    super.restoreState(state);
+    requireText(state, "is", this.#what());
+    this.#events = state.records("events").map((saved) => ({
+      sequence: saved.number("sequence"),
+      data: saved.bytes("data").slice(),
+    }));
+    this.#head = 0;
+    const lost = state.optional("lost", (reader, name) => reader.number(name));
+    this.#lost = lost === null ? null : { sequence: lost };
+    this.#sequence = state.number("sequence");
+  }
+
+  #what(): string {
+    return `type 0x${this.eventType.toString(16)}, depth ${this.depth}, of ${nameOfObject(this.viommu)}`;
   }
 }
 

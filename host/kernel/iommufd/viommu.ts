@@ -2,6 +2,7 @@
 // (ViommuBackend) makes nested domains, takes the guest's invalidations, and asks back through ViommuCore: which device has a guest
 // id, and where events go.
 
+import type { Stateful, StateReader, StateRecord } from "../../base/state.ts";
 import { EFAULT, EINVAL, ENOENT, ENOMEM, EOPNOTSUPP } from "../../uapi/errno.ts";
 import { iommuViommuAlloc } from "../../uapi/iommufd.ts";
 import type {
@@ -12,12 +13,14 @@ import type {
   ViommuBackend,
   ViommuCore,
 } from "../iommu/driver.ts";
+import { driverState } from "../iommu/driver-state.ts";
+import { inSavedOrder, refillMap, requireText, textsOf } from "../same-objects.ts";
 import type { IommufdCommand } from "./command.ts";
 import type { IommufdContext } from "./context.ts";
 import type { BoundDevice } from "./device.ts";
 import type { HwptPaging } from "./hw-pagetable.ts";
 import type { HwQueue } from "./hw-queue.ts";
-import { IommufdObject } from "./object-table.ts";
+import { IommufdObject, nameOfObject } from "./object-table.ts";
 import { UserDataAt, writeUser } from "./user-copy.ts";
 import type { Vdevice } from "./vdevice.ts";
 import type { VeventQueue } from "./veventq.ts";
@@ -79,6 +82,30 @@ export class Viommu extends IommufdObject implements ViommuCore {
   exportRegion(region: ExportedRegion): bigint | number {
     if (this.context.environment.injector.allocation("exported region")) return -ENOMEM;
     return this.context.regions.export(region, this);
+  }
+
+  // --- state ---
+
+  override saveState(): StateRecord {
+    return {
+      ...super.saveState(),
+      parent: nameOfObject(this.parent),
+      vdevices: [...this.vdevices.values()].map(nameOfObject),
+    };
+  }
+
+  override restoreState(state: StateReader): void {
+    super.restoreState(state);
+    requireText(state, "parent", nameOfObject(this.parent));
+    const vdevices = inSavedOrder(state, this.vdevices.values(), nameOfObject, textsOf(state, "vdevices"));
+    refillMap(
+      this.vdevices,
+      vdevices.map((vdevice) => [vdevice.virtualId, vdevice] as const),
+    );
+  }
+
+  override *stateParts(): Generator<readonly [string, Stateful]> {
+    yield ["backend", driverState(this.backend, nameOfObject(this))];
   }
 }
 

@@ -18,6 +18,7 @@ import {
 } from "../../../arch/riscv/registers.ts";
 import type { HpaPfn } from "../../../base/address.ts";
 import type { PhysicalMemory } from "../../../base/memory.ts";
+import type { Stateful, StateReader, StateRecord } from "../../../base/state.ts";
 import type { HardwareIommu } from "../../../hw/iommu/port.ts";
 import { EIO, ETIMEDOUT } from "../../../uapi/errno.ts";
 import type { WaitingCall } from "../wait.ts";
@@ -31,7 +32,7 @@ const [FENCE] = encodeCommand("IOFENCE.C", { PR: 1, PW: 1 });
 const FENCE_LOW = low(FENCE);
 const FENCE_HIGH = high(FENCE);
 
-export class CommandQueue {
+export class CommandQueue implements Stateful {
   readonly #hardware: HardwareIommu;
   readonly #memory: PhysicalMemory<HpaPfn>;
   readonly #base: HpaPfn;
@@ -138,5 +139,18 @@ export class CommandQueue {
 
   #status(): number {
     return this.#hardware.registers.mmioRead(REG.cqcsr, 4);
+  }
+
+  /** The ring itself is in memory. */
+  saveState(): StateRecord {
+    return { tail: this.#tail, unfenced: this.#unfenced, error: this.#error, errors: this.errors, dead: this.#dead };
+  }
+
+  restoreState(state: StateReader): void {
+    this.#tail = state.number("tail");
+    this.#unfenced = state.number("unfenced");
+    this.#error = state.number("error");
+    this.errors = state.number("errors");
+    this.#dead = state.boolean("dead");
   }
 }

@@ -36,6 +36,8 @@ import {
   TC_T2GPA,
   TC_V,
 } from "../../../arch/riscv/device-context.ts";
+import type { StateReader } from "../../../base/state.ts";
+import { bigintsOf } from "../../same-objects.ts";
 
 /** tc, iohgatp, ta, fsc as doublewords; the MSI words of the extended format are always 0 here. */
 export type Context = readonly [tc: bigint, iohgatp: bigint, ta: bigint, fsc: bigint];
@@ -166,4 +168,11 @@ function treatment(context: Context, rules: StructureRules, tagsMatter: boolean)
     on(TC_EN_PRI) === 0 ? "refused" : `${on(TC_PRPR)}`,
     `${on(TC_DTF)}`,
   ];
+}
+
+/** A context of a state document. Throws StateError. */
+export function restoredContext(state: StateReader, name: string): Context {
+  const [tc, iohgatp, ta, fsc, ...more] = bigintsOf(state, name);
+  if (fsc === undefined || more.length > 0) state.fail(name, "is not four doublewords");
+  return [tc!, iohgatp!, ta!, fsc];
 }

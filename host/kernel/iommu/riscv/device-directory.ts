@@ -7,14 +7,16 @@
 
 import { deviceContextBytes, deviceDirectoryIndex, deviceIdBits } from "../../../arch/riscv/device-context.ts";
 import type { HpaPfn } from "../../../base/address.ts";
+import type { Stateful, StateReader, StateRecord } from "../../../base/state.ts";
 import { ENOMEM } from "../../../uapi/errno.ts";
 import type { HostFrames } from "../../host-frames.ts";
+import { numbersOf } from "../../same-objects.ts";
 import type { Context } from "./context-switch.ts";
 import { loadDoubleword, storeDoubleword } from "./doubleword.ts";
 
 const V = 1n;
 
-export class DeviceDirectory {
+export class DeviceDirectory implements Stateful {
   readonly root: HpaPfn;
   /** 1, 2 or 3. */
   readonly levels: number;
@@ -120,5 +122,14 @@ export class DeviceDirectory {
       table = frame as HpaPfn;
     }
     return table;
+  }
+
+  /** The tables are in memory. */
+  saveState(): StateRecord {
+    return { replaced: [...this.#replaced] };
+  }
+
+  restoreState(state: StateReader): void {
+    this.#replaced = numbersOf(state, "replaced") as HpaPfn[];
   }
 }

@@ -8,6 +8,7 @@ import {
   PRGR_SUCCESS,
 } from "../../../arch/riscv/commands.ts";
 import { TC_V } from "../../../arch/riscv/device-context.ts";
+import type { Stateful, StateRecord } from "../../../base/state.ts";
 import type { Trace } from "../../../base/trace.ts";
 import type { HardwareIommu } from "../../../hw/iommu/port.ts";
 import { EINVAL, ENODEV, EOPNOTSUPP } from "../../../uapi/errno.ts";
@@ -79,7 +80,7 @@ class FixedDomain implements RiscvDomain {
   }
 }
 
-export class RiscvDriver implements IommuDriver {
+export class RiscvDriver implements IommuDriver, Stateful {
   readonly name = "riscv";
   readonly defaultDomain = "identity";
   /** V = 1, both stages Bare. */
@@ -296,5 +297,21 @@ export class RiscvDriver implements IommuDriver {
       }),
     );
     iommu.queue.fence();
+  }
+
+  // --- state: its domains and vIOMMUs are their holders' parts ---
+
+  saveState(): StateRecord {
+    return {};
+  }
+
+  restoreState(): void {}
+
+  *stateParts(): Generator<readonly [string, Stateful]> {
+    yield ["PSCIDs", this.#pscids];
+    yield ["GSCIDs", this.#gscids];
+    yield ["on identity", this.identityDomain.attachments];
+    yield ["blocked", this.blockedDomain.attachments];
+    for (const iommu of this.#instances) yield [iommu.name, iommu];
   }
 }

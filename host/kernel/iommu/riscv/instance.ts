@@ -33,9 +33,12 @@ import {
   REG,
 } from "../../../arch/riscv/registers.ts";
 import { type HpaPfn, PAGE_SIZE } from "../../../base/address.ts";
+import type { ClockEvent } from "../../../base/clock.ts";
+import type { Stateful, StateReader, StateRecord } from "../../../base/state.ts";
 import type { HardwareIommu } from "../../../hw/iommu/port.ts";
 import { EBUSY, EINVAL, EIO, ENODEV, ENOMEM, ETIMEDOUT } from "../../../uapi/errno.ts";
 import type { HostFrames } from "../../host-frames.ts";
+import { numbersOf, refillMap, refillSet } from "../../same-objects.ts";
 import type { IommuDevice } from "../driver.ts";
 import type { WaitingCall } from "../wait.ts";
 import { CommandQueue } from "./command-queue.ts";
@@ -46,8 +49,10 @@ import {
   keepsRequester,
   type Phase,
   planStores,
+  restoredContext,
   throughPrivateTag,
 } from "./context-switch.ts";
+import { deviceDataOf } from "./device-data.ts";
 import { DeviceDirectory } from "./device-directory.ts";
 import { forgetTranslations } from "./device-translations.ts";
 import { loadDoubleword } from "./doubleword.ts";
@@ -73,7 +78,7 @@ export interface InstanceParts {
   /** Makes `handle` the handler of a new message interrupt; null where there are none. */
   readonly requestMessage: ((name: string, handle: () => void) => InterruptMessage | null) | null;
   /** Runs a wired interrupt's handler outside of what raised it. */
-  readonly defer: (handle: () => void) => void;
+  readonly defer: (event: ClockEvent) => void;
   /** The host's pools of tags: a switch may need one of its own for a moment. */
   readonly tags: { readonly pscids: TagPool; readonly gscids: TagPool };
 }
@@ -98,7 +103,7 @@ interface RecordQueue {
   readonly lost: () => void;
 }
 
-export class RiscvIommu {
+export class RiscvIommu implements Stateful {
   readonly name: string;
   readonly hardware: HardwareIommu;
   capabilitiesWord = 0n;
@@ -116,8 +121,13 @@ export class RiscvIommu {
   readonly #recordQueues: RecordQueue[] = [];
   readonly #allocations: { frame: HpaPfn; pages: number }[] = [];
   #handling = false;
+  /** Wired interrupts that are asserted. */
+  readonly #wires = new Set<number>();
+  readonly #wired: ClockEvent;
   /** Fault records that no guest was to be told of. */
   unhandledFaults = 0;
+
+  readonly clockEvents: readonly ClockEvent[];
 
   constructor(parts: InstanceParts, handlers: RecordHandlers) {
     this.#parts = parts;
@@ -126,6 +136,8 @@ export class RiscvIommu {
     this.name = parts.hardware.name;
     this.capabilities = decodeCapabilities(0n);
     this.rules = structureRules(this.capabilities, { fctl: 0 });
+    this.#wired = { owner: `driver of ${this.name}`, name: "wired interrupt", fire: () => this.handleInterrupt() };
+    this.clockEvents = [this.#wired];
   }
 
   /** Brings the hardware up; 0 or a negated errno. */
@@ -335,13 +347,12 @@ export class RiscvIommu {
     const handle = () => this.handleInterrupt();
     const vectors = new Set([0n, 4n, 8n, 12n].map((shift) => Number((icvec >> shift) & 0xfn)));
     if (wired) {
-      const levels = new Set<number>();
       this.hardware.onWire = (vector, asserted) => {
         // A level: the handler takes back what made it, so one call per rise is enough.
-        if (!asserted) levels.delete(vector);
-        else if (!levels.has(vector)) {
-          levels.add(vector);
-          this.#parts.defer(handle);
+        if (!asserted) this.#wires.delete(vector);
+        else if (!this.#wires.has(vector)) {
+          this.#wires.add(vector);
+          this.#parts.defer(this.#wired);
         }
       };
       return 0;
@@ -467,6 +478,34 @@ export class RiscvIommu {
   #write64(offset: number, value: bigint): void {
     const lo = Number(value & 0xffffffffn);
     this.hardware.registers.mmioWrite(offset, 8, lo, Number((value >> 32n) & 0xffffffffn));
+  }
+
+  // --- state: what probing found out and set up stays as it is ---
+
+  saveState(): StateRecord {
+    return {
+      contexts: [...this.#contexts].map(([deviceId, context]) => ({ deviceId, context: [...context] })),
+      wires: [...this.#wires],
+      unhandledFaults: this.unhandledFaults,
+    };
+  }
+
+  restoreState(state: StateReader): void {
+    const contexts = state
+      .records("contexts")
+      .map((saved) => [saved.number("deviceId"), restoredContext(saved, "context")] as const);
+    refillMap(this.#contexts, contexts);
+    refillSet(this.#wires, numbersOf(state, "wires"));
+    this.unhandledFaults = state.number("unhandledFaults");
+  }
+
+  *stateParts(): Generator<readonly [string, Stateful]> {
+    yield ["command queue", this.queue];
+    yield ["device directory", this.directory];
+    for (const device of this.devices.values()) {
+      const { directory } = deviceDataOf(device);
+      if (directory !== null) yield [`process directory of ${device.name}`, directory];
+    }
   }
 }
 

@@ -21,10 +21,11 @@ import {
   TC_T2GPA,
   TC_V,
 } from "../../../arch/riscv/device-context.ts";
+import type { Stateful, StateReader, StateRecord } from "../../../base/state.ts";
 import { EINVAL, ENOENT } from "../../../uapi/errno.ts";
 import type { AttachmentList } from "../attachments.ts";
 import type { IommuDevice, NestedDomain } from "../driver.ts";
-import { type Context, INVALID_CONTEXT } from "./context-switch.ts";
+import { type Context, INVALID_CONTEXT, restoredContext } from "./context-switch.ts";
 import { deviceDataOf, moveDevice, type RiscvDomain } from "./device-data.ts";
 import type { RiscvDriver } from "./driver.ts";
 import type { RiscvPagingDomain } from "./paging-domain.ts";
@@ -69,14 +70,14 @@ function hostBitsFor(tc: bigint, viommu: RiscvViommu): bigint {
   return BigInt(viommu.parent.hostBits | (contained ? TC_T2GPA : 0));
 }
 
-export class RiscvNestedDomain implements NestedDomain, RiscvDomain {
+export class RiscvNestedDomain implements NestedDomain, RiscvDomain, Stateful {
   readonly kind = "nested";
   /** The guest has the device's process directory. */
   readonly processContext = null;
   readonly owner: RiscvDriver;
   readonly parent: RiscvPagingDomain;
   readonly viommu: RiscvViommu;
-  readonly #context: Context;
+  #context: Context;
 
   constructor(viommu: RiscvViommu, words: { readonly tc: bigint; readonly fsc: bigint; readonly ta: bigint }) {
     this.viommu = viommu;
@@ -120,5 +121,13 @@ export class RiscvNestedDomain implements NestedDomain, RiscvDomain {
     if ((tc & 1n) === 0n) return `blocked by the guest, GSCID=${this.viommu.gscid}`;
     const stage = this.hasFirstStage ? `fsc=0x${fsc.toString(16)} ta=0x${ta.toString(16)}` : "first stage Bare";
     return `tc=0x${tc.toString(16)} ${stage} iohgatp=0x${iohgatp.toString(16)}`;
+  }
+
+  saveState(): StateRecord {
+    return { context: [...this.#context] };
+  }
+
+  restoreState(state: StateReader): void {
+    this.#context = restoredContext(state, "context");
   }
 }

@@ -11,8 +11,10 @@
 
 import type { HpaPfn } from "../../../base/address.ts";
 import type { PhysicalMemory } from "../../../base/memory.ts";
+import type { Stateful, StateReader, StateRecord } from "../../../base/state.ts";
 import { EADDRINUSE, EINVAL, ENOMEM, EOPNOTSUPP, ERANGE } from "../../../uapi/errno.ts";
 import type { HostFrames } from "../../host-frames.ts";
+import { numbersOf, refillMap } from "../../same-objects.ts";
 import { IOMMU_NOEXEC, IOMMU_READ, IOMMU_WRITE } from "../driver.ts";
 
 const V = 1;
@@ -52,8 +54,8 @@ export interface TableAccounting {
   fails(): boolean;
 }
 
-export class PageTable {
-  readonly root: HpaPfn;
+export class PageTable implements Stateful {
+  root: HpaPfn;
   readonly shape: PageTableShape;
   readonly #frames: HostFrames;
   readonly #memory: PhysicalMemory<HpaPfn>;
@@ -337,6 +339,26 @@ export class PageTable {
     this.#frames.release(frame);
     this.#accounting.destroyed();
   }
+
+  /** The tables are in memory. A table of the document's shape takes over all of its frames. */
+  saveState(): StateRecord {
+    return {
+      root: this.root,
+      shape: shapeName(this.shape),
+      used: [...this.#used].map(([frame, entries]) => ({ frame, entries })),
+      takenOut: this.#takenOut.map(({ frame }) => frame),
+    };
+  }
+
+  restoreState(state: StateReader): void {
+    const shape = state.text("shape");
+    if (shape !== shapeName(this.shape))
+      state.fail("shape", `is ${shape} in the document, ${shapeName(this.shape)} here`);
+    this.root = state.number("root") as HpaPfn;
+    const used = state.records("used").map((saved) => [saved.number("frame"), saved.number("entries")] as const);
+    refillMap(this.#used, used);
+    this.#takenOut = numbersOf(state, "takenOut").map((frame) => ({ frame: frame as HpaPfn }));
+  }
 }
 
 function low(frame: number, flags: number): number {
@@ -346,4 +368,8 @@ function low(frame: number, flags: number): number {
 /** PPN of an entry (bits 53:10). */
 function frameOf(lo: number, hi: number): HpaPfn {
   return ((lo >>> 10) + (hi & 0x3fffff) * PPN_LOW) as HpaPfn;
+}
+
+function shapeName({ levels, secondStage, tracksDirty, physicalBits }: PageTableShape): string {
+  return `${levels} levels of a ${secondStage ? "second" : "first"} stage, ${physicalBits} bits${tracksDirty ? ", dirty" : ""}`;
 }

@@ -9,6 +9,7 @@
 
 import { encodeCommand, OPCODE_IOTINVAL } from "../../../arch/riscv/commands.ts";
 import { TC_GADE, TC_SADE, TC_V } from "../../../arch/riscv/device-context.ts";
+import type { Stateful, StateReader, StateRecord } from "../../../base/state.ts";
 import { EINVAL } from "../../../uapi/errno.ts";
 import { type Attachment, AttachmentList } from "../attachments.ts";
 import { type DirtyOperations, IOMMU_WRITE, type IommuDevice, type PagingDomain } from "../driver.ts";
@@ -37,9 +38,11 @@ export interface TagUser {
   readonly iommu: RiscvIommu;
   /** What translates under the tag, all behind `iommu`. */
   readonly attachments: AttachmentList;
+  /** Users are invalidated in the order of their places. */
+  place: number;
 }
 
-export class RiscvPagingDomain implements PagingDomain, RiscvDomain {
+export class RiscvPagingDomain implements PagingDomain, RiscvDomain, Stateful {
   readonly kind = "paging";
   readonly owner: RiscvDriver;
   readonly table: PageTable;
@@ -50,7 +53,7 @@ export class RiscvPagingDomain implements PagingDomain, RiscvDomain {
   readonly enforcesCoherency = false;
   readonly dirty?: DirtyOperations;
   /** PSCID of a first stage, GSCID of a second one. */
-  readonly tag: number;
+  tag: number;
   /** iosatp or iohgatp mode. */
   readonly mode: number;
   /** Allocated for use at PASIDs, and next to them. */
@@ -152,6 +155,7 @@ export class RiscvPagingDomain implements PagingDomain, RiscvDomain {
 
   /** A vIOMMU on this parent begins or ends caching under its own GSCID. */
   addTagUser(user: TagUser): void {
+    user.place = (this.#tagUsers[this.#tagUsers.length - 1]?.place ?? -1) + 1;
     this.#tagUsers.push(user);
   }
 
@@ -242,6 +246,26 @@ export class RiscvPagingDomain implements PagingDomain, RiscvDomain {
     const name = ["Sv39", "Sv48", "Sv57"][this.mode - 8];
     const root = `0x${(BigInt(this.table.root) << 12n).toString(16)}`;
     return this.nestParent ? `${name}x4 root=${root} GSCID=${this.tag}` : `${name} root=${root} PSCID=${this.tag}`;
+  }
+
+  /** A user of the tag has taken a place of a state document's. */
+  orderTagUsers(): void {
+    this.#tagUsers.sort((a, b) => a.place - b.place);
+  }
+
+  /** The tag's users are vIOMMUs, whose places are their own state. */
+  saveState(): StateRecord {
+    return { tag: this.tag, pasidCompatible: this.pasidCompatible };
+  }
+
+  restoreState(state: StateReader): void {
+    if (state.boolean("pasidCompatible") !== this.pasidCompatible) state.fail("pasidCompatible", "is not so here");
+    this.tag = state.number("tag");
+  }
+
+  *stateParts(): Generator<readonly [string, Stateful]> {
+    yield ["table", this.table];
+    yield ["attachments", this.attachments];
   }
 }
 

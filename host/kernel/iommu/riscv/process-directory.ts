@@ -7,8 +7,10 @@
 import { PDTP_PD8, PDTP_PD17, PDTP_PD20 } from "../../../arch/riscv/device-context.ts";
 import { processDirectoryIndex } from "../../../arch/riscv/process-context.ts";
 import type { HpaPfn } from "../../../base/address.ts";
+import type { Stateful, StateReader, StateRecord } from "../../../base/state.ts";
 import { ENOMEM } from "../../../uapi/errno.ts";
 import type { HostFrames } from "../../host-frames.ts";
+import { numbersOf, refillList } from "../../same-objects.ts";
 import { loadDoubleword, storeDoubleword } from "./doubleword.ts";
 import type { TableAccounting } from "./page-table.ts";
 
@@ -18,12 +20,12 @@ const ENTRY_BYTES = 16;
 /** ta and fsc of a process context; null: not valid. */
 export type ProcessContext = readonly [ta: bigint, fsc: bigint] | null;
 
-export class ProcessDirectory {
+export class ProcessDirectory implements Stateful {
   readonly #frames: HostFrames;
   readonly #accounting: TableAccounting;
   /** 1, 2 or 3. */
   readonly #levels: number;
-  readonly #root: HpaPfn;
+  #root: HpaPfn;
   readonly #tables: HpaPfn[] = [];
   /** Leaf tables that were exchanged: freed after the next invalidation. */
   #replaced: HpaPfn[] = [];
@@ -125,6 +127,17 @@ export class ProcessDirectory {
       table = frame as HpaPfn;
     }
     return table;
+  }
+
+  /** The tables are in memory. */
+  saveState(): StateRecord {
+    return { root: this.#root, tables: [...this.#tables], replaced: [...this.#replaced] };
+  }
+
+  restoreState(state: StateReader): void {
+    this.#root = state.number("root") as HpaPfn;
+    refillList(this.#tables, numbersOf(state, "tables") as HpaPfn[]);
+    this.#replaced = numbersOf(state, "replaced") as HpaPfn[];
   }
 }
 

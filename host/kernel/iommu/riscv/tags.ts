@@ -2,9 +2,11 @@
 // each for the whole host, so that a domain has the same tag in every IOMMU it is used with. 0 is never given out. A tag goes back
 // only after it was flushed everywhere.
 
+import type { Stateful, StateReader, StateRecord } from "../../../base/state.ts";
 import { ENOSPC } from "../../../uapi/errno.ts";
+import { numbersOf, refillSet } from "../../same-objects.ts";
 
-export class TagPool {
+export class TagPool implements Stateful {
   readonly #limit: number;
   readonly #used = new Set<number>();
   #lowest = 1;
@@ -28,5 +30,14 @@ export class TagPool {
 
   get inUse(): number {
     return this.#used.size;
+  }
+
+  saveState(): StateRecord {
+    return { used: [...this.#used], lowest: this.#lowest };
+  }
+
+  restoreState(state: StateReader): void {
+    refillSet(this.#used, numbersOf(state, "used"));
+    this.#lowest = state.number("lowest");
   }
 }

@@ -6,6 +6,7 @@
 // were never issued; that is not copied.)
 
 import { encodeCommand } from "../../../arch/riscv/commands.ts";
+import type { Stateful, StateReader, StateRecord } from "../../../base/state.ts";
 import { EINVAL, EOPNOTSUPP } from "../../../uapi/errno.ts";
 import {
   IOMMU_HWPT_DATA_RISCV,
@@ -34,12 +35,13 @@ const COMMAND_BYTES = 16;
 /** Commands handed to the hardware between two fences of the kernel's; also bounds what a DV = 0 expansion may add. */
 const GROUP = 1024;
 
-export class RiscvViommu implements ViommuBackend, CommandScope {
+export class RiscvViommu implements ViommuBackend, CommandScope, Stateful {
   readonly driver: RiscvDriver;
   readonly iommu: RiscvIommu;
   readonly parent: RiscvPagingDomain;
   readonly core: ViommuCore;
-  readonly gscid: number;
+  gscid: number;
+  place = 0;
   /** What is attached to its nested domains, which share the list. */
   readonly attachments = new AttachmentList();
   #nestedDomains = 0;
@@ -136,5 +138,20 @@ export class RiscvViommu implements ViommuBackend, CommandScope {
     this.iommu.queue.push(encodeCommand("IOTINVAL.GVMA", { GV: 1, GSCID: this.gscid }));
     this.iommu.queue.fence();
     this.driver.viommuDestroyed(this);
+  }
+
+  saveState(): StateRecord {
+    return { gscid: this.gscid, place: this.place, nestedDomains: this.#nestedDomains };
+  }
+
+  restoreState(state: StateReader): void {
+    this.gscid = state.number("gscid");
+    this.place = state.number("place");
+    this.parent.orderTagUsers();
+    this.#nestedDomains = state.number("nestedDomains");
+  }
+
+  *stateParts(): Generator<readonly [string, Stateful]> {
+    yield ["attachments", this.attachments];
   }
 }
