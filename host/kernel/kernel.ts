@@ -156,6 +156,7 @@ export class Kernel implements Stateful {
     yield ["live objects", this.live];
     yield ["iommu drivers", this.iommuHardware];
     yield ["iommu groups", this.iommu];
+    yield ["pci", this.pci];
     if (this.injector instanceof InjectionPlan) yield ["injection", this.injector];
     yield* this.names.stateParts();
   }

@@ -7,6 +7,7 @@
 // A driver with `managesDma` (vfio-pci, pci-stub) takes no part in ownership: what it does with the device's DMA it claims later,
 // for its user.
 
+import type { Stateful, StateRecord } from "../../base/state.ts";
 import type { PciSlot, RootComplex } from "../../hw/pci/root-complex.ts";
 import { EBUSY, ENODEV } from "../../uapi/errno.ts";
 import type { IommuCore } from "../iommu/core.ts";
@@ -17,6 +18,8 @@ export interface PciDriver {
   readonly name: string;
   /** Linux: driver_managed_dma. */
   readonly managesDma: boolean;
+  /** What it keeps of its devices; absent: nothing. */
+  readonly kept?: Stateful;
   /** Takes the device over; 0 or a negated errno. */
   probe(device: PciDevice): number;
   /**
@@ -27,7 +30,7 @@ export interface PciDriver {
 
 export type GroupKey = (slot: PciSlot) => string | null;
 
-export class PciBus {
+export class PciBus implements Stateful {
   readonly #iommu: IommuCore;
   readonly #hardware: IommuHardware;
   readonly #drivers = new Map<string, PciDriver>();
@@ -155,6 +158,19 @@ export class PciBus {
     });
     if (done) finish();
     return done;
+  }
+
+  // --- state: functions and their drivers must be the same ---
+
+  saveState(): StateRecord {
+    return {};
+  }
+
+  restoreState(): void {}
+
+  *stateParts(): Generator<readonly [string, Stateful]> {
+    for (const device of this.devices) yield [device.name, device];
+    for (const [name, { kept }] of this.#drivers) if (kept !== undefined) yield [`driver ${name}`, kept];
   }
 }
 

@@ -1,10 +1,12 @@
 // A PCI function as the kernel knows it (Linux: struct pci_dev): its slot, its place behind an IOMMU, its driver, and the services
 // that drivers share: bus mastering, reset, ATS/PRI/PASID.
 
+import type { Stateful, StateReader, StateRecord } from "../../base/state.ts";
 import type { PciFunction } from "../../devices/ports.ts";
 import type { PciSlot } from "../../hw/pci/root-complex.ts";
 import { DeviceAttachments } from "../iommu/attachments.ts";
 import type { IommuDevice, IommuTranslationServices } from "../iommu/driver.ts";
+import { requireText } from "../same-objects.ts";
 import {
   CAP_EXPRESS,
   CAP_POWER,
@@ -100,7 +102,7 @@ function setBits(pci: PciFunction, at: number, value: number): void {
   if (pci.configRead(at, 2) !== value) pci.configWrite(at, 2, value);
 }
 
-export class PciDevice {
+export class PciDevice implements Stateful {
   readonly slot: PciSlot;
   /** "0000:01:00.0". */
   readonly name: string;
@@ -199,5 +201,16 @@ export class PciDevice {
     this.configWrite(express + EXPRESS_DEVICE_CONTROL, 2, control);
     for (const [offset, size, value] of saved) this.configWrite(offset, size, value);
     return true;
+  }
+
+  /** Drivers are bound as the document says; what they wait for, when unbinding, is theirs. */
+  saveState(): StateRecord {
+    return { driver: this.driver?.name ?? "none", removing: this.removing, gone: this.gone };
+  }
+
+  restoreState(state: StateReader): void {
+    requireText(state, "driver", this.driver?.name ?? "none");
+    if (state.boolean("removing") !== this.removing) state.fail("removing", "is not so here");
+    this.gone = state.boolean("gone");
   }
 }

@@ -8,6 +8,7 @@
 //
 // Accesses are split into naturally aligned pieces of 1, 2 or 4 bytes, none of which crosses from one capability into another.
 
+import { bytesOf, type Stateful, type StateReader, type StateRecord } from "../../base/state.ts";
 import {
   CAP_EXPRESS,
   CAP_MSI,
@@ -51,7 +52,7 @@ export interface ConfigActions {
   reset(): void;
 }
 
-export class VirtualConfigSpace {
+export class VirtualConfigSpace implements Stateful {
   readonly #device: PciDevice;
   readonly #actions: ConfigActions;
   #permissions: ConfigPermissions;
@@ -215,6 +216,17 @@ export class VirtualConfigSpace {
   #setHalf(at: number, value: number): void {
     this.#values[at] = value & 0xff;
     this.#values[at + 1] = (value >> 8) & 0xff;
+  }
+
+  /** What is virtual and what may be written follows from the function. */
+  saveState(): StateRecord {
+    return { values: bytesOf(this.#values), memory: this.#memory, awake: this.#awake };
+  }
+
+  restoreState(state: StateReader): void {
+    state.memory("values", this.#values);
+    this.#memory = state.boolean("memory");
+    this.#awake = state.boolean("awake");
   }
 }
 

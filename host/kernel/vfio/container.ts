@@ -3,6 +3,7 @@
 //
 // Groups keep their container alive: closing its file while a group is in it changes nothing for that group.
 
+import type { Stateful, StateReader, StateRecord } from "../../base/state.ts";
 import { EFAULT, EINVAL, ENODEV, ENOTTY } from "../../uapi/errno.ts";
 import { vfioInfoCapHeader } from "../../uapi/vfio.ts";
 import {
@@ -43,6 +44,7 @@ import {
 import { type CallContext, OpenFile } from "../file.ts";
 import type { IommuGroup } from "../iommu/group.ts";
 import type { Kernel } from "../kernel.ts";
+import { requireText } from "../same-objects.ts";
 import { DMA_ENTRY_LIMIT, Type1 } from "./type1.ts";
 import { DIRTY_BITMAP_BYTES_MAX, type DirtyBitmap, dirtyPages, readUnmapBitmap } from "./type1-dirty.ts";
 import { readRequest, writeBytes } from "./user-request.ts";
@@ -53,7 +55,7 @@ export interface ContainerOptions {
   readonly noIommu: boolean;
 }
 
-export class VfioContainer {
+export class VfioContainer implements Stateful {
   readonly #kernel: Kernel;
   readonly #options: ContainerOptions;
   readonly #groups = new Set<IommuGroup>();
@@ -183,6 +185,25 @@ export class VfioContainer {
         return -ENOTTY;
     }
   }
+
+  // --- state: its groups and its backend must be the same ---
+
+  saveState(): StateRecord {
+    return { is: this.#what() };
+  }
+
+  restoreState(state: StateReader): void {
+    requireText(state, "is", this.#what());
+  }
+
+  *stateParts(): Generator<readonly [string, Stateful]> {
+    if (this.#backend !== null) yield ["type1", this.#backend];
+  }
+
+  #what(): string {
+    const groups = [...this.#groups].map(({ id }) => id).join(" ");
+    return `groups ${groups}, ${this.#backend === null ? "no backend" : `type1 version ${this.#backend.version}`}`;
+  }
 }
 
 /** VFIO_IOMMU_GET_INFO with its capabilities: dirty pages, the number of mappings left, IOVA ranges. */
@@ -259,5 +280,9 @@ export class VfioContainerFile extends OpenFile {
 
   protected override release(): void {
     this.#onRelease();
+  }
+
+  override *stateParts(): Generator<readonly [string, Stateful]> {
+    yield ["container", this.container];
   }
 }

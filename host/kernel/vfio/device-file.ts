@@ -1,6 +1,7 @@
 // An open device: /dev/vfio/devices/vfioN (cdev), or what GROUP_GET_DEVICE_FD returns (Linux: vfio/device_cdev.c, vfio_main.c,
 // vfio_pci_core.c). A cdev gives access only after BIND_IOMMUFD; before that everything else is EINVAL.
 
+import type { StateReader, StateRecord } from "../../base/state.ts";
 import { NO_PASID } from "../../devices/ports.ts";
 import { EBADFD, EFAULT, EINVAL, ENOTTY } from "../../uapi/errno.ts";
 import {
@@ -236,5 +237,15 @@ export class VfioDeviceFile extends OpenFile {
       device.group.unblock();
     }
     device.fileClosed();
+  }
+
+  override saveState(): StateRecord {
+    return { ...super.saveState(), access: this.#access, position: this.#position };
+  }
+
+  override restoreState(state: StateReader): void {
+    super.restoreState(state);
+    this.#access = state.boolean("access");
+    this.#position = state.bigint("position");
   }
 }

@@ -8,6 +8,7 @@
 // Opened by the device's own node it is bound to an iommufd context; opened through its group it shares the group's container. The
 // two ways exclude each other (group.ts).
 
+import type { Stateful, StateReader, StateRecord } from "../../base/state.ts";
 import { NO_PASID } from "../../devices/ports.ts";
 import { EINVAL, ENODEV, ENOSPC } from "../../uapi/errno.ts";
 import type { IommufdContext } from "../iommufd/context.ts";
@@ -19,9 +20,11 @@ import {
   replaceDevice,
   unbindDevice,
 } from "../iommufd/device.ts";
+import { nameOfObject } from "../iommufd/object-table.ts";
 import type { Kernel } from "../kernel.ts";
 import { D0 } from "../pci/config-access.ts";
 import type { PciDevice, PciIommuDevice } from "../pci/pci-device.ts";
+import { inSavedOrder, numbersOf, refillSet, requireText } from "../same-objects.ts";
 import { VirtualConfigSpace } from "./config-space.ts";
 import type { VfioGroup } from "./group.ts";
 import { VfioInterrupts } from "./interrupts.ts";
@@ -34,7 +37,7 @@ function streamOf(pasid: number): number {
   return pasid === 0 ? NO_PASID : pasid;
 }
 
-export class VfioDevice {
+export class VfioDevice implements Stateful {
   readonly kernel: Kernel;
   readonly pci: PciDevice;
   readonly iommuDevice: PciIommuDevice;
@@ -66,6 +69,7 @@ export class VfioDevice {
       iommu: kernel.iommu,
       clock: kernel.clock,
       trace: kernel.trace,
+      names: kernel.names,
     });
     this.config = new VirtualConfigSpace(pci, {
       disableIntx: (disabled) => this.interrupts.intxDisabledByUser(disabled),
@@ -195,5 +199,34 @@ export class VfioDevice {
     this.kernel.iommu.endReset(this.iommuDevice);
     this.interrupts.restoreAfterReset();
     return 0;
+  }
+
+  // --- state: whom it is bound to and what it is attached to must be the same ---
+
+  saveState(): StateRecord {
+    return {
+      bound: nameOfObject(this.bound),
+      openCount: this.openCount,
+      attached: [...this.#attached],
+      files: this.#files,
+      removing: this.#removing,
+    };
+  }
+
+  restoreState(state: StateReader): void {
+    requireText(state, "bound", nameOfObject(this.bound));
+    const attached = numbersOf(state, "attached").map((pasid) => `attachment at PASID ${pasid}`);
+    refillSet(
+      this.#attached,
+      inSavedOrder(state, this.#attached, (pasid) => `attachment at PASID ${pasid}`, attached),
+    );
+    if (state.boolean("removing") !== this.#removing) state.fail("removing", "is not so here");
+    this.openCount = state.number("openCount");
+    this.#files = state.number("files");
+  }
+
+  *stateParts(): Generator<readonly [string, Stateful]> {
+    yield ["interrupts", this.interrupts];
+    yield ["config space", this.config];
   }
 }

@@ -9,15 +9,17 @@
 // The group's file and the devices' nodes exclude each other: while a device of it is bound through its node the group cannot
 // be opened, and while the group is open no device can be bound. Requests on the file: group-file.ts.
 
+import type { Stateful, StateReader, StateRecord } from "../../base/state.ts";
 import { EBUSY, EINVAL, ENODEV } from "../../uapi/errno.ts";
 import type { OpenFile } from "../file.ts";
 import type { IommuGroup } from "../iommu/group.ts";
 import type { IommufdContext } from "../iommufd/context.ts";
 import { createCompatibilityIoas } from "../iommufd/in-kernel.ts";
+import { requireText } from "../same-objects.ts";
 import type { VfioContainerFile } from "./container.ts";
 import type { VfioDevice } from "./device.ts";
 
-export class VfioGroup {
+export class VfioGroup implements Stateful {
   readonly id: number;
   readonly devices = new Set<VfioDevice>();
   /** The group's open file: it is open once at most. */
@@ -149,5 +151,20 @@ export class VfioGroup {
   /** Devices bound through their nodes. */
   get boundByNode(): number {
     return this.#cdevs;
+  }
+
+  saveState(): StateRecord {
+    return { is: this.#what(), containerDevices: this.#containerDevices, cdevs: this.#cdevs };
+  }
+
+  restoreState(state: StateReader): void {
+    requireText(state, "is", this.#what());
+    this.#containerDevices = state.number("containerDevices");
+    this.#cdevs = state.number("cdevs");
+  }
+
+  #what(): string {
+    const where = this.#container !== null ? "in a container" : this.#iommufd !== null ? "in an iommufd" : "alone";
+    return `${this.openedFile === null ? "closed" : "open"}, ${where}`;
   }
 }

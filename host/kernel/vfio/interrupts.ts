@@ -7,7 +7,8 @@
 // The address programmed into the function is what the device's own domain shows of the doorbell page (the software MSI window).
 // At any time the function uses one of INTx, MSI, MSI-X, or none.
 
-import type { Clock } from "../../base/clock.ts";
+import type { Clock, ClockEvent } from "../../base/clock.ts";
+import type { Stateful, StateReader, StateRecord } from "../../base/state.ts";
 import type { Trace } from "../../base/trace.ts";
 import { EBUSY, EINVAL, ENOSPC, ENOTTY, ERANGE } from "../../uapi/errno.ts";
 import {
@@ -29,6 +30,7 @@ import { type EventConsumer, EventFd } from "../eventfd.ts";
 import type { CallContext } from "../file.ts";
 import type { KernelInterrupt, KernelInterrupts } from "../interrupts.ts";
 import type { IommuCore } from "../iommu/core.ts";
+import type { ObjectNames } from "../object-names.ts";
 import {
   CAP_EXPRESS,
   CAP_MSI,
@@ -39,6 +41,7 @@ import {
   PCI_INTERRUPT_PIN,
 } from "../pci/config-access.ts";
 import type { PciDevice } from "../pci/pci-device.ts";
+import { inSavedOrder, refillMap, requireText, textsOf } from "../same-objects.ts";
 
 const MSI_FLAGS = 2;
 const MSI_ADDRESS = 4;
@@ -54,6 +57,7 @@ export interface VfioInterruptParts {
   readonly iommu: IommuCore;
   readonly clock: Clock;
   readonly trace: Trace;
+  readonly names: ObjectNames;
 }
 
 interface Vector {
@@ -70,7 +74,7 @@ function eventfdOf(call: CallContext, fd: number): EventFd | null | number {
   return file instanceof EventFd ? file : -EINVAL;
 }
 
-export class VfioInterrupts {
+export class VfioInterrupts implements Stateful {
   readonly #parts: VfioInterruptParts;
   readonly #msiAt: number;
   readonly #msixAt: number;
@@ -90,8 +94,14 @@ export class VfioInterrupts {
   /** Signals sent, for `inspect`. */
   signals = 0;
 
+  /** The pin was asserted. */
+  readonly #intxDue: ClockEvent;
+  readonly clockEvents: readonly ClockEvent[];
+
   constructor(parts: VfioInterruptParts) {
     this.#parts = parts;
+    this.#intxDue = { owner: `vfio-pci ${parts.device.name}`, name: "INTx", fire: () => this.#intxArrived() };
+    this.clockEvents = [this.#intxDue];
     this.#msiAt = findCapability(parts.device.function, CAP_MSI);
     this.#msixAt = findCapability(parts.device.function, CAP_MSIX);
   }
@@ -206,10 +216,10 @@ export class VfioInterrupts {
     this.#active = VFIO_PCI_INTX_IRQ_INDEX;
     this.#intxMasked = this.#intxDisabledByUser;
     device.slot.onPin = (asserted) => {
-      if (asserted) clock.schedule(0, () => this.#intxArrived());
+      if (asserted) clock.schedule(0, this.#intxDue);
     };
     this.#applyIntx();
-    if (device.slot.pin) clock.schedule(0, () => this.#intxArrived());
+    if (device.slot.pin) clock.schedule(0, this.#intxDue);
   }
 
   /** The interrupt handler: the pin is a level, so it is silenced at the function until user space has served it. */
@@ -495,8 +505,52 @@ export class VfioInterrupts {
     this.#request?.put();
     this.#error = this.#request = null;
   }
+
+  // --- state: which interrupts are on, and their eventfds, must be the same ---
+
+  saveState(): StateRecord {
+    return {
+      on: this.#what(),
+      vectors: [...this.#vectors].map((entry) => this.#vectorName(entry)),
+      enabledVectors: this.#enabledVectors,
+      msiVectorsLog2: this.#msiVectorsLog2,
+      intxMasked: this.#intxMasked,
+      intxDisabledByUser: this.#intxDisabledByUser,
+      signals: this.signals,
+    };
+  }
+
+  restoreState(state: StateReader): void {
+    requireText(state, "on", this.#what());
+    const nameOf = (entry: readonly [number, Vector]) => this.#vectorName(entry);
+    refillMap(this.#vectors, inSavedOrder(state, this.#vectors, nameOf, textsOf(state, "vectors")));
+    this.#enabledVectors = state.number("enabledVectors");
+    this.#msiVectorsLog2 = state.number("msiVectorsLog2");
+    this.#intxMasked = state.boolean("intxMasked");
+    this.#intxDisabledByUser = state.boolean("intxDisabledByUser");
+    this.signals = state.number("signals");
+  }
+
+  #what(): string {
+    const kind = ["INTx", "MSI", "MSI-X"][this.#active] ?? "nothing";
+    const block = this.#msiBlock.map(messageName).join(" ");
+    const unmask = this.#unmaskEvents === null ? "no eventfd" : "an eventfd";
+    return `${kind} ${block}, errors to ${this.#fileName(this.#error)}, requests to ${this.#fileName(this.#request)}, ${unmask} to unmask`;
+  }
+
+  #vectorName([vector, { eventfd, interrupt }]: readonly [number, Vector]): string {
+    return `vector ${vector} to ${this.#fileName(eventfd)}${interrupt === null ? "" : ` by ${messageName(interrupt)}`}`;
+  }
+
+  #fileName(eventfd: EventFd | null): string {
+    return eventfd === null ? "none" : (this.#parts.names.nameOfFile(eventfd) ?? "an eventfd");
+  }
 }
 
 function readS32(data: Uint8Array, index: number): number {
   return new DataView(data.buffer, data.byteOffset).getInt32(4 * index, true);
+}
+
+function messageName({ address, data }: KernelInterrupt): string {
+  return `message ${data} at 0x${address.toString(16)}`;
 }

@@ -3,6 +3,7 @@
 //
 // Binding makes /dev/vfio/devices/vfioN and, for the first function of an iommu group, /dev/vfio/$GROUP.
 
+import type { Stateful, StateRecord } from "../../base/state.ts";
 import { EBUSY, EINVAL, ENODEV } from "../../uapi/errno.ts";
 import type { IommuGroup } from "../iommu/group.ts";
 import type { Kernel } from "../kernel.ts";
@@ -13,9 +14,10 @@ import { VfioDeviceFile } from "./device-file.ts";
 import { VfioGroup } from "./group.ts";
 import { VfioGroupFile } from "./group-file.ts";
 
-export class VfioPciDriver implements PciDriver {
+export class VfioPciDriver implements PciDriver, Stateful {
   readonly name = "vfio-pci";
   readonly managesDma = true;
+  readonly kept = this;
   readonly #kernel: Kernel;
   readonly #groups = new Map<IommuGroup, VfioGroup>();
   readonly #devices = new Map<PciDevice, VfioDevice>();
@@ -104,6 +106,19 @@ export class VfioPciDriver implements PciDriver {
     let number = 0;
     while (used.has(number)) number++;
     return number;
+  }
+
+  // --- state: groups and devices must be the same ---
+
+  saveState(): StateRecord {
+    return {};
+  }
+
+  restoreState(): void {}
+
+  *stateParts(): Generator<readonly [string, Stateful]> {
+    for (const group of this.#groups.values()) yield [`group ${group.id}`, group];
+    for (const device of this.#devices.values()) yield [device.name, device];
   }
 }
 

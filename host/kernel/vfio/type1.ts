@@ -6,6 +6,7 @@
 //     attach group → a domain it can share, or a new one filled with all mappings → the whole group attached
 //     last group gone → the container destroys the backend: all mappings go
 
+import type { Stateful, StateReader, StateRecord } from "../../base/state.ts";
 import { NO_PASID } from "../../devices/ports.ts";
 import { EEXIST, EINVAL, ENODEV, ENOENT, ENOMEM, ENOSPC, EOVERFLOW, EPERM } from "../../uapi/errno.ts";
 import {
@@ -27,11 +28,14 @@ import {
   type IommuDriver,
   type PagingDomain,
 } from "../iommu/driver.ts";
+import { driverState } from "../iommu/driver-state.ts";
 import type { IommuGroup } from "../iommu/group.ts";
 import { IoPagetable } from "../iommufd/io-pagetable.ts";
 import { U64_MAX } from "../iommufd/iova-ranges.ts";
+import { restoreMappings, savedMappings } from "../iommufd/mappings-state.ts";
 import { UserPages } from "../iommufd/user-pages.ts";
 import type { Kernel } from "../kernel.ts";
+import { inSavedOrder, refillList, refillMap, textsOf } from "../same-objects.ts";
 import type { DirtyBitmap } from "./type1-dirty.ts";
 
 /** Mappings a container may hold (module parameter dma_entry_limit). */
@@ -47,7 +51,7 @@ interface Type1Domain {
   readonly messageWindow: bigint | null;
 }
 
-export class Type1 {
+export class Type1 implements Stateful {
   /** 1: an unmap may begin or end anywhere; 2: it may not cut a mapping. */
   readonly version: 1 | 2;
   readonly table: IoPagetable;
@@ -263,6 +267,46 @@ export class Type1 {
       next = area.last + 1n;
     }
   }
+
+  // --- state: domains and their groups must be the same ---
+
+  saveState(): StateRecord {
+    return {
+      dirtyTracking: this.dirtyTracking,
+      domains: this.#domains.map((known) => ({
+        name: nameOf(known),
+        groups: [...known.groups.keys()].map(groupName),
+        messages: [...known.messages].map(([page, iova]) => ({ page, iova })),
+      })),
+      mappings: savedMappings([["table", this.table]], this.#kernel.names),
+    };
+  }
+
+  restoreState(state: StateReader): void {
+    this.dirtyTracking = state.boolean("dirtyTracking");
+    const saved = state.records("domains");
+    const names = saved.map((domain) => domain.text("name"));
+    refillList(this.#domains, inSavedOrder(state, this.#domains, nameOf, names));
+    refillList(
+      this.table.domains,
+      this.#domains.map(({ domain }) => domain),
+    );
+    for (const [index, { groups, messages }] of this.#domains.entries()) {
+      const reader = saved[index]!;
+      const ofEntry = ([group]: readonly [IommuGroup, AttachHandle]) => groupName(group);
+      refillMap(groups, inSavedOrder(reader, groups, ofEntry, textsOf(reader, "groups")));
+      refillMap(
+        messages,
+        reader.records("messages").map((message) => [message.bigint("page"), message.bigint("iova")] as const),
+      );
+    }
+    restoreMappings([["table", this.table]], state.record("mappings"), this.#kernel.names, this.#injector);
+  }
+
+  *stateParts(): Generator<readonly [string, Stateful]> {
+    yield ["table", this.table];
+    for (const known of this.#domains) yield [nameOf(known), driverState(known.domain, nameOf(known))];
+  }
 }
 
 /** Shows a doorbell page in the domain's software MSI window; the IOVA, or -errno. */
@@ -277,4 +321,13 @@ function mapMessage(known: Type1Domain, doorbell: bigint): bigint | number {
     known.messages.set(page, iova);
   }
   return iova + (doorbell % PAGE);
+}
+
+function groupName({ id }: IommuGroup): string {
+  return `group ${id}`;
+}
+
+function nameOf({ groups }: Type1Domain): string {
+  const ids = [...groups.keys()].map(({ id }) => id).sort((a, b) => a - b);
+  return `domain of groups ${ids.join(" ")}`;
 }

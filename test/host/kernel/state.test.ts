@@ -1,0 +1,324 @@
+// State of the kernel: saved through text, disturbed, restored in place; from there on it does what a twin does that was never disturbed: the
+// same results of system calls, the same bytes in memory, the same trace.
+
+import { createHash } from "node:crypto";
+import { describe, expect, it } from "vitest";
+import { encodeCommand } from "../../../host/arch/riscv/commands.ts";
+import { type ClockEvent, eventKey } from "../../../host/base/clock.ts";
+import {
+  bytesOf,
+  eachStateful,
+  restoreTree,
+  StateError,
+  type Stateful,
+  type StateReader,
+  type StateRecord,
+  saveTree,
+} from "../../../host/base/state.ts";
+import { decodeState, encodeState } from "../../../host/base/state-text.ts";
+import * as R from "../../../host/devices/edu/registers.ts";
+import { InjectionPlan } from "../../../host/kernel/injection-plan.ts";
+import * as I from "../../../host/uapi/iommufd.ts";
+import * as X from "../../../host/uapi/vfio.ts";
+import * as C from "../../../host/uapi/vfio-container.ts";
+import { GuestRam, GuestSv39, RAM_GPA } from "./guest.ts";
+import { eduDma, eduOutcome, type Machine, machine, name, type User } from "./machine.ts";
+
+const [ASKING, FAULTING, GROUPED] = [0x0108, 0x0110, 0x0118];
+const IOVA = 0x4000_0000n;
+const SPARE_IOVA = 0x10_0000n;
+const TC = 1n | (1n << 1n) | (1n << 2n);
+const UNMASK = X.VFIO_IRQ_SET_DATA_NONE | X.VFIO_IRQ_SET_ACTION_UNMASK;
+
+/** Memory that the machine owns. */
+class Banks implements Stateful {
+  readonly #banks: readonly Uint8Array[];
+
+  constructor(banks: readonly Uint8Array[]) {
+    this.#banks = banks;
+  }
+  saveState(): StateRecord {
+    return { banks: this.#banks.map((bank) => bytesOf(bank)) };
+  }
+  restoreState(state: StateReader): void {
+    for (const [index, bytes] of state.list("banks").entries()) this.#banks[index]!.set(bytes as Uint8Array);
+  }
+}
+
+/** What these tests save of a machine: the kernel, and time, trace and memory with it. The hardware is left as it is. */
+function treeOf(host: Machine): Stateful {
+  const banks = new Banks(host.memory.banks.map(({ bytes }) => bytes));
+  const parts: [string, Stateful][] = [
+    ["clock", host.clock],
+    ["trace", host.trace],
+    ["memory", banks],
+    ["kernel", host.kernel],
+  ];
+  return { saveState: () => ({}), restoreState: () => {}, stateParts: () => parts };
+}
+
+function digest(bytes: Uint8Array): string {
+  return createHash("sha256").update(bytes).digest("hex");
+}
+
+function save(host: Machine): string {
+  return encodeState(saveTree(treeOf(host)));
+}
+
+function restore(host: Machine, text: string): void {
+  const root = treeOf(host);
+  const known = new Map<string, ClockEvent>();
+  for (const [, { clockEvents }] of eachStateful(root)) {
+    for (const event of clockEvents ?? []) known.set(eventKey(event.owner, event.name), event);
+  }
+  host.clock.known = known;
+  restoreTree(root, decodeState(text));
+}
+
+function takeDevice(host: Machine, user: User, iommufd: number, rid: number) {
+  const vfio = user.open(host.vfio.nodeOf(name(rid))!);
+  return { rid, vfio, device: user.bind(vfio, iommufd) };
+}
+
+/**
+ * Two devices under first stages of a guest's: one has asked for a page and waits for the answer, of the other a fault is on the vEVENTQ and
+ * an INTx on the clock's queue. Dirty tracking is on and has something to say. An eventfd counts 3. A third device is in a type1 container.
+ */
+function story() {
+  const options = { pasidBits: 20, ats: true, pri: true };
+  const host = machine({
+    ramPages: 512,
+    devices: [{ rid: ASKING, options }, { rid: FAULTING }, { rid: GROUPED }],
+  });
+  host.record();
+  host.kernel.injector = new InjectionPlan(["allocation:area@40"]);
+  host.assign();
+  const user = host.user();
+  const ram = new GuestRam();
+  const va = user.process.memory.mapBuffer(ram.buffer, 0, ram.buffer.byteLength);
+  const spare = user.process.memory.allocate(64 * 4096);
+  const iommufd = user.iommufd();
+  const ioas = user.ioas(iommufd);
+  user.map(iommufd, ioas, va, ram.buffer.byteLength, RAM_GPA);
+  const asking = takeDevice(host, user, iommufd, ASKING);
+  const faulting = takeDevice(host, user, iommufd, FAULTING);
+  const flags = I.IOMMU_HWPT_ALLOC_NEST_PARENT | I.IOMMU_HWPT_ALLOC_DIRTY_TRACKING;
+  const parent = user.hwpt(iommufd, asking.device, ioas, { flags });
+  const viommu = user.viommu(iommufd, asking.device, parent);
+  user.vdevice(iommufd, viommu, asking.device, 0x10n);
+  user.vdevice(iommufd, viommu, faulting.device, 0x20n);
+  const [, veventq] = user.veventq(iommufd, viommu);
+  const [faultId, faultFd] = user.faultQueue(iommufd);
+  const stages = [new GuestSv39(ram), new GuestSv39(ram)] as const;
+  stages[0].entry(IOVA);
+  stages[1].entry(IOVA);
+  const nested = [
+    user.nested(iommufd, asking.device, viommu, { tc: TC, fsc: stages[0].fsc, ta: 0x10n << 12n }, faultId),
+    user.nested(iommufd, faulting.device, viommu, { tc: 1n, fsc: stages[1].fsc, ta: 0x20n << 12n }),
+  ];
+  expect(user.attach(asking.vfio, nested[0]!)).toBe(nested[0]);
+  expect(user.attach(faulting.vfio, nested[1]!)).toBe(nested[1]);
+  const page = ram.page();
+  stages[1].map(IOVA + 0x1000n, page);
+  // Two spaces that no device is attached to: what is done in the first changes tables, pins and accounts, but no hardware.
+  const free = user.ioas(iommufd);
+  const freeHwpt = user.hwpt(iommufd, asking.device, free);
+  const copies = user.ioas(iommufd);
+  expect(user.map(iommufd, free, spare, 8 * 4096, SPARE_IOVA)).toBe(0);
+  const container = user.open("/dev/vfio/vfio");
+  const group = user.open(host.vfio.groupNodeOf(name(GROUPED))!);
+  user.setContainer(group, container);
+  user.process.ioctl(container, C.VFIO_SET_IOMMU, BigInt(C.VFIO_TYPE1v2_IOMMU));
+  const grouped = user.deviceFd(group, name(GROUPED));
+  expect(user.mapDma(container, spare, 0x5000n, 4096n)).toBe(0);
+  for (const fd of [asking.vfio, faulting.vfio, grouped]) user.enableDevice(fd);
+  const bars = [user.bar0(asking.vfio), user.bar0(faulting.vfio), user.bar0(grouped)] as const;
+  bars[0].mmioWrite(R.TRANSLATION_MODE, 4, R.MODE_ATS | R.MODE_PRI, 0);
+  const counter = user.process.eventfd();
+  const signal = (value: bigint): number => {
+    const bytes = user.process.memory.bytes(user.scratch, 8);
+    new DataView(bytes.buffer, bytes.byteOffset, 8).setBigUint64(0, value, true);
+    return user.process.write(counter, user.scratch, 8, -1n);
+  };
+  const { eventfd: intx } = user.irq(faulting.vfio, X.VFIO_PCI_INTX_IRQ_INDEX);
+  user.irq(asking.vfio, X.VFIO_PCI_MSI_IRQ_INDEX);
+  user.must(iommufd, I.IOMMU_HWPT_SET_DIRTY_TRACKING, I.iommuHwptSetDirtyTracking, {
+    flags: I.IOMMU_HWPT_DIRTY_TRACKING_ENABLE,
+    hwpt_id: parent,
+  });
+  eduDma(bars[1], IOVA + 0x1000n, 64, true);
+  host.run(100_000);
+  expect(eduOutcome(bars[1])).toBe(R.OUTCOME_DONE);
+  eduDma(bars[1], IOVA, 64, false);
+  eduDma(bars[0], IOVA, 64, false);
+  host.run(100_000);
+  signal(3n);
+  bars[1].mmioWrite(R.INTERRUPT_RAISE, 4, 1, 0);
+  expect(host.clock.pending).toBe(1);
+  const dirty = (): number => {
+    const at = user.scratch + 8192n;
+    user.process.memory.bytes(at, 1)[0] = 0;
+    user.must(iommufd, I.IOMMU_HWPT_GET_DIRTY_BITMAP, I.iommuHwptGetDirtyBitmap, {
+      ...{ hwpt_id: parent, iova: page, length: 4096n, page_size: 4096n, data: at },
+      flags: I.IOMMU_HWPT_GET_DIRTY_BITMAP_NO_CLEAR,
+    });
+    return user.process.memory.bytes(at, 1)[0]!;
+  };
+  return {
+    ...{ host, user, ram, va, spare, iommufd, ioas, parent, viommu, veventq, faultFd, stages, page, free, freeHwpt },
+    ...{ copies, container, grouped, asking, faulting, nested, bars, counter, signal, intx, dirty },
+  };
+}
+
+type Story = ReturnType<typeof story>;
+
+const commandOf = (pscid: number) => encodeCommand("IOTINVAL.VMA", { AV: 1, ADDR: IOVA >> 12n, PSCV: 1, PSCID: pscid });
+
+function unmask({ user, faulting }: Story): number {
+  const values = { flags: UNMASK, index: X.VFIO_PCI_INTX_IRQ_INDEX, start: 0, count: 1 };
+  return user.call(faulting.vfio, X.VFIO_DEVICE_SET_IRQS, X.vfioIrqSet, values).result;
+}
+
+/** Everything that leaves the set of objects, and the hardware, as they are. */
+function disturb(told: Story): void {
+  const { user, iommufd, free, copies, spare, faultFd, veventq, counter, signal, container, faulting } = told;
+  user.count(counter);
+  signal(77n);
+  expect(user.readAll(veventq).length).toBeGreaterThan(0);
+  expect(user.readAll(faultFd)).toHaveLength(40);
+  expect(user.unmap(iommufd, free, SPARE_IOVA, 8n * 4096n)).toBe(0);
+  expect(user.map(iommufd, free, spare + 4096n, 16 * 4096, SPARE_IOVA * 4n)).toBe(0);
+  expect(user.map(iommufd, copies, spare, 4096, SPARE_IOVA)).toBe(0);
+  user.call(iommufd, I.IOMMU_OPTION, I.iommuOption, {
+    ...{ option_id: I.IOMMU_OPTION_HUGE_PAGES, op: I.IOMMU_OPTION_OP_SET, object_id: copies, val64: 0n },
+  });
+  const start = { flags: C.VFIO_IOMMU_DIRTY_PAGES_FLAG_START };
+  expect(user.call(container, C.VFIO_IOMMU_DIRTY_PAGES, C.vfioIommuType1DirtyBitmap, start).result).toBe(0);
+  user.configWrite(faulting.vfio, 0x3c, 1, 0x55);
+  user.process.read(faulting.vfio, user.scratch, 4, -1n);
+  user.process.memory.bytes(spare, 4096).fill(0x99);
+  // An object that comes and goes leaves nothing but the trace.
+  const passing = user.hwpt(iommufd, told.asking.device, copies);
+  expect(user.destroy(iommufd, passing)).toBe(0);
+}
+
+/** What follows, with everything that a process can see of it. */
+function go(told: Story): unknown[] {
+  const { host, user, iommufd, free, copies, spare, faultFd, veventq, counter, intx, container, bars, ram } = told;
+  const seen: unknown[] = [];
+  const look = (...what: unknown[]) => seen.push(...what);
+  look(user.count(counter), user.configRead(told.faulting.vfio, 0x3c, 1), told.dirty());
+  look(
+    user.process.read(told.faulting.vfio, user.scratch, 4, -1n),
+    bytesOf(user.process.memory.bytes(user.scratch, 4)),
+  );
+  host.run(1_000);
+  look(user.count(intx), unmask(told));
+  host.run(1_000);
+  look(user.count(intx));
+  bars[1].mmioWrite(R.INTERRUPT_ACKNOWLEDGE, 4, 1, 0);
+  look(unmask(told));
+  const [asked] = [user.readAll(faultFd)];
+  look(asked);
+  const fresh = ram.page();
+  ram.at(fresh).fill(0x42);
+  told.stages[0].map(IOVA, fresh);
+  const { cookie } = I.iommuHwptPgfault.decode(asked);
+  user.process.memory.bytes(user.scratch, 8).set(I.iommuHwptPageResponse.encode({ cookie, code: 0 }));
+  look(user.process.write(faultFd, user.scratch, 8, -1n));
+  host.run(100_000);
+  look(eduOutcome(bars[0]), bars[0].mmioRead(R.PAGE_RESPONSES_TAKEN, 4));
+  look(user.readAll(veventq));
+  told.stages[1].map(IOVA, told.page);
+  look(user.invalidate(iommufd, told.viommu, [commandOf(0x20), commandOf(0x10)]));
+  eduDma(bars[1], IOVA, 64, true);
+  eduDma(bars[2], 0x5000n, 64, true);
+  host.run(100_000);
+  look(eduOutcome(bars[1]), eduOutcome(bars[2]), told.dirty());
+  const stop = { flags: C.VFIO_IOMMU_DIRTY_PAGES_FLAG_GET_BITMAP };
+  look(user.call(container, C.VFIO_IOMMU_DIRTY_PAGES, C.vfioIommuType1DirtyBitmap, stop).result);
+  // Mappings: what is there, what is not, and what a copy of half of it shares.
+  look(user.map(iommufd, free, spare, 4096, SPARE_IOVA), user.map(iommufd, copies, spare, 2048, SPARE_IOVA * 8n));
+  const copied = user.call(iommufd, I.IOMMU_IOAS_COPY, I.iommuIoasCopy, {
+    flags: I.IOMMU_IOAS_MAP_READABLE,
+    ...{ dst_ioas_id: copies, src_ioas_id: free, length: 4n * 4096n, src_iova: SPARE_IOVA },
+  });
+  look(copied.result, copied.dst_iova);
+  look(user.unmap(iommufd, free, SPARE_IOVA * 4n, 16n * 4096n), user.unmap(iommufd, free, SPARE_IOVA, 8n * 4096n));
+  look(user.process.memory.pinnedPages, host.kernel.frames.pins.total, host.kernel.frames.usedPages);
+  const more = user.hwpt(iommufd, told.asking.device, copies);
+  look(more, user.attach(told.asking.vfio, more), user.detach(told.asking.vfio), user.destroy(iommufd, more));
+  // An attachment goes, and comes again.
+  look(user.detach(told.faulting.vfio), user.attach(told.faulting.vfio, told.nested[1]!));
+  look(user.unmap(iommufd, told.ioas, RAM_GPA, BigInt(ram.buffer.byteLength)));
+  look(digest(ram.bytes), host.kernel.liveKinds, (host.kernel.injector as InjectionPlan).unused);
+  user.process.exit();
+  look(host.kernel.liveKinds, host.kernel.frames.usedPages, host.clock.now);
+  return seen;
+}
+
+describe("a saved kernel", () => {
+  it("that was disturbed and restored goes on like one that was not", () => {
+    const [twin, told] = [story(), story()];
+    expect(save(told.host)).toBe(save(twin.host));
+    const text = save(told.host);
+    const recorded = told.host.events.length;
+    disturb(told);
+    expect(save(told.host)).not.toBe(text);
+    restore(told.host, text);
+    expect(save(told.host)).toBe(text);
+    const disturbed = told.host.events.length;
+    expect(disturbed).toBeGreaterThan(recorded);
+    const [expected, seen] = [go(twin), go(told)];
+    expect(seen).toEqual(expected);
+    expect(told.host.events.slice(disturbed)).toEqual(twin.host.events.slice(recorded));
+    expect(expected.at(-3)).toEqual([]);
+  });
+
+  it("is restored at once, over and over, and nothing is seen of it", () => {
+    const [twin, told] = [story(), story()];
+    for (let round = 0; round < 3; round++) restore(told.host, save(told.host));
+    expect(go(told)).toEqual(go(twin));
+    expect(told.host.events).toEqual(twin.host.events);
+  });
+});
+
+describe("a document of another set of objects", () => {
+  const refused = (change: (told: Story) => void): string => {
+    const [saved, here] = [story(), story()];
+    change(here);
+    try {
+      restore(here.host, save(saved.host));
+    } catch (error) {
+      expect(error).toBeInstanceOf(StateError);
+      return (error as StateError).message;
+    }
+    throw new Error("it was restored");
+  };
+
+  it.each<[string, (told: Story) => unknown, RegExp]>([
+    ["an HWPT too many", (told) => told.user.hwpt(told.iommufd, told.asking.device, told.copies), /hwpt-paging \d+/],
+    ["an HWPT missing", (told) => told.user.destroy(told.iommufd, told.freeHwpt), /hwpt-paging \d+/],
+    ["an IOAS missing", (told) => told.user.destroy(told.iommufd, told.copies), /ioas \d+/],
+    ["a descriptor too many", (told) => told.user.process.eventfd(), /fd \d+ \(anon_inode:\[eventfd\]\)/],
+    ["a descriptor missing", (told) => told.user.process.close(told.counter), /fd \d+ \(anon_inode:\[eventfd\]\)/],
+    ["a process too many", (told) => told.host.kernel.createProcess("other"), /process other/],
+    ["a device detached", (told) => told.user.detach(told.faulting.vfio), /attachment of 0000:01:02\.0|group 1/],
+    ["a mapping too many", (told) => told.user.process.memory.allocate(4096), /mapping of 4096 bytes/],
+    ["an interrupt off", (told) => intxOff(told), /INTx/],
+    ["a group unbound from vfio-pci", (told) => told.user.process.close(told.grouped), /0000:01:03\.0/],
+    ["no injection plan", ({ host }) => plan(host, []), /rule 0 allocation:area@40/],
+  ])("(%s) is refused, with its name", (_what, change, expected) => {
+    expect(refused(change)).toMatch(expected);
+  });
+});
+
+function intxOff({ user, faulting }: Story): number {
+  const flags = X.VFIO_IRQ_SET_DATA_NONE | X.VFIO_IRQ_SET_ACTION_TRIGGER;
+  const values = { flags, index: X.VFIO_PCI_INTX_IRQ_INDEX, start: 0, count: 0 };
+  return user.call(faulting.vfio, X.VFIO_DEVICE_SET_IRQS, X.vfioIrqSet, values).result;
+}
+
+function plan(host: Machine, rules: readonly string[]): void {
+  host.kernel.injector = new InjectionPlan(rules);
+}
