@@ -4,8 +4,8 @@
  * end, no growth without bound, and registers keep their read-only and reserved bits (§6).
  */
 import type { Fuzzer } from "../../vmm/cli/fuzzer.ts";
+import { Random } from "../oracle/random.ts";
 import { randomConfiguration } from "../oracle/riscv-iommu/generate/configuration.ts";
-import { Random } from "../oracle/riscv-iommu/generate/random.ts";
 import { type HostileMachine, hostileMachine } from "../oracle/riscv-iommu/hardware-adapter.ts";
 import type { Request } from "../oracle/riscv-iommu/outcome.ts";
 

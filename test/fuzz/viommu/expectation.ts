@@ -2,9 +2,9 @@
 // that ends where the guest's RAM ends. No code of the product is in between.
 
 import { REG } from "../../../host/arch/riscv/registers.ts";
+import type { Injected, Memory } from "../../oracle/memory.ts";
 import { allowedOutcomes } from "../../oracle/riscv-iommu/allowed.ts";
 import type { Implementation } from "../../oracle/riscv-iommu/implementation.ts";
-import type { Injected, Memory } from "../../oracle/riscv-iommu/memory.ts";
 import type { DirectoryPointer } from "../../oracle/riscv-iommu/outcome.ts";
 import { type Guest, RAM } from "../../vmm/viommu/guest.ts";
 

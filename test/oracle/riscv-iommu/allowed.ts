@@ -1,10 +1,11 @@
 /**
  * All that an implementation without caches may answer to a request, with the effects on memory: the oracle's front door.
  */
+
+import { everyOutcome } from "../latitude.ts";
+import type { Memory } from "../memory.ts";
 import { CachedTables, MemoryHistory } from "./cached-tables.ts";
 import type { Implementation } from "./implementation.ts";
-import { everyOutcome } from "./latitude.ts";
-import type { Memory } from "./memory.ts";
 import type { DirectoryPointer, Outcome, Request } from "./outcome.ts";
 import { type PageRequest, type PageRequestOutcome, pageRequest } from "./page-request.ts";
 import { DirectTables } from "./tables.ts";

@@ -6,9 +6,10 @@
  * implementations may walk ahead. It supposes of software what §3.8 asks for: one table per tag. A GSCID stands for one second stage, a PSCID in it
  * for one first stage, global pages appear only where a GSCID has one first stage, and guest pages that hold process directories do not move.
  */
+
+import { type Choose, Impossible } from "../latitude.ts";
+import { injectedOnLoad, type Memory, RunMemory, structureAt } from "../memory.ts";
 import { type Command, covers, decodeInvalidation, type Invalidation } from "./invalidation.ts";
-import { type Choose, Impossible } from "./latitude.ts";
-import { injectedOnLoad, type Memory, RunMemory, structureAt } from "./memory.ts";
 import type { TableWrite } from "./outcome.ts";
 import type { EntryMeaning, EntryTag, Loaded, Tables } from "./tables.ts";
 

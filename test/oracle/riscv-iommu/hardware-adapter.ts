@@ -24,11 +24,11 @@ import {
 } from "../../../host/hw/iommu/port.ts";
 import { RiscvIommu } from "../../../host/hw/iommu/riscv/iommu.ts";
 import type { RiscvIommuOptions } from "../../../host/hw/iommu/riscv/options.ts";
-import type { Random } from "./generate/random.ts";
+import type { Injected, Memory } from "../memory.ts";
+import type { Random } from "../random.ts";
 import type { CacheSize } from "./generate/sequence.ts";
 import type { DebugAnswer, MakeSubject, Observed, PageRequestAnswer, Subject } from "./harness/subject.ts";
 import { bit, bits, CAPABILITY, type Capability, has, type Implementation, swapBytes } from "./implementation.ts";
-import type { Injected, Memory } from "./memory.ts";
 import type { DirectoryPointer, FaultRecord, Request } from "./outcome.ts";
 import type { PageRequest } from "./page-request.ts";
 

@@ -1,9 +1,10 @@
 /**
  * The second stage (§3.3; privileged specification, "Two-Stage Address Translation"): GPA to SPA by the tables under iohgatp.
  */
+
+import type { Choose } from "../latitude.ts";
 import type { DeviceContext } from "./device-context.ts";
 import { type Implementation, physicalAddressBits, swapBytes } from "./implementation.ts";
-import type { Choose } from "./latitude.ts";
 import { Stop } from "./outcome.ts";
 import { accessFault, decodeEntry, entryMeaning, guestPageFault, markUsed, SHAPES } from "./page-table-entry.ts";
 import type { Tables } from "./tables.ts";

@@ -2,7 +2,7 @@
  * How the oracle reads and updates in-memory structures. Every load says which cached entry it could be answered from (§3.8), so that the
  * same translation code runs over plain memory here and over memory with a history in `cached-tables.ts`.
  */
-import { injectedOnLoad, type Memory, RunMemory } from "./memory.ts";
+import { injectedOnLoad, type Memory, RunMemory } from "../memory.ts";
 import type { TableWrite } from "./outcome.ts";
 
 /** The tags under which an entry may be cached (§3.8); `gscid` null is the host, that is, second stage Bare. */

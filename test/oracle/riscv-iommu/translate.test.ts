@@ -1,5 +1,6 @@
 /** The oracle against answers computed by hand from the specification. */
 import { describe, expect, it } from "vitest";
+import { everyOutcome } from "../latitude.ts";
 import { allowedOutcomes } from "./allowed.ts";
 import {
   bothStagesScene,
@@ -22,7 +23,6 @@ import {
   withProcessDirectory,
 } from "./cases/scene.ts";
 import { swapBytes } from "./implementation.ts";
-import { everyOutcome } from "./latitude.ts";
 import type { Request } from "./outcome.ts";
 import { pageRequest } from "./page-request.ts";
 import { DirectTables } from "./tables.ts";

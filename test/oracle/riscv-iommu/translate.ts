@@ -2,10 +2,11 @@
  * "Process to translate an IOVA" (§3.3), step by step, and what becomes of its result: an address, an abort with a fault record (§4.2), or an
  * ATS completion (§3.6).
  */
+
+import type { Choose } from "../latitude.ts";
 import { type DeviceContext, firstStageMode, locateDeviceContext, processIdBits, tooWide } from "./device-context.ts";
 import { type FirstStageTable, firstStage } from "./first-stage.ts";
 import { bits, type Implementation } from "./implementation.ts";
-import type { Choose } from "./latitude.ts";
 import { isInterruptFile, translateMsi } from "./msi.ts";
 import {
   type AtsCompletion,

@@ -1,7 +1,7 @@
 /**
  * What a request wants of a leaf: one access that must be permitted, or, for an ATS request, whatever there is (§3.6).
  */
-import type { Choose } from "./latitude.ts";
+import type { Choose } from "../latitude.ts";
 import type { Access, Request } from "./outcome.ts";
 
 export interface Rights {

@@ -5,8 +5,9 @@
  * Pages: 0x100 device directory (extended format) · 0x110… process directory · 0x200, 0x201, 0x202 first stage (Sv39) · 0x300–0x303 second-stage
  * root (Sv39x4), 0x304… its tables · 0x400 MSI page table. IOVA 0x4020_1abc has the indexes 1, 1, 1.
  */
+
+import { emptyMemory, type Injected, type Memory, word } from "../../memory.ts";
 import { CAPABILITY, type Capability, type Implementation } from "../implementation.ts";
-import { emptyMemory, type Injected, type Memory, word } from "../memory.ts";
 import type { DirectoryPointer, Request } from "../outcome.ts";
 
 export const DEVICE = 5n;

@@ -3,13 +3,14 @@
  * tables of both stages, MSI page tables; valid for the most part, then damaged in a few places. Addresses come from small pools, so that
  * structures and mappings meet.
  */
+
+import { emptyMemory, type Injected, type Memory, store, word } from "../../memory.ts";
+import { Random } from "../../random.ts";
 import { deviceIndexes, type TableMode } from "../device-context.ts";
 import { CAPABILITY, type Capability, has, type Implementation, swapBytes } from "../implementation.ts";
-import { emptyMemory, type Injected, type Memory, store, word } from "../memory.ts";
 import type { DirectoryPointer, Request } from "../outcome.ts";
 import type { PageRequest } from "../page-request.ts";
 import { leafBytes, SHAPES } from "../page-table-entry.ts";
-import { Random } from "./random.ts";
 import { TableBuilder } from "./table-builder.ts";
 
 export interface Configuration {

@@ -7,14 +7,15 @@
  * GSCID has one first stage; the guest pages of process directories stay where they are; all sixteen entries of a NAPOT page are written together,
  * with A and D set.
  */
+
+import { copyMemory, type Memory, word } from "../../memory.ts";
+import { Random } from "../../random.ts";
 import { CAPABILITY, type Capability, type Implementation } from "../implementation.ts";
 import type { Command } from "../invalidation.ts";
-import { copyMemory, type Memory, word } from "../memory.ts";
 import type { DirectoryPointer, Request } from "../outcome.ts";
 import type { PageRequest } from "../page-request.ts";
 import { leafBytes, SHAPES } from "../page-table-entry.ts";
 import { iodirInvalDdt, iodirInvalPdt, iotinvalGvma, iotinvalVma } from "./commands.ts";
-import { Random } from "./random.ts";
 import { type Device, ENTRY, type FirstStage, GUEST, type SecondStage, tableAddress, World } from "./world.ts";
 
 export type Step =

@@ -1,8 +1,9 @@
 /**
  * Builds page tables of either stage in the oracle's memory, the way software would: pointers and pages are made as addresses are mapped.
  */
+
+import { type Memory, store, structureAt } from "../../memory.ts";
 import { swapBytes } from "../implementation.ts";
-import { type Memory, store, structureAt } from "../memory.ts";
 import { leafBytes, type Shape } from "../page-table-entry.ts";
 
 export interface TableBuilderParts {

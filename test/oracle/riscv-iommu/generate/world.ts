@@ -2,13 +2,14 @@
  * The machine that cache sequences start from, and its software's hands on it: devices with a process directory, with stages of their own or shared,
  * and one of the host's; tables of both stages, MSI tables. Every store is remembered, so that it can become a step of the sequence.
  */
+
+import { type Memory, store, word } from "../../memory.ts";
+import type { Random } from "../../random.ts";
 import { CAPABILITY, type Capability, type Implementation } from "../implementation.ts";
 import type { Command } from "../invalidation.ts";
-import { type Memory, store, word } from "../memory.ts";
 import type { DirectoryPointer } from "../outcome.ts";
 import { SHAPES } from "../page-table-entry.ts";
 import { iodirInvalDdt, iodirInvalPdt, iotinvalGvma, iotinvalVma } from "./commands.ts";
-import type { Random } from "./random.ts";
 import { TableBuilder } from "./table-builder.ts";
 
 /** Remembers the words stored since it was last asked. */

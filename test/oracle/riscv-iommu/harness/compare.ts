@@ -1,7 +1,7 @@
 /**
  * Whether an observed answer is one of those the oracle permits: result, fault record and every word stored.
  */
-import { copyMemory, type Memory, store, word } from "../memory.ts";
+import { copyMemory, type Memory, store, word } from "../../memory.ts";
 import type { FaultRecord, InterruptFile, Outcome, Request } from "../outcome.ts";
 import type { Observed, Subject } from "./subject.ts";
 

@@ -2,11 +2,12 @@
  * The oracle as an implementation, for testing the harness: it answers with one of the outcomes it permits, the last (without caches: the only) one,
  * and can be made wrong in a chosen way.
  */
+
+import { copyMemory, store, word } from "../../memory.ts";
 import { allowedOutcomes, allowedOutcomesWithCaches, allowedPageRequestOutcomes } from "../allowed.ts";
 import { MemoryHistory } from "../cached-tables.ts";
 import type { Implementation } from "../implementation.ts";
 import type { Command } from "../invalidation.ts";
-import { copyMemory, store, word } from "../memory.ts";
 import type { FaultRecord, Outcome, Request } from "../outcome.ts";
 import { deliver, fileOf, openMessage } from "./compare.ts";
 import type { MakeSubject, Observed } from "./subject.ts";

@@ -2,12 +2,13 @@
  * A scenario is everything that a comparison needs: implementation, memory, and steps (requests, stores by software, invalidations). It runs on a
  * subject and the oracle side by side, and has a text form, so that a finding can be kept as a test.
  */
+
+import { copyMemory, type Injected, type Memory } from "../../memory.ts";
 import { allowedOutcomes, allowedOutcomesWithCaches, allowedPageRequestOutcomes } from "../allowed.ts";
 import { MemoryHistory } from "../cached-tables.ts";
 import type { Configuration } from "../generate/configuration.ts";
 import type { CacheSize, Sequence, Step } from "../generate/sequence.ts";
 import type { Implementation } from "../implementation.ts";
-import { copyMemory, type Injected, type Memory } from "../memory.ts";
 import type { DirectoryPointer, Outcome, Request } from "../outcome.ts";
 import type { PageRequest } from "../page-request.ts";
 import { compare, MESSAGE_IDENTITY, storedWords, type Verdict } from "./compare.ts";

@@ -2,10 +2,11 @@
  * What is compared with the oracle: an implementation with its registers programmed and a memory of its own. `hardware-adapter.ts` makes one of the
  * hardware model; the harness's own tests make faulty ones of the oracle.
  */
+
+import type { Memory } from "../../memory.ts";
 import type { CacheSize } from "../generate/sequence.ts";
 import type { Implementation } from "../implementation.ts";
 import type { Command } from "../invalidation.ts";
-import type { Memory } from "../memory.ts";
 import type { AtsCompletion, DirectoryPointer, FaultRecord, Request } from "../outcome.ts";
 import type { PageRequest } from "../page-request.ts";
 

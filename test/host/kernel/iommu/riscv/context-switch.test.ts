@@ -15,9 +15,9 @@ import {
   throughPrivateTag,
 } from "../../../../../host/kernel/iommu/riscv/context-switch.ts";
 import * as I from "../../../../../host/uapi/iommufd.ts";
+import { copyMemory, emptyMemory } from "../../../../oracle/memory.ts";
 import { allowedOutcomes, allowedPageRequestOutcomes } from "../../../../oracle/riscv-iommu/allowed.ts";
 import { CAPABILITY, type Capability, type Implementation } from "../../../../oracle/riscv-iommu/implementation.ts";
-import { copyMemory, emptyMemory } from "../../../../oracle/riscv-iommu/memory.ts";
 import type { Request } from "../../../../oracle/riscv-iommu/outcome.ts";
 import { GuestRam, GuestSv39, RAM_GPA } from "../../guest.ts";
 import { machine, name } from "../../machine.ts";
