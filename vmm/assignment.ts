@@ -12,6 +12,7 @@
 
 import type { GpaPfn } from "../host/base/address.ts";
 import { ACCESS_OK, type PhysicalMemory } from "../host/base/memory.ts";
+import type { Stateful, StateReader, StateRecord } from "../host/base/state.ts";
 import type { FunctionPorts, PciFunction } from "../host/devices/ports.ts";
 import { EBUSY, ENODEV, errnoName } from "../host/uapi/errno.ts";
 import type { SystemCalls } from "../host/uapi/system-calls.ts";
@@ -107,11 +108,11 @@ const MOST_VIOMMUS = 60;
 /** Reports of one kind in a VM's life. */
 const MOST_REPORTS = 64;
 
-export class Assignment {
+export class Assignment implements Stateful {
   readonly viommus: VirtualIommu[] = [];
   readonly devices: AssignedEntry[] = [];
   readonly #held: HeldDevice[] = [];
-  #ending = false;
+  #ending = false; // not state: what ends is not written down
   readonly #parts: AssignmentParts;
   readonly #space: GuestAddressSpace | null;
   readonly #reportChange: (message: string) => void;
@@ -484,6 +485,79 @@ export class Assignment {
     const virtual = { name, key, iommu, index, base, viommu, host, everUsed: host === null };
     this.viommus.push(virtual);
     return virtual;
+  }
+
+  /** Who is assigned to where, by name: devices and vIOMMUs come and go by calls of the host's, so a document finds those it names, or is refused. */
+  saveState(): StateRecord {
+    return {
+      viommus: this.viommus.map(({ name, key, everUsed }) => ({ name, key, everUsed })),
+      devices: this.devices.map(({ device, request, routingId }) => ({
+        guest: formatPlace(request),
+        host: request.hostName,
+        handle: device.handle,
+        routingId,
+      })),
+      held: this.#held.map(({ device, id }) => ({ host: device.hostName, handle: device.handle, id })),
+      lostMessages: [...this.#lostMessages],
+      nextHandle: this.#nextHandle,
+    };
+  }
+
+  restoreState(state: StateReader): void {
+    const same = (name: string, list: readonly Readonly<Record<string, string | number>>[]): StateReader[] => {
+      const saved = state.records(name);
+      const has = (each: StateReader | undefined, field: string): string =>
+        each === undefined
+          ? "nothing"
+          : typeof list[0]![field] === "number"
+            ? `${each.number(field)}`
+            : each.text(field);
+      if (saved.length > list.length) state.fail(name, `are more than the ${list.length} here`);
+      for (const [index, here] of list.entries()) {
+        for (const field of Object.keys(here)) {
+          if (has(saved[index], field) !== `${here[field]}`) {
+            state.fail(name, `${index}: ${field} is ${has(saved[index], field)}, here it is ${here[field]}`);
+          }
+        }
+      }
+      return saved;
+    };
+    const viommus = same(
+      "viommus",
+      this.viommus.map(({ name, key }) => ({ name, key })),
+    );
+    const devices = same(
+      "devices",
+      this.devices.map(({ device, request }) => ({
+        guest: formatPlace(request),
+        host: request.hostName,
+        handle: device.handle,
+      })),
+    );
+    same(
+      "held",
+      this.#held.map(({ device, id }) => ({ host: device.hostName, handle: device.handle, id })),
+    );
+    this.viommus.forEach((virtual, index) => {
+      virtual.everUsed = viommus[index]!.boolean("everUsed");
+    });
+    this.devices.forEach((entry, index) => {
+      entry.routingId = devices[index]!.number("routingId");
+    });
+    const lost = state.list("lostMessages");
+    this.#lostMessages.clear();
+    for (const place of lost) this.#lostMessages.add(String(place));
+    this.#nextHandle = state.number("nextHandle");
+  }
+
+  /** Assigned devices are parts of the bus that they are plugged into. */
+  *stateParts(): Generator<readonly [string, Stateful]> {
+    if (this.#space !== null) yield ["address space", this.#space];
+    for (const { device } of this.#held) yield [`held ${device.hostName}`, device];
+    for (const { name, viommu, host } of this.viommus) {
+      if (host !== null) yield [`${name} host`, host];
+      yield [name, viommu];
+    }
   }
 }
 

@@ -15,6 +15,7 @@ export interface BusRange {
   readonly registerName?: (offset: number) => string;
 }
 
+/** Not state: who answers where is wiring, and what is kept is the last access's. */
 export class Bus {
   /** High half of the last 8-byte load, unsigned. */
   high = 0;

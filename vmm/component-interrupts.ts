@@ -8,7 +8,9 @@
 // Messages come in two ways and mean the same: a store to the MSI page in guest-physical memory (the vIOMMU's own message, an
 // assigned device's after the VMM translated its address), and the guest's own store on the bus. Numbers past 1023 are dropped.
 
+import type { ClockEvent } from "../host/base/clock.ts";
 import type { AccessSize, MmioPort } from "../host/base/mmio.ts";
+import { bytesOf, type Stateful, type StateReader, type StateRecord } from "../host/base/state.ts";
 import type { Trace } from "../host/base/trace.ts";
 
 export const INTERRUPT_COUNT = 1024;
@@ -16,11 +18,11 @@ const WORDS = INTERRUPT_COUNT / 32;
 
 /** The clock, as far as the alarm needs it. */
 export interface AlarmClock {
-  schedule(delay: number, fire: () => void): number;
+  schedule(delay: number, event: ClockEvent, argument: number): number;
   cancel(id: number): void;
 }
 
-export class ComponentInterrupts implements MmioPort {
+export class ComponentInterrupts implements MmioPort, Stateful {
   /** The MSI page reads as zero. */
   readonly high = 0;
   readonly #messages = new Uint32Array(WORDS);
@@ -30,6 +32,14 @@ export class ComponentInterrupts implements MmioPort {
   /** Trace event that made each number pending. */
   readonly #causes = new Float64Array(INTERRUPT_COUNT);
   #alarm = 0;
+  readonly #alarmDue: ClockEvent = {
+    owner: "interrupt controller",
+    name: "alarm",
+    fire: (number) => {
+      this.#alarm = 0;
+      this.raise(number);
+    },
+  };
 
   constructor(clock: AlarmClock, trace: Trace | null = null) {
     this.#clock = clock;
@@ -75,10 +85,7 @@ export class ComponentInterrupts implements MmioPort {
   /** Raises `number` in `delay` ns, instead of the alarm set before. */
   setAlarm(delay: number, number: number): void {
     if (this.#alarm !== 0) this.#clock.cancel(this.#alarm);
-    this.#alarm = this.#clock.schedule(delay, () => {
-      this.#alarm = 0;
-      this.raise(number);
-    });
+    this.#alarm = this.#clock.schedule(delay, this.#alarmDue, number);
   }
 
   /** The MSI page as a target of DMA and of the vIOMMU's messages (host/base/memory.ts, StoreTarget). */
@@ -93,5 +100,25 @@ export class ComponentInterrupts implements MmioPort {
 
   mmioWrite(_offset: number, size: AccessSize, lo: number, _hi: number): void {
     if (size === 4) this.raise(lo);
+  }
+
+  get clockEvents(): readonly ClockEvent[] {
+    return [this.#alarmDue];
+  }
+
+  saveState(): StateRecord {
+    return {
+      messages: bytesOf(this.#messages),
+      wires: bytesOf(this.#wires),
+      causes: [...this.#causes],
+      alarm: this.#alarm,
+    };
+  }
+
+  restoreState(state: StateReader): void {
+    state.memory("messages", this.#messages);
+    state.memory("wires", this.#wires);
+    state.numbers("causes", this.#causes);
+    this.#alarm = state.number("alarm");
   }
 }

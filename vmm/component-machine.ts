@@ -4,6 +4,7 @@
 import type { GpaPfn } from "../host/base/address.ts";
 import type { Clock } from "../host/base/clock.ts";
 import type { PhysicalMemory } from "../host/base/memory.ts";
+import type { Stateful, StateRecord } from "../host/base/state.ts";
 import type { Trace } from "../host/base/trace.ts";
 import type { SystemCalls } from "../host/uapi/system-calls.ts";
 import type { Assignment } from "./assignment.ts";
@@ -46,7 +47,7 @@ export interface ComponentMachineOptions {
 const INTX_WIRES = 16;
 const VIOMMU_WIRES = 32;
 
-export class ComponentMachine {
+export class ComponentMachine implements Stateful {
   readonly ram: WebAssembly.Memory;
   readonly memoryBytes: number;
   readonly interrupts: ComponentInterrupts;
@@ -55,6 +56,7 @@ export class ComponentMachine {
   readonly memory: PhysicalMemory<GpaPfn>;
   readonly pci: PciHostBridge;
   readonly #kind: ViommuKind;
+  readonly #frame: MachineFrame;
 
   /** Throws HostRefusal if the host does not take guest RAM. */
   constructor(options: ComponentMachineOptions) {
@@ -71,6 +73,7 @@ export class ComponentMachine {
       interrupts: this.interrupts,
       namesRegisters: false,
     });
+    this.#frame = frame;
     this.machine = frame.machine;
     this.memory = frame.memory;
     this.pci = frame.pci;
@@ -118,6 +121,18 @@ export class ComponentMachine {
 
   [Symbol.dispose](): void {
     this.assignment[Symbol.dispose]();
+  }
+
+  /** As it stands at a trap; the guest's own stack is not part of it (vcpu/component/component-vcpu.ts). */
+  saveState(): StateRecord {
+    return {};
+  }
+
+  restoreState(): void {}
+
+  *stateParts(): Generator<readonly [string, Stateful]> {
+    yield ["frame", this.#frame];
+    yield ["interrupts", this.interrupts];
   }
 }
 

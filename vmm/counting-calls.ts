@@ -4,6 +4,7 @@ import type { MmioPort } from "../host/base/mmio.ts";
 import { ioctlName } from "../host/uapi/ioctl-names.ts";
 import type { SystemCalls, UserMemory } from "../host/uapi/system-calls.ts";
 
+/** Not state: what the shell counts of a run. */
 export class CountingCalls implements SystemCalls {
   readonly memory: UserMemory;
   readonly #calls: SystemCalls;

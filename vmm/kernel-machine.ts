@@ -11,6 +11,7 @@ import type { GpaPfn } from "../host/base/address.ts";
 import type { Clock } from "../host/base/clock.ts";
 import type { PhysicalMemory } from "../host/base/memory.ts";
 import type { AccessSize } from "../host/base/mmio.ts";
+import { StateError, type Stateful, type StateReader, type StateRecord } from "../host/base/state.ts";
 import type { Trace } from "../host/base/trace.ts";
 import type { Assignment } from "./assignment.ts";
 import type { Machine } from "./machine.ts";
@@ -37,7 +38,8 @@ const LONGEST_SLICE = 10_000_000;
 const WORK_OF_A_SLICE = 500_000;
 const WORK_OF_A_CALL = 10;
 
-export type ResetKind = "shutdown" | "cold-reboot" | "warm-reboot";
+const RESETS = ["shutdown", "cold-reboot", "warm-reboot"] as const;
+export type ResetKind = (typeof RESETS)[number];
 
 /** The CPUs, as a machine runs them. Virtual time in ns; budgets in instructions. */
 export interface CpuCore {
@@ -87,7 +89,7 @@ export interface DescribedViommu {
 }
 
 /** What an instruction set brings to a machine. */
-export interface KernelParts {
+export interface KernelParts extends Stateful {
   readonly core: CpuCore;
   /** Exits of `core.run` that the machine acts on: the CPU waits for an interrupt; it calls its firmware. */
   readonly exits: { readonly wait: number; readonly firmware: number };
@@ -148,7 +150,7 @@ export type KernelStop =
   /** The machine was stopped (time limit, or on request). */
   | { readonly kind: "stopped" };
 
-export class KernelMachine<Parts extends KernelParts = KernelParts> {
+export class KernelMachine<Parts extends KernelParts = KernelParts> implements Stateful {
   readonly parts: Parts;
   readonly uart = new Uart8250();
   readonly machine: Machine;
@@ -162,16 +164,16 @@ export class KernelMachine<Parts extends KernelParts = KernelParts> {
   readonly #waiting: boolean[];
   readonly #slice: number;
   readonly #input: number[] = [];
-  #off: KernelStop | null = null;
+  #off: Extract<KernelStop, { kind: "off" }> | null = null;
   /** Whose turn it is next, and who executes now (-1: nobody). */
   #cpu = 0;
-  #running = -1;
-  #kind: ViommuKind = VIOMMU_KINDS[DEFAULT_KIND];
+  #running = -1; // not state: there is state between slices only
+  #kind: ViommuKind = VIOMMU_KINDS[DEFAULT_KIND]; // not state: wiring
   /** Commands that the guest's stores have had executed by its IOMMUs. */
-  commandsExecuted: () => number = () => 0;
+  commandsExecuted: () => number = () => 0; // not state: wiring
   #commandsSeen = 0;
   /** What this slice has cost besides instructions, see WORK_OF_A_SLICE. */
-  #work = 0;
+  #work = 0; // not state: begins with each slice
 
   constructor(options: KernelMachineOptions, makeParts: (host: KernelPartsHost) => Parts) {
     this.#options = options;
@@ -383,6 +385,46 @@ export class KernelMachine<Parts extends KernelParts = KernelParts> {
     const taken = this.#input.splice(0, bytes.length);
     bytes.set(taken);
     return taken.length;
+  }
+
+  /** As it stands between slices. */
+  saveState(): StateRecord {
+    const off = this.#off;
+    return {
+      started: this.#started.slice(),
+      waiting: this.#waiting.slice(),
+      input: this.#input.slice(),
+      off: off === null ? null : { reset: off.reset, failure: off.failure },
+      cpu: this.#cpu,
+      commandsSeen: this.#commandsSeen,
+    };
+  }
+
+  restoreState(state: StateReader): void {
+    const flags = (name: string, into: boolean[]): void => {
+      const values = state.list(name);
+      if (values.length !== into.length || !values.every((value) => typeof value === "boolean")) {
+        state.fail(name, `is no list of ${into.length} truth values`);
+      }
+      into.splice(0, into.length, ...(values as readonly boolean[]));
+    };
+    flags("started", this.#started);
+    flags("waiting", this.#waiting);
+    this.#input.splice(0, this.#input.length, ...state.numberList("input"));
+    this.#off = state.optional("off", (reader, name) => {
+      const off = reader.record(name);
+      const reset = RESETS.find((kind) => kind === off.text("reset"));
+      if (reset === undefined) throw new StateError(`${off.path}: reset is none`);
+      return { kind: "off" as const, reset, failure: off.boolean("failure") };
+    });
+    this.#cpu = state.number("cpu") % this.#started.length;
+    this.#commandsSeen = state.number("commandsSeen");
+  }
+
+  *stateParts(): Generator<readonly [string, Stateful]> {
+    yield ["frame", this.#frame];
+    yield ["cpu", this.parts];
+    yield ["uart", this.uart];
   }
 }
 

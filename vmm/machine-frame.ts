@@ -5,6 +5,7 @@
 import type { GpaPfn } from "../host/base/address.ts";
 import type { Clock } from "../host/base/clock.ts";
 import { PhysicalMemory } from "../host/base/memory.ts";
+import { bytesOf, type Stateful, type StateReader, type StateRecord } from "../host/base/state.ts";
 import type { Trace } from "../host/base/trace.ts";
 import type { SystemCalls } from "../host/uapi/system-calls.ts";
 import { Assignment, type AssignmentWires } from "./assignment.ts";
@@ -45,11 +46,12 @@ export interface IommuWorld {
   readonly report: (message: string) => void;
 }
 
-export class MachineFrame {
+export class MachineFrame implements Stateful {
   readonly machine: Machine;
   readonly memory = new PhysicalMemory<GpaPfn>();
   readonly pci = new PciHostBridge(ECAM_BUSES);
   readonly #ram: FrameParts["ram"];
+  #assignment: Assignment | null = null;
 
   constructor({ clock, trace, ram, interrupts, namesRegisters }: FrameParts) {
     this.#ram = ram;
@@ -71,6 +73,27 @@ export class MachineFrame {
   /** The VM's address space in the host, its vIOMMUs and devices. Throws HostRefusal if the host does not take guest RAM. */
   iommuWorld(wires: AssignmentWires, world: IommuWorld): Assignment {
     const { machine, memory, pci } = this;
-    return new Assignment({ machine, memory, pci, wires, ram: this.#ram, ...world });
+    this.#assignment = new Assignment({ machine, memory, pci, wires, ram: this.#ram, ...world });
+    return this.#assignment;
+  }
+
+  /** Guest RAM is written down here, and nowhere else: the host only maps it. */
+  saveState(): StateRecord {
+    return { ram: bytesOf(this.#ramBytes) };
+  }
+
+  restoreState(state: StateReader): void {
+    state.memory("ram", this.#ramBytes);
+  }
+
+  *stateParts(): Generator<readonly [string, Stateful]> {
+    yield ["run loop", this.machine];
+    yield ["pci", this.pci];
+    if (this.#assignment !== null) yield ["iommu world", this.#assignment];
+  }
+
+  get #ramBytes(): Uint8Array {
+    const { buffer, offset, length } = this.#ram;
+    return new Uint8Array(buffer, offset, length);
   }
 }

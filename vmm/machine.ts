@@ -9,6 +9,7 @@
 
 import type { Clock } from "../host/base/clock.ts";
 import type { AccessSize } from "../host/base/mmio.ts";
+import type { Stateful, StateReader, StateRecord } from "../host/base/state.ts";
 import type { Trace } from "../host/base/trace.ts";
 import { Bus } from "./bus.ts";
 import type { VcpuPort } from "./vcpu/port.ts";
@@ -38,7 +39,7 @@ export interface MachineCounters {
   unclaimed: number;
 }
 
-export class Machine implements VcpuPort {
+export class Machine implements VcpuPort, Stateful {
   readonly bus = new Bus();
   readonly clock: Clock;
   readonly trace: Trace;
@@ -48,12 +49,15 @@ export class Machine implements VcpuPort {
   stopReason: StopReason = null;
   /** Virtual time at which the run ends. */
   timeLimit = Number.POSITIVE_INFINITY;
+
+  // not state, to the blank line: wiring; services come with the devices that they are
   /** Console output; set by the shell. */
   onConsole: (bytes: Uint8Array) => void = () => {};
   /** An access to nothing, reported once a page; set by the shell. */
   onUnclaimed: (address: number, size: number, write: boolean) => void = () => {};
   readonly #interrupts: InterruptSource;
   readonly #services: Service[] = [];
+
   readonly #unclaimedPages = new Set<number>();
 
   constructor(clock: Clock, trace: Trace, interrupts: InterruptSource) {
@@ -174,5 +178,33 @@ export class Machine implements VcpuPort {
       value,
       ...(range?.registerName === undefined ? {} : { register: range.registerName(address - range.base) }),
     });
+  }
+
+  saveState(): StateRecord {
+    return {
+      traps: this.counters.traps,
+      unclaimed: this.counters.unclaimed,
+      high: this.high,
+      stopping: this.stopping,
+      stopReason: this.stopReason,
+      timeLimit: this.timeLimit,
+      unclaimedPages: [...this.#unclaimedPages],
+    };
+  }
+
+  restoreState(state: StateReader): void {
+    this.counters.traps = state.number("traps");
+    this.counters.unclaimed = state.number("unclaimed");
+    this.high = state.number("high");
+    this.stopping = state.boolean("stopping");
+    const reason = state.optional("stopReason", (reader, name) => reader.text(name));
+    if (reason !== null && reason !== "time-limit" && reason !== "requested") {
+      state.fail("stopReason", `is "${reason}", which no machine stops for`);
+    }
+    this.stopReason = reason;
+    this.timeLimit = state.number("timeLimit");
+    const pages = state.numberList("unclaimedPages");
+    this.#unclaimedPages.clear();
+    for (const page of pages) this.#unclaimedPages.add(page);
   }
 }

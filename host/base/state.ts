@@ -34,6 +34,11 @@ export interface Stateful {
   readonly clockEvents?: readonly ClockEvent[];
 }
 
+/** True for an object that has state: what may or may not have some (`Partial<Stateful>`) is asked so. */
+export function isStateful(object: Partial<Stateful>): object is Stateful {
+  return object.saveState !== undefined && object.restoreState !== undefined;
+}
+
 /** Fields of a record, each of the kind that is asked for. Throws StateError. */
 export class StateReader {
   /** "machine/viommu0/commands": for messages. */
@@ -64,6 +69,13 @@ export class StateReader {
       this.fail(name, `is no list of ${into.length} numbers`);
     }
     for (let i = 0; i < into.length; i++) into[i] = values[i] as number;
+  }
+
+  /** A list of numbers of any length. */
+  numberList(name: string): readonly number[] {
+    const values = this.list(name);
+    if (!values.every((value) => typeof value === "number")) this.fail(name, "is no list of numbers");
+    return values as readonly number[];
   }
 
   bigint(name: string): bigint {
@@ -109,6 +121,11 @@ export class StateReader {
   optional<T>(name: string, read: (reader: StateReader, name: string) => T): T | null {
     if (!this.has(name)) this.fail(name, "is missing");
     return this.#record[name] === null ? null : read(this, name);
+  }
+
+  /** A field that may be of several kinds. */
+  value(name: string): StateValue {
+    return this.#of(name, "anything", () => true);
   }
 
   fail(name: string, what: string): never {

@@ -2,6 +2,8 @@
 // that software may write and a mask of bits that writing 1 clears. What nobody declares reads zero and cannot be written
 // (§7.4: reserved). Header and capabilities declare their registers once; a write is then three masks a byte, whatever its size.
 
+import { bytesOf, type Stateful, type StateReader, type StateRecord } from "../base/state.ts";
+
 export const CONFIG_BYTES = 4096;
 
 export interface ConfigRegister {
@@ -13,8 +15,9 @@ export interface ConfigRegister {
   readonly oneToClear?: number;
 }
 
-export class ConfigSpace {
+export class ConfigSpace implements Stateful {
   readonly bytes = new Uint8Array(CONFIG_BYTES);
+  // not state, to the blank line: what was declared.
   readonly #resetValues = new Uint8Array(CONFIG_BYTES);
   readonly #writable = new Uint8Array(CONFIG_BYTES);
   readonly #oneToClear = new Uint8Array(CONFIG_BYTES);
@@ -82,5 +85,13 @@ export class ConfigSpace {
       const mask = this.#writable[at]!;
       this.bytes[at] = ((this.bytes[at]! & ~mask) | (byte & mask)) & ~(byte & this.#oneToClear[at]!);
     }
+  }
+
+  saveState(): StateRecord {
+    return { bytes: bytesOf(this.bytes) };
+  }
+
+  restoreState(state: StateReader): void {
+    state.memory("bytes", this.bytes);
   }
 }

@@ -3,6 +3,7 @@
 
 import type { ClockEvent } from "../base/clock.ts";
 import type { AccessSize, MmioPort } from "../base/mmio.ts";
+import type { Stateful } from "../base/state.ts";
 
 export type { AccessSize, MmioPort };
 
@@ -138,8 +139,9 @@ export interface BarDescription {
 /**
  * A PCI function as a bus sees it. Configuration space is 4096 bytes; accesses of 1, 2, 4 bytes, naturally aligned. The function
  * itself keeps command register, BAR bases and capabilities (see pci-function.ts); buses ask it where its BARs decode.
+ * A function whose model has state is Stateful.
  */
-export interface PciFunction {
+export interface PciFunction extends Partial<Stateful> {
   readonly name: string;
   readonly bars: readonly (BarDescription | null)[];
   configRead(offset: number, size: 1 | 2 | 4): number;

@@ -4,6 +4,7 @@ import { z } from "zod";
 import type { GpaPfn } from "../../host/base/address.ts";
 import { ACCESS_OK } from "../../host/base/memory.ts";
 import type { AccessSize, MmioPort } from "../../host/base/mmio.ts";
+import type { StateReader, StateRecord } from "../../host/base/state.ts";
 import type { DmaPort } from "../../host/devices/ports.ts";
 import type { HostKinds } from "../../host/host.ts";
 import { EEXIST, ENODEV } from "../../host/uapi/errno.ts";
@@ -228,6 +229,46 @@ class TrivialViommu implements GuestVisibleIommu {
 
   #take(event: HostEvent): void {
     if (event.kind === "fault" && this.#faults.length < 64) this.#faults.push(eventData.decode(event.record));
+  }
+
+  saveState(): StateRecord {
+    return {
+      flagged: this.flagged,
+      cause: this.cause,
+      commandsExecuted: this.commandsExecuted,
+      devices: [...this.#states].map(([guestId, { device, table }]) => ({ guestId, handle: device.handle, table })),
+      words: [...this.#words].map(([offset, value]) => ({ offset, value })),
+      faults: this.#faults.map(({ device, write, page }) => ({ device, write, page })),
+      queue: this.#queue,
+    };
+  }
+
+  restoreState(state: StateReader): void {
+    const plugged = new Map([...this.#states.values()].map(({ device }) => [device.handle, device]));
+    const devices = state
+      .records("devices")
+      .map((each): readonly [number, { device: PluggedDevice; table: bigint }] => {
+        const device = plugged.get(each.number("handle")) ?? each.fail("handle", "is no device's here");
+        return [each.number("guestId"), { device, table: each.bigint("table") }];
+      });
+    if (devices.length !== plugged.size) state.fail("devices", `are not ${plugged.size}`);
+    this.#states.clear();
+    for (const [guestId, entry] of devices) this.#states.set(guestId, entry);
+    this.#words.clear();
+    for (const word of state.records("words")) this.#words.set(word.number("offset"), word.bigint("value"));
+    this.#faults.splice(0, this.#faults.length);
+    for (const fault of state.records("faults")) {
+      this.#faults.push({ device: fault.number("device"), write: fault.number("write"), page: fault.bigint("page") });
+    }
+    this.flagged = state.boolean("flagged");
+    this.cause = state.number("cause");
+    this.commandsExecuted = state.number("commandsExecuted");
+    const queue = state.number("queue");
+    if (queue === this.#queue) return;
+    if (this.#queue >= 0) this.#options.mapPage?.(QUEUE_PAGE, null);
+    this.#queue = queue;
+    const page = queue < 0 ? -ENODEV : this.#host?.hardwareQueues?.page();
+    if (typeof page === "object") this.#options.mapPage?.(QUEUE_PAGE, page);
   }
 }
 

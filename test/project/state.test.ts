@@ -30,13 +30,6 @@ const NOT_YET: readonly string[] = [
   "host/kernel/iommufd",
   "host/kernel/pci",
   "host/kernel/vfio",
-  "vmm",
-  "vmm/pci",
-  "vmm/platform",
-  "vmm/vcpu/component",
-  "vmm/vfio",
-  "vmm/viommu/riscv",
-  "vmm/viommu/riscv/guest",
 ];
 
 /** Whether a fault is of a file, or of a file in this very folder. */

@@ -7,6 +7,7 @@
 // write to a command register or BAR.
 
 import type { AccessSize, MmioPort } from "../../host/base/mmio.ts";
+import { isStateful, type Stateful, type StateReader, type StateRecord } from "../../host/base/state.ts";
 import type { PciFunction } from "../../host/devices/ports.ts";
 import { RootPort } from "./root-port.ts";
 
@@ -64,13 +65,13 @@ interface Decoder {
   readonly registers: MmioPort;
 }
 
-export class PciHostBridge {
+export class PciHostBridge implements Stateful {
   readonly #functions = new Map<number, PciFunction>();
   readonly #behind: FunctionBehindPort[] = [];
-  #decoders: Decoder[] | null = null;
+  #decoders: Decoder[] | null = null; // not state: found again when asked for
   readonly #buses: number;
   /** Told when the guest gave a bus another number: the function's requester id before and now (UNREACHABLE: none). */
-  onMoved: (pciFunction: PciFunction, from: number, to: number) => void = () => {};
+  onMoved: (pciFunction: PciFunction, from: number, to: number) => void = () => {}; // not state: wiring
 
   constructor(buses: number) {
     this.#buses = buses;
@@ -195,6 +196,48 @@ export class PciHostBridge {
       });
     }
     return decoders;
+  }
+
+  /** Where the guest finds what is behind root ports; what is plugged in is there already, by its place. */
+  saveState(): StateRecord {
+    return {
+      behind: this.#behind.map((entry) => ({ place: this.#placeBehind(entry), routingId: entry.routingId })),
+    };
+  }
+
+  restoreState(state: StateReader): void {
+    const behind = state.records("behind");
+    if (behind.length !== this.#behind.length) state.fail("behind", `are not ${this.#behind.length} functions`);
+    this.#behind.forEach((entry, index) => {
+      if (behind[index]!.text("place") !== this.#placeBehind(entry)) {
+        behind[index]!.fail("place", `is not ${this.#placeBehind(entry)}`);
+      }
+      if (entry.routingId !== UNREACHABLE) this.#functions.delete(entry.routingId);
+    });
+    this.#behind.forEach((entry, index) => {
+      entry.routingId = behind[index]!.number("routingId");
+      if (entry.routingId === UNREACHABLE) return;
+      if (this.#functions.has(entry.routingId)) behind[index]!.fail("routingId", "is another function's");
+      this.#functions.set(entry.routingId, entry.pciFunction);
+    });
+    this.#decoders = null;
+  }
+
+  *stateParts(): Generator<readonly [string, Stateful]> {
+    for (const [routingId, pciFunction] of this.#functions) {
+      const isBehind = this.#behind.some((entry) => entry.pciFunction === pciFunction);
+      if (!isBehind && isStateful(pciFunction)) yield [formatPlace({ routingId }), pciFunction];
+    }
+    for (const entry of this.#behind) {
+      if (isStateful(entry.pciFunction)) yield [this.#placeBehind(entry), entry.pciFunction];
+    }
+  }
+
+  #placeBehind({ port, deviceFunction }: FunctionBehindPort): string {
+    for (const [routingId, pciFunction] of this.#functions) {
+      if (pciFunction === port) return formatPlace({ routingId, behind: deviceFunction });
+    }
+    return formatPlace({ routingId: 0, behind: deviceFunction });
   }
 }
 

@@ -2,6 +2,7 @@
 // chooses that bus's number, and thereby the requester ids, and so the IOMMU's device ids, of the functions on it: renumbering buses
 // gives every assigned device behind the port another id.
 
+import type { Stateful, StateRecord } from "../../host/base/state.ts";
 import { ConfigSpace } from "../../host/devices/config-space.ts";
 import type { BarDescription, FunctionPorts, PciFunction } from "../../host/devices/ports.ts";
 
@@ -17,7 +18,7 @@ const EXPRESS = 0x40;
 /** PCI Express capability, version 2, root port with a slot. */
 const EXPRESS_ROOT_PORT = 2 | (4 << 4) | (1 << 8);
 
-export class RootPort implements PciFunction {
+export class RootPort implements PciFunction, Stateful {
   readonly name: string;
   readonly bars: readonly (BarDescription | null)[] = [];
   readonly #config = new ConfigSpace();
@@ -82,5 +83,15 @@ export class RootPort implements PciFunction {
 
   reset(): void {
     this.#config.reset();
+  }
+
+  saveState(): StateRecord {
+    return {};
+  }
+
+  restoreState(): void {}
+
+  *stateParts(): Generator<readonly [string, Stateful]> {
+    yield ["config", this.#config];
   }
 }

@@ -6,6 +6,7 @@
 // 32-bit aligned accesses only; what is not a register reads 0.
 
 import type { AccessSize, MmioPort } from "../../host/base/mmio.ts";
+import { bytesOf, type Stateful, type StateReader, type StateRecord } from "../../host/base/state.ts";
 
 const SM_INACTIVE = 0;
 const SM_DETACHED = 1;
@@ -18,7 +19,7 @@ const DOMAINCFG_FIXED = 0x80000000;
 const DOMAINCFG_IE = 0x100;
 const DOMAINCFG_DM = 0x4;
 
-export class Aplic implements MmioPort {
+export class Aplic implements MmioPort, Stateful {
   high = 0;
   readonly sources: number;
   /** Sends MSI `eiid` to the interrupt file of hart index `hart`. */
@@ -184,6 +185,26 @@ export class Aplic implements MmioPort {
 
   #one(source: number, act: (source: number) => void): void {
     if (source >= 1 && source <= this.sources) act(source);
+  }
+
+  saveState(): StateRecord {
+    return {
+      domaincfg: this.#domaincfg,
+      sourcecfg: bytesOf(this.#sourcecfg),
+      target: [...this.#target],
+      wire: bytesOf(this.#wire),
+      pending: bytesOf(this.#pending),
+      enabled: bytesOf(this.#enabled),
+    };
+  }
+
+  restoreState(state: StateReader): void {
+    this.#domaincfg = state.number("domaincfg");
+    state.memory("sourcecfg", this.#sourcecfg);
+    state.numbers("target", this.#target);
+    state.memory("wire", this.#wire);
+    state.memory("pending", this.#pending);
+    state.memory("enabled", this.#enabled);
   }
 }
 

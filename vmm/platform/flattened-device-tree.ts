@@ -27,6 +27,7 @@ const FDT_END_NODE = 2;
 const FDT_PROP = 3;
 const FDT_END = 9;
 
+/** Not state: made and dropped while a tree is written. */
 class Bytes {
   #data = new Uint8Array(4096);
   length = 0;

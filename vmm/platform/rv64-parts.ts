@@ -5,6 +5,7 @@
 import type { GpaPfn } from "../../host/base/address.ts";
 import type { PhysicalMemory } from "../../host/base/memory.ts";
 import type { AccessSize, MmioPort } from "../../host/base/mmio.ts";
+import type { Stateful, StateRecord } from "../../host/base/state.ts";
 import type { KernelMachineOptions, KernelParts, KernelPartsHost, TreeRequest } from "../kernel-machine.ts";
 import type { Machine } from "../machine.ts";
 import { APLIC_BASE, MSI_BASE } from "../memory-map.ts";
@@ -101,6 +102,18 @@ export class Rv64Parts implements KernelParts {
   /** a0 the hart's id, a1 the tree. */
   start(entry: bigint, tree: bigint): void {
     this.core.start(0, entry, tree);
+  }
+
+  saveState(): StateRecord {
+    return {};
+  }
+
+  restoreState(): void {}
+
+  *stateParts(): Generator<readonly [string, Stateful]> {
+    yield ["core", this.core];
+    yield ["aplic", this.aplic];
+    if (this.#sbi !== null) yield ["sbi", this.#sbi];
   }
 }
 

@@ -4,6 +4,7 @@
 
 import type { GpaPfn } from "../../host/base/address.ts";
 import { ACCESS_OK, type PhysicalMemory } from "../../host/base/memory.ts";
+import type { Stateful, StateReader, StateRecord } from "../../host/base/state.ts";
 import type { ResetKind } from "../kernel-machine.ts";
 import type { Rv64Core } from "../vcpu/riscv64/core.ts";
 
@@ -39,11 +40,11 @@ export interface SbiParts {
   readonly reset: (kind: ResetKind, failure: boolean) => void;
 }
 
-export class Sbi {
+export class Sbi implements Stateful {
   /** Calls by extension and function, for the summary. */
   readonly calls = new Map<string, number>();
   readonly #parts: SbiParts;
-  #value = 0n;
+  #value = 0n; // not state: answer of the call being served
 
   constructor(parts: SbiParts) {
     this.#parts = parts;
@@ -184,6 +185,16 @@ export class Sbi {
     if (memory.write(pfn, offset, bytes, 0, got) !== ACCESS_OK) return ERR_INVALID_PARAM;
     this.#value = BigInt(got);
     return SUCCESS;
+  }
+
+  saveState(): StateRecord {
+    return { calls: [...this.calls].map(([name, count]) => ({ name, count })) };
+  }
+
+  restoreState(state: StateReader): void {
+    const calls = state.records("calls").map((call) => [call.text("name"), call.number("count")] as const);
+    this.calls.clear();
+    for (const [name, count] of calls) this.calls.set(name, count);
   }
 }
 

@@ -4,6 +4,7 @@
 // guest store to THR → onOutput (the shell's console);  shell → receive() → RBR, interrupt.
 
 import type { AccessSize, MmioPort } from "../../host/base/mmio.ts";
+import type { Stateful, StateReader, StateRecord } from "../../host/base/state.ts";
 
 const RBR_THR_DLL = 0;
 const IER_DLM = 1;
@@ -24,14 +25,17 @@ const LSR_IDLE = 0x60;
 const MSR_CONNECTED = 0xb0;
 const FIFO_DEPTH = 16;
 
-export class Uart8250 implements MmioPort {
+export class Uart8250 implements MmioPort, Stateful {
   high = 0;
+
+  // not state, to the blank line: wiring
   /** One byte the guest sent. */
   onOutput: (byte: number) => void = () => {};
   /** Level of the interrupt wire. */
   onWire: (asserted: boolean) => void = () => {};
   /** Called when the guest has made room in the receiver. */
   onRoom: () => void = () => {};
+
   readonly #received: number[] = [];
   #divisor = 1;
   #ier = 0;
@@ -147,5 +151,33 @@ export class Uart8250 implements MmioPort {
     if (asserted === this.#wire) return;
     this.#wire = asserted;
     this.onWire(asserted);
+  }
+
+  saveState(): StateRecord {
+    return {
+      received: this.#received.slice(),
+      divisor: this.#divisor,
+      ier: this.#ier,
+      fcr: this.#fcr,
+      lcr: this.#lcr,
+      mcr: this.#mcr,
+      scratch: this.#scratch,
+      thrEmptyPending: this.#thrEmptyPending,
+      wire: this.#wire,
+    };
+  }
+
+  restoreState(state: StateReader): void {
+    const received = state.numberList("received");
+    if (received.length > FIFO_DEPTH) state.fail("received", `has more than ${FIFO_DEPTH} bytes`);
+    this.#received.splice(0, this.#received.length, ...received);
+    this.#divisor = state.number("divisor");
+    this.#ier = state.number("ier");
+    this.#fcr = state.number("fcr");
+    this.#lcr = state.number("lcr");
+    this.#mcr = state.number("mcr");
+    this.#scratch = state.number("scratch");
+    this.#thrEmptyPending = state.boolean("thrEmptyPending");
+    this.#wire = state.boolean("wire");
   }
 }

@@ -9,6 +9,7 @@
 // Capabilities are found once, when the device is opened; the capability lists themselves are the host's, but for PASID, which is made
 // from what iommufd says of the device (as QEMU does) and stands where VFIO left an empty header, or at the list's end.
 
+import type { Stateful, StateReader, StateRecord } from "../../host/base/state.ts";
 import { ConfigSpace } from "../../host/devices/config-space.ts";
 
 const COMMAND = 0x04;
@@ -86,7 +87,7 @@ export interface MsiLayout {
   readonly maskable: boolean;
 }
 
-export class AssignedConfigSpace {
+export class AssignedConfigSpace implements Stateful {
   readonly msi: MsiLayout | null;
   readonly msix: MsixLayout | null;
   /** Offset of the PCI Express capability, 0: none; and whether the function can be reset. */
@@ -95,12 +96,12 @@ export class AssignedConfigSpace {
   readonly hasAts: boolean;
   readonly hasPri: boolean;
   /** A function-level reset was asked for. */
-  onReset: () => void = () => {};
+  onReset: () => void = () => {}; // not state: wiring
   /** MSI, MSI-X or INTx control changed. */
-  onInterruptControl: () => void = () => {};
+  onInterruptControl: () => void = () => {}; // not state: wiring
   readonly #config = new ConfigSpace();
   /** 1: the byte is kept here. */
-  readonly #kept = new Uint8Array(4096);
+  readonly #kept = new Uint8Array(4096); // not state: decided when the device is opened
   readonly #host: HostConfig;
   readonly #length: number;
   readonly #bars: readonly AssignedBar[];
@@ -335,6 +336,20 @@ export class AssignedConfigSpace {
 
   #imageLong(offset: number): number {
     return (this.#imageWord(offset) | (this.#imageWord(offset + 2) << 16)) >>> 0;
+  }
+
+  saveState(): StateRecord {
+    return { busMasterAllowed: this.#busMasterAllowed, asleep: this.#asleep };
+  }
+
+  /** The host's half is the host's: nothing is written to it. */
+  restoreState(state: StateReader): void {
+    this.#busMasterAllowed = state.boolean("busMasterAllowed");
+    this.#asleep = state.boolean("asleep");
+  }
+
+  *stateParts(): Generator<readonly [string, Stateful]> {
+    yield ["registers", this.#config];
   }
 }
 

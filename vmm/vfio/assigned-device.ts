@@ -5,6 +5,7 @@
 //                                     └─ MSI-X table and pending bits are kept here
 //   host interrupt ─▶ eventfd ─▶ service() ─▶ message through the device's first stage ─▶ interrupt controller; or INTx
 
+import type { Stateful, StateReader, StateRecord } from "../../host/base/state.ts";
 import type { Trace } from "../../host/base/trace.ts";
 import type { BarDescription, FunctionPorts, PciFunction } from "../../host/devices/ports.ts";
 import { ENODEV } from "../../host/uapi/errno.ts";
@@ -66,7 +67,7 @@ const MSIX_FUNCTION_MASK = 1 << 14;
 const COMMAND_INTX_DISABLE = 1 << 10;
 const INTERRUPT_PIN = 0x3d;
 
-export class AssignedDevice implements PciFunction {
+export class AssignedDevice implements PciFunction, Stateful {
   readonly name: string;
   readonly hostName: string;
   readonly handle: DeviceHandle;
@@ -76,7 +77,7 @@ export class AssignedDevice implements PciFunction {
   readonly deviceId: number;
   readonly config: AssignedConfigSpace;
   /** Called after a function-level reset that the guest asked for. */
-  onReset: () => void = () => {};
+  onReset: () => void = () => {}; // not state: wiring
   readonly #calls: KernelCalls;
   readonly #interrupts: AssignedInterrupts;
   readonly #msixTable: MsixTable | null;
@@ -84,9 +85,9 @@ export class AssignedDevice implements PciFunction {
   readonly #report: (message: string) => void;
   readonly #trace: Trace;
   readonly #hasPin: boolean;
-  #intx: ((asserted: boolean) => void) | null = null;
+  #intx: ((asserted: boolean) => void) | null = null; // not state: wiring
   #intxAsserted = false;
-  #disposed = false;
+  #disposed = false; // not state: what is closed is not written down
 
   /** Opens and binds the device. Throws HostRefusal with the call's name and both names. */
   constructor(options: AssignedDeviceOptions) {
@@ -381,5 +382,19 @@ export class AssignedDevice implements PciFunction {
 
   #send(low: number, high: number, data: number): void {
     this.#message((high >>> 0) * 0x10_0000 + (low >>> 12), low & 0xfff, data >>> 0);
+  }
+
+  saveState(): StateRecord {
+    return { intxAsserted: this.#intxAsserted };
+  }
+
+  restoreState(state: StateReader): void {
+    this.#intxAsserted = state.boolean("intxAsserted");
+  }
+
+  *stateParts(): Generator<readonly [string, Stateful]> {
+    yield ["config", this.config];
+    yield ["interrupts", this.#interrupts];
+    if (this.#msixTable !== null) yield ["msix", this.#msixTable];
   }
 }

@@ -7,6 +7,7 @@
 //
 // One kind at a time is enabled in the host, the one the guest enabled; INTx when it enabled none.
 
+import { bytesOf, type Stateful, type StateReader, type StateRecord } from "../../host/base/state.ts";
 import type { Trace } from "../../host/base/trace.ts";
 import {
   VFIO_DEVICE_GET_IRQ_INFO,
@@ -23,7 +24,8 @@ import {
 } from "../../host/uapi/vfio.ts";
 import type { KernelCalls } from "./kernel-calls.ts";
 
-export type InterruptKind = "none" | "intx" | "msi" | "msix";
+const KINDS = ["none", "intx", "msi", "msix"] as const;
+export type InterruptKind = (typeof KINDS)[number];
 
 const INDEX: Readonly<Record<Exclude<InterruptKind, "none">, number>> = {
   intx: VFIO_PCI_INTX_IRQ_INDEX,
@@ -34,13 +36,13 @@ const INDEX: Readonly<Record<Exclude<InterruptKind, "none">, number>> = {
 /** Vectors for which eventfds are made: MSI-X allows 2048, no device here comes near this. */
 const VECTOR_LIMIT = 256;
 
-export class AssignedInterrupts {
+export class AssignedInterrupts implements Stateful {
   /** Set while some eventfd may have counted. */
   flagged = false;
   /** Trace event that flagged it. */
   cause = 0;
   /** Vector fired (INTx: 0). */
-  onFired: (kind: InterruptKind, vector: number) => void = () => {};
+  onFired: (kind: InterruptKind, vector: number) => void = () => {}; // not state: wiring
   readonly #calls: KernelCalls;
   readonly #fd: number;
   readonly #report: (call: string, errno: number) => void;
@@ -82,11 +84,7 @@ export class AssignedInterrupts {
         return false;
       }
       this.#eventfds.push(eventfd);
-      system.watch(eventfd, () => {
-        this.#ready[vector] = 1;
-        this.flagged = true;
-        this.cause = this.#trace.cause;
-      });
+      this.#watch(eventfd, vector);
       view.setInt32(4 * vector, eventfd, true);
     }
     const flags = VFIO_IRQ_SET_DATA_EVENTFD | VFIO_IRQ_SET_ACTION_TRIGGER;
@@ -151,5 +149,43 @@ export class AssignedInterrupts {
     this.#eventfds = [];
     this.#ready.fill(0);
     this.flagged = false;
+  }
+
+  #watch(eventfd: number, vector: number): void {
+    this.#calls.system.watch(eventfd, () => {
+      this.#ready[vector] = 1;
+      this.flagged = true;
+      this.cause = this.#trace.cause;
+    });
+  }
+
+  saveState(): StateRecord {
+    return {
+      flagged: this.flagged,
+      cause: this.cause,
+      ready: bytesOf(this.#ready),
+      eventfds: this.#eventfds.slice(),
+      kind: this.#kind,
+    };
+  }
+
+  /** Eventfds are the host's, by their descriptors; they are watched from here on as they were. */
+  restoreState(state: StateReader): void {
+    const kind = KINDS.find((each) => each === state.text("kind"));
+    if (kind === undefined) state.fail("kind", "is none");
+    const eventfds = state.numberList("eventfds");
+    if (eventfds.length > VECTOR_LIMIT) state.fail("eventfds", `are more than ${VECTOR_LIMIT}`);
+    const stays = (vector: number): boolean => this.#eventfds[vector] === eventfds[vector];
+    this.#eventfds.forEach((eventfd, vector) => {
+      if (!stays(vector)) this.#calls.system.watch(eventfd, null);
+    });
+    eventfds.forEach((eventfd, vector) => {
+      if (!stays(vector)) this.#watch(eventfd, vector);
+    });
+    this.#eventfds = [...eventfds];
+    this.#kind = kind;
+    state.memory("ready", this.#ready);
+    this.flagged = state.boolean("flagged");
+    this.cause = state.number("cause");
   }
 }

@@ -2,6 +2,7 @@
 // (one for each physical IOMMU that needs its own). vIOMMUs of one VM share it.
 
 import { hex } from "../../host/base/address.ts";
+import type { Stateful, StateReader, StateRecord } from "../../host/base/state.ts";
 import {
   IOMMU_DESTROY,
   IOMMU_HWPT_ALLOC,
@@ -45,7 +46,7 @@ interface MappedRange {
 
 const PAGE = 4096n;
 
-export class GuestAddressSpace {
+export class GuestAddressSpace implements Stateful {
   readonly calls: KernelCalls;
   /** Descriptor of /dev/iommu. */
   readonly iommufd: number;
@@ -54,7 +55,7 @@ export class GuestAddressSpace {
   readonly #ranges: MappedRange[] = [];
   readonly #parents: number[] = [];
   #dirtyTracking: boolean | null = null;
-  #disposed = false;
+  #disposed = false; // not state: what is closed is not written down
 
   /** Opens /dev/iommu and makes an IOAS. Throws HostRefusal. */
   constructor(system: SystemCalls) {
@@ -202,5 +203,26 @@ export class GuestAddressSpace {
     this.destroy(this.ioas);
     this.calls.system.close(this.iommufd);
     this.calls[Symbol.dispose]();
+  }
+
+  saveState(): StateRecord {
+    return {
+      ranges: this.#ranges.map(({ gpa, length, va }) => ({ gpa, length, va })),
+      parents: this.#parents.slice(),
+      dirtyTracking: this.#dirtyTracking,
+    };
+  }
+
+  /** Ids and addresses are the host's, who has the objects. */
+  restoreState(state: StateReader): void {
+    const ranges = state.records("ranges").map((range) => ({
+      gpa: range.bigint("gpa"),
+      length: range.number("length"),
+      va: range.bigint("va"),
+    }));
+    const parents = state.numberList("parents");
+    this.#ranges.splice(0, this.#ranges.length, ...ranges);
+    this.#parents.splice(0, this.#parents.length, ...parents);
+    this.#dirtyTracking = state.optional("dirtyTracking", (reader, name) => reader.boolean(name));
   }
 }

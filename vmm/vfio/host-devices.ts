@@ -2,6 +2,7 @@
 // detach, a nested HWPT. Every refusal becomes one line with the call's name and both names of the device.
 
 import { hex } from "../../host/base/address.ts";
+import type { Stateful, StateReader, StateRecord } from "../../host/base/state.ts";
 import { ENODEV, errnoName } from "../../host/uapi/errno.ts";
 import {
   IOMMU_FAULT_QUEUE_ALLOC,
@@ -86,13 +87,13 @@ export interface Stage1Request {
 
 const READ_BYTES = 64 * 1024;
 
-export class HostDevices {
+export class HostDevices implements Stateful {
   readonly space: GuestAddressSpace;
   readonly calls: KernelCalls;
   readonly counters: HostCallCounters = { nestedAllocated: 0, attaches: 0, invalidations: 0, refusals: 0 };
   readonly report: (message: string) => void;
   /** Called when the fault queue has become readable. */
-  onEvents: () => void = () => {};
+  onEvents: () => void = () => {}; // not state: wiring
   readonly #records = new Map<DeviceHandle, DeviceRecord>();
   #faultQueue = 0;
   #faultFd = -1;
@@ -287,7 +288,55 @@ export class HostDevices {
     if (result < 0) return this.refused("IOMMU_FAULT_QUEUE_ALLOC", record, result);
     this.#faultQueue = out.out_fault_id;
     this.#faultFd = out.out_fault_fd;
-    this.calls.system.watch(this.#faultFd, () => this.onEvents());
+    this.#watchFaults();
     return 0;
+  }
+
+  #watchFaults(): void {
+    this.calls.system.watch(this.#faultFd, () => this.onEvents());
+  }
+
+  /** Ids are iommufd's; devices are those that are registered, by handle. */
+  saveState(): StateRecord {
+    return {
+      counters: { ...this.counters },
+      records: [...this.#records.values()].map((record) => ({
+        handle: record.device.handle,
+        vdevice: record.vdevice,
+        guestId: record.guestId,
+        attached: record.attached,
+        pasids: [...record.pasids].map(([pasid, hwpt]) => ({ pasid, hwpt })),
+        streamAttached: record.stream.attached,
+        streamNested: record.stream.nested,
+      })),
+      faultQueue: this.#faultQueue,
+      faultFd: this.#faultFd,
+    };
+  }
+
+  restoreState(state: StateReader): void {
+    const counters = state.record("counters");
+    const saved = state.records("records");
+    if (saved.length !== this.#records.size) state.fail("records", `are not ${this.#records.size} devices`);
+    for (const each of saved) {
+      const record = this.#records.get(each.number("handle")) ?? each.fail("handle", "is no device's here");
+      record.vdevice = each.number("vdevice");
+      record.guestId = each.bigint("guestId");
+      record.attached = each.boolean("attached");
+      record.pasids.clear();
+      for (const pasid of each.records("pasids")) record.pasids.set(pasid.number("pasid"), pasid.number("hwpt"));
+      record.stream.attached = each.number("streamAttached");
+      record.stream.nested = each.number("streamNested");
+    }
+    this.counters.nestedAllocated = counters.number("nestedAllocated");
+    this.counters.attaches = counters.number("attaches");
+    this.counters.invalidations = counters.number("invalidations");
+    this.counters.refusals = counters.number("refusals");
+    const faultFd = state.number("faultFd");
+    if (faultFd !== this.#faultFd && this.#faultFd >= 0) this.calls.system.watch(this.#faultFd, null);
+    const isWatched = faultFd === this.#faultFd;
+    this.#faultQueue = state.number("faultQueue");
+    this.#faultFd = faultFd;
+    if (!isWatched && faultFd >= 0) this.#watchFaults();
   }
 }

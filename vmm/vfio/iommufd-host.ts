@@ -7,6 +7,7 @@
 //
 // A refusal is reported in one line; what happens then is the vIOMMU's decision.
 
+import type { Stateful, StateRecord } from "../../host/base/state.ts";
 import { EINVAL, EIO, ENODEV, errnoName } from "../../host/uapi/errno.ts";
 import { IOMMU_HWPT_INVALIDATE, iommuHwptInvalidate, iommuHwptPageResponse } from "../../host/uapi/iommufd.ts";
 import type {
@@ -43,8 +44,8 @@ const BATCH_ENTRIES = 8192;
 const ENTRY_NUM = iommuHwptInvalidate.fields.entry_num.offset;
 const HWPT_ID = iommuHwptInvalidate.fields.hwpt_id.offset;
 
-export class IommufdHost implements ViommuHost {
-  onEvents: (() => void) | null = null;
+export class IommufdHost implements ViommuHost, Stateful {
+  onEvents: (() => void) | null = null; // not state: wiring
   readonly domains?: IoasDomains;
   readonly hardwareQueues?: HardwareQueues;
   readonly #devices: HostDevices;
@@ -55,9 +56,9 @@ export class IommufdHost implements ViommuHost {
   readonly #entryBytes: number;
   /** In the process's memory, where HWPT_INVALIDATE finds it. */
   readonly batch: Uint8Array;
-  readonly #reply = { done: 0, errno: 0 };
+  readonly #reply = { done: 0, errno: 0 }; // not state: the last answer
   readonly #batchAddress: bigint;
-  #disposed = false;
+  #disposed = false; // not state: what is closed is not written down
 
   constructor(options: IommufdHostOptions) {
     const { addressSpace, codec } = options;
@@ -222,6 +223,18 @@ export class IommufdHost implements ViommuHost {
     this.#devices[Symbol.dispose]();
     this.#invalidation[Symbol.dispose]();
     system.memory.free(this.#batchAddress, Math.max(this.#entryBytes * BATCH_ENTRIES, 1));
+  }
+
+  saveState(): StateRecord {
+    return {};
+  }
+
+  restoreState(): void {}
+
+  *stateParts(): Generator<readonly [string, Stateful]> {
+    yield ["devices", this.#devices];
+    yield ["stage 1 place", this.#place];
+    if (this.domains !== undefined) yield ["domains", this.domains];
   }
 }
 

@@ -11,7 +11,7 @@ const DATA_OFFSET = 1024;
 /** One ioctl that is made over and over: its structure stays in the process's memory, only what changes is written. */
 export class PreparedCall {
   /** The structure; fields by their byte offsets. */
-  readonly view: DataView;
+  readonly view: DataView; // not state: arguments in the process's memory, written before each call
   readonly #system: SystemCalls;
   readonly #address: bigint;
   /** The address as the call takes it: a number, if a double holds it. */

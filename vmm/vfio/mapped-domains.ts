@@ -1,6 +1,7 @@
 // Domains of a paravirtual guest: each an IOAS of its own, into which the guest's mappings go as windows of guest RAM (IOMMU_IOAS_COPY from
 // the VM's own address space, so that pages are pinned once). The host's MSI window is in each of them by itself.
 
+import type { Stateful, StateReader, StateRecord } from "../../host/base/state.ts";
 import { EFAULT, EINVAL, ENODEV, ENOENT } from "../../host/uapi/errno.ts";
 import {
   IOMMU_IOAS_ALLOC,
@@ -16,7 +17,7 @@ import {
 import type { DeviceHandle, MappedDomains } from "../viommu/host-port.ts";
 import type { HostDevices } from "./host-devices.ts";
 
-export class IoasDomains implements MappedDomains {
+export class IoasDomains implements MappedDomains, Stateful {
   readonly #devices: HostDevices;
   /** IOAS ids by the guest's domain numbers. */
   readonly #domains = new Map<number, number>();
@@ -81,5 +82,15 @@ export class IoasDomains implements MappedDomains {
     if (result < 0) return result;
     this.#domains.set(domain, out.out_ioas_id);
     return out.out_ioas_id;
+  }
+
+  saveState(): StateRecord {
+    return { domains: [...this.#domains].map(([domain, ioas]) => ({ domain, ioas })) };
+  }
+
+  restoreState(state: StateReader): void {
+    const domains = state.records("domains").map((each) => [each.number("domain"), each.number("ioas")] as const);
+    this.#domains.clear();
+    for (const [domain, ioas] of domains) this.#domains.set(domain, ioas);
   }
 }

@@ -2,6 +2,7 @@
 // and pending bits, which the guest must not write in the device (PCIe 6.0 §7.7.2).
 
 import type { AccessSize, MmioPort } from "../../host/base/mmio.ts";
+import { bytesOf, type Stateful, type StateReader, type StateRecord } from "../../host/base/state.ts";
 import type { KernelCalls } from "./kernel-calls.ts";
 
 /** A region by system calls: one pread or pwrite an access. A refused read gives all ones, as a bus would. */
@@ -47,7 +48,7 @@ export class OverlaidRegisters implements MmioPort {
   high = 0;
   readonly #device: MmioPort;
   readonly #touched: () => void;
-  readonly #overlays: Overlay[] = [];
+  readonly #overlays: Overlay[] = []; // not state: wiring
 
   constructor(device: MmioPort, touched: () => void) {
     this.#device = device;
@@ -89,9 +90,9 @@ export class OverlaidRegisters implements MmioPort {
 const MASKED = 1;
 
 /** The guest's MSI-X table and pending bits. */
-export class MsixTable {
+export class MsixTable implements Stateful {
   readonly vectors: number;
-  onUnmasked: (vector: number) => void = () => {};
+  onUnmasked: (vector: number) => void = () => {}; // not state: wiring
   readonly #words: Uint32Array;
   readonly #pendingWords: Uint32Array;
 
@@ -167,5 +168,14 @@ export class MsixTable {
     if (field !== 3 || !wasMasked || (value & MASKED) !== 0) return;
     const vector = word >>> 2;
     if (((this.#pendingWords[vector >> 5]! >>> (vector & 31)) & 1) === 1) this.onUnmasked(vector);
+  }
+
+  saveState(): StateRecord {
+    return { words: bytesOf(this.#words), pending: bytesOf(this.#pendingWords) };
+  }
+
+  restoreState(state: StateReader): void {
+    state.memory("words", this.#words);
+    state.memory("pending", this.#pendingWords);
   }
 }

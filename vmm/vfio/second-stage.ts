@@ -1,6 +1,7 @@
 // Stage 1 on the second stage itself: nested HWPTs of its devices are allocated on a nest parent, which is also what bypass attaches them
 // to. There is no vIOMMU, so nothing blocks but being detached. Kinds without nesting use the address space instead of a nest parent.
 
+import type { StateReader, StateRecord } from "../../host/base/state.ts";
 import { IOMMU_HW_CAP_DIRTY_TRACKING } from "../../host/uapi/iommufd.ts";
 import type { HostEvent } from "../viommu/host-port.ts";
 import type { DeviceRecord, HostDevices } from "./host-devices.ts";
@@ -59,5 +60,13 @@ export class SecondStage implements Stage1Place {
   [Symbol.dispose](): void {
     // The second stage is the address space's, which destroys it.
     this.parent = 0;
+  }
+
+  saveState(): StateRecord {
+    return { parent: this.parent };
+  }
+
+  restoreState(state: StateReader): void {
+    this.parent = state.number("parent");
   }
 }

@@ -1,10 +1,11 @@
 // Where a kind's stage 1s live in the host (nested-codec.ts names the shapes): on a vIOMMU object (viommu-object.ts), on the second stage
 // itself (second-stage.ts), or nowhere (second-stage.ts and mapped-domains.ts).
 
+import type { Stateful } from "../../host/base/state.ts";
 import type { HostEvent } from "../viommu/host-port.ts";
 import type { DeviceRecord } from "./host-devices.ts";
 
-export interface Stage1Place {
+export interface Stage1Place extends Stateful {
   /** Makes room for a device under its guest's id (`record.guestId`); 0 or a negated errno. */
   enter(record: DeviceRecord): number;
   /** Ends what `enter` began, after the device has been detached; 0 or a negated errno. */

@@ -2,6 +2,7 @@
 // devices share, blocked and bypass. Its devices are vDEVICEs.
 
 import type { MmioPort } from "../../host/base/mmio.ts";
+import { bytesOf, type StateReader, type StateRecord } from "../../host/base/state.ts";
 import { ENODEV, EOPNOTSUPP } from "../../host/uapi/errno.ts";
 import {
   IOMMU_HW_CAP_DIRTY_TRACKING,
@@ -209,5 +210,34 @@ export class ViommuObject implements Stage1Place {
         return calls.system.mmapRegion(space.iommufd, offset, length);
       },
     };
+  }
+
+  saveState(): StateRecord {
+    return {
+      parent: this.parent,
+      blocked: this.#blocked,
+      bypass: this.#bypass,
+      eventQueue: this.#eventQueue,
+      eventFd: this.#eventFd,
+      nextSequence: this.#nextSequence,
+      reply: bytesOf(this.#reply),
+    };
+  }
+
+  /** Ids and the descriptor are the host's, who has the objects; the descriptor is watched from here on as it was. */
+  restoreState(state: StateReader): void {
+    const { system } = this.#devices.calls;
+    const eventFd = state.number("eventFd");
+    if (eventFd !== this.#eventFd) {
+      if (this.#eventFd >= 0) system.watch(this.#eventFd, null);
+      if (eventFd >= 0) system.watch(eventFd, this.#onEvents);
+    }
+    this.parent = state.number("parent");
+    this.#blocked = state.number("blocked");
+    this.#bypass = state.number("bypass");
+    this.#eventQueue = state.number("eventQueue");
+    this.#eventFd = eventFd;
+    this.#nextSequence = state.number("nextSequence");
+    this.#reply = state.bytes("reply").slice();
   }
 }

@@ -10,6 +10,7 @@
 import type { GpaPfn } from "../../host/base/address.ts";
 import type { AccessStatus, MemoryPort } from "../../host/base/memory.ts";
 import type { MmioPort } from "../../host/base/mmio.ts";
+import type { Stateful } from "../../host/base/state.ts";
 import type { Trace } from "../../host/base/trace.ts";
 import type { AtsTarget, DeviceClock, DmaPort } from "../../host/devices/ports.ts";
 import type { Explainer } from "./explainer.ts";
@@ -127,7 +128,7 @@ export interface ViommuOptions<Configuration extends CommonConfiguration = Commo
 }
 
 /** The device itself: registers on the bus, and a machine's service for what the host has to report. Nothing here throws. */
-export interface GuestVisibleIommu extends MmioPort {
+export interface GuestVisibleIommu extends MmioPort, Stateful {
   readonly name: string;
   /** Set while host events wait for `service`; `cause` is the trace event that flagged it. */
   readonly flagged: boolean;

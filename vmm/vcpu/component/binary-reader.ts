@@ -13,6 +13,7 @@ export interface ByteRange {
   readonly end: number;
 }
 
+/** Not state: made and dropped while an image is read. */
 export class BinaryReader {
   at: number;
   end: number;

@@ -76,7 +76,7 @@ const LONGEST_TEXT = 400;
 /** Interfaces within interfaces; a component has one or two. */
 const DEEPEST = 50;
 
-/** Parts of a type's text; past a few dozen it is too long to be one of ours. */
+/** Parts of a type's text; past a few dozen it is too long to be one of ours. Not state: made and dropped while an image is read. */
 class Parts {
   readonly #parts: string[] = [];
   push(part: string): void {
@@ -89,6 +89,7 @@ class Parts {
 
 const clip = (text: string): string => (text.length > LONGEST_TEXT ? "?" : text);
 
+/** Not state: made and dropped while an image is read. */
 class ComponentReader {
   readonly imports: ExternalItem[] = [];
   readonly exports: ExternalItem[] = [];

@@ -54,6 +54,10 @@ const HIGH = 0x1_0000_0000;
 /** Characters of an engine's message; it may quote names of the image. */
 const LONGEST_MESSAGE = 300;
 
+/**
+ * Not state: a component guest runs on the engine's own stack, which nobody can write down. What stands for it is the recording of the run up to
+ * there; the machine around it is saved at any trap.
+ */
 export class ComponentVcpu {
   readonly #options: ComponentVcpuOptions;
   #dead = false;

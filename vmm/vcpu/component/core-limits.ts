@@ -36,6 +36,7 @@ export function excessOfCore(bytes: Uint8Array): string | null {
   return null;
 }
 
+/** Not state: made and dropped while an image is read. */
 class CoreReader {
   at = 8;
   readonly #bytes: Uint8Array;

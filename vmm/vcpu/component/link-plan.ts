@@ -59,6 +59,7 @@ export function linkPlan(statements: readonly Statement[], run: string): LinkPla
   }
 }
 
+/** Not state: made and dropped while an image is read. */
 class PlanReader {
   readonly instances: LinkStep[] = [];
   readonly #meanings = new Map<string, Meaning>();

@@ -6,6 +6,7 @@
 //
 // The core's memory is one WebAssembly.Memory: the core's own state low, guest RAM behind it at ramOffset (assembly/layout.ts). Whoever stores to RAM
 // from outside (devices, loaders) just stores: decoded code is checked against RAM at the guest's next fence of instructions.
+import { bytesOf, type Stateful, type StateReader, type StateRecord } from "../../../host/base/state.ts";
 import * as layout from "./assembly/layout.ts";
 import type { InstructionSet } from "./translator/instruction-set.ts";
 import { Translator, type TranslatorCore } from "./translator/translator.ts";
@@ -64,7 +65,19 @@ export interface EngineExports extends TranslatorCore {
 
 const TWO_32 = 0x1_0000_0000;
 
-export class EngineCore<Exports extends EngineExports> {
+/** Words that options decide, and an instruction set's. */
+const CONSTANTS: readonly number[] = [
+  layout.NS_PER_INSTRUCTION,
+  layout.NS_PER_TICK,
+  layout.RAM_OFFSET,
+  layout.RAM_BYTES,
+  layout.DECODE_PAGES,
+  layout.HARTS,
+  layout.INTERVAL,
+  ...Array.from({ length: 0x80 / 4 }, (_, n) => layout.FRONT_END_MACHINE + 4 * n),
+];
+
+export class EngineCore<Exports extends EngineExports> implements Stateful {
   readonly memory: WebAssembly.Memory;
   /** Where guest RAM starts in `memory`. */
   readonly ramOffset: number;
@@ -74,10 +87,10 @@ export class EngineCore<Exports extends EngineExports> {
   readonly nsPerTick: number;
   protected readonly exports: Exports;
   protected readonly view: DataView;
-  protected readonly words: Uint32Array;
+  protected readonly words: Uint32Array; // not state: a view of memory
   readonly #translator: Translator | null;
   /** The hart in run(), −1 between runs. */
-  #running = -1;
+  #running = -1; // not state: there is state between runs only
 
   /** Throws RangeError for options outside their ranges. `prepare` writes the front end's part of the machine's state. */
   protected constructor(options: CoreOptions, instructionSet: InstructionSet, prepare: (view: DataView) => void) {
@@ -221,6 +234,64 @@ export class EngineCore<Exports extends EngineExports> {
 
   #number(at: number): number {
     return this.words[at / 4]! + this.words[at / 4 + 1]! * TWO_32;
+  }
+
+  /**
+   * The memory below guest RAM as it stands, to the last decode page in use: registers, TLBs and decoded code are what a guest that has not
+   * fenced yet goes on with, so they are no mere cache. RAM is the machine's. Throws from within the mmio port.
+   */
+  saveState(): StateRecord {
+    if (this.#running >= 0) throw new Error("a core has no state within run()");
+    const pages = this.words[layout.DECODE_USED / 4]!;
+    return { memory: bytesOf(this.#below(layout.DECODE_POOL + pages * layout.DECODE_PAGE_BYTES)) };
+  }
+
+  restoreState(state: StateReader): void {
+    const saved = state.bytes("memory").slice();
+    this.#check(saved, state);
+    this.#below(saved.length).set(saved);
+  }
+
+  *stateParts(): Generator<readonly [string, Stateful]> {
+    if (this.#translator !== null) yield ["translator", this.#translator];
+  }
+
+  #below(length: number): Uint8Array {
+    return new Uint8Array(this.memory.buffer, 0, length);
+  }
+
+  /** That the memory is one of a core like this, and that what points somewhere points into it or into RAM. */
+  #check(saved: Uint8Array, state: StateReader): void {
+    const wrong = (what: string): never => state.fail("memory", what);
+    if (saved.length < layout.DECODE_POOL) wrong("ends before the decode pages");
+    const view = new DataView(saved.buffer);
+    const word = (at: number): number => view.getUint32(at, true);
+    for (const at of CONSTANTS) if (word(at) !== this.words[at / 4]) wrong("is of a core made with other options");
+    const pages = word(layout.DECODE_USED);
+    const length = layout.DECODE_POOL + pages * layout.DECODE_PAGE_BYTES;
+    if (pages > word(layout.DECODE_PAGES) || saved.length !== length) wrong(`does not end with ${pages} decode pages`);
+    const hart = word(layout.HART);
+    if (hart >= this.harts || word(layout.TLB) !== layout.TLBS + hart * layout.TLB_BYTES) wrong("selects no hart");
+    if (word(layout.ENTRIES_USED) > layout.MAX_ENTRIES) wrong("has too many entries of translated code");
+    const ramPages = this.ramBytes / 4096;
+    for (let page = 0; page < ramPages; page++) {
+      if (view.getUint16(layout.PAGE_MAP + 2 * page, true) > pages) wrong(`maps page ${page} of RAM to no decode page`);
+    }
+    for (let at = layout.DECODE_POOL; at < length; at += layout.DECODE_PAGE_BYTES) {
+      if (word(at + layout.DECODE_PHYSICAL) >= ramPages) wrong("has a decode page of no RAM");
+    }
+    const tlbs = this.harts * layout.TLB_BYTES;
+    for (let at = 0; at < tlbs; at += 16) {
+      const low = word(layout.TLBS + at);
+      if ((low & 0xfff) !== 0) continue; // never hit
+      const target = word(layout.TLBS + at + 8);
+      const isFetch = at % layout.TLB_BYTES >= layout.TLB_FETCH;
+      const place = isFetch ? target - layout.DECODE_POOL : ((target + low) >>> 0) - this.ramOffset;
+      const unit = isFetch ? layout.DECODE_PAGE_BYTES : 4096;
+      if (place < 0 || place % unit !== 0 || place / unit >= (isFetch ? pages : ramPages)) {
+        wrong(`has a TLB entry that leads nowhere (${at / 16})`);
+      }
+    }
   }
 }
 

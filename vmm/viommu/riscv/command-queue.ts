@@ -20,6 +20,7 @@ import {
 import type { GpaPfn } from "../../../host/base/address.ts";
 import { EntryReader } from "../../../host/base/entry-reader.ts";
 import { ACCESS_OK, type MemoryPort } from "../../../host/base/memory.ts";
+import type { Stateful, StateReader, StateRecord } from "../../../host/base/state.ts";
 import type { Trace } from "../../../host/base/trace.ts";
 import { EFAULT, EIO, ETIMEDOUT } from "../../../host/uapi/errno.ts";
 import type { InvalidationReply } from "../host-port.ts";
@@ -88,7 +89,7 @@ function entriesDone(reply: InvalidationReply, count: number): number {
   return reply.done >= 0 && reply.done <= count ? Math.floor(reply.done) : 0;
 }
 
-export class CommandQueue {
+export class CommandQueue implements Stateful {
   readonly ring: Ring;
   readonly counters: CommandCounters = {
     commands: Object.fromEntries(COMMAND_NAMES.map((name) => [name, 0])),
@@ -103,19 +104,22 @@ export class CommandQueue {
   readonly #name: string;
   readonly #rules: CommandRules;
   readonly #actions: CommandActions;
+
+  // not state, to the blank line: a batch lives within run()
   readonly #batch: Uint8Array;
   readonly #batchWords: Uint32Array;
   /** Queue index of each command in the batch. */
   readonly #positions = new Uint16Array(QUEUE_LIMIT);
-  readonly #counts = new Float64Array(COMMAND_NAMES.length);
   #batched = 0;
   /** Something in the batch changed a directory. */
   #rereads = false;
+  #running = false;
+
+  readonly #counts = new Float64Array(COMMAND_NAMES.length);
   /** A device invalidation before the next fence timed out. */
   #timedOut = false;
   /** Device invalidations of emulated devices that have not completed. */
   #awaited = 0;
-  #running = false;
 
   constructor(
     registers: RegisterFile,
@@ -367,5 +371,29 @@ export class CommandQueue {
       words,
       text: describeCommand(words[0]!, words[1]!),
     });
+  }
+
+  saveState(): StateRecord {
+    return {
+      counts: [...this.#counts],
+      batches: this.counters.batches,
+      forwarded: this.counters.forwarded,
+      timedOut: this.#timedOut,
+      awaited: this.#awaited,
+      total: this.total,
+    };
+  }
+
+  restoreState(state: StateReader): void {
+    state.numbers("counts", this.#counts);
+    this.counters.batches = state.number("batches");
+    this.counters.forwarded = state.number("forwarded");
+    this.#timedOut = state.boolean("timedOut");
+    this.#awaited = state.number("awaited");
+    this.total = state.number("total");
+  }
+
+  *stateParts(): Generator<readonly [string, Stateful]> {
+    yield ["ring", this.ring];
   }
 }

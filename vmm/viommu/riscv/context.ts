@@ -15,6 +15,7 @@ import {
   TC_SADE,
   TC_V,
 } from "../../../host/arch/riscv/device-context.ts";
+import type { StateReader, StateRecord, StateValue } from "../../../host/base/state.ts";
 import { iommuHwptRiscv } from "../../../host/uapi/riscv-nesting.ts";
 
 /** What canonicalisation depends on, of the device. */
@@ -113,4 +114,29 @@ export function encodeContext(context: CanonicalContext): Uint8Array {
 
 export function sameContext(a: CanonicalContext, b: CanonicalContext): boolean {
   return a.tc === b.tc && a.fscLow === b.fscLow && a.fscHigh === b.fscHigh && a.taLow === b.taLow;
+}
+
+/** A context in a document; the one that ddtp Bare gives is told from one of the guest's that says the same. */
+export function saveContext(context: CanonicalContext | null): StateValue {
+  if (context === null) return null;
+  return context === DDTP_BARE_CONTEXT ? "ddtp Bare" : ({ ...context } satisfies StateRecord);
+}
+
+/** The context that `saveContext` put into a field. Throws StateError. */
+export function readContext(state: StateReader, name: string): CanonicalContext | null {
+  return state.optional(name, (reader) => {
+    if (typeof reader.value(name) === "string") {
+      if (reader.text(name) !== "ddtp Bare") reader.fail(name, "is no context");
+      return DDTP_BARE_CONTEXT;
+    }
+    const saved = reader.record(name);
+    return {
+      disposition: saved.text("disposition") === "nested" ? "nested" : "bypass",
+      tc: saved.number("tc"),
+      fscLow: saved.number("fscLow"),
+      fscHigh: saved.number("fscHigh"),
+      taLow: saved.number("taLow"),
+      dropped: saved.list("dropped").map(String),
+    };
+  });
 }

@@ -18,6 +18,7 @@ import {
   CAUSE_DDT_MISCONFIGURED,
   CAUSE_DDT_NOT_VALID,
 } from "../../../host/arch/riscv/fault-records.ts";
+import { StateError, type Stateful, type StateReader, type StateRecord } from "../../../host/base/state.ts";
 import type { Trace } from "../../../host/base/trace.ts";
 import { EEXIST, ENODEV } from "../../../host/uapi/errno.ts";
 import type { ViommuHost } from "../host-port.ts";
@@ -28,7 +29,9 @@ import {
   DDTP_BARE_CONTEXT,
   type DeviceAbilities,
   encodeContext,
+  readContext,
   sameContext,
+  saveContext,
 } from "./context.ts";
 
 /** What has one context in the host: a device, or several that the host cannot tell apart. */
@@ -79,20 +82,20 @@ export interface ContextReader {
   locate(deviceId: number): LocatedContext;
 }
 
-export class Dispositions {
+export class Dispositions implements Stateful {
   readonly #byId = new Map<number, DeviceState>();
   readonly #host: ViommuHost | null;
   readonly #reader: ContextReader;
   readonly #report: (message: string) => void;
   readonly #trace: Trace;
   readonly #iommu: string;
-  readonly #shared = new Map<string, Stream>();
+  readonly #shared = new Map<string, Stream>(); // not state: devices' streams, by name
   /** Contexts with a first stage installed. */
   nestedInstalled = 0;
   /** Contexts with V = 1 and a Bare first stage installed. */
   bypassInstalled = 0;
   /** Called when a device's context changed or went: what it asked for is void. */
-  onChanged: (state: DeviceState) => void = () => {};
+  onChanged: (state: DeviceState) => void = () => {}; // not state: wiring
 
   /** `iommu` names the vIOMMU in the trace. */
   constructor(
@@ -342,9 +345,93 @@ export class Dispositions {
     if (context === null && state.wanted === null) state.cause = state.ownCause;
     if (before !== null && (context === null || !sameContext(before, context))) this.onChanged(state);
   }
+
+  saveState(): StateRecord {
+    const streams = [...new Set([...this.#byId.values()].map(({ stream }) => stream))];
+    return {
+      devices: [...this.#byId.values()].map((state) => ({
+        guestId: state.device.guestId,
+        handle: state.device.handle,
+        name: state.device.name,
+        wanted: saveContext(state.wanted),
+        ownCause: state.ownCause,
+        disposition: state.disposition,
+        cause: state.cause,
+        faultsDisabled: state.faultsDisabled,
+        context: saveContext(state.context),
+        refusal: state.refusal,
+        detached: state.detached,
+        lost: state.lost,
+        marked: state.marked,
+      })),
+      streams: streams.map(({ name, members, installed, told }) => ({
+        name,
+        members: members.map(({ device }) => device.guestId),
+        installed: saveContext(installed),
+        told,
+      })),
+      nestedInstalled: this.nestedInstalled,
+      bypassInstalled: this.bypassInstalled,
+    };
+  }
+
+  /** Devices are those that are plugged in now, by handle; the guest's ids for them are the document's. */
+  restoreState(state: StateReader): void {
+    const plugged = new Map([...this.#byId.values()].map(({ device }) => [device.handle, device]));
+    const devices = state.records("devices");
+    if (devices.length !== plugged.size) state.fail("devices", `are not ${plugged.size}`);
+    const saved = new Map(devices.map((each) => [each.number("guestId"), each]));
+    this.#byId.clear();
+    this.#shared.clear();
+    const states = new Map<number, DeviceState>();
+    for (const each of state.records("streams")) {
+      const name = each.optional("name", (reader, field) => reader.text(field));
+      const installed = readContext(each, "installed");
+      const stream: Stream = { name, members: [], installed, told: each.text("told") };
+      if (name !== null) this.#shared.set(name, stream);
+      for (const guestId of each.numberList("members")) {
+        const member = saved.get(guestId);
+        const known = member === undefined ? undefined : plugged.get(member.number("handle"));
+        if (member === undefined || known === undefined || (known.stream ?? null) !== name) {
+          throw new StateError(`${each.path}: members has ${guestId}, which is no device of it here`);
+        }
+        plugged.delete(known.handle);
+        const restored = readDevice(member, stream, { ...known, guestId, name: member.text("name") });
+        stream.members.push(restored);
+        states.set(guestId, restored);
+      }
+    }
+    for (const guestId of saved.keys()) {
+      const restored = states.get(guestId);
+      if (restored === undefined) state.fail("streams", `have no device ${guestId}`);
+      this.#byId.set(guestId, restored);
+    }
+    this.nestedInstalled = state.number("nestedInstalled");
+    this.bypassInstalled = state.number("bypassInstalled");
+  }
 }
 
 /** What every device of a stream can do. */
 function commonAbilities({ members }: Stream): DeviceAbilities {
   return { ats: members.every(({ device }) => device.ats), pri: members.every(({ device }) => device.pri) };
 }
+
+function readDevice(saved: StateReader, stream: Stream, device: PluggedDevice): DeviceState {
+  const disposition = DISPOSITIONS.find((each) => each === saved.text("disposition"));
+  return {
+    device,
+    stream,
+    wanted: readContext(saved, "wanted"),
+    ownCause: saved.number("ownCause"),
+    disposition: disposition ?? saved.fail("disposition", "is none"),
+    cause: saved.number("cause"),
+    faultsDisabled: saved.boolean("faultsDisabled"),
+    context: readContext(saved, "context"),
+    refusal: saved.number("refusal"),
+    detached: saved.boolean("detached"),
+    lost: saved.boolean("lost"),
+    marked: saved.boolean("marked"),
+  };
+}
+
+const DISPOSITIONS: readonly Disposition[] = ["blocked", "bypass", "nested"];

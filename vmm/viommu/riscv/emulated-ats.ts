@@ -20,8 +20,10 @@ import {
   TTYP_TRANSLATED_WRITE,
 } from "../../../host/arch/riscv/fault-records.ts";
 import { accessFaultCause, atsKind, KIND_READ, KIND_WRITE } from "../../../host/arch/riscv/two-stage-walk.ts";
-import type { GpaPfn } from "../../../host/base/address.ts";
+import { type GpaPfn, hex } from "../../../host/base/address.ts";
+import type { ClockEvent } from "../../../host/base/clock.ts";
 import { ACCESS_OK } from "../../../host/base/memory.ts";
+import type { Stateful, StateReader, StateRecord } from "../../../host/base/state.ts";
 import {
   ATS_COMPLETER_ABORT,
   ATS_SUCCESS,
@@ -50,7 +52,7 @@ export interface EmulatedAtsHooks {
   invalidationCompleted(timedOut: boolean): void;
 }
 
-export class EmulatedAts implements AtsPort {
+export class EmulatedAts implements AtsPort, Stateful {
   readonly translation = noTranslation();
   readonly #deviceId: () => number;
   readonly #target: AtsTarget;
@@ -60,6 +62,7 @@ export class EmulatedAts implements AtsPort {
   /** Tag → the event that gives the invalidation up. */
   readonly #invalidations = new Map<number, number>();
   #nextTag = 0;
+  readonly #givenUp: ClockEvent;
 
   constructor(
     deviceId: () => number,
@@ -73,6 +76,11 @@ export class EmulatedAts implements AtsPort {
     this.#parts = parts;
     this.#clock = clock;
     this.#hooks = hooks;
+    this.#givenUp = {
+      owner: `${parts.name} device ${hex(BigInt(deviceId()))}`,
+      name: "ATS invalidation given up",
+      fire: (tag) => this.#invalidationEnds(tag, true),
+    };
   }
 
   get deviceId(): number {
@@ -131,7 +139,7 @@ export class EmulatedAts implements AtsPort {
       first = size >= 51 ? 0 : pfn - (pfn % pages);
     }
     const tag = this.#nextTag++;
-    const expire = this.#clock.schedule(INVALIDATION_TIMEOUT_NS, () => this.#invalidationEnds(tag, true));
+    const expire = this.#clock.schedule(INVALIDATION_TIMEOUT_NS, this.#givenUp, tag);
     this.#invalidations.set(tag, expire);
     if (this.#target.invalidate(first, pages, pasid < 0 ? NO_PASID : pasid, (lo1 & 1) !== 0, tag)) {
       this.#clock.cancel(expire);
@@ -220,8 +228,6 @@ export class EmulatedAts implements AtsPort {
   #message(pfn: number, pasid: number, group: number, flags: number): void {
     const state = this.#parts.dispositions.find(this.deviceId);
     if (state === undefined) return;
-    const withPasid = (code: number) =>
-      pasid >= 0 && (code === PRGR_RESPONSE_FAILURE || (state.context !== null && (state.context.tc & TC_PRPR) !== 0));
     this.#hooks.pageRequestArrived(state, {
       device: state.device.handle,
       deviceId: this.deviceId,
@@ -233,7 +239,8 @@ export class EmulatedAts implements AtsPort {
       execute: (flags & 8) !== 0,
       privileged: (flags & 16) !== 0,
       address: BigInt(pfn) << 12n,
-      respond: (code) => this.#target.pageResponse(withPasid(code) ? pasid : NO_PASID, group, code),
+      cookie: null,
+      respond: this.responder(state, pasid, group),
     });
   }
 
@@ -248,5 +255,32 @@ export class EmulatedAts implements AtsPort {
       iotval,
       iotval2: 0n,
     });
+  }
+
+  /** What answers a group of the device's page requests. */
+  responder(state: DeviceState, pasid: number, group: number): (code: number) => void {
+    const withPasid = (code: number) =>
+      pasid >= 0 && (code === PRGR_RESPONSE_FAILURE || (state.context !== null && (state.context.tc & TC_PRPR) !== 0));
+    return (code) => this.#target.pageResponse(withPasid(code) ? pasid : NO_PASID, group, code);
+  }
+
+  get clockEvents(): readonly ClockEvent[] {
+    return [this.#givenUp];
+  }
+
+  saveState(): StateRecord {
+    return {
+      invalidations: [...this.#invalidations].map(([tag, event]) => ({ tag, event })),
+      nextTag: this.#nextTag,
+    };
+  }
+
+  restoreState(state: StateReader): void {
+    const invalidations = state
+      .records("invalidations")
+      .map((each) => [each.number("tag"), each.number("event")] as const);
+    this.#invalidations.clear();
+    for (const [tag, event] of invalidations) this.#invalidations.set(tag, event);
+    this.#nextTag = state.number("nextTag");
   }
 }

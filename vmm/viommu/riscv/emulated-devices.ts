@@ -22,6 +22,8 @@ import type { GuestDirectories } from "./guest-directories.ts";
 
 /** What DMA of emulated devices needs of the IOMMU. */
 export interface EmulatedParts {
+  /** The vIOMMU's. */
+  readonly name: string;
   readonly dispositions: Dispositions;
   readonly directories: GuestDirectories;
   readonly faults: FaultQueue;

@@ -7,6 +7,7 @@ import { describeFaultRecord, encodeFaultRecord, type FaultRecord } from "../../
 import { CSR_MEMORY_FAULT, CSR_ON, CSR_OVERFLOW } from "../../../host/arch/riscv/registers.ts";
 import type { GpaPfn } from "../../../host/base/address.ts";
 import type { MemoryPort } from "../../../host/base/memory.ts";
+import type { StateReader, StateRecord } from "../../../host/base/state.ts";
 import type { Trace } from "../../../host/base/trace.ts";
 import { FIP, type Interrupts } from "./interrupts.ts";
 import { type RegisterFile, WORD } from "./registers.ts";
@@ -85,5 +86,14 @@ export class FaultQueue extends WrittenQueue {
       ttyp: record.ttyp,
       text: `${text}: ${describeFaultRecord(record)}`,
     });
+  }
+
+  override saveState(): StateRecord {
+    return { written: this.written, discarded: this.discarded };
+  }
+
+  override restoreState(state: StateReader): void {
+    this.written = state.number("written");
+    this.discarded = state.number("discarded");
   }
 }

@@ -54,6 +54,7 @@ export interface LeafRights {
 /** Range reported where the first stage is Bare: 2 MiB, as §3.6 recommends. */
 const BARE_RANGE_SHIFT = 9;
 
+/** Not state: tables are read afresh each time; what is kept is the last answer. */
 export class GuestDirectories implements ContextReader {
   /** What the guest's structures are checked against: its own capabilities. */
   readonly rules: StructureRules;

@@ -8,6 +8,7 @@
 
 import { type GpaPfn, hex, pfnOfHalves } from "../../../host/base/address.ts";
 import { ACCESS_OK } from "../../../host/base/memory.ts";
+import type { Stateful, StateReader, StateRecord } from "../../../host/base/state.ts";
 import type { Trace } from "../../../host/base/trace.ts";
 import type { ViommuInterruptPort } from "../kind.ts";
 import { FCTL_WSI, type RegisterFile, WORD } from "./registers.ts";
@@ -23,9 +24,9 @@ const SOURCES: readonly { readonly bit: number; readonly shift: number; readonly
   { bit: PIP, shift: 12, name: "page-request-queue" },
 ];
 
-export class Interrupts {
+export class Interrupts implements Stateful {
   /** Called with a message's address when its store was refused (cause 273). */
-  onMessageFault: (addressLow: number, addressHigh: number) => void = () => {};
+  onMessageFault: (addressLow: number, addressHigh: number) => void = () => {}; // not state: wiring
   readonly #registers: RegisterFile;
   readonly #port: ViommuInterruptPort;
   readonly #trace: Trace;
@@ -111,5 +112,15 @@ export class Interrupts {
     }
     const status = this.#port.message(pfn, low & 0xfff, words[entry + 2]!);
     if (status !== ACCESS_OK) this.onMessageFault(low, high);
+  }
+
+  saveState(): StateRecord {
+    return { wires: this.#wires, held: this.#held };
+  }
+
+  /** The wires' levels are the interrupt controller's, too: nothing is driven here. */
+  restoreState(state: StateReader): void {
+    this.#wires = state.number("wires");
+    this.#held = state.number("held");
   }
 }

@@ -11,6 +11,7 @@ import { encodePageRequest, type PageRequestRecord } from "../../../host/arch/ri
 import { CSR_MEMORY_FAULT, CSR_ON, CSR_OVERFLOW } from "../../../host/arch/riscv/registers.ts";
 import type { GpaPfn } from "../../../host/base/address.ts";
 import type { MemoryPort } from "../../../host/base/memory.ts";
+import type { StateReader, StateRecord } from "../../../host/base/state.ts";
 import { type DeviceHandle, RESPONSE_INVALID, RESPONSE_SUCCESS } from "../host-port.ts";
 import { type Interrupts, PIP } from "./interrupts.ts";
 import { type RegisterFile, WORD } from "./registers.ts";
@@ -19,14 +20,24 @@ import { WrittenQueue } from "./written-queue.ts";
 /** A page request as it arrives, from the host or from an emulated device; `deviceId` is the guest's. */
 export interface ArrivingPageRequest extends PageRequestRecord {
   readonly device: DeviceHandle;
+  /** The host's name for its group; null: an emulated device asks. */
+  readonly cookie: number | null;
   /** Answers the group: a PRG Response code. */
   readonly respond: (code: number) => void;
 }
 
-interface Unanswered {
+/** A group to be answered, as whoever answers knows it. */
+export interface AskedGroup {
   readonly device: DeviceHandle;
   readonly deviceId: number;
   readonly processId: number;
+  /** As the device gave it. */
+  readonly asked: number;
+  readonly cookie: number | null;
+}
+
+interface Unanswered extends AskedGroup {
+  /** As the guest was told. */
   readonly group: number;
   readonly respond: (code: number) => void;
 }
@@ -45,6 +56,8 @@ export function wantsAnswer(request: PageRequestRecord): boolean {
 }
 
 export class PageRequestQueue extends WrittenQueue {
+  /** Whoever answers a group that a document brings: `respond` of the request that it was. */
+  answerer: (group: AskedGroup) => (code: number) => void = () => () => {}; // not state: wiring
   readonly #unanswered: Unanswered[] = [];
 
   constructor(registers: RegisterFile, memory: MemoryPort<GpaPfn>, interrupts: Interrupts) {
@@ -91,6 +104,8 @@ export class PageRequestQueue extends WrittenQueue {
         device: request.device,
         deviceId: request.deviceId,
         processId: request.processId,
+        asked: request.group,
+        cookie: request.cookie,
         group,
         respond: request.respond,
       });
@@ -126,5 +141,28 @@ export class PageRequestQueue extends WrittenQueue {
 
   #findAnyProcess(deviceId: number, group: number): number {
     return this.#unanswered.findIndex((entry) => entry.deviceId === deviceId && entry.group === group);
+  }
+
+  override saveState(): StateRecord {
+    return {
+      unanswered: this.#unanswered.map(({ device, deviceId, processId, asked, cookie, group }) => {
+        return { device, deviceId, processId, asked, cookie, group };
+      }),
+    };
+  }
+
+  override restoreState(state: StateReader): void {
+    const unanswered = state.records("unanswered").map((saved): Unanswered => {
+      const group: AskedGroup = {
+        device: saved.number("device"),
+        deviceId: saved.number("deviceId"),
+        processId: saved.number("processId"),
+        asked: saved.number("asked"),
+        cookie: saved.optional("cookie", (reader, name) => reader.number(name)),
+      };
+      return { ...group, group: saved.number("group"), respond: this.answerer(group) };
+    });
+    if (unanswered.length > UNANSWERED_LIMIT) state.fail("unanswered", `are more than ${UNANSWERED_LIMIT}`);
+    this.#unanswered.splice(0, this.#unanswered.length, ...unanswered);
   }
 }

@@ -8,6 +8,7 @@
 import { CAPABILITIES, FCTL, IGS_BOTH, IGS_WSI } from "../../../host/arch/riscv/capabilities.ts";
 import { ICVEC, REG, REGISTERS, type RegisterDescription } from "../../../host/arch/riscv/registers.ts";
 import type { BitField } from "../../../host/base/fields.ts";
+import { bytesOf, type Stateful, type StateReader, type StateRecord } from "../../../host/base/state.ts";
 
 /** What a write to a register's (low) word sets in motion. */
 export const EFFECT = {
@@ -114,9 +115,11 @@ const FOUR = 4;
 const EIGHT_LOW = 8;
 const EIGHT_HIGH = 9;
 
-export class RegisterFile {
+export class RegisterFile implements Stateful {
   /** Current values, 1 KiB: what lies above reads 0. */
   readonly words = new Uint32Array(256);
+
+  // not state, to the blank line: made once, from the architecture's table and the capabilities
   readonly writable = new Uint32Array(256);
   readonly clearedByOne = new Uint32Array(256);
   readonly effects = new Uint8Array(256);
@@ -166,5 +169,13 @@ export class RegisterFile {
       this.#shape[word + 1] = EIGHT_HIGH;
       this.writable[word + 1] = low(writable >> 32n);
     }
+  }
+
+  saveState(): StateRecord {
+    return { words: bytesOf(this.words) };
+  }
+
+  restoreState(state: StateReader): void {
+    state.memory("words", this.words);
   }
 }

@@ -2,9 +2,10 @@
 // the IOMMU, the fault and page-request queues are written by it.
 
 import type { GpaPfn } from "../../../host/base/address.ts";
+import type { Stateful, StateReader, StateRecord } from "../../../host/base/state.ts";
 import { LOG2SZ_1_LIMIT, type RegisterFile } from "./registers.ts";
 
-export class Ring {
+export class Ring implements Stateful {
   readonly #registers: RegisterFile;
   readonly #baseWord: number;
   readonly #headWord: number;
@@ -14,6 +15,8 @@ export class Ring {
   base = 0 as GpaPfn;
   /** Entries minus one. */
   mask = 1;
+
+  // not state, to the blank line: what `locate` found last
   /** Place of the entry last asked for by `locate`. */
   pfn = 0 as GpaPfn;
   offset = 0;
@@ -64,5 +67,15 @@ export class Ring {
   reset(): void {
     this.base = 0 as GpaPfn;
     this.mask = 1;
+  }
+
+  /** Taken from the base register when its low half is written: the register may say something else by now. */
+  saveState(): StateRecord {
+    return { base: this.base, mask: this.mask };
+  }
+
+  restoreState(state: StateReader): void {
+    this.base = state.number("base") as GpaPfn;
+    this.mask = state.number("mask");
   }
 }

@@ -23,6 +23,7 @@ import { KIND_WRITE } from "../../../host/arch/riscv/two-stage-walk.ts";
 import type { GpaPfn } from "../../../host/base/address.ts";
 import type { MemoryPort } from "../../../host/base/memory.ts";
 import type { AccessSize } from "../../../host/base/mmio.ts";
+import { StateError, type Stateful, type StateReader, type StateRecord } from "../../../host/base/state.ts";
 import type { Trace } from "../../../host/base/trace.ts";
 import type { AtsTarget, DeviceClock, DmaPort } from "../../../host/devices/ports.ts";
 import type { HostEvent, InvalidationReply, ViommuHost } from "../host-port.ts";
@@ -48,7 +49,13 @@ import { FaultQueue } from "./fault-queue.ts";
 import { decodeHostRecord, relayRecord } from "./fault-relay.ts";
 import { GuestDirectories } from "./guest-directories.ts";
 import { Interrupts } from "./interrupts.ts";
-import { type ArrivingPageRequest, hostResponse, PageRequestQueue, wantsAnswer } from "./page-requests.ts";
+import {
+  type ArrivingPageRequest,
+  type AskedGroup,
+  hostResponse,
+  PageRequestQueue,
+  wantsAnswer,
+} from "./page-requests.ts";
 import { EFFECT, FCTL_WSI, RegisterFile, WORD } from "./registers.ts";
 
 export interface RiscvViommuOptions extends Omit<ViommuOptions<RiscvConfiguration>, "hardware"> {
@@ -62,7 +69,7 @@ export const VIOMMU_REGISTER_BYTES = 4096;
 /** Events handled in one `service`, so that a host that never runs dry cannot hang the VM. */
 const EVENTS_A_SERVICE = 4096;
 
-export class RiscvViommu implements GuestVisibleIommu {
+export class RiscvViommu implements GuestVisibleIommu, Stateful {
   readonly name: string;
   high = 0;
   /** Set while host events wait for `service`. */
@@ -131,6 +138,7 @@ export class RiscvViommu implements GuestVisibleIommu {
       this.#rules,
       this.#actions(),
     );
+    this.pageRequests.answerer = (group) => this.#responder(group);
     this.#interrupts.onMessageFault = (low, high) => this.#messageRefused(low, high);
     // What a device asked under one context is not answered under another.
     this.dispositions.onChanged = (state) => this.pageRequests.forget(state.device.handle, PRGR_INVALID_REQUEST);
@@ -193,6 +201,7 @@ export class RiscvViommu implements GuestVisibleIommu {
    */
   emulatedDma(deviceId: () => number, target?: AtsTarget): DmaPort {
     const parts = {
+      name: this.name,
       dispositions: this.dispositions,
       directories: this.#directories,
       faults: this.faults,
@@ -452,10 +461,7 @@ export class RiscvViommu implements GuestVisibleIommu {
   }
 
   #relayPageRequest(event: HostEvent & { kind: "page-request" }): void {
-    const respond = (code: number) => {
-      // The host answers by itself when the device goes or its context changes: a cookie that is void by then is no news.
-      this.#host?.respond(event.cookie, hostResponse(code));
-    };
+    const respond = this.#hostResponder(event.cookie);
     const state = this.dispositions.findHandle(event.device);
     if (state === undefined || state.device.held === true) {
       if (event.last) respond(PRGR_INVALID_REQUEST);
@@ -472,6 +478,7 @@ export class RiscvViommu implements GuestVisibleIommu {
       execute: (event.permissions & 4) !== 0,
       privileged: (event.permissions & 8) !== 0,
       address: BigInt.asUintN(64, event.address),
+      cookie: event.cookie,
       respond,
     });
   }
@@ -510,5 +517,50 @@ export class RiscvViommu implements GuestVisibleIommu {
       iotval: (BigInt(high) << 32n) | BigInt(low),
       iotval2: 0n,
     });
+  }
+
+  #hostResponder(cookie: number): (code: number) => void {
+    return (code) => {
+      // The host answers by itself when the device goes or its context changes: a cookie that is void by then is no news.
+      this.#host?.respond(cookie, hostResponse(code));
+    };
+  }
+
+  /** What answers a group of a document: the host by its cookie, or the emulated device that asked. */
+  #responder({ device, deviceId, processId, asked, cookie }: AskedGroup): (code: number) => void {
+    if (cookie !== null) return this.#hostResponder(cookie);
+    const state = this.dispositions.findHandle(device);
+    const ats = this.#emulatedAts.find((each) => each.deviceId === deviceId);
+    if (state === undefined || ats === undefined) {
+      throw new StateError(`${this.name}: device ${deviceId} waits for an answer and is not here`);
+    }
+    return ats.responder(state, processId, asked);
+  }
+
+  saveState(): StateRecord {
+    return {
+      flagged: this.flagged,
+      cause: this.cause,
+      wiredInterrupts: this.#rules.wiredInterrupts,
+      mode: this.#rules.mode,
+    };
+  }
+
+  restoreState(state: StateReader): void {
+    this.flagged = state.boolean("flagged");
+    this.cause = state.number("cause");
+    this.#rules.wiredInterrupts = state.boolean("wiredInterrupts");
+    this.#rules.mode = state.number("mode");
+  }
+
+  *stateParts(): Generator<readonly [string, Stateful]> {
+    yield ["registers", this.#registers];
+    yield ["interrupts", this.#interrupts];
+    yield ["dispositions", this.dispositions];
+    for (const ats of this.#emulatedAts) yield [`ATS of device ${ats.deviceId}`, ats];
+    yield ["commands", this.commands];
+    yield ["faults", this.faults];
+    // After the devices that answers go to.
+    yield ["page requests", this.pageRequests];
   }
 }

@@ -12,6 +12,7 @@ import {
 } from "../../../host/arch/riscv/registers.ts";
 import type { GpaPfn } from "../../../host/base/address.ts";
 import { ACCESS_OK, type MemoryPort } from "../../../host/base/memory.ts";
+import type { Stateful, StateReader, StateRecord } from "../../../host/base/state.ts";
 import type { Interrupts } from "./interrupts.ts";
 import type { RegisterFile } from "./registers.ts";
 import { Ring } from "./ring.ts";
@@ -26,15 +27,15 @@ export interface WrittenQueueLayout {
   readonly interrupt: number;
 }
 
-export class WrittenQueue {
+export class WrittenQueue implements Stateful {
   readonly ring: Ring;
   readonly #registers: RegisterFile;
   readonly #memory: MemoryPort<GpaPfn>;
   readonly #interrupts: Interrupts;
   readonly #control: number;
   readonly #interrupt: number;
-  readonly #entry: Uint8Array;
-  readonly #words: BigUint64Array;
+  readonly #entry: Uint8Array; // not state: the entry on its way
+  readonly #words: BigUint64Array; // not state: the same
 
   constructor(registers: RegisterFile, memory: MemoryPort<GpaPfn>, interrupts: Interrupts, layout: WrittenQueueLayout) {
     this.#registers = registers;
@@ -89,5 +90,15 @@ export class WrittenQueue {
   protected fail(bit: number): void {
     this.#registers.words[this.#control] = this.csr | bit;
     this.evaluate();
+  }
+
+  saveState(): StateRecord {
+    return {};
+  }
+
+  restoreState(_state: StateReader): void {}
+
+  *stateParts(): Generator<readonly [string, Stateful]> {
+    yield ["ring", this.ring];
   }
 }

@@ -39,6 +39,7 @@ export const LOAD = 0;
 export const STORE = layout.TLB_STORE;
 export type Table = typeof LOAD | typeof STORE;
 
+/** Not state: made and dropped while a region is translated. */
 export class RegionWriter {
   readonly code = new Code();
   readonly #page: number;

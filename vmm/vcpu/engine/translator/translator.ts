@@ -3,9 +3,10 @@
 // head of every block TRANSLATED, keeping the original slot in the core's list of entries. The core calls the function when it meets the mark.
 //
 // Nothing that the guest can observe depends on it. When the list or the table is full, all decoded code is dropped and both start again.
+import type { Stateful, StateReader, StateRecord } from "../../../../host/base/state.ts";
 import * as layout from "../assembly/layout.ts";
 import type { InstructionSet } from "./instruction-set.ts";
-import { findRegion } from "./region.ts";
+import { type Block, findRegion, readSlot } from "./region.ts";
 import { RegionWriter } from "./region-writer.ts";
 
 /** What the translator needs of the core's exports, besides the functions that the instruction set imports. */
@@ -14,17 +15,23 @@ export interface TranslatorCore {
   dropDecodePages(): void;
 }
 
-export class Translator {
+interface Region {
+  readonly page: number;
+  readonly blocks: readonly (readonly number[])[];
+}
+
+export class Translator implements Stateful {
   /** Functions compiled so far. */
   compiled = 0;
   readonly #isa: InstructionSet;
   readonly #table: WebAssembly.Table;
-  readonly #view: DataView;
+  readonly #view: DataView; // not state: the core's memory
   readonly #first: number;
   readonly #capacity: number;
   readonly #drop: () => void;
   readonly #imports: WebAssembly.Imports;
-  #used = 0;
+  /** What the functions in the table are made of: a decode page, and the offsets in it of each block's instructions. */
+  readonly #regions: Region[] = [];
 
   /** At most `capacity` functions are kept. */
   constructor(memory: WebAssembly.Memory, core: TranslatorCore, isa: InstructionSet, capacity: number) {
@@ -44,15 +51,15 @@ export class Translator {
     const blocks = findRegion(view, page, (slot - page) / 4, this.#isa);
     if (blocks.length === 0) return;
     let entries = view.getUint32(layout.ENTRIES_USED, true);
-    if (this.#used === this.#capacity || entries + blocks.length > layout.MAX_ENTRIES) {
+    if (this.#regions.length === this.#capacity || entries + blocks.length > layout.MAX_ENTRIES) {
       this.#reset();
       return;
     }
-    const functionIndex = this.#first + this.#used;
+    const functionIndex = this.#first + this.#regions.length;
     const compiled = this.#compile(new RegionWriter(page, blocks, functionIndex).module(this.#isa.imports));
     if (compiled === null) return;
     this.#table.set(functionIndex, compiled as () => void);
-    this.#used++;
+    this.#regions.push({ page, blocks: blocks.map((block) => block.instructions.map((it) => it.offset)) });
     this.compiled++;
     blocks.forEach((block, index) => {
       const at = page + block.instructions[0]!.offset * 4;
@@ -82,10 +89,80 @@ export class Translator {
 
   #reset(): void {
     this.#drop();
-    for (let n = 0; n < this.#used; n++) this.#table.set(this.#first + n, null);
-    this.#used = 0;
+    this.#clear();
     this.#view.setUint32(layout.ENTRIES_USED, 0, true);
     // so much hot code would only push itself out again: be slower to translate from now on
     this.#view.setUint32(layout.TRANSLATE, Math.min(this.#view.getUint32(layout.TRANSLATE, true) * 2, 255), true);
+  }
+
+  #clear(): void {
+    for (let n = 0; n < this.#regions.length; n++) this.#table.set(this.#first + n, null);
+    this.#regions.length = 0;
+  }
+
+  /** Functions are not written down but what they are made of: where they go on is marked in decoded code, which is the core's state. */
+  saveState(): StateRecord {
+    return {
+      compiled: this.compiled,
+      regions: this.#regions.map(({ page, blocks }) => ({ page, blocks: blocks.map((block) => [...block]) })),
+    };
+  }
+
+  restoreState(state: StateReader): void {
+    const regions = state.records("regions").map((region) => this.#readRegion(region));
+    if (regions.length > this.#capacity) state.fail("regions", `are more than ${this.#capacity}`);
+    const view = this.#view;
+    const entries = view.getUint32(layout.ENTRIES_USED, true);
+    for (let n = 0; n < entries; n++) {
+      const index = view.getUint32(layout.ENTRIES + n * layout.ENTRY_BYTES + 8, true) - this.#first;
+      if (index < 0 || index >= regions.length) state.fail("regions", `have none for entry ${n}`);
+    }
+    this.#clear();
+    regions.forEach((region, n) => {
+      this.#regions.push(region);
+      const functionIndex = this.#first + n;
+      if (!this.#isMarked(region, functionIndex)) return;
+      const blocks = region.blocks.map((offsets) => this.#block(region.page, offsets, state));
+      const compiled = this.#compile(new RegionWriter(region.page, blocks, functionIndex).module(this.#isa.imports));
+      if (compiled === null) state.fail("regions", `${n} is not compiled by this engine`);
+      this.#table.set(functionIndex, compiled as () => void);
+    });
+    this.compiled = state.number("compiled");
+  }
+
+  #readRegion(region: StateReader): Region {
+    const page = region.number("page");
+    const pages = this.#view.getUint32(layout.DECODE_USED, true);
+    const index = (page - layout.DECODE_POOL) / layout.DECODE_PAGE_BYTES;
+    if (!Number.isInteger(index) || index < 0 || index >= pages) region.fail("page", "is no decode page");
+    const blocks = region.list("blocks").map((block): readonly number[] => {
+      if (!Array.isArray(block) || block.length === 0) return region.fail("blocks", "have an empty one");
+      return block.every((at) => Number.isInteger(at) && at >= 0 && at < 4096)
+        ? block
+        : region.fail("blocks", "have an offset outside a page");
+    });
+    return { page, blocks };
+  }
+
+  /** Whether decoded code still leads to a function: a page that was emptied does not. */
+  #isMarked({ page, blocks }: Region, functionIndex: number): boolean {
+    const view = this.#view;
+    const entries = view.getUint32(layout.ENTRIES_USED, true);
+    return blocks.some((offsets) => {
+      const slot = page + offsets[0]! * 4;
+      const entry = view.getUint32(slot + 4, true);
+      return (
+        view.getUint16(slot, true) === layout.TRANSLATED &&
+        entry < entries &&
+        view.getUint32(layout.ENTRIES + entry * layout.ENTRY_BYTES + 8, true) === functionIndex
+      );
+    });
+  }
+
+  #block(page: number, offsets: readonly number[], state: StateReader): Block {
+    const instructions = offsets.map(
+      (at) => readSlot(this.#view, page, at, this.#isa) ?? state.fail("regions", "have code that is not decoded"),
+    );
+    return { instructions };
   }
 }

@@ -84,7 +84,7 @@ export const MEMORY = {
 } as const;
 export type MemoryOp = keyof typeof MEMORY;
 
-/** A growing byte string with the format's integer encodings. */
+/** A growing byte string with the format's integer encodings. Not state: made and dropped while a region is translated. */
 export class Code {
   #bytes = new Uint8Array(4096);
   length = 0;

@@ -64,6 +64,7 @@ export interface TranslationExtra {
   readonly tc?: bigint;
 }
 
+/** Not state: a scenario plays the guest, and what it knows is its own. */
 export class GuestIommu implements GuestDriver {
   /** The capabilities register as the guest reads it. */
   readonly capabilities: bigint;
