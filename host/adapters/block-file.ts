@@ -3,6 +3,7 @@
 // device, which makes it a media error for the guest, and one message a kind for the user.
 
 import { closeSync, fstatSync, fsyncSync, openSync, readSync, realpathSync, writeSync } from "node:fs";
+import type { Stateful, StateReader, StateRecord } from "../base/state.ts";
 import { BLOCK_FAILED, BLOCK_OK, type BlockStatus, type BlockStore } from "../devices/nvme/block-store.ts";
 import { errorCode, FileLock } from "./file-lock.ts";
 
@@ -20,7 +21,7 @@ export interface BlockFileOptions {
 /** Zeroes are written in pieces of this size. */
 const ZEROES = new Uint8Array(1 << 20);
 
-export class BlockFile implements BlockStore, Disposable {
+export class BlockFile implements BlockStore, Stateful, Disposable {
   readonly blocks: number;
   readonly blockBytes: number;
   readonly path: string;
@@ -140,6 +141,20 @@ export class BlockFile implements BlockStore, Disposable {
     if (this.#reported.has(kind)) return;
     this.#reported.add(kind);
     this.#onProblem(`${this.path}: ${problem}`);
+  }
+
+  /** The content is the file's own, which is named: whoever keeps the document keeps the file. */
+  saveState(): StateRecord {
+    return { path: this.path, blocks: this.blocks, blockBytes: this.blockBytes };
+  }
+
+  restoreState(state: StateReader): void {
+    const path = state.text("path");
+    if (path !== this.path) state.fail("path", `is ${path}: give that file instead of ${this.path}`);
+    for (const size of ["blocks", "blockBytes"] as const) {
+      if (state.number(size) !== this[size])
+        state.fail(size, `are ${state.number(size)}, but ${path} has ${this[size]}`);
+    }
   }
 }
 

@@ -9,6 +9,7 @@
 // A function-level reset (§6.6.2) puts all registers back and calls the model's `onReset`, which gives up DMA in flight.
 
 import { pfnOfHalves } from "../base/address.ts";
+import { isStateful, type Stateful, type StateReader, type StateRecord } from "../base/state.ts";
 import type { Capability } from "./capabilities/capability.ts";
 import { MsiCapability } from "./capabilities/msi.ts";
 import { MsixCapability, type MsixPlace } from "./capabilities/msix.ts";
@@ -85,11 +86,13 @@ const NOWHERE: FunctionPorts = {
   clock: { now: 0, schedule: () => 0, cancel: () => {} },
 };
 
-export abstract class PciEndpoint implements PciFunction {
+export abstract class PciEndpoint implements PciFunction, Stateful {
   readonly name: string;
   readonly bars: readonly (BarDescription | null)[];
-  protected ports: FunctionPorts = NOWHERE;
+  protected ports: FunctionPorts = NOWHERE; // not state: wiring
   protected readonly config = new ConfigSpace();
+
+  // not state, to the blank line: how the model was put together, and a message on its way.
   readonly #bars: (BarDescription | null)[] = [null, null, null, null, null, null];
   readonly #capabilities: PlacedCapability[] = [];
   readonly #power: PowerManagementCapability;
@@ -102,6 +105,7 @@ export abstract class PciEndpoint implements PciFunction {
   #lastExtended = 0;
   #nextExtended = FIRST_EXTENDED_CAPABILITY;
   readonly #message = new Uint8Array(4);
+
   #interruptWanted = false;
   #interruptAsserted = false;
 
@@ -309,5 +313,22 @@ export abstract class PciEndpoint implements PciFunction {
     message[3] = data >>> 24;
     // A refused message is lost, as on a real bus: a posted write has no completion.
     this.dmaWrite(pfnOfHalves(addressLow, addressHigh), addressLow & 0xffc, message, 0, 4, NO_PASID);
+  }
+
+  saveState(): StateRecord {
+    return { interruptWanted: this.#interruptWanted, interruptAsserted: this.#interruptAsserted };
+  }
+
+  restoreState(state: StateReader): void {
+    this.#interruptWanted = state.boolean("interruptWanted");
+    this.#interruptAsserted = state.boolean("interruptAsserted");
+  }
+
+  *stateParts(): Generator<readonly [string, Stateful]> {
+    yield ["config", this.config];
+    for (const { capability } of this.#capabilities) {
+      const kind = capability.extendedVersion === undefined ? "capability" : "extended capability";
+      if (isStateful(capability)) yield [`${kind} ${capability.id}`, capability];
+    }
   }
 }

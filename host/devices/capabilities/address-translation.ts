@@ -1,6 +1,7 @@
 // The extended capabilities of a function that translates addresses itself: ATS (PCIe 6.0 §10.5.1), Page Request Interface
 // (§10.5.2) and PASID (§7.8.9). They hold what software enabled; the device model asks them before it uses the service.
 
+import type { Stateful, StateReader, StateRecord } from "../../base/state.ts";
 import type { ConfigSpace } from "../config-space.ts";
 import { type Capability, touched } from "./capability.ts";
 
@@ -19,14 +20,16 @@ const PRI_UNEXPECTED_INDEX = 2;
 const PRI_STOPPED = 1 << 8;
 const PRI_PASID_REQUIRED = 1 << 15;
 
-export class AtsCapability implements Capability {
+export class AtsCapability implements Capability, Stateful {
   readonly id = 0x000f;
   readonly extendedVersion = 1;
   readonly bytes = 8;
   readonly #queueDepth: number;
   readonly #onChange: () => void;
+  // not state, to the blank line: where it was placed.
   #config: ConfigSpace | null = null;
   #at = 0;
+
   #wasEnabled = false;
 
   /**
@@ -60,6 +63,14 @@ export class AtsCapability implements Capability {
   get enabled(): boolean {
     return (this.#config!.get16(this.#at + CONTROL) & 0x8000) !== 0;
   }
+
+  saveState(): StateRecord {
+    return { wasEnabled: this.#wasEnabled };
+  }
+
+  restoreState(state: StateReader): void {
+    this.#wasEnabled = state.boolean("wasEnabled");
+  }
 }
 
 export class PriCapability implements Capability {
@@ -69,6 +80,7 @@ export class PriCapability implements Capability {
   readonly #capacity: number;
   readonly #pasidInResponses: boolean;
   readonly #onReset: () => void;
+  // not state, to the blank line: where it was placed.
   #config: ConfigSpace | null = null;
   #at = 0;
 
@@ -132,6 +144,7 @@ export class PasidCapability implements Capability {
   readonly extendedVersion = 1;
   readonly bytes = 8;
   readonly #width: number;
+  // not state, to the blank line: where it was placed.
   #config: ConfigSpace | null = null;
   #at = 0;
 

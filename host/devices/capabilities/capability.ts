@@ -2,9 +2,11 @@
 // PCIe 6.0 §7.5.1) or from 0x100 on (extended ones, §7.6.1). The endpoint chooses the place, the capability declares its
 // registers there and is told when software wrote some of them.
 
+import type { Stateful } from "../../base/state.ts";
 import type { ConfigSpace } from "../config-space.ts";
 
-export interface Capability {
+/** One with state besides its registers (which are configuration space) is Stateful. */
+export interface Capability extends Partial<Stateful> {
   readonly id: number;
   /** Version of an extended capability; absent: a PCI capability below 0x100. */
   readonly extendedVersion?: number;

@@ -21,6 +21,7 @@ export class MsiCapability implements Capability {
   readonly bytes = 0x18;
   readonly #vectorsLog2: number;
   readonly #send: MessageSender;
+  // not state, to the blank line: where it was placed.
   #config: ConfigSpace | null = null;
   #at = 0;
 

@@ -3,6 +3,7 @@
 // masked becomes pending and is sent when both are unmasked (§6.1.4.6). While MSI-X is off nothing is sent or remembered.
 
 import type { AccessSize, MmioPort } from "../../base/mmio.ts";
+import { bytesOf, type Stateful, type StateReader, type StateRecord } from "../../base/state.ts";
 import type { ConfigSpace } from "../config-space.ts";
 import { type Capability, touched } from "./capability.ts";
 import type { MessageSender } from "./message.ts";
@@ -25,7 +26,7 @@ export interface MsixPlace {
   readonly pendingOffset: number;
 }
 
-export class MsixCapability implements Capability {
+export class MsixCapability implements Capability, Stateful {
   readonly id = 0x11;
   readonly bytes = 12;
   readonly vectors: number;
@@ -33,6 +34,7 @@ export class MsixCapability implements Capability {
   readonly #send: MessageSender;
   readonly #table: Uint32Array;
   readonly #pending: Uint32Array;
+  // not state, to the blank line: where it was placed.
   #config: ConfigSpace | null = null;
   #at = 0;
 
@@ -133,4 +135,13 @@ export class MsixCapability implements Capability {
     },
     mmioWrite: (): void => {},
   };
+
+  saveState(): StateRecord {
+    return { table: bytesOf(this.#table), pending: bytesOf(this.#pending) };
+  }
+
+  restoreState(state: StateReader): void {
+    state.memory("table", this.#table);
+    state.memory("pending", this.#pending);
+  }
 }

@@ -35,6 +35,7 @@ export class PciExpressCapability implements Capability {
   readonly id = 0x10;
   readonly bytes = 0x3c;
   readonly #options: PciExpressOptions;
+  // not state, to the blank line: where it was placed.
   #config: ConfigSpace | null = null;
   #at = 0;
 

@@ -1,6 +1,7 @@
 // Power management (PCI Power Management 1.2 §3.2; PCIe 6.0 §7.5.2): D0 and D3hot. In D3hot a function answers configuration
 // accesses only. No_Soft_Reset is set: coming back to D0 keeps the registers.
 
+import type { Stateful, StateReader, StateRecord } from "../../base/state.ts";
 import type { ConfigSpace } from "../config-space.ts";
 import { type Capability, touched } from "./capability.ts";
 
@@ -11,11 +12,13 @@ const NO_SOFT_RESET = 1 << 3;
 const D0 = 0;
 const D3HOT = 3;
 
-export class PowerManagementCapability implements Capability {
+export class PowerManagementCapability implements Capability, Stateful {
   readonly id = 0x01;
   readonly bytes = 8;
+  // not state, to the blank line: where it was placed.
   #config: ConfigSpace | null = null;
   #at = 0;
+
   #state = D0;
   readonly #onChange: () => void;
 
@@ -51,5 +54,15 @@ export class PowerManagementCapability implements Capability {
 
   reset(): void {
     this.#state = D0;
+  }
+
+  saveState(): StateRecord {
+    return { state: this.#state };
+  }
+
+  restoreState(state: StateReader): void {
+    const power = state.number("state");
+    if (power !== D0 && power !== D3HOT) state.fail("state", "is neither D0 nor D3hot");
+    this.#state = power;
   }
 }

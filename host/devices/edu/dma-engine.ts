@@ -6,6 +6,8 @@
 //     COMMAND written → event → burst: (ATC → translation request → page request …) → DMA → next event … → finish → interrupt
 
 import { pfnOfHalves } from "../../base/address.ts";
+import type { ClockEvent } from "../../base/clock.ts";
+import { bytesOf, type Stateful, type StateReader, type StateRecord } from "../../base/state.ts";
 import type { AtsCapability, PasidCapability, PriCapability } from "../capabilities/address-translation.ts";
 import {
   ATS_SUCCESS,
@@ -21,6 +23,8 @@ import { TranslationCache } from "./translation-cache.ts";
 
 /** What the engine needs of the function that it is part of. */
 export interface EngineParts {
+  /** Of the function: for its events. */
+  readonly name: string;
   readonly clock: () => DeviceClock;
   /** DMA of the function; arguments as DmaPort. */
   readonly transfer: (
@@ -67,13 +71,17 @@ export const INVALIDATE_QUEUE_DEPTH = 32;
 const MISBEHAVIOURS = 0x3f;
 const DEFAULT_PAGE_REQUEST_LIMIT = 4;
 
-export class DmaEngine implements AtsTarget {
+export class DmaEngine implements AtsTarget, Stateful {
   readonly #parts: EngineParts;
   readonly #cache = new TranslationCache();
   readonly #maskLow: number;
   readonly #maskHigh: number;
-  readonly #fire = (): void => this.#step();
-  readonly #completions = new Set<number>();
+  readonly #burstDue: ClockEvent;
+  readonly #invalidationDone: ClockEvent;
+  readonly clockEvents: readonly ClockEvent[];
+  /** Invalidations that are being carried out: the clock event that ends each (0: a free place) and its tag. */
+  readonly #completions = new Float64Array(INVALIDATE_QUEUE_DEPTH);
+  readonly #completionTags = new Float64Array(INVALIDATE_QUEUE_DEPTH);
   #event = 0;
 
   /** Source, destination, count, command: low and high halves, in the order of their offsets. */
@@ -102,6 +110,13 @@ export class DmaEngine implements AtsTarget {
 
   constructor(parts: EngineParts) {
     this.#parts = parts;
+    this.#burstDue = { owner: parts.name, name: "burst", fire: () => this.#step() };
+    this.#invalidationDone = {
+      owner: parts.name,
+      name: "invalidation done",
+      fire: (place) => this.#completeInvalidation(place),
+    };
+    this.clockEvents = [this.#burstDue, this.#invalidationDone];
     this.#maskLow = Number(parts.dmaMask & 0xffffffffn);
     this.#maskHigh = Number((parts.dmaMask >> 32n) & 0xffffffffn);
   }
@@ -113,8 +128,8 @@ export class DmaEngine implements AtsTarget {
   reset(): void {
     const clock = this.#parts.clock();
     if (this.#event !== 0) clock.cancel(this.#event);
-    for (const id of this.#completions) clock.cancel(id);
-    this.#completions.clear();
+    for (const id of this.#completions) if (id !== 0) clock.cancel(id);
+    this.#completions.fill(0);
     this.#event = 0;
     this.#outcome = this.running ? R.OUTCOME_RESET : R.OUTCOME_DONE;
     this.#words.fill(0);
@@ -249,7 +264,7 @@ export class DmaEngine implements AtsTarget {
   }
 
   #schedule(): void {
-    if (this.#event === 0) this.#event = this.#parts.clock().schedule(R.BURST_NS, this.#fire);
+    if (this.#event === 0) this.#event = this.#parts.clock().schedule(R.BURST_NS, this.#burstDue);
   }
 
   /** Ends the command at the next event. */
@@ -379,12 +394,69 @@ export class DmaEngine implements AtsTarget {
       this.#cache.invalidate(pfn, pages, pasid, globalInvalidate);
     }
     if ((this.#misbehaviour & R.MISBEHAVE_NEVER_COMPLETE) !== 0) return false;
-    if (this.#invalidationDelay === 0 || this.#completions.size >= INVALIDATE_QUEUE_DEPTH) return true;
-    const id = this.#parts.clock().schedule(this.#invalidationDelay, () => {
-      this.#completions.delete(id);
-      this.#parts.atsPort()?.invalidationCompleted(itag);
-    });
-    this.#completions.add(id);
+    const place = this.#completions.indexOf(0);
+    if (this.#invalidationDelay === 0 || place < 0) return true;
+    this.#completionTags[place] = itag;
+    this.#completions[place] = this.#parts.clock().schedule(this.#invalidationDelay, this.#invalidationDone, place);
     return false;
+  }
+
+  #completeInvalidation(place: number): void {
+    this.#completions[place] = 0;
+    this.#parts.atsPort()?.invalidationCompleted(this.#completionTags[place]!);
+  }
+
+  saveState(): StateRecord {
+    return {
+      completions: bytesOf(this.#completions),
+      completionTags: bytesOf(this.#completionTags),
+      event: this.#event,
+      words: bytesOf(this.#words),
+      outcome: this.#outcome,
+      moved: this.#moved,
+      pasidRegister: this.#pasidRegister,
+      mode: this.#mode,
+      pageRequestLimit: this.#pageRequestLimit,
+      group: this.#group,
+      requestsSent: this.#requestsSent,
+      responsesTaken: this.#responsesTaken,
+      lastResponse: this.#lastResponse,
+      invalidationsTaken: this.#invalidationsTaken,
+      invalidationDelay: this.#invalidationDelay,
+      misbehaviour: this.#misbehaviour,
+      waiting: this.#waiting,
+      waitingGroup: this.#waitingGroup,
+      waitingPasid: this.#waitingPasid,
+      requestsForBurst: this.#requestsForBurst,
+      verdict: this.#verdict,
+    };
+  }
+
+  restoreState(state: StateReader): void {
+    state.memory("completions", this.#completions);
+    state.memory("completionTags", this.#completionTags);
+    this.#event = state.number("event");
+    state.memory("words", this.#words);
+    this.#outcome = state.number("outcome");
+    this.#moved = state.number("moved");
+    this.#pasidRegister = state.number("pasidRegister");
+    this.#mode = state.number("mode");
+    this.#pageRequestLimit = state.number("pageRequestLimit");
+    this.#group = state.number("group");
+    this.#requestsSent = state.number("requestsSent");
+    this.#responsesTaken = state.number("responsesTaken");
+    this.#lastResponse = state.number("lastResponse");
+    this.#invalidationsTaken = state.number("invalidationsTaken");
+    this.#invalidationDelay = state.number("invalidationDelay");
+    this.#misbehaviour = state.number("misbehaviour");
+    this.#waiting = state.boolean("waiting");
+    this.#waitingGroup = state.number("waitingGroup");
+    this.#waitingPasid = state.number("waitingPasid");
+    this.#requestsForBurst = state.number("requestsForBurst");
+    this.#verdict = state.number("verdict");
+  }
+
+  stateParts(): Iterable<readonly [string, Stateful]> {
+    return [["translation cache", this.#cache]];
   }
 }

@@ -2,7 +2,9 @@
 // extensions behind a vendor-specific capability. BAR 0 is 1 MiB of registers (registers.ts); the DMA engine stands beside
 // (dma-engine.ts). Registers below 0x80 take 4-byte accesses, the others 4 or 8; anything else reads all ones and changes nothing.
 
+import type { ClockEvent } from "../../base/clock.ts";
 import type { AccessSize, MmioPort } from "../../base/mmio.ts";
+import { bytesOf, type Stateful, type StateReader, type StateRecord } from "../../base/state.ts";
 import { AtsCapability, PasidCapability, PriCapability } from "../capabilities/address-translation.ts";
 import { VendorSpecificCapability } from "../capabilities/vendor-specific.ts";
 import { PciEndpoint } from "../pci-function.ts";
@@ -36,7 +38,8 @@ export class Edu extends PciEndpoint implements MmioPort {
   readonly logsDma: boolean;
   readonly #engine: DmaEngine;
   readonly #buffer = new Uint8Array(R.BUFFER_BYTES);
-  readonly #factorialDone = (): void => this.#finishFactorial();
+  readonly #factorialDone: ClockEvent = { owner: this.name, name: "factorial", fire: () => this.#finishFactorial() };
+  readonly clockEvents: readonly ClockEvent[] = [this.#factorialDone];
   #liveness = 0;
   #factorial = 0;
   #status = 0;
@@ -77,6 +80,7 @@ export class Edu extends PciEndpoint implements MmioPort {
       if (capability !== null) this.addCapability(capability);
     }
     this.#engine = new DmaEngine({
+      name: this.name,
       clock: () => this.ports.clock,
       transfer: (write, pfn, offset, at, length, pasid, privileged) =>
         write
@@ -178,6 +182,33 @@ export class Edu extends PciEndpoint implements MmioPort {
     if (this.#interruptStatus === 0) return;
     this.setInterruptLevel(true);
     this.raise(0);
+  }
+
+  override saveState(): StateRecord {
+    return {
+      ...super.saveState(),
+      buffer: bytesOf(this.#buffer),
+      liveness: this.#liveness,
+      factorial: this.#factorial,
+      status: this.#status,
+      interruptStatus: this.#interruptStatus,
+      factorialEvent: this.#factorialEvent,
+    };
+  }
+
+  override restoreState(state: StateReader): void {
+    super.restoreState(state);
+    state.memory("buffer", this.#buffer);
+    this.#liveness = state.number("liveness");
+    this.#factorial = state.number("factorial");
+    this.#status = state.number("status");
+    this.#interruptStatus = state.number("interruptStatus");
+    this.#factorialEvent = state.number("factorialEvent");
+  }
+
+  override *stateParts(): Generator<readonly [string, Stateful]> {
+    yield* super.stateParts();
+    yield ["dma engine", this.#engine];
   }
 }
 

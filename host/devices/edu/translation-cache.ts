@@ -1,6 +1,7 @@
 // A device's own cache of translations (ATC, PCIe 6.0 §10.1): filled by ATS translation requests, emptied by invalidation requests.
 // A few dozen entries in flat arrays, replaced round robin; an entry covers a naturally aligned power-of-two run of pages.
 
+import { bytesOf, type Stateful, type StateReader, type StateRecord } from "../../base/state.ts";
 import { type AtsTranslation, NO_PASID } from "../ports.ts";
 
 const ENTRIES = 32;
@@ -13,11 +14,11 @@ const WRITE = 2;
 const GLOBAL = 4;
 const UNTRANSLATED_ONLY = 8;
 
-export class TranslationCache {
+export class TranslationCache implements Stateful {
   /** Page-frame number that the last successful `lookup` found. */
-  resultPfn = 0;
+  resultPfn = 0; // not state: of the last lookup
   /** The translation found says that untranslated requests must be used. */
-  untranslatedOnly = false;
+  untranslatedOnly = false; // not state: of the last lookup
   readonly #first = new Float64Array(ENTRIES).fill(EMPTY);
   readonly #pages = new Float64Array(ENTRIES);
   readonly #result = new Float64Array(ENTRIES);
@@ -74,5 +75,26 @@ export class TranslationCache {
       const global = pasid !== NO_PASID && (this.#flags[i]! & GLOBAL) !== 0;
       if (overlaps && (samePasid || global)) this.#first[i] = EMPTY;
     }
+  }
+
+  saveState(): StateRecord {
+    return {
+      first: bytesOf(this.#first),
+      pages: bytesOf(this.#pages),
+      result: bytesOf(this.#result),
+      pasid: bytesOf(this.#pasid),
+      flags: bytesOf(this.#flags),
+      next: this.#next,
+    };
+  }
+
+  restoreState(state: StateReader): void {
+    state.memory("first", this.#first);
+    state.memory("pages", this.#pages);
+    state.memory("result", this.#result);
+    state.memory("pasid", this.#pasid);
+    state.memory("flags", this.#flags);
+    this.#next = state.number("next");
+    if (!(this.#next >= 0 && this.#next < ENTRIES)) state.fail("next", "is no entry");
   }
 }

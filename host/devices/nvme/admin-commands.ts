@@ -1,6 +1,7 @@
 // Admin commands (NVMe 1.4 §5): queues, identify, features, log pages, abort, asynchronous event requests. Those that answer with
 // data fill the staging buffer and send it; those that touch the controller's queues do so through a port.
 
+import { pfnOfHalves } from "../../base/address.ts";
 import type { AsynchronousEvents } from "./asynchronous-events.ts";
 import type { BlockStore } from "./block-store.ts";
 import {
@@ -91,7 +92,7 @@ const RETAIN_EVENT = 1 << 15;
 
 export class AdminCommands {
   /** Dword 0 of the completion of the command just carried out. */
-  result = 0;
+  result = 0; // not state: read at once
   readonly #parts: AdminParts;
 
   constructor(parts: AdminParts) {
@@ -148,7 +149,7 @@ export class AdminCommands {
     const interrupts = (words[11]! & INTERRUPTS_ENABLED) !== 0;
     if (vector >= queues.vectors()) return INVALID_INTERRUPT_VECTOR;
     const entries = (words[10]! >>> 16) + 1;
-    queues.completion[id] = new CompletionQueue(id, words[6]!, words[7]!, entries, interrupts, vector);
+    queues.completion[id] = new CompletionQueue(id, pfnOfHalves(words[6]!, words[7]!), entries, interrupts, vector);
     return SUCCESS;
   }
 
@@ -162,7 +163,8 @@ export class AdminCommands {
     if (completionId === 0 || completionId >= queues.completion.length) return INVALID_QUEUE_IDENTIFIER;
     const completion = queues.completion[completionId] ?? null;
     if (completion === null) return COMPLETION_QUEUE_INVALID;
-    queues.submission[id] = new SubmissionQueue(id, words[6]!, words[7]!, (words[10]! >>> 16) + 1, completion);
+    const pfn = pfnOfHalves(words[6]!, words[7]!);
+    queues.submission[id] = new SubmissionQueue(id, pfn, (words[10]! >>> 16) + 1, completion);
     return SUCCESS;
   }
 

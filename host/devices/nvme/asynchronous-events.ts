@@ -1,6 +1,7 @@
 // Asynchronous events (NVMe 1.4 §5.2): requests that the host leaves with the controller, and what has happened. One event
 // completes one request; further events of that type wait until the host has read the event's log page.
 
+import type { Stateful, StateReader, StateRecord } from "../../base/state.ts";
 import { ASYNCHRONOUS_EVENT_LIMIT } from "./identify.ts";
 
 export const EVENT_ERROR = 0;
@@ -21,7 +22,7 @@ interface PendingEvent {
 /** Events kept while nobody asks for them; older ones stay, newer ones are dropped. */
 const MOST_PENDING = 16;
 
-export class AsynchronousEvents {
+export class AsynchronousEvents implements Stateful {
   /** Command ids of the requests held. */
   readonly #requests: number[] = [];
   readonly #pending: PendingEvent[] = [];
@@ -75,5 +76,26 @@ export class AsynchronousEvents {
       commandId: this.#requests.shift()!,
       result: event!.type | (event!.information << 8) | (event!.logPage << 16),
     };
+  }
+
+  saveState(): StateRecord {
+    return {
+      requests: [...this.#requests],
+      pending: this.#pending.map(({ type, information, logPage }) => ({ type, information, logPage })),
+      maskedTypes: this.#maskedTypes,
+    };
+  }
+
+  restoreState(state: StateReader): void {
+    this.reset();
+    for (const request of state.list("requests")) this.#requests.push(Number(request));
+    for (const saved of state.records("pending")) {
+      this.#pending.push({
+        type: saved.number("type"),
+        information: saved.number("information"),
+        logPage: saved.number("logPage"),
+      });
+    }
+    this.#maskedTypes = state.number("maskedTypes");
   }
 }

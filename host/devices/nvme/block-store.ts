@@ -1,11 +1,14 @@
 // What stands behind a namespace: blocks that can be read, written, flushed, zeroed and discarded, synchronously. A failure is a
 // status, and becomes a media error for the guest; whoever implements the store tells the user. Ranges are within the store.
 
+import { bytesOf, type Stateful, type StateReader, type StateRecord } from "../../base/state.ts";
+
 export const BLOCK_OK = 0;
 export const BLOCK_FAILED = 1;
 export type BlockStatus = typeof BLOCK_OK | typeof BLOCK_FAILED;
 
-export interface BlockStore {
+/** A store whose content is the machine's own has state; one that is a file of the host's names it. */
+export interface BlockStore extends Partial<Stateful> {
   readonly blocks: number;
   /** 512 or 4096. */
   readonly blockBytes: number;
@@ -25,7 +28,7 @@ export interface BlockStore {
 const CHUNK_BYTES = 1 << 16;
 
 /** A store in memory; only what was written takes room. */
-export class MemoryBlockStore implements BlockStore {
+export class MemoryBlockStore implements BlockStore, Stateful {
   readonly blocks: number;
   readonly blockBytes: number;
   readonly #chunks = new Map<number, Uint8Array>();
@@ -99,6 +102,29 @@ export class MemoryBlockStore implements BlockStore {
       visit((position - offset) / CHUNK_BYTES, offset, length, done);
       position += length;
       done += length;
+    }
+  }
+
+  saveState(): StateRecord {
+    return {
+      blocks: this.blocks,
+      blockBytes: this.blockBytes,
+      chunks: [...this.#chunks].sort(([a], [b]) => a - b).map(([chunk, bytes]) => ({ chunk, bytes: bytesOf(bytes) })),
+    };
+  }
+
+  restoreState(state: StateReader): void {
+    for (const size of ["blocks", "blockBytes"] as const) {
+      if (state.number(size) !== this[size]) state.fail(size, `are ${state.number(size)}, not ${this[size]}`);
+    }
+    this.#chunks.clear();
+    for (const saved of state.records("chunks")) {
+      const chunk = saved.number("chunk");
+      const last = Math.ceil((this.blocks * this.blockBytes) / CHUNK_BYTES);
+      if (!Number.isInteger(chunk) || chunk < 0 || chunk >= last) saved.fail("chunk", "is not in the store");
+      const bytes = new Uint8Array(CHUNK_BYTES);
+      saved.memory("bytes", bytes);
+      this.#chunks.set(chunk, bytes);
     }
   }
 }

@@ -7,7 +7,10 @@
 // carries out at most those. What the controller cannot do anything about (a command or completion that the bus refuses) is
 // a fatal status (CSTS.CFS): it stops until it is reset. timing.ts says how long things take.
 
+import { pfnOfHalves } from "../../base/address.ts";
+import type { ClockEvent } from "../../base/clock.ts";
 import type { AccessSize, MmioPort } from "../../base/mmio.ts";
+import { bytesOf, isStateful, type Stateful, type StateReader, type StateRecord } from "../../base/state.ts";
 import type { MsixCapability } from "../capabilities/msix.ts";
 import { PciEndpoint } from "../pci-function.ts";
 import { DMA_OK, NO_PASID } from "../ports.ts";
@@ -41,7 +44,7 @@ import { VENDOR, VERSION_1_4 } from "./identify.ts";
 import { IoCommands } from "./io-commands.ts";
 import { Lane } from "./lane.ts";
 import { LogPages, WARNING_RELIABILITY } from "./log-pages.ts";
-import { Command, CompletionQueue, SubmissionQueue } from "./queue.ts";
+import { Command, CompletionQueue, entryOf, queuesOf, restoreCommand, SubmissionQueue, savedCommand } from "./queue.ts";
 import * as R from "./registers.ts";
 import { FETCH_NS, FLUSH_NS, READY_NS, SERVICE_NS, SERVICE_NS_PER_PAGE } from "./timing.ts";
 
@@ -83,6 +86,7 @@ export class NvmeController extends PciEndpoint implements MmioPort {
   readonly #submission: (SubmissionQueue | null)[];
   readonly #completion: (CompletionQueue | null)[];
   readonly #capabilities: readonly [number, number];
+  // not state, to the blank line: a completion on its way.
   readonly #entry = new Uint8Array(COMPLETION_BYTES);
   readonly #entryWords = new Uint32Array(this.#entry.buffer);
 
@@ -94,7 +98,7 @@ export class NvmeController extends PciEndpoint implements MmioPort {
   #adminSizes = 0;
   readonly #adminAddresses = new Uint32Array(4);
 
-  readonly #free: Command[] = [];
+  readonly #free: Command[] = []; // not state: those that are in no lane
   readonly #adminLane: Lane;
   readonly #ioLane: Lane;
   /** Submission queue whose turn it is. */
@@ -102,10 +106,21 @@ export class NvmeController extends PciEndpoint implements MmioPort {
   #fetchEvent = 0;
   #readyEvent = 0;
   #shutdownEvent = 0;
-  readonly #fetchDue = (): void => {
+  readonly #fetchDue = this.#clockEvent("fetch", () => {
     this.#fetchEvent = 0;
     this.#fetch();
-  };
+  });
+  readonly #readyDue = this.#clockEvent("ready", () => {
+    this.#readyEvent = 0;
+    this.#ready = true;
+  });
+  readonly #shutdownDue = this.#clockEvent("shut down", () => {
+    this.#shutdownEvent = 0;
+    // What was acknowledged may not be durable: the guest must not be told that it is safe to switch off.
+    if (this.#store.flush() !== BLOCK_OK) this.#fail();
+    else this.#shutdown = R.SHUTDOWN_COMPLETE;
+  });
+  readonly clockEvents: readonly ClockEvent[] = [this.#fetchDue, this.#readyDue, this.#shutdownDue];
 
   constructor({ name = "nvme", store, serial = name, ioQueues = 16 }: NvmeOptions) {
     super({ name, vendorId: VENDOR, deviceId: 0x4e56, revision: 1, classCode: 0x010802 });
@@ -146,11 +161,28 @@ export class NvmeController extends PciEndpoint implements MmioPort {
     R.CAP_FIELDS.set(capabilities, "CSS", 1n);
     this.#capabilities = [Number(capabilities[0]! & 0xffffffffn), Number(capabilities[0]! >> 32n)];
     for (let i = 0; i < COMMANDS; i++) this.#free.push(new Command());
-    const clock = () => this.ports.clock;
-    const carryOut = (command: Command) => this.#carryOut(command);
-    const served = () => this.#fetch();
-    this.#adminLane = new Lane(COMMANDS, clock, carryOut, served);
-    this.#ioLane = new Lane(COMMANDS, clock, carryOut, served);
+    this.#adminLane = this.#lane(`${name} admin`);
+    this.#ioLane = this.#lane(`${name} I/O`);
+  }
+
+  #lane(name: string): Lane {
+    return new Lane({
+      name,
+      capacity: COMMANDS,
+      clock: () => this.ports.clock,
+      carryOut: (command) => this.#carryOut(command),
+      served: () => this.#fetch(),
+      save: (command) => savedCommand(command, this.#submission),
+      restore: (state) => {
+        const command = this.#free.pop() ?? state.fail("commands", "are too many");
+        restoreCommand(command, state, this.#submission);
+        return command;
+      },
+    });
+  }
+
+  #clockEvent(name: string, fire: () => void): ClockEvent {
+    return { owner: this.name, name, fire };
   }
 
   protected override transactionsPending(): boolean {
@@ -278,13 +310,11 @@ export class NvmeController extends PciEndpoint implements MmioPort {
       return;
     }
     const address = this.#adminAddresses;
-    const completion = new CompletionQueue(0, address[2]!, address[3]!, completionEntries, true, 0);
+    const completion = new CompletionQueue(0, pfnOfHalves(address[2]!, address[3]!), completionEntries, true, 0);
     this.#completion[0] = completion;
-    this.#submission[0] = new SubmissionQueue(0, address[0]!, address[1]!, submissionEntries, completion);
-    this.#readyEvent = this.ports.clock.schedule(READY_NS, () => {
-      this.#readyEvent = 0;
-      this.#ready = true;
-    });
+    const pfn = pfnOfHalves(address[0]!, address[1]!);
+    this.#submission[0] = new SubmissionQueue(0, pfn, submissionEntries, completion);
+    this.#readyEvent = this.ports.clock.schedule(READY_NS, this.#readyDue);
   }
 
   /** Controller level reset (§7.3.2): queues and commands are gone, admin queue registers stay. */
@@ -307,12 +337,7 @@ export class NvmeController extends PciEndpoint implements MmioPort {
   #beginShutdown(): void {
     if (this.#shutdownEvent !== 0) return;
     this.#shutdown = 1;
-    this.#shutdownEvent = this.ports.clock.schedule(READY_NS, () => {
-      this.#shutdownEvent = 0;
-      // What was acknowledged may not be durable: the guest must not be told that it is safe to switch off.
-      if (this.#store.flush() !== BLOCK_OK) this.#fail();
-      else this.#shutdown = R.SHUTDOWN_COMPLETE;
-    });
+    this.#shutdownEvent = this.ports.clock.schedule(READY_NS, this.#shutdownDue);
   }
 
   /** Controller fatal status: nothing more happens until a reset (§9.5). */
@@ -491,4 +516,65 @@ export class NvmeController extends PciEndpoint implements MmioPort {
     }
     return found;
   }
+
+  override saveState(): StateRecord {
+    return {
+      ...super.saveState(),
+      completion: this.#completion.flatMap((queue) => queue?.identity ?? []),
+      submission: this.#submission.flatMap((queue) => queue?.identity ?? []),
+      adminAddresses: bytesOf(this.#adminAddresses),
+      configuration: this.#configuration,
+      ready: this.#ready,
+      fatal: this.#fatal,
+      shutdown: this.#shutdown,
+      interruptMask: this.#interruptMask,
+      adminSizes: this.#adminSizes,
+      turn: this.#turn,
+      fetchEvent: this.#fetchEvent,
+      readyEvent: this.#readyEvent,
+      shutdownEvent: this.#shutdownEvent,
+    };
+  }
+
+  override restoreState(state: StateReader): void {
+    super.restoreState(state);
+    for (const lane of [this.#adminLane, this.#ioLane]) lane.drain((command) => this.#retire(command));
+    queuesOf(state, "completion", this.#completion, (queue, id) => {
+      const vector = entryOf(queue, "vector", this.#msix.vectors);
+      return new CompletionQueue(id, queue.number("pfn"), entriesOf(queue), queue.boolean("interrupts"), vector);
+    });
+    queuesOf(state, "submission", this.#submission, (queue, id) => {
+      const completion = this.#completion[entryOf(queue, "completion", this.#completion.length)] ?? null;
+      if (completion === null) return queue.fail("completion", "is not there");
+      return new SubmissionQueue(id, queue.number("pfn"), entriesOf(queue), completion);
+    });
+    state.memory("adminAddresses", this.#adminAddresses);
+    this.#configuration = state.number("configuration");
+    this.#ready = state.boolean("ready");
+    this.#fatal = state.boolean("fatal");
+    this.#shutdown = state.number("shutdown");
+    this.#interruptMask = state.number("interruptMask");
+    this.#adminSizes = state.number("adminSizes");
+    this.#turn = entryOf(state, "turn", this.#submission.length);
+    this.#fetchEvent = state.number("fetchEvent");
+    this.#readyEvent = state.number("readyEvent");
+    this.#shutdownEvent = state.number("shutdownEvent");
+  }
+
+  override *stateParts(): Generator<readonly [string, Stateful]> {
+    yield* super.stateParts();
+    for (const queue of this.#completion) if (queue !== null) yield [`completion queue ${queue.id}`, queue];
+    for (const queue of this.#submission) if (queue !== null) yield [`submission queue ${queue.id}`, queue];
+    yield ["admin commands", this.#adminLane];
+    yield ["I/O commands", this.#ioLane];
+    yield ["features", this.#features];
+    yield ["log pages", this.#logs];
+    yield ["events", this.#events];
+    if (isStateful(this.#store)) yield ["store", this.#store];
+  }
+}
+
+function entriesOf(queue: StateReader): number {
+  const entries = entryOf(queue, "entries", 0x1000 + 1);
+  return entries >= 2 ? entries : queue.fail("entries", "are too few");
 }

@@ -19,6 +19,7 @@ export type DeviceTransfer = (
   pasid: number,
 ) => DmaStatus;
 
+// Not state: within one command.
 export class DataPointer {
   /** Staging buffer: what is to be sent, or what came. */
   readonly buffer = new Uint8Array(TRANSFER_BYTES);

@@ -2,6 +2,7 @@
 // means is the business of who asks (arbitration, write cache, events …); Interrupt Coalescing is kept but not acted on: when to
 // signal within its thresholds is a recommendation (§5.21.1.8), and a model whose time is virtual gains nothing by waiting.
 
+import { bytesOf, type Stateful, type StateReader, type StateRecord } from "../../base/state.ts";
 import {
   FEATURE_ARBITRATION,
   FEATURE_ASYNCHRONOUS_EVENTS,
@@ -54,9 +55,9 @@ export const SELECT_CAPABILITIES = 3;
 const COALESCING_DISABLE = 1 << 16;
 const UNDER_TEMPERATURE = 1;
 
-export class Features {
+export class Features implements Stateful {
   /** Result of the last `get`. */
-  result = 0;
+  result = 0; // not state: read at once
   readonly #values = new Map<number, number>();
   readonly #vectors: Uint32Array;
   /** Over and under temperature thresholds. */
@@ -140,6 +141,25 @@ export class Features {
   /** Number of I/O queues of each kind that a host asking with `dword11` gets, as Set Features returns it. */
   get numberOfQueues(): number {
     return this.#numberOfQueues >>> 0;
+  }
+
+  saveState(): StateRecord {
+    return {
+      values: [...this.#values].map(([feature, value]) => ({ feature, value })),
+      vectors: bytesOf(this.#vectors),
+      thresholds: bytesOf(this.#thresholds),
+    };
+  }
+
+  restoreState(state: StateReader): void {
+    this.reset();
+    for (const saved of state.records("values")) {
+      const feature = saved.number("feature");
+      if (!this.#values.has(feature)) saved.fail("feature", `${feature} is none of the controller's`);
+      this.#values.set(feature, saved.number("value"));
+    }
+    state.memory("vectors", this.#vectors);
+    state.memory("thresholds", this.#thresholds);
   }
 }
 

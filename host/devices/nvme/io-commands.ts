@@ -33,6 +33,7 @@ const FORCE_UNIT_ACCESS = 1 << 30;
 const DEALLOCATE = 1 << 2;
 const RANGE_BYTES = 16;
 
+// Not state: within one command.
 export class IoCommands {
   readonly #store: BlockStore;
   readonly #data: DataPointer;

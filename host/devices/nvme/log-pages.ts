@@ -1,6 +1,7 @@
 // Log pages (NVMe 1.4 §5.14.1): errors, health, firmware slots. The error log keeps the last completions with an error; the
 // health log counts what the host read and wrote.
 
+import { bytesOf, type Stateful, type StateReader, type StateRecord } from "../../base/state.ts";
 import { ERROR_LOG_ENTRIES, FIRMWARE, putNumber, putText, TEMPERATURE } from "./identify.ts";
 import type { Command } from "./queue.ts";
 
@@ -15,7 +16,7 @@ export const WARNING_RELIABILITY = 1 << 2;
 /** Data units of the health log: thousands of 512 bytes. */
 const DATA_UNIT_BYTES = 512_000;
 
-export class LogPages {
+export class LogPages implements Stateful {
   criticalWarning = 0;
   readonly #errors = new Uint8Array(ERROR_LOG_BYTES);
   #errorCount = 0;
@@ -86,5 +87,29 @@ export class LogPages {
     into.fill(0, 0, FIRMWARE_LOG_BYTES);
     into[0] = 1;
     putText(into, { at: 8, bytes: 8 }, FIRMWARE, 0x20);
+  }
+
+  saveState(): StateRecord {
+    return {
+      criticalWarning: this.criticalWarning,
+      errors: bytesOf(this.#errors),
+      errorCount: this.#errorCount,
+      bytesRead: this.#bytesRead,
+      bytesWritten: this.#bytesWritten,
+      reads: this.#reads,
+      writes: this.#writes,
+      mediaErrors: this.#mediaErrors,
+    };
+  }
+
+  restoreState(state: StateReader): void {
+    this.criticalWarning = state.number("criticalWarning");
+    state.memory("errors", this.#errors);
+    this.#errorCount = state.number("errorCount");
+    this.#bytesRead = state.number("bytesRead");
+    this.#bytesWritten = state.number("bytesWritten");
+    this.#reads = state.number("reads");
+    this.#writes = state.number("writes");
+    this.#mediaErrors = state.number("mediaErrors");
   }
 }

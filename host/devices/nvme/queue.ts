@@ -2,15 +2,16 @@
 // device's address space. A command is fetched only when its completion queue will have room for the answer, so a guest that
 // does not consume completions stops its own queue and nothing else.
 
-import { pfnOfHalves } from "../../base/address.ts";
+import { bytesOf, type Stateful, type StateReader, type StateRecord } from "../../base/state.ts";
 import { COMMAND_BYTES, COMPLETION_BYTES } from "./commands.ts";
 
-export class CompletionQueue {
+export class CompletionQueue implements Stateful {
   readonly id: number;
   readonly entries: number;
   readonly interrupts: boolean;
   readonly vector: number;
-  readonly #pfn: number;
+  /** Page-frame number of the first entry. */
+  readonly pfn: number;
   head = 0;
   tail = 0;
   phase = 1;
@@ -19,17 +20,10 @@ export class CompletionQueue {
   /** Submission queues that complete here. */
   users = 0;
 
-  /** `entries` at least 2; the base is a page address. */
-  constructor(
-    id: number,
-    addressLow: number,
-    addressHigh: number,
-    entries: number,
-    interrupts: boolean,
-    vector: number,
-  ) {
+  /** `pfn`: of the first entry; `entries` at least 2. */
+  constructor(id: number, pfn: number, entries: number, interrupts: boolean, vector: number) {
     this.id = id;
-    this.#pfn = pfnOfHalves(addressLow, addressHigh);
+    this.pfn = pfn;
     this.entries = entries;
     this.interrupts = interrupts;
     this.vector = vector;
@@ -46,7 +40,7 @@ export class CompletionQueue {
   }
 
   get tailPfn(): number {
-    return this.#pfn + ((this.tail * COMPLETION_BYTES) >>> 12);
+    return this.pfn + ((this.tail * COMPLETION_BYTES) >>> 12);
   }
 
   get tailOffset(): number {
@@ -68,19 +62,38 @@ export class CompletionQueue {
     this.head = head;
     return true;
   }
+
+  /** Where and how large it is: what the controller makes it anew from. */
+  get identity(): StateRecord {
+    const { id, pfn, entries, interrupts, vector } = this;
+    return { id, pfn, entries, interrupts, vector };
+  }
+
+  saveState(): StateRecord {
+    return { head: this.head, tail: this.tail, phase: this.phase, promised: this.promised, users: this.users };
+  }
+
+  restoreState(state: StateReader): void {
+    this.head = entryOf(state, "head", this.entries);
+    this.tail = entryOf(state, "tail", this.entries);
+    this.phase = entryOf(state, "phase", 2);
+    this.promised = entryOf(state, "promised", this.entries);
+    this.users = state.number("users");
+  }
 }
 
-export class SubmissionQueue {
+export class SubmissionQueue implements Stateful {
   readonly id: number;
   readonly entries: number;
   readonly completion: CompletionQueue;
-  readonly #pfn: number;
+  /** Page-frame number of the first entry. */
+  readonly pfn: number;
   head = 0;
   tail = 0;
 
-  constructor(id: number, addressLow: number, addressHigh: number, entries: number, completion: CompletionQueue) {
+  constructor(id: number, pfn: number, entries: number, completion: CompletionQueue) {
     this.id = id;
-    this.#pfn = pfnOfHalves(addressLow, addressHigh);
+    this.pfn = pfn;
     this.entries = entries;
     this.completion = completion;
     completion.users++;
@@ -91,7 +104,7 @@ export class SubmissionQueue {
   }
 
   get headPfn(): number {
-    return this.#pfn + ((this.head * COMMAND_BYTES) >>> 12);
+    return this.pfn + ((this.head * COMMAND_BYTES) >>> 12);
   }
 
   get headOffset(): number {
@@ -102,8 +115,24 @@ export class SubmissionQueue {
   advance(): void {
     this.head = this.head + 1 === this.entries ? 0 : this.head + 1;
   }
+
+  /** Where and how large it is: what the controller makes it anew from. */
+  get identity(): StateRecord {
+    const { id, pfn, entries, completion } = this;
+    return { id, pfn, entries, completion: completion.id };
+  }
+
+  saveState(): StateRecord {
+    return { head: this.head, tail: this.tail };
+  }
+
+  restoreState(state: StateReader): void {
+    this.head = entryOf(state, "head", this.entries);
+    this.tail = entryOf(state, "tail", this.entries);
+  }
 }
 
+// Not state: commands in flight are written down by the lane that they are in (savedCommand).
 /** A fetched command: its 16 dwords and what became of it. Reused; nothing is allocated per command. */
 export class Command {
   readonly bytes = new Uint8Array(COMMAND_BYTES);
@@ -125,4 +154,45 @@ export class Command {
   get namespace(): number {
     return this.words[1]!;
   }
+}
+
+/** A whole number below `limit`. */
+export function entryOf(state: StateReader, name: string, limit: number): number {
+  const value = state.number(name);
+  if (!Number.isInteger(value) || value < 0 || value >= limit) state.fail(name, `is not below ${limit}`);
+  return value;
+}
+
+/** Table of queues from the list of their identities. */
+export function queuesOf<Q>(
+  state: StateReader,
+  name: string,
+  into: (Q | null)[],
+  make: (identity: StateReader, id: number) => Q,
+): void {
+  into.fill(null);
+  for (const identity of state.records(name)) {
+    const id = entryOf(identity, "id", into.length);
+    if (into[id] !== null) identity.fail("id", `${id} is there twice`);
+    into[id] = make(identity, id);
+  }
+}
+
+export function savedCommand(command: Command, submission: readonly (SubmissionQueue | null)[]): StateRecord {
+  // After a fatal status a command may be of a queue that is gone: it is never carried out.
+  const { queue } = command;
+  const known = queue !== null && submission[queue.id] === queue;
+  return { bytes: bytesOf(command.bytes), queue: known ? queue.id : null, due: command.due };
+}
+
+export function restoreCommand(
+  command: Command,
+  state: StateReader,
+  submission: readonly (SubmissionQueue | null)[],
+): void {
+  state.memory("bytes", command.bytes);
+  const id = state.optional("queue", (reader, name) => entryOf(reader, name, submission.length));
+  command.queue = id === null ? null : submission[id]!;
+  if (id !== null && command.queue === null) state.fail("queue", `${id} is not there`);
+  command.due = state.number("due");
 }

@@ -17,6 +17,11 @@ export class Random {
     this.#state = seed >>> 0;
   }
 
+  /** Another that gives the same numbers from here on. */
+  copy(): Random {
+    return new Random(this.#state);
+  }
+
   /** 0 to 2^32 - 1. */
   word(): number {
     this.#state = (this.#state + 0x6d2b79f5) >>> 0;
@@ -75,7 +80,8 @@ function wildCommand(random: Random): Dwords {
   return dwords;
 }
 
-function step(nvme: NvmeTestDriver, random: Random): void {
+/** One thing that such a guest does. */
+export function step(nvme: NvmeTestDriver, random: Random): void {
   const { bus, controller } = nvme;
   const queueId = random.below(4);
   const queue = nvme.queues.get(queueId);

@@ -42,7 +42,7 @@ export class NvmeTestDriver {
   readonly controller: NvmeController;
   readonly bus: BenchBus;
   readonly queues = new Map<number, Queue>();
-  #nextId = 1;
+  nextId = 1;
 
   constructor(store: BlockStore = new MemoryBlockStore(1 << 20), options: Partial<NvmeOptions> = {}) {
     this.controller = new NvmeController({ store, ...options });
@@ -103,7 +103,7 @@ export class NvmeTestDriver {
   /** Stores a command at the queue's tail; returns its id. The doorbell is not rung. */
   place(queueId: number, opcode: number, dwords: Dwords = {}): number {
     const queue = this.queues.get(queueId)!;
-    const id = this.#nextId++ & 0xffff;
+    const id = this.nextId++ & 0xffff;
     const at = queue.submissionAt + 64 * queue.tail;
     const view = this.view;
     for (let i = 0; i < 16; i++) view.setUint32(at + 4 * i, (dwords[i as 0] ?? 0) >>> 0, true);
