@@ -18,7 +18,7 @@ export class EventFd extends OpenFile {
   readonly path = "anon_inode:[eventfd]";
   #count = 0n;
   readonly #onRelease: () => void;
-  readonly #consumers = new Set<EventConsumer>();
+  readonly #consumers = new Set<EventConsumer>(); // not state: wiring
 
   constructor(onRelease: () => void) {
     super();

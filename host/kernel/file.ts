@@ -152,7 +152,7 @@ export abstract class OpenFile implements Stateful {
   readonly pages?: PageFile;
   readonly dmaBuffer?: DmaBuffer;
   #references = 1;
-  #watchers: Set<() => void> | null = null;
+  #watchers: Set<() => void> | null = null; // not state: wiring
 
   get references(): number {
     return this.#references;

@@ -5,7 +5,7 @@
 // kernel hands out is counted; `liveObjects` is 0 when all processes have gone and nothing leaked.
 
 import type { HpaPfn } from "../base/address.ts";
-import type { Clock } from "../base/clock.ts";
+import type { Clock, ClockEvent } from "../base/clock.ts";
 import type { PhysicalMemory } from "../base/memory.ts";
 import type { Stateful, StateRecord } from "../base/state.ts";
 import type { Trace } from "../base/trace.ts";
@@ -51,7 +51,7 @@ export class Kernel implements Stateful {
   readonly pci: PciBus;
   /** What is made to fail; may be exchanged at any time. */
   injector: Injector = NO_INJECTION;
-  readonly #nodes = new Map<string, OpenNode>();
+  readonly #nodes = new Map<string, OpenNode>(); // not state: follows from the drivers bound
   /** What state documents call its processes and their files. */
   readonly names = new ObjectNames();
 
@@ -74,7 +74,7 @@ export class Kernel implements Stateful {
       },
       {
         requestMessage: (name, handle) => this.interrupts.request(name, null, handle, true),
-        defer: (event) => {
+        defer: (event: ClockEvent) => {
           parts.clock.schedule(0, event);
         },
       },

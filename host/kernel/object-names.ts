@@ -6,6 +6,7 @@ import type { Stateful } from "../base/state.ts";
 import type { CallContext, OpenFile } from "./file.ts";
 import type { Process } from "./process.ts";
 
+// Not state: processes and files are the kernel's parts, by these names.
 export class ObjectNames {
   readonly processes = new Set<Process>();
   readonly #closed = new Set<OpenFile>();

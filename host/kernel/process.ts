@@ -69,7 +69,7 @@ export class Process implements SystemCalls, CallContext, Stateful {
   readonly #parts: ProcessParts;
   readonly #descriptorLimit: number;
   readonly #table: (Descriptor | undefined)[] = [];
-  #open = 0;
+  #open = 0; // not state: descriptors are the same
   #exited = false;
 
   constructor(name: string, parts: ProcessParts, options: ProcessOptions = {}) {

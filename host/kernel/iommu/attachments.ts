@@ -36,6 +36,7 @@ export interface Attachment {
 }
 
 /** The places of one device. */
+// Not state: attachments must be the same when a machine is restored; the order of PASIDs is the group's.
 export class DeviceAttachments {
   #requester: Attachment | null = null;
   readonly #pasids = new Map<number, Attachment>();

@@ -19,8 +19,8 @@ interface Known {
 }
 
 export class IommuCore implements Stateful {
-  readonly #devices = new Map<IommuDevice, Known>();
-  readonly #groupsByKey = new Map<string, IommuGroup>();
+  readonly #devices = new Map<IommuDevice, Known>(); // not state: members of the groups
+  readonly #groupsByKey = new Map<string, IommuGroup>(); // not state: which functions share a group
   readonly #groups = new Map<number, IommuGroup>();
   readonly #trace: Trace;
 

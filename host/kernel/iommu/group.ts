@@ -38,7 +38,7 @@ export class IommuGroup implements Stateful {
   readonly #pasids = new Map<number, AttachHandle>();
   readonly #observe: SwitchObserver;
   #domain: IommuDomain;
-  #handle: AttachHandle | null = null;
+  #handle: AttachHandle | null = null; // not state: attachments are the same
   #ownerCount = 0;
   #owner: object | null = null;
   #resets = 0;

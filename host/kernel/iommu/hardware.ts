@@ -41,7 +41,7 @@ export class IommuHardware implements Stateful {
   readonly #parts: IommuDriverParts;
   readonly #interrupts: HardwareInterrupts;
   readonly #drivers = new Map<string, IommuHardwareDriver>();
-  readonly #byHardware = new Map<HardwareIommu, IommuHardwareDriver>();
+  readonly #byHardware = new Map<HardwareIommu, IommuHardwareDriver>(); // not state: wiring
 
   constructor(kinds: DriverKinds, parts: IommuDriverParts, interrupts: HardwareInterrupts) {
     this.#kinds = kinds;

@@ -46,6 +46,7 @@ interface Held {
   readonly through: Attachment;
 }
 
+// Not state: its collector writes it down.
 class Group implements PageRequestGroup {
   readonly device: IommuDevice;
   readonly requests: readonly PageRequest[];

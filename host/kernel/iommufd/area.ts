@@ -7,6 +7,7 @@ import type { Interval } from "./interval-tree.ts";
 import type { IoPagetable } from "./io-pagetable.ts";
 import { PAGE, PAGE_BYTES, type UserPages } from "./user-pages.ts";
 
+// Not state: whoever has the tables writes areas down (mappings-state.ts).
 export class Area implements Interval {
   readonly start: bigint;
   readonly last: bigint;

@@ -6,6 +6,7 @@ import type { IommufdContext } from "./context.ts";
 import type { IommufdObject, ObjectType } from "./object-table.ts";
 import { copyStruct, readUser, writeUser } from "./user-copy.ts";
 
+// Not state: within one request.
 export class IommufdCommand {
   /** The kernel's whole structure. Handlers put their outputs here and `respond`. */
   readonly bytes: Uint8Array;

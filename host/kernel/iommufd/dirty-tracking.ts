@@ -60,6 +60,7 @@ export function getDirtyBitmap(command: IommufdCommand): number {
 }
 
 /** One bit per `pageSize` bytes of [base, last]; a page of the bitmap is kept at a time. */
+// Not state: within one request.
 class UserBitmap {
   readonly #memory: AddressSpace;
   readonly #va: bigint;

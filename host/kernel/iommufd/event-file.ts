@@ -10,7 +10,7 @@ import { IommufdObject } from "./object-table.ts";
 export abstract class EventQueue extends IommufdObject {
   readonly context: IommufdContext;
   /** null before `openFile` and after the file has gone. */
-  file: EventFile | null = null;
+  file: EventFile | null = null; // not state: a descriptor's, which are the same
 
   constructor(context: IommufdContext) {
     super();

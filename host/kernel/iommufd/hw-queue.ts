@@ -24,7 +24,7 @@ export class HwQueue extends IommufdObject implements HwQueueCore {
   readonly type = "hw-queue";
   readonly viommu: Viommu;
   pinned: PinnedRange | null = null;
-  #backend: HwQueueBackend | null = null;
+  #backend: HwQueueBackend | null = null; // not state: made with it
   /** The queue it depends on. */
   earlier: HwQueue | null = null;
 

@@ -19,6 +19,7 @@ interface Node<T extends Interval> {
   hole: bigint;
 }
 
+// Not state: whoever has a tree writes its items down.
 export class IntervalTree<T extends Interval> {
   #root: Node<T> | null = null;
   #size = 0;

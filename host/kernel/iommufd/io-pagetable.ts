@@ -52,8 +52,8 @@ export class IoPagetable implements Stateful {
   readonly areas = new IntervalTree<Area>();
   readonly ranges = new IovaRanges();
   /** The first one is the oldest; all hold the same mappings. */
-  readonly domains: PagingDomain[] = [];
-  readonly #accesses = new Set<TableAccess>();
+  readonly domains: PagingDomain[] = []; // not state: its owner restores their order
+  readonly #accesses = new Set<TableAccess>(); // not state: access objects, which are the same
   readonly injector: Injector;
   disableLargePages = false;
   /** Every area's IOVA, length and page offset are multiples of this. */

@@ -15,7 +15,7 @@ interface Reserved extends Interval {
 export class IovaRanges implements Stateful {
   // Few (a couple per domain and device), and they may overlap: a list, and the disjoint holes between them, kept until they change.
   #reserved: Reserved[] = [];
-  #holes: Interval[] | null = null;
+  #holes: Interval[] | null = null; // not state: found again when asked for
   #allowed = new IntervalTree<Interval>();
 
   get reservedCount(): number {

@@ -25,7 +25,7 @@ export type ObjectType =
 export abstract class IommufdObject implements Stateful {
   abstract readonly type: ObjectType;
   /** 0 until the table gave it one. */
-  id = 0;
+  id = 0; // not state: part of its name
   users = 1;
 
   /** Drops what the object refers to and frees what it holds. Called once. */

@@ -89,6 +89,7 @@ export class UserDataAt implements UserData {
 }
 
 /** The entries of an HWPT_INVALIDATE. One object serves many calls, one after another: `begin` says what it stands for. */
+// Not state: within one request.
 export class UserBatch implements InvalidationBatch {
   type = 0;
   entryLength = 0;

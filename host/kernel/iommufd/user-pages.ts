@@ -42,6 +42,7 @@ type Origin =
     }
   | { readonly kind: "dma-buf"; readonly file: OpenFile; readonly buffer: DmaBuffer; readonly offset: bigint };
 
+// Not state: whoever has the tables writes pages down (mappings-state.ts).
 export class UserPages implements PageSource {
   readonly origin: Origin;
   readonly writable: boolean;

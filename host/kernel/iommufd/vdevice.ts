@@ -17,8 +17,8 @@ export class Vdevice extends IommufdObject implements VdeviceBackendView {
   readonly bound: BoundDevice;
   readonly virtualId: bigint;
   /** The driver's. */
-  driverData: unknown = null;
-  #initialized = false;
+  driverData: unknown = null; // not state: the driver's
+  #initialized = false; // not state: within one request
 
   constructor(viommu: Viommu, bound: BoundDevice, virtualId: bigint) {
     super();

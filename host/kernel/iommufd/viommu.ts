@@ -33,9 +33,9 @@ export class Viommu extends IommufdObject implements ViommuCore {
   readonly instance: object;
   /** By guest id. An id that is being set up is in `settingUp` and not found by the driver yet. */
   readonly vdevices = new Map<bigint, Vdevice>();
-  readonly settingUp = new Set<bigint>();
-  readonly eventQueues = new Map<number, VeventQueue>();
-  readonly hwQueues = new Map<HwQueueBackend, HwQueue>();
+  readonly settingUp = new Set<bigint>(); // not state: within one request
+  readonly eventQueues = new Map<number, VeventQueue>(); // not state: objects, which are the same
+  readonly hwQueues = new Map<HwQueueBackend, HwQueue>(); // not state: objects, which are the same
   #backend: ViommuBackend | null = null;
 
   constructor(context: IommufdContext, parent: HwptPaging, instance: object) {

@@ -36,7 +36,7 @@ export class PciBus implements Stateful {
   readonly #drivers = new Map<string, PciDriver>();
   readonly #devices = new Map<string, PciDevice>();
   /** Pulled out while an unbind waits: what is left to do when that is over. */
-  readonly #afterRemoval = new Map<PciDevice, () => void>();
+  readonly #afterRemoval = new Map<PciDevice, () => void>(); // not state: unbinding that waits is the same
 
   constructor(iommu: IommuCore, hardware: IommuHardware) {
     this.#iommu = iommu;

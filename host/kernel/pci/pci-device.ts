@@ -55,6 +55,7 @@ export interface TranslationLimits {
 }
 
 /** A function behind an IOMMU, as the iommu core and drivers see it. */
+// Not state: what its IOMMU's driver keeps for it is the driver's.
 export class PciIommuDevice implements IommuDevice {
   readonly name: string;
   readonly deviceId: number;
@@ -112,7 +113,7 @@ export class PciDevice implements Stateful {
   readonly iommuDevice: PciIommuDevice | null;
   driver: PciDriver | null = null;
   /** What its driver keeps for it. */
-  driverData: unknown = null;
+  driverData: unknown = null; // not state: the driver's
   /** Unbinding has begun and waits for its users. */
   removing = false;
   /** It was pulled out. */

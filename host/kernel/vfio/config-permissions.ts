@@ -199,6 +199,7 @@ function steeringTagBytes(image: DataView, at: number): number {
 }
 
 /** The tables of one function, made when it is opened. */
+// Not state: follows from the function.
 export class ConfigPermissions {
   /** Bits of each byte that are a virtual copy. */
   readonly virtual = new Uint8Array(CONFIG_BYTES);

@@ -55,7 +55,7 @@ export interface ConfigActions {
 export class VirtualConfigSpace implements Stateful {
   readonly #device: PciDevice;
   readonly #actions: ConfigActions;
-  #permissions: ConfigPermissions;
+  #permissions: ConfigPermissions; // not state: follows from the function
   #values: Uint8Array;
   /** Memory decoding as user space wants it. */
   #memory = false;

@@ -50,7 +50,7 @@ export class VfioDeviceFile extends OpenFile {
   #access: boolean;
   /** Where read and write without a position go on. */
   #position = 0n;
-  readonly #mappings = new Set<FileMapping>();
+  readonly #mappings = new Set<FileMapping>(); // not state: they end with the file
 
   /** `byGroup`: opened through the group, with access at once. `onRelease` runs after the device was closed. */
   constructor(path: string, device: VfioDevice, byGroup: boolean, onRelease: () => void = () => {}) {

@@ -54,7 +54,7 @@ export class VfioDevice implements Stateful {
   readonly #attached = new Set<number>();
   /** Open device nodes, bound or not: unbinding waits for them. */
   #files = 0;
-  #removed: (() => void) | null = null;
+  #removed: (() => void) | null = null; // not state: unbinding that waits is the same
   #removing = false;
 
   constructor(kernel: Kernel, pci: PciDevice, iommuDevice: PciIommuDevice, group: VfioGroup, number: number) {

@@ -21,10 +21,10 @@ import type { VfioDevice } from "./device.ts";
 
 export class VfioGroup implements Stateful {
   readonly id: number;
-  readonly devices = new Set<VfioDevice>();
+  readonly devices = new Set<VfioDevice>(); // not state: bound devices are the same
   /** The group's open file: it is open once at most. */
   openedFile: OpenFile | null = null;
-  #iommuGroup: IommuGroup | null;
+  #iommuGroup: IommuGroup | null; // not state: gone with the last device
   #container: VfioContainerFile | null = null;
   /** Devices opened through the container. */
   #containerDevices = 0;

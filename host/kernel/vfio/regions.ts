@@ -139,6 +139,7 @@ function storePiece(registers: MmioPort, at: number, size: AccessSize, view: Dat
  * A BAR as mapped by user space: reads all ones and takes nothing while memory decoding is off, the function is in D3hot, or after the
  * device was closed. (Linux takes the mapping away and ends the access with SIGBUS; all ones is what the bus would give.)
  */
+// Not state: it ends with its file.
 class MappedBar implements MmioPort {
   high = 0;
   readonly #device: VfioDevice;

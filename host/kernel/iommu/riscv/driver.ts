@@ -51,6 +51,7 @@ const PASID = 8;
 export const MSI_WINDOW: ReservedRegion = { start: 0x0800_0000n, length: 0x0010_0000n, type: "SW_MSI" };
 
 /** A fixed domain: every device's context is the same. */
+// Not state: the driver names its attachments.
 class FixedDomain implements RiscvDomain {
   readonly kind: "identity" | "blocked";
   readonly owner: RiscvDriver;
@@ -95,7 +96,7 @@ export class RiscvDriver implements IommuDriver, Stateful {
   readonly #pscids = new TagPool(20);
   readonly #gscids = new TagPool(16);
   readonly #instances: RiscvIommu[] = [];
-  readonly #placed = new Map<IommuDevice, RiscvIommu>();
+  readonly #placed = new Map<IommuDevice, RiscvIommu>(); // not state: wiring
 
   constructor(parts: IommuDriverParts) {
     this.#parts = parts;

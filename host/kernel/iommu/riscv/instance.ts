@@ -106,11 +106,11 @@ interface RecordQueue {
 export class RiscvIommu implements Stateful {
   readonly name: string;
   readonly hardware: HardwareIommu;
-  capabilitiesWord = 0n;
-  capabilities: RiscvCapabilities;
-  fctl = 0;
+  capabilitiesWord = 0n; // not state: probed
+  capabilities: RiscvCapabilities; // not state: probed
+  fctl = 0; // not state: probed
   /** Rules for contexts under this hardware's capabilities (arch/riscv), as of `probe`. */
-  rules: StructureRules;
+  rules: StructureRules; // not state: probed
   directory!: DeviceDirectory;
   queue!: CommandQueue;
   readonly devices = new Map<number, IommuDevice>();
@@ -118,9 +118,9 @@ export class RiscvIommu implements Stateful {
   readonly #contexts = new Map<number, Context>();
   readonly #parts: InstanceParts;
   readonly #handlers: RecordHandlers;
-  readonly #recordQueues: RecordQueue[] = [];
-  readonly #allocations: { frame: HpaPfn; pages: number }[] = [];
-  #handling = false;
+  readonly #recordQueues: RecordQueue[] = []; // not state: set up by probing
+  readonly #allocations: { frame: HpaPfn; pages: number }[] = []; // not state: set up by probing
+  #handling = false; // not state: within a call
   /** Wired interrupts that are asserted. */
   readonly #wires = new Set<number>();
   readonly #wired: ClockEvent;

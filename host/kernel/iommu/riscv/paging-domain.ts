@@ -59,8 +59,8 @@ export class RiscvPagingDomain implements PagingDomain, RiscvDomain, Stateful {
   /** Allocated for use at PASIDs, and next to them. */
   readonly pasidCompatible: boolean;
   readonly attachments = new AttachmentList();
-  readonly #tagUsers: TagUser[] = [];
-  #freed = false;
+  readonly #tagUsers: TagUser[] = []; // not state: vIOMMUs, which know their places
+  #freed = false; // not state: nobody has a freed domain
 
   constructor(owner: RiscvDriver, table: PageTable, mode: number, tag: number, pasidCompatible: boolean) {
     this.owner = owner;
