@@ -5,6 +5,7 @@ import { createHash } from "node:crypto";
 import { describe, expect, it } from "vitest";
 import { encodeCommand } from "../../../host/arch/riscv/commands.ts";
 import { type ClockEvent, eventKey } from "../../../host/base/clock.ts";
+import type { MmioPort } from "../../../host/base/mmio.ts";
 import {
   bytesOf,
   eachStateful,
@@ -24,7 +25,7 @@ import * as C from "../../../host/uapi/vfio-container.ts";
 import { GuestRam, GuestSv39, RAM_GPA } from "./guest.ts";
 import { eduDma, eduOutcome, type Machine, machine, name, type User } from "./machine.ts";
 
-const [ASKING, FAULTING, GROUPED] = [0x0108, 0x0110, 0x0118];
+const [ASKING, FAULTING, GROUPED, SPACES, PARTIAL] = [0x0108, 0x0110, 0x0118, 0x0120, 0x0128];
 const IOVA = 0x4000_0000n;
 const SPARE_IOVA = 0x10_0000n;
 const TC = 1n | (1n << 1n) | (1n << 2n);
@@ -82,13 +83,20 @@ function takeDevice(host: Machine, user: User, iommufd: number, rid: number) {
 
 /**
  * Two devices under first stages of a guest's: one has asked for a page and waits for the answer, of the other a fault is on the vEVENTQ and
- * an INTx on the clock's queue. Dirty tracking is on and has something to say. An eventfd counts 3. A third device is in a type1 container.
+ * an INTx on the clock's queue; of a third, half a group of page requests has come. Dirty tracking is on and has something to say. An eventfd
+ * counts 3. One more device is in a type1 container, one has spaces at PASIDs; a memfd is mapped.
  */
 function story() {
   const options = { pasidBits: 20, ats: true, pri: true };
   const host = machine({
     ramPages: 512,
-    devices: [{ rid: ASKING, options }, { rid: FAULTING }, { rid: GROUPED }],
+    devices: [
+      { rid: ASKING, options },
+      { rid: FAULTING },
+      { rid: GROUPED },
+      { rid: SPACES, options: { pasidBits: 20 } },
+      { rid: PARTIAL, options: { ...options, misbehaviour: true } },
+    ],
   });
   host.record();
   host.kernel.injector = new InjectionPlan(["allocation:area@40"]);
@@ -102,37 +110,65 @@ function story() {
   user.map(iommufd, ioas, va, ram.buffer.byteLength, RAM_GPA);
   const asking = takeDevice(host, user, iommufd, ASKING);
   const faulting = takeDevice(host, user, iommufd, FAULTING);
+  const spaces = takeDevice(host, user, iommufd, SPACES);
+  const partial = takeDevice(host, user, iommufd, PARTIAL);
   const flags = I.IOMMU_HWPT_ALLOC_NEST_PARENT | I.IOMMU_HWPT_ALLOC_DIRTY_TRACKING;
   const parent = user.hwpt(iommufd, asking.device, ioas, { flags });
   const viommu = user.viommu(iommufd, asking.device, parent);
   user.vdevice(iommufd, viommu, asking.device, 0x10n);
   user.vdevice(iommufd, viommu, faulting.device, 0x20n);
+  const third = user.vdevice(iommufd, viommu, partial.device, 0x30n);
   const [, veventq] = user.veventq(iommufd, viommu);
   const [faultId, faultFd] = user.faultQueue(iommufd);
-  const stages = [new GuestSv39(ram), new GuestSv39(ram)] as const;
-  stages[0].entry(IOVA);
-  stages[1].entry(IOVA);
+  const stages = [new GuestSv39(ram), new GuestSv39(ram), new GuestSv39(ram)] as const;
+  for (const stage of stages) stage.entry(IOVA);
   const nested = [
     user.nested(iommufd, asking.device, viommu, { tc: TC, fsc: stages[0].fsc, ta: 0x10n << 12n }, faultId),
     user.nested(iommufd, faulting.device, viommu, { tc: 1n, fsc: stages[1].fsc, ta: 0x20n << 12n }),
+    user.nested(iommufd, partial.device, viommu, { tc: TC, fsc: stages[2].fsc, ta: 0x30n << 12n }, faultId),
   ];
   expect(user.attach(asking.vfio, nested[0]!)).toBe(nested[0]);
   expect(user.attach(faulting.vfio, nested[1]!)).toBe(nested[1]);
+  expect(user.attach(partial.vfio, nested[2]!)).toBe(nested[2]);
   const page = ram.page();
   stages[1].map(IOVA + 0x1000n, page);
   // Two spaces that no device is attached to: what is done in the first changes tables, pins and accounts, but no hardware.
   const free = user.ioas(iommufd);
   const freeHwpt = user.hwpt(iommufd, asking.device, free);
   const copies = user.ioas(iommufd);
+  const unused = user.ioas(iommufd);
   expect(user.map(iommufd, free, spare, 8 * 4096, SPARE_IOVA)).toBe(0);
+  const memfd = user.process.memfd(4 * 4096);
+  const mapFile = (): number =>
+    user.call(iommufd, I.IOMMU_IOAS_MAP_FILE, I.iommuIoasMapFile, {
+      ...{ flags: 7, ioas_id: free, fd: memfd, start: 4096n, length: 2n * 4096n, iova: SPARE_IOVA * 2n },
+    }).result;
+  expect(mapFile()).toBe(0);
+  // Spaces at PASIDs: a process directory of the host's.
+  const processes = [0, 1].map(() => user.hwpt(iommufd, spaces.device, copies, { flags: I.IOMMU_HWPT_ALLOC_PASID }));
+  const at = (pasid: number, hwpt: number): number =>
+    user.call(spaces.vfio, X.VFIO_DEVICE_ATTACH_IOMMUFD_PT, X.vfioDeviceAttachIommufdPt, {
+      ...{ flags: X.VFIO_DEVICE_ATTACH_PASID, pasid, pt_id: hwpt },
+    }).result;
+  const detachAt = (pasid: number): number =>
+    user.call(spaces.vfio, X.VFIO_DEVICE_DETACH_IOMMUFD_PT, X.vfioDeviceDetachIommufdPt, {
+      ...{ flags: X.VFIO_DEVICE_DETACH_PASID, pasid },
+    }).result;
+  expect([at(5, processes[0]!), at(0x9_0000, processes[1]!), at(6, processes[0]!)]).toEqual([0, 0, 0]);
   const container = user.open("/dev/vfio/vfio");
   const group = user.open(host.vfio.groupNodeOf(name(GROUPED))!);
   user.setContainer(group, container);
   user.process.ioctl(container, C.VFIO_SET_IOMMU, BigInt(C.VFIO_TYPE1v2_IOMMU));
   const grouped = user.deviceFd(group, name(GROUPED));
   expect(user.mapDma(container, spare, 0x5000n, 4096n)).toBe(0);
-  for (const fd of [asking.vfio, faulting.vfio, grouped]) user.enableDevice(fd);
-  const bars = [user.bar0(asking.vfio), user.bar0(faulting.vfio), user.bar0(grouped)] as const;
+  for (const fd of [asking.vfio, faulting.vfio, grouped, spaces.vfio, partial.vfio]) user.enableDevice(fd);
+  const bars: readonly [MmioPort, MmioPort, MmioPort, MmioPort, MmioPort] = [
+    user.bar0(asking.vfio),
+    user.bar0(faulting.vfio),
+    user.bar0(grouped),
+    user.bar0(spaces.vfio),
+    user.bar0(partial.vfio),
+  ];
   bars[0].mmioWrite(R.TRANSLATION_MODE, 4, R.MODE_ATS | R.MODE_PRI, 0);
   const counter = user.process.eventfd();
   const signal = (value: bigint): number => {
@@ -151,6 +187,9 @@ function story() {
   expect(eduOutcome(bars[1])).toBe(R.OUTCOME_DONE);
   eduDma(bars[1], IOVA, 64, false);
   eduDma(bars[0], IOVA, 64, false);
+  bars[4].mmioWrite(R.TRANSLATION_MODE, 4, R.MODE_ATS | R.MODE_PRI, 0);
+  bars[4].mmioWrite(R.MISBEHAVIOUR, 4, R.MISBEHAVE_NEVER_LAST, 0);
+  eduDma(bars[4], IOVA, 64, false);
   host.run(100_000);
   signal(3n);
   bars[1].mmioWrite(R.INTERRUPT_RAISE, 4, 1, 0);
@@ -166,7 +205,8 @@ function story() {
   };
   return {
     ...{ host, user, ram, va, spare, iommufd, ioas, parent, viommu, veventq, faultFd, stages, page, free, freeHwpt },
-    ...{ copies, container, grouped, asking, faulting, nested, bars, counter, signal, intx, dirty },
+    ...{ copies, container, grouped, asking, faulting, nested, bars, counter, signal, intx, dirty, mapFile },
+    ...{ spaces, partial, processes, at, detachAt, third, unused },
   };
 }
 
@@ -188,7 +228,8 @@ function disturb(told: Story): void {
   expect(user.readAll(faultFd)).toHaveLength(40);
   expect(user.unmap(iommufd, free, SPARE_IOVA, 8n * 4096n)).toBe(0);
   expect(user.map(iommufd, free, spare + 4096n, 16 * 4096, SPARE_IOVA * 4n)).toBe(0);
-  expect(user.map(iommufd, copies, spare, 4096, SPARE_IOVA)).toBe(0);
+  expect(user.map(iommufd, copies, spare, 4096, SPARE_IOVA * 3n)).toBe(0);
+  expect(user.unmap(iommufd, free, SPARE_IOVA * 2n, 2n * 4096n)).toBe(0);
   user.call(iommufd, I.IOMMU_OPTION, I.iommuOption, {
     ...{ option_id: I.IOMMU_OPTION_HUGE_PAGES, op: I.IOMMU_OPTION_OP_SET, object_id: copies, val64: 0n },
   });
@@ -248,6 +289,16 @@ function go(told: Story): unknown[] {
   look(user.process.memory.pinnedPages, host.kernel.frames.pins.total, host.kernel.frames.usedPages);
   const more = user.hwpt(iommufd, told.asking.device, copies);
   look(more, user.attach(told.asking.vfio, more), user.detach(told.asking.vfio), user.destroy(iommufd, more));
+  look(told.mapFile(), user.unmap(iommufd, free, SPARE_IOVA * 2n, 2n * 4096n), told.mapFile());
+  // Spaces: writes go where the PASID's table says; then they go, and their directory.
+  look(user.map(iommufd, copies, spare, 4096, 0x8000n));
+  for (const pasid of [5, 7, 0x9_0000]) {
+    bars[3].mmioWrite(R.PASID, 4, (R.PASID_VALID | pasid) >>> 0, 0);
+    eduDma(bars[3], 0x8000n, 64, true);
+    host.run(100_000);
+    look(eduOutcome(bars[3]));
+  }
+  look(told.detachAt(5), told.at(5, told.processes[1]!), told.detachAt(6), told.detachAt(5), told.detachAt(0x9_0000));
   // An attachment goes, and comes again.
   look(user.detach(told.faulting.vfio), user.attach(told.faulting.vfio, told.nested[1]!));
   look(user.unmap(iommufd, told.ioas, RAM_GPA, BigInt(ram.buffer.byteLength)));
@@ -283,6 +334,17 @@ describe("a saved kernel", () => {
   });
 });
 
+describe("a machine that has gone on", () => {
+  it("takes all of a document over, what is attached in another order and what was made again under its name too", () => {
+    const told = story();
+    const text = save(told.host);
+    goOn(told);
+    expect(told.host.clock.pending).toBe(0);
+    restore(told.host, text);
+    expect(save(told.host)).toBe(text);
+  });
+});
+
 describe("a document of another set of objects", () => {
   const refused = (change: (told: Story) => void): string => {
     const [saved, here] = [story(), story()];
@@ -299,7 +361,7 @@ describe("a document of another set of objects", () => {
   it.each<[string, (told: Story) => unknown, RegExp]>([
     ["an HWPT too many", (told) => told.user.hwpt(told.iommufd, told.asking.device, told.copies), /hwpt-paging \d+/],
     ["an HWPT missing", (told) => told.user.destroy(told.iommufd, told.freeHwpt), /hwpt-paging \d+/],
-    ["an IOAS missing", (told) => told.user.destroy(told.iommufd, told.copies), /ioas \d+/],
+    ["an IOAS missing", (told) => told.user.destroy(told.iommufd, told.unused), /ioas \d+/],
     ["a descriptor too many", (told) => told.user.process.eventfd(), /fd \d+ \(anon_inode:\[eventfd\]\)/],
     ["a descriptor missing", (told) => told.user.process.close(told.counter), /fd \d+ \(anon_inode:\[eventfd\]\)/],
     ["a process too many", (told) => told.host.kernel.createProcess("other"), /process other/],
@@ -312,6 +374,43 @@ describe("a document of another set of objects", () => {
     expect(refused(change)).toMatch(expected);
   });
 });
+
+/** Brings as much as possible to another state; the objects have the same names afterwards. */
+function goOn(told: Story): void {
+  const { host, user, iommufd, asking, faulting, partial, nested, viommu, bars, faultFd, free, copies, spare } = told;
+  disturb(told);
+  host.run(1_000);
+  // Cookies count from 1.
+  user.process.memory.bytes(user.scratch, 8).set(I.iommuHwptPageResponse.encode({ cookie: 1, code: 1 }));
+  expect(user.process.write(faultFd, user.scratch, 8, -1n)).toBe(8);
+  host.run(100_000);
+  // The half group goes with its attachment; all come back in another order, one HWPT made again with other words.
+  for (const { vfio } of [asking, faulting, partial]) user.detach(vfio);
+  expect(user.destroy(iommufd, told.third)).toBe(0);
+  expect(user.vdevice(iommufd, viommu, partial.device, 0x30n)).toBe(told.third);
+  expect(user.destroy(iommufd, nested[1]!)).toBe(0);
+  const words = { tc: 1n, fsc: told.stages[0].fsc, ta: 0x21n << 12n };
+  expect(user.nested(iommufd, faulting.device, viommu, words)).toBe(nested[1]);
+  for (const [i, { vfio }] of [
+    [2, partial],
+    [1, faulting],
+    [0, asking],
+  ] as const)
+    user.attach(vfio, nested[i]!);
+  // Another table, tag and frames under the name of the first.
+  const decoy = user.hwpt(iommufd, asking.device, copies);
+  expect(user.destroy(iommufd, told.freeHwpt)).toBe(0);
+  expect(user.hwpt(iommufd, asking.device, free)).toBe(told.freeHwpt);
+  expect(user.destroy(iommufd, decoy)).toBe(0);
+  for (const pasid of [5, 6, 0x9_0000]) expect(told.detachAt(pasid)).toBe(0);
+  expect(told.at(6, told.processes[0]!)).toBe(0);
+  expect(told.at(0x9_0000, told.processes[1]!)).toBe(0);
+  expect(told.at(5, told.processes[0]!)).toBe(0);
+  expect(user.mapDma(told.container, spare, 0x9000n, 8192n)).toBe(0);
+  expect(user.invalidate(iommufd, viommu, [commandOf(1)])).toEqual({ result: 0, done: 1 });
+  eduDma(bars[1], IOVA, 64, true);
+  host.run(100_000);
+}
 
 function intxOff({ user, faulting }: Story): number {
   const flags = X.VFIO_IRQ_SET_DATA_NONE | X.VFIO_IRQ_SET_ACTION_TRIGGER;
