@@ -9,6 +9,9 @@ export class CountingCalls implements SystemCalls {
   readonly memory: UserMemory;
   readonly #calls: SystemCalls;
   readonly #counts = new Map<number, { times: number }>();
+  /** The request made last, and its count. */
+  #request = Number.NaN;
+  #count = { times: 0 };
 
   constructor(calls: SystemCalls) {
     this.#calls = calls;
@@ -25,9 +28,13 @@ export class CountingCalls implements SystemCalls {
   }
 
   ioctl(fd: number, request: number, argument: bigint | number): number {
-    const count = this.#counts.get(request);
-    if (count === undefined) this.#counts.set(request, { times: 1 });
-    else count.times++;
+    if (request !== this.#request) {
+      // The same request comes many times in a row.
+      this.#request = request;
+      this.#count = this.#counts.get(request) ?? { times: 0 };
+      this.#counts.set(request, this.#count);
+    }
+    this.#count.times++;
     return this.#calls.ioctl(fd, request, argument);
   }
 

@@ -31,6 +31,7 @@ interface Backing {
 
 interface Mapping {
   readonly va: number;
+  readonly end: number;
   readonly bytes: Uint8Array;
   /** The same as whole words; shorter where they are none. */
   readonly words: Uint32Array;
@@ -39,10 +40,22 @@ interface Mapping {
   readonly backing: Backing;
 }
 
+const NOWHERE: Mapping = {
+  va: 0,
+  end: 0,
+  bytes: new Uint8Array(0),
+  words: new Uint32Array(0),
+  offset: 0,
+  backing: { frame: -1, writable: false, pieces: 1, release: () => {} },
+};
+
 export class ProcessMemory implements AddressSpace, UserMemory, Stateful {
   readonly #frames: HostFrames;
   /** Ascending, disjoint. */
   #mappings: Mapping[] = [];
+  /** The two that were found last. */
+  #recent: Mapping = NOWHERE;
+  #other: Mapping = NOWHERE;
   #next = FIRST_VA;
   #alive = true;
   lockedPages = 0;
@@ -115,6 +128,7 @@ export class ProcessMemory implements AddressSpace, UserMemory, Stateful {
       if (last > end) kept.push(piece(mapping, end - mapping.va, last - end));
     }
     this.#mappings = kept;
+    this.#recent = this.#other = NOWHERE;
     for (const mapping of gone) this.#drop(mapping.backing);
     return 0;
   }
@@ -124,6 +138,7 @@ export class ProcessMemory implements AddressSpace, UserMemory, Stateful {
     this.#alive = false;
     const mappings = this.#mappings;
     this.#mappings = [];
+    this.#recent = this.#other = NOWHERE;
     for (const mapping of mappings) this.#drop(mapping.backing);
   }
 
@@ -197,7 +212,7 @@ export class ProcessMemory implements AddressSpace, UserMemory, Stateful {
     this.#next = va + Math.ceil(bytes.length / PAGE_SIZE) * PAGE_SIZE + PAGE_SIZE;
     // Addresses only grow: the list stays sorted.
     const backing = { frame, writable, pieces: 1, release };
-    this.#mappings.push({ va, bytes, words: wordsOf(bytes), offset: 0, backing });
+    this.#mappings.push({ va, end: va + bytes.length, bytes, words: wordsOf(bytes), offset: 0, backing });
     return BigInt(va);
   }
 
@@ -206,13 +221,27 @@ export class ProcessMemory implements AddressSpace, UserMemory, Stateful {
   }
 
   #find(va: number): Mapping | null {
+    // A call's structure and the data it points to: two mappings in turn.
+    const recent = this.#recent;
+    if (va >= recent.va && va < recent.end) return recent;
+    const other = this.#other;
+    if (va >= other.va && va < other.end) return other;
+    const found = this.#search(va);
+    if (found !== null) {
+      this.#other = recent;
+      this.#recent = found;
+    }
+    return found;
+  }
+
+  #search(va: number): Mapping | null {
     let low = 0;
     let high = this.#mappings.length - 1;
     while (low <= high) {
       const middle = (low + high) >> 1;
       const mapping = this.#mappings[middle]!;
       if (va < mapping.va) high = middle - 1;
-      else if (va >= mapping.va + mapping.bytes.length) low = middle + 1;
+      else if (va >= mapping.end) low = middle + 1;
       else return mapping;
     }
     return null;
@@ -289,6 +318,7 @@ function piece(mapping: Mapping, from: number, length: number): Mapping {
   const bytes = mapping.bytes.subarray(from, from + length);
   return {
     va: mapping.va + from,
+    end: mapping.va + from + length,
     bytes,
     words: wordsOf(bytes),
     offset: mapping.offset + from,

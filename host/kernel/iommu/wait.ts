@@ -16,13 +16,16 @@ export type WaitingCall = (hardware: Drainable, done: () => boolean, timeoutNs: 
  * steps). Returns false on timeout.
  */
 export function waitForHardware(clock: Clock, hardware: Drainable, done: () => boolean, timeoutNs: number): boolean {
+  // As a rule it is done at once.
+  hardware.drain();
+  if (done()) return true;
   const deadline = clock.now + timeoutNs;
   let step = 1_000;
   for (;;) {
-    hardware.drain();
-    if (done()) return true;
     if (clock.now >= deadline) return false;
     clock.advance(Math.min(step, deadline - clock.now));
     step = Math.min(step * 2, Math.max(1_000, timeoutNs / 64));
+    hardware.drain();
+    if (done()) return true;
   }
 }
