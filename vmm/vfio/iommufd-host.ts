@@ -116,9 +116,11 @@ export class IommufdHost implements ViommuHost, Stateful {
     record.guestId = guestId;
     const entered = this.#place.enter(record);
     if (entered < 0) return entered;
-    // One that joins a stream goes where that is: its kernel would take nothing else.
-    const { attached, nested } = record.stream;
-    const errno = attached === 0 ? this.setBlocked(handle) : this.#devices.attachTo(record, attached, nested);
+    // One that joins a stream goes where that is: its kernel would take nothing else. A stream of its own may still be where a refused detach
+    // has left it: that is not where it belongs now.
+    const { attached, nested, members } = record.stream;
+    const joins = [...members].some((member) => member !== record && member.attached);
+    const errno = joins ? this.#devices.attachTo(record, attached, nested) : this.setBlocked(handle);
     if (errno < 0) this.#place.leave(record);
     return errno;
   }

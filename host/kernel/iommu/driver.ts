@@ -188,7 +188,7 @@ export type ExportedRegion =
 
 export interface ViommuCore {
   /** Device behind a guest's id, or null. */
-  findDevice(virtualId: bigint): IommuDevice | null;
+  findDevice(virtualId: bigint | number): IommuDevice | null;
   /** Guest's id of a device in this vIOMMU, or null. */
   virtualIdOf(device: IommuDevice): bigint | null;
   /** Calls for every vDEVICE of this vIOMMU. */

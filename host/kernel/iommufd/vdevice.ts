@@ -43,6 +43,7 @@ export class Vdevice extends IommufdObject implements VdeviceBackendView {
     if (result < 0) return result;
     this.#initialized = true;
     viommu.vdevices.set(virtualId, this);
+    viommu.vdevicesChanged();
     return 0;
   }
 
@@ -50,6 +51,7 @@ export class Vdevice extends IommufdObject implements VdeviceBackendView {
     if (this.#initialized) {
       this.viommu.backend.vdeviceDestroy?.(this);
       this.viommu.vdevices.delete(this.virtualId);
+      this.viommu.vdevicesChanged();
     }
     this.viommu.users--;
     this.bound.vdevice = null;

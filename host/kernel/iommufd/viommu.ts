@@ -33,6 +33,8 @@ export class Viommu extends IommufdObject implements ViommuCore {
   readonly instance: object;
   /** By guest id. An id that is being set up is in `settingUp` and not found by the driver yet. */
   readonly vdevices = new Map<bigint, Vdevice>();
+  /** What `findDevice` found by number since `vdevices` changed. */
+  readonly #found = new Map<number, IommuDevice>(); // not state: found again
   readonly settingUp = new Set<bigint>(); // not state: within one request
   readonly eventQueues = new Map<number, VeventQueue>(); // not state: objects, which are the same
   readonly hwQueues = new Map<HwQueueBackend, HwQueue>(); // not state: objects, which are the same
@@ -62,8 +64,20 @@ export class Viommu extends IommufdObject implements ViommuCore {
 
   // --- ViommuCore ---
 
-  findDevice(virtualId: bigint): IommuDevice | null {
-    return this.vdevices.get(virtualId)?.device ?? null;
+  /** A vDEVICE came or went. */
+  vdevicesChanged(): void {
+    this.#found.clear();
+  }
+
+  findDevice(virtualId: bigint | number): IommuDevice | null {
+    if (typeof virtualId === "bigint") return this.vdevices.get(virtualId)?.device ?? null;
+    // A guest's commands name ids as numbers, over and over.
+    let device = this.#found.get(virtualId) ?? null;
+    if (device === null) {
+      device = this.findDevice(BigInt(virtualId));
+      if (device !== null) this.#found.set(virtualId, device);
+    }
+    return device;
   }
 
   virtualIdOf(device: IommuDevice): bigint | null {

@@ -81,7 +81,7 @@ export function classify(rules: CommandRules, lo0: number, hi0: number, lo1: num
       const valid = (hi0 & DV) !== 0;
       if (valid && !deviceIdFits(hi0 >>> 8, rules.mode)) return ILLEGAL;
       if ((lo0 & 0x3ff) === 0x003) return processId === 0 ? IODIR_INVAL_DDT : ILLEGAL;
-      return valid && processId < 2 ** rules.processIdBits ? IODIR_INVAL_PDT : ILLEGAL;
+      return valid && processId < 1 << rules.processIdBits ? IODIR_INVAL_PDT : ILLEGAL;
     }
     case 0x004:
     case 0x084: {

@@ -113,7 +113,7 @@ export class GuestDirectories implements ContextReader {
     if (mode === DDTP_OFF) return OFF;
     if (mode === DDTP_BARE) return BARE;
     const levels = mode - DDTP_1LVL + 1;
-    if (deviceId >= 2 ** deviceIdBits(levels, false)) {
+    if (deviceId >= 1 << deviceIdBits(levels, false)) {
       return refused(CAUSE_TRANSACTION_TYPE_DISALLOWED, `device id wider than a ${levels}-level directory`);
     }
     this.#observe(deviceId);
@@ -152,7 +152,7 @@ export class GuestDirectories implements ContextReader {
       space.setFirstStage(fscLow, fscHigh, false, false);
     } else {
       const mode = fscHigh >>> 28;
-      if (processId >= 2 ** processIdBits(mode) && mode !== 0) return CAUSE_TRANSACTION_TYPE_DISALLOWED;
+      if (processId >= 1 << processIdBits(mode) && mode !== 0) return CAUSE_TRANSACTION_TYPE_DISALLOWED;
       const process = processId < 0 && (tc & TC_DPE) !== 0 ? 0 : processId;
       if (process >= 0 && mode !== 0) {
         const root = (fscHigh & 0xfff) * 0x1_0000_0000 + fscLow;

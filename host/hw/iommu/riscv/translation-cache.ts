@@ -11,6 +11,7 @@ import type { AddressTag, AddressTags } from "./address-tags.ts";
 
 /** log2 of a class's size in pages: 4 KiB, 64 KiB (NAPOT), 2 MiB, 4 MiB (Sv32), 1 GiB, 512 GiB, 256 TiB. */
 export const CLASS_SHIFTS = Uint8Array.of(0, 4, 9, 10, 18, 27, 36);
+const CLASS_PAGES = Float64Array.from(CLASS_SHIFTS, (shift) => 2 ** shift);
 
 const CLASS_OF_SHIFT = Uint8Array.from(
   { length: 64 },
@@ -174,11 +175,11 @@ export class TranslationCache {
   invalidateRange(tags: AddressTags, tag: AddressTag, pfn: number, pages: number): void {
     if (tag.sizes === 0) return;
     let length = pages;
-    if (tag.split !== 0) length = Math.max(length, 2 ** CLASS_SHIFTS[31 - Math.clz32(tag.split)]!);
+    if (tag.split !== 0) length = Math.max(length, CLASS_PAGES[31 - Math.clz32(tag.split)]!);
     const start = pfn - (pfn % length);
     let probes = 0;
     for (let sizes = tag.sizes; sizes !== 0; sizes &= sizes - 1) {
-      probes += Math.max(1, length / 2 ** CLASS_SHIFTS[31 - Math.clz32(sizes & -sizes)]!);
+      probes += Math.max(1, length / CLASS_PAGES[31 - Math.clz32(sizes & -sizes)]!);
     }
     if (probes > PROBE_LIMIT) {
       tags.invalidate(tag);
@@ -186,7 +187,7 @@ export class TranslationCache {
     }
     for (let sizes = tag.sizes; sizes !== 0; sizes &= sizes - 1) {
       const size = 31 - Math.clz32(sizes & -sizes);
-      const step = 2 ** CLASS_SHIFTS[size]!;
+      const step = CLASS_PAGES[size]!;
       for (let at = start - (start % step); at < start + length; at += step) this.#remove(tag, at, size);
     }
   }

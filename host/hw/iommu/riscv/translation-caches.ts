@@ -45,13 +45,13 @@ export class TranslationCaches {
   deviceIdFits(deviceId: number): boolean {
     const mode = this.#state.reg(REG.ddtp) & 0xf;
     if (mode < DDTP_1LVL) return true;
-    return deviceId < 2 ** deviceIdBits(mode - 1, this.#state.rules.MSI_FLAT);
+    return deviceId < 1 << deviceIdBits(mode - 1, this.#state.rules.MSI_FLAT);
   }
 
   /** True if a process_id is not wider than the widest process directory supported. */
   processIdFits(processId: number): boolean {
     const { PD20, PD17, PD8 } = this.#state.rules;
-    return processId < 2 ** (PD20 ? 20 : PD17 ? 17 : PD8 ? 8 : 0);
+    return processId < 1 << (PD20 ? 20 : PD17 ? 17 : PD8 ? 8 : 0);
   }
 
   /** IODIR.INVAL_DDT: one device (its process contexts go with it), or -1 all. */
@@ -105,7 +105,10 @@ export class TranslationCaches {
 
 /** Pages of the naturally aligned range that a frame number with S = 1 encodes: lowest 0 bit at X means 2^(X+1). */
 export function napotPages(pfn: number): number {
-  let at = 0;
-  while (at < 52 && Math.floor(pfn / 2 ** at) % 2 === 1) at++;
-  return 2 ** (at + 1);
+  const low = ~pfn;
+  const high = ~(pfn * 2 ** -32);
+  const at = low !== 0 ? 31 - Math.clz32(low & -low) : 63 - Math.clz32(high & -high);
+  return POWERS[at + 1]!;
 }
+
+const POWERS = Float64Array.from({ length: 65 }, (_, exponent) => 2 ** exponent);

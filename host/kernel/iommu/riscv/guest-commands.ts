@@ -81,7 +81,7 @@ function forwardDirectory(
     scope.eachDevice(({ deviceId }) => queue.pushHalves(w0, IODIR_DV | (deviceId << 8), 0, 0));
     return 0;
   }
-  const limit = function3 === 0 ? 1 : 2 ** scope.iommu.processIdBits;
+  const limit = function3 === 0 ? 1 : 1 << scope.iommu.processIdBits;
   const device = processId < limit ? scope.findDevice(w1 >>> 8) : null;
   if (device === null) return -EIO;
   queue.pushHalves(w0, IODIR_DV | (device.deviceId << 8), 0, 0);

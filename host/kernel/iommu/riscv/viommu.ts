@@ -123,7 +123,7 @@ export class RiscvViommu implements ViommuBackend, CommandScope, Stateful {
   }
 
   findDevice(guestId: number): IommuDevice | null {
-    return this.core.findDevice(BigInt(guestId));
+    return this.core.findDevice(guestId);
   }
 
   eachDevice(visit: (device: IommuDevice) => void): void {
