@@ -1,6 +1,7 @@
 // Ids, references and destruction (iommufd-semantics §1, §5): what Linux's selftests leave out.
 
 import { describe, expect, it } from "vitest";
+import { StateReader } from "../../../../host/base/state.ts";
 import { NO_PASID } from "../../../../host/devices/ports.ts";
 import { attachDevice, detachDevice, unbindDevice } from "../../../../host/kernel/iommufd/in-kernel.ts";
 import type { Viommu } from "../../../../host/kernel/iommufd/viommu.ts";
@@ -71,10 +72,16 @@ describe("a vDEVICE", () => {
     user.vdevice(viommu, other.id, 0x1_0000_0010n);
     user.vdevice(viommu, third.id, 0xffff_ffff_ffff_ffffn);
     const core = user.context.find<Viommu>(viommu, "viommu");
-    expect(core?.findDevice(0x10n)).toBe(bound.device);
-    expect(core?.findDevice(0x1_0000_0010n)).toBe(other.device);
-    expect(core?.findDevice(0xffff_ffff_ffff_ffffn)).toBe(third.device);
-    expect(core?.findDevice(0xffff_ffffn)).toBe(null);
+    const findAll = () => {
+      // A guest's commands name ids as numbers.
+      for (const id of [0x10, 0x10n]) expect(core?.findDevice(id)).toBe(bound.device);
+      for (const id of [0x1_0000_0010, 0x1_0000_0010n]) expect(core?.findDevice(id)).toBe(other.device);
+      expect(core?.findDevice(0xffff_ffff_ffff_ffffn)).toBe(third.device);
+      expect(core?.findDevice(0xffff_ffffn)).toBe(null);
+    };
+    findAll();
+    core?.restoreState(new StateReader(core.saveState(), "viommu"));
+    findAll();
   });
 
   it("is refused when its guest id is taken in the vIOMMU, and is free again after DESTROY", () => {
