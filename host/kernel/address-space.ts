@@ -54,8 +54,8 @@ export class ProcessMemory implements AddressSpace, UserMemory, Stateful {
   /** Ascending, disjoint. */
   #mappings: Mapping[] = [];
   /** The two that were found last. */
-  #recent: Mapping = NOWHERE;
-  #other: Mapping = NOWHERE;
+  #recent: Mapping = NOWHERE; // not state: found again
+  #other: Mapping = NOWHERE; // not state: found again
   #next = FIRST_VA;
   #alive = true;
   lockedPages = 0;
