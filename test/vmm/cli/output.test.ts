@@ -175,7 +175,7 @@ function onTerminal(...args: string[]): { lines: string[]; raw: string } {
   // biome-ignore lint/suspicious/noControlCharactersInRegex: escape sequences begin with one
   const plain = stdout.replace(/\u001b\[[0-9;]*m/g, "").replaceAll("\r\n", "\n");
   // What a carriage return wrote over is gone.
-  return { lines: plain.split("\n").map((line) => line.replace(/^.*\r/, "")), raw: stdout };
+  return { lines: plain.split("\n").map((line) => line.replace(/^[^\n]*\r/, "")), raw: stdout };
 }
 
 describe.skipIf(!hasScript)("on a terminal", () => {
@@ -213,7 +213,7 @@ describe.skipIf(!hasScript)("on a terminal", () => {
     const silent = join(folder, "silent.image");
     const program = new Program();
     writeFileSync(silent, program.jump(program.here).imageFile);
-    const command = `${process.execPath} ${nestboxFile} boot --memory 4M --wall-limit 1h --kernel ${silent}`;
+    const command = `${process.execPath} ${nestboxFile} boot --memory 4M --wall-limit 60m --kernel ${silent}`;
     const child = spawn("script", ["-qec", command, "/dev/null"], {
       stdio: ["ignore", "pipe", "inherit"],
       detached: true,
