@@ -133,7 +133,7 @@ describe("programs", () => {
 
   it("of random instructions end alike, interpreted, translated at different samples, sliced, and in the reference", () => {
     let translated = 0;
-    for (let seed = 1; seed <= 60; seed++) {
+    for (let seed = 1; seed <= 24; seed++) {
       const first = new Board(false);
       const registers = randomProgram(first, seed);
       const reference = new Reference(first.core.ram.slice(), RAM);
@@ -157,7 +157,7 @@ describe("programs", () => {
         translated += other.core.translations;
       }
     }
-    expect(translated).toBeGreaterThan(120);
+    expect(translated).toBeGreaterThan(50);
   });
 
   /** Loops over random arithmetic, branches, calls, loads and stores across a page's end; returns the registers it starts with. */
@@ -292,6 +292,21 @@ describe("devices", () => {
       expect(board.core.executed).toBe(9);
       expect(board.core.run(0, 1000)).toBe(Exit.Stop);
       expect(board.device.log.length).toBe(8);
+    }
+  });
+
+  it("may look at other harts, and the one that runs goes on as itself", () => {
+    for (const translate of BOTH) {
+      const board = new Board(translate, 2);
+      board.place(RAM, t.str(1, 5, 0), t.add(1, 1, 0, 1), t.cmp(1, 6), t.blt(-3), t.WFI);
+      board.set({ 5: DEVICE, 6: 50n });
+      board.core.setR(1, 1, 1000n);
+      board.device.during = () => {
+        expect(board.core.interruptPending(1)).toBe(false);
+        board.core.flushTranslations(1);
+      };
+      board.finish();
+      expect([board.r(1), board.core.r(1, 1), board.device.log.length]).toEqual([50n, 1000n, 50]);
     }
   });
 
