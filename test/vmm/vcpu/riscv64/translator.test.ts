@@ -295,6 +295,60 @@ describe("precision", () => {
   });
 });
 
+describe("a page table changed without sfence.vma", () => {
+  const root = RAM + 0x40000n;
+  const pages = [RAM + 0x50000n, RAM + 0x51000n] as const;
+  const leaf = (page: bigint, bits: bigint): bigint => ((page >> 12n) << 10n) | bits;
+
+  /** Rounds that map page 1 elsewhere, access it by `words` (x5: address in it, x7: result) and sum the results; both pages' first words, and the sum. */
+  function run(words: readonly number[], translate: typeof EAGER | false): { seen: bigint[]; board: Board } {
+    const board = new Board({ translate });
+    const code = RAM + 0x60000n;
+    board.place(
+      code,
+      encode.r(0x33, 4, 0, 8, 8, 9), // the other page's entry
+      encode.sd(8, 10, 8),
+      ...words,
+      encode.r(0x33, 0, 0, 11, 11, 7),
+      encode.addi(12, 12, -1),
+      encode.b(1, 12, 0, -4 * (words.length + 4)),
+      encode.WFI,
+    );
+    board.store64(root, leaf(root + 0x1000n, 1n));
+    board.store64(root + 0x1000n, leaf(root + 0x2000n, 1n));
+    board.store64(root + 0x2000n, leaf(code, 0xcfn)); // 0: code
+    board.store64(root + 0x2010n, leaf(root + 0x2000n, 0xc7n)); // 2: the table itself
+    board.setX(5, 0x1000n);
+    board.setX(8, leaf(pages[0], 0xc7n));
+    board.setX(9, leaf(pages[0], 0xc7n) ^ leaf(pages[1], 0xc7n));
+    board.setX(10, 0x2000n);
+    board.setX(6, 1n);
+    board.setX(11, 0n);
+    board.setX(12, 101n);
+    board.store64(pages[0], 0n);
+    board.store64(pages[1], 1_000_000n);
+    board.write("satp", (8n << 60n) | (root >> 12n));
+    board.core.flushTranslations(0);
+    board.pc = 0n;
+    finish(board);
+    return { seen: [board.load64(pages[0]), board.load64(pages[1]), board.x(11)], board };
+  }
+
+  const accesses: [string, number[]][] = [
+    ["amoadd.d behind a store", [encode.sd(6, 5, 8), encode.amo(0, true, 7, 5, 6)]],
+    ["amoadd.d alone", [encode.amo(0, true, 7, 5, 6)]],
+    ["lr.d and sc.d", [encode.amo(2, true, 7, 5, 0), encode.amo(3, true, 13, 5, 6)]],
+    ["a load behind a store", [encode.sd(6, 5, 0), encode.ld(7, 5, 0)]],
+  ];
+  it.each(accesses)("%s sees the same, interpreted and translated", (_, words) => {
+    const interpreted = run(words, false);
+    const translated = run(words, EAGER);
+    expect(translated.board.core.translations).toBeGreaterThan(0);
+    expect(translated.seen).toEqual(interpreted.seen);
+    expect(translated.board.core.executed).toBe(interpreted.board.core.executed);
+  });
+});
+
 describe("capacity", () => {
   it("when all functions are used, translation starts over, and the guest does not notice", () => {
     const loops = 40;

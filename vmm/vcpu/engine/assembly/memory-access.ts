@@ -1,9 +1,9 @@
 // Loads and stores that an interpreter's inline path gives up on: TLB misses, accesses across a page, MMIO, faults.
-import { ACCESS_LOAD, ACCESS_STORE, CONTINUE, RESUME } from "./isa";
+import { ACCESS_LOAD, ACCESS_STORE, CONTINUE, PAGE_MASK, RESUME } from "./isa";
 import { mmio } from "./imports";
-import { LEFT, MMIO_VALUE, PHYSICAL, VALUE } from "./layout";
+import { LEFT, MMIO_VALUE, PHYSICAL, TLB_STORE, VALUE } from "./layout";
 import { synchronise } from "./time";
-import { fillData, hostAddress } from "./tlb";
+import { dataTable, fillData, hostAddress } from "./tlb";
 
 /** An access left the machine's memory: interrupts, time or the budget may have changed, the interpreter must look. */
 export const OUTSIDE: u32 = 3;
@@ -54,10 +54,19 @@ function locate<Isa>(va: u64, access: u32): usize {
 /** No RAM lies at the core's own state. */
 const FAULTED: usize = 1;
 
-/** The host address of va, which must be RAM; 0 with a fault or bus error taken. */
+/**
+ * The host address of va, which must be RAM; 0 with a fault or bus error taken. By the TLB, as every access: what a guest has not flushed must not
+ * depend on which instruction looks, or on whether that is translated.
+ */
 export function ramAddress<Isa>(va: u64, access: u32): usize {
+  const context = changetype<Isa>(0).dataContext();
+  const entry = dataTable(context) + access * TLB_STORE + (<u32>(va >> 8) & 0xff0);
+  if (load<u64>(entry) == (va & PAGE_MASK)) return <u32>va + load<u32>(entry, 8);
   const host = locate<Isa>(va, access);
-  if (host > FAULTED) return host;
+  if (host > FAULTED) {
+    fillData(context, va, host, access);
+    return host;
+  }
   if (host == 0) changetype<Isa>(0).busError(va, access);
   return 0;
 }
