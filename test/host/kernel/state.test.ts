@@ -3,6 +3,7 @@
 
 import { createHash } from "node:crypto";
 import { describe, expect, it } from "vitest";
+import { IGS_WSI } from "../../../host/arch/riscv/capabilities.ts";
 import { encodeCommand } from "../../../host/arch/riscv/commands.ts";
 import { type ClockEvent, eventKey } from "../../../host/base/clock.ts";
 import type { MmioPort } from "../../../host/base/mmio.ts";
@@ -12,12 +13,13 @@ import {
   restoreTree,
   StateError,
   type Stateful,
-  type StateReader,
+  StateReader,
   type StateRecord,
   saveTree,
 } from "../../../host/base/state.ts";
 import { decodeState, encodeState } from "../../../host/base/state-text.ts";
 import * as R from "../../../host/devices/edu/registers.ts";
+import { DMA_ABORTED, NO_PASID } from "../../../host/devices/ports.ts";
 import { InjectionPlan } from "../../../host/kernel/injection-plan.ts";
 import * as I from "../../../host/uapi/iommufd.ts";
 import * as X from "../../../host/uapi/vfio.ts";
@@ -206,7 +208,7 @@ function story() {
   return {
     ...{ host, user, ram, va, spare, iommufd, ioas, parent, viommu, veventq, faultFd, stages, page, free, freeHwpt },
     ...{ copies, container, grouped, asking, faulting, nested, bars, counter, signal, intx, dirty, mapFile },
-    ...{ spaces, partial, processes, at, detachAt, third, unused },
+    ...{ spaces, partial, processes, at, detachAt, third, unused, memfd },
   };
 }
 
@@ -326,11 +328,37 @@ describe("a saved kernel", () => {
     expect(expected.at(-3)).toEqual([]);
   });
 
-  it("is restored at once, over and over, and nothing is seen of it", () => {
+  it.each<[string, (told: Story) => void]>([
+    ["as it is", () => {}],
+    ["after a reset under a page request, with a memfd closed under its mapping", resetAndClose],
+  ])("(%s) is restored at once, over and over, and nothing is seen of it", (_what, happened) => {
     const [twin, told] = [story(), story()];
+    happened(twin);
+    happened(told);
     for (let round = 0; round < 3; round++) restore(told.host, save(told.host));
     expect(go(told)).toEqual(go(twin));
     expect(told.host.events).toEqual(twin.host.events);
+  });
+
+  it("has a wired interrupt of an IOMMU's on the clock's queue by its name", () => {
+    const faulted = () => {
+      const host = machine({ ramPages: 512, iommus: [{ capabilities: { IGS: IGS_WSI } }] });
+      host.record();
+      // No domain lets this device through; the kernel counts it.
+      const { dma } = host.root.slot(ASKING)!;
+      host.kernel.pci.device(name(ASKING))!.setMaster(true);
+      host.kernel.iommu.groups[0]!.claim({});
+      expect(dma.read(1, 0, new Uint8Array(4), 0, 4, NO_PASID)).toBe(DMA_ABORTED);
+      return host;
+    };
+    const [twin, host] = [faulted(), faulted()];
+    const text = save(host);
+    expect(text).toContain("driver of iommu0");
+    host.clock.restoreState(emptyQueue(host));
+    restore(host, text);
+    for (const each of [twin, host]) each.run(1_000);
+    expect(host.events).toEqual(twin.events);
+    expect(host.events.some(({ type }) => type === "fault")).toBe(true);
   });
 });
 
@@ -374,6 +402,17 @@ describe("a document of another set of objects", () => {
     expect(refused(change)).toMatch(expected);
   });
 });
+
+/** The group is answered behind its fault queue's back; the memfd is in use without a descriptor. */
+function resetAndClose({ user, asking, memfd }: Story): void {
+  expect(user.process.ioctl(asking.vfio, X.VFIO_DEVICE_RESET, 0n)).toBe(0);
+  expect(user.process.close(memfd)).toBe(0);
+}
+
+/** A clock's state with nothing on its queue. */
+function emptyQueue({ clock }: Machine): StateReader {
+  return new StateReader({ ...clock.saveState(), queue: [] }, "clock");
+}
 
 /** Brings as much as possible to another state; the objects have the same names afterwards. */
 function goOn(told: Story): void {
