@@ -7,6 +7,7 @@ import { ACCESS_OK, type AccessStatus, type MemoryPort, type WindowedMemory } fr
 
 const NOTHING = new Int32Array(0);
 
+// Not state: the entry loaded last, and a window of memory.
 export class EntryReader<P extends number> {
   /** The entry loaded last, lowest word first. */
   w0 = 0;

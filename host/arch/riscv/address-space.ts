@@ -1,6 +1,7 @@
 // What a two-stage walk needs to know of a device's or process's address space: roots, modes, byte orders, A/D policy. One mutable
 // object per cached context, filled from a device context (and process context) and read by the walker.
 
+import type { Stateful, StateReader, StateRecord } from "../../base/state.ts";
 import type { StructureRules } from "./capabilities.ts";
 import { MODE_BARE, MSIPTP_FLAT, TC_GADE, TC_SADE, TC_SBE, TC_SXL } from "./device-context.ts";
 
@@ -10,7 +11,7 @@ function levelsOf(mode: number, narrow: boolean): number {
   return narrow ? 2 : mode - 5;
 }
 
-export class AddressSpace {
+export class AddressSpace implements Stateful {
   /** 0 Bare, 2 Sv32, 3 Sv39, 4 Sv48, 5 Sv57. */
   firstLevels = 0;
   /** Root of the first stage, bits 31:0 and 43:32: a guest-physical frame unless the second stage is Bare. */
@@ -130,5 +131,55 @@ export class AddressSpace {
     this.messagePatternLow = other.messagePatternLow;
     this.messagePatternHigh = other.messagePatternHigh;
     this.#settle();
+  }
+
+  saveState(): StateRecord {
+    return {
+      firstLevels: this.firstLevels,
+      firstRootLow: this.firstRootLow,
+      firstRootHigh: this.firstRootHigh,
+      signLow: this.signLow,
+      signHigh: this.signHigh,
+      firstBigEndian: this.firstBigEndian,
+      firstHardwareAD: this.firstHardwareAD,
+      secondHardwareAD: this.secondHardwareAD,
+      secondLevels: this.secondLevels,
+      secondRootLow: this.secondRootLow,
+      secondRootHigh: this.secondRootHigh,
+      beyondLow: this.beyondLow,
+      beyondHigh: this.beyondHigh,
+      secondBigEndian: this.secondBigEndian,
+      recognizesMessages: this.recognizesMessages,
+      messageMaskLow: this.messageMaskLow,
+      messageMaskHigh: this.messageMaskHigh,
+      messagePatternLow: this.messagePatternLow,
+      messagePatternHigh: this.messagePatternHigh,
+      plain: this.plain,
+      sum: this.sum,
+    };
+  }
+
+  restoreState(state: StateReader): void {
+    this.firstLevels = state.number("firstLevels");
+    this.firstRootLow = state.number("firstRootLow");
+    this.firstRootHigh = state.number("firstRootHigh");
+    this.signLow = state.number("signLow");
+    this.signHigh = state.number("signHigh");
+    this.firstBigEndian = state.boolean("firstBigEndian");
+    this.firstHardwareAD = state.boolean("firstHardwareAD");
+    this.secondHardwareAD = state.boolean("secondHardwareAD");
+    this.secondLevels = state.number("secondLevels");
+    this.secondRootLow = state.number("secondRootLow");
+    this.secondRootHigh = state.number("secondRootHigh");
+    this.beyondLow = state.number("beyondLow");
+    this.beyondHigh = state.number("beyondHigh");
+    this.secondBigEndian = state.boolean("secondBigEndian");
+    this.recognizesMessages = state.boolean("recognizesMessages");
+    this.messageMaskLow = state.number("messageMaskLow");
+    this.messageMaskHigh = state.number("messageMaskHigh");
+    this.messagePatternLow = state.number("messagePatternLow");
+    this.messagePatternHigh = state.number("messagePatternHigh");
+    this.plain = state.boolean("plain");
+    this.sum = state.boolean("sum");
   }
 }

@@ -28,6 +28,7 @@ import { TABLE_DDT, TABLE_PDT, type WalkObserver } from "./walk-observer.ts";
 const ENTRY_RESERVED_LOW = 0x3fe;
 const ENTRY_RESERVED_HIGH = 0xffc00000;
 
+// Not state: what one walk found, and settings that whoever owns the walker makes again.
 export class DirectoryWalker<P extends number> {
   /** The last device context located: 16 halves (8 in the base format, the rest 0). */
   readonly dc = new Uint32Array(16);

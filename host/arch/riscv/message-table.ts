@@ -40,6 +40,7 @@ function orFrames(a: number, b: number): number {
   return high * 0x100000000 + ((a | 0 | (b | 0)) >>> 0);
 }
 
+// Not state: what one walk found, and settings that whoever owns the walker makes again.
 export class MessageTableWalker<P extends number> {
   /** True: an interrupt file in memory; else `pfn` is where the page goes. */
   inMemory = false;

@@ -11,6 +11,7 @@ const NOTHING = new Int32Array(0);
 /** Larger windows would overflow 32-bit indexes: 2^20 pages are 4 GiB. */
 const WINDOW_LIMIT = 2 ** 20;
 
+// Not state: what one walk found, and settings that whoever owns the walker makes again.
 export class TableReader<P extends number> {
   /** The window: signed words, its first frame as a pair, pages. Walkers read these fields themselves. */
   words: Int32Array = NOTHING;

@@ -45,6 +45,7 @@ export * from "./leaf-rules.ts";
 /** `iotval2Low` of a guest-page fault of the request's own access: its offset goes there. */
 export const OWN_ACCESS = -1;
 
+// Not state: what one walk found, and settings that whoever owns the walker makes again.
 export class TwoStageWalker<P extends number> {
   /** First-stage result and second-stage input. */
   gpaLow = 0;

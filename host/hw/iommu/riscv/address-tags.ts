@@ -5,6 +5,8 @@
 // its tag a new stamp: the old entries can never match again, and nothing is scanned. Invalidating one page probes the few sets
 // in which that page can be.
 
+import type { Stateful, StateReader, StateRecord } from "../../../base/state.ts";
+
 /** GSCID of "no second stage": the host's own address spaces. */
 export const HOST = -1;
 /** PSCID of "first stage Bare": second-stage translations of a guest-physical address. */
@@ -20,10 +22,10 @@ const TAGS_PER_CONTEXT = 4;
 /** Caches keep a stamp in 29 bits, beside a page size. */
 const STAMP_LIMIT = 2 ** 28;
 
-export class Stamps {
+export class Stamps implements Stateful {
   #next = 1;
   /** Called when stamps run out, before they start again: everything stamped must be dropped. */
-  onExhausted: () => void = () => {};
+  onExhausted: () => void = () => {}; // not state: wiring
 
   next(): number {
     if (this.#next >= STAMP_LIMIT) {
@@ -32,8 +34,19 @@ export class Stamps {
     }
     return this.#next++;
   }
+
+  saveState(): StateRecord {
+    return {
+      next: this.#next,
+    };
+  }
+
+  restoreState(state: StateReader): void {
+    this.#next = state.number("next");
+  }
 }
 
+// Not state: AddressTags writes its tags down.
 export class AddressTag {
   readonly gscid: number;
   readonly pscid: number;
@@ -66,7 +79,7 @@ interface MachineTags {
   readonly byPscid: Map<number, AddressTag>;
 }
 
-export class AddressTags {
+export class AddressTags implements Stateful {
   readonly #stamps: Stamps;
   readonly #machines = new Map<number, MachineTags>();
   #count = 0;
@@ -82,12 +95,17 @@ export class AddressTags {
 
   /** The tag of an address space; makes it if there is none yet. */
   tagFor(gscid: number, pscid: number, variant: number): AddressTag {
-    for (let tag = this.first(gscid, pscid); tag !== null; tag = tag.next) {
-      if (tag.variant === variant) return tag;
-    }
+    const known = this.find(gscid, pscid, variant);
+    if (known !== null) return known;
     const global = pscid >= 0 ? this.tagFor(gscid, GLOBAL, variant) : null;
     const tag = new AddressTag(gscid, pscid, variant, global, this.#stamps.next());
     tag.next = this.first(gscid, pscid);
+    this.#add(tag);
+    return tag;
+  }
+
+  #add(tag: AddressTag): void {
+    const { gscid, pscid } = tag;
     let machine = this.#machines.get(gscid);
     if (machine === undefined) {
       machine = { all: [], byPscid: new Map() };
@@ -96,7 +114,13 @@ export class AddressTags {
     machine.all.push(tag);
     machine.byPscid.set(pscid, tag);
     this.#count++;
-    return tag;
+  }
+
+  find(gscid: number, pscid: number, variant: number): AddressTag | null {
+    for (let tag = this.first(gscid, pscid); tag !== null; tag = tag.next) {
+      if (tag.variant === variant) return tag;
+    }
+    return null;
   }
 
   /** First tag of (gscid, pscid); the others hang on `next`. */
@@ -128,6 +152,34 @@ export class AddressTags {
     for (const { all } of this.#machines.values()) for (const tag of all) this.invalidate(tag);
     this.#machines.clear();
     this.#count = 0;
+  }
+
+  /** Each machine's tags in the order in which they were made: a global one before those that lead to it. */
+  saveState(): StateRecord {
+    const tags = [...this.#machines.values()].flatMap(({ all }) =>
+      all.map(({ gscid, pscid, variant, stamp, sizes, split }) => ({ gscid, pscid, variant, stamp, sizes, split })),
+    );
+    return { tags };
+  }
+
+  restoreState(state: StateReader): void {
+    this.#machines.clear();
+    this.#count = 0;
+    for (const saved of state.records("tags")) {
+      const gscid = saved.number("gscid");
+      const pscid = saved.number("pscid");
+      const variant = saved.number("variant");
+      const stamp = saved.number("stamp");
+      // Stamp 0 is that of empty entries.
+      if (!(stamp > 0)) saved.fail("stamp", "was never given out");
+      const global = pscid >= 0 ? this.find(gscid, GLOBAL, variant) : null;
+      if (pscid >= 0 && global === null) saved.fail("pscid", `${pscid} stands before its GSCID's global mappings`);
+      const tag = new AddressTag(gscid, pscid, variant, global, stamp);
+      tag.sizes = saved.number("sizes");
+      tag.split = saved.number("split");
+      tag.next = this.first(gscid, pscid);
+      this.#add(tag);
+    }
   }
 }
 

@@ -1,13 +1,14 @@
 // ATS invalidations under way and page responses (§4.1.4): each Invalidation Request has a tag until its completion is in or its
 // time is up. IOFENCE.C waits for all of them; a timeout is reported by the next one.
 
+import { bytesOf, type Stateful, type StateReader, type StateRecord } from "../../../base/state.ts";
 import type { AtsTarget } from "../../../devices/ports.ts";
 import type { HardwareState } from "./hardware-state.ts";
 
 export type Pending = "none" | "waiting" | "timed-out";
 
-export class AtsInvalidations {
-  findTarget: (deviceId: number) => AtsTarget | undefined = () => undefined;
+export class AtsInvalidations implements Stateful {
+  findTarget: (deviceId: number) => AtsTarget | undefined = () => undefined; // not state: wiring
   readonly #state: HardwareState;
   /** Per tag: device id of an outstanding request, -1 free; and when it is given up. */
   readonly #devices: Int32Array;
@@ -92,5 +93,21 @@ export class AtsInvalidations {
         this.#timedOut = true;
       }
     }
+  }
+
+  saveState(): StateRecord {
+    return {
+      devices: bytesOf(this.#devices),
+      deadlines: bytesOf(this.#deadlines),
+      outstanding: this.#outstanding,
+      timedOut: this.#timedOut,
+    };
+  }
+
+  restoreState(state: StateReader): void {
+    state.memory("devices", this.#devices);
+    state.memory("deadlines", this.#deadlines);
+    this.#outstanding = state.number("outstanding");
+    this.#timedOut = state.boolean("timedOut");
   }
 }

@@ -30,6 +30,7 @@ import {
 import type { HpaPfn } from "../../../base/address.ts";
 import { EntryReader } from "../../../base/entry-reader.ts";
 import { ACCESS_OK } from "../../../base/memory.ts";
+import type { Stateful, StateReader, StateRecord } from "../../../base/state.ts";
 import type { AtsInvalidations } from "./ats-invalidations.ts";
 import type { HardwareState } from "./hardware-state.ts";
 import type { Interrupts } from "./interrupts.ts";
@@ -47,7 +48,7 @@ type Outcome = 0 | 1 | 2 | 3 | 4;
 
 const bit = (at: number): number => (1 << at) >>> 0;
 
-export class CommandQueue {
+export class CommandQueue implements Stateful {
   readonly #state: HardwareState;
   readonly #interrupts: Interrupts;
   readonly #caches: TranslationCaches;
@@ -55,11 +56,11 @@ export class CommandQueue {
   /** Leaves the command at cqh in its words. */
   readonly #entry: EntryReader<HpaPfn>;
   /** An IOFENCE.C completed with WSI: the interrupt follows once cqh has moved. */
-  #fenceInterrupt = false;
+  #fenceInterrupt = false; // not state: within a step
   /** A command is executing: what it sets off (an interrupt handler, a function's answer) must not execute it again. */
-  #executing = false;
+  #executing = false; // not state: within a step
   /** Software switched the queue meanwhile: cqh is not ours to move. */
-  #switched = false;
+  #switched = false; // not state: within a step
   /** The command waiting at cqh has been traced already. */
   #traced = false;
 
@@ -268,5 +269,15 @@ export class CommandQueue {
     const pfn = (w3 >>> 0) * 0x100000 + (w2 >>> 12);
     const global = (w2 & 1) !== 0;
     return this.#ats.invalidate(deviceId, pasid, pfn, (w2 & 0x800) !== 0, global) ? DONE : WAIT;
+  }
+
+  saveState(): StateRecord {
+    return {
+      traced: this.#traced,
+    };
+  }
+
+  restoreState(state: StateReader): void {
+    this.#traced = state.boolean("traced");
   }
 }

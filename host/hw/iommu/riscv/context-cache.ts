@@ -18,6 +18,7 @@ import {
   TC_T2GPA,
 } from "../../../arch/riscv/device-context.ts";
 import { PC_ENS, PC_SUM, processIdBits } from "../../../arch/riscv/process-context.ts";
+import { StateError, type Stateful, StateReader, type StateRecord } from "../../../base/state.ts";
 import { AddressTag, type AddressTags, HOST, SECOND_STAGE_ONLY, type Stamps } from "./address-tags.ts";
 
 /** Stands where no context has been loaded yet; holds nothing. */
@@ -28,7 +29,7 @@ export class CachedSpace extends AddressSpace {
   gscid = HOST;
   pscid = SECOND_STAGE_ONLY;
   variant = 0;
-  tag: AddressTag = NO_TAG;
+  tag: AddressTag = NO_TAG; // not state: found again by findTag
   /** Both stages Bare and no MSI recognition: addresses pass unchanged. */
   transparent = false;
 
@@ -40,9 +41,34 @@ export class CachedSpace extends AddressSpace {
     this.transparent = this.firstLevels === 0 && this.secondLevels === 0 && variant === 0;
     this.tag = tags.tagFor(this.gscid, this.pscid, variant);
   }
+
+  override saveState(): StateRecord {
+    return {
+      ...super.saveState(),
+      gscid: this.gscid,
+      pscid: this.pscid,
+      variant: this.variant,
+      transparent: this.transparent,
+    };
+  }
+
+  override restoreState(state: StateReader): void {
+    super.restoreState(state);
+    this.gscid = state.number("gscid");
+    this.pscid = state.number("pscid");
+    this.variant = state.number("variant");
+    this.transparent = state.boolean("transparent");
+  }
+
+  /** After a restore: the tag that stands for this space; false if there is none. */
+  findTag(tags: AddressTags): boolean {
+    const tag = tags.find(this.gscid, this.pscid, this.variant);
+    this.tag = tag ?? NO_TAG;
+    return tag !== null;
+  }
 }
 
-export class CachedDevice {
+export class CachedDevice implements Stateful {
   deviceId = -1;
   /** 0: empty. */
   stamp = 0;
@@ -110,9 +136,57 @@ export class CachedDevice {
     hash = Math.imul(hash ^ space.messagePatternHigh, 0x01000193) ^ (hash >>> 15);
     return (hash >>> 1) + 1;
   }
+
+  saveState(): StateRecord {
+    return {
+      deviceId: this.deviceId,
+      stamp: this.stamp,
+      dtf: this.dtf,
+      enAts: this.enAts,
+      enPri: this.enPri,
+      t2gpa: this.t2gpa,
+      prpr: this.prpr,
+      pdtv: this.pdtv,
+      dpe: this.dpe,
+      sbe: this.sbe,
+      sxl: this.sxl,
+      processLevels: this.processLevels,
+      processRoot: this.processRoot,
+      processBits: this.processBits,
+      gscid: this.gscid,
+      rcid: this.rcid,
+      mcid: this.mcid,
+      msiRoot: this.msiRoot,
+      space: this.space.saveState(),
+      secondStageOnly: this.secondStageOnly.saveState(),
+    };
+  }
+
+  restoreState(state: StateReader): void {
+    this.deviceId = state.number("deviceId");
+    this.stamp = state.number("stamp");
+    this.dtf = state.boolean("dtf");
+    this.enAts = state.boolean("enAts");
+    this.enPri = state.boolean("enPri");
+    this.t2gpa = state.boolean("t2gpa");
+    this.prpr = state.boolean("prpr");
+    this.pdtv = state.boolean("pdtv");
+    this.dpe = state.boolean("dpe");
+    this.sbe = state.boolean("sbe");
+    this.sxl = state.boolean("sxl");
+    this.processLevels = state.number("processLevels");
+    this.processRoot = state.number("processRoot");
+    this.processBits = state.number("processBits");
+    this.gscid = state.number("gscid");
+    this.rcid = state.number("rcid");
+    this.mcid = state.number("mcid");
+    this.msiRoot = state.number("msiRoot");
+    this.space.restoreState(state.record("space"));
+    this.secondStageOnly.restoreState(state.record("secondStageOnly"));
+  }
 }
 
-export class CachedProcess {
+export class CachedProcess implements Stateful {
   deviceStamp = 0;
   processId = -1;
   ens = false;
@@ -128,13 +202,30 @@ export class CachedProcess {
     this.space.setFirstStage(pc[2]!, pc[3]!, device.sxl, (ta & PC_SUM) !== 0);
     this.space.settle(tags, device.gscid, ta >>> 12, device.secondStageOnly.variant);
   }
+
+  saveState(): StateRecord {
+    return {
+      deviceStamp: this.deviceStamp,
+      processId: this.processId,
+      ens: this.ens,
+      space: this.space.saveState(),
+    };
+  }
+
+  restoreState(state: StateReader): void {
+    this.deviceStamp = state.number("deviceStamp");
+    this.processId = state.number("processId");
+    this.ens = state.boolean("ens");
+    this.space.restoreState(state.record("space"));
+  }
 }
 
 function roundUp(entries: number): number {
   return 2 ** Math.ceil(Math.log2(Math.max(1, entries)));
 }
 
-export class DeviceContextCache {
+export class DeviceContextCache implements Stateful {
+  readonly #tags: AddressTags;
   readonly #slots: CachedDevice[];
   readonly #ways: number;
   readonly #setMask: number;
@@ -144,9 +235,10 @@ export class DeviceContextCache {
   #floor = 0;
   #victim = 0;
   /** The slot found last: devices transfer in bursts. */
-  #last: CachedDevice;
+  #last: CachedDevice; // not state: our speed
 
-  constructor(entries: number, stamps: Stamps) {
+  constructor(entries: number, stamps: Stamps, tags: AddressTags) {
+    this.#tags = tags;
     const rounded = roundUp(entries);
     this.#enabled = entries > 0;
     this.#ways = Math.min(4, rounded);
@@ -209,16 +301,38 @@ export class DeviceContextCache {
     this.#floor = 0;
     for (const slot of this.#slots) slot.stamp = 0;
   }
+
+  /** The contexts that can be found, by slot: of the others nothing is ever read. */
+  saveState(): StateRecord {
+    const slots = this.#slots.map((slot) => (slot.stamp > this.#floor ? slot.saveState() : null));
+    return { slots, floor: this.#floor, victim: this.#victim };
+  }
+
+  restoreState(state: StateReader): void {
+    this.#floor = state.number("floor");
+    this.#victim = state.number("victim") & (this.#ways - 1);
+    eachSlot(state, this.#slots.length, (index, saved) => {
+      const slot = this.#slots[index]!;
+      slot.deviceId = -1;
+      slot.stamp = 0;
+      if (saved === null) return;
+      slot.restoreState(saved);
+      const tagged = slot.space.findTag(this.#tags) && slot.secondStageOnly.findTag(this.#tags);
+      if (!tagged) saved.fail("space", "has no tag");
+    });
+  }
 }
 
-export class ProcessContextCache {
+export class ProcessContextCache implements Stateful {
+  readonly #tags: AddressTags;
   readonly #slots: CachedProcess[];
   readonly #ways: number;
   readonly #setMask: number;
   readonly #enabled: boolean;
   #victim = 0;
 
-  constructor(entries: number) {
+  constructor(entries: number, tags: AddressTags) {
+    this.#tags = tags;
     const rounded = roundUp(entries);
     this.#enabled = entries > 0;
     this.#ways = Math.min(4, rounded);
@@ -263,4 +377,38 @@ export class ProcessContextCache {
   clear(): void {
     for (const slot of this.#slots) slot.deviceStamp = 0;
   }
+
+  saveState(): StateRecord {
+    const slots = this.#slots.map((slot) => (slot.deviceStamp !== 0 ? slot.saveState() : null));
+    return { slots, victim: this.#victim };
+  }
+
+  restoreState(state: StateReader): void {
+    this.#victim = state.number("victim") & (this.#ways - 1);
+    eachSlot(state, this.#slots.length, (index, saved) => {
+      const slot = this.#slots[index]!;
+      slot.deviceStamp = 0;
+      slot.processId = -1;
+      if (saved === null) return;
+      slot.restoreState(saved);
+      if (!slot.space.findTag(this.#tags)) saved.fail("space", "has no tag");
+    });
+  }
+}
+
+/** Calls `restore` for each slot of a cache of `length` with its record, null: empty. */
+function eachSlot(
+  state: StateReader,
+  length: number,
+  restore: (index: number, saved: StateReader | null) => void,
+): void {
+  const slots = state.list("slots");
+  if (slots.length !== length) state.fail("slots", `are ${slots.length}, not ${length}`);
+  slots.forEach((saved, index) => {
+    const path = `${state.path}/slots/${index}`;
+    if (saved !== null && (typeof saved !== "object" || Array.isArray(saved) || saved instanceof Uint8Array)) {
+      throw new StateError(`${path}: is no record`);
+    }
+    restore(index, saved === null ? null : new StateReader(saved as StateRecord, path));
+  });
 }

@@ -47,6 +47,7 @@ export class DebugTranslation {
     state.setReg(REG.tr_req_ctl, (control & ~1) >>> 0);
   }
 
+  // not state, to the blank line: of the answer being made.
   #low = 0;
   #high = 0;
 

@@ -17,9 +17,10 @@ export class HardwareState {
   readonly clock: Clock;
   readonly trace: Trace;
   readonly configuration: RiscvIommuConfiguration;
+  // not state: RiscvIommu writes them down.
   /** The register page as 32-bit words; word n is at offset 4n. */
   readonly regs = new Uint32Array(REGISTER_PAGE_BYTES / 4);
-  rules: StructureRules;
+  rules: StructureRules; // not state: what fctl says
   /** First frame beyond PAS. */
   readonly frameLimit: number;
 

@@ -22,6 +22,7 @@ import {
 } from "../../../arch/riscv/registers.ts";
 import type { HpaPfn } from "../../../base/address.ts";
 import { ACCESS_OK } from "../../../base/memory.ts";
+import type { Stateful, StateReader, StateRecord } from "../../../base/state.ts";
 import type { HardwareState } from "./hardware-state.ts";
 
 const CAUSES = [IPSR_CIP, IPSR_FIP, IPSR_PMIP, IPSR_PIP] as const;
@@ -29,19 +30,19 @@ const CAUSE_TEXT = ["command queue", "fault queue", "performance monitor", "page
 const COMMAND_CONDITIONS = CSR_MEMORY_FAULT | CQCSR_CMD_TO | CQCSR_CMD_ILL | CQCSR_FENCE_W_IP;
 const QUEUE_CONDITIONS = CSR_MEMORY_FAULT | CSR_OVERFLOW;
 
-export class Interrupts {
-  onWire: (vector: number, asserted: boolean) => void = () => {};
+export class Interrupts implements Stateful {
+  onWire: (vector: number, asserted: boolean) => void = () => {}; // not state: wiring
   /** Told when a message could not be stored, with its address; wired by the IOMMU (cause 273). */
-  onMessageFault: (pfn: number, offset: number) => void = () => {};
+  onMessageFault: (pfn: number, offset: number) => void = () => {}; // not state: wiring
   readonly #state: HardwareState;
   /** Vectors whose message waits for its mask bit (§6.29), and those whose message waits for the one being sent. */
   #held = 0;
   #due = 0;
-  #sending = false;
+  #sending = false; // not state: within a call
   /** Levels the wires should have, and have. */
   #wires = 0;
   #driven = 0;
-  #driving = false;
+  #driving = false; // not state: within a call
 
   constructor(state: HardwareState) {
     this.#state = state;
@@ -180,5 +181,21 @@ export class Interrupts {
         ? 1
         : state.memory.store32(pfn as HpaPfn, low & 0xffc, state.ordered(state.reg(entry + 8)));
     if (status !== ACCESS_OK) this.onMessageFault(pfn, low & 0xffc);
+  }
+
+  saveState(): StateRecord {
+    return {
+      held: this.#held,
+      due: this.#due,
+      wires: this.#wires,
+      driven: this.#driven,
+    };
+  }
+
+  restoreState(state: StateReader): void {
+    this.#held = state.number("held");
+    this.#due = state.number("due");
+    this.#wires = state.number("wires");
+    this.#driven = state.number("driven");
   }
 }

@@ -8,7 +8,9 @@
 import { CAUSE_MSI_WRITE_ACCESS_FAULT, TTYP_NONE } from "../../../arch/riscv/fault-records.ts";
 import { REG, REGISTER_PAGE_BYTES } from "../../../arch/riscv/registers.ts";
 import type { HpaPfn } from "../../../base/address.ts";
+import type { ClockEvent } from "../../../base/clock.ts";
 import type { AccessSize, MmioPort } from "../../../base/mmio.ts";
+import { bytesOf, type Stateful, type StateReader, type StateRecord } from "../../../base/state.ts";
 import type { Trace } from "../../../base/trace.ts";
 import type { AtsStatus, AtsTarget, AtsTranslation } from "../../../devices/ports.ts";
 import type { HardwareIommu, IommuParts, TranslationStatus } from "../port.ts";
@@ -37,7 +39,7 @@ import { Translator } from "./translation.ts";
 import { TranslationCaches } from "./translation-caches.ts";
 import { WalkTrace } from "./walk-trace.ts";
 
-export class RiscvIommu implements HardwareIommu, MmioPort, RegisterEffects {
+export class RiscvIommu implements HardwareIommu, MmioPort, RegisterEffects, Stateful {
   readonly name: string;
   readonly kind = "riscv";
   readonly registerBytes = REGISTER_PAGE_BYTES;
@@ -59,12 +61,18 @@ export class RiscvIommu implements HardwareIommu, MmioPort, RegisterEffects {
   readonly #walkTrace: WalkTrace;
   readonly #trace: Trace;
   /** Counters or QoS ids want to know what each request used. */
-  #watched = false;
-  #draining = false;
+  #watched = false; // not state: what the counters say
+  #draining = false; // not state: within a call
   #scheduled = 0;
+  readonly #workDue: ClockEvent;
+  readonly #fenceDue: ClockEvent;
+  readonly clockEvents: readonly ClockEvent[];
 
   constructor(parts: IommuParts, options: RiscvIommuOptions = {}) {
     this.name = parts.name;
+    this.#workDue = { owner: this.name, name: "latched work", fire: () => this.#doWork() };
+    this.#fenceDue = { owner: this.name, name: "ATS timeout", fire: () => this.#doTimedOut() };
+    this.clockEvents = [this.#workDue, this.#fenceDue];
     this.configuration = configure(options);
     this.#trace = parts.trace;
     const state = new HardwareState(parts, this.configuration);
@@ -151,6 +159,10 @@ export class RiscvIommu implements HardwareIommu, MmioPort, RegisterEffects {
 
   counterChanged(): void {
     this.#monitor.changed();
+    this.#countersChanged();
+  }
+
+  #countersChanged(): void {
     this.#translator.walker.counting = this.#monitor.active;
     this.#watched = this.#monitor.active || this.configuration.capabilities.QOSID;
   }
@@ -287,18 +299,22 @@ export class RiscvIommu implements HardwareIommu, MmioPort, RegisterEffects {
   #scheduleWork(): void {
     const delay = this.configuration.automaticDelayNs;
     if (delay === null || this.#scheduled !== 0) return;
-    this.#scheduled = this.#state.clock.schedule(delay, () => {
-      this.#scheduled = 0;
-      this.drain();
-      // An IOFENCE.C that waits for an ATS invalidation is looked at again when that has timed out.
-      const deadline = this.#ats.nextDeadline;
-      if (this.#commands.ready && deadline !== Number.POSITIVE_INFINITY && this.#scheduled === 0) {
-        this.#scheduled = this.#state.clock.schedule(Math.max(0, deadline - this.#state.clock.now), () => {
-          this.#scheduled = 0;
-          this.drain();
-        });
-      }
-    });
+    this.#scheduled = this.#state.clock.schedule(delay, this.#workDue);
+  }
+
+  #doWork(): void {
+    this.#doTimedOut();
+    // An IOFENCE.C that waits for an ATS invalidation is looked at again when that has timed out.
+    const { clock } = this.#state;
+    const deadline = this.#ats.nextDeadline;
+    if (this.#commands.ready && deadline !== Number.POSITIVE_INFINITY && this.#scheduled === 0) {
+      this.#scheduled = clock.schedule(Math.max(0, deadline - clock.now), this.#fenceDue);
+    }
+  }
+
+  #doTimedOut(): void {
+    this.#scheduled = 0;
+    this.drain();
   }
 
   /** Attaches or detaches the walk observer as the trace goes on or off. */
@@ -332,5 +348,29 @@ export class RiscvIommu implements HardwareIommu, MmioPort, RegisterEffects {
     monitor.count(EVENT_PDT_WALK, directories.processLoads, deviceId, pasid, gscid, pscid);
     monitor.count(EVENT_FIRST_STAGE_WALK, walker.firstLoads, deviceId, pasid, gscid, pscid);
     monitor.count(EVENT_SECOND_STAGE_WALK, walker.secondLoads, deviceId, pasid, gscid, pscid);
+  }
+
+  saveState(): StateRecord {
+    return { registers: bytesOf(this.#state.regs), scheduled: this.#scheduled };
+  }
+
+  restoreState(state: StateReader): void {
+    state.memory("registers", this.#state.regs);
+    this.#scheduled = state.number("scheduled");
+    this.#state.rules = rulesOf(this.configuration, this.#state.reg(REG.fctl));
+    this.#translator.setRules(this.#state.rules);
+    this.directoryChanged();
+    this.#monitor.recount();
+    this.#countersChanged();
+  }
+
+  stateParts(): Iterable<readonly [string, Stateful]> {
+    return [
+      ["interrupts", this.#interrupts],
+      ["caches", this.caches],
+      ["ATS invalidations", this.#ats],
+      ["command queue", this.#commands],
+      ["performance monitor", this.#monitor],
+    ];
   }
 }

@@ -4,6 +4,8 @@
 // whenever software looks, and an overflow that falls due in between is a clock event.
 
 import { IPSR_PMIP, REG } from "../../../arch/riscv/registers.ts";
+import type { ClockEvent } from "../../../base/clock.ts";
+import type { Stateful, StateReader, StateRecord } from "../../../base/state.ts";
 import type { HardwareState } from "./hardware-state.ts";
 import type { Interrupts } from "./interrupts.ts";
 
@@ -27,20 +29,31 @@ const IDT = 1 << 30;
 /** Event clocks further away than this are looked at again later (a double holds 2^53 exactly). */
 const FARTHEST_NS = 2 ** 50;
 
-export class PerformanceMonitor {
+export class PerformanceMonitor implements Stateful {
   /** True if some counter counts some event. */
-  active = false;
+  active = false; // not state: what the registers say
   readonly #state: HardwareState;
   readonly #interrupts: Interrupts;
   /** Counters that count each event, as bit masks of counter numbers (1 to 31). */
-  readonly #counting = new Int32Array(16);
+  readonly #counting = new Int32Array(16); // not state: what the registers say
   /** iohpmcycles and the time at which it had that value. */
   #cyclesAt = 0;
   #overflow = 0;
+  readonly #overflowDue: ClockEvent;
+  readonly clockEvents: readonly ClockEvent[];
 
   constructor(state: HardwareState, interrupts: Interrupts) {
     this.#state = state;
     this.#interrupts = interrupts;
+    this.#overflowDue = {
+      owner: state.name,
+      name: "cycle counter overflow",
+      fire: () => {
+        this.#overflow = 0;
+        this.update();
+      },
+    };
+    this.clockEvents = [this.#overflowDue];
   }
 
   reset(): void {
@@ -72,6 +85,12 @@ export class PerformanceMonitor {
 
   /** A counter register was written: which events count now, the overflow bits, when cycles overflow. */
   changed(): void {
+    this.recount();
+    if (this.#state.configuration.capabilities.HPM) this.#scheduleOverflow();
+  }
+
+  /** Works out again what the registers say. */
+  recount(): void {
     const { configuration, regs } = this.#state;
     this.#counting.fill(0);
     this.active = false;
@@ -94,7 +113,6 @@ export class PerformanceMonitor {
       this.active = true;
     }
     this.#state.setReg(REG.iocountovf, overflows >>> 0);
-    this.#scheduleOverflow();
   }
 
   /**
@@ -170,9 +188,18 @@ export class PerformanceMonitor {
     const left = (0x7fffffff - (high & 0x7fffffff)) * 0x100000000 + (0x100000000 - regs[at]!);
     const delay = left * configuration.cycleNs;
     if (delay > FARTHEST_NS) return;
-    this.#overflow = clock.schedule(delay, () => {
-      this.#overflow = 0;
-      this.update();
-    });
+    this.#overflow = clock.schedule(delay, this.#overflowDue);
+  }
+
+  saveState(): StateRecord {
+    return {
+      cyclesAt: this.#cyclesAt,
+      overflow: this.#overflow,
+    };
+  }
+
+  restoreState(state: StateReader): void {
+    this.#cyclesAt = state.number("cyclesAt");
+    this.#overflow = state.number("overflow");
   }
 }

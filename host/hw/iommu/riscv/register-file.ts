@@ -34,6 +34,7 @@ export class RegisterFile {
   high = 0;
   readonly #state: HardwareState;
   readonly #effects: RegisterEffects;
+  // not state, to the blank line: what capabilities allow.
   /** Per word: bits that a plain write changes. */
   readonly #writable = new Uint32Array(REGISTER_PAGE_BYTES / 4);
   /** Per word: 1 if an 8-byte register starts here. */

@@ -7,6 +7,7 @@
 //
 // The same structure keeps MSI page-table entries (keyed by the second stage's stamp and the guest-physical page).
 
+import { bytesOf, type Stateful, type StateReader, type StateRecord } from "../../../base/state.ts";
 import type { AddressTag, AddressTags } from "./address-tags.ts";
 
 /** log2 of a class's size in pages: 4 KiB, 64 KiB (NAPOT), 2 MiB, 4 MiB (Sv32), 1 GiB, 512 GiB, 256 TiB. */
@@ -44,7 +45,7 @@ function blockOf(low: number, high: number, shift: number): number {
   return shift < 32 ? (low >>> shift) | (high << (32 - shift)) : high >>> (shift - 32);
 }
 
-export class TranslationCache {
+export class TranslationCache implements Stateful {
   /** Entries are named by their first word's index. */
   readonly #words: Int32Array;
   readonly #span: number;
@@ -211,5 +212,17 @@ export class TranslationCache {
   /** Empties the cache (reset, stamps exhausted). */
   clear(): void {
     this.#words.fill(0);
+  }
+
+  saveState(): StateRecord {
+    return {
+      words: bytesOf(this.#words),
+      victims: bytesOf(this.#victims),
+    };
+  }
+
+  restoreState(state: StateReader): void {
+    state.memory("words", this.#words);
+    state.memory("victims", this.#victims);
   }
 }

@@ -2,26 +2,29 @@
 
 import { deviceIdBits } from "../../../arch/riscv/device-context.ts";
 import { DDTP_1LVL, REG } from "../../../arch/riscv/registers.ts";
+import type { Stateful, StateRecord } from "../../../base/state.ts";
 import { AddressTags, SECOND_STAGE_ONLY, Stamps } from "./address-tags.ts";
 import { type CachedDevice, DeviceContextCache, ProcessContextCache } from "./context-cache.ts";
 import type { HardwareState } from "./hardware-state.ts";
 import { TranslationCache } from "./translation-cache.ts";
 
-export class TranslationCaches {
+export class TranslationCaches implements Stateful {
   readonly devices: DeviceContextCache;
   readonly processes: ProcessContextCache;
   readonly translations: TranslationCache;
   readonly messages: TranslationCache;
   readonly tags: AddressTags;
   readonly #state: HardwareState;
+  readonly #stamps: Stamps;
 
   constructor(state: HardwareState) {
     const sizes = state.configuration.caches;
     const stamps = new Stamps();
     this.#state = state;
+    this.#stamps = stamps;
     this.tags = new AddressTags(stamps);
-    this.devices = new DeviceContextCache(sizes.devices, stamps);
-    this.processes = new ProcessContextCache(sizes.processes);
+    this.devices = new DeviceContextCache(sizes.devices, stamps, this.tags);
+    this.processes = new ProcessContextCache(sizes.processes, this.tags);
     this.translations = new TranslationCache(sizes.translations);
     this.messages = new TranslationCache(sizes.messages);
     stamps.onExhausted = () => this.clear();
@@ -100,6 +103,24 @@ export class TranslationCaches {
       return;
     }
     for (const tag of this.tags.of(gscid)) this.tags.invalidate(tag);
+  }
+
+  saveState(): StateRecord {
+    return {};
+  }
+
+  restoreState(): void {}
+
+  /** Tags before the contexts that have them. */
+  stateParts(): Iterable<readonly [string, Stateful]> {
+    return [
+      ["stamps", this.#stamps],
+      ["tags", this.tags],
+      ["devices", this.devices],
+      ["processes", this.processes],
+      ["translations", this.translations],
+      ["messages", this.messages],
+    ];
   }
 }
 

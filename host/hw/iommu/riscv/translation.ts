@@ -44,6 +44,7 @@ export const IN_MEMORY_FILE = -1;
 /** TTYP of an untranslated request of each kind; translated ones are 4 more. */
 const TTYP = Uint8Array.of(2, 3, TTYP_UNTRANSLATED_EXECUTE);
 
+// Not state: the last request, and what registers say.
 /** Frame numbers start as -0: a field that holds doubles from the first is never changed into one under compiled code. */
 export class Translator {
   /** Where the last request that was TRANSLATED goes. */

@@ -6,6 +6,7 @@ import type { Trace, TraceEvent } from "../../../base/trace.ts";
 
 const TABLES = ["DDT", "PDT", "stage1", "stage2", "MSI"] as const;
 
+// Not state: whose walk is told, set before each.
 export class WalkTrace implements WalkObserver {
   /** Whose walk it is; set before each one. */
   deviceId = 0;
