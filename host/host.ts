@@ -9,6 +9,7 @@
 import { type HpaPfn, hex } from "./base/address.ts";
 import type { Clock } from "./base/clock.ts";
 import { PhysicalMemory } from "./base/memory.ts";
+import { bytesOf, isStateful, StateError, type Stateful, type StateReader, type StateRecord } from "./base/state.ts";
 import type { Trace } from "./base/trace.ts";
 import {
   type DeviceDescription,
@@ -81,7 +82,7 @@ export interface DmaCounters {
   readonly messages: number;
 }
 
-export class Host {
+export class Host implements Stateful {
   readonly description: HostDescription;
   readonly clock: Clock;
   readonly trace: Trace;
@@ -91,9 +92,11 @@ export class Host {
   readonly problems: readonly string[];
   readonly #kernel: Kernel;
   readonly #vfio: VfioPciDriver;
+  // not state, to the blank line: as the description says.
   readonly #iommus = new Map<string, HardwareIommu>();
   readonly #roots = new Map<number, RootComplex>();
   readonly #files: { close(): void }[] = [];
+
   #processes = 0;
 
   /** Throws HostDescriptionError for what the description's checks cannot see (an option out of range, a file that cannot be opened). */
@@ -437,6 +440,31 @@ export class Host {
     const file = parts.openBlockFile(options.file, blockBytes);
     this.#files.push(file);
     return file;
+  }
+
+  /** RAM: the kernel's own; what processes lend is theirs to save. */
+  saveState(): StateRecord {
+    return { processes: this.#processes, ram: bytesOf(this.#ram) };
+  }
+
+  restoreState(state: StateReader): void {
+    this.#processes = state.number("processes");
+    state.memory("ram", this.#ram);
+  }
+
+  get #ram(): Uint8Array {
+    return this.#memory.banks.find(({ basePfn }) => basePfn === RAM_PFN)!.bytes;
+  }
+
+  /** Hardware before the kernel, whose objects take up what they find there. Clock and trace are the machine's. */
+  *stateParts(): Generator<readonly [string, Stateful]> {
+    yield ["interrupt files", this.#interruptFiles];
+    for (const [name, iommu] of this.#iommus) {
+      if (!isStateful(iommu)) throw new StateError(`${name}: IOMMUs of the kind "${iommu.kind}" save no state`);
+      yield [name, iommu];
+    }
+    for (const [segment, root] of this.#roots) yield [`segment ${segment}`, root];
+    yield ["kernel", this.#kernel];
   }
 }
 

@@ -117,6 +117,15 @@ export class StateReader {
     });
   }
 
+  /** The records of a list of places, null where one is empty. */
+  places(name: string): (StateReader | null)[] {
+    return this.list(name).map((value, index) => {
+      if (value === null) return null;
+      if (!isRecord(value)) this.fail(name, `${index} is no record`);
+      return new StateReader(value as StateRecord, `${this.path}/${name}/${index}`);
+    });
+  }
+
   /** The value of a field that may be null, by `read`. */
   optional<T>(name: string, read: (reader: StateReader, name: string) => T): T | null {
     if (!this.has(name)) this.fail(name, "is missing");

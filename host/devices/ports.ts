@@ -116,7 +116,7 @@ export interface InterruptPort {
 /** Time as a device sees it; host/base/clock.ts implements it. */
 export interface DeviceClock {
   readonly now: number;
-  schedule(delay: number, what: ClockEvent | (() => void), argument?: number): number;
+  schedule(delay: number, event: ClockEvent, argument?: number): number;
   cancel(id: number): void;
 }
 

@@ -6,8 +6,9 @@
 // fault). The handler runs from a clock event at the same instant, that is, when the run loop fires events (decision 1).
 
 import type { HpaPfn } from "../base/address.ts";
-import type { Clock } from "../base/clock.ts";
+import type { Clock, ClockEvent } from "../base/clock.ts";
 import type { PhysicalMemory, StoreTarget } from "../base/memory.ts";
+import { bytesOf, type Stateful, type StateReader, type StateRecord } from "../base/state.ts";
 import type { Trace } from "../base/trace.ts";
 
 /** Ids of one file are 1 to IDS_PER_FILE - 1; 0 is no interrupt. */
@@ -31,13 +32,13 @@ export interface InterruptFilesParts {
   readonly files: number;
 }
 
-export class InterruptFiles {
+export class InterruptFiles implements Stateful {
   readonly basePfn: HpaPfn;
   readonly files: number;
   readonly #memory: PhysicalMemory<HpaPfn>;
   readonly #clock: Clock;
   readonly #trace: Trace;
-  readonly #handlers: ((() => void) | null)[];
+  readonly #handlers: ((() => void) | null)[]; // not state: wiring, of whoever took the interrupt
   readonly #sources: string[];
   readonly #requesters: Requester[];
   readonly #allocated: Uint8Array;
@@ -50,7 +51,8 @@ export class InterruptFiles {
   #queueHead = 0;
   #queued = 0;
   #event = 0;
-  readonly #deliver = (): void => this.#deliverQueued();
+  readonly #deliver: ClockEvent = { owner: "interrupt files", name: "deliver", fire: () => this.#deliverQueued() };
+  readonly clockEvents: readonly ClockEvent[] = [this.#deliver];
 
   constructor({ memory, clock, trace, basePfn, files }: InterruptFilesParts) {
     const ids = files * IDS_PER_FILE;
@@ -183,5 +185,41 @@ export class InterruptFiles {
       handler();
       this.#trace.leave(previous);
     }
+  }
+
+  saveState(): StateRecord {
+    return {
+      allocated: bytesOf(this.#allocated),
+      pending: bytesOf(this.#pending),
+      causes: bytesOf(this.#causes),
+      queue: bytesOf(this.#queue),
+      inQueue: bytesOf(this.#inQueue),
+      queueHead: this.#queueHead,
+      queued: this.#queued,
+      event: this.#event,
+      sources: [...this.#sources],
+      requesters: [...this.#requesters],
+    };
+  }
+
+  restoreState(state: StateReader): void {
+    state.memory("allocated", this.#allocated);
+    state.memory("pending", this.#pending);
+    state.memory("causes", this.#causes);
+    state.memory("queue", this.#queue);
+    state.memory("inQueue", this.#inQueue);
+    this.#queueHead = state.number("queueHead");
+    this.#queued = state.number("queued");
+    this.#event = state.number("event");
+    const ids = this.#sources.length;
+    const [sources, requesters] = [state.list("sources"), state.list("requesters")];
+    if (sources.length !== ids || requesters.length !== ids) state.fail("sources", `are not those of ${ids} ids`);
+    for (let index = 0; index < ids; index++) {
+      const requester = requesters[index]!;
+      if (requester !== null && typeof requester !== "string") state.fail("requesters", `${index} is no name`);
+      this.#sources[index] = String(sources[index]);
+      this.#requesters[index] = requester;
+    }
+    if (!(this.#queueHead < ids && this.#queued <= ids)) state.fail("queued", "is past the queue");
   }
 }

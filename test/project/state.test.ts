@@ -2,7 +2,7 @@
 // restored machine; the rules themselves are run against planted classes.
 
 import { readdirSync, readFileSync } from "node:fs";
-import { dirname, join } from "node:path";
+import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { describe, expect, it } from "vitest";
 import { type SourceText, stateFaults } from "./state-rules.ts";
@@ -14,15 +14,6 @@ const root = fileURLToPath(new URL("../..", import.meta.url));
  * no machine has (a kernel with it refuses to be saved).
  */
 const OUTSIDE = /^(host\/(adapters|examples|kernel\/iommu\/mock)|vmm\/(cli|scenario|view))\/|\/(assembly|build)\//;
-
-/** Folders (without what is in folders of theirs) and files whose classes are not all Stateful yet. Whoever finishes one takes it off; the second test holds them to it. */
-const NOT_YET: readonly string[] = ["host", "host/arch/riscv", "host/hw", "host/hw/iommu/riscv", "host/hw/pci"];
-
-/** Whether a fault is of a file, or of a file in this very folder. */
-function isIn(fault: string, place: string): boolean {
-  const path = fault.slice(0, fault.indexOf(":"));
-  return path === place || dirname(path) === place;
-}
 
 function sources(): SourceText[] {
   const files = ["host", "vmm"].flatMap((folder) =>
@@ -36,16 +27,8 @@ function sources(): SourceText[] {
     .map((path) => ({ path, text: readFileSync(join(root, path), "utf8") }));
 }
 
-describe("the classes under host/ and vmm/", () => {
-  const faults = stateFaults(sources());
-
-  it("are Stateful with every field that changes, and schedule no functions", () => {
-    expect(faults.filter((fault) => !NOT_YET.some((folder) => fault.startsWith(folder)))).toEqual([]);
-  });
-
-  it.each(NOT_YET)("that are excepted for now need it: %s", (folder) => {
-    expect(faults.some((fault) => isIn(fault, folder))).toBe(true);
-  });
+it("classes under host/ and vmm/ are Stateful with every field that changes, and schedule no functions", () => {
+  expect(stateFaults(sources())).toEqual([]);
 });
 
 describe("the rules", () => {

@@ -5,6 +5,7 @@ import type { HpaPfn } from "../../base/address.ts";
 import type { Clock } from "../../base/clock.ts";
 import type { PhysicalMemory } from "../../base/memory.ts";
 import type { MmioPort } from "../../base/mmio.ts";
+import type { Stateful } from "../../base/state.ts";
 import type { Trace } from "../../base/trace.ts";
 import type { AtsStatus, AtsTarget, AtsTranslation } from "../../devices/ports.ts";
 
@@ -27,7 +28,8 @@ export interface IommuParts {
   readonly trace: Trace;
 }
 
-export interface HardwareIommu {
+/** A kind without state makes a host that cannot be saved: saying so is the host's. */
+export interface HardwareIommu extends Partial<Stateful> {
   readonly name: string;
   /** Architecture: "riscv", "smmuv3", … ; chooses the kernel driver. */
   readonly kind: string;

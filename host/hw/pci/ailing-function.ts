@@ -4,7 +4,9 @@
 //
 //     bus ─→ AilingFunction ─→ endpoint model         endpoint model ─→ its ports ─→ AilingFunction ─→ bus
 
+import type { ClockEvent } from "../../base/clock.ts";
 import type { AccessSize, MmioPort } from "../../base/mmio.ts";
+import { isStateful, StateError, type Stateful, type StateReader, type StateRecord } from "../../base/state.ts";
 import {
   ATS_UNSUPPORTED_REQUEST,
   type AtsPort,
@@ -24,18 +26,36 @@ export interface Ailment {
   delayNs: number;
 }
 
-export class AilingFunction implements PciFunction {
+interface Invalidation {
+  readonly pfn: number;
+  readonly pages: number;
+  readonly pasid: number;
+  readonly globalInvalidate: boolean;
+  readonly itag: number;
+}
+
+export class AilingFunction implements PciFunction, Stateful {
   readonly inner: PciFunction;
   readonly bars: readonly (BarDescription | null)[];
   readonly ailment: Ailment = { dead: false, delayNs: 0 };
   readonly atsTarget?: AtsTarget;
   readonly #passTime: (ns: number) => void;
-  #ports: FunctionPorts | null = null;
-  #dma: DmaPort | null = null;
+  #ports: FunctionPorts | null = null; // not state: wiring
+  #dma: DmaPort | null = null; // not state: wiring
+  /** Invalidations that a slow function has not begun: their places are the arguments of the events. */
+  readonly #late: (Invalidation | null)[] = [];
+  readonly #invalidationBegins: ClockEvent;
+  readonly clockEvents: readonly ClockEvent[];
 
   /** `passTime` lets virtual time pass for a slow function. */
   constructor(inner: PciFunction, passTime: (ns: number) => void) {
     this.inner = inner;
+    this.#invalidationBegins = {
+      owner: this.name,
+      name: "late invalidation",
+      fire: (place) => this.#beginInvalidation(place),
+    };
+    this.clockEvents = [this.#invalidationBegins];
     this.#passTime = passTime;
     this.bars = inner.bars.map((bar) =>
       bar === null ? null : { ...bar, registers: new AilingRegisters(bar.registers, this) },
@@ -131,18 +151,54 @@ export class AilingFunction implements PciFunction {
         const { dead, delayNs } = this.ailment;
         if (dead) return false;
         if (delayNs === 0) return target.invalidate(pfn, pages, pasid, globalInvalidate, itag);
-        this.#ports?.clock.schedule(delayNs, () => {
-          if (this.ailment.dead) return;
-          if (target.invalidate(pfn, pages, pasid, globalInvalidate, itag)) {
-            this.#ports?.dma.ats?.invalidationCompleted(itag);
-          }
-        });
+        const free = this.#late.indexOf(null);
+        const place = free < 0 ? this.#late.length : free;
+        this.#late[place] = { pfn, pages, pasid, globalInvalidate, itag };
+        this.#ports?.clock.schedule(delayNs, this.#invalidationBegins, place);
         return false;
       },
       pageResponse: (pasid, group, code) => {
         if (!this.ailment.dead) target.pageResponse(pasid, group, code);
       },
     };
+  }
+
+  #beginInvalidation(place: number): void {
+    const { pfn, pages, pasid, globalInvalidate, itag } = this.#late[place]!;
+    this.#late[place] = null;
+    if (this.ailment.dead) return;
+    if (this.inner.atsTarget?.invalidate(pfn, pages, pasid, globalInvalidate, itag) === true) {
+      this.#ports?.dma.ats?.invalidationCompleted(itag);
+    }
+  }
+
+  saveState(): StateRecord {
+    return { ailment: { ...this.ailment }, late: this.#late.map((late) => (late === null ? null : { ...late })) };
+  }
+
+  restoreState(state: StateReader): void {
+    const ailment = state.record("ailment");
+    this.ailment.dead = ailment.boolean("dead");
+    this.ailment.delayNs = ailment.number("delayNs");
+    this.#late.length = 0;
+    state.places("late").forEach((late) => {
+      this.#late.push(
+        late === null
+          ? null
+          : {
+              pfn: late.number("pfn"),
+              pages: late.number("pages"),
+              pasid: late.number("pasid"),
+              globalInvalidate: late.boolean("globalInvalidate"),
+              itag: late.number("itag"),
+            },
+      );
+    });
+  }
+
+  stateParts(): Iterable<readonly [string, Stateful]> {
+    if (!isStateful(this.inner)) throw new StateError(`${this.name}: its model saves no state`);
+    return [["function", this.inner]];
   }
 }
 

@@ -7,6 +7,7 @@ interface Placement {
   readonly size: number;
 }
 
+// Not state: which functions are plugged in says where their BARs were placed.
 export class BarWindow {
   readonly base: number;
   readonly size: number;

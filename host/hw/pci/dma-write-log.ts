@@ -1,6 +1,8 @@
 // A log of the pages a function wrote, kept by the function itself (what a migratable device's own dirty tracking is): IOVAs as the
 // device used them, within the ranges it was told to watch. Bounded: past LIMIT pages every watched page counts as written.
 
+import type { Stateful, StateReader, StateRecord } from "../../base/state.ts";
+
 const LIMIT = 1 << 20;
 
 export interface WatchedRange {
@@ -9,7 +11,7 @@ export interface WatchedRange {
   readonly lastPfn: number;
 }
 
-export class DmaWriteLog {
+export class DmaWriteLog implements Stateful {
   /** Sorted; they do not overlap. */
   readonly ranges: readonly WatchedRange[];
   readonly #written = new Set<number>();
@@ -17,6 +19,17 @@ export class DmaWriteLog {
 
   constructor(ranges: readonly WatchedRange[]) {
     this.ranges = [...ranges].sort((a, b) => a.firstPfn - b.firstPfn);
+  }
+
+  /** One as `saveState` wrote it. */
+  static of(state: StateReader): DmaWriteLog {
+    const log = new DmaWriteLog(
+      state
+        .records("ranges")
+        .map((range) => ({ firstPfn: range.number("firstPfn"), lastPfn: range.number("lastPfn") })),
+    );
+    log.restoreState(state);
+    return log;
   }
 
   /** A write went through to this page. */
@@ -59,5 +72,19 @@ export class DmaWriteLog {
       else high = middle;
     }
     return low < this.ranges.length && this.ranges[low]!.firstPfn <= pfn;
+  }
+
+  saveState(): StateRecord {
+    return {
+      ranges: this.ranges.map(({ firstPfn, lastPfn }) => ({ firstPfn, lastPfn })),
+      everything: this.#everything,
+      written: [...this.#written],
+    };
+  }
+
+  restoreState(state: StateReader): void {
+    this.#everything = state.boolean("everything");
+    this.#written.clear();
+    for (const pfn of state.list("written")) this.#written.add(Number(pfn));
   }
 }

@@ -6,6 +6,7 @@
 
 import { addressOf, type HpaPfn, type IovaPfn, PFN_LIMIT } from "../../base/address.ts";
 import { ACCESS_OK, type AccessStatus, type PhysicalMemory } from "../../base/memory.ts";
+import type { Stateful, StateReader, StateRecord } from "../../base/state.ts";
 import type { Trace } from "../../base/trace.ts";
 import { COMMAND_BUS_MASTER } from "../../devices/pci-function.ts";
 import {
@@ -21,7 +22,7 @@ import {
   type PciFunction,
 } from "../../devices/ports.ts";
 import { ACCESS_READ, ACCESS_WRITE, CONSUMED, type HardwareIommu, TRANSLATED } from "../iommu/port.ts";
-import type { DmaWriteLog } from "./dma-write-log.ts";
+import { DmaWriteLog } from "./dma-write-log.ts";
 
 const COMMAND = 0x04;
 
@@ -55,7 +56,7 @@ export interface TransferCounters {
   messages: number;
 }
 
-export class FunctionDma implements DmaPort {
+export class FunctionDma implements DmaPort, Stateful {
   readonly ats: AtsPort;
   /** Where the function logs the pages it writes, while somebody asked for it. */
   writeLog: DmaWriteLog | null = null;
@@ -63,7 +64,7 @@ export class FunctionDma implements DmaPort {
   readonly #parts: FunctionDmaParts;
   readonly #iommu: HardwareIommu | null;
   readonly #memory: PhysicalMemory<HpaPfn>;
-  #plugged = true;
+  #plugged = true; // not state: who is not plugged in is not asked
 
   constructor(parts: FunctionDmaParts) {
     this.#parts = parts;
@@ -277,6 +278,18 @@ export class FunctionDma implements DmaPort {
         if (this.#plugged) iommu?.invalidationCompleted(deviceId, itag);
       },
     };
+  }
+
+  saveState(): StateRecord {
+    return { counters: { ...this.counters }, writeLog: this.writeLog?.saveState() ?? null };
+  }
+
+  restoreState(state: StateReader): void {
+    const counters = state.record("counters");
+    for (const name of ["transfers", "bytes", "aborted", "messages"] as const) {
+      this.counters[name] = counters.number(name);
+    }
+    this.writeLog = state.optional("writeLog", (reader, name) => DmaWriteLog.of(reader.record(name)));
   }
 }
 

@@ -10,6 +10,14 @@ import type { HpaPfn } from "../../base/address.ts";
 import type { Clock } from "../../base/clock.ts";
 import type { PhysicalMemory } from "../../base/memory.ts";
 import type { AccessSize, MmioPort } from "../../base/mmio.ts";
+import {
+  bytesOf,
+  isStateful,
+  StateError,
+  type Stateful,
+  type StateReader,
+  type StateRecord,
+} from "../../base/state.ts";
 import type { Trace } from "../../base/trace.ts";
 import type { AtsTarget, BarDescription, PciFunction } from "../../devices/ports.ts";
 import type { HardwareIommu } from "../iommu/port.ts";
@@ -65,17 +73,18 @@ export function functionName(segment: number, requesterId: number): string {
   return `${hex(segment, 4)}:${hex(requesterId >> 8, 2)}:${device}.${requesterId & 7}`;
 }
 
-export class RootComplex implements MmioPort {
+export class RootComplex implements MmioPort, Stateful {
   /** High half of the last 8-byte mmioRead. */
   high = 0;
   readonly segment: number;
   /** Told of each function that comes or goes; for the driver core. */
-  onPlug: ((slot: PciSlot) => void) | null = null;
-  onUnplug: ((slot: PciSlot) => void) | null = null;
+  onPlug: ((slot: PciSlot) => void) | null = null; // not state: wiring
+  onUnplug: ((slot: PciSlot) => void) | null = null; // not state: wiring
   /** Interrupt wires, level, by wire 0 to 3. */
-  onWire: ((wire: number, asserted: boolean) => void) | null = null;
+  onWire: ((wire: number, asserted: boolean) => void) | null = null; // not state: wiring
   readonly #parts: RootComplexParts;
   readonly #slots = new Map<number, Slot>();
+  // not state: the slots by another name
   readonly #byDeviceId = new Map<HardwareIommu, Map<number, Slot>>();
   readonly #wireLevels = new Int32Array(INTERRUPT_WIRES);
 
@@ -235,7 +244,7 @@ export class RootComplex implements MmioPort {
     }
     return null;
   }
-  hitBase = 0;
+  hitBase = 0; // not state: of the last findBar
 
   /** Memory read at a physical address; all ones where nothing decodes. */
   mmioRead(address: number, size: AccessSize): number {
@@ -253,6 +262,39 @@ export class RootComplex implements MmioPort {
     const bar = this.findBar(address);
     if (bar === null || address - this.hitBase + size > bar.size) return;
     bar.registers.mmioWrite(address - this.hitBase, size, lo, hi);
+  }
+
+  /** Which functions there are, where their BARs were placed, and their pins. */
+  saveState(): StateRecord {
+    return {
+      slots: this.slots.map(({ name, requesterId, pin }) => {
+        return { name, pin, barBases: [...this.#slots.get(requesterId)!.barBases] };
+      }),
+      wireLevels: bytesOf(this.#wireLevels),
+    };
+  }
+
+  /** A function that was plugged in or pulled out since cannot be made or taken away: that is an error. */
+  restoreState(state: StateReader): void {
+    const here = new Map(this.slots.map(({ name, requesterId }) => [name, this.#slots.get(requesterId)!]));
+    const saved = state.records("slots");
+    for (const record of saved) {
+      const name = record.text("name");
+      const slot = here.get(name) ?? record.fail("name", `${name} is not plugged in here`);
+      here.delete(name);
+      slot.pin = record.boolean("pin");
+      record.numbers("barBases", slot.barBases);
+    }
+    for (const name of here.keys()) state.fail("slots", `lack ${name}, which is plugged in here`);
+    state.memory("wireLevels", this.#wireLevels);
+  }
+
+  *stateParts(): Generator<readonly [string, Stateful]> {
+    for (const { name, function: pciFunction, dma } of this.slots) {
+      if (!isStateful(pciFunction)) throw new StateError(`${name}: its model saves no state`);
+      yield [name, pciFunction];
+      yield [`${name} DMA`, dma];
+    }
   }
 }
 

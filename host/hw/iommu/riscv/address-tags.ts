@@ -82,7 +82,7 @@ interface MachineTags {
 export class AddressTags implements Stateful {
   readonly #stamps: Stamps;
   readonly #machines = new Map<number, MachineTags>();
-  #count = 0;
+  #count = 0; // not state: the tags, counted
 
   constructor(stamps: Stamps) {
     this.#stamps = stamps;

@@ -18,7 +18,7 @@ import {
   TC_T2GPA,
 } from "../../../arch/riscv/device-context.ts";
 import { PC_ENS, PC_SUM, processIdBits } from "../../../arch/riscv/process-context.ts";
-import { StateError, type Stateful, StateReader, type StateRecord } from "../../../base/state.ts";
+import type { Stateful, StateReader, StateRecord } from "../../../base/state.ts";
 import { AddressTag, type AddressTags, HOST, SECOND_STAGE_ONLY, type Stamps } from "./address-tags.ts";
 
 /** Stands where no context has been loaded yet; holds nothing. */
@@ -402,13 +402,9 @@ function eachSlot(
   length: number,
   restore: (index: number, saved: StateReader | null) => void,
 ): void {
-  const slots = state.list("slots");
+  const slots = state.places("slots");
   if (slots.length !== length) state.fail("slots", `are ${slots.length}, not ${length}`);
   slots.forEach((saved, index) => {
-    const path = `${state.path}/slots/${index}`;
-    if (saved !== null && (typeof saved !== "object" || Array.isArray(saved) || saved instanceof Uint8Array)) {
-      throw new StateError(`${path}: is no record`);
-    }
-    restore(index, saved === null ? null : new StateReader(saved as StateRecord, path));
+    restore(index, saved);
   });
 }
