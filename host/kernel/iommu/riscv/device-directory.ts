@@ -76,12 +76,7 @@ export class DeviceDirectory implements Stateful {
     return 0;
   }
 
-  /** Tables that were replaced wait for an invalidation of the whole directory. */
-  get hasReplaced(): boolean {
-    return this.#replaced.length > 0;
-  }
-
-  /** Frees them; only after that invalidation. */
+  /** Frees the tables that were replaced; only after an invalidation of the whole directory. */
   freeReplaced(): void {
     for (const frame of this.#replaced) this.#frames.release(frame);
     this.#replaced = [];
