@@ -52,15 +52,14 @@ export class Clock implements Stateful {
     return this.#heap.length === 0 ? Number.POSITIVE_INFINITY : this.#heap[0]!.at;
   }
 
-  /** Lets an event fire once `delay` ns from now. A function is an event without a name: a queue that holds one cannot be saved. */
-  schedule(delay: number, what: ClockEvent | (() => void), argument = 0): EventId {
+  /** Lets an event fire once `delay` ns from now. */
+  schedule(delay: number, event: ClockEvent, argument = 0): EventId {
     const id = this.#nextId++;
     const instant = this.now + delay;
     const at = instant < LAST_INSTANT ? instant : Number.POSITIVE_INFINITY;
-    const named = typeof what === "function" ? { owner: "", name: "", fire: what } : what;
-    const event = { at, id, cause: this.trace === null ? 0 : this.trace.cause, event: named, argument };
-    this.#heap.push(event);
-    this.#rise(this.#heap.length - 1, event);
+    const scheduled = { at, id, cause: this.trace === null ? 0 : this.trace.cause, event, argument };
+    this.#heap.push(scheduled);
+    this.#rise(this.#heap.length - 1, scheduled);
     return id;
   }
 
@@ -116,10 +115,7 @@ export class Clock implements Stateful {
     const queue = this.#heap
       .slice()
       .sort((a, b) => (before(a, b) ? -1 : 1))
-      .map(({ at, id, cause, event, argument }) => {
-        if (event.owner === "") throw new Error(`the event due at ${at} ns has no name`);
-        return { at, id, cause, owner: event.owner, name: event.name, argument };
-      });
+      .map(({ at, id, cause, event: { owner, name }, argument }) => ({ at, id, cause, owner, name, argument }));
     return { now: this.now, nextId: this.#nextId, queue };
   }
 

@@ -10,6 +10,7 @@ import { APLIC_BASE, ECAM_BASE, MSI_BASE, RAM_BASE, UART_BASE } from "../../vmm/
 import { type KernelImage, KernelImageError } from "../../vmm/platform/kernel-image.ts";
 import { Rv64Machine, type Rv64Stop } from "../../vmm/rv64-machine.ts";
 import { buildHart } from "../../vmm/vcpu/riscv64/build.mjs";
+import { happens } from "../host/base/happens.ts";
 import { A0, A1, CSR, HSM, Program, S0, T0 } from "./rv64-program.ts";
 import { addi, csr } from "./vcpu/riscv64/encode.ts";
 
@@ -157,10 +158,13 @@ describe("time", () => {
     program.jump(program.here);
     const bench = new Bench(program);
     let fired = 0;
-    bench.clock.schedule(5000, () => {
-      fired = bench.clock.now;
-      bench.rv64.machine.stop("requested");
-    });
+    bench.clock.schedule(
+      5000,
+      happens(() => {
+        fired = bench.clock.now;
+        bench.rv64.machine.stop("requested");
+      }),
+    );
     expect(bench.run()).toEqual({ kind: "stopped" });
     expect(fired).toBe(5000);
   });
