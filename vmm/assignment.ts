@@ -140,6 +140,11 @@ export class Assignment implements Stateful {
     return this.#parts.kind;
   }
 
+  /** False: devices are attached to the second stage itself. */
+  get hasViommus(): boolean {
+    return this.#parts.viommu !== false;
+  }
+
   /** The VM's stage 2 in the host. */
   get addressSpace(): GuestAddressSpace | null {
     return this.#space;

@@ -38,6 +38,8 @@ export interface ComponentMachineOptions {
   /** Kind of its vIOMMUs; default DEFAULT_KIND. And what the machine says about them, in that kind's words. */
   readonly kind?: ViommuKind;
   readonly configuration?: CommonConfiguration;
+  /** False: no vIOMMU; devices do DMA with guest-physical addresses. Default true. */
+  readonly viommu?: boolean;
   /** See AssignmentParts. */
   readonly allowSharedGroup?: boolean;
   readonly report: (message: string) => void;
@@ -88,6 +90,7 @@ export class ComponentMachine implements Stateful {
         calls: options.calls,
         kind: this.#kind,
         configuration: options.configuration ?? {},
+        viommu: options.viommu !== false,
         allowSharedGroup: options.allowSharedGroup === true,
         report: options.report,
       },

@@ -10,6 +10,7 @@ import { EXIT_FAILED, EXIT_PASS, EXIT_TIME_LIMIT, UsageError } from "./exit-code
 import { assignmentsOf, DEFAULT_ASSIGNMENTS, HostRun, type HostRunOptions } from "./host-run.ts";
 import { readInput } from "./input-file.ts";
 import { machineTree } from "./machine-tree.ts";
+import { type ViommuChoice, viommuOf } from "./options.ts";
 import { RunShell, type ShellOptions } from "./run-shell.ts";
 import { runGuarded } from "./wall-limit.ts";
 
@@ -19,6 +20,7 @@ export interface BootOptions extends ShellOptions, HostRunOptions {
   /** ns. */
   readonly wallLimit?: number;
   readonly seed: number;
+  readonly viommu: ViommuChoice;
   /** true: the whole tree. */
   readonly inspect?: string | true;
 }
@@ -45,6 +47,7 @@ export async function bootComponent(file: string | undefined, options: BootOptio
     trace: shell.trace,
     calls: run.calls,
     memoryBytes: options.memory ?? DEFAULT_MEMORY,
+    ...viommuOf(options.viommu),
     allowSharedGroup: options.allowSharedGroup === true,
     report: (message) => shell.message(message),
   });

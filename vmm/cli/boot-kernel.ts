@@ -10,12 +10,12 @@ import type { DescribedViommu } from "../kernel-machine.ts";
 import { formatPlace, UNREACHABLE } from "../pci/host-bridge.ts";
 import { compressionOf, type KernelImage, KernelImageError, parseKernelImage } from "../platform/kernel-image.ts";
 import { Rv64Machine } from "../rv64-machine.ts";
-import { DEFAULT_KIND, VIOMMU_KINDS, type ViommuKindName } from "../viommu/kinds.ts";
 import { type BootOptions, DEFAULT_WALL_LIMIT, inspected } from "./boot-component.ts";
 import { type ConsoleInput, openConsoleInput } from "./console.ts";
 import { EXIT_FAILED, EXIT_PASS, EXIT_TIME_LIMIT, UsageError } from "./exit-codes.ts";
 import { assignmentsOf, HostRun } from "./host-run.ts";
 import { readInput } from "./input-file.ts";
+import { viommuOf } from "./options.ts";
 import { type KernelOutcome, runKernel } from "./run-kernel.ts";
 import { RunShell } from "./run-shell.ts";
 import { Termination } from "./termination.ts";
@@ -25,7 +25,6 @@ export interface KernelOptions {
   readonly append: string;
   readonly cpus: number;
   readonly nvme: readonly string[];
-  readonly viommu: ViommuKindName | "none";
   readonly interactive?: true;
   /** Whether a guest's reboot starts the machine anew; otherwise it ends the run. */
   readonly reboot: boolean;
@@ -125,20 +124,14 @@ function assembleVm(
   rv64.machine.timeLimit = options.timeLimit ?? Number.POSITIVE_INFINITY;
   shell.watchMachine(rv64.machine, { lines: false });
   const assignment = rv64.iommuWorld({
-    kind: VIOMMU_KINDS[options.viommu === "none" ? DEFAULT_KIND : options.viommu],
     configuration: {},
     calls: run.calls,
-    viommu: options.viommu !== "none",
+    ...viommuOf(options.viommu),
     allowSharedGroup: options.allowSharedGroup === true,
     report: (message) => shell.message(message),
   });
-  const assigned = assignmentsOf(options.assign);
-  const named = assigned.find(({ viommu }) => viommu !== undefined);
-  if (named !== undefined && options.viommu === "none") {
-    throw new UsageError(`--assign ${named.text}: with --viommu none there is no vIOMMU "${named.viommu}"`);
-  }
   run.assignAll(assignment, [
-    ...assigned,
+    ...assignmentsOf(options.assign),
     ...drives.map(({ file, bdf, routingId }) => ({ text: `--nvme ${file}`, hostBdf: bdf, place: { routingId } })),
   ]);
   try {

@@ -84,6 +84,9 @@ export class HostRun {
   /** Assigns devices; a refusal or an unknown device is the user's error. */
   assignAll(assignment: Assignment, requested: readonly RequestedAssignment[]): void {
     for (const { text, hostBdf, place, viommu } of requested) {
+      if (viommu !== undefined && !assignment.hasViommus) {
+        throw new UsageError(`--assign ${text}: with --viommu none there is no vIOMMU "${viommu}"`);
+      }
       const name = this.host.find(hostBdf);
       if (name === null) {
         const known = this.host.deviceNames.join(", ");

@@ -2,6 +2,8 @@
 
 import { InvalidArgumentError, Option } from "commander";
 import { parseSize } from "../../host/description.ts";
+import type { ViommuKind } from "../viommu/kind.ts";
+import { DEFAULT_KIND, VIOMMU_KINDS, type ViommuKindName } from "../viommu/kinds.ts";
 import { UsageError } from "./exit-codes.ts";
 
 const UNITS: Readonly<Record<string, number>> = { ns: 1, us: 1e3, µs: 1e3, ms: 1e6, s: 1e9, m: 60e9 };
@@ -44,4 +46,17 @@ export function parseAddress(text: string): bigint {
   const address = BigInt(text);
   if (address >= 1n << 64n) throw new UsageError(`--iova ${text}: an address has at most 64 bits`);
   return address;
+}
+
+/** Kind of the guest-visible IOMMU; "none" where a machine without is possible. */
+export type ViommuChoice = ViommuKindName | "none";
+
+export function viommuOption(none: boolean): Option {
+  const kinds = [...Object.keys(VIOMMU_KINDS), ...(none ? ["none"] : [])];
+  return new Option("--viommu <kind>", "kind of the guest-visible IOMMU").choices(kinds).default(DEFAULT_KIND);
+}
+
+/** What `--viommu` means to a machine; its host is one that has the kind, unless another is named. */
+export function viommuOf(choice: ViommuChoice): { readonly kind: ViommuKind; readonly viommu: boolean } {
+  return { kind: VIOMMU_KINDS[choice === "none" ? DEFAULT_KIND : choice], viommu: choice !== "none" };
 }

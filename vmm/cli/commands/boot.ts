@@ -1,12 +1,11 @@
 // `nestbox boot [IMAGE]`: a component guest, or with --kernel an RV64 kernel, on a machine with assigned devices.
 
 import { Command, Option } from "commander";
-import { DEFAULT_KIND, VIOMMU_KINDS } from "../../viommu/kinds.ts";
 import { type BootOptions, bootComponent } from "../boot-component.ts";
 import { bootKernel, type KernelOptions } from "../boot-kernel.ts";
 import { verdictPending } from "../closed-output.ts";
 import { UsageError } from "../exit-codes.ts";
-import { collect, duration, memorySize, wholeNumber } from "../options.ts";
+import { collect, duration, memorySize, viommuOption, wholeNumber } from "../options.ts";
 
 const INJECTION_RULES = `Rules of --inject:
   ioctl:NAME[@N|@N+|%P]=ERRNO   a call, by its name in Linux's headers: always, the
@@ -49,6 +48,7 @@ export function boot(): Command {
       collect,
       [],
     )
+    .addOption(viommuOption(true))
     .option("--inspect [path]", "print the machine as a tree at the end (see: nestbox inspect)")
     .option("--fail-on-fault", "exit status 3 if a fault reached the guest")
     .optionsGroup("RISC-V kernels:")
@@ -57,11 +57,6 @@ export function boot(): Command {
     .option("--append <args>", "kernel command line", "console=ttyS0")
     .option("--cpus <n>", "harts, 1 to 8", wholeNumber, 1)
     .option("--nvme <file>", "assign an NVMe drive backed by this host file; repeatable", collect, [])
-    .addOption(
-      new Option("--viommu <kind>", "guest-visible IOMMU")
-        .choices([...Object.keys(VIOMMU_KINDS), "none"])
-        .default(DEFAULT_KIND),
-    )
     .option("--interactive", "console on this terminal; Ctrl-A x ends, Ctrl-A h helps")
     .option("--no-reboot", "end the run when the guest asks for a reboot")
     .addHelpText("after", `\n${INJECTION_RULES}`)

@@ -4,7 +4,7 @@ import { Command, Option } from "commander";
 import { hex } from "../../../host/base/address.ts";
 import { ComponentMachine } from "../../component-machine.ts";
 import { assignmentsOf, DEFAULT_ASSIGNMENTS, HostRun } from "../host-run.ts";
-import { collect } from "../options.ts";
+import { collect, type ViommuChoice, viommuOf, viommuOption } from "../options.ts";
 import { RunShell } from "../run-shell.ts";
 import { fitted, tableText } from "../terminal.ts";
 
@@ -12,6 +12,7 @@ interface CapsOptions {
   readonly host?: string;
   readonly assign: readonly string[];
   readonly interrupts: "msi" | "wired" | "both";
+  readonly viommu: ViommuChoice;
   readonly json?: true;
 }
 
@@ -23,6 +24,7 @@ export function caps(): Command {
     .addOption(
       new Option("--interrupts <kind>", "how the vIOMMU signals").choices(["msi", "wired", "both"]).default("both"),
     )
+    .addOption(viommuOption(false))
     .option("--json", "print JSON")
     .action((options: CapsOptions) => {
       const shell = new RunShell({ report: "text" });
@@ -32,6 +34,7 @@ export function caps(): Command {
         trace: shell.trace,
         calls: run.calls,
         memoryBytes: 2 ** 20,
+        ...viommuOf(options.viommu),
         // Capabilities are the same for a device alone and one that shares its group.
         allowSharedGroup: true,
         configuration: { interrupts: options.interrupts },

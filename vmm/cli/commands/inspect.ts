@@ -6,7 +6,7 @@ import { ComponentMachine } from "../../component-machine.ts";
 import { treeText } from "../../view/machine-tree.ts";
 import { assignmentsOf, DEFAULT_ASSIGNMENTS, HostRun } from "../host-run.ts";
 import { machineTree } from "../machine-tree.ts";
-import { collect } from "../options.ts";
+import { collect, type ViommuChoice, viommuOf, viommuOption } from "../options.ts";
 import { RunShell } from "../run-shell.ts";
 import { fitted } from "../terminal.ts";
 
@@ -14,6 +14,7 @@ interface InspectOptions {
   readonly host?: string;
   readonly assign: readonly string[];
   readonly allowSharedGroup?: true;
+  readonly viommu: ViommuChoice;
   readonly json?: true;
 }
 
@@ -24,6 +25,7 @@ export function inspect(): Command {
     .option("--host <name|file>", "host to run on")
     .option("--assign <host@guest[/name]>", "devices to assign; repeatable", collect, [])
     .option("--allow-shared-group", "assign devices that share an iommu group, as one stream with one context")
+    .addOption(viommuOption(false))
     .option("--json", "print JSON")
     .action((path: string | undefined, options: InspectOptions) => {
       const shell = new RunShell({ report: "text" });
@@ -33,6 +35,7 @@ export function inspect(): Command {
         trace: shell.trace,
         calls: run.calls,
         memoryBytes: 2 ** 20,
+        ...viommuOf(options.viommu),
         allowSharedGroup: options.allowSharedGroup === true,
         report: (message) => shell.message(message),
       });
