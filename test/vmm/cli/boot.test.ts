@@ -156,20 +156,20 @@ describe("nestbox", () => {
 
 describe("--viommu", () => {
   it("none leaves a component guest without an IOMMU, its devices on the second stage", () => {
-    const { status, output } = nestbox("boot", "--viommu", "none");
-    expect(output).toContain("this machine has no IOMMU");
+    const { status, output, errors } = nestbox("boot", "--viommu", "none");
+    expect(output + errors).toContain("this machine has no IOMMU");
     expect(status).toBe(1);
   });
 
   it.each(["boot", "caps", "inspect"])("of %s names the kinds there are when it asks for another", (verb) => {
-    const { status, output } = nestbox(verb, "--viommu", "smmuv9");
-    expect(output).toMatch(/'smmuv9' is invalid\. Allowed choices are riscv/);
+    const { status, errors } = nestbox(verb, "--viommu", "smmuv9");
+    expect(errors).toMatch(/'smmuv9' is invalid\. Allowed choices are riscv/);
     expect(status).toBe(2);
   });
 
   it("none and a vIOMMU's name do not go together", () => {
-    const { status, output } = nestbox("boot", "--viommu", "none", "--assign", "0000:00:01.0@00:02.0/left");
-    expect(output).toContain('with --viommu none there is no vIOMMU "left"');
+    const { status, errors } = nestbox("boot", "--viommu", "none", "--assign", "0000:00:01.0@00:02.0/left");
+    expect(errors).toContain('with --viommu none there is no vIOMMU "left"');
     expect(status).toBe(2);
   });
 });
