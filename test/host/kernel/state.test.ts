@@ -27,7 +27,7 @@ import * as C from "../../../host/uapi/vfio-container.ts";
 import { GuestRam, GuestSv39, RAM_GPA } from "./guest.ts";
 import { eduDma, eduOutcome, type Machine, machine, name, type User } from "./machine.ts";
 
-const [ASKING, FAULTING, GROUPED, SPACES, PARTIAL] = [0x0108, 0x0110, 0x0118, 0x0120, 0x0128];
+const [ASKING, FAULTING, GROUPED, SPACES, PARTIAL, GONE] = [0x0108, 0x0110, 0x0118, 0x0120, 0x0128, 0x0130];
 const IOVA = 0x4000_0000n;
 const SPARE_IOVA = 0x10_0000n;
 const TC = 1n | (1n << 1n) | (1n << 2n);
@@ -86,7 +86,8 @@ function takeDevice(host: Machine, user: User, iommufd: number, rid: number) {
 /**
  * Two devices under first stages of a guest's: one has asked for a page and waits for the answer, of the other a fault is on the vEVENTQ and
  * an INTx on the clock's queue; of a third, half a group of page requests has come. Dirty tracking is on and has something to say. An eventfd
- * counts 3. One more device is in a type1 container, one has spaces at PASIDs; a memfd is mapped.
+ * counts 3. One more device is in a type1 container, one has spaces at PASIDs, one was closed under its vDEVICE; a memfd is mapped. There are
+ * two more contexts.
  */
 function story() {
   const options = { pasidBits: 20, ats: true, pri: true };
@@ -98,10 +99,11 @@ function story() {
       { rid: GROUPED },
       { rid: SPACES, options: { pasidBits: 20 } },
       { rid: PARTIAL, options: { ...options, misbehaviour: true } },
+      { rid: GONE },
     ],
   });
   host.record();
-  host.kernel.injector = new InjectionPlan(["allocation:area@40"]);
+  host.kernel.injector = new InjectionPlan(["allocation:area@40", "ioctl:VFIO_DEVICE_GET_PCI_HOT_RESET_INFO@1=EIO"]);
   host.assign();
   const user = host.user();
   const ram = new GuestRam();
@@ -120,6 +122,9 @@ function story() {
   user.vdevice(iommufd, viommu, asking.device, 0x10n);
   user.vdevice(iommufd, viommu, faulting.device, 0x20n);
   const third = user.vdevice(iommufd, viommu, partial.device, 0x30n);
+  const gone = takeDevice(host, user, iommufd, GONE);
+  user.vdevice(iommufd, viommu, gone.device, 0x40n);
+  expect(user.process.close(gone.vfio)).toBe(0);
   const [, veventq] = user.veventq(iommufd, viommu);
   const [faultId, faultFd] = user.faultQueue(iommufd);
   const stages = [new GuestSv39(ram), new GuestSv39(ram), new GuestSv39(ram)] as const;
@@ -172,6 +177,20 @@ function story() {
     user.bar0(partial.vfio),
   ];
   bars[0].mmioWrite(R.TRANSLATION_MODE, 4, R.MODE_ATS | R.MODE_PRI, 0);
+  const [others, empty] = [user.iommufd(), user.iommufd()];
+  const compatible = user.ioas(others);
+  const vfioIoas = (op: number): number =>
+    user.call(others, I.IOMMU_VFIO_IOAS, I.iommuVfioIoas, { ioas_id: compatible, op }).result;
+  expect(vfioIoas(I.IOMMU_VFIO_IOAS_SET)).toBe(0);
+  const accountMode = (op: number): bigint =>
+    user.call(empty, I.IOMMU_OPTION, I.iommuOption, { option_id: I.IOMMU_OPTION_RLIMIT_MODE, op, val64: 1n }).val64;
+  const allow = (start: bigint): number => {
+    const at = user.scratch + 4096n;
+    user.process.memory.bytes(at, 16).set(I.iommuIovaRange.encode({ start, last: start + 0xf_ffffn }));
+    const values = { ioas_id: unused, num_iovas: 1, allowed_iovas: at };
+    return user.call(iommufd, I.IOMMU_IOAS_ALLOW_IOVAS, I.iommuIoasAllowIovas, values).result;
+  };
+  expect(allow(0x70_0000n)).toBe(0);
   const counter = user.process.eventfd();
   const signal = (value: bigint): number => {
     const bytes = user.process.memory.bytes(user.scratch, 8);
@@ -179,7 +198,7 @@ function story() {
     return user.process.write(counter, user.scratch, 8, -1n);
   };
   const { eventfd: intx } = user.irq(faulting.vfio, X.VFIO_PCI_INTX_IRQ_INDEX);
-  user.irq(asking.vfio, X.VFIO_PCI_MSI_IRQ_INDEX);
+  user.irq(grouped, X.VFIO_PCI_MSI_IRQ_INDEX);
   user.must(iommufd, I.IOMMU_HWPT_SET_DIRTY_TRACKING, I.iommuHwptSetDirtyTracking, {
     flags: I.IOMMU_HWPT_DIRTY_TRACKING_ENABLE,
     hwpt_id: parent,
@@ -208,7 +227,7 @@ function story() {
   return {
     ...{ host, user, ram, va, spare, iommufd, ioas, parent, viommu, veventq, faultFd, stages, page, free, freeHwpt },
     ...{ copies, container, grouped, asking, faulting, nested, bars, counter, signal, intx, dirty, mapFile },
-    ...{ spaces, partial, processes, at, detachAt, third, unused, memfd },
+    ...{ spaces, partial, processes, at, detachAt, third, unused, memfd, vfioIoas, accountMode, allow },
   };
 }
 
@@ -237,6 +256,9 @@ function disturb(told: Story): void {
   });
   const start = { flags: C.VFIO_IOMMU_DIRTY_PAGES_FLAG_START };
   expect(user.call(container, C.VFIO_IOMMU_DIRTY_PAGES, C.vfioIommuType1DirtyBitmap, start).result).toBe(0);
+  expect(told.vfioIoas(I.IOMMU_VFIO_IOAS_CLEAR)).toBe(0);
+  told.accountMode(I.IOMMU_OPTION_OP_SET);
+  expect(told.allow(0x90_0000n)).toBe(0);
   user.configWrite(faulting.vfio, 0x3c, 1, 0x55);
   user.process.read(faulting.vfio, user.scratch, 4, -1n);
   user.process.memory.bytes(spare, 4096).fill(0x99);
@@ -291,6 +313,10 @@ function go(told: Story): unknown[] {
   look(user.process.memory.pinnedPages, host.kernel.frames.pins.total, host.kernel.frames.usedPages);
   const more = user.hwpt(iommufd, told.asking.device, copies);
   look(more, user.attach(told.asking.vfio, more), user.detach(told.asking.vfio), user.destroy(iommufd, more));
+  look(told.vfioIoas(I.IOMMU_VFIO_IOAS_GET), told.accountMode(I.IOMMU_OPTION_OP_GET));
+  const anywhere = { flags: I.IOMMU_IOAS_MAP_READABLE, ioas_id: told.unused, user_va: spare, length: 4096n };
+  const found = user.call(iommufd, I.IOMMU_IOAS_MAP, I.iommuIoasMap, anywhere);
+  look(found.result, found.iova, user.unmap(iommufd, told.unused, found.iova, 4096n));
   look(told.mapFile(), user.unmap(iommufd, free, SPARE_IOVA * 2n, 2n * 4096n), told.mapFile());
   // Spaces: writes go where the PASID's table says; then they go, and their directory.
   look(user.map(iommufd, copies, spare, 4096, 0x8000n));
@@ -395,7 +421,7 @@ describe("a document of another set of objects", () => {
     ["a process too many", (told) => told.host.kernel.createProcess("other"), /process other/],
     ["a device detached", (told) => told.user.detach(told.faulting.vfio), /attachment of 0000:01:02\.0|group 1/],
     ["a mapping too many", (told) => told.user.process.memory.allocate(4096), /mapping of 4096 bytes/],
-    ["an interrupt off", (told) => intxOff(told), /INTx/],
+    ["an interrupt off", (told) => turnOff(told, told.faulting.vfio, X.VFIO_PCI_INTX_IRQ_INDEX), /INTx/],
     ["a group unbound from vfio-pci", (told) => told.user.process.close(told.grouped), /0000:01:03\.0/],
     ["no injection plan", ({ host }) => plan(host, []), /rule 0 allocation:area@40/],
   ])("(%s) is refused, with its name", (_what, change, expected) => {
@@ -449,12 +475,17 @@ function goOn(told: Story): void {
   expect(user.invalidate(iommufd, viommu, [commandOf(1)])).toEqual({ result: 0, done: 1 });
   eduDma(bars[1], IOVA, 64, true);
   host.run(100_000);
+  // A message's window, which stays when the message has gone; the eventfd has no descriptor then.
+  const { eventfd } = user.irq(partial.vfio, X.VFIO_PCI_MSI_IRQ_INDEX);
+  expect(turnOff(told, partial.vfio, X.VFIO_PCI_MSI_IRQ_INDEX)).toBe(0);
+  expect(user.process.close(eventfd)).toBe(0);
+  const info = user.call(partial.vfio, X.VFIO_DEVICE_GET_PCI_HOT_RESET_INFO, X.vfioPciHotResetInfo, {});
+  expect(info.result).toBeLessThan(0);
 }
 
-function intxOff({ user, faulting }: Story): number {
+function turnOff({ user }: Story, device: number, index: number): number {
   const flags = X.VFIO_IRQ_SET_DATA_NONE | X.VFIO_IRQ_SET_ACTION_TRIGGER;
-  const values = { flags, index: X.VFIO_PCI_INTX_IRQ_INDEX, start: 0, count: 0 };
-  return user.call(faulting.vfio, X.VFIO_DEVICE_SET_IRQS, X.vfioIrqSet, values).result;
+  return user.call(device, X.VFIO_DEVICE_SET_IRQS, X.vfioIrqSet, { flags, index, start: 0, count: 0 }).result;
 }
 
 function plan(host: Machine, rules: readonly string[]): void {
