@@ -15,7 +15,7 @@ interface Reserved extends Interval {
 export class IovaRanges implements Stateful {
   // Few (a couple per domain and device), and they may overlap: a list, and the disjoint holes between them, kept until they change.
   #reserved: Reserved[] = [];
-  #holes: Interval[] | null = null; // not state: found again when asked for
+  #holes: Interval[] | null = null; // not state: follows from what is reserved
   #allowed = new IntervalTree<Interval>();
 
   get reservedCount(): number {
@@ -92,7 +92,6 @@ export class IovaRanges implements Stateful {
       allowed.insert({ start: saved.bigint("start"), last: saved.bigint("last") });
     }
     this.#allowed = allowed;
-    this.#holes = null;
   }
 
   #reservedText(): string {

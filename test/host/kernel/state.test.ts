@@ -252,7 +252,7 @@ function disturb(told: Story): void {
   expect(user.map(iommufd, copies, spare, 4096, SPARE_IOVA * 3n)).toBe(0);
   expect(user.unmap(iommufd, free, SPARE_IOVA * 2n, 2n * 4096n)).toBe(0);
   user.call(iommufd, I.IOMMU_OPTION, I.iommuOption, {
-    ...{ option_id: I.IOMMU_OPTION_HUGE_PAGES, op: I.IOMMU_OPTION_OP_SET, object_id: copies, val64: 0n },
+    ...{ option_id: I.IOMMU_OPTION_HUGE_PAGES, op: I.IOMMU_OPTION_OP_SET, object_id: told.unused, val64: 0n },
   });
   const start = { flags: C.VFIO_IOMMU_DIRTY_PAGES_FLAG_START };
   expect(user.call(container, C.VFIO_IOMMU_DIRTY_PAGES, C.vfioIommuType1DirtyBitmap, start).result).toBe(0);
@@ -394,6 +394,17 @@ describe("a machine that has gone on", () => {
     const text = save(told.host);
     goOn(told);
     expect(told.host.clock.pending).toBe(0);
+    restore(told.host, text);
+    expect(save(told.host)).toBe(text);
+  });
+
+  it.each<[string, (told: Story) => void]>([
+    ["a little", disturb],
+    ["far", goOn],
+  ])("(%s) gives a document that one which has not takes over", (_what, forth) => {
+    const [ahead, told] = [story(), story()];
+    forth(ahead);
+    const text = save(ahead.host);
     restore(told.host, text);
     expect(save(told.host)).toBe(text);
   });
