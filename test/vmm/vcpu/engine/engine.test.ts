@@ -526,7 +526,7 @@ describe("capacity and harts", () => {
     expect(few.state).toBe(plain.state);
   });
 
-  it("harts have state of their own, share time and translated code, and are told of a switch", () => {
+  it("harts have state of their own, share time and code translated once, and are told of a switch", () => {
     for (const translate of BOTH) {
       const board = new Board(translate, 3);
       const { core } = board;
@@ -538,10 +538,7 @@ describe("capacity and harts", () => {
         expect(core.switches(hart)).toBeGreaterThanOrEqual(19);
       }
       expect([core.executed, core.now]).toEqual([1800, 18_000]);
-      const alone = new Board(translate);
-      alone.place(RAM, t.add(1, 1, 2, 0), t.add(3, 3, 0, 1), t.b(-2));
-      for (let round = 0; round < 60; round++) alone.core.run(0, 30);
-      expect(core.translations).toBe(alone.core.translations);
+      if (translate !== false) expect(core.translations).toBe(1);
     }
   });
 });

@@ -45,11 +45,15 @@ export class Translator implements Stateful {
     core.table.grow(capacity);
   }
 
-  /** Translates the region around the decode slot `slot` of the decode page `page`; does nothing if there is none. */
+  /**
+   * Translates the region around the decode slot `slot` of the decode page `page`; does nothing if there is none, or if each of its blocks has a
+   * translation (a sample may meet the middle of one, too).
+   */
   translate(page: number, slot: number): void {
     const view = this.#view;
     const blocks = findRegion(view, page, (slot - page) / 4, this.#isa);
-    if (blocks.length === 0) return;
+    const headOf = (block: Block): number => page + block.instructions[0]!.offset * 4;
+    if (blocks.every((block) => view.getUint16(headOf(block), true) === layout.TRANSLATED)) return;
     let entries = view.getUint32(layout.ENTRIES_USED, true);
     if (this.#regions.length === this.#capacity || entries + blocks.length > layout.MAX_ENTRIES) {
       this.#reset();
@@ -62,7 +66,7 @@ export class Translator implements Stateful {
     this.#regions.push({ page, blocks: blocks.map((block) => block.instructions.map((it) => it.offset)) });
     this.compiled++;
     blocks.forEach((block, index) => {
-      const at = page + block.instructions[0]!.offset * 4;
+      const at = headOf(block);
       // a block that has an older translation keeps it
       if (view.getUint16(at, true) === layout.TRANSLATED) return;
       const entry = layout.ENTRIES + entries * layout.ENTRY_BYTES;
