@@ -14,10 +14,11 @@ import { Program, T0, T1 } from "../vmm/rv64-program.ts";
 import { coreModule } from "../vmm/vcpu/riscv64/core-module.ts";
 import { addi, b, i, load, r, sd, store } from "../vmm/vcpu/riscv64/encode.ts";
 
-/** Rounds are short, about a millisecond, so that most of them are not interrupted by whatever else the machine does. */
-const ROUNDS = 401;
-const ROUND_INSTRUCTIONS = 50_000;
-const WARM_UP_MS = 500;
+/** Rounds are short, a fraction of a millisecond, so that most of them are not interrupted by whatever else the machine does. */
+const ROUNDS = 1001;
+const ROUND_INSTRUCTIONS = 10_000;
+/** CPU time: on a busy machine wall time passes before anything is compiled. */
+const WARM_UP_US = 1_000_000;
 const GUEST_ID = 0x10;
 const QUEUE = RAM_BASE + 0x40_0000;
 const DIRECTORY = RAM_BASE + 0x50_0000;
@@ -71,7 +72,7 @@ function measure(command: bigint, commands: number): number {
     trace,
     memoryBytes: 16 << 20,
     harts: 1,
-    sliceInstructions: ROUND_INSTRUCTIONS,
+    sliceInstructions: Math.max(ROUND_INSTRUCTIONS, 100 * commands),
   });
   const world = { kind: VIOMMU_KINDS[DEFAULT_KIND], configuration: {}, calls, report: () => {} };
   const assignment = rv64.iommuWorld(world);
@@ -91,7 +92,7 @@ function measure(command: bigint, commands: number): number {
     if (kind !== "slice") throw new Error(`the guest stopped: ${kind}`);
     return ((performance.now() - start) * 1e6 * commands) / (viommu.commandsExecuted - before);
   };
-  for (const end = performance.now() + WARM_UP_MS; performance.now() < end; ) round();
+  for (const start = process.cpuUsage(); process.cpuUsage(start).user < WARM_UP_US; ) round();
   const rounds = Array.from({ length: ROUNDS }, round);
   return rounds.sort((x, y) => x - y)[ROUNDS >> 1]!;
 }
