@@ -109,3 +109,17 @@ it("an interrupt that has arrived is delivered after the restore, once; a masked
   other.pass(0);
   expect(delivered).toEqual(["first", "second"]);
 });
+
+it("an interrupt that arrived after the state was taken arrives anew", () => {
+  const { interrupts, memory, machine, pass } = bench();
+  let delivered = 0;
+  interrupts.setHandler(interrupts.allocate(0, "first")!, () => delivered++);
+  const document = saved(machine);
+  memory.store32(DOORBELL, 0, 1);
+  restoreTree(machine, document);
+  pass(0);
+  expect(delivered).toBe(0);
+  memory.store32(DOORBELL, 0, 1);
+  pass(0);
+  expect(delivered).toBe(1);
+});
