@@ -4,8 +4,11 @@ import { describe, expect, it } from "vitest";
 import { decodePageRequest } from "../../../host/arch/riscv/page-requests.ts";
 import { REG } from "../../../host/arch/riscv/registers.ts";
 import type { MmioPort } from "../../../host/base/mmio.ts";
+import type { Stateful } from "../../../host/base/state.ts";
+import { decodeState, encodeState } from "../../../host/base/state-text.ts";
 import { Edu } from "../../../host/devices/edu/edu.ts";
 import * as R from "../../../host/devices/edu/registers.ts";
+import { restoreWhole, saveWhole, type WholeMachine } from "../../../vmm/whole-machine.ts";
 import { eduDma, eduOutcome } from "../../host/kernel/machine.ts";
 import { Guest, PLACE, SV39, TC } from "./guest.ts";
 
@@ -61,10 +64,12 @@ class Scene {
 
   run(ns = 100_000): void {
     const { clock } = this.guest;
-    for (const end = clock.now + ns; clock.nextDeadline <= end; ) {
+    const end = clock.now + ns;
+    while (clock.nextDeadline <= end) {
       clock.advanceTo(clock.nextDeadline);
       clock.fireDue();
     }
+    clock.advanceTo(end);
   }
 
   /** A translated DMA to its end. */
@@ -73,6 +78,29 @@ class Scene {
     eduDma(this.bar, iova, 64, toRam);
     this.run();
     return eduOutcome(this.bar);
+  }
+
+  /** IOMMU, device, memory and clock as text, and back; the guest's driver is the test. */
+  save(): string {
+    return encodeState(saveWhole(this.#world()));
+  }
+
+  restore(text: string): void {
+    restoreWhole(this.#world(), decodeState(text));
+  }
+
+  #world(): WholeMachine {
+    const { guest, edu } = this;
+    const ram = new Uint8Array(guest.buffer);
+    const machine: Stateful = {
+      saveState: () => ({ ram: ram.slice() }),
+      restoreState: (state) => state.memory("ram", ram),
+      stateParts: () => [
+        ["viommu", guest.viommu],
+        ["edu", edu],
+      ],
+    };
+    return { clock: guest.clock, trace: guest.trace, host: null, machine };
   }
 
   takeRequest() {
@@ -212,5 +240,69 @@ describe("page requests of an emulated device", () => {
     scene.context(ATS_CONTROL);
     scene.bar.mmioWrite(R.STOP_MARKER, 4, 5, 0);
     expect(scene.guest.takeFaults()).toEqual([]);
+  });
+});
+
+describe("what an emulated device waits for outlives saving", () => {
+  const fenced = (): { scene: Scene; before: number } => {
+    const scene = new Scene();
+    const { guest, bar } = scene;
+    scene.map(IOVA, PLACE.free);
+    scene.context(ATS_CONTROL);
+    scene.dma(IOVA, false);
+    bar.mmioWrite(R.INVALIDATION_DELAY, 4, 5_000, 0);
+    const before = guest.cqh;
+    guest.run(["ATS.INVAL", { RID: ID, ADDR: IOVA >> 12n }], ["IOFENCE.C", {}]);
+    expect(guest.cqh).toBe(before + 1);
+    return { scene, before };
+  };
+
+  it("an invalidation completes in its time, and the fence goes on", () => {
+    const { scene, before } = fenced();
+    const text = scene.save();
+    // Meanwhile: the guest gives the queue up, which is what is undone.
+    scene.guest.viommu.reset();
+    scene.restore(text);
+    scene.run(4_000);
+    expect(scene.guest.cqh).toBe(before + 1);
+    scene.run(2_000);
+    expect(scene.guest.cqh).toBe(before + 2);
+    expect(scene.guest.read32(REG.cqcsr) & 0xf00).toBe(0);
+  });
+
+  it("an invalidation that never completes is given up when its time is over", () => {
+    const { scene, before } = fenced();
+    scene.bar.mmioWrite(R.MISBEHAVIOUR, 4, R.MISBEHAVE_NEVER_COMPLETE, 0);
+    scene.run(10_000);
+    scene.guest.run(["ATS.INVAL", { RID: ID, ADDR: IOVA >> 12n }], ["IOFENCE.C", {}]);
+    const text = scene.save();
+    scene.run(2_000_000);
+    expect(scene.guest.cqh).toBe(before + 3);
+    scene.restore(text);
+    expect(scene.guest.read32(REG.cqcsr) & 0xf00).toBe(0);
+    scene.run(900_000);
+    expect(scene.guest.read32(REG.cqcsr) & 0xf00).toBe(0);
+    scene.run(200_000);
+    expect(scene.guest.read32(REG.cqcsr) & 0xf00).toBe(1 << 9);
+  });
+
+  it("a page request is answered after it as it would have been before", () => {
+    const scene = new Scene();
+    scene.context(PRI_CONTROL);
+    scene.bar.mmioWrite(R.TRANSLATION_MODE, 4, R.MODE_ATS | R.MODE_PRI, 0);
+    eduDma(scene.bar, IOVA, 64, false);
+    scene.run(20_000);
+    const request = scene.takeRequest();
+    const text = scene.save();
+    scene.guest.viommu.deviceReset(ID);
+    scene.run();
+    expect(eduOutcome(scene.bar)).toBe(R.OUTCOME_PAGE_REQUEST_FAILED);
+    scene.restore(text);
+    expect(scene.guest.viommu.pageRequests.unanswered).toBe(1);
+    scene.map(IOVA, PLACE.free);
+    scene.guest.run(["ATS.PRGR", { RID: ID, PRGI: request.group, code: 0 }]);
+    scene.run();
+    expect(eduOutcome(scene.bar)).toBe(R.OUTCOME_DONE);
+    expect(scene.guest.viommu.pageRequests.unanswered).toBe(0);
   });
 });
