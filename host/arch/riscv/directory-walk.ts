@@ -4,9 +4,9 @@
 // caller makes of them is its own. Faults are returned as causes. Process directories lie behind the second stage if there is one;
 // the walker of the page tables does that part.
 
+import { swap32 } from "../../base/byte-order.ts";
 import { ACCESS_FAULT, ACCESS_OK, type MemoryPort } from "../../base/memory.ts";
 import type { AddressSpace } from "./address-space.ts";
-import { swap32 } from "./byte-order.ts";
 import type { StructureRules } from "./capabilities.ts";
 import { deviceContextMisconfiguration, deviceDirectoryIndex } from "./device-context.ts";
 import {

@@ -1,8 +1,8 @@
 // Setting A and D in table entries by compare-and-exchange (§3.4). Memory ports exchange doublewords: a 4-byte entry (Sv32) is
 // exchanged with its neighbour, which is left as it is.
 
+import { swap32 } from "../../base/byte-order.ts";
 import { ACCESS_OK, type AccessStatus, type MemoryPort } from "../../base/memory.ts";
-import { swap32 } from "./byte-order.ts";
 import { loadFault, RETRY } from "./leaf-rules.ts";
 
 /** Exchanges the low half of an 8-byte entry. 0 done, RETRY it had changed, or a cause of a request of `kind`. */

@@ -3,8 +3,8 @@
 //
 // `locate` reads the entry for an interrupt file number and leaves what it says in fields; faults are returned as causes.
 
+import { swap32 } from "../../base/byte-order.ts";
 import { ACCESS_FAULT, ACCESS_OK, type MemoryPort } from "../../base/memory.ts";
-import { swap32 } from "./byte-order.ts";
 import type { StructureRules } from "./capabilities.ts";
 import {
   CAUSE_MSI_PT_DATA_CORRUPTION,

@@ -1,9 +1,9 @@
 // Sv32 and Sv32x4: 4-byte entries, two levels of 10 index bits, no NAPOT, no PBMT. The walker of two-stage-walk.ts calls these where an
 // address space is narrow; results go into its fields as for the wide modes.
 
+import { swap32 } from "../../base/byte-order.ts";
 import { ACCESS_FAULT, ACCESS_OK, type AccessStatus, type MemoryPort } from "../../base/memory.ts";
 import type { AddressSpace } from "./address-space.ts";
-import { swap32 } from "./byte-order.ts";
 import { compareExchange32 } from "./entry-update.ts";
 import {
   ACCESS_FAULT_CAUSE,

@@ -10,9 +10,10 @@
 // `walkFirst` and `walkSecond`, which follow the privileged architecture's steps one by one.
 // Callers read afterwards: gpaPfn, spaPfn; the leaf entries with their sizes; for guest-page faults iotval2.
 
+import { swap32 } from "../../base/byte-order.ts";
 import { ACCESS_OK, type MemoryPort } from "../../base/memory.ts";
+import { TableReader } from "../../base/table-reader.ts";
 import type { AddressSpace } from "./address-space.ts";
-import { swap32 } from "./byte-order.ts";
 import type { StructureRules } from "./capabilities.ts";
 import { exchangeEntry } from "./entry-update.ts";
 import {
@@ -37,7 +38,6 @@ import {
 } from "./leaf-rules.ts";
 import { firstStageNarrow, secondStageNarrow } from "./narrow-walk.ts";
 import { PTE_G, PTE_U, PTE_V } from "./page-table-entry.ts";
-import { TableReader } from "./table-reader.ts";
 import { TABLE_FIRST_STAGE, TABLE_SECOND_STAGE, type WalkObserver, type WalkTable } from "./walk-observer.ts";
 
 export * from "./leaf-rules.ts";

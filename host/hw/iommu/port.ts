@@ -19,7 +19,20 @@ export const TRANSLATED = 0;
 export const REFUSED = 1;
 /** The write was a message that the IOMMU took itself (MSI stored in a memory-resident interrupt file). */
 export const CONSUMED = 2;
-export type TranslationStatus = 0 | 1 | 2;
+/** The transaction completes without reaching memory: a write is ignored, a read returns zeros. */
+export const DISCARDED = 3;
+/**
+ * The transaction waits in the IOMMU for software's decision, as `stallTag`; `onStallEnded` will say how it ends. A requester that cannot wait (no
+ * PCI function can) takes it for refused.
+ */
+export const STALLED = 4;
+export type TranslationStatus = 0 | 1 | 2 | 3 | 4;
+
+/** How a stalled transaction ends: it is to be made anew, is aborted, or completes as DISCARDED. */
+export const STALL_RETRY = 0;
+export const STALL_ABORT = 1;
+export const STALL_DISCARD = 2;
+export type StallEnd = 0 | 1 | 2;
 
 export interface IommuParts {
   readonly name: string;
@@ -54,6 +67,13 @@ export interface HardwareIommu extends Partial<Stateful> {
     data: number,
   ): TranslationStatus;
   resultPfn: HpaPfn;
+  /**
+   * Kinds whose transactions may stall: the tag of the last one that did, or -1 if it found no room: it is to be made anew when some other
+   * has ended.
+   */
+  readonly stallTag?: number;
+  /** Told how a stalled transaction ends. It may call `translate` from within. */
+  onStallEnded?: (deviceId: number, tag: number, end: StallEnd) => void;
   /** ATS translation request; the answer is left in `atsTranslation`. */
   translateForDevice(
     deviceId: number,

@@ -21,7 +21,7 @@ import {
   noTranslation,
   type PciFunction,
 } from "../../devices/ports.ts";
-import { ACCESS_READ, ACCESS_WRITE, CONSUMED, type HardwareIommu, TRANSLATED } from "../iommu/port.ts";
+import { ACCESS_READ, ACCESS_WRITE, CONSUMED, DISCARDED, type HardwareIommu, TRANSLATED } from "../iommu/port.ts";
 import { DmaWriteLog } from "./dma-write-log.ts";
 
 const COMMAND = 0x04;
@@ -166,6 +166,10 @@ export class FunctionDma implements DmaPort, Stateful {
         translated,
         data,
       );
+      if (status === DISCARDED) {
+        if (!write) bytes.fill(0, at, at + length);
+        return DMA_OK;
+      }
       if (status !== TRANSLATED) {
         const consumed = status === CONSUMED;
         if (this.#parts.trace.on)

@@ -8,7 +8,6 @@
 // Commands execute in the order fetched, each wholly before the next, except ATS.INVAL, which is outstanding until its completions
 // are in; only IOFENCE.C waits for those.
 
-import { swap32 } from "../../../arch/riscv/byte-order.ts";
 import {
   commandName,
   describeCommand,
@@ -28,13 +27,14 @@ import {
   REG,
 } from "../../../arch/riscv/registers.ts";
 import type { HpaPfn } from "../../../base/address.ts";
+import { swap32 } from "../../../base/byte-order.ts";
 import { EntryReader } from "../../../base/entry-reader.ts";
 import { ACCESS_OK } from "../../../base/memory.ts";
 import type { Stateful, StateReader, StateRecord } from "../../../base/state.ts";
-import type { AtsInvalidations } from "./ats-invalidations.ts";
+import { ALL_PAGES, type AtsInvalidations } from "../ats-invalidations.ts";
 import type { HardwareState } from "./hardware-state.ts";
 import type { Interrupts } from "./interrupts.ts";
-import type { TranslationCaches } from "./translation-caches.ts";
+import { napotPages, type TranslationCaches } from "./translation-caches.ts";
 
 const ERRORS = CSR_MEMORY_FAULT | CQCSR_CMD_TO | CQCSR_CMD_ILL;
 const CLEARABLE = ERRORS | CQCSR_FENCE_W_IP;
@@ -268,7 +268,13 @@ export class CommandQueue implements Stateful {
     if ((w2 & 0x7fe) !== 0) return ILLEGAL;
     const pfn = (w3 >>> 0) * 0x100000 + (w2 >>> 12);
     const global = (w2 & 1) !== 0;
-    return this.#ats.invalidate(deviceId, pasid, pfn, (w2 & 0x800) !== 0, global) ? DONE : WAIT;
+    // S: the address carries a size as in PCIe; 2^52 pages are all there are.
+    const pages = (w2 & 0x800) !== 0 ? napotPages(pfn) : 1;
+    const sent =
+      pages < 2 ** 52
+        ? this.#ats.invalidate(deviceId, pasid, pfn - (pfn % pages), pages, global)
+        : this.#ats.invalidate(deviceId, pasid, 0, ALL_PAGES, global);
+    return sent ? DONE : WAIT;
   }
 
   saveState(): StateRecord {

@@ -1,10 +1,10 @@
 // What the parts of one IOMMU share: the register words, memory, trace, and the rules that capabilities and fctl give. One object
 // per IOMMU; every part keeps to its own registers in it.
 
-import { swap32 } from "../../../arch/riscv/byte-order.ts";
 import type { StructureRules } from "../../../arch/riscv/capabilities.ts";
 import { REG, REGISTER_PAGE_BYTES } from "../../../arch/riscv/registers.ts";
 import type { HpaPfn } from "../../../base/address.ts";
+import { swap32 } from "../../../base/byte-order.ts";
 import type { Clock } from "../../../base/clock.ts";
 import type { PhysicalMemory } from "../../../base/memory.ts";
 import type { Trace } from "../../../base/trace.ts";

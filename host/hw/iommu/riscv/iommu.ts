@@ -13,8 +13,8 @@ import type { AccessSize, MmioPort } from "../../../base/mmio.ts";
 import { bytesOf, type Stateful, type StateReader, type StateRecord } from "../../../base/state.ts";
 import type { Trace } from "../../../base/trace.ts";
 import type { AtsStatus, AtsTarget, AtsTranslation } from "../../../devices/ports.ts";
+import { AtsInvalidations } from "../ats-invalidations.ts";
 import type { HardwareIommu, IommuParts, TranslationStatus } from "../port.ts";
-import { AtsInvalidations } from "./ats-invalidations.ts";
 import { AtsTranslator } from "./ats-translation.ts";
 import { CommandQueue } from "./command-queue.ts";
 import { DebugTranslation } from "./debug-translation.ts";
@@ -82,7 +82,7 @@ export class RiscvIommu implements HardwareIommu, MmioPort, RegisterEffects, Sta
     this.#interrupts.onMessageFault = (pfn, offset) =>
       this.#faults.report(CAUSE_MSI_WRITE_ACCESS_FAULT, 0, -1, false, TTYP_NONE, pfn, offset, 0, 0, false);
     this.caches = new TranslationCaches(state);
-    this.#ats = new AtsInvalidations(state);
+    this.#ats = new AtsInvalidations(parts.clock, this.configuration.atsTags, this.configuration.atsTimeoutNs);
     this.#commands = new CommandQueue(state, this.#interrupts, this.caches, this.#ats);
     this.#translator = new Translator(state, this.caches, this.#faults);
     this.#atsTranslator = new AtsTranslator(state, this.#translator);

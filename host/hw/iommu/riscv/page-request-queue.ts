@@ -15,7 +15,7 @@ import {
 } from "../../../arch/riscv/registers.ts";
 import { addressHigh, addressLow } from "../../../base/address.ts";
 import { ACCESS_OK } from "../../../base/memory.ts";
-import type { AtsInvalidations } from "./ats-invalidations.ts";
+import type { AtsInvalidations } from "../ats-invalidations.ts";
 import type { FaultQueue } from "./fault-queue.ts";
 import type { HardwareState } from "./hardware-state.ts";
 import type { Interrupts } from "./interrupts.ts";

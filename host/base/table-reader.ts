@@ -2,9 +2,9 @@
 //
 // Frames are pairs of 32-bit integers here (bits 31:0 and the rest of a frame number), entries too, so that nothing is converted
 // to a double on the way. When memory changes its shape it says so, and the window is given up. A window never reaches beyond
-// PAS, so the fast path needs no check of its own.
+// the physical address width, so the fast path needs no check of its own.
 
-import { ACCESS_FAULT, ACCESS_OK, type AccessStatus, type MemoryPort, type WindowedMemory } from "../../base/memory.ts";
+import { ACCESS_FAULT, ACCESS_OK, type AccessStatus, type MemoryPort, type WindowedMemory } from "./memory.ts";
 
 const NOTHING = new Int32Array(0);
 
@@ -31,7 +31,7 @@ export class TableReader<P extends number> {
     this.#windowed?.watchWindows(() => this.#forget());
   }
 
-  /** First frame beyond PAS. */
+  /** First frame beyond the physical address width. */
   setLimit(limit: number): void {
     this.#limit = limit;
     this.#forget();

@@ -1,25 +1,47 @@
-// ATS invalidations under way and page responses (§4.1.4): each Invalidation Request has a tag until its completion is in or its
-// time is up. IOFENCE.C waits for all of them; a timeout is reported by the next one.
+// ATS invalidations under way and page responses (PCIe 6.0 §10.3, §10.4): each Invalidation Request has a tag until its completion is in or
+// its time is up. A command queue's fence waits for all of them; a timeout is reported by the next one.
 
-import { bytesOf, type Stateful, type StateReader, type StateRecord } from "../../../base/state.ts";
-import type { AtsTarget } from "../../../devices/ports.ts";
-import type { HardwareState } from "./hardware-state.ts";
+import type { Clock } from "../../base/clock.ts";
+import type { Stateful, StateReader, StateRecord } from "../../base/state.ts";
+import type { AtsTarget } from "../../devices/ports.ts";
 
 export type Pending = "none" | "waiting" | "timed-out";
 
+/** A range that covers all addresses. */
+export const ALL_PAGES = Number.POSITIVE_INFINITY;
+
 export class AtsInvalidations implements Stateful {
   findTarget: (deviceId: number) => AtsTarget | undefined = () => undefined; // not state: wiring
-  readonly #state: HardwareState;
+  readonly #clock: Clock;
+  readonly #timeoutNs: number;
   /** Per tag: device id of an outstanding request, -1 free; and when it is given up. */
-  readonly #devices: Int32Array;
+  readonly #devices: Float64Array;
   readonly #deadlines: Float64Array;
   #outstanding = 0;
   #timedOut = false;
 
-  constructor(state: HardwareState) {
-    this.#state = state;
-    this.#devices = new Int32Array(state.configuration.atsTags).fill(-1);
-    this.#deadlines = new Float64Array(state.configuration.atsTags);
+  /** `tags` requests at most are outstanding, each for `timeoutNs` of virtual time. */
+  constructor(clock: Clock, tags: number, timeoutNs: number) {
+    this.#clock = clock;
+    this.#timeoutNs = timeoutNs;
+    this.#devices = new Float64Array(tags).fill(-1);
+    this.#deadlines = new Float64Array(tags);
+  }
+
+  saveState(): StateRecord {
+    return {
+      devices: [...this.#devices],
+      deadlines: [...this.#deadlines],
+      outstanding: this.#outstanding,
+      timedOut: this.#timedOut,
+    };
+  }
+
+  restoreState(state: StateReader): void {
+    state.numbers("devices", this.#devices);
+    state.numbers("deadlines", this.#deadlines);
+    this.#outstanding = state.number("outstanding");
+    this.#timedOut = state.boolean("timedOut");
   }
 
   reset(): void {
@@ -37,25 +59,14 @@ export class AtsInvalidations implements Stateful {
     return next;
   }
 
-  /**
-   * Sends an Invalidation Request. False: no tag is free, try again. `range` is the S bit: the address carries a size as in PCIe
-   * (lowest 0 bit at X of the frame number: 2^(X+1) pages).
-   */
-  invalidate(deviceId: number, pasid: number, pfn: number, range: boolean, global: boolean): boolean {
+  /** Sends an Invalidation Request for the pages [first, first + pages). False: no tag is free, try again. */
+  invalidate(deviceId: number, pasid: number, first: number, pages: number, global: boolean): boolean {
     this.#expire();
     const tag = this.#devices.indexOf(-1);
     if (tag < 0) return false;
-    let first = pfn;
-    let pages = 1;
-    if (range) {
-      let size = 0;
-      while (size < 51 && Math.floor(pfn / 2 ** size) % 2 === 1) size++;
-      pages = size >= 51 ? Number.POSITIVE_INFINITY : 2 ** (size + 1);
-      first = size >= 51 ? 0 : pfn - (pfn % pages);
-    }
     // Tagged before the target sees the request: it may complete from within.
     this.#devices[tag] = deviceId;
-    this.#deadlines[tag] = this.#state.clock.now + this.#state.configuration.atsTimeoutNs;
+    this.#deadlines[tag] = this.#clock.now + this.#timeoutNs;
     this.#outstanding++;
     const target = this.findTarget(deviceId);
     if (target?.invalidate(first, pages, pasid, global, tag)) this.completed(deviceId, tag);
@@ -74,7 +85,7 @@ export class AtsInvalidations implements Stateful {
     this.findTarget(deviceId)?.pageResponse(pasid, group, code);
   }
 
-  /** For IOFENCE.C. "timed-out" is said once; the requests given up are forgotten. */
+  /** For a fence. "timed-out" is said once; the requests given up are forgotten. */
   settle(): Pending {
     this.#expire();
     if (this.#outstanding > 0) return "waiting";
@@ -85,7 +96,7 @@ export class AtsInvalidations implements Stateful {
 
   #expire(): void {
     if (this.#outstanding === 0) return;
-    const now = this.#state.clock.now;
+    const now = this.#clock.now;
     for (let tag = 0; tag < this.#devices.length; tag++) {
       if (this.#devices[tag]! >= 0 && this.#deadlines[tag]! <= now) {
         this.#devices[tag] = -1;
@@ -93,21 +104,5 @@ export class AtsInvalidations implements Stateful {
         this.#timedOut = true;
       }
     }
-  }
-
-  saveState(): StateRecord {
-    return {
-      devices: bytesOf(this.#devices),
-      deadlines: bytesOf(this.#deadlines),
-      outstanding: this.#outstanding,
-      timedOut: this.#timedOut,
-    };
-  }
-
-  restoreState(state: StateReader): void {
-    state.memory("devices", this.#devices);
-    state.memory("deadlines", this.#deadlines);
-    this.#outstanding = state.number("outstanding");
-    this.#timedOut = state.boolean("timedOut");
   }
 }
