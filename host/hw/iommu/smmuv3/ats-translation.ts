@@ -1,0 +1,101 @@
+// PCIe ATS translation requests (§3.9.1, §13.6): the same process as for a transaction, but what is missing becomes rights not granted, nothing
+// stalls, and only errors of configuration are errors to the device.
+
+import { F_ADDR_SIZE, F_BAD_ATS_TREQ, F_PERMISSION, F_TRANSLATION } from "../../../arch/smmuv3/event-records.ts";
+import { CLEAN } from "../../../arch/smmuv3/leaf-rights.ts";
+import { CR0_ATSCHK, CR2_REC_CFG_ATS, REG } from "../../../arch/smmuv3/registers.ts";
+import { CONFIG_BYPASS } from "../../../arch/smmuv3/stream-table-entry.ts";
+import { KIND_ATS, KIND_ATS_WRITE, KIND_READ } from "../../../arch/smmuv3/two-stage-walk.ts";
+import {
+  ATS_COMPLETER_ABORT,
+  ATS_SUCCESS,
+  ATS_UNSUPPORTED_REQUEST,
+  type AtsStatus,
+  noTranslation,
+} from "../../../devices/ports.ts";
+import type { HardwareState } from "./hardware-state.ts";
+import { type Translator, withoutTop } from "./translation.ts";
+
+export class AtsTranslator {
+  readonly translation = noTranslation(); // not state: the last answer
+  readonly #state: HardwareState;
+  readonly #translator: Translator;
+
+  constructor(state: HardwareState, translator: Translator) {
+    this.#state = state;
+    this.#translator = translator;
+  }
+
+  translate(
+    sid: number,
+    ssid: number,
+    pfn: number,
+    noWrite: boolean,
+    privileged: boolean,
+    execute: boolean,
+  ): AtsStatus {
+    const state = this.#state;
+    const translator = this.#translator;
+    const translation = this.translation;
+    translation.pfn = 0;
+    translation.sizeLog2 = 12;
+    translation.read = translation.write = translation.execute = false;
+    translation.privileged = ssid >= 0 && privileged;
+    translation.global = translation.untranslatedOnly = false;
+    if (!state.features.ATS) return ATS_UNSUPPORTED_REQUEST;
+    translator.begin(sid, ssid, ssid >= 0 && privileged, KIND_READ, pfn, 0);
+    if (!state.enabled) return this.#bad();
+    const stream = translator.streamFor(sid);
+    if (stream === null) return this.#abort();
+    if ((stream.config & CONFIG_BYPASS) === 0) return ATS_UNSUPPORTED_REQUEST;
+    const split = stream.eats === 2 && (state.reg(REG.CR0) & CR0_ATSCHK) !== 0;
+    if (stream.config === CONFIG_BYPASS || !(split || stream.eats === 1)) return this.#bad();
+    const space = translator.spaceFor(stream, ssid);
+    if (space === null) return this.#failed();
+    if (!space.first && pfn >= translator.guestLimit) {
+      translator.event = F_ADDR_SIZE;
+      return this.#failed();
+    }
+    translation.pfn = pfn;
+    if (space.transparent) {
+      translation.read = translation.write = true;
+      return ATS_SUCCESS;
+    }
+    const { walker } = translator;
+    const own = translator.privileged;
+    const kind = noWrite ? KIND_ATS : KIND_ATS_WRITE;
+    const high = withoutTop(space, (pfn * 2 ** -32) | 0);
+    if (!translator.walkTables(space, pfn | 0, high, kind, own)) {
+      translation.pfn = 0;
+      return this.#failed();
+    }
+    const rights = own ? walker.rights >>> 3 : walker.rights;
+    translation.read = (rights & 1) !== 0;
+    translation.write = (rights & 2) !== 0 && (walker.rights & CLEAN) === 0;
+    // Asked for, and never without read.
+    translation.execute = ssid >= 0 && execute && translation.read && (rights & 4) !== 0;
+    const shift = Math.min(walker.firstShift, walker.secondShift);
+    const target = split ? walker.guestPfn : walker.hostPfn;
+    translation.pfn = target - (target % 2 ** shift);
+    translation.sizeLog2 = 12 + shift;
+    return ATS_SUCCESS;
+  }
+
+  /** Requests where there is no ATS (§7.3.6). */
+  #bad(): AtsStatus {
+    this.#translator.event = F_BAD_ATS_TREQ;
+    this.#translator.report();
+    return ATS_UNSUPPORTED_REQUEST;
+  }
+
+  /** Translation faults are answers without rights; everything else is the device's error. */
+  #failed(): AtsStatus {
+    const { event } = this.#translator;
+    return event >= F_TRANSLATION && event <= F_PERMISSION ? ATS_SUCCESS : this.#abort();
+  }
+
+  #abort(): AtsStatus {
+    if ((this.#state.reg(REG.CR2) & CR2_REC_CFG_ATS) !== 0) this.#translator.report();
+    return ATS_COMPLETER_ABORT;
+  }
+}

@@ -1,0 +1,234 @@
+// The register pages (§6.2, §6.3): which bits software can change and when, and what a write sets off.
+//
+// Updates are immediate: CR0ACK and IRQ_CTRLACK show at once what was written of what there is, GBPA.Update is never seen. A guarded register keeps
+// its value while what guards it is on. Misaligned accesses and widths other than 4 and 8 read 0 and write nothing.
+
+import { encodeIdentification } from "../../../arch/smmuv3/identification.ts";
+import {
+  CR0_ATSCHK,
+  CR0_CMDQEN,
+  CR0_EVENTQEN,
+  CR0_PRIQEN,
+  CR0_SMMUEN,
+  CR2_E2H,
+  CR2_PTM,
+  CR2_REC_CFG_ATS,
+  CR2_RECINVSID,
+  GBPA_ABORT,
+  GBPA_UPDATE,
+  GERROR_BITS,
+  IRQ_EVENTQ,
+  IRQ_GERROR,
+  IRQ_PRIQ,
+  OVERFLOW_FLAG,
+  PAGE_1,
+  REG,
+  REGISTER_BYTES,
+} from "../../../arch/smmuv3/registers.ts";
+import type { AccessSize } from "../../../base/mmio.ts";
+import { type HardwareState, REGISTERS_END } from "./hardware-state.ts";
+
+/** What register writes set off; the SMMU implements it. */
+export interface RegisterEffects {
+  controlChanged(before: number, after: number): void;
+  streamTableChanged(): void;
+  commandsQueued(): void;
+  errorsAcknowledged(): void;
+  eventsConsumed(): void;
+}
+
+const CONS_ERR = 0x7f000000;
+const TABLE_ATTRIBUTES = 0xfc0;
+const GBPA_FIELDS = 0xf3f1f | GBPA_ABORT;
+
+export class RegisterFile {
+  high = 0;
+  readonly #state: HardwareState;
+  readonly #effects: RegisterEffects;
+
+  constructor(state: HardwareState, effects: RegisterEffects) {
+    this.#state = state;
+    this.#effects = effects;
+    this.reset();
+  }
+
+  /** Enables 0; what is UNKNOWN at reset is 0. */
+  reset(): void {
+    const { regs, configuration, features } = this.#state;
+    regs.fill(0);
+    const words = encodeIdentification(features);
+    for (const name of ["IDR0", "IDR1", "IDR3", "IDR5", "AIDR"] as const) regs[REG[name] >> 2] = Number(words[name]);
+    regs[REG.IIDR >> 2] = configuration.iidr;
+    // SHCFG 1: use incoming.
+    regs[REG.GBPA >> 2] = 0x1000 | (configuration.abortsAtReset ? GBPA_ABORT : 0);
+  }
+
+  mmioRead(offset: number, size: AccessSize): number {
+    this.high = 0;
+    if (size === 8 && (offset & 7) === 0) {
+      this.high = this.#read(offset + 4);
+      return this.#read(offset);
+    }
+    return size === 4 && (offset & 3) === 0 ? this.#read(offset) : 0;
+  }
+
+  mmioWrite(offset: number, size: AccessSize, lo: number, hi: number): void {
+    if (size === 8 && (offset & 7) === 0) {
+      this.#write(offset + 4, hi >>> 0);
+      this.#write(offset, lo >>> 0);
+    } else if (size === 4 && (offset & 3) === 0) this.#write(offset, lo >>> 0);
+  }
+
+  #read(offset: number): number {
+    if (offset < 0 || offset >= REGISTER_BYTES || (offset & (PAGE_1 - 1)) >= REGISTERS_END) return 0;
+    const state = this.#state;
+    switch (offset) {
+      case REG.CMDQ_PROD:
+        return state.reg(offset) & this.#indexMask(REG.CMDQ_BASE);
+      case REG.CMDQ_CONS:
+        return state.reg(offset) & (this.#indexMask(REG.CMDQ_BASE) | CONS_ERR);
+      case REG.EVENTQ_PROD:
+      case REG.EVENTQ_CONS:
+        return (state.reg(offset) & (this.#indexMask(REG.EVENTQ_BASE) | OVERFLOW_FLAG)) >>> 0;
+      case REG.PRIQ_PROD:
+      case REG.PRIQ_CONS:
+        return (state.reg(offset) & (this.#indexMask(REG.PRIQ_BASE) | OVERFLOW_FLAG)) >>> 0;
+      default:
+        // Page 0 has nothing where the indexes of page 1 stand, and page 1 nothing else.
+        return offset >= PAGE_1 || isPage1Index(offset) ? 0 : state.reg(offset);
+    }
+  }
+
+  /** Index and wrap bits of a queue. */
+  #indexMask(base: number): number {
+    const { features } = this.#state;
+    const limit =
+      base === REG.CMDQ_BASE ? features.CMDQS : base === REG.EVENTQ_BASE ? features.EVENTQS : features.PRIQS;
+    return (2 << this.#state.queueLog2(base, limit)) - 1;
+  }
+
+  #write(offset: number, value: number): void {
+    const state = this.#state;
+    const { features } = state;
+    const effects = this.#effects;
+    const cr0 = state.reg(REG.CR0);
+    switch (offset) {
+      case REG.CR0: {
+        const written = (value & this.#controlBits()) >>> 0;
+        state.setReg(REG.CR0, written);
+        state.setReg(REG.CR0ACK, written);
+        effects.controlChanged(cr0, written);
+        return;
+      }
+      case REG.CR1:
+        if ((cr0 & CR0_SMMUEN) === 0) state.setReg(offset, value & 0xfff);
+        else state.setReg(offset, (state.reg(offset) & TABLE_ATTRIBUTES) | (value & 0x3f));
+        return;
+      case REG.CR2:
+        if ((cr0 & CR0_SMMUEN) === 0) {
+          const bits =
+            CR2_RECINVSID |
+            (features.Hyp ? CR2_E2H : 0) |
+            (features.BTM ? CR2_PTM : 0) |
+            (features.ATSRECERR ? CR2_REC_CFG_ATS : 0);
+          state.setReg(offset, value & bits);
+        }
+        return;
+      case REG.GBPA:
+        if ((value & GBPA_UPDATE) !== 0) state.setReg(offset, value & GBPA_FIELDS);
+        return;
+      case REG.IRQ_CTRL: {
+        const written = value & (IRQ_GERROR | IRQ_EVENTQ | (features.PRI ? IRQ_PRIQ : 0));
+        state.setReg(REG.IRQ_CTRL, written);
+        state.setReg(REG.IRQ_CTRLACK, written);
+        return;
+      }
+      case REG.GERRORN:
+        state.setReg(offset, value & GERROR_BITS);
+        effects.errorsAcknowledged();
+        return;
+      case REG.STRTAB_BASE:
+      case REG.STRTAB_BASE + 4:
+        if ((cr0 & CR0_SMMUEN) !== 0) return;
+        state.setReg(offset, offset === REG.STRTAB_BASE ? value & 0xffffffc0 : value & 0x40ffffff);
+        effects.streamTableChanged();
+        return;
+      case REG.STRTAB_BASE_CFG:
+        if ((cr0 & CR0_SMMUEN) !== 0) return;
+        state.setReg(offset, value & (features.ST_LEVEL === 0 ? 0x3f : 0x307ff));
+        effects.streamTableChanged();
+        return;
+      case REG.CMDQ_PROD:
+        state.setReg(offset, value & 0xfffff);
+        effects.commandsQueued();
+        return;
+      case REG.CMDQ_CONS:
+        if ((cr0 & CR0_CMDQEN) === 0) state.setReg(offset, value & (0xfffff | CONS_ERR));
+        return;
+      case REG.EVENTQ_PROD:
+        if ((cr0 & CR0_EVENTQEN) === 0) state.setReg(offset, value & 0x800fffff);
+        return;
+      case REG.EVENTQ_CONS:
+        state.setReg(offset, value & 0x800fffff);
+        effects.eventsConsumed();
+        return;
+      case REG.PRIQ_PROD:
+        if (features.PRI && (cr0 & CR0_PRIQEN) === 0) state.setReg(offset, value & 0x800fffff);
+        return;
+      case REG.PRIQ_CONS:
+        if (features.PRI) state.setReg(offset, value & 0x800fffff);
+        return;
+      default:
+        this.#writeBase(offset, value, cr0);
+    }
+  }
+
+  /** Queue bases, and where interrupts go. */
+  #writeBase(offset: number, value: number, cr0: number): void {
+    const state = this.#state;
+    const { features } = state;
+    const interrupts = state.reg(REG.IRQ_CTRL);
+    switch (offset & ~4) {
+      case REG.CMDQ_BASE:
+        if ((cr0 & CR0_CMDQEN) === 0) state.setReg(offset, (offset & 4) === 0 ? value : value & 0x40ffffff);
+        return;
+      case REG.EVENTQ_BASE:
+        if ((cr0 & CR0_EVENTQEN) === 0) state.setReg(offset, (offset & 4) === 0 ? value : value & 0x40ffffff);
+        return;
+      case REG.PRIQ_BASE:
+        if (features.PRI && (cr0 & CR0_PRIQEN) === 0)
+          state.setReg(offset, (offset & 4) === 0 ? value : value & 0x40ffffff);
+        return;
+      case REG.GERROR_IRQ_CFG0:
+      case REG.GERROR_IRQ_CFG1:
+        if ((interrupts & IRQ_GERROR) === 0) this.#writeMessage(offset, value, REG.GERROR_IRQ_CFG0, 0x3f);
+        return;
+      case REG.EVENTQ_IRQ_CFG0:
+      case REG.EVENTQ_IRQ_CFG1:
+        if ((interrupts & IRQ_EVENTQ) === 0) this.#writeMessage(offset, value, REG.EVENTQ_IRQ_CFG0, 0x3f);
+        return;
+      case REG.PRIQ_IRQ_CFG0:
+      case REG.PRIQ_IRQ_CFG1:
+        if (features.PRI && (interrupts & IRQ_PRIQ) === 0)
+          this.#writeMessage(offset, value, REG.PRIQ_IRQ_CFG0, 0x8000003f);
+        return;
+    }
+  }
+
+  /** A word of IRQ_CFG0, CFG1 or CFG2; without MSIs only PRIQ_IRQ_CFG2.LO means anything (§6.3.21). */
+  #writeMessage(offset: number, value: number, first: number, attributes: number): void {
+    const place = offset - first;
+    let bits = place === 0 ? 0xfffffffc : place === 4 ? 0x00ffffff : place === 8 ? 0xffffffff : attributes;
+    if (!this.#state.features.MSI) bits = place === 12 ? attributes & 0x80000000 : 0;
+    this.#state.setReg(offset, (value & bits) >>> 0);
+  }
+
+  #controlBits(): number {
+    const { PRI, ATS, VMW } = this.#state.features;
+    return CR0_SMMUEN | CR0_EVENTQEN | CR0_CMDQEN | (PRI ? CR0_PRIQEN : 0) | (ATS ? CR0_ATSCHK : 0) | (VMW ? 0x1c0 : 0);
+  }
+}
+
+function isPage1Index(offset: number): boolean {
+  return offset === 0xa8 || offset === 0xac || offset === 0xc8 || offset === 0xcc;
+}
