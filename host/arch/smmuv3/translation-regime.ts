@@ -23,6 +23,7 @@ function beyondHigh(bits: number): number {
   return bits - 12 < 32 ? -1 : -1 << (bits - 44);
 }
 
+// Not state: made of structures that whoever holds this keeps
 /** Where and how one tree of tables is walked. */
 export class TableTree {
   granule = 12;
@@ -84,6 +85,7 @@ export class TableTree {
   }
 }
 
+// Not state: made of structures that whoever holds this keeps
 /** The half of stage 1 that one TTB describes. */
 export class FirstStageHalf extends TableTree {
   /** EPDx = 0. */
@@ -97,6 +99,7 @@ export class FirstStageHalf extends TableTree {
   signHigh = 0;
 }
 
+// Not state: made of structures that whoever holds this keeps
 export class SecondStage extends TableTree {
   enabled = false;
   /** Frame-number bits above the input size. */
@@ -142,6 +145,7 @@ export class SecondStage extends TableTree {
   }
 }
 
+// Not state: made of structures that whoever holds this keeps
 /** Both stages of one context. */
 export class TranslationRegime {
   /** Stage 1 is on. */

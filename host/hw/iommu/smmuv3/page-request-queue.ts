@@ -74,7 +74,7 @@ export class PageRequestQueue {
       this.#answer(sid, -1, group, flags, FAILURE);
       return;
     }
-    state.setReg(REG.PRIQ_PROD, ((prod + 1) & mask) >>> 0);
+    state.setReg(REG.PRIQ_PROD, (((prod + 1) & mask) | (prod & OVERFLOW_FLAG)) >>> 0);
     if (used === 0 || (everyLast && last)) this.#interrupts.raise(WIRE_PRIQ);
   }
 
