@@ -32,6 +32,8 @@ export interface Stage1Result {
   readonly ipa: bigint;
   readonly rights: Rights;
   readonly span: bigint;
+  /** What cached entries of the translation are found by. */
+  readonly tag: Stage1Tag & { readonly global: boolean };
 }
 
 /** A descriptor as memory holds it, and where. */
@@ -79,7 +81,12 @@ export function stage1(context: Stage1Context, va: bigint, wish: Wish): Stage1Re
     const marksAccessed = HA && !bit(descriptor, 10n);
     if (!bit(descriptor, 10n) && !HA && !cd.AFFD) throw fault("F_ACCESS");
     const rights = stage1Rights(world, cd, hierarchy, descriptor, dirtyManaged, wish.privileged);
-    const result = { ipa: decoded.address | (va & ((1n << shift) - 1n)), rights, span: 1n << shift };
+    const result = {
+      ipa: decoded.address | (va & ((1n << shift) - 1n)),
+      rights,
+      span: 1n << shift,
+      tag: { ...tag, global: !bit(descriptor, 11n) },
+    };
     if (!permitted(wish, rights)) {
       // §3.13.2: UNKNOWN whether AF is set.
       if (marksAccessed) mayChange(found, AF, AF);

@@ -31,7 +31,7 @@ export function stage2(
   ipa: bigint,
   kind: Class,
   wish: Wish,
-  under: Stage1Tag | null,
+  under: (Stage1Tag & { readonly global?: boolean }) | null,
   required = true,
 ): Stage2Result {
   const { f, tables, ste, vmid, choose } = context;
@@ -63,7 +63,16 @@ export function stage2(
     const read = tables.load(
       at,
       1,
-      { kind: "stage-2", vmid, ipa, level, granule: granule.bits, under, final: kind === "IN" },
+      {
+        kind: "stage-2",
+        vmid,
+        ipa,
+        level,
+        granule: granule.bits,
+        under,
+        final: kind === "IN",
+        global: under?.global ?? false,
+      },
       ([raw]) => {
         const value = ste.S2ENDI ? swapBytes(raw!) : raw!;
         const { kind: what } = decodeDescriptor(f, granule, level, value, size, () => 0);

@@ -28,6 +28,8 @@ export type EntryTag =
       readonly under: Stage1Tag | null;
       /** It translates the output of stage 1, not the address of a stage-1 descriptor. */
       readonly final: boolean;
+      /** The stage-1 leaf is global. */
+      readonly global: boolean;
     };
 
 /** What a value means to a cache. */

@@ -15,7 +15,7 @@ import {
   type Programming,
 } from "./identification.ts";
 import { type AtsCompletion, Fault, type Outcome, type Request, type Result, SilentAbort } from "./outcome.ts";
-import { stage1 } from "./stage-1.ts";
+import { type Stage1Result, stage1 } from "./stage-1.ts";
 import { stage2 } from "./stage-2.ts";
 import { locateStreamTableEntry } from "./stream-table.ts";
 import {
@@ -27,7 +27,7 @@ import {
   streamWorld,
   virtualMachine,
 } from "./stream-table-entry.ts";
-import type { Stage1Tag, Tables } from "./tables.ts";
+import type { Tables } from "./tables.ts";
 import { WRITE_CONTROL } from "./translation-table.ts";
 
 interface Run {
@@ -166,22 +166,24 @@ function stages(run: Run, ste: StreamTableEntry, wish: Wish, finalUpdates: boole
   const translatesStage1 = substreamChecks(run, ste);
   const world = streamWorld(f, c, ste);
   const context = { f, tables, ste, vmid: virtualMachine(f, c, ste), choose };
-  let first = { ipa: request.iova, rights: ALL_RIGHTS, span: 1n << f.OAS };
-  let tag: Stage1Tag | null = null;
+  let first: Omit<Stage1Result, "tag"> = { ipa: request.iova, rights: ALL_RIGHTS, span: 1n << f.OAS };
+  let tag: Stage1Result["tag"] | null = null;
   if (translatesStage1) {
     const physical = (address: bigint) =>
       ste.stage2 ? stage2(context, address, "CD", TABLE_READ, null).address : address;
     const doublewords = locateContextDescriptor({ ...context, physical }, request.sid, request.ssid ?? 0n);
     const cd = decodeContextDescriptor(f, world, doublewords);
     if (illegalContextDescriptor(f, ste, world, cd)) throw new Fault("C_BAD_CD");
-    first = stage1({ ...context, world, cd }, request.iova, wish);
-    tag = { world, vmid: context.vmid, asid: world === "EL2" ? null : cd.ASID, va: request.iova };
+    const found = stage1({ ...context, world, cd }, request.iova, wish);
+    first = found;
+    tag = found.tag;
   } else if (request.iova >> f.IAS !== 0n) {
     // Whatever a context descriptor would say: there is none (§3.4, §7.3.14).
     throw new Fault("F_ADDR_SIZE", { stage: 1, class: "IN" });
   }
   // A Translation Request that stage 1 grants nothing does not go to stage 2 (§3.9.1.2).
-  if (!ste.stage2 || !permitted(wish, first.rights)) return { ...first, address: first.ipa };
+  if (!ste.stage2 || !permitted(wish, first.rights))
+    return { ipa: first.ipa, address: first.ipa, rights: first.rights, span: first.span };
   // Stage 2 is not marked dirty for a write that stage 1 forbids (§3.13.7.1).
   const wish2 = wish.kind === "ats" ? { ...wish, write: wish.write && first.rights.w } : wish;
   const second = stage2(context, first.ipa, "IN", wish2, tag, finalUpdates);

@@ -25,7 +25,7 @@ export function compare(subject: Subject, memory: Memory, observed: Observed, ou
 }
 
 /** Doublewords of the stored pages that now differ from memory before the request. */
-function storedWords(subject: Subject, memory: Memory, observed: Observed): [bigint, bigint][] {
+export function storedWords(subject: Subject, memory: Memory, observed: Observed): [bigint, bigint][] {
   const changed: [bigint, bigint][] = [];
   for (const page of observed.storedPages) {
     for (let at = page << 12n; at < (page + 1n) << 12n; at += 8n) {

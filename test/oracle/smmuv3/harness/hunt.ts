@@ -3,6 +3,7 @@
  */
 import type { Count, Finding } from "../../../../vmm/cli/fuzzer.ts";
 import type { MakeSubject } from "../adapter.ts";
+import { randomSequence } from "../generate/sequence.ts";
 import { randomWorld } from "../generate/world.ts";
 import {
   describeScenario,
@@ -18,17 +19,29 @@ import { shrink } from "./shrink.ts";
 /** Requests of a random world. */
 const REQUESTS = 24;
 
-export function scenarioOfSeed(seed: number): Scenario {
-  return scenarioOfWorld(randomWorld(seed, REQUESTS));
+/** Changes of a random sequence. */
+const CHANGES = 20;
+
+/** Worlds without caches, where every answer must be fresh, or sequences of changes and invalidations. */
+export type Kind = "worlds" | "sequences";
+
+export function scenarioOfSeed(kind: Kind, seed: number): Scenario {
+  return kind === "worlds" ? scenarioOfWorld(randomWorld(seed, REQUESTS)) : randomSequence(seed, CHANGES);
 }
 
 /** True if the seed agrees. */
-export function huntSeed(seed: number, make: MakeSubject, log: (line: string) => void, tally?: Tally): boolean {
-  const scenario = scenarioOfSeed(seed);
+export function huntSeed(
+  kind: Kind,
+  seed: number,
+  make: MakeSubject,
+  log: (line: string) => void,
+  tally?: Tally,
+): boolean {
+  const scenario = scenarioOfSeed(kind, seed);
   if (run(scenario, make, tally) === null) return true;
   const minimal = shrink(scenario, (candidate) => run(candidate, make) !== null);
   const found = run(minimal, make)!;
-  log(`disagreement: seed ${seed}, step ${found.step} of the minimal scenario`);
+  log(`disagreement: ${kind} seed ${seed}, step ${found.step} of the minimal scenario`);
   log(`  ${found.why}`);
   for (const line of describeScenario(minimal)) log(line);
   log(`as a test: ${scenarioText(minimal)}`);
@@ -36,10 +49,10 @@ export function huntSeed(seed: number, make: MakeSubject, log: (line: string) =>
 }
 
 /** One round of a fuzzer: what the seed finds, or null. */
-export function hunt(seed: number, make: MakeSubject, count: Count): Finding | null {
+export function hunt(kind: Kind, seed: number, make: MakeSubject, count: Count): Finding | null {
   const tally = emptyTally();
   const lines: string[] = [];
-  const agrees = huntSeed(seed, make, (line) => lines.push(line), tally);
+  const agrees = huntSeed(kind, seed, make, (line) => lines.push(line), tally);
   count("translations compared", tally.requests);
   count("with more than one permitted outcome", tally.several);
   count("left open", tally.open);

@@ -4,7 +4,8 @@
  */
 import { copyMemory, word } from "../../memory.ts";
 import type { Command, MakeSubject, Observed } from "../adapter.ts";
-import { allowedOutcomes } from "../allowed.ts";
+import { allowedOutcomes, allowedOutcomesWithCaches } from "../allowed.ts";
+import { MemoryHistory } from "../cached-tables.ts";
 import type { Identification, Programming } from "../identification.ts";
 import type { Outcome, Request } from "../outcome.ts";
 
@@ -19,18 +20,23 @@ export interface Mutation {
 }
 
 export function oracleSubject(mutation: Mutation = {}): MakeSubject {
-  return (identification, programming, initial) => {
+  return (identification, programming, initial, caches) => {
     const memory = copyMemory(initial);
+    const history = new MemoryHistory(memory);
     const id = mutation.identification?.(identification) ?? identification;
     const registers = mutation.programming?.(programming) ?? programming;
     return {
       request(request) {
-        const outcomes = allowedOutcomes(id, registers, memory, mutation.request?.(request) ?? request)!;
+        const asked = mutation.request?.(request) ?? request;
+        const outcomes =
+          caches === "none"
+            ? allowedOutcomes(id, registers, memory, asked)!
+            : allowedOutcomesWithCaches(id, registers, history, asked)!;
         const last = outcomes[outcomes.length - 1]!;
         const outcome = mutation.outcome?.(last) ?? last;
         const storedPages = new Set<bigint>();
         for (const { address, mask, value } of outcome.updates) {
-          memory.words.set(address, (word(memory, address) & ~mask) | value);
+          history.change([[address, (word(memory, address) & ~mask) | value]]);
           storedPages.add(address >> 12n);
         }
         return {
@@ -39,9 +45,12 @@ export function oracleSubject(mutation: Mutation = {}): MakeSubject {
           storedPages: [...storedPages],
         };
       },
-      invalidate: () => true,
+      invalidate(command) {
+        if (mutation.obeys?.(command) !== false) history.invalidate(command);
+        return true;
+      },
       store(words) {
-        for (const [at, value] of words) memory.words.set(at, value);
+        history.change(words);
       },
       word: (address) => word(memory, address),
     };

@@ -3,18 +3,14 @@
  * subject and the oracle side by side, and has a text form, so that a finding can be kept as a test.
  */
 import { copyMemory, type Injected, type Memory } from "../../memory.ts";
-import type { CacheSize, Command, MakeSubject } from "../adapter.ts";
-import { allowedOutcomes } from "../allowed.ts";
+import type { CacheSize, MakeSubject } from "../adapter.ts";
+import { allowedOutcomes, allowedOutcomesWithCaches } from "../allowed.ts";
+import { MemoryHistory } from "../cached-tables.ts";
+import type { Step } from "../generate/sequence.ts";
 import type { World } from "../generate/world.ts";
 import type { Identification, Programming } from "../identification.ts";
 import type { Request } from "../outcome.ts";
-import { compare, hex } from "./compare.ts";
-
-export type Step =
-  | { readonly kind: "request"; readonly request: Request }
-  | { readonly kind: "store"; readonly words: readonly (readonly [bigint, bigint])[] }
-  /** Followed by CMD_SYNC. */
-  | { readonly kind: "command"; readonly command: Command };
+import { compare, hex, storedWords } from "./compare.ts";
 
 export interface Scenario {
   readonly identification: Identification;
@@ -54,17 +50,22 @@ export function run(scenario: Scenario, make: MakeSubject, tally?: Tally): Disag
   const subject = make(identification, programming, scenario.memory, caches);
   if (subject === null) return null;
   const memory = copyMemory(scenario.memory);
+  const history = new MemoryHistory(memory);
   for (const [index, step] of steps.entries()) {
     if (step.kind === "store") {
       subject.store(step.words);
-      for (const [at, value] of step.words) memory.words.set(at, value);
+      history.change(step.words);
       continue;
     }
     if (step.kind === "command") {
       if (!subject.invalidate(step.command)) return { step: index, why: "the command queue stopped" };
+      history.invalidate(step.command);
       continue;
     }
-    const outcomes = allowedOutcomes(identification, programming, memory, step.request);
+    const outcomes =
+      caches === "none"
+        ? allowedOutcomes(identification, programming, memory, step.request)
+        : allowedOutcomesWithCaches(identification, programming, history, step.request);
     const observed = subject.request(step.request);
     if (tally !== undefined) {
       tally.requests++;
@@ -76,10 +77,13 @@ export function run(scenario: Scenario, make: MakeSubject, tally?: Tally): Disag
         tally.answers.set(what, (tally.answers.get(what) ?? 0) + 1);
       }
     }
-    const verdict = compare(subject, memory, observed, outcomes ?? []);
-    if (outcomes === null) continue;
+    if (outcomes === null) {
+      history.change(storedWords(subject, memory, observed));
+      continue;
+    }
+    const verdict = compare(subject, memory, observed, outcomes);
     if (!verdict.agrees) return { step: index, why: verdict.why };
-    for (const [at, value] of verdict.changed) memory.words.set(at, value);
+    history.change(verdict.changed);
   }
   return null;
 }
