@@ -106,7 +106,11 @@ function story() {
     ],
   });
   host.record();
-  host.kernel.injector = new InjectionPlan(["allocation:area@40", "ioctl:VFIO_DEVICE_GET_PCI_HOT_RESET_INFO@1=EIO"]);
+  host.kernel.injector = new InjectionPlan([
+    "allocation:area@40",
+    "ioctl:VFIO_DEVICE_GET_PCI_HOT_RESET_INFO@1=EIO",
+    "event:veventq@3",
+  ]);
   host.assign();
   const user = host.user();
   const ram = new GuestRam();
@@ -492,6 +496,11 @@ function goOn(told: Story): void {
   expect(user.invalidate(iommufd, viommu, [commandOf(1)])).toEqual({ result: 0, done: 1 });
   eduDma(bars[1], IOVA, 64, true);
   host.run(100_000);
+  // The third event on the vEVENTQ is lost. A buffer is lent and taken back.
+  eduDma(bars[1], IOVA + 0x7000n, 64, true);
+  host.run(100_000);
+  const lent = user.process.memory.mapBuffer(new ArrayBuffer(4096), 0, 4096);
+  expect(user.process.munmap(lent, 4096)).toBe(0);
   // A message's window, which stays when the message has gone; the eventfd has no descriptor then.
   const { eventfd } = user.irq(partial.vfio, X.VFIO_PCI_MSI_IRQ_INDEX);
   expect(turnOff(told, partial.vfio, X.VFIO_PCI_MSI_IRQ_INDEX)).toBe(0);
