@@ -486,6 +486,7 @@ function goOn(told: Story): void {
   // Another table, tag and frames under the name of the first.
   const decoy = user.hwpt(iommufd, asking.device, copies);
   expect(user.destroy(iommufd, told.freeHwpt)).toBe(0);
+  expect(user.map(iommufd, copies, spare, 4096, SPARE_IOVA * 0x1000n)).toBe(0);
   expect(user.hwpt(iommufd, asking.device, free)).toBe(told.freeHwpt);
   expect(user.destroy(iommufd, decoy)).toBe(0);
   for (const pasid of [5, 6, 0x9_0000]) expect(told.detachAt(pasid)).toBe(0);
