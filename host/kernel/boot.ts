@@ -39,6 +39,12 @@ export function bootKernel(parts: BootParts): BootedKernel {
     outOfMemory ||= errno === -ENOMEM;
   };
   for (const iommu of parts.iommus) {
+    if (!kernel.iommuHardware.knows(iommu.kind)) {
+      problems.push(
+        `${iommu.name}: this kernel has no driver for a ${iommu.kind} IOMMU; devices behind it are without one`,
+      );
+      continue;
+    }
     const result = kernel.iommuHardware.add(iommu);
     if (result < 0) failed(`${iommu.name}: probing the IOMMU`, result);
   }

@@ -51,7 +51,7 @@ export class IommuHardware implements Stateful {
 
   /** Probes one IOMMU with the driver of its kind; 0, -ENODEV for a kind without one, or what the driver says. */
   add(hardware: HardwareIommu): number {
-    if (!Object.hasOwn(this.#kinds, hardware.kind)) return -ENODEV;
+    if (!this.knows(hardware.kind)) return -ENODEV;
     const make = this.#kinds[hardware.kind]!;
     const driver = this.#drivers.get(hardware.kind) ?? make(this.#parts);
     this.#drivers.set(hardware.kind, driver);
@@ -59,6 +59,11 @@ export class IommuHardware implements Stateful {
     if (typeof added === "number") return added;
     this.#byHardware.set(hardware, driver);
     return 0;
+  }
+
+  /** There is a driver for this kind of IOMMU. */
+  knows(kind: string): boolean {
+    return Object.hasOwn(this.#kinds, kind);
   }
 
   driverOf(hardware: HardwareIommu): IommuHardwareDriver | null {
