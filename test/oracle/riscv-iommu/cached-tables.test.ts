@@ -117,6 +117,14 @@ describe("a changed pointer", () => {
     expect(answersAfter(scene(), emptied, [command, iotinvalVma(null, null, { address: IOVA })])).toEqual([13]);
   });
 
+  it("makes leaf entries after one was dropped, until it is dropped itself", () => {
+    const emptied: [bigint, bigint][] = [[FIRST.middle + 8n, 0n]];
+    const here = iotinvalVma(null, null, { address: IOVA });
+    const elsewhere = iotinvalVma(null, null, { address: IOVA + 4096n, nonLeaf: true });
+    expect(answersAfter(scene(), emptied, [here, elsewhere])).toEqual([13, OLD]);
+    expect(answersAfter(scene(), emptied, [elsewhere, here])).toEqual([13]);
+  });
+
   it("goes with its PSCID", () => {
     expect(answersAfter(scene(), elsewhere, [iotinvalVma(null, PSCID)])).toEqual([NEW]);
   });

@@ -73,17 +73,17 @@ export class MemoryHistory {
   }
 
   /**
-   * Whether an entry that memory held until `until` may still be cached. "below": the pointer itself is gone, but leaf entries made through it
-   * may be there.
+   * Whether an entry that memory held until `until` may still be cached. A number: the pointer itself was dropped at that moment, but leaf entries
+   * made through it before may be there.
    */
-  mayRemain(until: number, tag: EntryTag, meaning: EntryMeaning): boolean | "below" {
+  mayRemain(until: number, tag: EntryTag, meaning: EntryMeaning): boolean | number {
     if (!meaning.valid) return false; // V=0 is never cached
-    let answer: boolean | "below" = true;
+    let answer: true | number = true;
     for (const { time, invalidation } of this.#invalidations) {
       if (time < until) continue;
       const covered = covers(invalidation, tag, meaning);
       if (covered === true) return false;
-      if (covered === "pointer-only") answer = "below";
+      if (covered === "pointer-only" && answer === true) answer = time;
     }
     return answer;
   }
@@ -97,10 +97,10 @@ export class CachedTables implements Tables {
   readonly #choose: Choose;
   readonly #memory: RunMemory;
   /**
-   * The walk of either stage took a pointer that is gone since: it can only stand for a leaf entry made before that moment. Null while no such
-   * pointer was taken.
+   * The walk of either stage took a pointer that was dropped: it can only stand for a leaf entry made before that moment (not before it was gone from
+   * memory: until it was dropped, it was walked through). Null while no such pointer was taken.
    */
-  readonly #leafSince: Record<"first-stage" | "second-stage", number | null> = {
+  readonly #leafBefore: Record<"first-stage" | "second-stage", number | null> = {
     "first-stage": null,
     "second-stage": null,
   };
@@ -114,41 +114,43 @@ export class CachedTables implements Tables {
   load(address: bigint, bytes: number, tag: EntryTag, meaning: (values: readonly bigint[]) => EntryMeaning): Loaded {
     const current = this.#memory.structureAt(address, bytes);
     const injected = injectedOnLoad(this.#history.now, address, bytes);
-    const candidates: { values: readonly bigint[]; goneAt: number | null }[] = [{ values: current, goneAt: null }];
+    const candidates: { values: readonly bigint[]; droppedAt: number | null }[] = [
+      { values: current, droppedAt: null },
+    ];
     for (const { values, until } of this.#history.earlier(address, bytes)) {
       const remains = this.#history.mayRemain(until, tag, meaning(values));
       if (remains === false) continue;
-      const goneAt = remains === "below" ? until : null;
+      const droppedAt = remains === true ? null : remains;
       const same = candidates.find((candidate) => candidate.values.every((value, index) => value === values[index]));
-      if (same === undefined) candidates.push({ values, goneAt });
-      else if (goneAt === null) same.goneAt = null;
+      if (same === undefined) candidates.push({ values, droppedAt });
+      else if (droppedAt === null) same.droppedAt = null;
     }
     const taken = candidates.length === 1 ? candidates[0]! : candidates[this.#choose(candidates.length, "§3.8")]!;
     if (tag.table === "first-stage" || tag.table === "second-stage")
-      this.#judgeWalk(tag, meaning(taken.values), taken.goneAt);
+      this.#judgeWalk(tag, meaning(taken.values), taken.droppedAt);
     return { injected, values: taken.values };
   }
 
   #judgeWalk(
     tag: EntryTag & { table: "first-stage" | "second-stage" },
     meaning: EntryMeaning,
-    goneAt: number | null,
+    droppedAt: number | null,
   ): void {
-    const since = this.#leafSince[tag.table];
+    const before = this.#leafBefore[tag.table];
     if (!meaning.leaf) {
-      if (goneAt !== null) this.#leafSince[tag.table] = since === null || goneAt < since ? goneAt : since;
+      if (droppedAt !== null) this.#leafBefore[tag.table] = before === null || droppedAt < before ? droppedAt : before;
       return;
     }
-    this.#leafSince[tag.table] = null;
-    if (since !== null && this.#history.mayRemain(since, tag, meaning) !== true) {
-      throw new Impossible("the pointer is gone, and no leaf entry made through it can have stayed");
+    this.#leafBefore[tag.table] = null;
+    if (before !== null && this.#history.mayRemain(before, tag, meaning) !== true) {
+      throw new Impossible("the pointer was dropped, and no leaf entry made through it can have stayed");
     }
   }
 
-  /** After a run: one that went through a gone pointer and met no leaf entry below it has no outcome. */
+  /** After a run: one that went through a dropped pointer and met no leaf entry below it has no outcome. */
   settle(): void {
-    if (this.#leafSince["first-stage"] !== null || this.#leafSince["second-stage"] !== null) {
-      throw new Impossible("the pointer is gone, and the walk met no leaf");
+    if (this.#leafBefore["first-stage"] !== null || this.#leafBefore["second-stage"] !== null) {
+      throw new Impossible("the pointer was dropped, and the walk met no leaf");
     }
   }
 
