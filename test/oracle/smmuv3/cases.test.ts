@@ -1,13 +1,13 @@
-/** The oracle against the tables of hand-made cases. What hardware must do with the same tables is `hardware-adapter.ts`'s business. */
+/** The oracle against the tables of hand-made cases. `cases/all.ts` puts other SMMUs to them. */
 import { describe, expect, it } from "vitest";
 import { word } from "../memory.ts";
 import { allowedOutcomes } from "./allowed.ts";
-import { ATS_CASES } from "./cases/ats-cases.ts";
-import { CONFIGURATION_CASES } from "./cases/configuration-cases.ts";
+import { CASES, scenarioOfCase } from "./cases/all.ts";
 import type { Case } from "./cases/expected.ts";
 import { request } from "./cases/scene.ts";
-import { TRANSLATION_CASES } from "./cases/translation-cases.ts";
 import { wrongRecord, wrongStores } from "./harness/compare.ts";
+import { oracleSubject } from "./harness/oracle-subject.ts";
+import { run } from "./harness/scenario.ts";
 import type { Outcome } from "./outcome.ts";
 
 /** What an outcome lacks of what the case expects, or null. Every permitted outcome must be the expected one, in what the case says of it. */
@@ -31,12 +31,8 @@ function complaint({ expected }: Case, outcome: Outcome, memory: ReturnType<Case
   return expected.stored === undefined ? null : wrongStores(memory, outcome.updates, stored);
 }
 
-describe.each([
-  ["stream tables and context descriptors", CONFIGURATION_CASES],
-  ["translation tables", TRANSLATION_CASES],
-  ["ATS", ATS_CASES],
-])("the oracle on %s", (_about, cases) => {
-  it.each(cases.map((each) => [each.name, each] as const))("%s", (_name, each) => {
+describe("the oracle on hand-made cases", () => {
+  it.each(CASES.map((each) => [each.name, each] as const))("%s", (_name, each) => {
     const { identification, programming, memory } = each.scene();
     const outcomes = allowedOutcomes(identification, programming, memory, request(each.request))!;
     expect(outcomes.length).toBeGreaterThan(0);
@@ -48,5 +44,10 @@ describe.each([
       );
     }
     for (const outcome of outcomes) expect(complaint(each, outcome, memory)).toBeNull();
+    expect(run(scenarioOfCase(each), oracleSubject())).toBeNull();
+  });
+
+  it("names each case once", () => {
+    expect(new Set(CASES.map(({ name }) => name)).size).toBe(CASES.length);
   });
 });
