@@ -1,12 +1,15 @@
 // `npm run check:debian`: the demo with everything checked that can be: what the guest's kernel says of its drivers, the verified checksum, the
-// run's report; then short boots to userland whose traces must be the same for the same seed.
+// run's report; then short boots to userland whose traces must be the same for the same seed, and a run that is saved and taken back.
+// `check.js state [WORDS]` does that last part alone.
 
 import { createHash } from "node:crypto";
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { SeededRandom } from "../../host/base/seeded-random.ts";
 import { bootFixture, summaryOf } from "./boot-fixture.ts";
 import { type DebianFixture, debianFixture, MissingHere } from "./recipe.ts";
+import { savedRun } from "./saved-run.ts";
 
 const failures: string[] = [];
 function check(holds: boolean, what: string): void {
@@ -63,10 +66,28 @@ async function checkDeterminism(fixture: DebianFixture): Promise<void> {
   check(first !== other, "another seed gives another trace");
 }
 
+/** Two harts: saved and taken back at random instants of their life, and never. */
+function checkState(fixture: DebianFixture, words: string): void {
+  const options = { fixture, words, cpus: 2, farthest: 100, seed: 1 };
+  const plain = savedRun({ ...options, saves: new Set() });
+  check(plain.poweredOff, `a machine in this process powers off (${plain.slices} slices)`);
+  const random = new SeededRandom(1);
+  const saves = new Set(Array.from({ length: 4 }, () => random.below(plain.slices)));
+  const saved = savedRun({ ...options, saves });
+  check(saved.taken >= 2 && saved.rewound >= 1, `it was taken back ${saved.taken} times, ${saved.rewound} over events`);
+  check(saved.trace === plain.trace, `saved and taken back, its trace is the same (${saved.trace})`);
+  check(saved.ram === plain.ram && saved.console === plain.console, "and so are RAM and console");
+}
+
 try {
   const fixture = debianFixture({ log: (line) => console.error(line) });
-  await checkDemo(fixture);
-  await checkDeterminism(fixture);
+  if (process.argv[2] === "state") {
+    checkState(fixture, process.argv[3] ?? "nestbox.poweroff");
+  } else {
+    await checkDemo(fixture);
+    await checkDeterminism(fixture);
+    checkState(fixture, "nestbox.poweroff");
+  }
   if (failures.length > 0) {
     console.error(`check:debian: ${failures.length} failed: ${failures.join("; ")}`);
     process.exitCode = 1;

@@ -101,7 +101,10 @@ function decodeBytes(pieces: readonly unknown[], path: string): Uint8Array {
   const parts: (Uint8Array | number)[] = pieces.map((piece) => {
     if (typeof piece === "number" && Number.isInteger(piece) && piece > 0) return piece;
     if (typeof piece !== "string" || !/^[A-Za-z0-9+/]*={0,2}$/.test(piece)) throw new StateError(`${path}: no bytes`);
-    return Uint8Array.from(atob(piece), (character) => character.charCodeAt(0));
+    const text = atob(piece);
+    const bytes = new Uint8Array(text.length);
+    for (let i = 0; i < text.length; i++) bytes[i] = text.charCodeAt(i);
+    return bytes;
   });
   const total = parts.reduce<number>((sum, part) => sum + (typeof part === "number" ? part : part.length), 0);
   if (total > MOST_BYTES) throw new StateError(`${path}: ${total} bytes are too many`);
