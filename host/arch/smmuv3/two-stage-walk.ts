@@ -85,6 +85,8 @@ export class TwoStageWalker<P extends number> {
   /** IPA of a stage-2 fault (a frame), or the descriptor that could not be fetched. */
   faultPfn = -0;
   faultOffset = 0;
+  /** Rights besides read and write that an ATS request is after: EXECUTE where its reads count as fetches. */
+  wanted = 0;
   observer: WalkObserver | null = null;
   #secondRights = ALL_RIGHTS;
   #serves = -1;
@@ -268,7 +270,15 @@ export class TwoStageWalker<P extends number> {
     if (first !== 0) return first;
     const granted = this.rights;
     let use = kind;
-    if (kind === KIND_ATS_WRITE && (granted & WRITE & (privileged ? PRIVILEGED : UNPRIVILEGED)) === 0) use = KIND_ATS;
+    const own = privileged ? PRIVILEGED : UNPRIVILEGED;
+    if (kind >= KIND_ATS) {
+      // What stage 1 refuses never gets to stage 2.
+      if ((granted & (READ | WRITE | this.wanted) & own) === 0) {
+        this.rights = 0;
+        return 0;
+      }
+      if ((granted & WRITE & own) === 0) use = KIND_ATS;
+    }
     this.#serves = -1;
     const second = this.walkSecond(regime.second, this.guestLow, this.guestHigh, use, privileged);
     this.rights = (granted & this.#secondRights & ALL_RIGHTS) | ((granted | this.#secondRights) & CLEAN);

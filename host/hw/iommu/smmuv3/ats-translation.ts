@@ -2,7 +2,7 @@
 // stalls, and only errors of configuration are errors to the device.
 
 import { F_ADDR_SIZE, F_BAD_ATS_TREQ, F_PERMISSION, F_TRANSLATION } from "../../../arch/smmuv3/event-records.ts";
-import { CLEAN } from "../../../arch/smmuv3/leaf-rights.ts";
+import { CLEAN, EXECUTE } from "../../../arch/smmuv3/leaf-rights.ts";
 import { CR0_ATSCHK, CR2_REC_CFG_ATS, REG } from "../../../arch/smmuv3/registers.ts";
 import { CONFIG_BYPASS } from "../../../arch/smmuv3/stream-table-entry.ts";
 import { KIND_ATS, KIND_ATS_WRITE, KIND_READ } from "../../../arch/smmuv3/two-stage-walk.ts";
@@ -65,15 +65,22 @@ export class AtsTranslator {
     const own = translator.privileged;
     const kind = noWrite ? KIND_ATS : KIND_ATS_WRITE;
     const high = withoutTop(space, (pfn * 2 ** -32) | 0);
+    walker.wanted = stream.instruction === 3 ? EXECUTE : 0;
     if (!translator.walkTables(space, pfn | 0, high, kind, own)) {
       translation.pfn = 0;
       return this.#failed();
     }
     const rights = own ? walker.rights >>> 3 : walker.rights;
-    translation.read = (rights & 1) !== 0;
+    // INSTCFG: reads that count as fetches need the right to execute, fetches that count as reads the right to read (§5.2).
+    translation.read = (rights & (stream.instruction === 3 ? 4 : 1)) !== 0;
     translation.write = (rights & 2) !== 0 && (walker.rights & CLEAN) === 0;
     // Asked for, and never without read.
-    translation.execute = ssid >= 0 && execute && translation.read && (rights & 4) !== 0;
+    translation.execute =
+      ssid >= 0 && execute && translation.read && (rights & (stream.instruction === 2 ? 1 : 4)) !== 0;
+    if (!translation.read && !translation.write) {
+      translation.pfn = 0;
+      return ATS_SUCCESS;
+    }
     const shift = Math.min(walker.firstShift, walker.secondShift);
     const target = split ? walker.guestPfn : walker.hostPfn;
     translation.pfn = target - (target % 2 ** shift);

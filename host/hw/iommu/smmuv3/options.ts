@@ -119,7 +119,7 @@ export function configure(options: Smmuv3Options = {}): Smmuv3Configuration {
   refuse(features.TTENDIAN === 1, "TTENDIAN 1 is reserved");
   bound(features.TTENDIAN, 0, 3, "TTENDIAN");
   for (const name of ["CMDQS", "EVENTQS", "PRIQS"] as const) bound(features[name], 0, 19, name);
-  bound(features.STALL_MAX, features.STALL_MODEL === 1 ? 0 : 1, features.STALL_MODEL === 1 ? 0 : 4096, "STALL_MAX");
+  bound(features.STALL_MAX, features.STALL_MODEL === 1 ? 0 : 1, 65535, "STALL_MAX");
   const caches = { ...DEFAULT_CACHES, ...options.caches };
   return {
     features,

@@ -188,7 +188,9 @@ export class Translator {
     translated: boolean,
   ): TranslationStatus {
     const state = this.#state;
-    this.begin(sid, ssid, privileged, kind, pfn, offset);
+    // A translated transaction has no SubstreamID (there is no PASIDTT, §6.3.4), and so is unprivileged and no fetch.
+    if (translated) this.begin(sid, -1, false, kind === KIND_WRITE ? KIND_WRITE : KIND_READ, pfn, offset);
+    else this.begin(sid, ssid, privileged, kind, pfn, offset);
     if (!state.enabled) {
       if (translated) return this.#forbid();
       // §6.3.14, §3.4: GBPA decides; an address that is too large is aborted, without an event.
