@@ -16,29 +16,16 @@ import type { Stateful, StateReader, StateRecord } from "../host/base/state.ts";
 import type { FunctionPorts, PciFunction } from "../host/devices/ports.ts";
 import { EBUSY, ENODEV, errnoName } from "../host/uapi/errno.ts";
 import type { SystemCalls } from "../host/uapi/system-calls.ts";
+import { type AssignmentRequest, groupName, nameInGroup, streamOf } from "./assignment-request.ts";
 import type { Machine } from "./machine.ts";
 import { RAM_BASE, VIOMMU_BASE } from "./memory-map.ts";
-import { formatBdf, formatPlace, type PciHostBridge, type PciPlace, UNREACHABLE } from "./pci/host-bridge.ts";
+import { formatBdf, formatPlace, type PciHostBridge, UNREACHABLE } from "./pci/host-bridge.ts";
 import { AssignedDevice } from "./vfio/assigned-device.ts";
 import { GuestAddressSpace, HostRefusal } from "./vfio/guest-address-space.ts";
 import { IommufdHost } from "./vfio/iommufd-host.ts";
 import type { HwInfoReply } from "./viommu/host-port.ts";
 import type { CommonConfiguration, GuestVisibleIommu, PluggedDevice, ViommuKind } from "./viommu/kind.ts";
 import { limitedReport } from "./viommu/limited-report.ts";
-
-export interface AssignmentRequest extends PciPlace {
-  /** Path of the VFIO cdev. */
-  readonly path: string;
-  /** "0000:00:01.0". */
-  readonly hostName: string;
-  /** Host's name of the IOMMU the device is behind. */
-  readonly iommu: string;
-  /** Its iommu group's number, and the other devices of that, with the paths of their cdevs (null: VFIO does not have it). */
-  readonly group: number;
-  readonly groupOthers: readonly { readonly hostName: string; readonly path: () => string | null }[];
-  /** Puts the device behind a vIOMMU of its own choosing instead of its IOMMU's: devices with equal names share one. */
-  readonly viommu?: string;
-}
 
 /** Wires of the machine that vIOMMUs and devices drive. */
 export interface AssignmentWires {
@@ -564,22 +551,6 @@ export class Assignment implements Stateful {
       yield [name, viommu];
     }
   }
-}
-
-/** "iommu group 3 (0000:00:01.0, 0000:00:02.0)". */
-function groupName({ hostName, group, groupOthers }: AssignmentRequest): string {
-  const members = [hostName, ...groupOthers.map((other) => other.hostName)].sort();
-  return `iommu group ${group} (${members.join(", ")})`;
-}
-
-/** How messages of the host's refusals name a device: a group that somebody else owns is the likely reason. */
-function nameInGroup(request: AssignmentRequest): string {
-  return request.groupOthers.length === 0 ? request.hostName : `${request.hostName} of ${groupName(request)}`;
-}
-
-/** What tells the streams of a vIOMMU apart; undefined for a device alone. */
-function streamOf(request: AssignmentRequest): string | undefined {
-  return request.groupOthers.length === 0 ? undefined : groupName(request);
 }
 
 function pluggedAs(

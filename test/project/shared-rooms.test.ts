@@ -16,6 +16,7 @@ const SHARED = [
   "vmm/view",
   "vmm/pci",
   "vmm/assignment.ts",
+  "vmm/assignment-request.ts",
   "vmm/component-machine.ts",
   "vmm/kernel-machine.ts",
   "vmm/machine-frame.ts",

@@ -3,7 +3,8 @@
 import { BlockFile, BlockFileError } from "../../host/adapters/block-file.ts";
 import { type HostDescription, HostDescriptionError } from "../../host/description.ts";
 import { Host, type InjectionPlan, InjectionSyntaxError } from "../../host/host.ts";
-import type { Assignment, AssignmentRequest } from "../assignment.ts";
+import type { Assignment } from "../assignment.ts";
+import type { AssignmentRequest } from "../assignment-request.ts";
 import { ASSIGNMENT_FORM, parseAssignment } from "../assignment-text.ts";
 import { CountingCalls } from "../counting-calls.ts";
 import { formatBdf, formatPlace, type PciPlace, UNREACHABLE } from "../pci/host-bridge.ts";
