@@ -66,7 +66,7 @@ async function checkDeterminism(fixture: DebianFixture): Promise<void> {
   check(first !== other, "another seed gives another trace");
 }
 
-/** Two harts: saved and taken back at random instants of their life, and never. */
+/** Two harts, the drive in use: saved and taken back at random instants, and never. */
 function checkState(fixture: DebianFixture, words: string): void {
   const options = { fixture, words, cpus: 2, farthest: 100, seed: 1 };
   const plain = savedRun({ ...options, saves: new Set() });
@@ -82,11 +82,11 @@ function checkState(fixture: DebianFixture, words: string): void {
 try {
   const fixture = debianFixture({ log: (line) => console.error(line) });
   if (process.argv[2] === "state") {
-    checkState(fixture, process.argv[3] ?? "nestbox.poweroff");
+    checkState(fixture, process.argv[3] ?? "nestbox.script");
   } else {
     await checkDemo(fixture);
     await checkDeterminism(fixture);
-    checkState(fixture, "nestbox.poweroff");
+    checkState(fixture, "nestbox.script");
   }
   if (failures.length > 0) {
     console.error(`check:debian: ${failures.length} failed: ${failures.join("; ")}`);
