@@ -10,8 +10,10 @@ import {
 } from "../../../../host/devices/ports.ts";
 import {
   CONSUMED,
+  DISCARDED,
   type HardwareIommu,
   REFUSED,
+  STALLED,
   TRANSLATED,
   type TranslationStatus,
 } from "../../../../host/hw/iommu/port.ts";
@@ -48,6 +50,9 @@ export class FakeIommu implements HardwareIommu {
   map: (pfn: number) => number | undefined = (pfn) => pfn;
   /** Page whose writes the IOMMU takes itself. */
   consumes = -1;
+  /** Page that ends transactions so, or where they stall. */
+  discards = -1;
+  stalls = -1;
   allowTranslated = true;
   readonly seen: SeenRequest[] = [];
   readonly messages: string[] = [];
@@ -64,6 +69,8 @@ export class FakeIommu implements HardwareIommu {
   ): TranslationStatus {
     this.seen.push({ deviceId, pasid, privileged, access, pfn, offset, translated, data });
     if (pfn === this.consumes) return CONSUMED;
+    if (pfn === this.discards) return DISCARDED;
+    if (pfn === this.stalls) return STALLED;
     if (translated) {
       this.resultPfn = pfn as HpaPfn;
       return this.allowTranslated ? TRANSLATED : REFUSED;

@@ -459,6 +459,22 @@ describe("message-signalled interrupts of the host", () => {
   });
 });
 
+describe("a transaction that the IOMMU", () => {
+  it("completes without memory reads as zeros and writes nothing; one that stalls is refused to a function", () => {
+    const parts = machine();
+    parts.iommu.discards = 0x55;
+    parts.iommu.stalls = 0x56;
+    const { edu } = pluggedEdu(parts);
+    const { iommu, memory, trace } = parts;
+    const dma = new FunctionDma({ function: edu, name: "edu", deviceId: 9, iommu, memory, trace });
+    const bytes = new Uint8Array(8).fill(7);
+    expect(dma.write(0x55, 0, bytes, 0, 8, NO_PASID)).toBe(DMA_OK);
+    expect(dma.read(0x55, 0, bytes, 2, 4, NO_PASID)).toBe(DMA_OK);
+    expect([...bytes]).toEqual([7, 7, 0, 0, 0, 0, 7, 7]);
+    expect(dma.read(0x56, 0, bytes, 0, 8, NO_PASID)).toBe(DMA_ABORTED);
+  });
+});
+
 describe("the dma trace event", () => {
   it("names IOVA and physical address of a transfer, and none where it was refused", () => {
     const parts = machine();
