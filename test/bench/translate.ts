@@ -24,7 +24,7 @@ function timing(samples: number[]): Timing {
 }
 
 /** Times `run(n)`, which does n operations: rounds of about a millisecond, so that other work of the machine spoils few. */
-function measure(run: (count: number) => void, budgetMs = 600): Timing {
+export function measure(run: (count: number) => void, budgetMs = 600): Timing {
   run(20_000);
   run(20_000);
   let count = 1_000;

@@ -121,15 +121,27 @@ export class CachedContext {
   ssid = -1;
   readonly words = new Int32Array(16);
   readonly space = new CachedSpace();
+  #stream: CachedStream | null = null;
 
-  load(stream: CachedStream, ssid: number, source: Int32Array, features: SmmuFeatures): void {
+  /** Is no longer valid, nor what its stream's requests go through at once. */
+  release(): void {
+    this.streamStamp = 0;
+    const stream = this.#stream;
+    if (stream === null || stream.directContext !== this) return;
+    stream.direct = null;
+    stream.directContext = null;
+  }
+
+  load(stream: CachedStream, ssid: number, source: Int32Array, features: SmmuFeatures, kept: boolean): void {
+    this.release();
+    this.#stream = stream;
     this.words.set(source);
     this.streamStamp = stream.stamp;
     this.ssid = ssid;
     const w1 = source[1]!;
     this.space.load(source, stream.world, stream.second, features);
     this.space.settle(w1 >>> 16, (w1 & (1 << 15)) !== 0, stream.vmid);
-    if (ssid === 0 && stream.usesContext0 && stream.plainRequests) {
+    if (kept && ssid === 0 && stream.usesContext0 && stream.plainRequests) {
       stream.direct = this.space;
       stream.directContext = this;
     }
@@ -203,9 +215,9 @@ export class ConfigurationCache implements Stateful {
     this.#contexts.forEach((context, i) => {
       const saved = contexts[i]!;
       saved.numbers("words", words);
-      context.streamStamp = 0;
+      context.release();
       const stream = this.#streams.find(({ stamp }) => stamp !== 0 && stamp === saved.number("streamStamp"));
-      if (stream !== undefined) context.load(stream, saved.number("ssid"), words, this.#features);
+      if (stream !== undefined) context.load(stream, saved.number("ssid"), words, this.#features, this.#keepsContexts);
     });
     this.#last = new CachedStream();
   }
@@ -241,14 +253,6 @@ export class ConfigurationCache implements Stateful {
     return slot;
   }
 
-  /** The space of requests without SubstreamID if nothing else has to be asked, else null. */
-  directSpace(stream: CachedStream): CachedSpace | null {
-    const context = stream.directContext;
-    if (context === null) return stream.direct;
-    if (context.streamStamp === stream.stamp && context.ssid === 0 && this.#keepsContexts) return stream.direct;
-    return null;
-  }
-
   #contextSet(stamp: number, ssid: number): number {
     return ((ssid ^ (ssid >>> 8) ^ Math.imul(stamp, 0x9e3779b1)) & this.#contextMask) * this.#contextWays;
   }
@@ -275,7 +279,7 @@ export class ConfigurationCache implements Stateful {
       chosen = start + (this.#victim & (this.#contextWays - 1));
     }
     const slot = this.#contexts[chosen]!;
-    slot.load(stream, ssid, words, this.#features);
+    slot.load(stream, ssid, words, this.#features, this.#keepsContexts);
     return slot;
   }
 
@@ -300,18 +304,18 @@ export class ConfigurationCache implements Stateful {
     // A stream that is not cached has no contexts either: they are found by its stamp.
     if (stream === null) return;
     const context = this.findContext(stream, ssid);
-    if (context !== null) context.streamStamp = 0;
+    context?.release();
   }
 
   /** CFGI_CD_ALL: all descriptors of a stream. */
   invalidateContexts(sid: number): void {
     const stream = this.findStream(sid);
     if (stream === null) return;
-    for (const slot of this.#contexts) if (slot.streamStamp === stream.stamp) slot.streamStamp = 0;
+    for (const slot of this.#contexts) if (slot.streamStamp === stream.stamp) slot.release();
   }
 
   clear(): void {
     for (const slot of this.#streams) slot.stamp = 0;
-    for (const slot of this.#contexts) slot.streamStamp = 0;
+    for (const slot of this.#contexts) slot.release();
   }
 }

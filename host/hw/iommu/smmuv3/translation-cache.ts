@@ -125,14 +125,15 @@ export class TranslationCache implements Stateful {
   }
 
   rightsAt(entry: number): number {
-    return this.#words[entry + 3]!;
+    return this.#words[entry | 3]!;
   }
 
   /** The frame that `low` translates to through `entry`. */
   frameAt(entry: number, low: number): number {
     const words = this.#words;
-    const shift = CLASS_SHIFTS[(words[entry + 2]! >>> CLASS_AT) & 7]!;
-    const within = (1 << shift) - 1;
+    const size = (words[entry | 2]! >>> CLASS_AT) & 7;
+    if (size === 0) return words[entry | 5]! * 4294967296 + (words[entry | 4]! >>> 0);
+    const within = (1 << CLASS_SHIFTS[size]!) - 1;
     return words[entry + 5]! * 4294967296 + ((words[entry + 4]! | (low & within)) >>> 0);
   }
 

@@ -144,7 +144,7 @@ export class Translator {
     const kind = access === 1 ? KIND_READ : access === 2 ? KIND_WRITE : kindOf(access);
     if (ssid < 0 && !translated && (state.regs[REG.CR0 >> 2]! & CR0_SMMUEN) !== 0) {
       const stream = this.#configurations.findStream(sid);
-      const space = stream === null ? null : this.#configurations.directSpace(stream);
+      const space = stream === null ? null : stream.direct;
       if (space !== null) {
         const low = pfn | 0;
         let high = (pfn * 2 ** -32) | 0;
