@@ -162,19 +162,33 @@ export class Translator {
           // Rights missing, or not known to be marked dirty: what the tables say now decides.
           translations.drop(entry);
         }
-        const walker = this.walker;
-        if (!walker.walkPlainly(space, low, high, kind, privileged)) {
-          this.begin(sid, ssid, privileged, kind, pfn, offset);
-          this.stream = stream;
-          this.event = walker.walkCarefully(space, low, high, kind, privileged);
-          if (this.event !== 0) return this.finish(space, stream!);
-        }
-        this.#keep(space, low, high);
-        this.resultPfn = walker.hostPfn as HpaPfn;
-        return TRANSLATED;
+        return this.#walkDirect(stream!, space, low, high, privileged, kind, pfn, offset);
       }
     }
     return this.#fully(sid, ssid, privileged, kind, pfn, offset, translated);
+  }
+
+  /** A miss of the short way. */
+  #walkDirect(
+    stream: CachedStream,
+    space: CachedSpace,
+    low: number,
+    high: number,
+    privileged: boolean,
+    kind: number,
+    pfn: number,
+    offset: number,
+  ): TranslationStatus {
+    const walker = this.walker;
+    if (!walker.walkPlainly(space, low, high, kind, privileged)) {
+      this.begin(stream.sid, -1, privileged, kind, pfn, offset);
+      this.stream = stream;
+      this.event = walker.walkCarefully(space, low, high, kind, privileged);
+      if (this.event !== 0) return this.finish(space, stream);
+    }
+    this.#keep(space, low, high);
+    this.resultPfn = walker.hostPfn as HpaPfn;
+    return TRANSLATED;
   }
 
   /** The whole process, for everything that the short way in `translate` does not decide. */
