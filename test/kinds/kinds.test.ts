@@ -11,6 +11,7 @@ import { CountingCalls } from "../../vmm/counting-calls.ts";
 import { RAM_BASE, VIOMMU_BASE } from "../../vmm/memory-map.ts";
 import { runScenario } from "../../vmm/scenario/run-scenario.ts";
 import { scenario } from "../../vmm/scenario/scenario.ts";
+import { MOST_DOMAINS } from "../../vmm/vfio/mapped-domains.ts";
 import { vmTree } from "../../vmm/view/machine-tree.ts";
 import type { ViommuKindName } from "../../vmm/viommu/kinds.ts";
 import {
@@ -315,6 +316,16 @@ describe("a kind without nesting", () => {
     expect(vm.write(FIRST, IOVA + 0x1000, 10), "unmapped, and nothing stale").toBe(false);
     expect(vm.ram(OLD + 0x1000)[0]).toBe(9);
     expect(vm.calls.counts).not.toHaveProperty("IOMMU_HWPT_INVALIDATE");
+    expect(vm.end()).toBe(0);
+  });
+
+  it("has so many domains and no more, whatever numbers the guest names", () => {
+    const vm = new Vm("mapped");
+    const map = (domain: number) => operate(vm, OPERATION_MAP, IOVA, OLD, LENGTH, domain);
+    for (let domain = 0; domain < MOST_DOMAINS; domain++) expect(map(domain * 7919)).toBe(0);
+    expect(map(1), "ENOSPC").toBe(28);
+    expect(operate(vm, OPERATION_UNMAP, IOVA, 0, LENGTH, 0), "those there are go on").toBe(0);
+    expect(map(0)).toBe(0);
     expect(vm.end()).toBe(0);
   });
 

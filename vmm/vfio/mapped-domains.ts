@@ -2,7 +2,7 @@
 // the VM's own address space, so that pages are pinned once). The host's MSI window is in each of them by itself.
 
 import type { Stateful, StateReader, StateRecord } from "../../host/base/state.ts";
-import { EFAULT, EINVAL, ENODEV, ENOENT } from "../../host/uapi/errno.ts";
+import { EFAULT, EINVAL, ENODEV, ENOENT, ENOSPC } from "../../host/uapi/errno.ts";
 import {
   IOMMU_IOAS_ALLOC,
   IOMMU_IOAS_COPY,
@@ -16,6 +16,9 @@ import {
 } from "../../host/uapi/iommufd.ts";
 import type { DeviceHandle, MappedDomains } from "../viommu/host-port.ts";
 import type { HostDevices } from "./host-devices.ts";
+
+/** Domains of one guest at a time. */
+export const MOST_DOMAINS = 1024;
 
 export class IoasDomains implements MappedDomains, Stateful {
   readonly #devices: HostDevices;
@@ -77,6 +80,8 @@ export class IoasDomains implements MappedDomains, Stateful {
   #domain(domain: number): number {
     const known = this.#domains.get(domain);
     if (known !== undefined) return known;
+    // The guest chooses the numbers: what they cost the host is bounded.
+    if (this.#domains.size >= MOST_DOMAINS) return -ENOSPC;
     const { space, calls } = this.#devices;
     const { result, out } = calls.ioctl(space.iommufd, IOMMU_IOAS_ALLOC, iommuIoasAlloc, {});
     if (result < 0) return result;
