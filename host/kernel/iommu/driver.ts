@@ -43,6 +43,8 @@ export interface IommuDevice {
   readonly pasidPrivileged?: boolean;
   readonly hasAts: boolean;
   readonly hasPri: boolean;
+  /** Its transactions may wait for software (Linux: the firmware's dma-can-stall). Absent: no, as for every PCI function. */
+  readonly canStall?: boolean;
   /** The virtual function's physical function has PRI (iommufd refuses fault-capable HWPTs then). */
   readonly isVirtualFunction: boolean;
   /** Absent: the device has no such switches (mocks). */
