@@ -15,6 +15,7 @@ import type { AtsStatus, AtsTarget, AtsTranslation } from "../../../devices/port
 import { AtsInvalidations } from "../ats-invalidations.ts";
 import type { HardwareIommu, IommuParts, StallEnd, TranslationStatus } from "../port.ts";
 import { AtsTranslator } from "./ats-translation.ts";
+import { CommandExecutor } from "./command-executor.ts";
 import { CommandQueue } from "./command-queue.ts";
 import { ConfigurationCache } from "./configuration-cache.ts";
 import { EventQueue } from "./event-queue.ts";
@@ -66,7 +67,8 @@ export class Smmuv3 implements HardwareIommu, MmioPort, RegisterEffects, Statefu
     this.#translations = new TranslationCache(caches.translations);
     this.#ats = new AtsInvalidations(parts.clock, atsTags, atsTimeoutNs);
     const tlb = new TlbInvalidations(state, this.#translations);
-    this.#commands = new CommandQueue(state, this.#interrupts, this.#configurations, tlb, this.#events, this.#ats);
+    const targets = { state, configurations: this.#configurations, tlb, events: this.#events, ats: this.#ats };
+    this.#commands = new CommandQueue(state, this.#interrupts, new CommandExecutor(targets, 0));
     this.#translator = new Translator(state, this.#configurations, this.#translations, this.#events);
     this.#atsTranslator = new AtsTranslator(state, this.#translator);
     this.#pageRequests = new PageRequestQueue(state, this.#interrupts, this.#ats, (sid) => {
