@@ -17,7 +17,8 @@ import type { PciFunction } from "../../../host/devices/ports.ts";
 import { NO_INJECTION } from "../../../host/kernel/inject.ts";
 import { RiscvDriver } from "../../../host/kernel/iommu/riscv/driver.ts";
 import type { RiscvIommu as DriverInstance } from "../../../host/kernel/iommu/riscv/instance.ts";
-import type { DeviceState } from "../../../vmm/viommu/riscv/dispositions.ts";
+import type { DeviceState } from "../../../vmm/viommu/dispositions.ts";
+import type { CanonicalContext } from "../../../vmm/viommu/riscv/context.ts";
 import { eduDma, eduOutcome, machine } from "../../host/kernel/machine.ts";
 import { type Plugged, Vm } from "../../vmm/vfio/vm.ts";
 import { type Guest, PLACE, RAM } from "../../vmm/viommu/guest.ts";
@@ -543,7 +544,7 @@ export class HostileGuest {
   }
 
   /** The kernel's context for the device, as the hardware reads it, is of the kind the guest's IOMMU says. */
-  #checkDisposition(state: DeviceState): void {
+  #checkDisposition(state: DeviceState<CanonicalContext>): void {
     if (state.lost || state.device.emulated) return;
     const plugged = this.vm.plugged.find(({ device }) => device.handle === state.device.handle);
     if (plugged === undefined) {

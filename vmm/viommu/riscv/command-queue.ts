@@ -22,8 +22,9 @@ import { EntryReader } from "../../../host/base/entry-reader.ts";
 import { ACCESS_OK, type MemoryPort } from "../../../host/base/memory.ts";
 import type { Stateful, StateReader, StateRecord } from "../../../host/base/state.ts";
 import type { Trace } from "../../../host/base/trace.ts";
-import { EFAULT, EIO, ETIMEDOUT } from "../../../host/uapi/errno.ts";
+import { EFAULT, ETIMEDOUT } from "../../../host/uapi/errno.ts";
 import type { InvalidationReply } from "../host-port.ts";
+import { InvalidationBatch } from "../invalidation-batch.ts";
 import {
   ATS_INVAL,
   ATS_PRGR,
@@ -69,12 +70,6 @@ export interface CommandActions {
   relayEvents(): void;
 }
 
-export interface CommandCounters {
-  readonly commands: Record<string, number>;
-  batches: number;
-  forwarded: number;
-}
-
 /**
  * The status bit for an errno of the host's invalidation. The architecture knows three: a command that is illegal or unsupported, a
  * memory access that failed, an ATS invalidation that timed out. What the host cannot do at all is "unsupported".
@@ -84,18 +79,8 @@ function statusOf(errno: number): number {
   return errno === -ETIMEDOUT ? CQCSR_CMD_TO : CQCSR_CMD_ILL;
 }
 
-/** A reply is the host's word, but not beyond what was asked. */
-function entriesDone(reply: InvalidationReply, count: number): number {
-  return reply.done >= 0 && reply.done <= count ? Math.floor(reply.done) : 0;
-}
-
 export class CommandQueue implements Stateful {
   readonly ring: Ring;
-  readonly counters: CommandCounters = {
-    commands: Object.fromEntries(COMMAND_NAMES.map((name) => [name, 0])),
-    batches: 0,
-    forwarded: 0,
-  };
   readonly #registers: RegisterFile;
   readonly #memory: MemoryPort<GpaPfn>;
   readonly #entry: EntryReader<GpaPfn>;
@@ -106,18 +91,12 @@ export class CommandQueue implements Stateful {
   readonly #actions: CommandActions;
 
   // not state, to the blank line: a batch lives within run()
-  readonly #batch: Uint8Array;
-  readonly #batchWords: Uint32Array;
-  /** Queue index of each command in the batch. */
-  readonly #positions = new Uint16Array(QUEUE_LIMIT);
-  #batched = 0;
+  readonly #batch: InvalidationBatch;
   /** Something in the batch changed a directory. */
   #rereads = false;
   #running = false;
 
   readonly #counts = new Float64Array(COMMAND_NAMES.length);
-  /** A device invalidation before the next fence timed out. */
-  #timedOut = false;
   /** Device invalidations of emulated devices that have not completed. */
   #awaited = 0;
 
@@ -138,11 +117,12 @@ export class CommandQueue implements Stateful {
     this.#name = name;
     this.#rules = rules;
     this.#actions = actions;
-    const bytes = QUEUE_LIMIT * 16;
-    const lent = actions.batch;
-    this.#batch =
-      lent !== undefined && lent.length >= bytes && lent.byteOffset % 4 === 0 ? lent : new Uint8Array(bytes);
-    this.#batchWords = new Uint32Array(this.#batch.buffer, this.#batch.byteOffset, bytes / 4);
+    this.#batch = new InvalidationBatch(
+      QUEUE_LIMIT,
+      actions.batch,
+      (batch, count) => actions.invalidate(batch, count),
+      (word0) => (word0 & 0x7f) === OPCODE_ATS,
+    );
     this.ring = new Ring(registers, { base: WORD.CQB, head: WORD.CQH, tail: WORD.CQT }, 4);
   }
 
@@ -151,10 +131,7 @@ export class CommandQueue implements Stateful {
 
   /** The same by name. */
   get executed(): Record<string, number> {
-    COMMAND_NAMES.forEach((name, kind) => {
-      this.counters.commands[name] = this.#counts[kind]!;
-    });
-    return this.counters.commands;
+    return Object.fromEntries(COMMAND_NAMES.map((name, kind) => [name, this.#counts[kind]!]));
   }
 
   /** A write of cqcsr has been stored: acts on cqen and on cleared errors. */
@@ -164,7 +141,7 @@ export class CommandQueue implements Stateful {
     if ((now & CSR_ENABLE) !== 0 && (previous & CSR_ENABLE) === 0) {
       words[WORD.CQH] = 0;
       words[WORD.CQCSR] = ((now & ~CONDITIONS) | CSR_ON) >>> 0;
-      this.#timedOut = false;
+      this.#batch.timedOut = false;
     } else if ((now & CSR_ENABLE) === 0) {
       words[WORD.CQCSR] = (now & ~CSR_ON) >>> 0;
     }
@@ -182,14 +159,13 @@ export class CommandQueue implements Stateful {
   completed(timedOut: boolean): void {
     if (this.#awaited === 0) return;
     this.#awaited--;
-    if (timedOut) this.#timedOut = true;
+    if (timedOut) this.#batch.timedOut = true;
     if (this.#awaited === 0) this.run();
   }
 
   reset(): void {
-    this.#batched = 0;
+    this.#batch.clear();
     this.#rereads = false;
-    this.#timedOut = false;
     this.#awaited = 0;
     this.ring.reset();
   }
@@ -267,12 +243,7 @@ export class CommandQueue implements Stateful {
         return;
       }
     }
-    const at = this.#batched++;
-    this.#positions[at] = index;
-    this.#batchWords[4 * at] = lo0;
-    this.#batchWords[4 * at + 1] = hi0;
-    this.#batchWords[4 * at + 2] = lo1;
-    this.#batchWords[4 * at + 3] = hi1;
+    this.#batch.add(index, lo0, hi0, lo1, hi1);
   }
 
   /** Has the host do the batch. False: it did not all succeed, the queue is stopped at the command that failed. */
@@ -281,40 +252,9 @@ export class CommandQueue implements Stateful {
       this.#rereads = false;
       this.#actions.installContexts();
     }
-    const count = this.#batched;
-    if (count === 0) return true;
-    this.#batched = 0;
-    this.counters.batches++;
-    const reply = this.#actions.invalidate(this.#batch, count);
-    const done = entriesDone(reply, count);
-    this.counters.forwarded += done;
-    if (reply.errno === -ETIMEDOUT) return this.#afterTimeout(done, count);
-    if (done === count && reply.errno === 0) return true;
-    const failed = Math.min(done, count - 1);
-    this.#fail(this.#positions[failed]!, statusOf(reply.errno === 0 ? -EIO : reply.errno));
-    return false;
-  }
-
-  /**
-   * A device did not answer an ATS.INVAL: that is reported by the fence that follows, which cannot say which one it was (§4.1.4). The
-   * host stopped at entry `done`; what is left of the batch is given to it again without its device invalidations, all of which the
-   * guest has to take as failed.
-   */
-  #afterTimeout(done: number, count: number): boolean {
-    this.#timedOut = true;
-    const words = this.#batchWords;
-    let left = 0;
-    for (let entry = done; entry < count; entry++) {
-      if ((words[4 * entry]! & 0x7f) === OPCODE_ATS) continue;
-      words.copyWithin(4 * left, 4 * entry, 4 * entry + 4);
-      this.#positions[left++] = this.#positions[entry]!;
-    }
-    if (left === 0) return true;
-    const reply = this.#actions.invalidate(this.#batch, left);
-    const again = entriesDone(reply, left);
-    this.counters.forwarded += again;
-    if (again === left && (reply.errno === 0 || reply.errno === -ETIMEDOUT)) return true;
-    this.#fail(this.#positions[Math.min(again, left - 1)]!, statusOf(reply.errno === 0 ? -EIO : reply.errno));
+    const failed = this.#batch.flush();
+    if (failed < 0) return true;
+    this.#fail(failed, statusOf(this.#batch.errno));
     return false;
   }
 
@@ -325,8 +265,8 @@ export class CommandQueue implements Stateful {
       return false;
     }
     this.#actions.relayEvents();
-    if (this.#timedOut) {
-      this.#timedOut = false;
+    if (this.#batch.timedOut) {
+      this.#batch.timedOut = false;
       this.#fail(index, CQCSR_CMD_TO);
       return false;
     }
@@ -376,9 +316,9 @@ export class CommandQueue implements Stateful {
   saveState(): StateRecord {
     return {
       counts: [...this.#counts],
-      batches: this.counters.batches,
-      forwarded: this.counters.forwarded,
-      timedOut: this.#timedOut,
+      batches: this.#batch.batches,
+      forwarded: this.#batch.forwarded,
+      timedOut: this.#batch.timedOut,
       awaited: this.#awaited,
       total: this.total,
     };
@@ -386,9 +326,9 @@ export class CommandQueue implements Stateful {
 
   restoreState(state: StateReader): void {
     state.numbers("counts", this.#counts);
-    this.counters.batches = state.number("batches");
-    this.counters.forwarded = state.number("forwarded");
-    this.#timedOut = state.boolean("timedOut");
+    this.#batch.batches = state.number("batches");
+    this.#batch.forwarded = state.number("forwarded");
+    this.#batch.timedOut = state.boolean("timedOut");
     this.#awaited = state.number("awaited");
     this.total = state.number("total");
   }

@@ -15,14 +15,16 @@ import {
   TC_SADE,
   TC_V,
 } from "../../../host/arch/riscv/device-context.ts";
+import {
+  CAUSE_ALL_INBOUND_DISALLOWED,
+  CAUSE_DDT_MISCONFIGURED,
+  CAUSE_DDT_NOT_VALID,
+} from "../../../host/arch/riscv/fault-records.ts";
 import type { StateReader, StateRecord, StateValue } from "../../../host/base/state.ts";
 import { iommuHwptRiscv } from "../../../host/uapi/riscv-nesting.ts";
-
-/** What canonicalisation depends on, of the device. */
-export interface DeviceAbilities {
-  readonly ats: boolean;
-  readonly pri: boolean;
-}
+import type { ContextRules, DeviceAbilities, DeviceState } from "../dispositions.ts";
+import type { DeviceHandle, ViommuHost } from "../host-port.ts";
+import type { PluggedDevice } from "../kind.ts";
 
 /** A sound context as the host gets it: tc, fsc, ta in halves. */
 export interface CanonicalContext {
@@ -112,24 +114,75 @@ export function encodeContext(context: CanonicalContext): Uint8Array {
   });
 }
 
-export function sameContext(a: CanonicalContext, b: CanonicalContext): boolean {
-  return a.tc === b.tc && a.fscLow === b.fscLow && a.fscHigh === b.fscHigh && a.taLow === b.taLow;
+/** True if the guest wants no record of most faults (tc.DTF); a context that the host refused says nothing. */
+export function faultsDisabled(state: DeviceState<CanonicalContext>): boolean {
+  return state.refusal === 0 && state.wanted !== null && (state.wanted.tc & TC_DTF) !== 0;
 }
 
-/** A context in a document; the one that ddtp Bare gives is told from one of the guest's that says the same. */
-export function saveContext(context: CanonicalContext | null): StateValue {
-  if (context === null) return null;
-  return context === DDTP_BARE_CONTEXT ? "ddtp Bare" : ({ ...context } satisfies StateRecord);
+/** Reads a device's context from guest memory as ddtp says; leaves it in `words` (halves). */
+export interface ContextReader {
+  readonly words: Uint32Array;
+  locate(deviceId: number): LocatedContext;
 }
 
-/** The context that `saveContext` put into a field. Throws StateError. */
-export function readContext(state: StateReader, name: string): CanonicalContext | null {
-  return state.optional(name, (reader) => {
-    if (typeof reader.value(name) === "string") {
-      if (reader.text(name) !== "ddtp Bare") reader.fail(name, "is no context");
+/** Outcome of reading a context. */
+export interface LocatedContext {
+  /** 0: `words` holds a sound context, or `bare`. */
+  readonly cause: number;
+  readonly bare: boolean;
+  /** Why, where the cause alone does not say. */
+  readonly detail: string;
+}
+
+/** Contexts as ../dispositions.ts asks for them: 256–260 and 268 are the causes of those that are none. */
+// Not state: the outcome of the last read
+export class DeviceContexts implements ContextRules<CanonicalContext> {
+  readonly unread = CAUSE_ALL_INBOUND_DISALLOWED;
+  readonly held = CAUSE_DDT_NOT_VALID;
+  readonly unfit = CAUSE_DDT_MISCONFIGURED;
+  cause = 0;
+  readonly #reader: ContextReader;
+
+  constructor(reader: ContextReader) {
+    this.#reader = reader;
+  }
+
+  read(device: PluggedDevice, abilities: DeviceAbilities): CanonicalContext | null {
+    const located = this.#reader.locate(device.guestId);
+    this.cause = located.cause;
+    if (located.cause !== 0) return null;
+    return located.bare ? DDTP_BARE_CONTEXT : canonicalise(this.#reader.words, abilities);
+  }
+
+  describe(cause: number): string {
+    return `cause ${cause}`;
+  }
+
+  disposition(context: CanonicalContext): "bypass" | "nested" {
+    return context.disposition;
+  }
+
+  same(a: CanonicalContext, b: CanonicalContext): boolean {
+    return a.tc === b.tc && a.fscLow === b.fscLow && a.fscHigh === b.fscHigh && a.taLow === b.taLow;
+  }
+
+  install(host: ViommuHost, device: DeviceHandle, context: CanonicalContext): number {
+    // ddtp Bare lets a process_id pass, a context with fsc Bare and PDTV=0 does not (§3.3 steps 1 and 4): two kinds of bypass.
+    if (context === DDTP_BARE_CONTEXT) return host.setBypass(device);
+    return host.setNested(device, encodeContext(context));
+  }
+
+  /** The context that ddtp Bare gives is told from one of the guest's that says the same. */
+  save(context: CanonicalContext): StateValue {
+    return context === DDTP_BARE_CONTEXT ? "ddtp Bare" : ({ ...context } satisfies StateRecord);
+  }
+
+  restore(state: StateReader, field: string): CanonicalContext {
+    if (typeof state.value(field) === "string") {
+      if (state.text(field) !== "ddtp Bare") state.fail(field, "is no context");
       return DDTP_BARE_CONTEXT;
     }
-    const saved = reader.record(name);
+    const saved = state.record(field);
     return {
       disposition: saved.text("disposition") === "nested" ? "nested" : "bypass",
       tc: saved.number("tc"),
@@ -138,5 +191,5 @@ export function readContext(state: StateReader, name: string): CanonicalContext 
       taLow: saved.number("taLow"),
       dropped: saved.list("dropped").map(String),
     };
-  });
+  }
 }

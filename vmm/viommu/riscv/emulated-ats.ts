@@ -38,8 +38,8 @@ import {
   NO_PASID,
   noTranslation,
 } from "../../../host/devices/ports.ts";
-import { DDTP_BARE_CONTEXT } from "./context.ts";
-import type { DeviceState } from "./dispositions.ts";
+import type { DeviceState } from "../dispositions.ts";
+import { type CanonicalContext, DDTP_BARE_CONTEXT } from "./context.ts";
 import type { EmulatedParts } from "./emulated-devices.ts";
 import type { ArrivingPageRequest } from "./page-requests.ts";
 
@@ -48,7 +48,7 @@ const INVALIDATION_TIMEOUT_NS = 1_000_000;
 
 /** What becomes of messages; the IOMMU implements it. */
 export interface EmulatedAtsHooks {
-  pageRequestArrived(state: DeviceState, request: ArrivingPageRequest): void;
+  pageRequestArrived(state: DeviceState<CanonicalContext>, request: ArrivingPageRequest): void;
   invalidationCompleted(timedOut: boolean): void;
 }
 
@@ -176,7 +176,7 @@ export class EmulatedAts implements AtsPort, Stateful {
   }
 
   /** 0 if the context lets this device use ATS, else the cause (§3.3 steps 1 to 4). */
-  #allowed(state: DeviceState): number {
+  #allowed(state: DeviceState<CanonicalContext>): number {
     if (state.disposition === "blocked") return state.cause;
     const { context } = state;
     const enabled = context !== null && context !== DDTP_BARE_CONTEXT && (context.tc & TC_EN_ATS) !== 0;
@@ -184,7 +184,13 @@ export class EmulatedAts implements AtsPort, Stateful {
   }
 
   /** §3.6: no rights are success without rights, missing contexts Unsupported Request, broken tables Completer Abort. */
-  #refuse(state: DeviceState, cause: number, pfn: number, pasid: number, supervisor: boolean): AtsStatus {
+  #refuse(
+    state: DeviceState<CanonicalContext>,
+    cause: number,
+    pfn: number,
+    pasid: number,
+    supervisor: boolean,
+  ): AtsStatus {
     if (
       cause === CAUSE_INSTRUCTION_PAGE_FAULT ||
       cause === CAUSE_READ_PAGE_FAULT ||
@@ -244,7 +250,14 @@ export class EmulatedAts implements AtsPort, Stateful {
     });
   }
 
-  #fault(state: DeviceState, cause: number, ttyp: number, iotval: bigint, pasid: number, privileged: boolean): void {
+  #fault(
+    state: DeviceState<CanonicalContext>,
+    cause: number,
+    ttyp: number,
+    iotval: bigint,
+    pasid: number,
+    privileged: boolean,
+  ): void {
     if (state.context !== null && (state.context.tc & TC_DTF) !== 0 && suppressedByDtf(cause)) return;
     this.#parts.faults.report({
       cause,
@@ -258,7 +271,7 @@ export class EmulatedAts implements AtsPort, Stateful {
   }
 
   /** What answers a group of the device's page requests. */
-  responder(state: DeviceState, pasid: number, group: number): (code: number) => void {
+  responder(state: DeviceState<CanonicalContext>, pasid: number, group: number): (code: number) => void {
     const withPasid = (code: number) =>
       pasid >= 0 && (code === PRGR_RESPONSE_FAILURE || (state.context !== null && (state.context.tc & TC_PRPR) !== 0));
     return (code) => this.#target.pageResponse(withPasid(code) ? pasid : NO_PASID, group, code);

@@ -15,8 +15,8 @@ import type { GpaPfn } from "../../../host/base/address.ts";
 import { ACCESS_OK, type MemoryPort } from "../../../host/base/memory.ts";
 import type { Trace } from "../../../host/base/trace.ts";
 import { type AtsPort, DMA_ABORTED, DMA_OK, type DmaPort, type DmaStatus } from "../../../host/devices/ports.ts";
-import { DDTP_BARE_CONTEXT } from "./context.ts";
-import type { Dispositions } from "./dispositions.ts";
+import type { Dispositions } from "../dispositions.ts";
+import { type CanonicalContext, DDTP_BARE_CONTEXT } from "./context.ts";
 import type { FaultQueue } from "./fault-queue.ts";
 import type { GuestDirectories } from "./guest-directories.ts";
 
@@ -24,7 +24,7 @@ import type { GuestDirectories } from "./guest-directories.ts";
 export interface EmulatedParts {
   /** The vIOMMU's. */
   readonly name: string;
-  readonly dispositions: Dispositions;
+  readonly dispositions: Dispositions<CanonicalContext>;
   readonly directories: GuestDirectories;
   readonly faults: FaultQueue;
   readonly memory: MemoryPort<GpaPfn>;
@@ -34,7 +34,7 @@ export interface EmulatedParts {
 export class EmulatedDma implements DmaPort {
   readonly ats?: AtsPort;
   readonly #deviceId: () => number;
-  readonly #dispositions: Dispositions;
+  readonly #dispositions: Dispositions<CanonicalContext>;
   readonly #directories: GuestDirectories;
   readonly #faults: FaultQueue;
   readonly #memory: MemoryPort<GpaPfn>;

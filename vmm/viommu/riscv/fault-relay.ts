@@ -28,7 +28,8 @@ import {
   decodeFaultRecord,
   type FaultRecord,
 } from "../../../host/arch/riscv/fault-records.ts";
-import type { DeviceState } from "./dispositions.ts";
+import type { DeviceState } from "../dispositions.ts";
+import type { CanonicalContext } from "./context.ts";
 
 const HOSTS_OWN = new Set([
   CAUSE_DDT_LOAD_ACCESS_FAULT,
@@ -64,8 +65,8 @@ export function decodeHostRecord(bytes: Uint8Array): FaultRecord | null {
  */
 export function relayRecord(
   record: FaultRecord,
-  state: DeviceState,
-  inDirectory: (state: DeviceState, processId: number, address: bigint) => boolean,
+  state: DeviceState<CanonicalContext>,
+  inDirectory: (state: DeviceState<CanonicalContext>, processId: number, address: bigint) => boolean,
 ): FaultRecord {
   const relayed = { ...record, iotval2: 0n };
   const secondStage = SECOND_STAGE[record.cause];
@@ -82,7 +83,7 @@ export function relayRecord(
 }
 
 /** process_id whose context was sought: a request without one uses 0 under DPE (§3.3, step 7). */
-function processIdOf(record: FaultRecord, state: DeviceState): number {
+function processIdOf(record: FaultRecord, state: DeviceState<CanonicalContext>): number {
   if (record.processId >= 0) return record.processId;
   return state.context !== null && (state.context.tc & (1 << 9)) !== 0 ? 0 : -1;
 }

@@ -26,8 +26,7 @@ import type { WalkObserver, WalkTable } from "../../../host/arch/riscv/walk-obse
 import type { GpaPfn } from "../../../host/base/address.ts";
 import { ACCESS_OK, type MemoryPort } from "../../../host/base/memory.ts";
 import type { Trace } from "../../../host/base/trace.ts";
-import { type CanonicalContext, canonicalise } from "./context.ts";
-import type { ContextReader, LocatedContext } from "./dispositions.ts";
+import { type CanonicalContext, type ContextReader, canonicalise, type LocatedContext } from "./context.ts";
 import { type RegisterFile, WORD } from "./registers.ts";
 
 const SOUND: LocatedContext = { cause: 0, bare: false, detail: "" };

@@ -26,6 +26,7 @@ import type { AccessSize } from "../../../host/base/mmio.ts";
 import { StateError, type Stateful, type StateReader, type StateRecord } from "../../../host/base/state.ts";
 import type { Trace } from "../../../host/base/trace.ts";
 import type { AtsTarget, DeviceClock, DmaPort } from "../../../host/devices/ports.ts";
+import { type DeviceState, Dispositions } from "../dispositions.ts";
 import type { HostEvent, InvalidationReply, ViommuHost } from "../host-port.ts";
 import type {
   CapabilityRow,
@@ -40,9 +41,8 @@ import { limitedReport } from "../limited-report.ts";
 import { deriveCapabilities, type HardwareCapabilities, type RiscvConfiguration } from "./capabilities.ts";
 import { type CommandActions, CommandQueue } from "./command-queue.ts";
 import type { CommandRules } from "./commands.ts";
-import { DDTP_BARE_CONTEXT } from "./context.ts";
+import { type CanonicalContext, DDTP_BARE_CONTEXT, DeviceContexts, faultsDisabled } from "./context.ts";
 import { DebugTranslation } from "./debug-translation.ts";
-import { type DeviceState, Dispositions } from "./dispositions.ts";
 import { EmulatedAts } from "./emulated-ats.ts";
 import { EmulatedDma } from "./emulated-devices.ts";
 import { FaultQueue } from "./fault-queue.ts";
@@ -81,7 +81,7 @@ export class RiscvViommu implements GuestVisibleIommu, Stateful {
   readonly commands: CommandQueue;
   readonly faults: FaultQueue;
   readonly pageRequests: PageRequestQueue;
-  readonly dispositions: Dispositions;
+  readonly dispositions: Dispositions<CanonicalContext>;
   readonly #registers: RegisterFile;
   readonly #words: Uint32Array;
   readonly #interrupts: Interrupts;
@@ -119,7 +119,13 @@ export class RiscvViommu implements GuestVisibleIommu, Stateful {
     this.#clock = options.clock;
     this.#trace = trace;
     this.#debug = new DebugTranslation(this.#registers, this.#directories, this.faults);
-    this.dispositions = new Dispositions(options.host, this.#directories, this.#report, trace, name);
+    this.dispositions = new Dispositions(
+      options.host,
+      new DeviceContexts(this.#directories),
+      this.#report,
+      trace,
+      name,
+    );
     const promised = decodeCapabilities(capabilities);
     this.#rules = {
       nonLeaf: promised.NL,
@@ -484,7 +490,7 @@ export class RiscvViommu implements GuestVisibleIommu, Stateful {
   }
 
   /** §3.7: the context decides; a request it does not allow is answered here, with a record of the reason. */
-  #pageRequestArrived(state: DeviceState, request: ArrivingPageRequest): void {
+  #pageRequestArrived(state: DeviceState<CanonicalContext>, request: ArrivingPageRequest): void {
     const blocked = state.disposition === "blocked";
     if (!blocked && state.context !== null && (state.context.tc & TC_EN_PRI) !== 0) {
       this.pageRequests.deliver(request);
@@ -494,7 +500,7 @@ export class RiscvViommu implements GuestVisibleIommu, Stateful {
     if (!wantsAnswer(request)) return;
     const cause = blocked ? state.cause : CAUSE_TRANSACTION_TYPE_DISALLOWED;
     request.respond(cause === CAUSE_TRANSACTION_TYPE_DISALLOWED ? PRGR_INVALID_REQUEST : PRGR_RESPONSE_FAILURE);
-    if (cause === CAUSE_TRANSACTION_TYPE_DISALLOWED && state.faultsDisabled) return;
+    if (cause === CAUSE_TRANSACTION_TYPE_DISALLOWED && faultsDisabled(state)) return;
     this.faults.report({
       cause,
       deviceId: request.deviceId,

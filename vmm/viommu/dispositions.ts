@@ -1,62 +1,77 @@
 // The devices behind one vIOMMU, and what each one's DMA goes through: blocked, bypass or nested, the same in the host.
 //
-//   ddtp or IODIR.INVAL_DDT ─▶ read the device's context in guest memory ─▶ same as installed? nothing; else one host call
+//   the guest's tables, or a command that names a device ─▶ read its context ─▶ same as installed? nothing; else one host call
 //
-// A blocked device keeps the cause that hardware would give (256–260, 268); it is reported when a transaction arrives, not when
-// the command runs. A context that the host refuses is blocked with cause 259, the errno kept; other devices go on.
+// What a context is, and where the guest keeps it, the kind says (`ContextRules`). A blocked device keeps the cause that hardware would
+// give; it is reported when a transaction arrives, not when the command runs. A context that the host refuses is blocked, the errno kept;
+// other devices go on.
 //
 // Devices that the host cannot tell apart (one iommu group) are one stream, which has one context:
 //
 //     no member has a context              all blocked, each with its own cause
 //     those that have one have the same    it is installed; the others are kept from DMA by their Bus Master Enable, without a fault
 //                                          record, for the hardware would take their DMA for that of their neighbours
-//     contexts differ                      all blocked until they agree; who has one sees cause 259
+//     contexts differ                      all blocked until they agree; who has one sees the cause of an unfit context
 
-import { TC_DTF } from "../../../host/arch/riscv/device-context.ts";
 import {
-  CAUSE_ALL_INBOUND_DISALLOWED,
-  CAUSE_DDT_MISCONFIGURED,
-  CAUSE_DDT_NOT_VALID,
-} from "../../../host/arch/riscv/fault-records.ts";
-import { StateError, type Stateful, type StateReader, type StateRecord } from "../../../host/base/state.ts";
-import type { Trace } from "../../../host/base/trace.ts";
-import { EEXIST, ENODEV } from "../../../host/uapi/errno.ts";
-import type { ViommuHost } from "../host-port.ts";
-import type { Disposition, PluggedDevice, PluggedState } from "../kind.ts";
-import {
-  type CanonicalContext,
-  canonicalise,
-  DDTP_BARE_CONTEXT,
-  type DeviceAbilities,
-  encodeContext,
-  readContext,
-  sameContext,
-  saveContext,
-} from "./context.ts";
+  StateError,
+  type Stateful,
+  type StateReader,
+  type StateRecord,
+  type StateValue,
+} from "../../host/base/state.ts";
+import type { Trace } from "../../host/base/trace.ts";
+import { EEXIST, ENODEV } from "../../host/uapi/errno.ts";
+import type { DeviceHandle, ViommuHost } from "./host-port.ts";
+import type { Disposition, PluggedDevice, PluggedState } from "./kind.ts";
+
+/** What of the guest's context can mean something, by the device and its host. */
+export interface DeviceAbilities {
+  readonly ats: boolean;
+  readonly pri: boolean;
+}
+
+/** What a kind calls a context: what the guest has written for a device, in the form that the host gets. */
+export interface ContextRules<C> {
+  /** Reads the guest's tables for a device; null: it has none, and `cause` says what its transactions are refused with. */
+  read(device: PluggedDevice, abilities: DeviceAbilities): C | null;
+  readonly cause: number;
+  /** Causes of a device that has not been read yet, of one that is held, and of one whose context the host or its neighbours rule out. */
+  readonly unread: number;
+  readonly held: number;
+  readonly unfit: number;
+  /** "cause 259": for messages. */
+  describe(cause: number): string;
+  disposition(context: C): "bypass" | "nested";
+  same(a: C, b: C): boolean;
+  /** Gives the host a context; 0 or a negated errno. */
+  install(host: ViommuHost, device: DeviceHandle, context: C): number;
+  save(context: C): StateValue;
+  /** What `save` made, in a field of a document. Throws StateError. */
+  restore(state: StateReader, field: string): C;
+}
 
 /** What has one context in the host: a device, or several that the host cannot tell apart. */
-interface Stream {
+interface Stream<C> {
   /** null: a device alone. */
   readonly name: string | null;
-  readonly members: DeviceState[];
+  readonly members: DeviceState<C>[];
   /** What the host has for it; null: blocked. */
-  installed: CanonicalContext | null;
+  installed: C | null;
   /** As told last, see the head of this file. */
   told: string;
 }
 
-export interface DeviceState extends PluggedState {
-  readonly stream: Stream;
+export interface DeviceState<C> extends PluggedState {
+  readonly stream: Stream<C>;
   /** Its own context as last read, and what it would be blocked with for want of one. */
-  wanted: CanonicalContext | null;
+  wanted: C | null;
   ownCause: number;
   disposition: Disposition;
   /** While blocked: what hardware would report. Kept afterwards, for transactions that arrived before. */
   cause: number;
-  /** tc.DTF of the context; false where no context was found. */
-  faultsDisabled: boolean;
   /** What is installed, unless blocked. */
-  context: CanonicalContext | null;
+  context: C | null;
   /** 0, or the errno with which the host refused the context last read. */
   refusal: number;
   /** Blocked by being detached: to be attached again before it gets a context. */
@@ -67,60 +82,45 @@ export interface DeviceState extends PluggedState {
   marked: boolean;
 }
 
-/** Outcome of reading a context. */
-export interface LocatedContext {
-  /** 0: `words` holds a sound context, or `bare`. */
-  readonly cause: number;
-  readonly bare: boolean;
-  /** Why, where the cause alone does not say. */
-  readonly detail: string;
-}
-
-/** Reads a device's context from guest memory as ddtp says; leaves it in `words` (halves). */
-export interface ContextReader {
-  readonly words: Uint32Array;
-  locate(deviceId: number): LocatedContext;
-}
-
-export class Dispositions implements Stateful {
-  readonly #byId = new Map<number, DeviceState>();
+export class Dispositions<C> implements Stateful {
+  readonly #byId = new Map<number, DeviceState<C>>();
   readonly #host: ViommuHost | null;
-  readonly #reader: ContextReader;
+  readonly #rules: ContextRules<C>;
   readonly #report: (message: string) => void;
   readonly #trace: Trace;
   readonly #iommu: string;
-  readonly #shared = new Map<string, Stream>(); // not state: devices' streams, by name
+  readonly #shared = new Map<string, Stream<C>>(); // not state: devices' streams, by name
   /** Contexts with a first stage installed. */
   nestedInstalled = 0;
   /** Contexts with V = 1 and a Bare first stage installed. */
   bypassInstalled = 0;
   /** Called when a device's context changed or went: what it asked for is void. */
-  onChanged: (state: DeviceState) => void = () => {}; // not state: wiring
+  onChanged: (state: DeviceState<C>) => void = () => {}; // not state: wiring
 
   /** `iommu` names the vIOMMU in the trace. */
   constructor(
     host: ViommuHost | null,
-    reader: ContextReader,
+    rules: ContextRules<C>,
     report: (message: string) => void,
     trace: Trace,
     iommu: string,
   ) {
     this.#host = host;
-    this.#reader = reader;
+    this.#rules = rules;
     this.#report = report;
     this.#trace = trace;
     this.#iommu = iommu;
   }
 
-  get all(): IterableIterator<DeviceState> {
+  get all(): IterableIterator<DeviceState<C>> {
     return this.#byId.values();
   }
 
-  find(guestId: number): DeviceState | undefined {
+  find(guestId: number): DeviceState<C> | undefined {
     return this.#byId.get(guestId);
   }
 
-  findHandle(handle: number): DeviceState | undefined {
+  findHandle(handle: number): DeviceState<C> | undefined {
     for (const state of this.#byId.values()) if (state.device.handle === handle) return state;
     return undefined;
   }
@@ -130,7 +130,7 @@ export class Dispositions implements Stateful {
     if (this.#byId.has(device.guestId)) return -EEXIST;
     const name = device.stream ?? null;
     const known = name === null ? undefined : this.#shared.get(name);
-    const stream: Stream = known ?? { name, members: [], installed: null, told: "" };
+    const stream: Stream<C> = known ?? { name, members: [], installed: null, told: "" };
     if (!device.emulated) {
       // A vIOMMU without a host has nothing that could keep an assigned device's DMA in bounds.
       if (this.#host === null) return -ENODEV;
@@ -139,14 +139,13 @@ export class Dispositions implements Stateful {
       const errno = this.#host.attach(device.handle, BigInt(device.guestId));
       if (errno < 0) return errno;
     }
-    const state: DeviceState = {
+    const state: DeviceState<C> = {
       device,
       stream,
       wanted: null,
-      ownCause: CAUSE_ALL_INBOUND_DISALLOWED,
+      ownCause: this.#rules.unread,
       disposition: "blocked",
-      cause: CAUSE_ALL_INBOUND_DISALLOWED,
-      faultsDisabled: false,
+      cause: this.#rules.unread,
       context: null,
       refusal: 0,
       detached: false,
@@ -206,32 +205,25 @@ export class Dispositions implements Stateful {
   }
 
   /** What the guest's context of a device says now. */
-  #read(state: DeviceState): void {
+  #read(state: DeviceState<C>): void {
     const { device, stream } = state;
+    const rules = this.#rules;
     state.wanted = null;
-    state.faultsDisabled = false;
-    state.ownCause = CAUSE_DDT_NOT_VALID;
+    state.ownCause = rules.held;
     if (device.held === true) return;
-    const located = this.#reader.locate(device.guestId);
-    state.ownCause = located.cause;
-    if (located.cause !== 0) return;
-    if (located.bare) {
-      state.wanted = DDTP_BARE_CONTEXT;
-      return;
-    }
-    state.faultsDisabled = (this.#reader.words[0]! & TC_DTF) !== 0;
-    state.wanted = canonicalise(this.#reader.words, stream.name === null ? device : commonAbilities(stream));
+    state.wanted = rules.read(device, stream.name === null ? device : commonAbilities(stream));
+    state.ownCause = rules.cause;
   }
 
   /** Gives a stream what its members' contexts come to. */
-  #settle(stream: Stream): void {
+  #settle(stream: Stream<C>): void {
     const { members } = stream;
-    let context: CanonicalContext | null = null;
+    let context: C | null = null;
     let differ = false;
     for (const { wanted } of members) {
       if (wanted === null) continue;
       if (context === null) context = wanted;
-      else if (!sameContext(context, wanted)) differ = true;
+      else if (!this.#rules.same(context, wanted)) differ = true;
     }
     if (stream.name !== null) this.#tell(stream, context, differ);
     if (context === null || differ) {
@@ -241,18 +233,17 @@ export class Dispositions implements Stateful {
     }
     // Before the stream is open: afterwards it would be too late.
     if (stream.name !== null) for (const { device, wanted } of members) device.allowDma?.(wanted !== null);
-    if (stream.installed === null || !sameContext(stream.installed, context)) {
+    if (stream.installed === null || !this.#rules.same(stream.installed, context)) {
       const errno = this.#give(stream, context);
       if (errno < 0) {
         for (const member of members) {
           member.refusal = member.wanted === null ? 0 : errno;
-          member.faultsDisabled = false;
         }
         this.#block(stream, true);
         return;
       }
       stream.installed = context;
-      if (context.disposition === "nested") this.nestedInstalled++;
+      if (this.#rules.disposition(context) === "nested") this.nestedInstalled++;
       else this.bypassInstalled++;
     }
     for (const member of members) {
@@ -263,9 +254,9 @@ export class Dispositions implements Stateful {
   }
 
   /** Says, once, what has become of a stream of several devices. */
-  #tell(stream: Stream, context: CanonicalContext | null, differ: boolean): void {
+  #tell(stream: Stream<C>, context: C | null, differ: boolean): void {
     const guests = stream.members.filter(({ device }) => device.held !== true);
-    const names = (states: readonly DeviceState[]) => states.map(({ device }) => device.name).join(" ");
+    const names = (states: readonly DeviceState<C>[]) => states.map(({ device }) => device.name).join(" ");
     const contexts = differ ? "differ" : context === null ? "none" : "one";
     const withheld = contexts === "one" ? names(guests.filter(({ wanted }) => wanted === null)) : "";
     const devices = names(guests);
@@ -278,22 +269,20 @@ export class Dispositions implements Stateful {
     const having = guests.filter(({ wanted }) => wanted !== null).map(({ device }) => device.name);
     this.#report(
       `${group} is one stream to the host, but the contexts of guest devices ${having.join(" and ")} differ: ` +
-        `all of it is blocked, with cause ${CAUSE_DDT_MISCONFIGURED}, until they agree`,
+        `all of it is blocked, with ${this.#rules.describe(this.#rules.unfit)}, until they agree`,
     );
   }
 
-  #give(stream: Stream, context: CanonicalContext): number {
+  #give(stream: Stream<C>, context: C): number {
     const { device } = stream.members[0]!;
     if (device.emulated || this.#host === null) return 0;
     const attached = this.#attachAgain(stream, this.#host);
     if (attached < 0) return attached;
-    // ddtp Bare lets a process_id pass, a context with fsc Bare and PDTV=0 does not (§3.3 steps 1 and 4): two kinds of bypass.
-    if (context === DDTP_BARE_CONTEXT) return this.#host.setBypass(device.handle);
-    return this.#host.setNested(device.handle, encodeContext(context));
+    return this.#rules.install(this.#host, device.handle, context);
   }
 
   /** Devices that had to be detached get their places behind the vIOMMU back; 0 or a negated errno. */
-  #attachAgain(stream: Stream, host: ViommuHost): number {
+  #attachAgain(stream: Stream<C>, host: ViommuHost): number {
     for (const member of stream.members) {
       if (!member.detached) continue;
       const errno = host.attach(member.device.handle, BigInt(member.device.guestId));
@@ -304,14 +293,14 @@ export class Dispositions implements Stateful {
   }
 
   /** `again`: the host may hold anything after a refusal, so it is told even if the stream was blocked already. */
-  #block(stream: Stream, again = false): void {
+  #block(stream: Stream<C>, again = false): void {
     const { members } = stream;
     const { device } = members[0]!;
     const was = stream.installed;
     stream.installed = null;
     for (const member of members) {
       // One that has a context could not get it: the host refused it, or its neighbours' differ.
-      member.cause = member.wanted === null ? member.ownCause : CAUSE_DDT_MISCONFIGURED;
+      member.cause = member.wanted === null ? member.ownCause : this.#rules.unfit;
       this.#show(member, null);
     }
     const detached = members.some((member) => member.detached);
@@ -338,12 +327,12 @@ export class Dispositions implements Stateful {
     }
   }
 
-  #show(state: DeviceState, context: CanonicalContext | null): void {
+  #show(state: DeviceState<C>, context: C | null): void {
     const before = state.context;
     state.context = context;
-    state.disposition = context === null ? "blocked" : context.disposition;
+    state.disposition = context === null ? "blocked" : this.#rules.disposition(context);
     if (context === null && state.wanted === null) state.cause = state.ownCause;
-    if (before !== null && (context === null || !sameContext(before, context))) this.onChanged(state);
+    if (before !== null && (context === null || !this.#rules.same(before, context))) this.onChanged(state);
   }
 
   saveState(): StateRecord {
@@ -353,12 +342,11 @@ export class Dispositions implements Stateful {
         guestId: state.device.guestId,
         handle: state.device.handle,
         name: state.device.name,
-        wanted: saveContext(state.wanted),
+        wanted: this.#save(state.wanted),
         ownCause: state.ownCause,
         disposition: state.disposition,
         cause: state.cause,
-        faultsDisabled: state.faultsDisabled,
-        context: saveContext(state.context),
+        context: this.#save(state.context),
         refusal: state.refusal,
         detached: state.detached,
         lost: state.lost,
@@ -367,7 +355,7 @@ export class Dispositions implements Stateful {
       streams: streams.map(({ name, members, installed, told }) => ({
         name,
         members: members.map(({ device }) => device.guestId),
-        installed: saveContext(installed),
+        installed: this.#save(installed),
         told,
       })),
       nestedInstalled: this.nestedInstalled,
@@ -383,11 +371,11 @@ export class Dispositions implements Stateful {
     const saved = new Map(devices.map((each) => [each.number("guestId"), each]));
     this.#byId.clear();
     this.#shared.clear();
-    const states = new Map<number, DeviceState>();
+    const states = new Map<number, DeviceState<C>>();
     for (const each of state.records("streams")) {
       const name = each.optional("name", (reader, field) => reader.text(field));
-      const installed = readContext(each, "installed");
-      const stream: Stream = { name, members: [], installed, told: each.text("told") };
+      const installed = this.#restored(each, "installed");
+      const stream: Stream<C> = { name, members: [], installed, told: each.text("told") };
       if (name !== null) this.#shared.set(name, stream);
       for (const guestId of each.numberList("members")) {
         const member = saved.get(guestId);
@@ -396,7 +384,7 @@ export class Dispositions implements Stateful {
           throw new StateError(`${each.path}: members has ${guestId}, which is no device of it here`);
         }
         plugged.delete(known.handle);
-        const restored = readDevice(member, stream, { ...known, guestId, name: member.text("name") });
+        const restored = this.#restoreDevice(member, stream, { ...known, guestId, name: member.text("name") });
         stream.members.push(restored);
         states.set(guestId, restored);
       }
@@ -409,29 +397,36 @@ export class Dispositions implements Stateful {
     this.nestedInstalled = state.number("nestedInstalled");
     this.bypassInstalled = state.number("bypassInstalled");
   }
+
+  #restoreDevice(saved: StateReader, stream: Stream<C>, device: PluggedDevice): DeviceState<C> {
+    const disposition = DISPOSITIONS.find((each) => each === saved.text("disposition"));
+    return {
+      device,
+      stream,
+      wanted: this.#restored(saved, "wanted"),
+      ownCause: saved.number("ownCause"),
+      disposition: disposition ?? saved.fail("disposition", "is none"),
+      cause: saved.number("cause"),
+      context: this.#restored(saved, "context"),
+      refusal: saved.number("refusal"),
+      detached: saved.boolean("detached"),
+      lost: saved.boolean("lost"),
+      marked: saved.boolean("marked"),
+    };
+  }
+
+  #save(context: C | null): StateValue {
+    return context === null ? null : this.#rules.save(context);
+  }
+
+  #restored(state: StateReader, field: string): C | null {
+    return state.optional(field, (reader) => this.#rules.restore(reader, field));
+  }
 }
 
 /** What every device of a stream can do. */
-function commonAbilities({ members }: Stream): DeviceAbilities {
+function commonAbilities<C>({ members }: Stream<C>): DeviceAbilities {
   return { ats: members.every(({ device }) => device.ats), pri: members.every(({ device }) => device.pri) };
-}
-
-function readDevice(saved: StateReader, stream: Stream, device: PluggedDevice): DeviceState {
-  const disposition = DISPOSITIONS.find((each) => each === saved.text("disposition"));
-  return {
-    device,
-    stream,
-    wanted: readContext(saved, "wanted"),
-    ownCause: saved.number("ownCause"),
-    disposition: disposition ?? saved.fail("disposition", "is none"),
-    cause: saved.number("cause"),
-    faultsDisabled: saved.boolean("faultsDisabled"),
-    context: readContext(saved, "context"),
-    refusal: saved.number("refusal"),
-    detached: saved.boolean("detached"),
-    lost: saved.boolean("lost"),
-    marked: saved.boolean("marked"),
-  };
 }
 
 const DISPOSITIONS: readonly Disposition[] = ["blocked", "bypass", "nested"];
