@@ -7,32 +7,14 @@ import type { PhysicalMemory } from "../../base/memory.ts";
 import type { MmioPort } from "../../base/mmio.ts";
 import type { Stateful } from "../../base/state.ts";
 import type { Trace } from "../../base/trace.ts";
+import type { StallEnd, TranslationStatus } from "../../base/transaction.ts";
 import type { AtsStatus, AtsTarget, AtsTranslation } from "../../devices/ports.ts";
 
 export const ACCESS_READ = 1;
 export const ACCESS_WRITE = 2;
 export const ACCESS_EXECUTE = 4;
 
-/** The transaction may proceed at `resultPfn`. */
-export const TRANSLATED = 0;
-/** Refused: the requester sees UR or CA; a fault record was written if the architecture asks for one. */
-export const REFUSED = 1;
-/** The write was a message that the IOMMU took itself (MSI stored in a memory-resident interrupt file). */
-export const CONSUMED = 2;
-/** The transaction completes without reaching memory: a write is ignored, a read returns zeros. */
-export const DISCARDED = 3;
-/**
- * The transaction waits in the IOMMU for software's decision, as `stallTag`; `onStallEnded` will say how it ends. A requester that cannot wait (no
- * PCI function can) takes it for refused.
- */
-export const STALLED = 4;
-export type TranslationStatus = 0 | 1 | 2 | 3 | 4;
-
-/** How a stalled transaction ends: it is to be made anew, is aborted, or completes as DISCARDED. */
-export const STALL_RETRY = 0;
-export const STALL_ABORT = 1;
-export const STALL_DISCARD = 2;
-export type StallEnd = 0 | 1 | 2;
+export * from "../../base/transaction.ts";
 
 export interface IommuParts {
   readonly name: string;

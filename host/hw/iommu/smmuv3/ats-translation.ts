@@ -3,9 +3,11 @@
 
 import { F_ADDR_SIZE, F_BAD_ATS_TREQ, F_PERMISSION, F_TRANSLATION } from "../../../arch/smmuv3/event-records.ts";
 import { CLEAN, EXECUTE } from "../../../arch/smmuv3/leaf-rights.ts";
+import { type Translator, withoutTop } from "../../../arch/smmuv3/parts/translation.ts";
 import { CR0_ATSCHK, CR2_REC_CFG_ATS, REG } from "../../../arch/smmuv3/registers.ts";
 import { CONFIG_BYPASS } from "../../../arch/smmuv3/stream-table-entry.ts";
 import { KIND_ATS, KIND_ATS_WRITE, KIND_READ } from "../../../arch/smmuv3/two-stage-walk.ts";
+import type { HpaPfn } from "../../../base/address.ts";
 import {
   ATS_COMPLETER_ABORT,
   ATS_SUCCESS,
@@ -14,14 +16,13 @@ import {
   noTranslation,
 } from "../../../devices/ports.ts";
 import type { HardwareState } from "./hardware-state.ts";
-import { type Translator, withoutTop } from "./translation.ts";
 
 export class AtsTranslator {
   readonly translation = noTranslation(); // not state: the last answer
   readonly #state: HardwareState;
-  readonly #translator: Translator;
+  readonly #translator: Translator<HpaPfn>;
 
-  constructor(state: HardwareState, translator: Translator) {
+  constructor(state: HardwareState, translator: Translator<HpaPfn>) {
     this.#state = state;
     this.#translator = translator;
   }

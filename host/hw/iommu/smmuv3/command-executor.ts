@@ -28,13 +28,13 @@ import {
   CMD_TLBI_S12_VMALL,
   CS_IRQ,
 } from "../../../arch/smmuv3/commands.ts";
+import type { ConfigurationCache } from "../../../arch/smmuv3/parts/configuration-cache.ts";
+import type { EventQueue } from "../../../arch/smmuv3/parts/event-queue.ts";
+import type { TlbInvalidations } from "../../../arch/smmuv3/parts/tlb-invalidations.ts";
 import { CERROR_ATC_INV_SYNC, CERROR_ILL, CERROR_NONE } from "../../../arch/smmuv3/registers.ts";
 import type { Stateful, StateReader, StateRecord } from "../../../base/state.ts";
 import { ALL_PAGES, type AtsInvalidations } from "../ats-invalidations.ts";
-import type { ConfigurationCache } from "./configuration-cache.ts";
-import type { EventQueue } from "./event-queue.ts";
 import type { HardwareState } from "./hardware-state.ts";
-import type { TlbInvalidations } from "./tlb-invalidations.ts";
 
 /** Not an error: the command is not done yet. */
 export const WAIT = -1;

@@ -7,6 +7,7 @@
 // Each command is wholly executed before the next, except ATC_INV, which is outstanding until its completions are in; only CMD_SYNC waits for those.
 
 import { commandName, describeCommand } from "../../../arch/smmuv3/commands.ts";
+import type { Interrupts } from "../../../arch/smmuv3/parts/interrupts.ts";
 import { CERROR_ABT, CERROR_NONE, CR0_CMDQEN, GERROR_CMDQ_ERR, REG } from "../../../arch/smmuv3/registers.ts";
 import type { HpaPfn } from "../../../base/address.ts";
 import { EntryReader } from "../../../base/entry-reader.ts";
@@ -14,7 +15,6 @@ import { ACCESS_OK } from "../../../base/memory.ts";
 import type { Stateful, StateReader, StateRecord } from "../../../base/state.ts";
 import { type CommandExecutor, WAIT } from "./command-executor.ts";
 import type { HardwareState } from "./hardware-state.ts";
-import type { Interrupts } from "./interrupts.ts";
 
 const COMMAND_BYTES = 16;
 

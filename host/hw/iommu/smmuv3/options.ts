@@ -1,6 +1,6 @@
 // What one SMMUv3 is: features (IDR0, IDR1, IDR3, IDR5 by field names), cache sizes, choices. README.md says why each default is what it is.
 
-import { outputBits, type SmmuFeatures } from "../../../arch/smmuv3/identification.ts";
+import type { SmmuFeatures } from "../../../arch/smmuv3/identification.ts";
 
 export interface CacheSizes {
   /** Stream table entries, context descriptors, translations; 0: none. */
@@ -134,9 +134,4 @@ export function configure(options: Smmuv3Options = {}): Smmuv3Configuration {
     atsTimeoutNs: bound(options.atsTimeoutNs ?? 60_000_000, 0, Number.MAX_SAFE_INTEGER, "atsTimeoutNs"),
     automaticDelayNs: options.automaticDelayNs ?? null,
   };
-}
-
-/** First frame that a physical address cannot have. */
-export function frameLimit(features: SmmuFeatures): number {
-  return 2 ** (outputBits(features) - 12);
 }

@@ -1,10 +1,10 @@
 // Page requests (§8): messages of PCIe PRI into memory, and the answers that the SMMU gives itself when it cannot queue one (§8.1).
 
+import { type Interrupts, WIRE_PRIQ } from "../../../arch/smmuv3/parts/interrupts.ts";
 import { CR0_PRIQEN, CR0_SMMUEN, GERROR_PRIQ_ABT_ERR, OVERFLOW_FLAG, REG } from "../../../arch/smmuv3/registers.ts";
 import { addressHigh, addressLow } from "../../../base/address.ts";
 import type { AtsInvalidations } from "../ats-invalidations.ts";
 import type { HardwareState } from "./hardware-state.ts";
-import { type Interrupts, WIRE_PRIQ } from "./interrupts.ts";
 
 const RECORD_BYTES = 16;
 /** Flags of a message, as AtsPort.pageRequest. */

@@ -5,6 +5,13 @@
 //     translate() ──▶ Translator ──▶ caches / walks ──▶ result, event record, or a stalled transaction
 //     event, error, CMD_SYNC, page request ──▶ Interrupts ──▶ wire or MSI
 
+import { ConfigurationCache } from "../../../arch/smmuv3/parts/configuration-cache.ts";
+import { EventQueue } from "../../../arch/smmuv3/parts/event-queue.ts";
+import { Interrupts } from "../../../arch/smmuv3/parts/interrupts.ts";
+import { type RegisterEffects, RegisterFile } from "../../../arch/smmuv3/parts/register-file.ts";
+import { TlbInvalidations } from "../../../arch/smmuv3/parts/tlb-invalidations.ts";
+import { Translator } from "../../../arch/smmuv3/parts/translation.ts";
+import { TranslationCache } from "../../../arch/smmuv3/parts/translation-cache.ts";
 import { CR0_CMDQEN, CR0_EVENTQEN, CR0_SMMUEN, CR2_E2H, REG, REGISTER_BYTES } from "../../../arch/smmuv3/registers.ts";
 import type { HpaPfn } from "../../../base/address.ts";
 import type { ClockEvent } from "../../../base/clock.ts";
@@ -17,16 +24,9 @@ import type { HardwareIommu, IommuParts, StallEnd, TranslationStatus } from "../
 import { AtsTranslator } from "./ats-translation.ts";
 import { CommandExecutor } from "./command-executor.ts";
 import { CommandQueue } from "./command-queue.ts";
-import { ConfigurationCache } from "./configuration-cache.ts";
-import { EventQueue } from "./event-queue.ts";
 import { HardwareState } from "./hardware-state.ts";
-import { Interrupts } from "./interrupts.ts";
 import { configure, type Smmuv3Configuration, type Smmuv3Options } from "./options.ts";
 import { PageRequestQueue } from "./page-request-queue.ts";
-import { type RegisterEffects, RegisterFile } from "./register-file.ts";
-import { TlbInvalidations } from "./tlb-invalidations.ts";
-import { Translator } from "./translation.ts";
-import { TranslationCache } from "./translation-cache.ts";
 import { WalkTrace } from "./walk-trace.ts";
 
 export class Smmuv3 implements HardwareIommu, MmioPort, RegisterEffects, Stateful {
@@ -44,7 +44,7 @@ export class Smmuv3 implements HardwareIommu, MmioPort, RegisterEffects, Statefu
   readonly #ats: AtsInvalidations;
   readonly #configurations: ConfigurationCache;
   readonly #translations: TranslationCache;
-  readonly #translator: Translator;
+  readonly #translator: Translator<HpaPfn>;
   readonly #atsTranslator: AtsTranslator;
   readonly #pageRequests: PageRequestQueue;
   readonly #walkTrace: WalkTrace;
@@ -76,7 +76,7 @@ export class Smmuv3 implements HardwareIommu, MmioPort, RegisterEffects, Statefu
       return stream === null ? -1 : stream.ppar ? 1 : 0;
     });
     this.#walkTrace = new WalkTrace(parts.trace, parts.name);
-    this.#file = new RegisterFile(state, this);
+    this.#file = new RegisterFile(state, this, this.configuration);
     this.registers = this;
     this.#work = { owner: `iommu ${parts.name}`, name: "work", fire: () => this.#workDue() };
     this.clockEvents = [this.#work];
@@ -132,6 +132,8 @@ export class Smmuv3 implements HardwareIommu, MmioPort, RegisterEffects, Statefu
   streamTableChanged(): void {
     this.#translator.streamTableChanged();
   }
+
+  bypassChanged(): void {}
 
   commandsQueued(): void {
     this.#scheduleWork();

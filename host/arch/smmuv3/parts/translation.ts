@@ -7,7 +7,16 @@
 // pieces (`streamFor`, `spaceFor`, `walkTables`) and make their own answers. A fault of those pieces is a number in `event` with what its
 // record needs in fields; `finish` decides by the rules of §5.5 how the transaction ends.
 
-import { cdFault } from "../../../arch/smmuv3/context-descriptor.ts";
+import {
+  DISCARDED,
+  REFUSED,
+  STALL_ABORT,
+  STALL_DISCARD,
+  STALLED,
+  TRANSLATED,
+  type TranslationStatus,
+} from "../../../base/transaction.ts";
+import { cdFault } from "../context-descriptor.ts";
 import {
   C_BAD_CD,
   C_BAD_STE,
@@ -24,37 +33,14 @@ import {
   F_TRANSL_FORBIDDEN,
   F_TRANSLATION,
   F_WALK_EABT,
-} from "../../../arch/smmuv3/event-records.ts";
-import { intermediateBits } from "../../../arch/smmuv3/identification.ts";
-import { CLEAN, WRITE } from "../../../arch/smmuv3/leaf-rights.ts";
-import {
-  CR0_ATSCHK,
-  CR0_SMMUEN,
-  CR2_REC_CFG_ATS,
-  CR2_RECINVSID,
-  GBPA_ABORT,
-  REG,
-} from "../../../arch/smmuv3/registers.ts";
-import { CONFIG_BYPASS, S1DSS_SSID0, STE_LEGAL, steFault } from "../../../arch/smmuv3/stream-table-entry.ts";
-import { isStageFault, type StreamTable, StructureWalker, streamTable } from "../../../arch/smmuv3/structure-walk.ts";
-import {
-  KIND_EXECUTE,
-  KIND_READ,
-  KIND_WRITE,
-  NO_STAGE_SHIFT,
-  TwoStageWalker,
-} from "../../../arch/smmuv3/two-stage-walk.ts";
-import type { WalkObserver } from "../../../arch/smmuv3/walk-observer.ts";
-import type { HpaPfn } from "../../../base/address.ts";
-import {
-  DISCARDED,
-  REFUSED,
-  STALL_ABORT,
-  STALL_DISCARD,
-  STALLED,
-  TRANSLATED,
-  type TranslationStatus,
-} from "../port.ts";
+} from "../event-records.ts";
+import { intermediateBits } from "../identification.ts";
+import { CLEAN, WRITE } from "../leaf-rights.ts";
+import { CR0_ATSCHK, CR0_SMMUEN, CR2_REC_CFG_ATS, CR2_RECINVSID, GBPA_ABORT, REG } from "../registers.ts";
+import { CONFIG_BYPASS, S1DSS_SSID0, STE_LEGAL, steFault } from "../stream-table-entry.ts";
+import { isStageFault, type StreamTable, StructureWalker, streamTable } from "../structure-walk.ts";
+import { KIND_EXECUTE, KIND_READ, KIND_WRITE, NO_STAGE_SHIFT, TwoStageWalker } from "../two-stage-walk.ts";
+import type { WalkObserver } from "../walk-observer.ts";
 import type { CachedSpace, CachedStream, ConfigurationCache } from "./configuration-cache.ts";
 import {
   EVENT_INSTRUCTION,
@@ -65,15 +51,15 @@ import {
   type EventQueue,
   eventClass,
 } from "./event-queue.ts";
-import type { HardwareState } from "./hardware-state.ts";
+import type { SmmuState } from "./smmu-state.ts";
 import type { TranslationCache } from "./translation-cache.ts";
 
 /** A retry from within the stall itself is taken at once, so often. */
 const RETRIES = 4;
 
-export class Translator {
+export class Translator<P extends number> {
   // not state, to the blank line: the last request, its results and what its event needs
-  resultPfn = -0 as HpaPfn;
+  resultPfn = -0 as P;
   stallTag = -1;
   /** Number of the event of the last streamFor, spaceFor or walkTables that failed; 0 where nothing is recorded. */
   event = 0;
@@ -90,16 +76,16 @@ export class Translator {
   /** The event is of a stage-1 bypass, not of a walk. */
   #bypassed = false;
 
-  readonly walker: TwoStageWalker<HpaPfn>;
-  readonly structures: StructureWalker<HpaPfn>;
-  readonly #state: HardwareState;
+  readonly walker: TwoStageWalker<P>;
+  readonly structures: StructureWalker<P>;
+  readonly #state: SmmuState<P>;
   readonly #configurations: ConfigurationCache;
   readonly #translations: TranslationCache;
   readonly #events: EventQueue;
   readonly #guestLimit: number;
 
   constructor(
-    state: HardwareState,
+    state: SmmuState<P>,
     configurations: ConfigurationCache,
     translations: TranslationCache,
     events: EventQueue,
@@ -156,7 +142,7 @@ export class Translator {
         if (entry < 0 && translations.globals) entry = translations.find(space.globalKey, space.globalMeta, low, high);
         if (entry >= 0) {
           if ((translations.rightsAt(entry) & (1 << (privileged ? kind + 3 : kind))) !== 0) {
-            this.resultPfn = translations.frameAt(entry, low) as HpaPfn;
+            this.resultPfn = translations.frameAt(entry, low) as P;
             return TRANSLATED;
           }
           // Rights missing, or not known to be marked dirty: what the tables say now decides.
@@ -187,7 +173,7 @@ export class Translator {
       if (this.event !== 0) return this.finish(space, stream);
     }
     this.#keep(space, low, high);
-    this.resultPfn = walker.hostPfn as HpaPfn;
+    this.resultPfn = walker.hostPfn as P;
     return TRANSLATED;
   }
 
@@ -209,7 +195,7 @@ export class Translator {
       if (translated) return this.#forbid();
       // §6.3.14, §3.4: GBPA decides; an address that is too large is aborted, without an event.
       if ((state.reg(REG.GBPA) & GBPA_ABORT) !== 0 || pfn >= state.frameLimit) return REFUSED;
-      this.resultPfn = pfn as HpaPfn;
+      this.resultPfn = pfn as P;
       return TRANSLATED;
     }
     if (translated) return this.#translated(sid, pfn);
@@ -224,7 +210,7 @@ export class Translator {
       return this.#refuse();
     }
     if (space.transparent) {
-      this.resultPfn = pfn as HpaPfn;
+      this.resultPfn = pfn as P;
       return TRANSLATED;
     }
     return this.#through(space, stream, pfn);
@@ -241,14 +227,14 @@ export class Translator {
     if (entry < 0 && translations.globals) entry = translations.find(space.globalKey, space.globalMeta, low, high);
     if (entry >= 0) {
       if ((translations.rightsAt(entry) & (1 << (privileged ? kind + 3 : kind))) !== 0) {
-        this.resultPfn = translations.frameAt(entry, low) as HpaPfn;
+        this.resultPfn = translations.frameAt(entry, low) as P;
         return TRANSLATED;
       }
       translations.drop(entry);
     }
     if (!this.walkTables(space, low, high, kind, privileged)) return this.finish(space, stream);
     this.#keep(space, low, high);
-    this.resultPfn = this.walker.hostPfn as HpaPfn;
+    this.resultPfn = this.walker.hostPfn as P;
     return TRANSLATED;
   }
 
@@ -387,7 +373,7 @@ export class Translator {
 
   #pass(pfn: number): TranslationStatus {
     if (pfn >= this.#state.frameLimit) return REFUSED;
-    this.resultPfn = pfn as HpaPfn;
+    this.resultPfn = pfn as P;
     return TRANSLATED;
   }
 

@@ -1,9 +1,10 @@
-// The register pages (§6.2, §6.3): which bits software can change and when, and what a write sets off.
+// The register pages (IHI 0070 §6.2, §6.3) of an SMMU, in hardware or visible to a guest: which bits software can change and when, and what a write sets off.
 //
 // Updates are immediate: CR0ACK and IRQ_CTRLACK show at once what was written of what there is, GBPA.Update is never seen. A guarded register keeps
 // its value while what guards it is on. Misaligned accesses and widths other than 4 and 8 read 0 and write nothing.
 
-import { encodeIdentification } from "../../../arch/smmuv3/identification.ts";
+import type { AccessSize } from "../../../base/mmio.ts";
+import { encodeIdentification } from "../identification.ts";
 import {
   CR0_ATSCHK,
   CR0_CMDQEN,
@@ -24,14 +25,15 @@ import {
   PAGE_1,
   REG,
   REGISTER_BYTES,
-} from "../../../arch/smmuv3/registers.ts";
-import type { AccessSize } from "../../../base/mmio.ts";
-import { type HardwareState, REGISTERS_END } from "./hardware-state.ts";
+} from "../registers.ts";
+import { REGISTERS_END, type SmmuState } from "./smmu-state.ts";
 
 /** What register writes set off; the SMMU implements it. */
 export interface RegisterEffects {
   controlChanged(before: number, after: number): void;
   streamTableChanged(): void;
+  /** GBPA was updated. */
+  bypassChanged(): void;
   commandsQueued(): void;
   errorsAcknowledged(): void;
   eventsConsumed(): void;
@@ -41,26 +43,36 @@ const CONS_ERR = 0x7f000000;
 const TABLE_ATTRIBUTES = 0xfc0;
 const GBPA_FIELDS = 0xf3f1f | GBPA_ABORT;
 
+/** What registers hold at reset besides the features. */
+export interface ResetValues {
+  readonly iidr: number;
+  /** GBPA.ABORT. */
+  readonly abortsAtReset: boolean;
+}
+
+// Not state: the words are SmmuState'
 export class RegisterFile {
   high = 0;
-  readonly #state: HardwareState;
+  readonly #state: SmmuState<number>;
   readonly #effects: RegisterEffects;
+  readonly #atReset: ResetValues;
 
-  constructor(state: HardwareState, effects: RegisterEffects) {
+  constructor(state: SmmuState<number>, effects: RegisterEffects, atReset: ResetValues) {
     this.#state = state;
     this.#effects = effects;
+    this.#atReset = atReset;
     this.reset();
   }
 
   /** Enables 0; what is UNKNOWN at reset is 0. */
   reset(): void {
-    const { regs, configuration, features } = this.#state;
+    const { regs, features } = this.#state;
     regs.fill(0);
     const words = encodeIdentification(features);
     for (const name of ["IDR0", "IDR1", "IDR3", "IDR5", "AIDR"] as const) regs[REG[name] >> 2] = Number(words[name]);
-    regs[REG.IIDR >> 2] = configuration.iidr;
+    regs[REG.IIDR >> 2] = this.#atReset.iidr;
     // SHCFG 1: use incoming.
-    regs[REG.GBPA >> 2] = 0x1000 | (configuration.abortsAtReset ? GBPA_ABORT : 0);
+    regs[REG.GBPA >> 2] = 0x1000 | (this.#atReset.abortsAtReset ? GBPA_ABORT : 0);
   }
 
   mmioRead(offset: number, size: AccessSize): number {
@@ -135,7 +147,9 @@ export class RegisterFile {
         }
         return;
       case REG.GBPA:
-        if ((value & GBPA_UPDATE) !== 0) state.setReg(offset, value & GBPA_FIELDS);
+        if ((value & GBPA_UPDATE) === 0) return;
+        state.setReg(offset, value & GBPA_FIELDS);
+        effects.bypassChanged();
         return;
       case REG.IRQ_CTRL: {
         const written = value & (IRQ_GERROR | IRQ_EVENTQ | (features.PRI ? IRQ_PRIQ : 0));

@@ -6,6 +6,7 @@
 // A handler may run inside a message's store (interrupt files are store targets) and touch these registers again: what is raised meanwhile waits
 // until the first store has returned, so that nothing recurses.
 
+import type { Stateful, StateReader, StateRecord } from "../../../base/state.ts";
 import {
   GERROR_MSI_CMDQ_ABT_ERR,
   GERROR_MSI_EVENTQ_ABT_ERR,
@@ -15,11 +16,8 @@ import {
   IRQ_GERROR,
   IRQ_PRIQ,
   REG,
-} from "../../../arch/smmuv3/registers.ts";
-import type { HpaPfn } from "../../../base/address.ts";
-import { ACCESS_OK } from "../../../base/memory.ts";
-import type { Stateful, StateReader, StateRecord } from "../../../base/state.ts";
-import type { HardwareState } from "./hardware-state.ts";
+} from "../registers.ts";
+import type { SmmuState } from "./smmu-state.ts";
 
 /** Wires, in the order of the device tree's interrupt names. */
 export const WIRE_EVENTQ = 0;
@@ -39,13 +37,16 @@ const NAMES = ["event queue", "page-request queue", "CMD_SYNC", "global error"] 
 
 export class Interrupts implements Stateful {
   onWire: (vector: number, asserted: boolean) => void = () => {}; // not state: wiring
-  readonly #state: HardwareState;
+  /** Takes the messages of queues and errors; false if nothing is there. CMD_SYNC's are stores to memory whatever this is. */
+  onMessage: (pfn: number, offset: number, data: number) => boolean; // not state: wiring
+  readonly #state: SmmuState<number>;
   /** Raised while another was being delivered, by wire number. */
   #due = 0;
   #sending = false; // not state: within a call
 
-  constructor(state: HardwareState) {
+  constructor(state: SmmuState<number>) {
     this.#state = state;
+    this.onMessage = (pfn, offset, data) => state.storeWord(pfn, offset, data);
   }
 
   saveState(): StateRecord {
@@ -103,16 +104,20 @@ export class Interrupts implements Stateful {
   }
 
   #pulse(wire: number): void {
-    const { trace, name } = this.#state;
-    if (trace.on) trace.emit({ type: "irq", where: "host", source: `${name} ${NAMES[wire]!} (wire)`, vector: wire });
+    this.#tell(wire, "wire");
     this.onWire(wire, true);
     this.onWire(wire, false);
   }
 
   #store(wire: number, pfn: number, offset: number, data: number): void {
-    const { trace, name, memory, frameLimit } = this.#state;
-    if (trace.on) trace.emit({ type: "irq", where: "host", source: `${name} ${NAMES[wire]!} (MSI)`, vector: wire });
-    const stored = pfn < frameLimit && memory.store32(pfn as HpaPfn, offset, data) === ACCESS_OK;
+    this.#tell(wire, "MSI");
+    const state = this.#state;
+    const stored = wire === WIRE_SYNC ? state.storeWord(pfn, offset, data) : this.onMessage(pfn, offset, data);
     if (!stored) this.error(ABORTS[wire]!);
+  }
+
+  #tell(wire: number, how: string): void {
+    const { trace, name, where } = this.#state;
+    if (trace.on) trace.emit({ type: "irq", where, source: `${name} ${NAMES[wire]!} (${how})`, vector: wire });
   }
 }

@@ -6,13 +6,13 @@
 //
 // A stalled transaction is a number (STAG) until RESUME or STALL_TERM ends it; `onStallEnded` tells its requester.
 
-import { describeEvent } from "../../../arch/smmuv3/event-records.ts";
-import { CR0_EVENTQEN, GERROR_EVENTQ_ABT_ERR, OVERFLOW_FLAG, REG } from "../../../arch/smmuv3/registers.ts";
 import { addressHigh, addressLow } from "../../../base/address.ts";
 import { bytesOf, type Stateful, type StateReader, type StateRecord } from "../../../base/state.ts";
-import { STALL_ABORT, STALL_DISCARD, STALL_RETRY, type StallEnd } from "../port.ts";
-import type { HardwareState } from "./hardware-state.ts";
+import { STALL_ABORT, STALL_DISCARD, STALL_RETRY, type StallEnd } from "../../../base/transaction.ts";
+import { describeEvent } from "../event-records.ts";
+import { CR0_EVENTQEN, GERROR_EVENTQ_ABT_ERR, OVERFLOW_FLAG, REG } from "../registers.ts";
 import { type Interrupts, WIRE_EVENTQ } from "./interrupts.ts";
+import type { SmmuState } from "./smmu-state.ts";
 
 const RECORD_BYTES = 32;
 const RECORD_WORDS = 8;
@@ -29,7 +29,7 @@ export const eventClass = (value: number): number => value << 8;
 
 export class EventQueue implements Stateful {
   onStallEnded: (deviceId: number, tag: number, end: StallEnd) => void = () => {}; // not state: wiring
-  readonly #state: HardwareState;
+  readonly #state: SmmuState<number>;
   readonly #interrupts: Interrupts;
   readonly #record = new Uint32Array(RECORD_WORDS); // not state: scratch
   /** Per STAG: the stream, -1 free; whether its record is in the queue; the record. */
@@ -40,7 +40,7 @@ export class EventQueue implements Stateful {
   /** Stalled transactions whose record is not in the queue. */
   #unrecorded = 0;
 
-  constructor(state: HardwareState, interrupts: Interrupts) {
+  constructor(state: SmmuState<number>, interrupts: Interrupts) {
     const most = state.features.STALL_MAX;
     this.#state = state;
     this.#interrupts = interrupts;
@@ -250,7 +250,7 @@ export class EventQueue implements Stateful {
 
   /** Traces the record that was built; the cause to return to. */
   #traceRecord(): number {
-    const { trace, name } = this.#state;
+    const { trace, name, where } = this.#state;
     const before = trace.cause;
     if (!trace.on) return before;
     const record = this.#record;
@@ -258,7 +258,7 @@ export class EventQueue implements Stateful {
     const substream = (record[0]! & (1 << 11)) !== 0;
     trace.enter({
       type: "fault",
-      where: "hardware",
+      where: where === "host" ? "hardware" : "guest",
       kind: "smmuv3",
       iommu: name,
       faultCause: record[0]! & 0xff,

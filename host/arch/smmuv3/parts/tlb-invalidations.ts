@@ -11,9 +11,9 @@ import {
   CMD_TLBI_NSNH_ALL,
   CMD_TLBI_S2_IPA,
   CMD_TLBI_S12_VMALL,
-} from "../../../arch/smmuv3/commands.ts";
-import { CR2_E2H, REG } from "../../../arch/smmuv3/registers.ts";
-import type { HardwareState } from "./hardware-state.ts";
+} from "../commands.ts";
+import { CR2_E2H, REG } from "../registers.ts";
+import type { SmmuState } from "./smmu-state.ts";
 import { TAG_EL1, TAG_EL2, TAG_IPA, type TranslationCache } from "./translation-cache.ts";
 
 const EL1 = 1 << TAG_EL1;
@@ -21,12 +21,12 @@ const IPA = 1 << TAG_IPA;
 const EL2 = 1 << TAG_EL2;
 
 export class TlbInvalidations {
-  readonly #state: HardwareState;
+  readonly #state: SmmuState<number>;
   readonly #translations: TranslationCache;
   // not state: scratch
   readonly #scope = { tags: 0, vmid: -1, vmidMask: 0xffff, asid: -1, globals: false };
 
-  constructor(state: HardwareState, translations: TranslationCache) {
+  constructor(state: SmmuState<number>, translations: TranslationCache) {
     this.#state = state;
     this.#translations = translations;
   }

@@ -4,17 +4,11 @@
 // forgets a stream's contexts too (a new load has a new stamp), and CFGI_ALL raises one floor. Only legal structures are cached, and no level-1
 // descriptors. With no cache configured one scratch slot is refilled every time.
 
-import { type StreamWorld, WORLD_EL1, WORLD_EL2, WORLD_EL2_E2H } from "../../../arch/smmuv3/context-descriptor.ts";
-import type { SmmuFeatures } from "../../../arch/smmuv3/identification.ts";
-import {
-  CONFIG_S1,
-  CONFIG_STAGE_1,
-  CONFIG_STAGE_2,
-  S1DSS_BYPASS,
-  S1DSS_SSID0,
-} from "../../../arch/smmuv3/stream-table-entry.ts";
-import { SecondStage, TranslationRegime } from "../../../arch/smmuv3/translation-regime.ts";
 import type { Stateful, StateReader, StateRecord } from "../../../base/state.ts";
+import { type StreamWorld, WORLD_EL1, WORLD_EL2, WORLD_EL2_E2H } from "../context-descriptor.ts";
+import type { SmmuFeatures } from "../identification.ts";
+import { CONFIG_S1, CONFIG_STAGE_1, CONFIG_STAGE_2, S1DSS_BYPASS, S1DSS_SSID0 } from "../stream-table-entry.ts";
+import { SecondStage, TranslationRegime } from "../translation-regime.ts";
 import { ASET, GLOBAL, metaOf, TAG_EL1, TAG_EL2, TAG_IPA } from "./translation-cache.ts";
 
 /** A translation regime with the tags that its translations carry (§3.17). */
