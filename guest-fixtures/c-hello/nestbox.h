@@ -36,7 +36,7 @@ NESTBOX_IMPORT("time", "now") u64 nestbox_now(void);
 NESTBOX_IMPORT("time", "alarm") void nestbox_alarm(u64 delay_ns, u32 number);
 NESTBOX_IMPORT("power", "exit") _Noreturn void nestbox_exit(u32 status);
 
-enum { RAM, IOMMU, PCI_CONFIG, PCI_MEMORY32, PCI_MEMORY64, MSI_PAGE, IDENTITY };
+enum { RAM, IOMMU, PCI_CONFIG, PCI_MEMORY32, PCI_MEMORY64, MSI_PAGE, IDENTITY, SMMUV3 };
 
 /* Guest-physical address of a pointer. Make what devices read or write `volatile`. */
 static inline u64 gpa_of(const volatile void *pointer) { return 0x80000000ull + (u32)pointer; }

@@ -37,6 +37,8 @@ const SHAPES: { readonly [T in TraceEventType]: Shape<T> } = {
     entry: "wide",
     cached: "flag",
     serves: "whole?",
+    covers: "whole?",
+    input: "wide?",
     text: "text?",
   },
   dma: {
@@ -77,8 +79,10 @@ export function eventProblem(value: unknown): string | null {
   for (const [name, kind] of Object.entries<Kind | `${Kind}?` | readonly string[]>(SHAPES[type])) {
     if (!fits(event[name], kind)) return `${type} without a proper ${name}`;
   }
-  if (event.type === "walk" && !((event.level as number) >= 0 && (event.level as number) <= LEVELS)) {
-    return "walk without a proper level";
+  if (event.type === "walk") {
+    const { level, covers = 0 } = event as { readonly level: number; readonly covers?: number };
+    if (!(level >= 0 && level <= LEVELS)) return "walk without a proper level";
+    if (!(covers >= 0 && covers <= 64)) return "walk without a proper covers";
   }
   return null;
 }

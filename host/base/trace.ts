@@ -65,6 +65,9 @@ export type TraceEvent =
       cached: boolean;
       /** For implicit second-stage walks: the first-stage (or PDT) level they serve. */
       serves?: number;
+      /** log2 of the bytes that the entry covers, where table and level do not say it; and the address that is being translated, of the first page of them. */
+      covers?: number;
+      input?: bigint;
       text?: string;
     }
   /** One transfer by a device, after translation. */

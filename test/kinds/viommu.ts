@@ -427,7 +427,7 @@ export function trivialKind(shape: Shape): ViommuKind {
     guest: TRIVIAL_GUEST,
     explainer: {
       specification: "test/kinds/README.md",
-      tables: ["stage1", "stage2"],
+      beginsAnew: (walk, next) => next.table === "stage1" || walk.at(-1)!.table === "stage2",
       describeEntry: ({ entry }) => `0x${entry.toString(16)}`,
       stage1Output: () => null,
       stage2Input: () => null,

@@ -71,9 +71,10 @@ export function walkGrid(walk: Walk): WalkGrid {
     pending = [];
   }
   if (pending.length > 0) {
-    const level = pending[0]!.serves ?? -1;
+    const { serves } = pending[0]!;
     const before = walk.steps.findLast((step) => step.table !== "stage2") ?? null;
-    const table = level < 0 ? "final" : explainer.servedTable(before, walk.fault);
+    const table = explainer.servedTable(before, walk.fault, serves);
+    const level = table === "final" ? -1 : (serves ?? 0);
     const final = table === "final" && before?.table === "stage1" ? explainer.stage1Output(before, walk.iova) : null;
     const faulting = walk.fault === null ? null : explainer.faultAddress(walk.fault);
     rows.push({

@@ -32,7 +32,7 @@ export function collectWalks(events: Iterable<TracedEvent>): Walk[] {
     if (event.type === "walk" && event.where === "host") {
       const list = steps.get(event.deviceId);
       // An ATS translation moves no data: its loads are not those of the DMA that comes some time after it.
-      if (list === undefined || beginsAnew(list, event)) steps.set(event.deviceId, [event]);
+      if (list === undefined || explainerOf(event.kind).beginsAnew(list, event)) steps.set(event.deviceId, [event]);
       else list.push(event);
     } else if (event.type === "fault" && event.where === "hardware") {
       faults.set(event.deviceId, event);
@@ -72,33 +72,6 @@ export function collectWalks(events: Iterable<TracedEvent>): Walk[] {
     });
   }
   return walks;
-}
-
-/**
- * True if a load cannot belong to the walk whose loads so far are given: a walk goes down its kind's directories, the first stage and, for
- * the address that gave, the second stage or a table of messages; never back up.
- */
-function beginsAnew(walk: readonly WalkStep[], next: WalkStep): boolean {
-  for (let i = walk.length - 1; i >= 0; i--) {
-    const last = walk[i]!;
-    if (isImplicit(last)) continue;
-    if (!isImplicit(next)) return height(next) >= height(last);
-    // What an implicit second-stage walk serves is below a directory entry, and below the table it came from.
-    const { table, level } = last;
-    const { tables } = explainerOf(last.kind);
-    const ended = tables.indexOf(table) > tables.indexOf("stage1");
-    return ended || (table === "stage1" && next.serves! >= level);
-  }
-  // Nothing but implicit loads so far: one of the same level begins again.
-  const last = walk.at(-1)!;
-  return isImplicit(next) && (next.serves! > last.serves! || (next.serves === last.serves && next.level >= last.level));
-}
-
-const isImplicit = (step: WalkStep): boolean => step.table === "stage2" && step.serves !== undefined;
-
-/** How far up a walk a load stands: tables in the order they are gone through, levels within. */
-function height({ table, level, kind }: WalkStep): number {
-  return level - 8 * explainerOf(kind).tables.indexOf(table);
 }
 
 /**

@@ -17,8 +17,8 @@ export interface FaultExplanation {
 export interface Explainer {
   /** "RISC-V IOMMU specification". */
   readonly specification: string;
-  /** Tables by their names in walk events, in the order a walk goes through them; what stands behind "stage1" is a walk's end. */
-  readonly tables: readonly string[];
+  /** True if a load cannot belong to the walk whose loads so far (at least one) are given: another walk of the same device begins. */
+  beginsAnew(walk: readonly WalkStep[], next: WalkStep): boolean;
   /** An entry in the specification's words. */
   describeEntry(step: WalkStep): string;
   /** Address that a stage-1 leaf gives for an IOVA, bits below the leaf's reach included; null if the entry is no leaf. */
@@ -28,8 +28,11 @@ export interface Explainer {
    * `result`'s. null if the loads did not come to a leaf.
    */
   stage2Input(loads: readonly WalkStep[], result: bigint | null): bigint | null;
-  /** Whose entry ("stage1", or a directory) a second-stage walk was to fetch that never got there; `before`: the last entry fetched. */
-  servedTable(before: WalkStep | null, fault: WalkFault | null): string;
+  /**
+   * Whose entry ("stage1", or a directory) second-stage loads were for that nothing followed; "final": the address that stage 1 gave. `before`: the last
+   * entry fetched; `serves`: as the loads say.
+   */
+  servedTable(before: WalkStep | null, fault: WalkFault | null, serves: number | undefined): string;
   /** The guest-physical address that a fault is about; null if it does not say. */
   faultAddress(fault: WalkFault): bigint | null;
   /** True if the transaction that faulted was a write. */

@@ -42,6 +42,8 @@ export interface DeviceTranslation<Stage1 extends GuestStage1 = GuestStage1> {
   readonly pasids: Map<number, FirstStage<Stage1>>;
   ats: boolean;
   pageRequests: boolean;
+  /** Transactions that fault wait until the guest has answered, where the architecture has that. */
+  stalls?: boolean;
 }
 
 /** What an IOMMU offers its guest. */
@@ -50,6 +52,8 @@ export interface TranslationOffer {
   readonly pageRequests: boolean;
   /** Width of PASIDs, 0: none. */
   readonly pasidBits: number;
+  /** Transactions that fault can wait for an answer. Left out: no. */
+  readonly stalls?: boolean;
 }
 
 /** A page that a device asks for. */

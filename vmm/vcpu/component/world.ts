@@ -13,6 +13,7 @@ export const REGION_KINDS = [
   "pci-memory64",
   "msi-page",
   "identity",
+  "smmuv3",
 ] as const;
 export type RegionKind = (typeof REGION_KINDS)[number];
 

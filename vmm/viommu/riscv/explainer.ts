@@ -8,6 +8,7 @@ import { hex } from "../../../host/base/address.ts";
 import type { MmioPort } from "../../../host/base/mmio.ts";
 import type { Explainer, WalkFault, WalkStep } from "../explainer.ts";
 import { explainFault } from "./fault-explanations.ts";
+import { beginsAnew } from "./walk-order.ts";
 
 /** A process directory's entry could not be loaded, or came damaged (§4.2). */
 const PDT_CAUSES: ReadonlySet<number> = new Set([265, 269]);
@@ -18,7 +19,7 @@ const isLeaf = ({ entry }: WalkStep): boolean => (entry & 1n) !== 0n && (entry &
 
 export const RISCV_EXPLAINER: Explainer = {
   specification: "RISC-V IOMMU specification",
-  tables: ["DDT", "PDT", "stage1", "MSI", "stage2"],
+  beginsAnew,
   describeEntry,
   stage1Output: (leaf, iova) => {
     if ((leaf.entry & 0xen) === 0n) return null;
@@ -38,7 +39,8 @@ export const RISCV_EXPLAINER: Explainer = {
     return result === null ? gpa : gpa | (result & reach);
   },
   // A process directory's entry comes after the device context, before the first stage.
-  servedTable: (before, fault) => {
+  servedTable: (before, fault, serves) => {
+    if (serves === undefined) return "final";
     if (fault !== null && PDT_CAUSES.has(fault.faultCause)) return "PDT";
     if (before?.table === "PDT") return before.level > 0 ? "PDT" : "stage1";
     if (before?.table !== "DDT") return "stage1";

@@ -1,0 +1,16 @@
+// The SMMUv3 in a device tree (Documentation/devicetree/bindings/iommu/arm,smmu-v3.yaml) and in the component world.
+
+import type { PlatformNode } from "../platform-node.ts";
+
+export const SMMUV3_NODE: PlatformNode = {
+  deviceTree: ({ msiParent, identityRegion }) => ({
+    compatible: "arm,smmu-v3",
+    "#iommu-cells": [1],
+    "dma-coherent": true,
+    "msi-parent": [msiParent],
+    // The devices behind it need it mapped one to one; an IORT would say so with RMR nodes, a tree of this binding has no word for it.
+    "nestbox,identity-region": identityRegion,
+  }),
+  region: "smmuv3",
+  wires: 4,
+};

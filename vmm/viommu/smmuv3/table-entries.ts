@@ -1,0 +1,80 @@
+// Entries of an SMMU's tables in words: structures by their fields (IHI 0070 §5), descriptors of VMSAv8-64 (DDI 0487 D8.3) by what they are, where
+// they lead and what they allow.
+
+import { CD, L1CD } from "../../../host/arch/smmuv3/context-descriptor.ts";
+import { L1STD, STE } from "../../../host/arch/smmuv3/stream-table-entry.ts";
+import { hex } from "../../../host/base/address.ts";
+import type { WalkStep } from "../explainer.ts";
+
+const OUTPUT = 0xffff_ffff_f000n;
+const flag = (entry: bigint, at: number): boolean => ((entry >> BigInt(at)) & 1n) !== 0n;
+
+export type DescriptorKind = "invalid" | "table" | "block" | "page";
+
+export function descriptorKind({ entry, level }: WalkStep): DescriptorKind {
+  if (!flag(entry, 0)) return "invalid";
+  if (level === 3) return flag(entry, 1) ? "page" : "invalid";
+  return flag(entry, 1) ? "table" : "block";
+}
+
+/** log2 of the bytes that a descriptor covers; 4K granules where the trace does not say. */
+export function coverage({ covers, level }: WalkStep): bigint {
+  return BigInt(covers ?? 12 + 9 * (3 - level));
+}
+
+/** Where a page or block leads an address; null for what is neither. */
+export function leafOutput(step: WalkStep, address: bigint): bigint | null {
+  const kind = descriptorKind(step);
+  if (kind !== "page" && kind !== "block") return null;
+  const within = (1n << coverage(step)) - 1n;
+  return (step.entry & OUTPUT & ~within) | (address & within);
+}
+
+/** An entry in the specification's words. Structures are traced by their first doubleword. */
+export function describeEntry(step: WalkStep): string {
+  const { table, entry } = step;
+  switch (table) {
+    case "L1STD":
+      return L1STD.describe([entry]) || "Span=0";
+    case "STE":
+      return STE.describe([entry, 0n, 0n, 0n, 0n, 0n, 0n, 0n]) || "V=0";
+    case "L1CD":
+      return L1CD.describe([entry]) || "V=0";
+    case "CD":
+      return CD.describe([entry, 0n, 0n, 0n, 0n, 0n, 0n, 0n]) || "V=0";
+    case "stage1":
+    case "stage2":
+      return describeDescriptor(step);
+    default:
+      return hex(entry);
+  }
+}
+
+function describeDescriptor(step: WalkStep): string {
+  const { entry, table } = step;
+  const kind = descriptorKind(step);
+  if (kind === "invalid") return "invalid";
+  if (kind === "table") {
+    const limits = [flag(entry, 62) && "APTable=RO", flag(entry, 61) && "APTable=EL1", flag(entry, 60) && "UXNTable"];
+    const said = table === "stage1" ? limits.filter((limit) => limit !== false) : [];
+    return ["table", hex(entry & OUTPUT), ...said].join(" ");
+  }
+  const address = hex(entry & OUTPUT & ~((1n << coverage(step)) - 1n));
+  const words = table === "stage1" ? stage1Words(entry) : stage2Words(entry);
+  const common = [flag(entry, 10) && "AF", flag(entry, 51) && "DBM", flag(entry, 52) && "contiguous"];
+  return [kind, address, ...words, ...common.filter((word) => word !== false)].join(" ");
+}
+
+function stage1Words(entry: bigint): string[] {
+  const words = [`${flag(entry, 7) ? "RO" : "RW"}${flag(entry, 6) ? "" : " EL1"}`, `Attr=${(entry >> 2n) & 7n}`];
+  if (flag(entry, 11)) words.push("nG");
+  if (flag(entry, 53)) words.push("PXN");
+  if (flag(entry, 54)) words.push("UXN");
+  return words;
+}
+
+function stage2Words(entry: bigint): string[] {
+  const words = [["none", "R", "W", "RW"][Number((entry >> 6n) & 3n)]!];
+  if (flag(entry, 54)) words.push("XN");
+  return words;
+}
