@@ -22,7 +22,7 @@ import {
 } from "../../../host/arch/riscv/process-context.ts";
 import { DDTP_1LVL, DDTP_BARE, DDTP_OFF } from "../../../host/arch/riscv/registers.ts";
 import { TwoStageWalker } from "../../../host/arch/riscv/two-stage-walk.ts";
-import type { WalkObserver, WalkTable } from "../../../host/arch/riscv/walk-observer.ts";
+import { TABLE_NAMES, type WalkObserver } from "../../../host/arch/riscv/walk-observer.ts";
 import type { GpaPfn } from "../../../host/base/address.ts";
 import { ACCESS_OK, type MemoryPort } from "../../../host/base/memory.ts";
 import type { Trace } from "../../../host/base/trace.ts";
@@ -32,14 +32,6 @@ import { type RegisterFile, WORD } from "./registers.ts";
 const SOUND: LocatedContext = { cause: 0, bare: false, detail: "" };
 const BARE: LocatedContext = { cause: 0, bare: true, detail: "ddtp Bare" };
 const OFF: LocatedContext = { cause: CAUSE_ALL_INBOUND_DISALLOWED, bare: false, detail: "ddtp Off" };
-
-const TABLE_NAMES: Readonly<Record<WalkTable, "DDT" | "PDT" | "stage1" | "stage2" | "MSI">> = {
-  0: "DDT",
-  1: "PDT",
-  2: "stage1",
-  3: "stage2",
-  4: "MSI",
-};
 
 export interface LeafRights {
   read: boolean;
@@ -87,7 +79,7 @@ export class GuestDirectories implements ContextReader {
           where: "guest",
           iommu: name,
           deviceId: this.#walkingFor,
-          table: TABLE_NAMES[table],
+          table: TABLE_NAMES[table]!,
           level,
           space: "gpa",
           address: (BigInt(pfn) << 12n) | BigInt(offset),

@@ -1,9 +1,15 @@
 // Caches of stream table entries and context descriptors, decoded (§3.17, §4.3).
 //
-// A cached entry has a stamp of its own, given when it is loaded; context descriptors are keyed by that stamp and their SubstreamID. So CFGI_STE
-// forgets a stream's contexts too (a new load has a new stamp), and CFGI_ALL raises one floor. Only legal structures are cached, and no level-1
-// descriptors. With no cache configured one scratch slot is refilled every time.
+// Context descriptors hang on the stream table entry under which they were loaded (host/base/caches/structure-cache.ts): CFGI_STE forgets both. Only legal
+// structures are cached, and no level-1 descriptors.
 
+import { Stamps } from "../../../base/caches/stamps.ts";
+import {
+  StructureCache,
+  type StructureSlot,
+  SubstructureCache,
+  type SubstructureSlot,
+} from "../../../base/caches/structure-cache.ts";
 import type { Stateful, StateReader, StateRecord } from "../../../base/state.ts";
 import { type StreamWorld, WORLD_EL1, WORLD_EL2, WORLD_EL2_E2H } from "../context-descriptor.ts";
 import type { SmmuFeatures } from "../identification.ts";
@@ -37,12 +43,12 @@ export class CachedSpace extends TranslationRegime {
   }
 }
 
-// Not state: made of the words that the cache saves
-export class CachedStream {
-  sid = -1;
-  /** 0: empty. */
+export class CachedStream implements StructureSlot {
+  /** The StreamID. */
+  id = -1;
   stamp = 0;
   readonly words = new Int32Array(16);
+  // not state, to the blank line: what the words say, and a short cut.
   config = 0;
   first = false;
   /** There are substreams: S1CDMax and SSIDSIZE are above 0. */
@@ -64,10 +70,19 @@ export class CachedStream {
   direct: CachedSpace | null = null;
   directContext: CachedContext | null = null;
 
-  load(sid: number, stamp: number, source: Int32Array, e2h: boolean, features: SmmuFeatures): void {
+  readonly #features: SmmuFeatures;
+  readonly #e2h: () => boolean;
+
+  /** `e2h`: CR2.E2H as it is. */
+  constructor(features: SmmuFeatures, e2h: () => boolean) {
+    this.#features = features;
+    this.#e2h = e2h;
+  }
+
+  /** Takes a legal entry. */
+  load(source: Int32Array): void {
     this.words.set(source);
-    this.sid = sid;
-    this.stamp = stamp;
+    const features = this.#features;
     const w0 = source[0]!;
     const w2 = source[2]!;
     this.config = (w0 >>> 1) & 7;
@@ -82,7 +97,7 @@ export class CachedStream {
     this.privilege = features.ATTR_PERMS_OVR ? (source[3]! >>> 16) & 3 : 0;
     this.instruction = features.ATTR_PERMS_OVR ? (source[3]! >>> 18) & 3 : 0;
     const el2 = this.config === CONFIG_S1 && features.Hyp && w2 >>> 30 === 2;
-    this.world = !el2 ? WORLD_EL1 : e2h ? WORLD_EL2_E2H : WORLD_EL2;
+    this.world = !el2 ? WORLD_EL1 : this.#e2h() ? WORLD_EL2_E2H : WORLD_EL2;
     this.vmid = features.S2P ? source[4]! & 0xffff : 0;
     if (translates && (this.config & CONFIG_STAGE_2) !== 0) this.second.load(source, features);
     else this.second.disable();
@@ -107,209 +122,144 @@ export class CachedStream {
   get bypassesFirst(): boolean {
     return this.substreams && this.dss === S1DSS_BYPASS;
   }
+
+  saveState(): StateRecord {
+    return { id: this.id, stamp: this.stamp, words: [...this.words] };
+  }
+
+  restoreState(state: StateReader): void {
+    this.id = state.number("id");
+    this.stamp = state.number("stamp");
+    state.numbers("words", this.words);
+    this.load(this.words);
+  }
 }
 
-// Not state: made of the words that the cache saves
-export class CachedContext {
-  streamStamp = 0;
-  ssid = -1;
+export class CachedContext implements SubstructureSlot {
+  /** The SubstreamID. */
+  id = -1;
+  ownerStamp = 0;
   readonly words = new Int32Array(16);
   readonly space = new CachedSpace();
-  #stream: CachedStream | null = null;
+  #stream: CachedStream | null = null; // not state: the one whose stamp it has
+  readonly #features: SmmuFeatures;
+  readonly #kept: boolean;
+  readonly #streamOf: (stamp: number) => CachedStream | null;
+
+  /** `kept`: it will be found again. `streamOf` finds a cached stream. */
+  constructor(features: SmmuFeatures, kept: boolean, streamOf: (stamp: number) => CachedStream | null) {
+    this.#features = features;
+    this.#kept = kept;
+    this.#streamOf = streamOf;
+  }
 
   /** Is no longer valid, nor what its stream's requests go through at once. */
   release(): void {
-    this.streamStamp = 0;
+    this.ownerStamp = 0;
     const stream = this.#stream;
     if (stream === null || stream.directContext !== this) return;
     stream.direct = null;
     stream.directContext = null;
   }
 
-  load(stream: CachedStream, ssid: number, source: Int32Array, features: SmmuFeatures, kept: boolean): void {
-    this.release();
+  /** Takes a legal descriptor of `stream`. */
+  load(stream: CachedStream, source: Int32Array): void {
     this.#stream = stream;
     this.words.set(source);
-    this.streamStamp = stream.stamp;
-    this.ssid = ssid;
     const w1 = source[1]!;
-    this.space.load(source, stream.world, stream.second, features);
+    this.space.load(source, stream.world, stream.second, this.#features);
     this.space.settle(w1 >>> 16, (w1 & (1 << 15)) !== 0, stream.vmid);
-    if (kept && ssid === 0 && stream.usesContext0 && stream.plainRequests) {
+    if (this.#kept && this.id === 0 && stream.usesContext0 && stream.plainRequests) {
       stream.direct = this.space;
       stream.directContext = this;
     }
   }
-}
-
-function roundUp(entries: number): number {
-  return 2 ** Math.ceil(Math.log2(Math.max(1, entries)));
-}
-
-export class ConfigurationCache implements Stateful {
-  readonly #features: SmmuFeatures;
-  readonly #e2h: () => boolean;
-  readonly #streams: CachedStream[];
-  readonly #contexts: CachedContext[];
-  readonly #ways: number;
-  readonly #setMask: number;
-  readonly #contextWays: number;
-  readonly #contextMask: number;
-  readonly #keepsStreams: boolean;
-  readonly #keepsContexts: boolean;
-  #nextStamp = 1;
-  /** Entries with stamps up to here are invalid. */
-  #floor = 0;
-  #victim = 0;
-  /** The entry found last: devices transfer in bursts. */
-  #last: CachedStream; // not state: a short cut
-
-  constructor(streams: number, contexts: number, features: SmmuFeatures, e2h: () => boolean) {
-    this.#features = features;
-    this.#e2h = e2h;
-    const rounded = roundUp(streams);
-    this.#keepsStreams = streams > 0;
-    this.#ways = Math.min(4, rounded);
-    this.#setMask = rounded / this.#ways - 1;
-    this.#streams = Array.from({ length: rounded }, () => new CachedStream());
-    const many = roundUp(contexts);
-    this.#keepsContexts = contexts > 0;
-    this.#contextWays = Math.min(4, many);
-    this.#contextMask = many / this.#contextWays - 1;
-    this.#contexts = Array.from({ length: many }, () => new CachedContext());
-    this.#last = new CachedStream();
-  }
 
   saveState(): StateRecord {
-    return {
-      nextStamp: this.#nextStamp,
-      floor: this.#floor,
-      victim: this.#victim,
-      streams: this.#streams.map(({ sid, stamp, words }) => ({ sid, stamp, words: [...words] })),
-      contexts: this.#contexts.map(({ streamStamp, ssid, words }) => ({ streamStamp, ssid, words: [...words] })),
-    };
+    return { id: this.id, ownerStamp: this.ownerStamp, words: [...this.words] };
   }
 
   restoreState(state: StateReader): void {
-    this.#nextStamp = state.number("nextStamp");
-    this.#floor = state.number("floor");
-    this.#victim = state.number("victim");
-    const words = new Int32Array(16);
-    const streams = state.records("streams");
-    if (streams.length !== this.#streams.length) state.fail("streams", `is no list of ${this.#streams.length}`);
-    const contexts = state.records("contexts");
-    if (contexts.length !== this.#contexts.length) state.fail("contexts", `is no list of ${this.#contexts.length}`);
-    this.#streams.forEach((stream, i) => {
-      const saved = streams[i]!;
-      saved.numbers("words", words);
-      stream.stamp = 0;
-      if (saved.number("stamp") === 0) return;
-      stream.load(saved.number("sid"), saved.number("stamp"), words, this.#e2h(), this.#features);
-    });
-    this.#contexts.forEach((context, i) => {
-      const saved = contexts[i]!;
-      saved.numbers("words", words);
-      context.release();
-      const stream = this.#streams.find(({ stamp }) => stamp !== 0 && stamp === saved.number("streamStamp"));
-      if (stream !== undefined) context.load(stream, saved.number("ssid"), words, this.#features, this.#keepsContexts);
-    });
-    this.#last = new CachedStream();
+    const stamp = state.number("ownerStamp");
+    const stream = this.#streamOf(stamp);
+    // One whose stream is gone is never found again.
+    if (stream === null) return;
+    this.id = state.number("id");
+    this.ownerStamp = stamp;
+    state.numbers("words", this.words);
+    this.load(stream, this.words);
+  }
+}
+
+export class ConfigurationCache implements Stateful {
+  readonly streams: StructureCache<CachedStream>;
+  readonly contexts: SubstructureCache<CachedContext>;
+  readonly #stamps = new Stamps();
+
+  constructor(streams: number, contexts: number, features: SmmuFeatures, e2h: () => boolean) {
+    this.#stamps.onExhausted = () => this.clear();
+    this.streams = new StructureCache(streams, this.#stamps, () => new CachedStream(features, e2h));
+    const streamOf = (stamp: number): CachedStream | null =>
+      stamp === 0 ? null : (this.streams.slots.find((stream) => stream.stamp === stamp) ?? null);
+    this.contexts = new SubstructureCache(contexts, () => new CachedContext(features, contexts > 0, streamOf));
   }
 
-  findStream(sid: number): CachedStream | null {
-    const last = this.#last;
-    if (last.sid === sid && last.stamp > this.#floor) return last;
-    if (!this.#keepsStreams) return null;
-    const start = ((sid ^ (sid >>> 6)) & this.#setMask) * this.#ways;
-    for (let i = start; i < start + this.#ways; i++) {
-      const slot = this.#streams[i]!;
-      if (slot.sid === sid && slot.stamp > this.#floor) {
-        this.#last = slot;
-        return slot;
-      }
-    }
-    return null;
+  saveState(): StateRecord {
+    return {};
+  }
+
+  restoreState(): void {}
+
+  /** Streams before the contexts that hang on them. */
+  stateParts(): Iterable<readonly [string, Stateful]> {
+    return [
+      ["stamps", this.#stamps],
+      ["streams", this.streams],
+      ["contexts", this.contexts],
+    ];
   }
 
   loadStream(sid: number, words: Int32Array): CachedStream {
-    const start = ((sid ^ (sid >>> 6)) & this.#setMask) * this.#ways;
-    let chosen = -1;
-    for (let i = start; i < start + this.#ways && chosen < 0; i++) {
-      const slot = this.#streams[i]!;
-      if (slot.sid === sid || slot.stamp <= this.#floor) chosen = i;
-    }
-    if (chosen < 0) {
-      this.#victim = (this.#victim + 1) & (this.#ways - 1);
-      chosen = start + this.#victim;
-    }
-    const slot = this.#streams[chosen]!;
-    slot.load(sid, this.#nextStamp++, words, this.#e2h(), this.#features);
-    return slot;
-  }
-
-  #contextSet(stamp: number, ssid: number): number {
-    return ((ssid ^ (ssid >>> 8) ^ Math.imul(stamp, 0x9e3779b1)) & this.#contextMask) * this.#contextWays;
-  }
-
-  findContext(stream: CachedStream, ssid: number): CachedContext | null {
-    if (!this.#keepsContexts) return null;
-    const start = this.#contextSet(stream.stamp, ssid);
-    for (let i = start; i < start + this.#contextWays; i++) {
-      const slot = this.#contexts[i]!;
-      if (slot.ssid === ssid && slot.streamStamp === stream.stamp) return slot;
-    }
-    return null;
+    const stream = this.streams.place(sid);
+    stream.load(words);
+    return stream;
   }
 
   loadContext(stream: CachedStream, ssid: number, words: Int32Array): CachedContext {
-    const start = this.#contextSet(stream.stamp, ssid);
-    let chosen = -1;
-    for (let i = start; i < start + this.#contextWays && chosen < 0; i++) {
-      const slot = this.#contexts[i]!;
-      if (slot.streamStamp === 0 || (slot.ssid === ssid && slot.streamStamp === stream.stamp)) chosen = i;
-    }
-    if (chosen < 0) {
-      this.#victim = (this.#victim + 1) & (this.#contextWays - 1);
-      chosen = start + (this.#victim & (this.#contextWays - 1));
-    }
-    const slot = this.#contexts[chosen]!;
-    slot.load(stream, ssid, words, this.#features, this.#keepsContexts);
-    return slot;
+    const context = this.contexts.place(stream.stamp, ssid);
+    context.load(stream, words);
+    return context;
   }
 
   /** CFGI_STE: one stream, with its contexts. */
   invalidateStream(sid: number): void {
-    const start = ((sid ^ (sid >>> 6)) & this.#setMask) * this.#ways;
-    for (let i = start; i < start + this.#ways; i++) if (this.#streams[i]!.sid === sid) this.#streams[i]!.stamp = 0;
+    this.streams.invalidate(sid);
   }
 
   /** CFGI_STE_RANGE: 2^bits streams, aligned; 32 bits and more: all. */
   invalidateStreams(sid: number, bits: number): void {
     if (bits >= 32) {
-      this.#floor = this.#nextStamp++;
+      this.streams.invalidateAll();
       return;
     }
-    for (const slot of this.#streams) if (slot.sid >= 0 && slot.sid >>> bits === sid >>> bits) slot.stamp = 0;
+    for (const slot of this.streams.slots) if (slot.id >= 0 && slot.id >>> bits === sid >>> bits) slot.stamp = 0;
   }
 
   /** CFGI_CD: one descriptor of a stream. */
   invalidateContext(sid: number, ssid: number): void {
-    const stream = this.findStream(sid);
+    const stream = this.streams.find(sid);
     // A stream that is not cached has no contexts either: they are found by its stamp.
-    if (stream === null) return;
-    const context = this.findContext(stream, ssid);
-    context?.release();
+    if (stream !== null) this.contexts.invalidate(stream.stamp, ssid);
   }
 
   /** CFGI_CD_ALL: all descriptors of a stream. */
   invalidateContexts(sid: number): void {
-    const stream = this.findStream(sid);
-    if (stream === null) return;
-    for (const slot of this.#contexts) if (slot.streamStamp === stream.stamp) slot.release();
+    const stream = this.streams.find(sid);
+    if (stream !== null) this.contexts.invalidateOf(stream.stamp);
   }
 
   clear(): void {
-    for (const slot of this.#streams) slot.stamp = 0;
-    for (const slot of this.#contexts) slot.release();
+    this.streams.clear();
+    this.contexts.clear();
   }
 }

@@ -129,7 +129,7 @@ export class Translator<P extends number> {
     const state = this.#state;
     const kind = access === 1 ? KIND_READ : access === 2 ? KIND_WRITE : kindOf(access);
     if (ssid < 0 && !translated && (state.regs[REG.CR0 >> 2]! & CR0_SMMUEN) !== 0) {
-      const stream = this.#configurations.findStream(sid);
+      const stream = this.#configurations.streams.find(sid);
       const space = stream === null ? null : stream.direct;
       if (space !== null) {
         const low = pfn | 0;
@@ -167,7 +167,7 @@ export class Translator<P extends number> {
   ): TranslationStatus {
     const walker = this.walker;
     if (!walker.walkPlainly(space, low, high, kind, privileged)) {
-      this.begin(stream.sid, -1, privileged, kind, pfn, offset);
+      this.begin(stream.id, -1, privileged, kind, pfn, offset);
       this.stream = stream;
       this.event = walker.walkCarefully(space, low, high, kind, privileged);
       if (this.event !== 0) return this.finish(space, stream);
@@ -253,7 +253,7 @@ export class Translator<P extends number> {
 
   /** The stream's entry; null with `event`. */
   streamFor(sid: number): CachedStream | null {
-    const cached = this.#configurations.findStream(sid);
+    const cached = this.#configurations.streams.find(sid);
     if (cached !== null) {
       this.#override(cached);
       this.stream = cached;
@@ -303,7 +303,7 @@ export class Translator<P extends number> {
       if (!stream.first || stream.bypassesFirst) return stream.secondOnly;
       if (!stream.usesContext0) return this.#noSpace(F_STREAM_DISABLED);
     }
-    const cached = this.#configurations.findContext(stream, substream);
+    const cached = this.#configurations.contexts.find(stream.stamp, substream);
     if (cached !== null) return cached.space;
     const structures = this.structures;
     const limit = stream.second.enabled ? this.#guestLimit : this.#state.frameLimit;

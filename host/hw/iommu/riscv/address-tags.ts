@@ -5,6 +5,7 @@
 // its tag a new stamp: the old entries can never match again, and nothing is scanned. Invalidating one page probes the few sets
 // in which that page can be.
 
+import type { Stamps } from "../../../base/caches/stamps.ts";
 import type { Stateful, StateReader, StateRecord } from "../../../base/state.ts";
 
 /** GSCID of "no second stage": the host's own address spaces. */
@@ -18,33 +19,6 @@ export const GLOBAL = -2;
 const TAG_LIMIT = 4096;
 /** Tags that loading one context can make. */
 const TAGS_PER_CONTEXT = 4;
-
-/** Caches keep a stamp in 29 bits, beside a page size. */
-const STAMP_LIMIT = 2 ** 28;
-
-export class Stamps implements Stateful {
-  #next = 1;
-  /** Called when stamps run out, before they start again: everything stamped must be dropped. */
-  onExhausted: () => void = () => {}; // not state: wiring
-
-  next(): number {
-    if (this.#next >= STAMP_LIMIT) {
-      this.#next = 1;
-      this.onExhausted();
-    }
-    return this.#next++;
-  }
-
-  saveState(): StateRecord {
-    return {
-      next: this.#next,
-    };
-  }
-
-  restoreState(state: StateReader): void {
-    this.#next = state.number("next");
-  }
-}
 
 // Not state: AddressTags writes its tags down.
 export class AddressTag {

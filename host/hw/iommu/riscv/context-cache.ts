@@ -1,8 +1,6 @@
 // Caches of device contexts and process contexts, decoded (§3.8).
 //
-// A cached device context has a stamp of its own, given when it is loaded; process contexts are keyed by that stamp and their
-// process_id. So IODIR.INVAL_DDT of a device forgets its process contexts too (a new load has a new stamp), and INVAL_DDT of all
-// devices raises one floor. With no cache configured one scratch slot is refilled every time.
+// Process contexts hang on the device context under which they were loaded (host/base/caches/structure-cache.ts): IODIR.INVAL_DDT forgets both.
 
 import { AddressSpace } from "../../../arch/riscv/address-space.ts";
 import type { StructureRules } from "../../../arch/riscv/capabilities.ts";
@@ -18,8 +16,9 @@ import {
   TC_T2GPA,
 } from "../../../arch/riscv/device-context.ts";
 import { PC_ENS, PC_SUM, processIdBits } from "../../../arch/riscv/process-context.ts";
-import type { Stateful, StateReader, StateRecord } from "../../../base/state.ts";
-import { AddressTag, type AddressTags, HOST, SECOND_STAGE_ONLY, type Stamps } from "./address-tags.ts";
+import type { StructureSlot, SubstructureSlot } from "../../../base/caches/structure-cache.ts";
+import type { StateReader, StateRecord } from "../../../base/state.ts";
+import { AddressTag, type AddressTags, HOST, SECOND_STAGE_ONLY } from "./address-tags.ts";
 
 /** Stands where no context has been loaded yet; holds nothing. */
 const NO_TAG = new AddressTag(HOST, SECOND_STAGE_ONLY, 0, null, 0);
@@ -68,9 +67,9 @@ export class CachedSpace extends AddressSpace {
   }
 }
 
-export class CachedDevice implements Stateful {
-  deviceId = -1;
-  /** 0: empty. */
+export class CachedDevice implements StructureSlot {
+  /** The device_id. */
+  id = -1;
   stamp = 0;
   dtf = false;
   enAts = false;
@@ -94,12 +93,16 @@ export class CachedDevice implements Stateful {
   readonly space = new CachedSpace();
   /** Second stage alone: translated requests under T2GPA, and process directories Bare. */
   readonly secondStageOnly = new CachedSpace();
+  readonly #tags: AddressTags;
+
+  constructor(tags: AddressTags) {
+    this.#tags = tags;
+  }
 
   /** Decodes a sound device context (halves). */
-  load(deviceId: number, stamp: number, dc: Uint32Array, rules: StructureRules, tags: AddressTags): void {
+  load(dc: Uint32Array, rules: StructureRules): void {
+    const tags = this.#tags;
     const tc = dc[0]!;
-    this.deviceId = deviceId;
-    this.stamp = stamp;
     this.dtf = (tc & TC_DTF) !== 0;
     this.enAts = (tc & TC_EN_ATS) !== 0;
     this.enPri = (tc & TC_EN_PRI) !== 0;
@@ -139,7 +142,7 @@ export class CachedDevice implements Stateful {
 
   saveState(): StateRecord {
     return {
-      deviceId: this.deviceId,
+      id: this.id,
       stamp: this.stamp,
       dtf: this.dtf,
       enAts: this.enAts,
@@ -163,7 +166,7 @@ export class CachedDevice implements Stateful {
   }
 
   restoreState(state: StateReader): void {
-    this.deviceId = state.number("deviceId");
+    this.id = state.number("id");
     this.stamp = state.number("stamp");
     this.dtf = state.boolean("dtf");
     this.enAts = state.boolean("enAts");
@@ -183,228 +186,50 @@ export class CachedDevice implements Stateful {
     this.msiRoot = state.number("msiRoot");
     this.space.restoreState(state.record("space"));
     this.secondStageOnly.restoreState(state.record("secondStageOnly"));
+    const tagged = this.space.findTag(this.#tags) && this.secondStageOnly.findTag(this.#tags);
+    if (!tagged) state.fail("space", "has no tag");
   }
 }
 
-export class CachedProcess implements Stateful {
-  deviceStamp = 0;
-  processId = -1;
+export class CachedProcess implements SubstructureSlot {
+  /** The process_id. */
+  id = -1;
+  ownerStamp = 0;
   ens = false;
   readonly space = new CachedSpace();
+  readonly #tags: AddressTags;
+
+  constructor(tags: AddressTags) {
+    this.#tags = tags;
+  }
+
+  release(): void {
+    this.ownerStamp = 0;
+  }
 
   /** Decodes a sound process context (halves) of `device`. */
-  load(device: CachedDevice, processId: number, pc: Uint32Array, tags: AddressTags): void {
+  load(device: CachedDevice, pc: Uint32Array): void {
     const ta = pc[0]!;
-    this.deviceStamp = device.stamp;
-    this.processId = processId;
     this.ens = (ta & PC_ENS) !== 0;
     this.space.copySecondStage(device.secondStageOnly);
     this.space.setFirstStage(pc[2]!, pc[3]!, device.sxl, (ta & PC_SUM) !== 0);
-    this.space.settle(tags, device.gscid, ta >>> 12, device.secondStageOnly.variant);
+    this.space.settle(this.#tags, device.gscid, ta >>> 12, device.secondStageOnly.variant);
   }
 
   saveState(): StateRecord {
     return {
-      deviceStamp: this.deviceStamp,
-      processId: this.processId,
+      ownerStamp: this.ownerStamp,
+      id: this.id,
       ens: this.ens,
       space: this.space.saveState(),
     };
   }
 
   restoreState(state: StateReader): void {
-    this.deviceStamp = state.number("deviceStamp");
-    this.processId = state.number("processId");
+    this.ownerStamp = state.number("ownerStamp");
+    this.id = state.number("id");
     this.ens = state.boolean("ens");
     this.space.restoreState(state.record("space"));
+    if (!this.space.findTag(this.#tags)) state.fail("space", "has no tag");
   }
-}
-
-function roundUp(entries: number): number {
-  return 2 ** Math.ceil(Math.log2(Math.max(1, entries)));
-}
-
-export class DeviceContextCache implements Stateful {
-  readonly #tags: AddressTags;
-  readonly #slots: CachedDevice[];
-  readonly #ways: number;
-  readonly #setMask: number;
-  readonly #enabled: boolean;
-  readonly #stamps: Stamps;
-  /** Contexts with stamps up to here are invalid. */
-  #floor = 0;
-  #victim = 0;
-  /** The slot found last: devices transfer in bursts. */
-  #last: CachedDevice; // not state: our speed
-
-  constructor(entries: number, stamps: Stamps, tags: AddressTags) {
-    this.#tags = tags;
-    const rounded = roundUp(entries);
-    this.#enabled = entries > 0;
-    this.#ways = Math.min(4, rounded);
-    this.#setMask = rounded / this.#ways - 1;
-    this.#slots = Array.from({ length: rounded }, () => new CachedDevice());
-    // With no cache nothing is ever found: a slot that is never loaded stands here for good.
-    this.#last = new CachedDevice();
-    this.#stamps = stamps;
-  }
-
-  find(deviceId: number): CachedDevice | null {
-    const last = this.#last;
-    if (last.deviceId === deviceId && last.stamp > this.#floor) return last;
-    return this.#search(deviceId);
-  }
-
-  #search(deviceId: number): CachedDevice | null {
-    if (!this.#enabled) return null;
-    const start = ((deviceId ^ (deviceId >>> 6)) & this.#setMask) * this.#ways;
-    for (let i = start; i < start + this.#ways; i++) {
-      const slot = this.#slots[i]!;
-      if (slot.deviceId === deviceId && slot.stamp > this.#floor) {
-        this.#last = slot;
-        return slot;
-      }
-    }
-    return null;
-  }
-
-  /** Loads a context over some slot of its set and returns it. */
-  load(deviceId: number, dc: Uint32Array, rules: StructureRules, tags: AddressTags): CachedDevice {
-    const start = ((deviceId ^ (deviceId >>> 6)) & this.#setMask) * this.#ways;
-    let chosen = -1;
-    for (let i = start; i < start + this.#ways && chosen < 0; i++) {
-      const slot = this.#slots[i]!;
-      if (slot.deviceId === deviceId || slot.stamp <= this.#floor) chosen = i;
-    }
-    if (chosen < 0) {
-      this.#victim = (this.#victim + 1) & (this.#ways - 1);
-      chosen = start + this.#victim;
-    }
-    const slot = this.#slots[chosen]!;
-    slot.load(deviceId, this.#stamps.next(), dc, rules, tags);
-    return slot;
-  }
-
-  invalidate(deviceId: number): void {
-    const start = ((deviceId ^ (deviceId >>> 6)) & this.#setMask) * this.#ways;
-    for (let i = start; i < start + this.#ways; i++) {
-      const slot = this.#slots[i]!;
-      if (slot.deviceId === deviceId) slot.stamp = 0;
-    }
-  }
-
-  invalidateAll(): void {
-    this.#floor = this.#stamps.next();
-  }
-
-  clear(): void {
-    this.#floor = 0;
-    for (const slot of this.#slots) slot.stamp = 0;
-  }
-
-  /** The contexts that can be found, by slot: of the others nothing is ever read. */
-  saveState(): StateRecord {
-    const slots = this.#slots.map((slot) => (slot.stamp > this.#floor ? slot.saveState() : null));
-    return { slots, floor: this.#floor, victim: this.#victim };
-  }
-
-  restoreState(state: StateReader): void {
-    this.#floor = state.number("floor");
-    this.#victim = state.number("victim") & (this.#ways - 1);
-    eachSlot(state, this.#slots.length, (index, saved) => {
-      const slot = this.#slots[index]!;
-      slot.deviceId = -1;
-      slot.stamp = 0;
-      if (saved === null) return;
-      slot.restoreState(saved);
-      const tagged = slot.space.findTag(this.#tags) && slot.secondStageOnly.findTag(this.#tags);
-      if (!tagged) saved.fail("space", "has no tag");
-    });
-  }
-}
-
-export class ProcessContextCache implements Stateful {
-  readonly #tags: AddressTags;
-  readonly #slots: CachedProcess[];
-  readonly #ways: number;
-  readonly #setMask: number;
-  readonly #enabled: boolean;
-  #victim = 0;
-
-  constructor(entries: number, tags: AddressTags) {
-    this.#tags = tags;
-    const rounded = roundUp(entries);
-    this.#enabled = entries > 0;
-    this.#ways = Math.min(4, rounded);
-    this.#setMask = rounded / this.#ways - 1;
-    this.#slots = Array.from({ length: rounded }, () => new CachedProcess());
-  }
-
-  #set(deviceStamp: number, processId: number): number {
-    return ((processId ^ (processId >>> 8) ^ Math.imul(deviceStamp, 0x9e3779b1)) & this.#setMask) * this.#ways;
-  }
-
-  find(device: CachedDevice, processId: number): CachedProcess | null {
-    const start = this.#set(device.stamp, processId);
-    for (let i = start; i < start + this.#ways; i++) {
-      const slot = this.#slots[i]!;
-      if (slot.processId === processId && slot.deviceStamp === device.stamp) return this.#enabled ? slot : null;
-    }
-    return null;
-  }
-
-  load(device: CachedDevice, processId: number, pc: Uint32Array, tags: AddressTags): CachedProcess {
-    const start = this.#set(device.stamp, processId);
-    let chosen = -1;
-    for (let i = start; i < start + this.#ways && chosen < 0; i++) {
-      const slot = this.#slots[i]!;
-      if (slot.processId === processId && slot.deviceStamp === device.stamp) chosen = i;
-    }
-    if (chosen < 0) {
-      this.#victim = (this.#victim + 1) & (this.#ways - 1);
-      chosen = start + this.#victim;
-    }
-    const slot = this.#slots[chosen]!;
-    slot.load(device, processId, pc, tags);
-    return slot;
-  }
-
-  invalidate(device: CachedDevice, processId: number): void {
-    const slot = this.find(device, processId);
-    if (slot !== null) slot.deviceStamp = 0;
-  }
-
-  clear(): void {
-    for (const slot of this.#slots) slot.deviceStamp = 0;
-  }
-
-  saveState(): StateRecord {
-    const slots = this.#slots.map((slot) => (slot.deviceStamp !== 0 ? slot.saveState() : null));
-    return { slots, victim: this.#victim };
-  }
-
-  restoreState(state: StateReader): void {
-    this.#victim = state.number("victim") & (this.#ways - 1);
-    eachSlot(state, this.#slots.length, (index, saved) => {
-      const slot = this.#slots[index]!;
-      slot.deviceStamp = 0;
-      slot.processId = -1;
-      if (saved === null) return;
-      slot.restoreState(saved);
-      if (!slot.space.findTag(this.#tags)) saved.fail("space", "has no tag");
-    });
-  }
-}
-
-/** Calls `restore` for each slot of a cache of `length` with its record, null: empty. */
-function eachSlot(
-  state: StateReader,
-  length: number,
-  restore: (index: number, saved: StateReader | null) => void,
-): void {
-  const slots = state.places("slots");
-  if (slots.length !== length) state.fail("slots", `are ${slots.length}, not ${length}`);
-  slots.forEach((saved, index) => {
-    restore(index, saved);
-  });
 }

@@ -7,14 +7,14 @@
 
 import { CAUSE_MSI_WRITE_ACCESS_FAULT, TTYP_NONE } from "../../../arch/riscv/fault-records.ts";
 import { REG, REGISTER_PAGE_BYTES } from "../../../arch/riscv/registers.ts";
+import { TABLE_NAMES } from "../../../arch/riscv/walk-observer.ts";
 import type { HpaPfn } from "../../../base/address.ts";
-import type { ClockEvent } from "../../../base/clock.ts";
-import type { AccessSize, MmioPort } from "../../../base/mmio.ts";
+import type { MmioPort } from "../../../base/mmio.ts";
 import { bytesOf, type Stateful, type StateReader, type StateRecord } from "../../../base/state.ts";
-import type { Trace } from "../../../base/trace.ts";
-import type { AtsStatus, AtsTarget, AtsTranslation } from "../../../devices/ports.ts";
-import { AtsInvalidations } from "../ats-invalidations.ts";
+import type { AtsStatus, AtsTranslation } from "../../../devices/ports.ts";
 import type { HardwareIommu, IommuParts, TranslationStatus } from "../port.ts";
+import { QueuedIommu } from "../queued-iommu.ts";
+import type { WalkTrace } from "../walk-trace.ts";
 import { AtsTranslator } from "./ats-translation.ts";
 import { CommandQueue } from "./command-queue.ts";
 import { DebugTranslation } from "./debug-translation.ts";
@@ -37,10 +37,8 @@ import {
 import { type RegisterEffects, RegisterFile } from "./register-file.ts";
 import { Translator } from "./translation.ts";
 import { TranslationCaches } from "./translation-caches.ts";
-import { WalkTrace } from "./walk-trace.ts";
 
-export class RiscvIommu implements HardwareIommu, MmioPort, RegisterEffects, Stateful {
-  readonly name: string;
+export class RiscvIommu extends QueuedIommu implements HardwareIommu, RegisterEffects {
   readonly kind = "riscv";
   readonly registerBytes = REGISTER_PAGE_BYTES;
   readonly registers: MmioPort;
@@ -49,49 +47,36 @@ export class RiscvIommu implements HardwareIommu, MmioPort, RegisterEffects, Sta
   readonly caches: TranslationCaches;
   readonly #state: HardwareState;
   readonly #file: RegisterFile;
-  readonly #interrupts: Interrupts;
+  protected readonly wires: Interrupts;
   readonly #faults: FaultQueue;
   readonly #commands: CommandQueue;
-  readonly #ats: AtsInvalidations;
   readonly #translator: Translator;
   readonly #atsTranslator: AtsTranslator;
   readonly #pageRequests: PageRequestQueue;
   readonly #debug: DebugTranslation;
   readonly #monitor: PerformanceMonitor;
-  readonly #walkTrace: WalkTrace;
-  readonly #trace: Trace;
   /** Counters or QoS ids want to know what each request used. */
   #watched = false; // not state: what the counters say
-  #draining = false; // not state: within a call
-  #scheduled = 0;
-  readonly #workDue: ClockEvent;
-  readonly #fenceDue: ClockEvent;
-  readonly clockEvents: readonly ClockEvent[];
 
   constructor(parts: IommuParts, options: RiscvIommuOptions = {}) {
-    this.name = parts.name;
-    this.#workDue = { owner: this.name, name: "latched work", fire: () => this.#doWork() };
-    this.#fenceDue = { owner: this.name, name: "ATS timeout", fire: () => this.#doTimedOut() };
-    this.clockEvents = [this.#workDue, this.#fenceDue];
-    this.configuration = configure(options);
-    this.#trace = parts.trace;
+    const configuration = configure(options);
+    super(parts, configuration, { tables: TABLE_NAMES });
+    this.configuration = configuration;
     const state = new HardwareState(parts, this.configuration);
     this.#state = state;
-    this.#interrupts = new Interrupts(state);
-    this.#faults = new FaultQueue(state, this.#interrupts);
-    this.#interrupts.onMessageFault = (pfn, offset) =>
+    this.wires = new Interrupts(state);
+    this.#faults = new FaultQueue(state, this.wires);
+    this.wires.onMessageFault = (pfn, offset) =>
       this.#faults.report(CAUSE_MSI_WRITE_ACCESS_FAULT, 0, -1, false, TTYP_NONE, pfn, offset, 0, 0, false);
     this.caches = new TranslationCaches(state);
-    this.#ats = new AtsInvalidations(parts.clock, this.configuration.atsTags, this.configuration.atsTimeoutNs);
-    this.#commands = new CommandQueue(state, this.#interrupts, this.caches, this.#ats);
+    this.#commands = new CommandQueue(state, this.wires, this.caches, this.ats);
     this.#translator = new Translator(state, this.caches, this.#faults);
     this.#atsTranslator = new AtsTranslator(state, this.#translator);
-    this.#pageRequests = new PageRequestQueue(state, this.#interrupts, this.#faults, this.#translator, this.#ats);
+    this.#pageRequests = new PageRequestQueue(state, this.wires, this.#faults, this.#translator, this.ats);
     this.#debug = new DebugTranslation(state, this.#translator);
-    this.#monitor = new PerformanceMonitor(state, this.#interrupts);
-    this.#walkTrace = new WalkTrace(parts.trace, parts.name);
+    this.#monitor = new PerformanceMonitor(state, this.wires);
     this.#file = new RegisterFile(state, this);
-    this.registers = this;
+    this.registers = this.#file;
     this.directoryChanged();
     this.#monitor.reset();
     this.counterChanged();
@@ -103,25 +88,12 @@ export class RiscvIommu implements HardwareIommu, MmioPort, RegisterEffects, Sta
 
   // --- registers ---------------------------------------------------------------------------------------------------------------
 
-  /** High half of the last 8-byte register read. */
-  high = 0;
-
-  mmioRead(offset: number, size: AccessSize): number {
-    const low = this.#file.mmioRead(offset, size);
-    this.high = this.#file.high;
-    return low;
-  }
-
-  mmioWrite(offset: number, size: AccessSize, lo: number, hi: number): void {
-    this.#file.mmioWrite(offset, size, lo, hi);
-  }
-
   fctlChanged(): void {
     this.#state.rules = rulesOf(this.configuration, this.#state.reg(REG.fctl));
     this.#translator.setRules(this.#state.rules);
     // Legal only while everything is off (§6.4); contexts decoded under the old rules must not survive.
     this.caches.clear();
-    this.#interrupts.tableChanged();
+    this.wires.tableChanged();
   }
 
   directoryChanged(): void {
@@ -129,12 +101,12 @@ export class RiscvIommu implements HardwareIommu, MmioPort, RegisterEffects, Sta
   }
 
   commandTailChanged(): void {
-    this.#scheduleWork();
+    this.scheduleWork();
   }
 
   commandControl(value: number): void {
     this.#commands.writeControl(value);
-    this.#scheduleWork();
+    this.scheduleWork();
   }
 
   faultControl(value: number): void {
@@ -146,11 +118,11 @@ export class RiscvIommu implements HardwareIommu, MmioPort, RegisterEffects, Sta
   }
 
   interruptsAcknowledged(bits: number): void {
-    this.#interrupts.acknowledge(bits);
+    this.wires.acknowledge(bits);
   }
 
   interruptTableChanged(): void {
-    this.#interrupts.tableChanged();
+    this.wires.tableChanged();
   }
 
   counterTouched(): void {
@@ -168,7 +140,7 @@ export class RiscvIommu implements HardwareIommu, MmioPort, RegisterEffects, Sta
   }
 
   translationRequested(): void {
-    this.#scheduleWork();
+    this.scheduleWork();
   }
 
   // --- transactions and messages -----------------------------------------------------------------------------------------------
@@ -183,7 +155,7 @@ export class RiscvIommu implements HardwareIommu, MmioPort, RegisterEffects, Sta
     translated: boolean,
     data: number,
   ): TranslationStatus {
-    if (this.#trace.on) this.#observe(deviceId);
+    if (this.trace.on || this.walkTrace.attached) this.observe(deviceId);
     const translator = this.#translator;
     if (!this.#watched) {
       return translator.translate(deviceId, pasid, privileged, access, pfn, offset, translated, data);
@@ -214,7 +186,7 @@ export class RiscvIommu implements HardwareIommu, MmioPort, RegisterEffects, Sta
     privileged: boolean,
     execute: boolean,
   ): AtsStatus {
-    this.#observe(deviceId);
+    this.observe(deviceId);
     this.#countLoads();
     const status = this.#atsTranslator.translate(deviceId, pasid, pfn, noWrite, privileged, execute);
     this.#count(EVENT_ATS_REQUEST, deviceId, pasid);
@@ -223,7 +195,7 @@ export class RiscvIommu implements HardwareIommu, MmioPort, RegisterEffects, Sta
 
   pageRequest(deviceId: number, pasid: number, pfn: number, group: number, flags: number): void {
     if (!this.configuration.capabilities.ATS) return;
-    this.#observe(deviceId);
+    this.observe(deviceId);
     this.#pageRequests.receive(deviceId, pasid, pfn, group, flags);
   }
 
@@ -232,98 +204,44 @@ export class RiscvIommu implements HardwareIommu, MmioPort, RegisterEffects, Sta
     this.pageRequest(deviceId, pasid, 0, 0, 4);
   }
 
-  invalidationCompleted(deviceId: number, itag: number): void {
-    this.#ats.completed(deviceId, itag);
-    this.#scheduleWork();
-  }
-
-  get findTarget(): (deviceId: number) => AtsTarget | undefined {
-    return this.#ats.findTarget;
-  }
-
-  set findTarget(find: (deviceId: number) => AtsTarget | undefined) {
-    this.#ats.findTarget = find;
-  }
-
-  get onWire(): (vector: number, asserted: boolean) => void {
-    return this.#interrupts.onWire;
-  }
-
-  set onWire(drive: (vector: number, asserted: boolean) => void) {
-    this.#interrupts.onWire = drive;
-  }
-
   // --- work --------------------------------------------------------------------------------------------------------------------
 
-  step(): boolean {
-    this.#observe(-1);
-    this.#interrupts.sendDue();
-    if (this.#debug.pending) {
-      const deviceId = this.#debug.deviceId();
-      this.#observe(deviceId);
-      this.#countLoads();
-      this.#debug.run();
-      this.#count(EVENT_UNTRANSLATED, deviceId, this.#debug.processId());
-      return true;
-    }
-    return this.#commands.step();
+  protected doWork(): boolean {
+    if (!this.#debug.pending) return this.#commands.step();
+    const deviceId = this.#debug.deviceId();
+    this.observe(deviceId);
+    this.#countLoads();
+    this.#debug.run();
+    this.#count(EVENT_UNTRANSLATED, deviceId, this.#debug.processId());
+    return true;
   }
 
-  drain(): void {
-    // A handler that runs inside (an interrupt's store target) may drain too: the outer call goes on with what it left.
-    if (this.#draining) return;
-    this.#draining = true;
-    this.#observe(-1);
-    for (let left = this.#commands.mask + 1; left >= 0; left--) {
-      this.#interrupts.sendDue();
-      if (!(this.#debug.pending ? this.step() : this.#commands.step())) break;
-    }
-    this.#draining = false;
+  protected get workLimit(): number {
+    return this.#commands.mask + 1;
+  }
+
+  protected get hasWork(): boolean {
+    return this.#commands.ready;
+  }
+
+  protected sendDue(): void {
+    this.wires.sendDue();
+  }
+
+  protected observeWalks(observer: WalkTrace | null): void {
+    this.#translator.observe(observer);
   }
 
   reset(): void {
     this.#file.reset();
-    this.#ats.reset();
     this.caches.clear();
     this.#state.rules = rulesOf(this.configuration, this.configuration.fctl);
     this.#translator.setRules(this.#state.rules);
     this.directoryChanged();
-    this.#interrupts.reset();
+    this.wires.reset();
     this.#monitor.reset();
     this.counterChanged();
-    this.#state.clock.cancel(this.#scheduled);
-    this.#scheduled = 0;
-  }
-
-  /** With automaticDelayNs: lets the clock do what was latched. */
-  #scheduleWork(): void {
-    const delay = this.configuration.automaticDelayNs;
-    if (delay === null || this.#scheduled !== 0) return;
-    this.#scheduled = this.#state.clock.schedule(delay, this.#workDue);
-  }
-
-  #doWork(): void {
-    this.#doTimedOut();
-    // An IOFENCE.C that waits for an ATS invalidation is looked at again when that has timed out.
-    const { clock } = this.#state;
-    const deadline = this.#ats.nextDeadline;
-    if (this.#commands.ready && deadline !== Number.POSITIVE_INFINITY && this.#scheduled === 0) {
-      this.#scheduled = clock.schedule(Math.max(0, deadline - clock.now), this.#fenceDue);
-    }
-  }
-
-  #doTimedOut(): void {
-    this.#scheduled = 0;
-    this.drain();
-  }
-
-  /** Attaches or detaches the walk observer as the trace goes on or off. */
-  #observe(deviceId: number): void {
-    const on = this.#state.trace.on;
-    this.#walkTrace.deviceId = deviceId;
-    if (on === this.#walkTrace.attached) return;
-    this.#walkTrace.attached = on;
-    this.#translator.observe(on ? this.#walkTrace : null);
+    this.forgetWork();
   }
 
   /** Starts counting table loads for one request. */
@@ -350,13 +268,13 @@ export class RiscvIommu implements HardwareIommu, MmioPort, RegisterEffects, Sta
     monitor.count(EVENT_SECOND_STAGE_WALK, walker.secondLoads, deviceId, pasid, gscid, pscid);
   }
 
-  saveState(): StateRecord {
-    return { registers: bytesOf(this.#state.regs), scheduled: this.#scheduled };
+  override saveState(): StateRecord {
+    return { ...super.saveState(), registers: bytesOf(this.#state.regs) };
   }
 
-  restoreState(state: StateReader): void {
+  override restoreState(state: StateReader): void {
+    super.restoreState(state);
     state.memory("registers", this.#state.regs);
-    this.#scheduled = state.number("scheduled");
     this.#state.rules = rulesOf(this.configuration, this.#state.reg(REG.fctl));
     this.#translator.setRules(this.#state.rules);
     this.directoryChanged();
@@ -364,11 +282,11 @@ export class RiscvIommu implements HardwareIommu, MmioPort, RegisterEffects, Sta
     this.#countersChanged();
   }
 
-  stateParts(): Iterable<readonly [string, Stateful]> {
+  override stateParts(): Iterable<readonly [string, Stateful]> {
     return [
-      ["interrupts", this.#interrupts],
+      ["interrupts", this.wires],
       ["caches", this.caches],
-      ["ATS invalidations", this.#ats],
+      ...super.stateParts(),
       ["command queue", this.#commands],
       ["performance monitor", this.#monitor],
     ];

@@ -2,15 +2,17 @@
 
 import { deviceIdBits } from "../../../arch/riscv/device-context.ts";
 import { DDTP_1LVL, REG } from "../../../arch/riscv/registers.ts";
+import { Stamps } from "../../../base/caches/stamps.ts";
+import { StructureCache, SubstructureCache } from "../../../base/caches/structure-cache.ts";
 import type { Stateful, StateRecord } from "../../../base/state.ts";
-import { AddressTags, SECOND_STAGE_ONLY, Stamps } from "./address-tags.ts";
-import { type CachedDevice, DeviceContextCache, ProcessContextCache } from "./context-cache.ts";
+import { AddressTags, SECOND_STAGE_ONLY } from "./address-tags.ts";
+import { CachedDevice, CachedProcess } from "./context-cache.ts";
 import type { HardwareState } from "./hardware-state.ts";
 import { TranslationCache } from "./translation-cache.ts";
 
 export class TranslationCaches implements Stateful {
-  readonly devices: DeviceContextCache;
-  readonly processes: ProcessContextCache;
+  readonly devices: StructureCache<CachedDevice>;
+  readonly processes: SubstructureCache<CachedProcess>;
   readonly translations: TranslationCache;
   readonly messages: TranslationCache;
   readonly tags: AddressTags;
@@ -23,8 +25,8 @@ export class TranslationCaches implements Stateful {
     this.#state = state;
     this.#stamps = stamps;
     this.tags = new AddressTags(stamps);
-    this.devices = new DeviceContextCache(sizes.devices, stamps, this.tags);
-    this.processes = new ProcessContextCache(sizes.processes, this.tags);
+    this.devices = new StructureCache(sizes.devices, stamps, () => new CachedDevice(this.tags));
+    this.processes = new SubstructureCache(sizes.processes, () => new CachedProcess(this.tags));
     this.translations = new TranslationCache(sizes.translations);
     this.messages = new TranslationCache(sizes.messages);
     stamps.onExhausted = () => this.clear();
@@ -65,9 +67,9 @@ export class TranslationCaches implements Stateful {
 
   /** IODIR.INVAL_PDT. */
   invalidateProcess(deviceId: number, processId: number): void {
-    const device: CachedDevice | null = this.devices.find(deviceId);
+    const device = this.devices.find(deviceId);
     // A device context that is not cached has no process contexts either: they are found by its stamp.
-    if (device !== null) this.processes.invalidate(device, processId);
+    if (device !== null) this.processes.invalidate(device.stamp, processId);
   }
 
   /**

@@ -23,8 +23,9 @@ import { DDTP_BARE, DDTP_OFF, REG } from "../../../arch/riscv/registers.ts";
 import { KIND_EXECUTE, KIND_WRITE, OWN_ACCESS, TwoStageWalker } from "../../../arch/riscv/two-stage-walk.ts";
 import type { WalkObserver } from "../../../arch/riscv/walk-observer.ts";
 import type { HpaPfn } from "../../../base/address.ts";
+import type { StructureCache } from "../../../base/caches/structure-cache.ts";
 import { CONSUMED, REFUSED, TRANSLATED, type TranslationStatus } from "../port.ts";
-import type { CachedDevice, CachedSpace, DeviceContextCache } from "./context-cache.ts";
+import type { CachedDevice, CachedSpace } from "./context-cache.ts";
 import type { FaultQueue } from "./fault-queue.ts";
 import type { HardwareState } from "./hardware-state.ts";
 import { storeMessage } from "./interrupt-file-store.ts";
@@ -66,7 +67,7 @@ export class Translator {
   readonly messages: MessageTableWalker<HpaPfn>;
   readonly #state: HardwareState;
   readonly #caches: TranslationCaches;
-  readonly #devices: DeviceContextCache;
+  readonly #devices: StructureCache<CachedDevice>;
   readonly #translations: TranslationCache;
   readonly #faults: FaultQueue;
   // ddtp taken apart when it was written.
@@ -259,7 +260,9 @@ export class Translator {
     this.deviceCause = cause;
     if (cause !== 0) return null;
     this.#caches.makeRoom();
-    return this.#caches.devices.load(deviceId, this.directories.dc, this.#state.rules, this.#caches.tags);
+    const device = this.#devices.place(deviceId);
+    device.load(this.directories.dc, this.#state.rules);
+    return device;
   }
 
   /** Step 7: a process_id needs PDTV and a directory wide enough; a Bare directory has no width. */
@@ -279,7 +282,7 @@ export class Translator {
     // Step 13: so it does under a Bare process directory.
     if (device.processLevels === 0) return device.space;
     const processId = Math.max(given, 0);
-    let process = this.#caches.processes.find(device, processId);
+    let process = this.#caches.processes.find(device.stamp, processId);
     if (process === null) {
       const directories = this.directories;
       const cause = directories.locateProcess(
@@ -300,7 +303,8 @@ export class Translator {
         return null;
       }
       this.#caches.makeRoom();
-      process = this.#caches.processes.load(device, processId, directories.pc, this.#caches.tags);
+      process = this.#caches.processes.place(device.stamp, processId);
+      process.load(device, directories.pc);
     }
     if (privileged && given >= 0 && !process.ens) return this.#noSpace(CAUSE_TRANSACTION_TYPE_DISALLOWED);
     return process.space;

@@ -1,0 +1,11 @@
+// Who watches a walk: told of every load of a structure or table entry, with the address it was loaded from. One nullable observer in one
+// walker, so that a traced walk and a fast one are the same code.
+
+export interface WalkObserver {
+  /**
+   * One entry was loaded. `table` and `level` are the architecture's own numbers; `pfn` and `offset` are where the entry lies in the memory
+   * walked (host-physical for hardware); `lo`, `hi` its value after byte order was undone (structures: their first doubleword); `serves` is
+   * the level of the entry of another table that an implicit second-stage load works for, -1 otherwise.
+   */
+  tableLoaded(table: number, level: number, pfn: number, offset: number, lo: number, hi: number, serves: number): void;
+}
