@@ -150,6 +150,11 @@ export function encodeCommand(
   return [words[0]!, words[1]!];
 }
 
+/** True if there is a command with this opcode. */
+export function isCommand(opcode: number): boolean {
+  return LAYOUTS.has(opcode);
+}
+
 /** Which command this is, by opcode; null for one that does not exist. */
 export function commandName(word0: bigint): CommandName | null {
   return LAYOUTS.get(Number(word0 & 0xffn))?.[0] ?? null;

@@ -20,6 +20,8 @@ export interface QueuedIommuOptions {
   readonly atsTimeoutNs: number;
   /** null: only step() and drain() work on what is latched. */
   readonly automaticDelayNs: number | null;
+  /** Queues that send ATS invalidations; absent: the IOMMU's own alone. */
+  readonly commandQueues?: number;
 }
 
 export abstract class QueuedIommu implements Stateful {
@@ -42,7 +44,7 @@ export abstract class QueuedIommu implements Stateful {
     this.trace = trace;
     this.#clock = clock;
     this.#delayNs = options.automaticDelayNs;
-    this.ats = new AtsInvalidations(clock, options.atsTags, options.atsTimeoutNs);
+    this.ats = new AtsInvalidations(clock, options.atsTags, options.atsTimeoutNs, options.commandQueues);
     this.walkTrace = new WalkTrace(trace, name, names);
     this.#work = { owner: `iommu ${name}`, name: "latched work", fire: () => this.#workDue() };
     this.clockEvents = [this.#work];

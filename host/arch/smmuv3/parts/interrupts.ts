@@ -24,6 +24,8 @@ export const WIRE_EVENTQ = 0;
 export const WIRE_PRIQ = 1;
 export const WIRE_SYNC = 2;
 export const WIRE_GERROR = 3;
+/** Of the CMDQV beside it. */
+export const WIRE_CMDQV = 4;
 
 const ENABLES = [IRQ_EVENTQ, IRQ_PRIQ, 0, IRQ_GERROR] as const;
 const CONFIGURATIONS = [REG.EVENTQ_IRQ_CFG0, REG.PRIQ_IRQ_CFG0, 0, REG.GERROR_IRQ_CFG0] as const;
@@ -33,7 +35,7 @@ const ABORTS = [
   GERROR_MSI_CMDQ_ABT_ERR,
   GERROR_MSI_GERROR_ABT_ERR,
 ] as const;
-const NAMES = ["event queue", "page-request queue", "CMD_SYNC", "global error"] as const;
+const NAMES = ["event queue", "page-request queue", "CMD_SYNC", "global error", "CMDQV error"] as const;
 
 export class Interrupts implements Stateful {
   onWire: (vector: number, asserted: boolean) => void = () => {}; // not state: wiring
@@ -74,6 +76,11 @@ export class Interrupts implements Stateful {
     if (state.errorActive(bit)) return;
     state.setReg(REG.GERROR, state.reg(REG.GERROR) ^ bit);
     if (bit !== GERROR_MSI_GERROR_ABT_ERR) this.raise(WIRE_GERROR);
+  }
+
+  /** An error of one of the CMDQV's queues. */
+  cmdqvError(): void {
+    this.#pulse(WIRE_CMDQV);
   }
 
   /** CMD_SYNC's completion signal: a message where an address is given, else the wire. */

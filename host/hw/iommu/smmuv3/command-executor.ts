@@ -1,4 +1,4 @@
-// What a command does (§4, §7.1), whichever queue it came from: each queue has an executor of its own over the same caches.
+// What a command does (§4, §7.1), whichever queue it came from: the SMMU's own (number 0) or one of a CMDQV beside it.
 //
 // Each command is wholly executed before the next, except ATC_INV, which is outstanding until its completions are in; only CMD_SYNC waits for
 // those, and only for its own queue's.
@@ -59,34 +59,38 @@ export class CommandExecutor implements Stateful {
   readonly #tlb: TlbInvalidations;
   readonly #events: EventQueue;
   readonly #ats: AtsInvalidations;
-  readonly #requester: number;
-  /** Something was invalidated since the last CMD_SYNC. */
-  #invalidated = false;
+  /** Per queue: something was invalidated since its last CMD_SYNC. */
+  readonly #invalidated: Uint8Array;
 
-  /** `requester`: the queue's number among those that send ATS invalidations; 0 is the SMMU's own. */
-  constructor({ state, configurations, tlb, events, ats }: CommandTargets, requester: number) {
+  /** `queues`: how many there are. */
+  constructor({ state, configurations, tlb, events, ats }: CommandTargets, queues: number) {
     this.#state = state;
     this.#configurations = configurations;
     this.#tlb = tlb;
     this.#events = events;
     this.#ats = ats;
-    this.#requester = requester;
+    this.#invalidated = new Uint8Array(queues);
   }
 
   saveState(): StateRecord {
-    return { invalidated: this.#invalidated };
+    return { invalidated: [...this.#invalidated] };
   }
 
   restoreState(state: StateReader): void {
-    this.#invalidated = state.boolean("invalidated");
+    state.numbers("invalidated", this.#invalidated);
   }
 
   reset(): void {
-    this.#invalidated = false;
+    this.#invalidated.fill(0);
+  }
+
+  /** A queue starts anew. */
+  started(queue: number): void {
+    this.#invalidated[queue] = 0;
   }
 
   /** CERROR_NONE: consumed; WAIT: fetch it again later; or the error that stops the queue. */
-  execute(w0: number, w1: number, w2: number, w3: number): number {
+  execute(w0: number, w1: number, w2: number, w3: number, queue: number): number {
     this.signals = false;
     if ((w0 & SSEC) !== 0) return CERROR_ILL;
     const { features } = this.#state;
@@ -97,17 +101,17 @@ export class CommandExecutor implements Stateful {
         // Hints: nothing is fetched ahead.
         return CERROR_NONE;
       case CMD_CFGI_STE:
-        this.#invalidated = true;
+        this.#invalidated[queue] = 1;
         this.#configurations.invalidateStream(w1 >>> 0);
         return CERROR_NONE;
       case CMD_CFGI_STE_RANGE:
-        this.#invalidated = true;
+        this.#invalidated[queue] = 1;
         this.#configurations.invalidateStreams(w1 >>> 0, (w2 & 0x1f) + 1);
         return CERROR_NONE;
       case CMD_CFGI_CD:
       case CMD_CFGI_CD_ALL:
         if (!features.S1P) return CERROR_ILL;
-        this.#invalidated = true;
+        this.#invalidated[queue] = 1;
         if (opcode === CMD_CFGI_CD) this.#configurations.invalidateContext(w1 >>> 0, w0 >>> 12);
         else this.#configurations.invalidateContexts(w1 >>> 0);
         return CERROR_NONE;
@@ -122,10 +126,10 @@ export class CommandExecutor implements Stateful {
       case CMD_TLBI_S12_VMALL:
       case CMD_TLBI_S2_IPA:
       case CMD_TLBI_NSNH_ALL:
-        this.#invalidated = true;
+        this.#invalidated[queue] = 1;
         return this.#tlb.execute(opcode, w0, w1, w2, w3) ? CERROR_NONE : CERROR_ILL;
       case CMD_ATC_INV:
-        return features.ATS ? this.#invalidateAtc(w0, w1, w2, w3) : CERROR_ILL;
+        return features.ATS ? this.#invalidateAtc(w0, w1, w2, w3, queue) : CERROR_ILL;
       case CMD_PRI_RESP: {
         const response = (w2 >>> 12) & 3;
         if (!features.PRI || response === 3) return CERROR_ILL;
@@ -142,13 +146,13 @@ export class CommandExecutor implements Stateful {
         this.#events.terminate(w1 >>> 0);
         return CERROR_NONE;
       case CMD_SYNC:
-        return this.#sync((w0 >>> 12) & 3);
+        return this.#sync((w0 >>> 12) & 3, queue);
       default:
         return CERROR_ILL;
     }
   }
 
-  #invalidateAtc(w0: number, w1: number, w2: number, w3: number): number {
+  #invalidateAtc(w0: number, w1: number, w2: number, w3: number, queue: number): number {
     const size = w2 & 0x3f;
     if (size > 52) return CERROR_ILL;
     if (!this.#state.enabled) return CERROR_NONE;
@@ -158,19 +162,19 @@ export class CommandExecutor implements Stateful {
     const pfn = (w3 >>> 0) * 0x100000 + (w2 >>> 12);
     const sent =
       size === 52
-        ? this.#ats.invalidate(w1 >>> 0, ssid, 0, ALL_PAGES, global, this.#requester)
-        : this.#ats.invalidate(w1 >>> 0, ssid, pfn - (pfn % pages), pages, global, this.#requester);
+        ? this.#ats.invalidate(w1 >>> 0, ssid, 0, ALL_PAGES, global, queue)
+        : this.#ats.invalidate(w1 >>> 0, ssid, pfn - (pfn % pages), pages, global, queue);
     return sent ? CERROR_NONE : WAIT;
   }
 
   /** §4.6.3. Everything before has executed; only ATS invalidations can be outstanding. */
-  #sync(signal: number): number {
+  #sync(signal: number, queue: number): number {
     if (signal === 3) return CERROR_ILL;
-    const pending = this.#ats.settle(this.#requester);
+    const pending = this.#ats.settle(queue);
     if (pending === "waiting") return WAIT;
     if (pending === "timed-out") return CERROR_ATC_INV_SYNC;
-    if (this.#invalidated) {
-      this.#invalidated = false;
+    if (this.#invalidated[queue] === 1) {
+      this.#invalidated[queue] = 0;
       this.#events.retryUnrecorded();
     }
     // SEV is an event to processors that wait: there is nobody to tell.

@@ -45,12 +45,7 @@ export class CommandQueue implements Stateful {
     this.#traced = state.boolean("traced");
   }
 
-  *stateParts(): Iterable<readonly [string, Stateful]> {
-    yield ["executor", this.#executor];
-  }
-
   reset(): void {
-    this.#executor.reset();
     this.#traced = false;
     this.#switched = true;
   }
@@ -102,7 +97,7 @@ export class CommandQueue implements Stateful {
     this.#executing = true;
     this.#switched = false;
     const { w1, w2, w3 } = entry;
-    const outcome = this.#executor.execute(entry.w0, w1, w2, w3);
+    const outcome = this.#executor.execute(entry.w0, w1, w2, w3, 0);
     this.#executing = false;
     this.#traced = outcome === WAIT;
     if (!this.#switched && outcome === CERROR_NONE) {

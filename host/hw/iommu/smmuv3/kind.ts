@@ -18,6 +18,14 @@ const options = z.strictObject({
   abortsAtReset: z.boolean().optional(),
   atsTags: z.number().int().optional(),
   atsTimeoutNs: z.number().positive().optional(),
+  /** A Tegra241 CMDQV beside it, {} as that one is; absent: none. */
+  cmdqv: z
+    .strictObject({
+      log2vcmdqs: z.number().int().nonnegative().optional(),
+      log2vintfs: z.number().int().nonnegative().optional(),
+      log2vsids: z.number().int().nonnegative().optional(),
+    })
+    .optional(),
 });
 
 export const SMMUV3_HARDWARE: HardwareIommuKind = {

@@ -1,6 +1,7 @@
 // What one SMMUv3 is: features (IDR0, IDR1, IDR3, IDR5 by field names), cache sizes, choices. README.md says why each default is what it is.
 
 import type { SmmuFeatures } from "../../../arch/smmuv3/identification.ts";
+import { type CmdqvConfiguration, type CmdqvOptions, configureCmdqv } from "./cmdqv/options.ts";
 
 export interface CacheSizes {
   /** Stream table entries, context descriptors, translations; 0: none. */
@@ -19,6 +20,8 @@ export interface Smmuv3Options {
   /** ATS invalidations outstanding at most, and when one is given up (virtual ns). */
   readonly atsTags?: number;
   readonly atsTimeoutNs?: number;
+  /** A Tegra241 CMDQV beside it; null (default): none. */
+  readonly cmdqv?: CmdqvOptions | null;
   /** The clock works on commands so long after the write; null (default): only step() and drain() do. */
   readonly automaticDelayNs?: number | null;
 }
@@ -30,6 +33,7 @@ export interface Smmuv3Configuration {
   readonly abortsAtReset: boolean;
   readonly atsTags: number;
   readonly atsTimeoutNs: number;
+  readonly cmdqv: CmdqvConfiguration | null;
   readonly automaticDelayNs: number | null;
 }
 
@@ -132,6 +136,7 @@ export function configure(options: Smmuv3Options = {}): Smmuv3Configuration {
     abortsAtReset: options.abortsAtReset ?? false,
     atsTags: bound(options.atsTags ?? 32, 1, 32, "atsTags"),
     atsTimeoutNs: bound(options.atsTimeoutNs ?? 60_000_000, 0, Number.MAX_SAFE_INTEGER, "atsTimeoutNs"),
+    cmdqv: options.cmdqv == null ? null : configureCmdqv(options.cmdqv),
     automaticDelayNs: options.automaticDelayNs ?? null,
   };
 }

@@ -22,6 +22,7 @@ import type { HardwareIommu, IommuParts, StallEnd, TranslationStatus } from "../
 import { QueuedIommu } from "../queued-iommu.ts";
 import type { WalkTrace } from "../walk-trace.ts";
 import { AtsTranslator } from "./ats-translation.ts";
+import { Cmdqv } from "./cmdqv/cmdqv.ts";
 import { CommandExecutor } from "./command-executor.ts";
 import { CommandQueue } from "./command-queue.ts";
 import { HardwareState } from "./hardware-state.ts";
@@ -33,10 +34,13 @@ export class Smmuv3 extends QueuedIommu implements HardwareIommu, RegisterEffect
   readonly registerBytes = REGISTER_BYTES;
   readonly registers: MmioPort;
   readonly configuration: Smmuv3Configuration;
+  /** A device of its own on the bus: registers apart from the SMMU's; its errors are wire 4. */
+  readonly cmdqv: Cmdqv | null;
   readonly #state: HardwareState;
   readonly #file: RegisterFile;
   protected readonly wires: Interrupts;
   readonly #events: EventQueue;
+  readonly #executor: CommandExecutor;
   readonly #commands: CommandQueue;
   readonly #configurations: ConfigurationCache;
   readonly #translations: TranslationCache;
@@ -46,9 +50,11 @@ export class Smmuv3 extends QueuedIommu implements HardwareIommu, RegisterEffect
 
   constructor(parts: IommuParts, options: Smmuv3Options = {}) {
     const configuration = configure(options);
-    super(parts, configuration, { tables: TABLE_NAMES, kind: "smmuv3" });
+    const { features, caches, cmdqv } = configuration;
+    // Queue 0 is the SMMU's own, those of the CMDQV follow.
+    const commandQueues = 1 + (cmdqv === null ? 0 : 1 << cmdqv.log2vcmdqs);
+    super(parts, { ...configuration, commandQueues }, { tables: TABLE_NAMES, kind: "smmuv3" });
     this.configuration = configuration;
-    const { features, caches } = configuration;
     const state = new HardwareState(parts, this.configuration);
     this.#state = state;
     this.wires = new Interrupts(state);
@@ -58,7 +64,9 @@ export class Smmuv3 extends QueuedIommu implements HardwareIommu, RegisterEffect
     this.#translations = new TranslationCache(caches.translations);
     const tlb = new TlbInvalidations(state, this.#translations);
     const targets = { state, configurations: this.#configurations, tlb, events: this.#events, ats: this.ats };
-    this.#commands = new CommandQueue(state, this.wires, new CommandExecutor(targets, 0));
+    this.#executor = new CommandExecutor(targets, commandQueues);
+    this.#commands = new CommandQueue(state, this.wires, this.#executor);
+    this.cmdqv = cmdqv === null ? null : new Cmdqv(cmdqv, state, this.#executor, this.ats, this.wires);
     this.#translator = new Translator(state, this.#configurations, this.#translations, this.#events);
     this.#atsTranslator = new AtsTranslator(state, this.#translator);
     this.#pageRequests = new PageRequestQueue(state, this.wires, this.ats, (sid) => {
@@ -79,6 +87,8 @@ export class Smmuv3 extends QueuedIommu implements HardwareIommu, RegisterEffect
     yield ["interrupts", this.wires];
     yield ["events", this.#events];
     yield ["commands", this.#commands];
+    yield ["executor", this.#executor];
+    if (this.cmdqv !== null) yield ["cmdqv", this.cmdqv];
     yield* super.stateParts();
     yield ["configurations", this.#configurations];
     yield ["translations", this.#translations];
@@ -180,6 +190,20 @@ export class Smmuv3 extends QueuedIommu implements HardwareIommu, RegisterEffect
 
   // --- work --------------------------------------------------------------------------------------------------------------------
 
+  override step(): boolean {
+    return super.step() || (this.cmdqv?.step() ?? false);
+  }
+
+  override drain(): void {
+    super.drain();
+    this.cmdqv?.drain();
+  }
+
+  override invalidationCompleted(deviceId: number, itag: number): void {
+    super.invalidationCompleted(deviceId, itag);
+    this.cmdqv?.invalidationCompleted();
+  }
+
   protected doWork(): boolean {
     return this.#commands.step();
   }
@@ -205,6 +229,8 @@ export class Smmuv3 extends QueuedIommu implements HardwareIommu, RegisterEffect
     this.wires.reset();
     this.#events.reset();
     this.#commands.reset();
+    this.#executor.reset();
+    this.cmdqv?.reset();
     this.#configurations.clear();
     this.#translations.clear();
     this.#translator.streamTableChanged();

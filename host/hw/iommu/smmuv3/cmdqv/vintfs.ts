@@ -1,0 +1,91 @@
+// Virtual interfaces: whose commands a queue carries. A VINTF that is not HYP_OWN is a guest's: its commands get the VINTF's VMID, and stream ids are
+// looked up in its SID_MATCH registers.
+
+import { VINTF_CONFIG_BITS, VINTF_EN, VINTF_HYP_OWN } from "../../../../arch/smmuv3/tegra241-cmdqv.ts";
+import { bytesOf, type Stateful, type StateReader, type StateRecord } from "../../../../base/state.ts";
+
+export class Vintfs implements Stateful {
+  readonly count: number;
+  readonly sids: number;
+  readonly #configs: Uint32Array;
+  readonly #matches: Uint32Array;
+  readonly #replacements: Uint32Array;
+
+  constructor(count: number, sids: number) {
+    this.count = count;
+    this.sids = sids;
+    this.#configs = new Uint32Array(count);
+    this.#matches = new Uint32Array(count * sids);
+    this.#replacements = new Uint32Array(count * sids);
+  }
+
+  saveState(): StateRecord {
+    return {
+      configs: bytesOf(this.#configs),
+      matches: bytesOf(this.#matches),
+      replacements: bytesOf(this.#replacements),
+    };
+  }
+
+  restoreState(state: StateReader): void {
+    state.memory("configs", this.#configs);
+    state.memory("matches", this.#matches);
+    state.memory("replacements", this.#replacements);
+  }
+
+  reset(): void {
+    this.#configs.fill(0);
+    this.#matches.fill(0);
+    this.#replacements.fill(0);
+  }
+
+  config(vintf: number): number {
+    return this.#configs[vintf]!;
+  }
+
+  /** While it is enabled, only EN changes: whose it is cannot change under its queues. */
+  configure(vintf: number, value: number): void {
+    const before = this.#configs[vintf]!;
+    const kept = (before & VINTF_EN) !== 0 ? before & ~VINTF_EN : value & VINTF_CONFIG_BITS & ~VINTF_EN;
+    this.#configs[vintf] = kept | (value & VINTF_EN);
+  }
+
+  enabled(vintf: number): boolean {
+    return (this.#configs[vintf]! & VINTF_EN) !== 0;
+  }
+
+  hypervisorOwned(vintf: number): boolean {
+    return (this.#configs[vintf]! & VINTF_HYP_OWN) !== 0;
+  }
+
+  vmid(vintf: number): number {
+    return (this.#configs[vintf]! >>> 1) & 0xffff;
+  }
+
+  match(vintf: number, index: number): number {
+    return index < this.sids ? this.#matches[vintf * this.sids + index]! : 0;
+  }
+
+  replacement(vintf: number, index: number): number {
+    return index < this.sids ? this.#replacements[vintf * this.sids + index]! : 0;
+  }
+
+  setMatch(vintf: number, index: number, value: number): void {
+    if (index < this.sids) this.#matches[vintf * this.sids + index] = value & 0x1fffff;
+  }
+
+  setReplacement(vintf: number, index: number, value: number): void {
+    if (index < this.sids) this.#replacements[vintf * this.sids + index] = value & 0xfffff;
+  }
+
+  /** The stream that a guest's id names, -1 for none. */
+  replace(vintf: number, virtualSid: number): number {
+    if (virtualSid >= 2 ** 20) return -1;
+    const wanted = (virtualSid << 1) | 1;
+    const first = vintf * this.sids;
+    for (let index = first; index < first + this.sids; index++) {
+      if (this.#matches[index] === wanted) return this.#replacements[index]!;
+    }
+    return -1;
+  }
+}
