@@ -11,8 +11,8 @@ import type { Stateful, StateReader, StateRecord } from "../../../base/state.ts"
 import { ENOMEM } from "../../../uapi/errno.ts";
 import type { HostFrames } from "../../host-frames.ts";
 import { numbersOf } from "../../same-objects.ts";
+import { loadDoubleword, storeDoubleword } from "../doubleword.ts";
 import type { Context } from "./context-switch.ts";
-import { loadDoubleword, storeDoubleword } from "./doubleword.ts";
 
 const V = 1n;
 

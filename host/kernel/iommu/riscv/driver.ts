@@ -30,16 +30,17 @@ import type {
   ViommuCore,
 } from "../driver.ts";
 import type { IommuDriverParts } from "../hardware.ts";
+import { PageTable, type TableAccounting } from "../page-table.ts";
+import { TagPool } from "../tags.ts";
 import { waitForHardware } from "../wait.ts";
 import type { Context } from "./context-switch.ts";
 import { INVALID_CONTEXT } from "./context-switch.ts";
 import { clearPasid, type DeviceData, deviceDataOf, moveDevice, type RiscvDomain } from "./device-data.ts";
 import { relayFault, takePageRequest } from "./faults.ts";
 import { type InstanceParts, RiscvIommu } from "./instance.ts";
-import { MODE_LEVELS, PageTable, type TableAccounting } from "./page-table.ts";
 import { RiscvPagingDomain } from "./paging-domain.ts";
 import { type ProcessContext, ProcessDirectory } from "./process-directory.ts";
-import { TagPool } from "./tags.ts";
+import { MODE_LEVELS, riscvTableShape } from "./table-shape.ts";
 import { RiscvViommu } from "./viommu.ts";
 
 /** IOMMU_HWPT_ALLOC_* flags of include/uapi/linux/iommufd.h that this driver knows. */
@@ -218,7 +219,7 @@ export class RiscvDriver implements IommuDriver, Stateful {
     const tag = tags.take();
     if (tag < 0) return tag;
     const physicalBits = iommu.capabilities.PAS;
-    const shape = { levels: MODE_LEVELS[mode]!, secondStage: nestParent, tracksDirty, physicalBits };
+    const shape = riscvTableShape({ levels: MODE_LEVELS[mode]!, secondStage: nestParent, tracksDirty, physicalBits });
     const table = PageTable.create(shape, this.#parts.frames, this.#tableAccounting);
     if (typeof table === "number") {
       tags.giveBack(tag);

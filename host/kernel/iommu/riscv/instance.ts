@@ -39,7 +39,9 @@ import type { HardwareIommu } from "../../../hw/iommu/port.ts";
 import { EBUSY, EINVAL, EIO, ENODEV, ENOMEM, ETIMEDOUT } from "../../../uapi/errno.ts";
 import type { HostFrames } from "../../host-frames.ts";
 import { numbersOf, refillMap, refillSet } from "../../same-objects.ts";
+import { loadDoubleword } from "../doubleword.ts";
 import type { IommuDevice } from "../driver.ts";
+import type { TagPool } from "../tags.ts";
 import type { WaitingCall } from "../wait.ts";
 import { CommandQueue } from "./command-queue.ts";
 import {
@@ -55,8 +57,6 @@ import {
 import { deviceDataOf } from "./device-data.ts";
 import { DeviceDirectory } from "./device-directory.ts";
 import { forgetTranslations } from "./device-translations.ts";
-import { loadDoubleword } from "./doubleword.ts";
-import type { TagPool } from "./tags.ts";
 
 const COMMAND_ENTRIES = 8192;
 const FAULT_ENTRIES = 4096;

@@ -13,14 +13,15 @@ import type { Stateful, StateReader, StateRecord } from "../../../base/state.ts"
 import { EINVAL } from "../../../uapi/errno.ts";
 import { type Attachment, AttachmentList } from "../attachments.ts";
 import { type DirtyOperations, IOMMU_WRITE, type IommuDevice, type PagingDomain } from "../driver.ts";
+import type { PageTable } from "../page-table.ts";
 import type { CommandQueue } from "./command-queue.ts";
 import type { Context } from "./context-switch.ts";
 import { deviceDataOf, moveDevice, movePasid, pageRequestBits, type RiscvDomain } from "./device-data.ts";
 import { forgetTranslations } from "./device-translations.ts";
 import type { RiscvDriver } from "./driver.ts";
 import type { RiscvIommu } from "./instance.ts";
-import type { PageTable } from "./page-table.ts";
 import type { ProcessContext } from "./process-directory.ts";
+import type { RiscvTableShape } from "./table-shape.ts";
 
 // The first words of IOTINVAL.VMA and IOTINVAL.GVMA (§4.1.1): opcode, func3, AV 10, PSCID 31:12; PSCV 32, GV 33, GSCID 59:44.
 const VMA = OPCODE_IOTINVAL;
@@ -45,7 +46,7 @@ export interface TagUser {
 export class RiscvPagingDomain implements PagingDomain, RiscvDomain, Stateful {
   readonly kind = "paging";
   readonly owner: RiscvDriver;
-  readonly table: PageTable;
+  readonly table: PageTable<RiscvTableShape>;
   readonly nestParent: boolean;
   readonly pageSizes: bigint;
   readonly aperture: { readonly start: bigint; readonly last: bigint };
@@ -62,7 +63,13 @@ export class RiscvPagingDomain implements PagingDomain, RiscvDomain, Stateful {
   readonly #tagUsers: TagUser[] = []; // not state: vIOMMUs, which know their places
   #freed = false; // not state: nobody has a freed domain
 
-  constructor(owner: RiscvDriver, table: PageTable, mode: number, tag: number, pasidCompatible: boolean) {
+  constructor(
+    owner: RiscvDriver,
+    table: PageTable<RiscvTableShape>,
+    mode: number,
+    tag: number,
+    pasidCompatible: boolean,
+  ) {
     this.owner = owner;
     this.pasidCompatible = pasidCompatible;
     this.table = table;

@@ -11,8 +11,8 @@ import type { Stateful, StateReader, StateRecord } from "../../../base/state.ts"
 import { ENOMEM } from "../../../uapi/errno.ts";
 import type { HostFrames } from "../../host-frames.ts";
 import { numbersOf, refillList } from "../../same-objects.ts";
-import { loadDoubleword, storeDoubleword } from "./doubleword.ts";
-import type { TableAccounting } from "./page-table.ts";
+import { loadDoubleword, storeDoubleword } from "../doubleword.ts";
+import type { TableAccounting } from "../page-table.ts";
 
 const V = 1n;
 const ENTRY_BYTES = 16;

@@ -4,7 +4,8 @@ import type { HpaPfn } from "../../../../../host/base/address.ts";
 import { PhysicalMemory } from "../../../../../host/base/memory.ts";
 import { HostFrames } from "../../../../../host/kernel/host-frames.ts";
 import { IOMMU_NOEXEC, IOMMU_READ, IOMMU_WRITE } from "../../../../../host/kernel/iommu/driver.ts";
-import { PageTable, type PageTableShape } from "../../../../../host/kernel/iommu/riscv/page-table.ts";
+import { PageTable } from "../../../../../host/kernel/iommu/page-table.ts";
+import { type RiscvTable, riscvTableShape } from "../../../../../host/kernel/iommu/riscv/table-shape.ts";
 import { EADDRINUSE, EINVAL, ENOMEM, EOPNOTSUPP, ERANGE } from "../../../../../host/uapi/errno.ts";
 
 const RAM = 0x10_0000 as HpaPfn;
@@ -12,14 +13,14 @@ const RW = IOMMU_READ | IOMMU_WRITE;
 const MEGA = 512;
 const GIGA = 512 * 512;
 
-function table(shape: Partial<PageTableShape> = {}, ramPages = 512) {
+function table(shape: Partial<RiscvTable> = {}, ramPages = 512) {
   const memory = new PhysicalMemory<HpaPfn>();
   memory.addBank(RAM, new ArrayBuffer(ramPages * 4096));
   const frames = new HostFrames(memory, { base: RAM, pages: ramPages });
   let alive = 0;
   const accounting = { created: () => alive++, destroyed: () => alive--, fails: () => false };
   const made = PageTable.create(
-    { levels: 4, secondStage: true, tracksDirty: false, physicalBits: 56, ...shape },
+    riscvTableShape({ levels: 4, secondStage: true, tracksDirty: false, physicalBits: 56, ...shape }),
     frames,
     accounting,
   );

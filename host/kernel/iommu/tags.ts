@@ -2,9 +2,9 @@
 // each for the whole host, so that a domain has the same tag in every IOMMU it is used with. 0 is never given out. A tag goes back
 // only after it was flushed everywhere.
 
-import type { Stateful, StateReader, StateRecord } from "../../../base/state.ts";
-import { ENOSPC } from "../../../uapi/errno.ts";
-import { numbersOf, refillSet } from "../../same-objects.ts";
+import type { Stateful, StateReader, StateRecord } from "../../base/state.ts";
+import { ENOSPC } from "../../uapi/errno.ts";
+import { numbersOf, refillSet } from "../same-objects.ts";
 
 export class TagPool implements Stateful {
   readonly #limit: number;

@@ -1,8 +1,8 @@
 // A doubleword of the driver's own memory as one value: directories, which change seldom, and queue entries. Page tables are written in
 // halves.
 
-import type { HpaPfn } from "../../../base/address.ts";
-import type { MemoryPort } from "../../../base/memory.ts";
+import type { HpaPfn } from "../../base/address.ts";
+import type { MemoryPort } from "../../base/memory.ts";
 
 export function loadDoubleword(memory: MemoryPort<HpaPfn>, table: HpaPfn, offset: number): bigint {
   memory.load64(table, offset);
