@@ -4,6 +4,7 @@ import { Trace } from "../../host/base/trace.ts";
 import { builtInHosts, DEFAULT_HOST } from "../../host/built-in-hosts.ts";
 import { HostDescriptionError, parseHost, parseSize } from "../../host/description.ts";
 import { Host } from "../../host/host.ts";
+import { HARDWARE_KINDS } from "../../host/hw/iommu/kinds.ts";
 
 describe("a host description", () => {
   const cases: [what: string, document: unknown, message: RegExp][] = [
@@ -71,7 +72,8 @@ describe("a host with an IOMMU that its kernel has no driver for", () => {
   it("boots, and says which kind that is", () => {
     const description = parseHost({ name: "arm", iommus: [{ name: "smmu0", kind: "smmuv3" }], devices: [] }, "test");
     const clock = new Clock();
-    const host = new Host(description, { clock, trace: new Trace(clock) });
+    const kinds = { hardware: HARDWARE_KINDS, drivers: {} };
+    const host = new Host(description, { clock, trace: new Trace(clock), kinds });
     expect(host.problems).toEqual([
       "smmu0: this kernel has no driver for a smmuv3 IOMMU; devices behind it are without one",
     ]);

@@ -40,6 +40,9 @@ const SHARED = [
   "host/kernel/iommu/core.ts",
   "host/kernel/iommu/group.ts",
   "host/kernel/iommu/attachments.ts",
+  "host/kernel/iommu/page-table.ts",
+  "host/kernel/iommu/tags.ts",
+  "host/kernel/iommu/doubleword.ts",
   "host/description.ts",
   "host/host.ts",
 ];

@@ -96,6 +96,12 @@ export class DeviceAttachments {
  */
 export class AttachmentList implements Stateful {
   readonly #items: Attachment[] = [];
+  #version = 0; // not state: only compared with what somebody made of the list
+
+  /** Another number when the list is another: for what is worked out from it. */
+  get version(): number {
+    return this.#version;
+  }
 
   get items(): readonly Attachment[] {
     return this.#items;
@@ -103,6 +109,7 @@ export class AttachmentList implements Stateful {
 
   /** For changeAttachment. */
   add(attachment: Attachment): void {
+    this.#version++;
     let after = -1;
     let sameDevice = false;
     for (const [index, { device, instance }] of this.#items.entries()) {
@@ -118,6 +125,7 @@ export class AttachmentList implements Stateful {
     const index = this.#items.indexOf(attachment);
     if (index < 0) throw new Error(`${attachment.device.name} leaves a domain that it is not on`);
     this.#items.splice(index, 1);
+    this.#version++;
   }
 
   /** Attachments must be the same; their order is that of the invalidations. */
@@ -126,6 +134,7 @@ export class AttachmentList implements Stateful {
   }
 
   restoreState(state: StateReader): void {
+    this.#version++;
     refillList(this.#items, inSavedOrder(state, this.#items, nameOf, textsOf(state, "items")));
   }
 }

@@ -82,6 +82,7 @@ export class PageTable<Shape extends TableShape = TableShape> implements Statefu
   /** Entries in use of every table but the root. */
   readonly #used = new Map<number, number>();
   #takenOut: TakenOut[] = [];
+  #clearedLevels = 0;
 
   private constructor(root: HpaPfn, shape: Shape, frames: HostFrames, accounting: TableAccounting) {
     this.root = root;
@@ -117,6 +118,11 @@ export class PageTable<Shape extends TableShape = TableShape> implements Statefu
   /** Tables taken out and not freed yet: the next invalidation must include non-leaf entries. */
   get hasTakenOut(): boolean {
     return this.#takenOut.length > 0;
+  }
+
+  /** Levels of the leaves that unmaps cleared or split since the last sync: bit n for level n. */
+  get clearedLevels(): number {
+    return this.#clearedLevels;
   }
 
   /** Table pages, the root counted once. */
@@ -227,6 +233,7 @@ export class PageTable<Shape extends TableShape = TableShape> implements Statefu
         const leaf = this.shape.isLeaf(lo, level);
         if (leaf && whole) {
           this.#clear(table, index);
+          this.#clearedLevels |= 1 << level;
           unmapped += span;
         } else if (leaf && level > 0) {
           const child = this.#split(table, index, level, lo, hi);
@@ -259,11 +266,13 @@ export class PageTable<Shape extends TableShape = TableShape> implements Statefu
     }
     this.#used.set(child, this.#entries);
     this.#link(table, index, child as HpaPfn, 0);
+    this.#clearedLevels |= 1 << level;
     return child;
   }
 
   /** Frees the tables that unmaps took out. Only after the hardware was told to forget them. */
   sync(): void {
+    this.#clearedLevels = 0;
     this.#freeTakenOut();
   }
 
@@ -394,6 +403,7 @@ export class PageTable<Shape extends TableShape = TableShape> implements Statefu
       shape: this.shape.name,
       used: [...this.#used].map(([frame, entries]) => ({ frame, entries })),
       takenOut: this.#takenOut.map(({ frame }) => frame),
+      clearedLevels: this.#clearedLevels,
     };
   }
 
@@ -403,6 +413,7 @@ export class PageTable<Shape extends TableShape = TableShape> implements Statefu
     this.root = state.number("root") as HpaPfn;
     const used = state.records("used").map((saved) => [saved.number("frame"), saved.number("entries")] as const);
     refillMap(this.#used, used);
+    this.#clearedLevels = state.number("clearedLevels");
     this.#takenOut = numbersOf(state, "takenOut").map((frame) => ({ frame: frame as HpaPfn }));
   }
 }

@@ -1,6 +1,5 @@
-// Address-space tags: PSCIDs (20 bits) of the driver's own first stages, GSCIDs (16 bits) of second stages and of vIOMMUs. One pool
-// each for the whole host, so that a domain has the same tag in every IOMMU it is used with. 0 is never given out. A tag goes back
-// only after it was flushed everywhere.
+// Address-space tags, by which IOMMUs tell apart what they cache. A pool for all IOMMUs of a host gives a domain the same tag in every one that
+// it is used with. 0 is never given out. A tag goes back only after it was flushed everywhere.
 
 import type { Stateful, StateReader, StateRecord } from "../../base/state.ts";
 import { ENOSPC } from "../../uapi/errno.ts";
@@ -15,10 +14,10 @@ export class TagPool implements Stateful {
     this.#limit = 2 ** bits;
   }
 
-  /** The lowest free tag, or -ENOSPC. */
-  take(): number {
+  /** The lowest free tag, or -ENOSPC; of no more than `bits`, where somebody takes fewer. */
+  take(bits = 32): number {
     while (this.#used.has(this.#lowest)) this.#lowest++;
-    if (this.#lowest >= this.#limit) return -ENOSPC;
+    if (this.#lowest >= Math.min(this.#limit, 2 ** bits)) return -ENOSPC;
     this.#used.add(this.#lowest);
     return this.#lowest;
   }

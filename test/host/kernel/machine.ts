@@ -1,4 +1,4 @@
-// A host for kernel tests: memory, RISC-V IOMMUs, edu devices behind them, a booted kernel, and a user process with verbs for the
+// A host for kernel tests: memory, IOMMUs of one kind (RISC-V unless `smmus` are asked for), edu devices behind them, a booted kernel, and a user process with verbs for the
 // system calls, so that tests speak of HWPTs and contexts rather than of bytes.
 
 import type { HpaPfn } from "../../../host/base/address.ts";
@@ -10,8 +10,11 @@ import { Trace, type TracedEvent } from "../../../host/base/trace.ts";
 import { Edu, type EduOptions } from "../../../host/devices/edu/edu.ts";
 import * as R from "../../../host/devices/edu/registers.ts";
 import { InterruptFiles } from "../../../host/hw/interrupt-files.ts";
+import type { HardwareIommu } from "../../../host/hw/iommu/port.ts";
 import { RiscvIommu } from "../../../host/hw/iommu/riscv/iommu.ts";
 import type { RiscvIommuOptions } from "../../../host/hw/iommu/riscv/options.ts";
+import type { Smmuv3Options } from "../../../host/hw/iommu/smmuv3/options.ts";
+import { Smmuv3 } from "../../../host/hw/iommu/smmuv3/smmu.ts";
 import { BarWindow } from "../../../host/hw/pci/bar-window.ts";
 import { RootComplex } from "../../../host/hw/pci/root-complex.ts";
 import { bootKernel } from "../../../host/kernel/boot.ts";
@@ -36,6 +39,8 @@ export interface EduPlace {
 
 export interface MachineOptions {
   readonly iommus?: readonly RiscvIommuOptions[];
+  /** SMMUv3s in their place. */
+  readonly smmus?: readonly Smmuv3Options[];
   readonly devices?: readonly EduPlace[];
   readonly ramPages?: number;
   /** Requester ids that share a group. */
@@ -57,9 +62,10 @@ export function machine(options: MachineOptions = {}) {
   const ramPages = options.ramPages ?? 4096;
   memory.addBank(RAM_BASE, new ArrayBuffer(ramPages * 4096));
   const interruptFiles = new InterruptFiles({ memory, clock, trace, basePfn: DOORBELLS, files: 2 });
-  const iommus = (options.iommus ?? [{}]).map(
-    (each, i) => new RiscvIommu({ name: `iommu${i}`, memory, clock, trace }, each),
-  );
+  const partsOf = (i: number) => ({ name: `iommu${i}`, memory, clock, trace });
+  const iommus: HardwareIommu[] =
+    options.smmus?.map((each, i) => new Smmuv3(partsOf(i), each)) ??
+    (options.iommus ?? [{}]).map((each, i) => new RiscvIommu(partsOf(i), each));
   const root = new RootComplex({
     segment: 0,
     memory,

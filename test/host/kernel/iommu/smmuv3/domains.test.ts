@@ -1,0 +1,124 @@
+// Domains of the SMMUv3 driver, judged by what an assigned device's DMA does through the hardware model.
+
+import { describe, expect, it } from "vitest";
+import * as R from "../../../../../host/devices/edu/registers.ts";
+import type { Smmuv3Options } from "../../../../../host/hw/iommu/smmuv3/options.ts";
+import { EINVAL, EOPNOTSUPP } from "../../../../../host/uapi/errno.ts";
+import * as I from "../../../../../host/uapi/iommufd.ts";
+import * as X from "../../../../../host/uapi/vfio.ts";
+import { eduDma, eduOutcome, type Machine, machine, name, type User } from "../../machine.ts";
+
+const RID = 0x0108;
+const IOVA = 0x4000_0000n;
+
+/** An assigned edu, its process with `bytes` of memory mapped at IOVA. */
+function assigned(host: Machine, bytes = 4 << 20, rid = RID) {
+  host.assign();
+  const user: User = host.user();
+  const buffer = new ArrayBuffer(bytes);
+  const va = user.process.memory.mapBuffer(buffer, 0, bytes);
+  const iommufd = user.iommufd();
+  const ioas = user.ioas(iommufd);
+  expect(user.map(iommufd, ioas, va, bytes, IOVA)).toBe(0);
+  const vfio = user.open(host.vfio.nodeOf(name(rid))!);
+  const device = user.bind(vfio, iommufd);
+  expect(device).toBeGreaterThan(0);
+  user.enableDevice(vfio);
+  const bar = user.bar0(vfio);
+  const dma = (address: bigint, toRam: boolean): number => {
+    eduDma(bar, address, 64, toRam);
+    host.run(100_000);
+    return eduOutcome(bar);
+  };
+  return { user, bytes: new Uint8Array(buffer), va, iommufd, ioas, vfio, device, bar, dma };
+}
+
+const variety: [string, Smmuv3Options][] = [
+  ["as it comes", {}],
+  ["no EL2", { features: { Hyp: false } }],
+  ["wired interrupts, CONS for a CMD_SYNC", { features: { MSI: false } }],
+  ["no range invalidation", { features: { RIL: false } }],
+  ["40 address bits", { features: { OAS: 2 } }],
+  ["42 address bits", { features: { OAS: 3 } }],
+  ["44 address bits", { features: { OAS: 4 } }],
+  ["8-bit tags", { features: { ASID16: false, VMID16: false } }],
+  ["a linear stream table", { features: { ST_LEVEL: 0, SIDSIZE: 6 } }],
+  ["stage 1 only", { features: { S2P: false } }],
+  ["stage 2 only", { features: { S1P: false } }],
+  ["no PASIDs", { features: { SSIDSIZE: 0 } }],
+  ["no ATS", { features: { ATS: false } }],
+  ["no stalls", { features: { STALL_MODEL: 1 } }],
+  ["small queues", { features: { CMDQS: 7, EVENTQS: 2, PRIQS: 2 } }],
+  ["no caches", { caches: { streams: 0, contexts: 0, translations: 0 } }],
+];
+
+describe.each(variety)("an SMMUv3 with %s", (_name, options) => {
+  const rid = options.features?.SIDSIZE === 6 ? 0x18 : RID;
+  const open = () => assigned(machine({ smmus: [options], devices: [{ rid }] }), 4 << 20, rid);
+
+  it.each([
+    ["a plain HWPT", 0],
+    ["a nest parent", I.IOMMU_HWPT_ALLOC_NEST_PARENT],
+  ])("carries DMA through %s, until it is unmapped", (_what, flags) => {
+    const { user, iommufd, ioas, vfio, device, dma, bytes } = open();
+    const hwpt = user.hwpt(iommufd, device, ioas, { flags });
+    const { S1P = true, S2P = true } = options.features ?? {};
+    if (flags !== 0 && !(S1P && S2P)) {
+      expect(hwpt).toBe(-EOPNOTSUPP);
+      return;
+    }
+    expect(hwpt).toBeGreaterThan(0);
+    expect(dma(IOVA, true)).toBe(R.OUTCOME_REFUSED);
+    expect(user.attach(vfio, hwpt)).toBe(hwpt);
+    bytes.fill(0x5a, 0x20_0000, 0x20_0040);
+    expect(dma(IOVA + 0x20_0000n, false)).toBe(R.OUTCOME_DONE);
+    expect(dma(IOVA + 0x1000n, true)).toBe(R.OUTCOME_DONE);
+    expect(bytes.subarray(0x1000, 0x1040)).toEqual(new Uint8Array(64).fill(0x5a));
+    expect(dma(IOVA + 0x40_0000n, true)).toBe(R.OUTCOME_REFUSED);
+    expect(user.unmap(iommufd, ioas, IOVA, 4n << 20n)).toBe(0);
+    expect(dma(IOVA + 0x1000n, true)).toBe(R.OUTCOME_REFUSED);
+    expect(dma(IOVA + 0x20_0000n, false)).toBe(R.OUTCOME_REFUSED);
+    expect(user.detach(vfio)).toBe(0);
+  });
+
+  it("gives everything back", () => {
+    const host = machine({ smmus: [options], devices: [{ rid }] });
+    host.assign();
+    const before = host.kernel.frames.usedPages;
+    host.kernel.pci.unbind(name(rid));
+    const { user, iommufd, ioas, vfio, device, dma } = assigned(host, 4 << 20, rid);
+    const hwpt = user.hwpt(iommufd, device, ioas);
+    user.attach(vfio, hwpt);
+    expect(dma(IOVA, true)).toBe(R.OUTCOME_DONE);
+    expect(user.irq(vfio, X.VFIO_PCI_MSI_IRQ_INDEX).result).toBe(0);
+    user.process.exit();
+    expect(host.kernel.liveKinds).toEqual([]);
+    expect(host.kernel.frames.usedPages).toBe(before);
+  });
+});
+
+describe("domains", () => {
+  it("of pages that are larger than the kernel's do not go with an IOAS (Linux: iopt_table_add_domain)", () => {
+    const { user, iommufd, ioas, device } = assigned(machine({ smmus: [{ features: { GRAN4K: false } }] }));
+    expect(user.hwpt(iommufd, device, ioas)).toBe(-EINVAL);
+  });
+
+  it("with dirty tracking are of stage 1 and no nest parents", () => {
+    const { user, iommufd, ioas, device } = assigned(machine({ smmus: [{}] }));
+    expect(user.hwpt(iommufd, device, ioas, { flags: I.IOMMU_HWPT_ALLOC_DIRTY_TRACKING })).toBeGreaterThan(0);
+    const both = I.IOMMU_HWPT_ALLOC_DIRTY_TRACKING | I.IOMMU_HWPT_ALLOC_NEST_PARENT;
+    expect(user.hwpt(iommufd, device, ioas, { flags: both })).toBe(-EOPNOTSUPP);
+  });
+
+  it("are one SMMU's", () => {
+    const host = machine({
+      smmus: [{}, {}],
+      devices: [{ rid: RID }, { rid: 0x0110, iommu: 1 }],
+    });
+    const { user, iommufd, ioas, device } = assigned(host);
+    const hwpt = user.hwpt(iommufd, device, ioas);
+    const other = user.open(host.vfio.nodeOf(name(0x0110))!);
+    user.bind(other, iommufd);
+    expect(user.attach(other, hwpt)).toBe(-EINVAL);
+  });
+});
