@@ -83,7 +83,11 @@ export class ComponentMachine implements Stateful {
     this.machine.bus.claim({ name: "msi-page", base: MSI_BASE, size: 4096, port: this.interrupts });
     this.assignment = frame.iommuWorld(
       {
-        viommu: (index, vector, asserted) => this.interrupts.setWire(VIOMMU_WIRES + 16 * index + vector, asserted),
+        viommu: (index, vector, asserted) => {
+          const wire = VIOMMU_WIRES + 16 * index + vector;
+          if (this.#kind.node.edges !== true) this.interrupts.setWire(wire, asserted);
+          else if (asserted) this.interrupts.raise(wire);
+        },
         intx: (routingId, pin, asserted) => this.interrupts.setWire(intxWire(routingId, pin), asserted),
       },
       {

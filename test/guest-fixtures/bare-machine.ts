@@ -24,8 +24,10 @@ import {
 import { PciHostBridge } from "../../vmm/pci/host-bridge.ts";
 import { ComponentVcpu, type GuestOutcome } from "../../vmm/vcpu/component/component-vcpu.ts";
 import type { PreparedComponent } from "../../vmm/vcpu/component/prepare.ts";
+import type { RegionKind } from "../../vmm/vcpu/component/world.ts";
+import type { PlatformNode } from "../../vmm/viommu/platform-node.ts";
 import type { RiscvConfiguration } from "../../vmm/viommu/riscv/capabilities.ts";
-import { RiscvViommu } from "../../vmm/viommu/riscv/viommu.ts";
+import { RiscvViommu, VIOMMU_REGISTER_BYTES } from "../../vmm/viommu/riscv/viommu.ts";
 
 const ECAM_SIZE = 0x10_0000;
 const RAM_SIZE = 16 * 2 ** 20;
@@ -34,6 +36,9 @@ const FIRST_IOMMU_WIRE = 8;
 /** An IOMMU as the guest sees it, and the DMA ways of what is behind it. */
 export interface BareIommu {
   readonly registers: MmioPort;
+  readonly registerBytes: number;
+  /** Its region in the component world. */
+  readonly region: RegionKind;
   dmaOf(pciFunction: PciFunction, deviceId: number): DmaPort;
 }
 
@@ -41,14 +46,22 @@ export interface BareIommuParts extends IommuParts {
   readonly interrupts: ComponentInterrupts;
 }
 
-/** Hardware, as the host has it. */
-export function hardwareIommu(make: (parts: IommuParts) => HardwareIommu): (parts: BareIommuParts) => BareIommu {
+/** Hardware, as the host has it. Wires are levels, or edges (the kind's `PlatformNode` says which). */
+export function hardwareIommu(
+  make: (parts: IommuParts) => HardwareIommu,
+  { region, edges }: Pick<PlatformNode, "region" | "edges"> = { region: "iommu" },
+): (parts: BareIommuParts) => BareIommu {
   return (parts) => {
     const iommu = make(parts);
-    iommu.onWire = (vector, asserted) => parts.interrupts.setWire(FIRST_IOMMU_WIRE + vector, asserted);
-    const { memory, trace } = parts;
+    const { memory, trace, interrupts } = parts;
+    iommu.onWire = (vector, asserted) => {
+      if (edges !== true) interrupts.setWire(FIRST_IOMMU_WIRE + vector, asserted);
+      else if (asserted) interrupts.raise(FIRST_IOMMU_WIRE + vector);
+    };
     return {
       registers: iommu.registers,
+      registerBytes: iommu.registerBytes,
+      region,
       dmaOf: (pciFunction, deviceId) =>
         new FunctionDma({ function: pciFunction, name: pciFunction.name, deviceId, iommu, memory, trace }),
     };
@@ -68,6 +81,8 @@ export function guestVisibleIommu(configuration: RiscvConfiguration): (parts: Ba
     });
     return {
       registers: viommu,
+      registerBytes: VIOMMU_REGISTER_BYTES,
+      region: "iommu",
       dmaOf(pciFunction, deviceId) {
         const { name } = pciFunction;
         viommu.plug({ handle: deviceId, guestId: deviceId, name, ats: false, pri: false, emulated: true });
@@ -94,7 +109,7 @@ export class BareMachine {
     const { memory, clock, trace, interrupts } = this;
     this.#iommu = makeIommu({ name: "iommu0", memory, clock, trace, interrupts });
     const { bus } = this.machine;
-    bus.claim({ name: "iommu0", base: VIOMMU_BASE, size: 4096, port: this.#iommu.registers });
+    bus.claim({ name: "iommu0", base: VIOMMU_BASE, size: this.#iommu.registerBytes, port: this.#iommu.registers });
     bus.claim({ name: "msi", base: MSI_BASE, size: 4096, port: this.interrupts });
     bus.claim({ name: "ecam", base: ECAM_BASE, size: ECAM_SIZE, port: this.pci.ecam });
     bus.claim({
@@ -122,7 +137,7 @@ export class BareMachine {
       platform: {
         regions: {
           ram: region(RAM_BASE, RAM_SIZE),
-          iommu: region(VIOMMU_BASE, 4096),
+          [this.#iommu.region]: region(VIOMMU_BASE, this.#iommu.registerBytes),
           "pci-config": region(ECAM_BASE, ECAM_SIZE),
           "pci-memory32": region(PCI_MEMORY32_BASE, PCI_MEMORY32_SIZE),
           "msi-page": region(MSI_BASE, 4096),

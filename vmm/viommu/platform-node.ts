@@ -17,4 +17,6 @@ export interface PlatformNode {
   readonly region: RegionKind;
   /** Wires it has on a component machine, at most 16. */
   readonly wires: number;
+  /** Its wires are edges: each time one is asserted is an interrupt, whatever comes of the level. Left out: levels. */
+  readonly edges?: true;
 }

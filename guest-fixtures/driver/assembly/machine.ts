@@ -60,6 +60,7 @@ export const PCI_MEMORY32: u32 = 3;
 export const PCI_MEMORY64: u32 = 4;
 export const MSI_PAGE: u32 = 5;
 export const IDENTITY: u32 = 6;
+export const SMMUV3: u32 = 7;
 
 /** Guest-physical address of pointer 0. */
 export const RAM_BASE: u64 = 0x80000000;

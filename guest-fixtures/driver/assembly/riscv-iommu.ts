@@ -1,10 +1,19 @@
 // Driver of a RISC-V IOMMU (specification 1.0, section numbers of version 20260222): device directory of one to three levels in either
 // context format, command queue, fault queue, message-signalled or wired interrupts.
 //
-// Use: `new RiscvIommu`, `enable`, then `setContext` per device; after every change of a context `invalidateDevice`, after every
-// change of a page table `invalidatePage` or `invalidateAddressSpace`; nothing has taken effect before `fence` returns.
+// `Iommu` says how it is used; contexts can also be written word by word: `setContext`, then `invalidateDevice`.
 
 import { check, checkEqual, fail, hex } from "./console";
+import {
+  ACCESS_READ,
+  ACCESS_UNKNOWN,
+  ACCESS_WRITE,
+  CONTEXT_NOT_VALID,
+  Fault,
+  Iommu,
+  OUTSIDE_MEMORY,
+  SWITCHED_OFF,
+} from "./iommu";
 import {
   gpaOf,
   iommuLine,
@@ -17,7 +26,9 @@ import {
   IOMMU,
   MSI_PAGE,
 } from "./machine";
+import { PageTable } from "./page-table";
 import { allocatePages } from "./pages";
+import { Sv39Table } from "./sv39";
 
 // Registers (§6.1).
 const CAPABILITIES: u64 = 0;
@@ -72,54 +83,52 @@ const RECORDS: u32 = 128;
 /** Register reads before a wait gives up: 100 ns each, so 10 ms. */
 const PATIENCE: i32 = 100000;
 
-/** A fault record (§4.2). */
-export class Fault {
-  constructor(
-    readonly cause: u32,
-    readonly deviceId: u32,
-    readonly transaction: u32,
-    readonly iotval: u64,
-    readonly iotval2: u64,
-  ) {}
-
-  describe(): string {
-    return (
-      "cause " +
-      this.cause.toString() +
-      ", device " +
-      hex(this.deviceId) +
-      (this.transaction == TTYP_READ ? ", read" : this.transaction == TTYP_WRITE ? ", write" : "") +
-      ", IOVA " +
-      hex(this.iotval)
-    );
-  }
-}
-
-export class RiscvIommu {
-  readonly base: u64;
+export class RiscvIommu extends Iommu {
+  readonly registers: u64;
   readonly capabilities: u64;
   /** Extended format: device contexts of 64 bytes (§3.1.3). */
   readonly extended: bool;
   levels: i32 = 0;
-  commandsSent: u32 = 0;
   private directory: usize = 0;
   private commands: usize = 0;
   private records: usize = 0;
   private tail: u32 = 0;
 
   constructor(readonly index: u32 = 0) {
-    this.base = regionBase(IOMMU, index);
+    super();
+    this.registers = regionBase(IOMMU, index);
     this.capabilities = mmioLoad64(this.base + CAPABILITIES);
     this.extended = (this.capabilities & CAP_MSI_FLAT) != 0;
     checkEqual(this.capabilities & 0xff, 0x10, "version of the IOMMU");
+    check((this.capabilities & CAP_SV39) != 0, "the IOMMU has no Sv39");
   }
 
-  /**
-   * Turns the IOMMU on with an empty directory of `levels` levels: until `setContext`, all DMA is refused with cause 258. The queues
-   * raise interrupts `commandInterrupt` (errors) and `faultInterrupt`: as messages, or on the wires of their vectors where the IOMMU has
-   * no messages. Returns the fault queue's interrupt number: `faultInterrupt` or that wire.
-   */
-  enable(levels: i32, commandInterrupt: u32, faultInterrupt: u32): u32 {
+  get base(): u64 {
+    return this.registers;
+  }
+  get invalidationName(): string {
+    return "IOTINVAL";
+  }
+  get fenceName(): string {
+    return "IOFENCE";
+  }
+  get codeName(): string {
+    return "cause";
+  }
+
+  describe(): string {
+    return (
+      "capabilities " + hex(this.capabilities) + ", three-level directory, contexts of " +
+      (this.extended ? "64" : "32") + " bytes, Sv39, command and fault queue on"
+    );
+  }
+
+  newTable(): PageTable {
+    return new Sv39Table();
+  }
+
+  /** With an empty directory of three levels; without messages the fault queue has the wire of its vector. */
+  enable(commandInterrupt: u32, faultInterrupt: u32): u32 {
     const base = this.base;
     this.disable();
     // civ = 0, fiv = 1 (§6.28); icvec is WARL: with a single vector fiv stays 0.
@@ -142,8 +151,22 @@ export class RiscvIommu {
     mmioStore32(base + FQH, 0);
     this.enableQueue(FQB, FQCSR, this.records, 6, "fault queue");
 
-    this.useDirectory(levels);
+    this.useDirectory(3);
     return faultInterrupt;
+  }
+
+  /** Directories of one, two, three levels. */
+  get shapes(): i32 {
+    return 3;
+  }
+  useShape(shape: i32): void {
+    this.useDirectory(shape + 1);
+  }
+  shapeName(shape: i32): string {
+    return (shape + 1).toString();
+  }
+  describeShapes(names: string): string {
+    return "directories of " + names + " levels";
   }
 
   /**
@@ -172,9 +195,9 @@ export class RiscvIommu {
     checkEqual(mmioLoad64(this.base + DDTP) & 15, 1, "ddtp.iommu_mode");
   }
 
-  /** True if a directory of `levels` levels has a place for this device id (§3). */
-  reaches(levels: i32, deviceId: u32): bool {
-    return deviceId >> ((this.extended ? 6 : 7) + 9 * <u32>(levels - 1)) == 0;
+  /** True if a directory of `shape` + 1 levels has a place for this device id (§3). */
+  reaches(shape: i32, deviceId: u32): bool {
+    return deviceId >> ((this.extended ? 6 : 7) + 9 * <u32>shape) == 0;
   }
 
   /** Off: all DMA is refused with cause 256. */
@@ -233,6 +256,23 @@ export class RiscvIommu {
     store<u64>(context, tc);
   }
 
+  setFirstStage(deviceId: u32, tag: u32, table: PageTable): void {
+    this.setContext(deviceId, TC_V, tag, (<Sv39Table>table).fsc);
+    this.invalidateDevice(deviceId);
+  }
+
+  /** fsc, one doubleword: V stays 1. 0 is bypass. */
+  switchFirstStage(deviceId: u32, table: PageTable | null): void {
+    store<u64>(this.context(deviceId) + 24, table == null ? 0 : (<Sv39Table>table).fsc);
+    this.invalidateDevice(deviceId);
+  }
+
+  /** V = 0. */
+  breakContext(deviceId: u32): void {
+    this.setContext(deviceId, 0, 0, 0);
+    this.invalidateDevice(deviceId);
+  }
+
   /** Puts a command into the queue and rings the doorbell. */
   command(word0: u64, word1: u64): void {
     const next = (this.tail + 1) & (COMMANDS - 1);
@@ -276,14 +316,7 @@ export class RiscvIommu {
     if (head == mmioLoad32(this.base + FQT)) return null;
     check((mmioLoad32(this.base + FQCSR) & FAULT_ERRORS) == 0, "the fault queue lost records");
     const record = this.records + <usize>(head << 5);
-    const word = load<u64>(record);
-    const fault = new Fault(
-      <u32>(word & 0xfff),
-      <u32>(word >> 40),
-      <u32>((word >> 34) & 63),
-      load<u64>(record + 16),
-      load<u64>(record + 24),
-    );
+    const fault = decodeFault(load<u64>(record), load<u64>(record + 16), load<u64>(record + 24));
     mmioStore32(this.base + FQH, (head + 1) & (RECORDS - 1));
     return fault;
   }
@@ -292,4 +325,22 @@ export class RiscvIommu {
   acknowledgeFaults(): void {
     mmioStore32(this.base + IPSR, 2);
   }
+
+  codeOf(what: i32, write: bool): i32 {
+    if (what == OUTSIDE_MEMORY) return write ? CAUSE_WRITE_ACCESS_FAULT : CAUSE_READ_ACCESS_FAULT;
+    if (what == CONTEXT_NOT_VALID) return CAUSE_CONTEXT_NOT_VALID;
+    if (what == SWITCHED_OFF) return CAUSE_ALL_DISALLOWED;
+    return write ? CAUSE_WRITE_PAGE_FAULT : CAUSE_READ_PAGE_FAULT;
+  }
+}
+
+/** A fault record's first, third and fourth doubleword (§4.2). */
+function decodeFault(word: u64, iotval: u64, iotval2: u64): Fault {
+  const cause = <u32>(word & 0xfff);
+  const deviceId = <u32>(word >> 40);
+  const transaction = <u32>((word >> 34) & 63);
+  const access = transaction == TTYP_READ ? ACCESS_READ : transaction == TTYP_WRITE ? ACCESS_WRITE : ACCESS_UNKNOWN;
+  const said = access == ACCESS_READ ? ", read" : access == ACCESS_WRITE ? ", write" : "";
+  const text = "cause " + cause.toString() + ", device " + hex(deviceId) + said + ", IOVA " + hex(iotval);
+  return new Fault(cause, deviceId, access, iotval, true, iotval2, text);
 }

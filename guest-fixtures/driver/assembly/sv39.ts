@@ -2,6 +2,7 @@
 // by software). Only 4 KiB leaves. Changes need an IOTINVAL.VMA by whoever makes them.
 
 import { gpaOf, pointerTo } from "./machine";
+import { PageTable, READ } from "./page-table";
 import { allocatePages } from "./pages";
 
 export const PTE_V: u64 = 1 << 0;
@@ -10,26 +11,16 @@ export const PTE_W: u64 = 1 << 2;
 export const PTE_U: u64 = 1 << 4;
 export const PTE_A: u64 = 1 << 6;
 export const PTE_D: u64 = 1 << 7;
-export const READ: u64 = PTE_R;
-export const READ_WRITE: u64 = PTE_R | PTE_W;
 
-export class Sv39Table {
-  /** Pointer to the root table. */
-  readonly root: usize = allocatePages();
-
+export class Sv39Table extends PageTable {
   /** iosatp / fsc of a device context: MODE 8 (Sv39) and the root's page-frame number. */
   get fsc(): u64 {
     return ((<u64>8) << 60) | (gpaOf(this.root) >> 12);
   }
 
-  /** Maps one page; `rights` is READ or READ_WRITE. */
   map(iova: u64, gpa: u64, rights: u64): void {
-    store<u64>(this.leaf(iova), ((gpa >> 12) << 10) | rights | PTE_V | PTE_U | PTE_A | PTE_D);
-  }
-
-  /** Maps [gpa, gpa + size) one to one. */
-  mapIdentity(gpa: u64, size: u64): void {
-    for (let at: u64 = 0; at < size; at += 4096) this.map(gpa + at, gpa + at, READ_WRITE);
+    const allowed = rights == READ ? PTE_R : PTE_R | PTE_W;
+    store<u64>(this.leaf(iova), ((gpa >> 12) << 10) | allowed | PTE_V | PTE_U | PTE_A | PTE_D);
   }
 
   unmap(iova: u64): void {

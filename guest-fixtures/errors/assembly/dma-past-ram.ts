@@ -1,19 +1,19 @@
-// Lets an edu device read and write past RAM with its IOMMU in Bare mode: nothing is transferred, the device ends its command, RAM is
+// Lets an edu device read and write past RAM that its IOMMU lets pass as it is: nothing is transferred, the device ends its command, RAM is
 // as it was.
 
 import { check, printLine } from "../../driver/assembly/console";
 import { EDU_DEVICE, EDU_VENDOR, EduDevice } from "../../driver/assembly/edu";
+import { findIommu } from "../../driver/assembly/find-iommu";
 import { iommuOf, regionBase, regionSize, RAM } from "../../driver/assembly/machine";
 import { allocatePages, fillPattern, firstDifference, PAGE_SIZE } from "../../driver/assembly/pages";
 import { walkPci } from "../../driver/assembly/pci";
-import { RiscvIommu } from "../../driver/assembly/riscv-iommu";
 
 export function run(): u32 {
   const functions = walkPci();
   for (let i = 0; i < functions.length; i++) {
     if (functions[i].vendor != EDU_VENDOR || functions[i].device != EDU_DEVICE) continue;
     const edu = new EduDevice(functions[i]);
-    new RiscvIommu(iommuOf(functions[i].requesterId)).passThrough();
+    findIommu(iommuOf(functions[i].requesterId)).passThrough();
     const page = allocatePages();
     const expected = allocatePages();
     fillPattern(page, 5);

@@ -1,16 +1,17 @@
-// A machine with several IOMMUs: one edu device behind each, all with the same PSCID and the same IOVAs. Each moves its own page; an
+// A machine with several IOMMUs: one edu device behind each, all with the same tag (TAG, ASID) and the same IOVAs. Each moves its own page; an
 // invalidation, a fault and a fault interrupt are those of the IOMMU that the platform names for the device.
 
 import { check, checkEqual, fail, hex, printLine } from "../../driver/assembly/console";
 import { EDU_DEVICE, EDU_VENDOR, EduDevice } from "../../driver/assembly/edu";
+import { findIommu, iommuCount } from "../../driver/assembly/find-iommu";
 import { awaitInterrupt, takeInterrupt } from "../../driver/assembly/interrupts";
-import { gpaOf, iommuLine, iommuOf, regionBase, regionCount, regionSize, IDENTITY, IOMMU } from "../../driver/assembly/machine";
+import { NOT_MAPPED, Iommu } from "../../driver/assembly/iommu";
+import { gpaOf, iommuLine, iommuOf, regionBase, regionCount, regionSize, IDENTITY } from "../../driver/assembly/machine";
 import { allocatePages, fillPattern, firstDifference } from "../../driver/assembly/pages";
+import { PageTable, READ, READ_WRITE } from "../../driver/assembly/page-table";
 import { walkPci } from "../../driver/assembly/pci";
-import { CAUSE_READ_PAGE_FAULT, RiscvIommu, TC_V } from "../../driver/assembly/riscv-iommu";
-import { READ, READ_WRITE, Sv39Table } from "../../driver/assembly/sv39";
 
-const PSCID: u32 = 7;
+const TAG: u32 = 7;
 const SOURCE_IOVA: u64 = 0x1234567000;
 const TARGET_IOVA: u64 = 0x2345678000;
 /** Messages of IOMMU i: FIRST_MESSAGE + 2 * i for commands, the next for faults. */
@@ -18,8 +19,8 @@ const FIRST_MESSAGE: u32 = 256;
 
 /** An IOMMU, and the one device of its that is used. */
 class Side {
-  readonly iommu: RiscvIommu;
-  readonly table: Sv39Table = new Sv39Table();
+  readonly iommu: Iommu;
+  readonly table: PageTable;
   readonly source: usize = allocatePages();
   readonly target: usize = allocatePages();
   faultInterrupt: u32 = 0;
@@ -28,7 +29,9 @@ class Side {
     readonly index: u32,
     readonly edu: EduDevice,
   ) {
-    this.iommu = new RiscvIommu(index);
+    const iommu = findIommu(index);
+    this.iommu = iommu;
+    this.table = iommu.newTable();
   }
 
   start(): void {
@@ -39,9 +42,8 @@ class Side {
       this.table.mapIdentity(regionBase(IDENTITY, i), regionSize(IDENTITY, i));
     }
     const message = FIRST_MESSAGE + 2 * this.index;
-    this.faultInterrupt = this.iommu.enable(3, message, message + 1);
-    this.iommu.setContext(this.id, TC_V, PSCID, this.table.fsc);
-    this.iommu.invalidateDevice(this.id);
+    this.faultInterrupt = this.iommu.enable(message, message + 1);
+    this.iommu.setFirstStage(this.id, TAG, this.table);
     this.iommu.fence();
   }
 
@@ -51,7 +53,7 @@ class Side {
 }
 
 export function run(): u32 {
-  const count = regionCount(IOMMU);
+  const count = iommuCount();
   check(count > 1, "this guest needs several IOMMUs, there is " + count.toString());
   const sides: Side[] = [];
   const functions = walkPci();
@@ -83,7 +85,7 @@ export function run(): u32 {
   for (let i = 0; i < sides.length; i++) {
     check(firstDifference(sides[i].target, sides[i].source) < 0, "the page moved by " + sides[i].edu.pci.describe());
   }
-  printLine("copy: equal IOVAs and PSCIDs, each device its own page");
+  printLine("copy: equal IOVAs and tags, each device its own page");
 
   for (let i = 0; i < sides.length; i++) unmap(sides, i);
   printLine("unmap: each fault in the queue of the device's own IOMMU, with that one's interrupt");
@@ -94,7 +96,7 @@ export function run(): u32 {
 function unmap(sides: Side[], which: i32): void {
   const side = sides[which];
   side.table.unmap(SOURCE_IOVA);
-  side.iommu.invalidatePage(PSCID, SOURCE_IOVA);
+  side.iommu.invalidatePage(TAG, SOURCE_IOVA);
   side.iommu.fence();
   side.edu.readQuietly(SOURCE_IOVA);
   awaitInterrupt(side.faultInterrupt, "the fault of " + side.edu.pci.describe());
@@ -103,12 +105,12 @@ function unmap(sides: Side[], which: i32): void {
     fail("a fault interrupt, but no record");
     return;
   }
-  checkEqual(fault.cause, CAUSE_READ_PAGE_FAULT, "cause (" + fault.describe() + ")");
+  checkEqual(fault.code, side.iommu.codeOf(NOT_MAPPED, false), side.iommu.codeName + " (" + fault.describe() + ")");
   checkEqual(fault.deviceId, side.id, "device id (" + fault.describe() + ")");
-  checkEqual(fault.iotval, SOURCE_IOVA, "iotval (" + fault.describe() + ")");
+  checkEqual(fault.address, SOURCE_IOVA, "address (" + fault.describe() + ")");
   side.iommu.acknowledgeFaults();
   side.table.map(SOURCE_IOVA, gpaOf(side.source), READ);
-  side.iommu.invalidatePage(PSCID, SOURCE_IOVA);
+  side.iommu.invalidatePage(TAG, SOURCE_IOVA);
   side.iommu.fence();
   for (let j = 0; j < sides.length; j++) {
     sides[j].edu.readQuietly(SOURCE_IOVA);

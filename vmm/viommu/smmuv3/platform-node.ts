@@ -12,5 +12,7 @@ export const SMMUV3_NODE: PlatformNode = {
     "nestbox,identity-region": identityRegion,
   }),
   region: "smmuv3",
+  // §3.18: event queue, page requests, CMD_SYNC, global errors.
   wires: 4,
+  edges: true,
 };
