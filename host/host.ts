@@ -34,7 +34,7 @@ import { InjectionPlan } from "./kernel/injection-plan.ts";
 import type { DriverKinds } from "./kernel/iommu/kinds.ts";
 import type { Kernel } from "./kernel/kernel.ts";
 import type { Process } from "./kernel/process.ts";
-import type { VfioPciDriver } from "./kernel/vfio/in-kernel.ts";
+import type { VfioOptions, VfioPciDriver } from "./kernel/vfio/in-kernel.ts";
 import { errnoName } from "./uapi/errno.ts";
 import { IOCTL_NAMES } from "./uapi/ioctl-names.ts";
 
@@ -59,6 +59,8 @@ export interface HostParts {
   readonly openBlockFile?: (file: string, blockBytes: 512 | 4096) => BlockStore & { close(): void };
   /** Default: those that ship. */
   readonly kinds?: HostKinds;
+  /** How the kernel's VFIO is configured. */
+  readonly vfio?: VfioOptions;
 }
 
 /** A device as a VMM is told of it. */
@@ -143,6 +145,7 @@ export class Host implements Stateful {
       trace,
       interruptFiles: this.#interruptFiles,
       ...(parts.kinds === undefined ? {} : { drivers: parts.kinds.drivers }),
+      ...(parts.vfio === undefined ? {} : { vfio: parts.vfio }),
       iommus: [...this.#iommus.values()],
       roots: [...this.#roots.values()].map((root) => ({ root, groupKey: (slot) => groups.get(slot.name) ?? null })),
     });
@@ -174,6 +177,11 @@ export class Host implements Stateful {
     throw new HostDescriptionError(
       `host ${this.description.name} has no device ${bdf} (it has ${this.deviceNames.join(", ")})`,
     );
+  }
+
+  /** The kernel, for adapters that bring processes from outside. */
+  get kernel(): Kernel {
+    return this.#kernel;
   }
 
   /** A process whose system calls a VMM uses. */

@@ -1,12 +1,16 @@
-// Page identities of foreign processes. Their physical addresses are nobody's business, and not needed: a page is known by what it
-// is - page n of a file (shared mappings, memfds), or the private page at an address of one process. Each file and each process that
-// lends private pages gets a span of frame numbers, so that consecutive pages are consecutive frames, and pin counts, contiguity and
+// Page identities of foreign processes, where nothing reads physical addresses. Each file and each process that lends private pages gets a span of frame numbers, so that consecutive pages are consecutive frames, and pin counts, contiguity and
 // identity checks work as with physical memory.
 
-import fs from "node:fs";
-import type { FrameMemory } from "../kernel/file.ts";
+import type { FrameRun } from "../kernel/file.ts";
 import { PinnedFrames } from "../kernel/pinned-frames.ts";
 import { EFAULT } from "../uapi/errno.ts";
+import {
+  copyShared,
+  type FileIdentity,
+  type ForeignPages,
+  OpenForeignFiles,
+  type PrivateMemory,
+} from "./foreign-pages.ts";
 
 /** Spans of frames: one a file from here on, */
 const FILE_BASE = 2 ** 34;
@@ -15,31 +19,30 @@ const FILE_SPAN = 2 ** 30;
 const PRIVATE_BASE = 2 ** 50;
 const PRIVATE_SPAN = 2 ** 36;
 
-/** Device and inode number of a file, as /proc/PID/maps and stat show them. */
-export type FileIdentity = string;
-
-export interface PrivateMemory {
-  readonly alive: boolean;
-  readAt(address: number, into: Uint8Array): boolean;
-  writeAt(address: number, from: Uint8Array): boolean;
-  /** Where this process maps a page of a shared file now, or null. */
-  addressOf(file: FileIdentity, page: number): number | null;
-}
-
-export class ForeignFrames implements FrameMemory {
+export class ForeignFrames implements ForeignPages {
   readonly pins = new PinnedFrames();
   readonly #fileSpans = new Map<FileIdentity, number>();
   readonly #files: FileIdentity[] = [];
-  /** Descriptors of files that are referred to, through which their pages can be reached. */
-  readonly openFiles = new Map<FileIdentity, number>();
+  readonly openFiles = new OpenForeignFiles();
   readonly #processes: (PrivateMemory | null)[] = [];
   readonly #spans = new Map<PrivateMemory, number>();
   readonly memories = new Set<PrivateMemory>();
-  /** Number of the request being handled: what was learned of a process's mappings is good for that long. */
   request = 0;
 
+  fileRuns(file: FileIdentity, first: number, count: number): FrameRun[] {
+    return [{ frame: this.#fileBase(file) + first, count }];
+  }
+
+  privateRuns(memory: PrivateMemory, first: number, count: number): FrameRun[] {
+    return [{ frame: this.#privateBase(memory) + first, count }];
+  }
+
+  ended(memory: PrivateMemory): void {
+    this.memories.delete(memory);
+  }
+
   /** Frame of page 0 of a file. */
-  fileBase(file: FileIdentity): number {
+  #fileBase(file: FileIdentity): number {
     let base = this.#fileSpans.get(file);
     if (base === undefined) {
       base = FILE_BASE + this.#files.length * FILE_SPAN;
@@ -50,7 +53,7 @@ export class ForeignFrames implements FrameMemory {
   }
 
   /** Frame of the private page at address 0 of a process. */
-  privateBase(memory: PrivateMemory): number {
+  #privateBase(memory: PrivateMemory): number {
     let index = this.#spans.get(memory);
     if (index === undefined) {
       // Numbers of processes that are gone come back once nothing at all is pinned.
@@ -82,28 +85,10 @@ export class ForeignFrames implements FrameMemory {
     const file = this.#files[Math.floor((frame - FILE_BASE) / FILE_SPAN)];
     if (file === undefined) return -EFAULT;
     const page = (frame - FILE_BASE) % FILE_SPAN;
-    const descriptor = this.openFiles.get(file);
-    if (descriptor !== undefined) return copyFile(descriptor, page * 4096 + offset, bytes, write) ? 0 : -EFAULT;
-    // A pinned page of shared memory outlives its process: any other that maps it will do.
-    for (const memory of this.memories) {
-      const address = memory.alive ? memory.addressOf(file, page) : null;
-      if (address !== null && copyAt(memory, address + offset, bytes, write)) return 0;
-    }
-    return -EFAULT;
+    return copyShared(this, file, page * 4096 + offset, bytes, write) ? 0 : -EFAULT;
   }
 }
 
 function copyAt(memory: PrivateMemory, address: number, bytes: Uint8Array, write: boolean): boolean {
   return write ? memory.writeAt(address, bytes) : memory.readAt(address, bytes);
-}
-
-function copyFile(descriptor: number, position: number, bytes: Uint8Array, write: boolean): boolean {
-  try {
-    const moved = write
-      ? fs.writeSync(descriptor, bytes, 0, bytes.length, position)
-      : fs.readSync(descriptor, bytes, 0, bytes.length, position);
-    return moved === bytes.length;
-  } catch {
-    return false;
-  }
 }

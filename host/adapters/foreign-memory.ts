@@ -3,7 +3,7 @@
 import fs from "node:fs";
 import type { AddressSpace, FrameRun, UserAddress, UserBytes } from "../kernel/file.ts";
 import { EFAULT } from "../uapi/errno.ts";
-import type { FileIdentity, ForeignFrames, PrivateMemory } from "./foreign-frames.ts";
+import type { FileIdentity, ForeignPages, PrivateMemory } from "./foreign-pages.ts";
 
 interface Mapping {
   readonly start: number;
@@ -22,6 +22,8 @@ const PAGE = 4096;
 const USER_LIMIT = 2 ** 47;
 /** Shared by all processes: nothing of it is kept from one call to the next. */
 let mapsBuffer = Buffer.alloc(65536);
+/** A reply carries this much of what was read. */
+const MOST_TAKEN = 4096;
 const NOTHING = new Uint8Array(0);
 
 export class ForeignMemory implements AddressSpace, PrivateMemory {
@@ -29,12 +31,12 @@ export class ForeignMemory implements AddressSpace, PrivateMemory {
   alive = true;
   lockedPages = 0;
   pinnedPages = 0;
-  readonly #frames: ForeignFrames;
+  readonly #frames: ForeignPages;
   readonly #memory: number;
   readonly #maps: number;
 
   /** Throws if the process is gone or may not be looked into. */
-  constructor(pid: number, frames: ForeignFrames) {
+  constructor(pid: number, frames: ForeignPages) {
     this.pid = pid;
     this.#frames = frames;
     this.#memory = fs.openSync(`/proc/${pid}/mem`, "r+");
@@ -46,9 +48,25 @@ export class ForeignMemory implements AddressSpace, PrivateMemory {
   close(): void {
     if (!this.alive) return;
     this.alive = false;
-    this.#frames.memories.delete(this);
+    this.#frames.ended(this);
     fs.closeSync(this.#memory);
     fs.closeSync(this.#maps);
+  }
+
+  // Where the caller's buffer for the data of a short read lies, and what was written there: it goes with the reply.
+  #takenAt = -1;
+  readonly #taken = new Uint8Array(MOST_TAKEN);
+  #takenBytes = 0;
+
+  /** What is written at an address from now on, up to `length` bytes, is kept instead (`taken`); -1n: no more. */
+  take(address: bigint, length: number): void {
+    this.#takenAt = length <= MOST_TAKEN ? Number(address) : -1;
+    this.#takenBytes = 0;
+  }
+
+  /** What was written at the address of `take`. */
+  get taken(): Uint8Array {
+    return this.#taken.subarray(0, this.#takenBytes);
   }
 
   // Bytes at the argument's address that came with the request, until the call writes to memory or ends.
@@ -77,6 +95,11 @@ export class ForeignMemory implements AddressSpace, PrivateMemory {
   write(va: UserAddress, from: UserBytes, length = from.byteLength): number {
     const address = Number(va);
     if (!this.alive || !(address >= 0 && address + length <= USER_LIMIT)) return -EFAULT;
+    if (address === this.#takenAt && length <= MOST_TAKEN) {
+      this.#taken.set(new Uint8Array(from.buffer, from.byteOffset, length));
+      this.#takenBytes = length;
+      return 0;
+    }
     this.#sent = NOTHING;
     // /proc/PID/mem writes through read-only mappings; a real copy_to_user does not.
     if (!this.#allWritable(address, length)) return -EFAULT;
@@ -126,14 +149,18 @@ export class ForeignMemory implements AddressSpace, PrivateMemory {
     for (const mapping of this.#mappingsIn(start, end)) {
       if (mapping.start > next || !(writable ? mapping.writable : mapping.readable)) return -EFAULT;
       const to = Math.min(mapping.end, end);
-      const base =
-        mapping.file === null
-          ? this.#frames.privateBase(this) + next / PAGE
-          : this.#frames.fileBase(mapping.file) + (mapping.fileOffset + (next - mapping.start)) / PAGE;
+      const first = next / PAGE;
       const count = (to - next) / PAGE;
-      const last = runs[runs.length - 1];
-      if (last !== undefined && last.frame + last.count === base) last.count += count;
-      else runs.push({ frame: base, count });
+      const found =
+        mapping.file === null
+          ? this.#frames.privateRuns(this, first, count, mapping.start / PAGE, mapping.end / PAGE)
+          : this.#frames.fileRuns(mapping.file, (mapping.fileOffset + (next - mapping.start)) / PAGE, count);
+      if (typeof found === "number") return found;
+      for (const run of found) {
+        const last = runs[runs.length - 1];
+        if (last !== undefined && last.frame + last.count === run.frame) last.count += run.count;
+        else runs.push({ ...run });
+      }
       next = to;
     }
     if (next < end) return -EFAULT;

@@ -12,8 +12,9 @@ import {
   type UserAccount,
 } from "../kernel/file.ts";
 import { EBADF, EINVAL } from "../uapi/errno.ts";
-import type { FileIdentity, ForeignFrames } from "./foreign-frames.ts";
+import { ClientEvents, ForeignEventFd } from "./client-events.ts";
 import { ForeignMemory, identityOf } from "./foreign-memory.ts";
+import type { FileIdentity, ForeignPages } from "./foreign-pages.ts";
 
 const TMPFS = 0x01021994;
 const HUGETLBFS = 0x958458f6;
@@ -34,15 +35,17 @@ export class ForeignProcess implements CallContext {
   readonly name: string;
   readonly pid: number;
   readonly memory: ForeignMemory;
-  readonly frames: ForeignFrames;
+  readonly frames: ForeignPages;
   readonly user: UserAccount;
   readonly descriptors: DescriptorTable;
   capabilities: Capabilities = { ipcLock: false, sysResource: false, sysRawio: false };
+  /** Its eventfds that the kernel holds. */
+  readonly events = new ClientEvents();
   /** Descriptors installed by the current call. */
   pending: PendingDescriptor[] = [];
   readonly #files: ForeignFiles;
 
-  constructor(pid: number, user: UserAccount, frames: ForeignFrames, files: ForeignFiles) {
+  constructor(pid: number, user: UserAccount, frames: ForeignPages, files: ForeignFiles) {
     this.name = `pid ${pid}`;
     this.pid = pid;
     this.user = user;
@@ -73,11 +76,13 @@ export class ForeignProcess implements CallContext {
     if (fd < 0) return -EBADF;
     const path = `/proc/${this.pid}/fd/${fd}`;
     try {
-      const socket = /^socket:\[(\d+)\]$/.exec(fs.readlinkSync(path));
+      const target = fs.readlinkSync(path);
+      const socket = /^socket:\[(\d+)\]$/.exec(target);
       if (socket !== null) {
         const file = this.#files.bySocket(BigInt(socket[1]!));
         if (file !== null) return file;
       }
+      if (target === "anon_inode:[eventfd]") return new ForeignEventFd(this.events, fd);
       const { type } = fs.statfsSync(path);
       const { dev, ino } = fs.statSync(path);
       return new ForeignFile(path, identityOf(dev, ino), this.frames, type === TMPFS || type === HUGETLBFS);
@@ -92,10 +97,10 @@ class ForeignFile extends OpenFile {
   readonly path: string;
   declare readonly pages?: PageFile;
   readonly #identity: FileIdentity;
-  readonly #frames: ForeignFrames;
-  #descriptor = -1;
+  readonly #frames: ForeignPages;
+  #open = false;
 
-  constructor(path: string, identity: FileIdentity, frames: ForeignFrames, pinnable: boolean) {
+  constructor(path: string, identity: FileIdentity, frames: ForeignPages, pinnable: boolean) {
     super();
     this.path = path;
     this.#identity = identity;
@@ -104,36 +109,29 @@ class ForeignFile extends OpenFile {
   }
 
   override get(): this {
-    if (this.#descriptor < 0) {
-      try {
-        this.#descriptor = fs.openSync(this.path, "r+");
-        if (!this.#frames.openFiles.has(this.#identity)) this.#frames.openFiles.set(this.#identity, this.#descriptor);
-      } catch {
-        this.#descriptor = -1;
-      }
-    }
+    if (!this.#open) this.#open = this.#frames.openFiles.open(this.#identity, this.path);
     return super.get();
   }
 
   override put(): void {
     super.put();
     // One reference is the lookup's own, which nobody gives back.
-    if (this.references > 1 || this.#descriptor < 0) return;
-    if (this.#frames.openFiles.get(this.#identity) === this.#descriptor) this.#frames.openFiles.delete(this.#identity);
-    fs.closeSync(this.#descriptor);
-    this.#descriptor = -1;
+    if (this.references > 1 || !this.#open) return;
+    this.#frames.openFiles.close(this.#identity);
+    this.#open = false;
   }
 
   #pin(first: number, count: number): FrameRun[] | number {
     try {
-      const { size } = this.#descriptor < 0 ? fs.statSync(this.path) : fs.fstatSync(this.#descriptor);
+      const descriptor = this.#frames.openFiles.descriptorOf(this.#identity);
+      const { size } = descriptor === undefined ? fs.statSync(this.path) : fs.fstatSync(descriptor);
       if ((first + count) * 4096 > Math.ceil(size / 4096) * 4096) return -EINVAL;
     } catch {
       return -EINVAL;
     }
-    const run = { frame: this.#frames.fileBase(this.#identity) + first, count };
-    this.#frames.pins.pin(run);
-    return [run];
+    const runs = this.#frames.fileRuns(this.#identity, first, count);
+    if (typeof runs !== "number") for (const run of runs) this.#frames.pins.pin(run);
+    return runs;
   }
 
   protected release(): void {}

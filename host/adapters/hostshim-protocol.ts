@@ -1,9 +1,9 @@
-// The wire protocol between an unmodified Linux program (through the preload shim) and the host model, version 1: messages and their
-// layouts. test/conformance/iommufd/PROTOCOL.md describes it; shim/proto.h there is its C side.
+// The wire protocol between an unmodified Linux program (through the preload shim) and the host model, version 2: messages and their
+// layouts. shim/README.md describes it; shim/proto.h is its C side.
 
 import { layout, s32, u16, u32, u64 } from "../base/layout.ts";
 
-export const PROTOCOL_VERSION = 1;
+export const PROTOCOL_VERSION = 2;
 export const HEADER_BYTES = 16;
 /** Nothing the shim sends is larger; more ends the connection. */
 export const MAX_MESSAGE = 1 << 20;
@@ -17,12 +17,15 @@ export const READ = 17;
 export const WRITE = 18;
 export const MMAP = 19;
 export const PROCSTAT = 20;
+export const FSTAT = 21;
 export const RSP = 32;
+export const EVENT = 80;
 
 export const KIND_CONTROL = 1;
 export const KIND_OPEN = 2;
 export const KIND_OBJ = 3;
 export const KIND_VMA = 4;
+export const KIND_EVENTS = 5;
 
 export const CAP_IPC_LOCK = 1;
 export const CAP_SYS_RESOURCE = 2;
@@ -43,7 +46,13 @@ export const hello = layout("hs_hello", 64, {
   path_len: u32(60),
 });
 export const helloAck = layout("hs_hello_ack", 8, { err: s32(0) });
-export const ioctlRequest = layout("hs_ioctl", 24, { ino: u64(0), arg: u64(8), cmd: u32(16), inline_len: u32(20) });
+export const ioctlRequest = layout("hs_ioctl", 32, {
+  ino: u64(0),
+  arg: u64(8),
+  cmd: u32(16),
+  fd: s32(20),
+  inline_len: u32(24),
+});
 export const readWrite = layout("hs_rw", 32, { ino: u64(0), addr: u64(8), count: u64(16), pos: u64(24) });
 export const mmapRequest = layout("hs_mmap", 32, {
   ino: u64(0),
@@ -53,24 +62,54 @@ export const mmapRequest = layout("hs_mmap", 32, {
   flags: u32(28),
 });
 export const procstat = layout("hs_procstat", 8, { pid: u32(0) });
+export const fstat = layout("u64", 8, { ino: u64(0) });
+export const event = layout("hs_event", 24, { token: u64(0), count: u64(8), slot: u32(16), op: u32(20) });
+export const EVENT_SIGNAL = 0;
+export const EVENT_DROP = 1;
+export const EVENT_ARRIVED = 2;
+
+/** Bytes that the body of a request has at least. */
+export const REQUEST_BYTES: Readonly<Record<number, number>> = {
+  [IOCTL]: ioctlRequest.bytes,
+  [READ]: readWrite.bytes,
+  [WRITE]: readWrite.bytes,
+  [MMAP]: mmapRequest.bytes,
+  [PROCSTAT]: procstat.bytes,
+  [FSTAT]: fstat.bytes,
+};
+
 const response = layout("hs_rsp", 16, { ret: u64(0), n_actions: u32(8) });
 const action = layout("hs_act", 8, { type: u32(0), len: u32(4) });
 const fdAction = layout("hs_act_fd", 24, { token: u64(0), patch_addr: u64(8), flags: u32(16) });
 const backingAction = layout("hs_act_backing", 16, { token: u64(0), file_offset: u64(8) });
 const pinnedAction = layout("hs_act_pinned", 16, { vm_pin_kb: u64(0), vm_lck_kb: u64(8) });
 
+const eventfdAction = layout("hs_act_eventfd", 24, { token: u64(0), slot: u32(8), fd: s32(12), watch: u32(16) });
+
+const ACT_WRITE = 1;
 const ACT_FD = 2;
 const ACT_BACKING = 3;
 const ACT_PINNED = 4;
+const ACT_EVENTFD = 5;
 const O_CLOEXEC = 0x80000;
 
 /** Something the shim does before the call returns to the program. */
 export type Action =
   /** Make a descriptor connected as `token`; its number goes to `numberAt`, or is the result. */
   | { readonly kind: "descriptor"; readonly token: bigint; readonly numberAt: bigint | null }
-  /** Map the file `path`; the mapping lives as `token`. */
-  | { readonly kind: "backing"; readonly token: bigint; readonly path: string }
-  | { readonly kind: "pinned"; readonly pinnedKb: bigint; readonly lockedKb: bigint };
+  /** Map the file `name` beside the socket; the mapping lives as `token`. */
+  | { readonly kind: "backing"; readonly token: bigint; readonly name: string }
+  | { readonly kind: "pinned"; readonly pinnedKb: bigint; readonly lockedKb: bigint }
+  /** Store bytes at an address of the program. */
+  | { readonly kind: "write"; readonly at: bigint; readonly bytes: Uint8Array }
+  /** Keep a duplicate of an eventfd. */
+  | {
+      readonly kind: "eventfd";
+      readonly token: bigint;
+      readonly slot: number;
+      readonly fd: number;
+      readonly watch: boolean;
+    };
 
 export function message(type: number, seq: number, body: Uint8Array): Uint8Array {
   const bytes = new Uint8Array(HEADER_BYTES + body.length);
@@ -97,11 +136,21 @@ function encodeAction(wanted: Action): Uint8Array {
     case "descriptor":
       return pad(ACT_FD, fdAction.encode({ token: wanted.token, patch_addr: wanted.numberAt ?? 0n, flags: O_CLOEXEC }));
     case "backing": {
-      const path = new TextEncoder().encode(wanted.path);
-      const payload = new Uint8Array(16 + path.length);
+      const name = new TextEncoder().encode(wanted.name);
+      const payload = new Uint8Array(16 + name.length);
       backingAction.patch(payload, { token: wanted.token, file_offset: 0n });
-      payload.set(path, 16);
+      payload.set(name, 16);
       return pad(ACT_BACKING, payload);
+    }
+    case "write": {
+      const payload = new Uint8Array(8 + wanted.bytes.length);
+      new DataView(payload.buffer).setBigUint64(0, wanted.at, true);
+      payload.set(wanted.bytes, 8);
+      return pad(ACT_WRITE, payload);
+    }
+    case "eventfd": {
+      const { token, slot, fd, watch } = wanted;
+      return pad(ACT_EVENTFD, eventfdAction.encode({ token, slot, fd, watch: watch ? 1 : 0 }));
     }
     case "pinned":
       return pad(ACT_PINNED, pinnedAction.encode({ vm_pin_kb: wanted.pinnedKb, vm_lck_kb: wanted.lockedKb }));

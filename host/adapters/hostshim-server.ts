@@ -10,19 +10,27 @@
 
 import fs from "node:fs";
 import net from "node:net";
+import { dirname, join } from "node:path";
 import type { CallContext, FileMapping, OpenFile, UserAccount } from "../kernel/file.ts";
 import { EBADF, EINVAL, EIO, ENODEV } from "../uapi/errno.ts";
 import { POLLIN } from "../uapi/system-calls.ts";
-import { ForeignFrames } from "./foreign-frames.ts";
+import type { ForeignPages } from "./foreign-pages.ts";
 import { type ForeignFiles, ForeignProcess } from "./foreign-process.ts";
 import * as wire from "./hostshim-protocol.ts";
 
 /** What is served. */
 export interface ServedNodes {
   /** Opens a path for a process: a file with one reference, or a negated errno. */
-  open(path: string, pid: number): OpenFile | number;
+  open(path: string, process: ForeignProcess, flags: number): OpenFile | number;
+  ioctl(process: ForeignProcess, file: OpenFile, fd: number, request: number, argument: bigint): number;
+  /** Major and minor number of a device node (major << 20 | minor); -ENODEV: the path is none. */
+  deviceNumber(path: string): number;
   /** A request of this process is about to be handled (null: it has been). */
   entering(process: ForeignProcess | null): void;
+  /** A request has been answered. */
+  answered(): void;
+  /** A program does what the server cannot go along with: one line. */
+  complain(message: string): void;
 }
 
 /** What has happened so far. */
@@ -31,6 +39,10 @@ export interface ServerStatistics {
   /** Sum of the time from a request's arrival until its reply was written, in ns. */
   readonly totalNs: number;
 }
+
+const DOORBELL = Uint8Array.of(1);
+const NOTHING = new Uint8Array(0);
+const NO_POSITION = 0xffff_ffff_ffff_ffffn;
 
 interface PendingToken {
   readonly owner: ForeignProcess;
@@ -47,11 +59,13 @@ interface Connection {
   file: OpenFile | null;
   mapping: FileMapping | null;
   ring: (() => void) | null;
+  /** Whose eventfds are told of here. */
+  events: ForeignProcess | null;
   gone: boolean;
 }
 
 export class HostshimServer implements ForeignFiles {
-  readonly frames = new ForeignFrames();
+  readonly frames: ForeignPages;
   readonly #nodes: ServedNodes;
   readonly #path: string;
   readonly #server: net.Server;
@@ -59,13 +73,16 @@ export class HostshimServer implements ForeignFiles {
   readonly #tokens = new Map<bigint, PendingToken>();
   readonly #users = new Map<number, UserAccount>();
   readonly #processes = new Map<number, ForeignProcess>();
+  readonly #connections = new Set<Connection>();
   #waiting: { connection: Connection; bytes: Uint8Array; arrived: bigint }[] = [];
   #nextToken = 1n;
   #nextRegion = 0;
   #calls = 0;
   #totalNs = 0;
 
-  constructor(path: string, nodes: ServedNodes) {
+  /** `path`: of the socket, which only the user of this process can reach. */
+  constructor(path: string, nodes: ServedNodes, frames: ForeignPages) {
+    this.frames = frames;
     this.#path = path;
     this.#nodes = nodes;
     this.#server = net.createServer((socket) => this.#accept(socket));
@@ -74,11 +91,16 @@ export class HostshimServer implements ForeignFiles {
   /** Listens; `ready` is called when programs can connect, with a sentence when they cannot. */
   listen(ready: (problem: string | null) => void): void {
     this.#server.once("error", (error) => ready(`${this.#path}: ${error.message}`));
-    this.#server.listen(this.#path, () => ready(null));
+    this.#server.listen(this.#path, () => {
+      fs.chmodSync(this.#path, 0o600);
+      ready(null);
+    });
   }
 
+  /** Ends all connections: what programs hold open is released as if they had ended. */
   close(): void {
     this.#server.close();
+    for (const connection of this.#connections) this.#ended(connection);
   }
 
   get statistics(): ServerStatistics {
@@ -105,8 +127,10 @@ export class HostshimServer implements ForeignFiles {
       file: null,
       mapping: null,
       ring: null,
+      events: null,
       gone: false,
     };
+    this.#connections.add(connection);
     socket.on("data", (data) => this.#received(connection, data));
     socket.on("end", () => this.#ended(connection));
     socket.on("error", () => this.#ended(connection));
@@ -115,6 +139,12 @@ export class HostshimServer implements ForeignFiles {
 
   #received(connection: Connection, data: Uint8Array): void {
     const arrived = process.hrtime.bigint();
+    if (connection.file !== null) {
+      const went = "a program writes to it by a way round the C library, which the model does not see";
+      this.#nodes.complain(`${connection.file.path}: ${went}; the file is closed`);
+      this.#ended(connection);
+      return;
+    }
     let bytes = connection.buffer.length > 0 ? Buffer.concat([connection.buffer, data]) : data;
     while (bytes.length >= wire.HEADER_BYTES) {
       const { len } = wire.header.decode(bytes);
@@ -138,13 +168,16 @@ export class HostshimServer implements ForeignFiles {
       this.#handle(connection, bytes);
       this.#calls++;
       this.#totalNs += Number(process.hrtime.bigint() - arrived);
+      this.#nodes.answered();
     }
   }
 
   #ended(connection: Connection): void {
     if (connection.gone) return;
     connection.gone = true;
+    this.#connections.delete(connection);
     if (connection.inode !== 0n) this.#files.delete(connection.inode);
+    connection.events?.events.disconnect();
     if (connection.process !== null) this.#processGone(connection.process);
     if (connection.ring !== null) connection.file?.unwatch(connection.ring);
     connection.file?.put();
@@ -180,9 +213,13 @@ export class HostshimServer implements ForeignFiles {
       if (err < 0) connection.socket.end();
       return;
     }
+    if (type === wire.EVENT && connection.events !== null && body.length >= wire.event.bytes) {
+      connection.events.events.received(body);
+      return;
+    }
     const caller = connection.process;
-    if (caller === null) {
-      connection.socket.destroy();
+    if (caller === null || body.length < (wire.REQUEST_BYTES[type] ?? 0)) {
+      this.#ended(connection);
       return;
     }
     this.#claimLeftOver(caller);
@@ -199,6 +236,7 @@ export class HostshimServer implements ForeignFiles {
   }
 
   #hello(connection: Connection, body: Uint8Array): number {
+    if (body.length < wire.hello.bytes) return -EINVAL;
     const hello = wire.hello.decode(body);
     if (hello.version !== wire.PROTOCOL_VERSION) return -EINVAL;
     if (connection.process !== null || connection.file !== null || connection.mapping !== null) return -EINVAL;
@@ -219,11 +257,24 @@ export class HostshimServer implements ForeignFiles {
       }
       case wire.KIND_OPEN: {
         const path = new TextDecoder().decode(body.subarray(64, 64 + hello.path_len));
-        this.#nodes.entering(this.#processes.get(hello.pid) ?? null);
-        const file = this.#nodes.open(path, hello.pid);
+        const caller = this.#processes.get(hello.pid);
+        if (caller === undefined) return -EINVAL;
+        this.frames.request++;
+        this.#nodes.entering(caller);
+        const file = this.#nodes.open(path, caller, hello.open_flags);
         this.#nodes.entering(null);
         if (typeof file === "number") return file;
         this.#adopt(connection, hello.ino, file);
+        return 0;
+      }
+      case wire.KIND_EVENTS: {
+        const owner = this.#processes.get(hello.pid);
+        if (owner === undefined) return -EINVAL;
+        connection.events = owner;
+        const { socket } = connection;
+        socket.on("drain", () => owner.events.drained());
+        // After the answer to this message.
+        setImmediate(() => owner.events.connect({ send: (bytes) => socket.write(bytes) }));
         return 0;
       }
       case wire.KIND_OBJ:
@@ -246,7 +297,10 @@ export class HostshimServer implements ForeignFiles {
     connection.inode = inode;
     connection.file = file;
     this.#files.set(inode, connection);
-    connection.ring = () => connection.socket.write(Uint8Array.of(1));
+    // A process that does not look is not told again and again.
+    connection.ring = () => {
+      if (connection.socket.writableLength === 0) connection.socket.write(DOORBELL);
+    };
     file.watch(connection.ring);
   }
 
@@ -256,8 +310,12 @@ export class HostshimServer implements ForeignFiles {
       const pinnedKb = BigInt(memory?.pinnedPages ?? 0) * 4n;
       return { result: 0, actions: [{ kind: "pinned", pinnedKb, lockedKb: BigInt(memory?.lockedPages ?? 0) * 4n }] };
     }
+    if (type === wire.FSTAT) {
+      const path = this.#files.get(wire.fstat.decode(body).ino)?.file?.path;
+      return { result: path === undefined ? -EBADF : this.#nodes.deviceNumber(path), actions: [] };
+    }
     // All other requests begin with the inode number of the file's socket.
-    const connection = this.#files.get(wire.ioctlRequest.decode(body).ino);
+    const connection = this.#files.get(wire.fstat.decode(body).ino);
     const file = connection?.file;
     if (connection === undefined || file == null) return { result: -EBADF, actions: [] };
     file.get();
@@ -275,23 +333,33 @@ export class HostshimServer implements ForeignFiles {
   ): { result: number; actions: wire.Action[] } {
     switch (type) {
       case wire.IOCTL: {
-        const { cmd, arg, inline_len: sent } = wire.ioctlRequest.decode(body);
+        const { cmd, arg, fd, inline_len: sent } = wire.ioctlRequest.decode(body);
         caller.pending = [];
-        caller.memory.sentWith(arg, body.subarray(24, 24 + sent));
-        const result = file.ioctl(caller, cmd, arg);
-        caller.memory.sentWith(0n, body.subarray(0, 0));
-        return { result, actions: caller.pending.map((made) => this.#descriptor(caller, made.file, made.numberAt)) };
+        caller.memory.sentWith(arg, body.subarray(32, 32 + sent));
+        const result = this.#nodes.ioctl(caller, file, fd, cmd, arg);
+        caller.memory.sentWith(0n, NOTHING);
+        const actions: wire.Action[] = caller.pending.map((made) => this.#descriptor(caller, made.file, made.numberAt));
+        for (const held of caller.events.pending) actions.push({ kind: "eventfd", ...held });
+        caller.events.pending = [];
+        return { result, actions };
       }
       case wire.READ: {
         const { addr, count, pos } = wire.readWrite.decode(body);
-        const result = file.read(caller, addr, lengthOf(count), BigInt.asIntN(64, pos));
+        const length = lengthOf(count);
+        caller.memory.take(addr, length);
+        const result = file.read(caller, addr, length, BigInt.asIntN(64, pos));
+        const taken = caller.memory.taken.slice();
+        caller.memory.take(-1n, 0);
         // The shim has swallowed the byte that announced what is still there.
-        if ((file.poll() & POLLIN) !== 0) connection.ring?.();
-        return { result, actions: [] };
+        if (pos === NO_POSITION && (file.poll() & POLLIN) !== 0) connection.ring?.();
+        return { result, actions: taken.length > 0 ? [{ kind: "write", at: addr, bytes: taken }] : [] };
       }
       case wire.WRITE: {
         const { addr, count, pos } = wire.readWrite.decode(body);
-        return { result: file.write(caller, addr, lengthOf(count), BigInt.asIntN(64, pos)), actions: [] };
+        caller.memory.sentWith(addr, body.subarray(32));
+        const result = file.write(caller, addr, lengthOf(count), BigInt.asIntN(64, pos));
+        caller.memory.sentWith(0n, NOTHING);
+        return { result, actions: [] };
       }
       case wire.MMAP: {
         const { length, offset, prot, flags } = wire.mmapRequest.decode(body);
@@ -320,11 +388,13 @@ export class HostshimServer implements ForeignFiles {
       mapping.close();
       return { result: -ENODEV, actions: [] };
     }
-    const path = `${this.#path}.region-${this.#nextRegion++}`;
-    fs.writeFileSync(path, mapping.memory);
+    // Its side may see the folder by another path: it is told the name alone.
+    const name = `region-${this.#nextRegion++}`;
+    const path = join(dirname(this.#path), name);
+    fs.writeFileSync(path, mapping.memory, { mode: 0o600 });
     const token = this.#nextToken++;
     this.#tokens.set(token, { owner: caller, file: null, mapping, path });
-    return { result: 0, actions: [{ kind: "backing", token, path }] };
+    return { result: 0, actions: [{ kind: "backing", token, name }] };
   }
 }
 

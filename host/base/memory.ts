@@ -64,6 +64,19 @@ export interface StoreTarget {
   store32(offset: number, value: number): void;
 }
 
+/** Memory that lies elsewhere (in another process): it has no window, every access copies. False: it cannot be reached. */
+export interface RemoteMemory {
+  /** `byte`: from the beginning of its bank. */
+  read(byte: number, into: Uint8Array): boolean;
+  write(byte: number, from: Uint8Array): boolean;
+}
+
+interface RemoteBank {
+  readonly basePfn: number;
+  readonly pages: number;
+  readonly memory: RemoteMemory;
+}
+
 export interface MemoryBank {
   /** First page-frame number. */
   readonly basePfn: number;
@@ -79,7 +92,7 @@ export interface MemoryFaults {
   at(pfn: number, offset: number, length: number, store: boolean): AccessStatus;
 }
 
-// Not state: who owns a bank's buffer saves it; banks, pages that are devices, watchers and faults are wiring, the rest is the last access's.
+// Not state: who owns a bank's buffer saves it; banks (remote ones, too), pages that are devices, watchers and faults are wiring, the rest is the last access's.
 export class PhysicalMemory<P extends number> implements MemoryPort<P>, WindowedMemory {
   lo = 0;
   hi = 0;
@@ -89,6 +102,11 @@ export class PhysicalMemory<P extends number> implements MemoryPort<P>, Windowed
   readonly #watchers: (() => void)[] = [];
   readonly #banks: MemoryBank[] = [];
   readonly #targets = new Map<number, StoreTarget>();
+  /** In ascending order. */
+  readonly #remotes: RemoteBank[] = [];
+  readonly #eight = new Uint8Array(8);
+  readonly #eightView = new DataView(this.#eight.buffer);
+  readonly #four = this.#eight.subarray(0, 4);
   // The bank of the last access: nearly all accesses stay in one bank.
   #base = 0;
   #pages = 0;
@@ -154,6 +172,47 @@ export class PhysicalMemory<P extends number> implements MemoryPort<P>, Windowed
     for (const forget of this.#watchers) forget();
   }
 
+  /** Adds memory that lies elsewhere. It must not overlap a bank. */
+  addRemote(base: P, pages: number, memory: RemoteMemory): void {
+    this.#remotes.splice(this.#remoteAfter(base), 0, { basePfn: base, pages, memory });
+  }
+
+  removeRemote(base: P): void {
+    const index = this.#remoteAfter(base) - 1;
+    if (this.#remotes[index]?.basePfn === base) this.#remotes.splice(index, 1);
+  }
+
+  /** Number of remote banks that begin at `pfn` or before it. */
+  #remoteAfter(pfn: number): number {
+    let low = 0;
+    let high = this.#remotes.length;
+    while (low < high) {
+      const middle = (low + high) >> 1;
+      if (this.#remotes[middle]!.basePfn <= pfn) low = middle + 1;
+      else high = middle;
+    }
+    return low;
+  }
+
+  #remoteAt(pfn: number): RemoteBank | null {
+    const bank = this.#remotes[this.#remoteAfter(pfn) - 1];
+    return bank !== undefined && pfn - bank.basePfn < bank.pages ? bank : null;
+  }
+
+  /** What is neither a bank nor a device: remote memory, or nothing. */
+  #elsewhere(pfn: number, offset: number, bytes: Uint8Array, store: boolean): AccessStatus {
+    if (this.#remotes.length === 0) return ACCESS_FAULT;
+    const bank = this.#remoteAt(pfn);
+    if (bank === null) return ACCESS_FAULT;
+    const at = (pfn - bank.basePfn) * 4096 + offset;
+    if (at + bytes.length > bank.pages * 4096) return ACCESS_FAULT;
+    if (this.#faults !== null) {
+      const status = this.#faults.at(pfn, offset, bytes.length, store);
+      if (status !== ACCESS_OK) return status;
+    }
+    return (store ? bank.memory.write(at, bytes) : bank.memory.read(at, bytes)) ? ACCESS_OK : ACCESS_FAULT;
+  }
+
   /** Makes one page a device. It must lie outside every bank. */
   addStoreTarget(pfn: P, target: StoreTarget): void {
     this.#targets.set(pfn, target);
@@ -170,7 +229,9 @@ export class PhysicalMemory<P extends number> implements MemoryPort<P>, Windowed
 
   /** True if `pages` page frames from `pfn` are memory of one bank. */
   contains(pfn: P, pages = 1): boolean {
-    return this.#select(pfn) && pfn - this.#base + pages <= this.#pages;
+    if (this.#select(pfn)) return pfn - this.#base + pages <= this.#pages;
+    const bank = this.#remoteAt(pfn);
+    return bank !== null && pfn - bank.basePfn + pages <= bank.pages;
   }
 
   #select(pfn: number): boolean {
@@ -191,7 +252,12 @@ export class PhysicalMemory<P extends number> implements MemoryPort<P>, Windowed
     const relative = pfn - this.#base;
     if (!(relative >= 0 && relative < this.#pages) && !this.#select(pfn)) {
       this.lo = this.hi = 0;
-      return this.#targets.has(pfn) ? ACCESS_OK : ACCESS_FAULT;
+      if (this.#targets.has(pfn)) return ACCESS_OK;
+      const status = this.#elsewhere(pfn, offset, this.#eight, false);
+      if (status !== ACCESS_OK) return status;
+      this.lo = this.#eightView.getUint32(0, true);
+      this.hi = this.#eightView.getUint32(4, true);
+      return ACCESS_OK;
     }
     if (this.#faults !== null) {
       const status = this.#faults.at(pfn, offset, 8, false);
@@ -208,7 +274,10 @@ export class PhysicalMemory<P extends number> implements MemoryPort<P>, Windowed
     this.hi = 0;
     if (!this.#select(pfn)) {
       this.lo = 0;
-      return this.#targets.has(pfn) ? ACCESS_OK : ACCESS_FAULT;
+      if (this.#targets.has(pfn)) return ACCESS_OK;
+      const status = this.#elsewhere(pfn, offset, this.#four, false);
+      if (status === ACCESS_OK) this.lo = this.#eightView.getUint32(0, true);
+      return status;
     }
     if (this.#faults !== null) {
       const status = this.#faults.at(pfn, offset, 4, false);
@@ -220,6 +289,11 @@ export class PhysicalMemory<P extends number> implements MemoryPort<P>, Windowed
 
   store64(pfn: P, offset: number, lo: number, hi: number): AccessStatus {
     if (!this.#select(pfn)) {
+      if (!this.#targets.has(pfn)) {
+        this.#eightView.setUint32(0, lo, true);
+        this.#eightView.setUint32(4, hi, true);
+        return this.#elsewhere(pfn, offset, this.#eight, true);
+      }
       const status = this.store32(pfn, offset, lo);
       return status === ACCESS_OK ? this.store32(pfn, offset + 4, hi) : status;
     }
@@ -237,7 +311,10 @@ export class PhysicalMemory<P extends number> implements MemoryPort<P>, Windowed
   store32(pfn: P, offset: number, value: number): AccessStatus {
     if (!this.#select(pfn)) {
       const target = this.#targets.get(pfn);
-      if (target === undefined) return ACCESS_FAULT;
+      if (target === undefined) {
+        this.#eightView.setUint32(0, value, true);
+        return this.#elsewhere(pfn, offset, this.#four, true);
+      }
       target.store32(offset, value >>> 0);
       return ACCESS_OK;
     }
@@ -273,7 +350,7 @@ export class PhysicalMemory<P extends number> implements MemoryPort<P>, Windowed
 
   read(pfn: P, offset: number, into: Uint8Array, at: number, length: number): AccessStatus {
     if (!this.#select(pfn)) {
-      if (!this.#targets.has(pfn)) return ACCESS_FAULT;
+      if (!this.#targets.has(pfn)) return this.#elsewhere(pfn, offset, into.subarray(at, at + length), false);
       into.fill(0, at, at + length);
       return ACCESS_OK;
     }
@@ -294,7 +371,7 @@ export class PhysicalMemory<P extends number> implements MemoryPort<P>, Windowed
   write(pfn: P, offset: number, from: Uint8Array, at: number, length: number): AccessStatus {
     if (!this.#select(pfn)) {
       const target = this.#targets.get(pfn);
-      if (target === undefined) return ACCESS_FAULT;
+      if (target === undefined) return this.#elsewhere(pfn, offset, from.subarray(at, at + length), true);
       for (let i = 0; i + 4 <= length; i += 4) {
         const value = from[at + i]! | (from[at + i + 1]! << 8) | (from[at + i + 2]! << 16) | (from[at + i + 3]! << 24);
         target.store32(offset + i, value >>> 0);

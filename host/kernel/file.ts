@@ -3,7 +3,7 @@
 // A system call enters through a process's descriptor table (process.ts, or host/adapters for a foreign process), which finds the
 // OpenFile and calls its method with the caller's CallContext. Both kinds of process stand behind the same interfaces:
 //
-//                     simulated process                    foreign process (serve-iommufd)
+//                     simulated process                    foreign process (host run)
 //     AddressSpace    simulated memory                     /proc/PID/mem and maps
 //     frame           host page-frame number               number given to a page's identity (file page, or private page)
 //     reserve()       lowest free descriptor               a placeholder; the client's side makes the descriptor afterwards

@@ -8,7 +8,7 @@
 // Memory given back while pinned stays where it is until the last pin goes.
 
 import { type HpaPfn, PAGE_SIZE } from "../base/address.ts";
-import { ACCESS_OK, type PhysicalMemory } from "../base/memory.ts";
+import { ACCESS_OK, type PhysicalMemory, type RemoteMemory } from "../base/memory.ts";
 import type { Stateful, StateReader, StateRecord } from "../base/state.ts";
 import { EFAULT, EINVAL, ENOMEM } from "../uapi/errno.ts";
 import type { FrameMemory, FrameRun, PinCounts } from "./file.ts";
@@ -111,6 +111,24 @@ export class HostFrames implements FrameMemory, Stateful {
     this.memory.addBank(base as HpaPfn, buffer, offset, length);
     this.#lent++;
     return base as HpaPfn;
+  }
+
+  /**
+   * Makes memory of another process a bank of host memory: its first frame, or -ENOMEM. `phase` is the place of its first page in a large page
+   * (a user page number), so that large leaves are possible where user addresses allow them.
+   */
+  lendRemote(pages: number, phase: number, memory: RemoteMemory): HpaPfn | number {
+    const alignment = pages >= GIGAPAGE ? GIGAPAGE : MEGAPAGE;
+    const base = Math.ceil(this.#nextLent / alignment) * alignment + (phase % alignment);
+    if (base + pages > LENT_END) return -ENOMEM;
+    this.#nextLent = base + pages + 3 * MEGAPAGE;
+    this.memory.addRemote(base as HpaPfn, pages, memory);
+    return base as HpaPfn;
+  }
+
+  /** Ends what `lendRemote` began; nothing of it may be pinned. */
+  takeBackRemote(base: HpaPfn): void {
+    this.memory.removeRemote(base);
   }
 
   /** Ends what `lend` began, once nothing of it is pinned. */

@@ -116,7 +116,7 @@ export class Kernel implements Stateful {
         get injector() {
           return kernel.injector;
         },
-        openPath: (call, path, flags) => this.#nodes.get(path)?.(call, flags) ?? -ENOENT,
+        openPath: (call, path, flags) => this.openPath(call, path, flags),
         exited: (gone) => this.names.processes.delete(gone),
         closedInUse: (file) => this.names.closedInUse(file),
       },
@@ -124,6 +124,11 @@ export class Kernel implements Stateful {
     );
     this.names.processes.add(process);
     return process;
+  }
+
+  /** Opens a node for a process, one of this kernel's or a foreign one: a file with one reference, or a negated errno. */
+  openPath(call: CallContext, path: string, flags: number): OpenFile | number {
+    return this.#nodes.get(path)?.(call, flags) ?? -ENOENT;
   }
 
   /** Makes a path openable. */

@@ -22,7 +22,8 @@ import type {
   UserAddress,
 } from "./file.ts";
 import type { HostFrames } from "./host-frames.ts";
-import { type Injector, NO_INJECTION } from "./inject.ts";
+import type { Injector } from "./inject.ts";
+import { callIoctl } from "./ioctl-call.ts";
 import type { LiveObjects } from "./live-objects.ts";
 import { MemoryFile } from "./memory-file.ts";
 
@@ -126,31 +127,8 @@ export class Process implements SystemCalls, CallContext, Stateful {
     const { trace, injector } = this.#parts;
     // A handler may close descriptors of its own process (a device release): the call holds the file meanwhile.
     file.get();
-    const observed = trace.on || injector !== NO_INJECTION;
-    const result = observed
-      ? this.#observedIoctl(file, fd, request, argument)
-      : plainIoctl(file, this, request, argument);
+    const result = callIoctl(file, this, fd, request, argument, trace, injector);
     file.put();
-    return result;
-  }
-
-  /** With somebody who watches, or makes calls fail. */
-  #observedIoctl(file: OpenFile, fd: number, request: number, argument: UserAddress): number {
-    const { trace, injector } = this.#parts;
-    const name = file.ioctlName(request);
-    const injected = name === null ? 0 : injector.ioctl(name);
-    if (!trace.on) return injected < 0 ? injected : plainIoctl(file, this, request, argument);
-    const span = trace.open();
-    const result = injected < 0 ? injected : plainIoctl(file, this, request, argument);
-    const fields = name === null ? {} : file.ioctlFields(this, request, BigInt.asUintN(64, BigInt(argument)));
-    trace.close(span, {
-      type: "ioctl",
-      process: this.name,
-      fd,
-      name: name ?? `0x${request.toString(16)}`,
-      result,
-      fields: injected < 0 ? { ...fields, injected: 1 } : fields,
-    });
     return result;
   }
 
@@ -300,11 +278,6 @@ export class Process implements SystemCalls, CallContext, Stateful {
     yield ["memory", this.memory];
     for (const [fd, file] of this.files()) yield [`fd ${fd} (${file.path})`, file];
   }
-}
-
-function plainIoctl(file: OpenFile, call: CallContext, request: number, argument: UserAddress): number {
-  if (typeof argument === "bigint") return file.ioctl(call, request, BigInt.asUintN(64, argument));
-  return file.ioctlAt(call, request, argument);
 }
 
 /** Sizes are what a size_t can be and a double holds exactly. */

@@ -8,13 +8,14 @@ import { endWithReader } from "./closed-output.ts";
 import { boot } from "./commands/boot.ts";
 import { caps } from "./commands/caps.ts";
 import { fuzz } from "./commands/fuzz.ts";
+import { host } from "./commands/host.ts";
 import { hosts } from "./commands/hosts.ts";
 import { ids } from "./commands/ids.ts";
 import { inspect } from "./commands/inspect.ts";
 import { makeImageCommand } from "./commands/make-image.ts";
 import { report } from "./commands/report.ts";
 import { scenarioCommand } from "./commands/scenario.ts";
-import { serveIommufd } from "./commands/serve-iommufd.ts";
+
 import { trace } from "./commands/trace.ts";
 import { walk } from "./commands/walk.ts";
 import { EXIT_BUG, EXIT_PASS, EXIT_USAGE, UsageError } from "./exit-codes.ts";
@@ -54,7 +55,7 @@ const commands = [
   caps(),
   trace(),
   hosts(),
-  serveIommufd(),
+  host(),
   makeImageCommand(),
   fuzz(),
   report(),

@@ -3,7 +3,7 @@
 // negated errno; object-returning calls return the object or a negated errno.
 //
 // Addresses and sizes are bigints in bytes. A "frame" is a page of memory the kernel can name: a host page-frame number for
-// simulated memory, an identity of a foreign process's page under `serve-iommufd`; drivers pass frames through.
+// simulated memory, an identity of a foreign process's page under `host run --selftest`; drivers pass frames through.
 
 import type { MmioPort } from "../../base/mmio.ts";
 import type { Attachment, AttachmentList, DeviceAttachments } from "./attachments.ts";

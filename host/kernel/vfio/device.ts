@@ -44,6 +44,8 @@ export class VfioDevice implements Stateful {
   readonly group: VfioGroup;
   /** N of /dev/vfio/devices/vfioN. */
   readonly number: number;
+  /** User space may map its BARs. */
+  readonly mappableBars: boolean;
   readonly interrupts: VfioInterrupts;
   readonly config: VirtualConfigSpace;
   /** Opens with access: 0 or 1 by its node, any number through its group. */
@@ -57,12 +59,20 @@ export class VfioDevice implements Stateful {
   #removed: (() => void) | null = null; // not state: unbinding that waits is the same
   #removing = false;
 
-  constructor(kernel: Kernel, pci: PciDevice, iommuDevice: PciIommuDevice, group: VfioGroup, number: number) {
+  constructor(
+    kernel: Kernel,
+    pci: PciDevice,
+    iommuDevice: PciIommuDevice,
+    group: VfioGroup,
+    number: number,
+    mappableBars: boolean,
+  ) {
     this.kernel = kernel;
     this.pci = pci;
     this.iommuDevice = iommuDevice;
     this.group = group;
     this.number = number;
+    this.mappableBars = mappableBars;
     this.interrupts = new VfioInterrupts({
       device: pci,
       interrupts: kernel.interrupts,

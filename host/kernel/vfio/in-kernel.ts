@@ -12,11 +12,13 @@ export { VfioPciDriver } from "./pci-driver.ts";
 export interface VfioOptions {
   /** Who serves /dev/vfio/vfio: the type1 container, or iommufd (CONFIG_IOMMUFD_VFIO_CONTAINER). Default type1. */
   readonly container?: "type1" | "iommufd";
+  /** User space may map BARs (default). Where it cannot share memory with the machine it may not: it reads and writes instead. */
+  readonly mappableBars?: boolean;
 }
 
 /** Registers vfio-pci and makes /dev/vfio/vfio. */
 export function addVfio(kernel: Kernel, iommufd: IommufdEnvironment, options: VfioOptions = {}): VfioPciDriver {
-  const driver = new VfioPciDriver(kernel);
+  const driver = new VfioPciDriver(kernel, options.mappableBars ?? true);
   kernel.pci.registerDriver(driver);
   const path = "/dev/vfio/vfio";
   if (options.container === "iommufd") {

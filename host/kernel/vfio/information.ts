@@ -59,9 +59,10 @@ export function regionInfo(device: VfioDevice, call: CallContext, argument: bigi
   const size = regionBytes(device, index);
   let flags = size === 0 ? 0 : VFIO_REGION_INFO_FLAG_READ | VFIO_REGION_INFO_FLAG_WRITE;
   const isBar = index < VFIO_PCI_CONFIG_REGION_INDEX;
-  if (isBar && size >= 4096) flags |= VFIO_REGION_INFO_FLAG_MMAP;
+  const mappable = isBar && size >= 4096 && device.mappableBars;
+  if (mappable) flags |= VFIO_REGION_INFO_FLAG_MMAP;
   const values = { argsz: request.size, flags, index, size: BigInt(size), offset: regionOffset(index) };
-  if (!isBar || size < 4096 || msixBar(device) !== index) {
+  if (!mappable || msixBar(device) !== index) {
     return writeBytes(call, argument, vfioRegionInfo.encode(values));
   }
   const capability = vfioInfoCapHeader.encode({ id: VFIO_REGION_INFO_CAP_MSIX_MAPPABLE, version: 1 });

@@ -19,11 +19,13 @@ export class VfioPciDriver implements PciDriver, Stateful {
   readonly managesDma = true;
   readonly kept = this;
   readonly #kernel: Kernel;
+  readonly #mappableBars: boolean; // not state: as it was configured
   readonly #groups = new Map<IommuGroup, VfioGroup>();
   readonly #devices = new Map<PciDevice, VfioDevice>();
 
-  constructor(kernel: Kernel) {
+  constructor(kernel: Kernel, mappableBars = true) {
     this.#kernel = kernel;
+    this.#mappableBars = mappableBars;
   }
 
   /** Devices bound to it. */
@@ -52,7 +54,7 @@ export class VfioPciDriver implements PciDriver, Stateful {
     if (iommuDevice === null || driver === null || iommuGroup === null) return -EINVAL;
     if (!driver.capable(iommuDevice, "CACHE_COHERENCY")) return -EINVAL;
     const group = this.#groups.get(iommuGroup) ?? this.#newGroup(iommuGroup);
-    const device = new VfioDevice(this.#kernel, pci, iommuDevice, group, this.#freeNumber());
+    const device = new VfioDevice(this.#kernel, pci, iommuDevice, group, this.#freeNumber(), this.#mappableBars);
     this.#devices.set(pci, device);
     group.devices.add(device);
     pci.driverData = device;

@@ -183,7 +183,7 @@ export function mapRegion(device: VfioDevice, request: MmapRequest): FileMapping
   if (request.offset < 0n || (request.flags & MAP_SHARED) === 0) return -EINVAL;
   if (index >= VFIO_PCI_ROM_REGION_INDEX || request.length === 0n || at % 4096n !== 0n) return -EINVAL;
   const bar = device.pci.function.bars[index] ?? null;
-  if (bar === null || bar.size < 4096 || at + request.length > BigInt(bar.size)) return -EINVAL;
+  if (bar === null || !device.mappableBars || bar.size < 4096 || at + request.length > BigInt(bar.size)) return -EINVAL;
   const registers = new MappedBar(device, bar.registers, Number(at), Number(request.length));
   return {
     registers,

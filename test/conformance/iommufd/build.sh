@@ -1,6 +1,6 @@
 #!/bin/sh
 # usage: build.sh OUTDIR [LINUX-SOURCE-TREE]
-# Builds Linux's own iommufd selftests, unmodified, and the preload shim into OUTDIR. Without a tree it gets Debian's
+# Builds Linux's own iommufd selftests, unmodified, and the shim's own test into OUTDIR. Without a tree it gets Debian's
 # linux-source-7.2 there first. Needs gcc, make, xz, flex, bison; about 600 MB of disk and half a minute the first time.
 # The kernel's sources are GPL-2.0: they are read and compiled here, never part of this project.
 set -eu
@@ -26,4 +26,3 @@ for t in iommufd iommufd_fail_nth; do
 		-I"$here/stub" -I"$st" -o "$out/$t" "$st/iommu/$t.c"
 done
 gcc -O1 -Wall -isystem "$out/khdr/usr/include" -o "$out/fdsemantics" "$here/tests/fdsemantics.c"
-gcc -O2 -Wall -Wextra -fPIC -shared -fvisibility=hidden -o "$out/hostshim.so" "$here/shim/hostshim.c" -ldl -lpthread

@@ -146,7 +146,7 @@ describe("mistakes", () => {
 });
 
 describe("--help", () => {
-  const commands = ["boot", "scenario", "walk", "ids", "inspect", "caps", "trace", "hosts", "serve-iommufd"];
+  const commands = ["boot", "scenario", "walk", "ids", "inspect", "caps", "trace", "hosts", "host"];
   it.each([...commands.map((command) => [command]), ["trace", "export"]])("of %s %s is for people", (...command) => {
     const { output, status } = nestbox(...command.filter((word) => word !== undefined), "--help");
     expect(status).toBe(0);

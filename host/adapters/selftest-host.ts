@@ -9,58 +9,79 @@ import { IommuCore } from "../kernel/iommu/core.ts";
 import { MockDevice } from "../kernel/iommu/mock/mock-device.ts";
 import { MockDriver } from "../kernel/iommu/mock/mock-driver.ts";
 import { selftestCommands } from "../kernel/iommu/mock/selftest-commands.ts";
+import type { IommufdEnvironment } from "../kernel/iommufd/environment.ts";
 import { iommufdEnvironment, openIommufd } from "../kernel/iommufd/in-kernel.ts";
 import { LiveObjects } from "../kernel/live-objects.ts";
 import { ObjectNames } from "../kernel/object-names.ts";
-import { EFAULT, EINVAL, ENOENT, ENOMEM } from "../uapi/errno.ts";
-import { HostshimServer } from "./hostshim-server.ts";
+import { EFAULT, EINVAL, ENODEV, ENOENT, ENOMEM } from "../uapi/errno.ts";
+import { ForeignFrames } from "./foreign-frames.ts";
+import type { ForeignProcess } from "./foreign-process.ts";
+import { describeLeftOver, IOMMUFD, IOMMUFD_NUMBER, type ServedDevice, type ServedHost } from "./served-host.ts";
 
-export interface IommufdService {
-  /** Ends it; what is open is dropped. */
-  close(): void;
-  /** One line each: calls and mean time; objects and pins still alive. */
-  statistics(): string[];
-}
+export class SelftestHost implements ServedHost {
+  readonly frames = new ForeignFrames();
+  readonly #live = new LiveObjects();
+  readonly #faults = new NthFaults();
+  readonly #environment: IommufdEnvironment;
+  readonly #complain: (message: string) => void;
 
-/** Serves on a UNIX socket until closed; `ready` is called when programs can connect, with a sentence when they cannot. */
-export function serveIommufd(socketPath: string, ready: (problem: string | null) => void): IommufdService {
-  const live = new LiveObjects();
-  const iommu = new IommuCore(new Trace(new Clock()));
-  const driver = new MockDriver();
-  const faults = new NthFaults();
-  const environment = iommufdEnvironment(
-    { iommu, live, injector: faults, names: new ObjectNames() },
-    {
-      extraRequests: selftestCommands(driver),
-      isTestDevice: (device) => device instanceof MockDevice,
-    },
-  );
-  const server = new HostshimServer(socketPath, {
-    open(path, pid) {
-      if (path === "/dev/iommu") {
-        return faults.allocation("open file") ? -ENOMEM : openIommufd(environment, path);
-      }
-      if (/^\/proc\/.*\/fail-nth$/.test(path)) return new FailNthFile(path, faults, pid);
-      return -ENOENT;
-    },
-    entering(process) {
-      faults.current = process?.pid ?? 0;
-    },
-  });
-  server.listen(ready);
-  return {
-    close: () => server.close(),
-    statistics: () => {
-      const { calls, totalNs } = server.statistics;
-      const { user, system } = process.cpuUsage();
-      const mean = calls === 0 ? 0 : totalNs / calls / 1000;
-      const objects = live.entries().map(([kind, count]) => `${count} ${kind}`);
-      return [
-        `${calls} calls, mean server time ${mean.toFixed(1)} us (processor time ${(calls === 0 ? 0 : (user + system) / calls).toFixed(1)} us)`,
-        `live objects: ${objects.length === 0 ? "none" : objects.join(", ")}; pins: ${server.frames.pins.total}`,
-      ];
-    },
-  };
+  constructor(complain: (message: string) => void) {
+    this.#complain = complain;
+    const driver = new MockDriver();
+    this.#environment = iommufdEnvironment(
+      {
+        iommu: new IommuCore(new Trace(new Clock())),
+        live: this.#live,
+        injector: this.#faults,
+        names: new ObjectNames(),
+      },
+      { extraRequests: selftestCommands(driver), isTestDevice: (device) => device instanceof MockDevice },
+    );
+  }
+
+  open(path: string, caller: ForeignProcess): OpenFile | number {
+    if (path === IOMMUFD) {
+      return this.#faults.allocation("open file") ? -ENOMEM : openIommufd(this.#environment, path);
+    }
+    if (/^\/proc\/.*\/fail-nth$/.test(path)) return new FailNthFile(path, this.#faults, caller.pid);
+    return -ENOENT;
+  }
+
+  ioctl(caller: ForeignProcess, file: OpenFile, _fd: number, request: number, argument: bigint): number {
+    return file.ioctl(caller, request, argument);
+  }
+
+  deviceNumber(path: string): number {
+    return path === IOMMUFD ? IOMMUFD_NUMBER : -ENODEV;
+  }
+
+  entering(process: ForeignProcess | null): void {
+    this.#faults.current = process?.pid ?? 0;
+  }
+
+  answered(): void {}
+
+  complain(message: string): void {
+    this.#complain(message);
+  }
+
+  get nodes(): readonly string[] {
+    return [IOMMUFD];
+  }
+
+  get devices(): readonly ServedDevice[] {
+    return [];
+  }
+
+  statistics(): string[] {
+    return [];
+  }
+
+  get leftOver(): string {
+    return describeLeftOver(this.#live.entries(), this.frames.pins.total);
+  }
+
+  close(): void {}
 }
 
 /** Fails the nth allocation of a process's calls, once (Linux: /proc/PID/task/TID/fail-nth). */

@@ -1,0 +1,123 @@
+// A whole modelled host for unmodified Linux programs: the nodes of its kernel, its devices for sysfs, its clock on wall time.
+
+import type { Clock } from "../base/clock.ts";
+import type { Host } from "../host.ts";
+import type { OpenFile } from "../kernel/file.ts";
+import { callIoctl } from "../kernel/ioctl-call.ts";
+import { ENODEV, ENOENT } from "../uapi/errno.ts";
+import type { ForeignProcess } from "./foreign-process.ts";
+import { HostedFrames } from "./hosted-frames.ts";
+import {
+  CONTAINER_NUMBER,
+  DEVICE_MAJOR,
+  describeLeftOver,
+  GROUP_MAJOR,
+  IOMMUFD,
+  IOMMUFD_NUMBER,
+  type ServedDevice,
+  type ServedHost,
+} from "./served-host.ts";
+import { type TimeMode, WallTime } from "./wall-time.ts";
+
+/** Bits of a resource's flags in sysfs (Linux: ioport.h). */
+const IORESOURCE_MEM = 0x200n;
+const IORESOURCE_PREFETCH = 0x2000n;
+const IORESOURCE_MEM_64 = 0x100000n;
+
+export class ModelledHost implements ServedHost {
+  readonly frames: HostedFrames;
+  readonly #host: Host;
+  readonly #time: WallTime;
+  readonly #complain: (message: string) => void;
+  readonly #ioctls = new Map<string, number>();
+
+  /** Every device without a driver is given to vfio-pci. */
+  constructor(host: Host, clock: Clock, mode: TimeMode, complain: (message: string) => void) {
+    this.#host = host;
+    this.frames = new HostedFrames(host.kernel.frames);
+    this.#time = new WallTime(clock, mode);
+    this.#complain = complain;
+    for (const device of host.kernel.pci.devices) {
+      if (device.driver === null && device.iommuDevice !== null) host.vfioPath(device.name);
+    }
+  }
+
+  open(path: string, caller: ForeignProcess, flags: number): OpenFile | number {
+    const file = this.#host.kernel.openPath(caller, path, flags);
+    if (file === -ENOENT) this.#complain(`${caller.name} opens ${path}, which this host does not have`);
+    return file;
+  }
+
+  ioctl(caller: ForeignProcess, file: OpenFile, fd: number, request: number, argument: bigint): number {
+    const { trace, injector } = this.#host.kernel;
+    const name = file.ioctlName(request) ?? `0x${request.toString(16)}`;
+    this.#ioctls.set(name, (this.#ioctls.get(name) ?? 0) + 1);
+    return callIoctl(file, caller, fd, request, argument, trace, injector);
+  }
+
+  deviceNumber(path: string): number {
+    if (path === IOMMUFD) return IOMMUFD_NUMBER;
+    if (path === "/dev/vfio/vfio") return CONTAINER_NUMBER;
+    const match = /^\/dev\/vfio\/(devices\/vfio)?(\d+)$/.exec(path);
+    return match === null ? -ENODEV : ((match[1] === undefined ? GROUP_MAJOR : DEVICE_MAJOR) << 20) | Number(match[2]);
+  }
+
+  entering(_process: ForeignProcess | null): void {}
+
+  answered(): void {
+    this.#time.pump();
+  }
+
+  complain(message: string): void {
+    this.#complain(message);
+  }
+
+  get nodes(): readonly string[] {
+    return this.#host.kernel.nodes;
+  }
+
+  get devices(): readonly ServedDevice[] {
+    return this.#host.kernel.pci.devices.map((device) => {
+      const config = new Uint8Array(4096);
+      const view = new DataView(config.buffer);
+      for (let at = 0; at < config.length; at += 4) view.setUint32(at, device.configRead(at, 4), true);
+      const number = /(\d+)$/.exec(device.driver?.name === "vfio-pci" ? this.#host.vfioPath(device.name) : "")?.[1];
+      return {
+        name: device.name,
+        config,
+        bars: device.function.bars.map((bar, index) => ({
+          base: bar === null ? 0n : BigInt(device.function.barBase(index)),
+          bytes: BigInt(bar?.size ?? 0),
+          flags:
+            bar === null
+              ? 0n
+              : IORESOURCE_MEM |
+                (bar.prefetchable ? IORESOURCE_PREFETCH : 0n) |
+                (bar.kind === "memory64" ? IORESOURCE_MEM_64 : 0n),
+        })),
+        driver: device.driver?.name ?? null,
+        group: this.#host.groupOf(device.name)?.id ?? null,
+        iommu: this.#host.iommuOf(device.name) || null,
+        vfio: number === undefined ? null : Number(number),
+      };
+    });
+  }
+
+  statistics(): string[] {
+    const { transfers, bytes, aborted, messages } = this.#host.dmaCounters;
+    const calls = [...this.#ioctls].sort(([, a], [, b]) => b - a).map(([name, count]) => `${name} ${count}`);
+    return [
+      `ioctls: ${calls.join(", ") || "none"}`,
+      `DMA: ${transfers} transfers, ${bytes} bytes, ${aborted} aborted, ${messages} MSIs`,
+    ];
+  }
+
+  get leftOver(): string {
+    return describeLeftOver(this.#host.liveKinds, 0);
+  }
+
+  close(): void {
+    this.#time.close();
+    this.#host[Symbol.dispose]();
+  }
+}

@@ -1,0 +1,375 @@
+/*
+ * A user of VFIO, as any other on Linux: what it does is its first argument. Tests run it on a modelled host with an edu device (QEMU:
+ * docs/specs/edu.rst) named by the second. Ends with 0, or says on standard error what went wrong.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+/* include/uapi/linux/vfio.h and iommufd.h; written down here because Debian's headers may be older */
+#define VFIO(n) (0x3b00 | (100 + (n)))
+#define IOMMUFD(n) (0x3b00 | (n))
+struct bind { uint32_t argsz, flags; int32_t iommufd; uint32_t devid; };
+struct attach { uint32_t argsz, flags, pt_id; };
+struct region { uint32_t argsz, flags, index, cap; uint64_t size, offset; };
+struct irq_set { uint32_t argsz, flags, index, start, count; int32_t fd; };
+struct ioas_alloc { uint32_t size, flags, id; };
+struct ioas_map { uint32_t size, flags, ioas, rsvd; uint64_t va, length, iova; };
+struct ioas_map_file { uint32_t size, flags, ioas; int32_t fd; uint64_t start, length, iova; };
+struct ioas_unmap { uint32_t size, ioas; uint64_t iova, length; };
+struct type1_map { uint32_t argsz, flags; uint64_t va, iova, size; };
+struct group_status { uint32_t argsz, flags; };
+
+#define CHECK(x) do { if (!(x)) { fprintf(stderr, "line %d: %s (errno %d)\n", __LINE__, #x, errno); exit(1); } } while (0)
+
+static int device, iommufd;
+static uint32_t ioas;
+static uint64_t bar;
+
+static void write32(uint64_t at, uint32_t value) { CHECK(pwrite(device, &value, 4, bar + at) == 4); }
+static void write64(uint64_t at, uint64_t value) { CHECK(pwrite(device, &value, 8, bar + at) == 8); }
+static uint32_t read32(uint64_t at)
+{
+	uint32_t value;
+
+	CHECK(pread(device, &value, 4, bar + at) == 4);
+	return value;
+}
+
+/* path of the device's node, from sysfs */
+static const char *node(const char *bdf)
+{
+	static char path[300];
+
+	for (int n = 0; n < 16; n++) {
+		struct stat st;
+
+		snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/vfio-dev/vfio%d", bdf, n);
+		if (stat(path, &st))
+			continue;
+		snprintf(path, sizeof(path), "/dev/vfio/devices/vfio%d", n);
+		return path;
+	}
+	CHECK(!"a vfio device");
+	return NULL;
+}
+
+static void begin(void)
+{
+	struct region info = { .argsz = sizeof(info), .index = 0 };
+	uint64_t config;
+	uint16_t command = 6;
+
+	CHECK(!ioctl(device, VFIO(8), &info));
+	bar = info.offset;
+	CHECK(info.size == 1 << 20 && !(info.flags & 4 /* mmap */));
+	CHECK(mmap(NULL, 4096, PROT_READ, MAP_SHARED, device, bar) == MAP_FAILED && errno == EINVAL);
+	info.index = 7;
+	CHECK(!ioctl(device, VFIO(8), &info));
+	config = info.offset;
+	CHECK(pwrite(device, &command, 2, config + 4) == 2);
+	CHECK(read32(0) == 0x010000ed);
+}
+
+static void open_device(const char *bdf)
+{
+	struct ioas_alloc alloc = { .size = sizeof(alloc) };
+	struct bind bind = { .argsz = sizeof(bind) };
+	struct attach attach = { .argsz = sizeof(attach) };
+	struct stat st;
+
+	CHECK(!access("/dev/iommu", R_OK | W_OK));
+	CHECK((iommufd = open("/dev/iommu", O_RDWR)) >= 0);
+	CHECK((device = open(node(bdf), O_RDWR)) >= 0);
+	CHECK(!fstat(device, &st) && S_ISCHR(st.st_mode) && major(st.st_rdev) == 511);
+	bind.iommufd = iommufd;
+	CHECK(!ioctl(device, VFIO(18), &bind));
+	CHECK(!ioctl(iommufd, IOMMUFD(0x81), &alloc));
+	ioas = attach.pt_id = alloc.id;
+	CHECK(!ioctl(device, VFIO(19), &attach));
+	begin();
+}
+
+static void map(void *va, uint64_t length, uint64_t iova)
+{
+	struct ioas_map map = { .size = sizeof(map), .flags = 7, .ioas = ioas, .va = (uintptr_t)va, .length = length, .iova = iova };
+
+	CHECK(!ioctl(iommufd, IOMMUFD(0x85), &map));
+}
+
+static void unmap(uint64_t iova, uint64_t length)
+{
+	struct ioas_unmap unmap = { .size = sizeof(unmap), .ioas = ioas, .iova = iova, .length = length };
+
+	CHECK(!ioctl(iommufd, IOMMUFD(0x86), &unmap));
+}
+
+/* the device copies between its buffer and memory; 1: to memory */
+static void dma(uint64_t iova, uint32_t bytes, int to_memory)
+{
+	write64(0x80, to_memory ? 0x40000 : iova);
+	write64(0x88, to_memory ? iova : 0x40000);
+	write64(0x90, bytes);
+	write64(0x98, to_memory ? 3 : 1);
+	while (read32(0x98) & 1)
+		;
+}
+
+/* the device copies page `from` to page `to` */
+static void copy_page(unsigned char *memory, uint64_t iova, uint64_t from, uint64_t to)
+{
+	for (int i = 0; i < 4096; i++)
+		memory[from + i] = i * 7 + 3;
+	memset(memory + to, 0, 4096);
+	dma(iova + from, 4096, 0);
+	dma(iova + to, 4096, 1);
+	CHECK(!memcmp(memory + from, memory + to, 4096));
+}
+
+static long status_kb(const char *what)
+{
+	FILE *f = fopen("/proc/self/status", "r");
+	char line[256];
+	long kb = -1;
+
+	if (!f) {
+		snprintf(line, sizeof(line), "/proc/%d/status", getpid());
+		f = fopen(line, "r");
+	}
+	CHECK(f);
+	fclose(f);
+	snprintf(line, sizeof(line), "/proc/%d/status", getpid());
+	CHECK((f = fopen(line, "r")));
+	while (fgets(line, sizeof(line), f))
+		if (!strncmp(line, what, strlen(what)))
+			kb = atol(line + strlen(what) + 1);
+	fclose(f);
+	return kb;
+}
+
+/* DMA to ordinary memory, a memfd by its mapping and by its descriptor, at many sizes; pinned memory is counted */
+static void memories(void)
+{
+	const size_t size = 8 << 20;
+	unsigned char *plain = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	int fd = memfd_create("ram", 0);
+	struct ioas_map_file file = { .size = sizeof(file), .flags = 7, .ioas = ioas, .fd = fd, .length = size, .iova = 0x40000000 };
+	unsigned char *shared;
+
+	CHECK(!ftruncate(fd, size));
+	shared = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	CHECK(plain != MAP_FAILED && shared != MAP_FAILED);
+	map(plain, size, 0x10000000);
+	CHECK(status_kb("VmPin:") == 8192);
+	copy_page(plain, 0x10000000, 0x1000, size - 4096);
+	map(shared, size, 0x20000000);
+	copy_page(shared, 0x20000000, 0, 0x300000);
+	CHECK(!ioctl(iommufd, IOMMUFD(0x8f), &file));
+	copy_page(shared, 0x40000000, 0x5000, 0x600000);
+	/* what the device reads through one mapping is what was written through the other */
+	memset(shared + 0x7000, 0x5a, 4096);
+	dma(0x40007000, 4096, 0);
+	dma(0x10000000, 4096, 1);
+	CHECK(!memcmp(plain, shared + 0x7000, 4096));
+	unmap(0x10000000, size);
+	unmap(0x20000000, size);
+	unmap(0x40000000, size);
+	CHECK(status_kb("VmPin:") == 0);
+	/* nothing is mapped there any more */
+	memset(plain, 0x11, 4096);
+	dma(0x10000000, 4096, 1);
+	CHECK(plain[0] == 0x11 && plain[4095] == 0x11);
+}
+
+/* MSIs arrive at an eventfd, as many as were raised; unmask eventfds do not exist for them */
+static void interrupts(void)
+{
+	int event = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+	struct irq_set set = { .argsz = sizeof(set), .flags = 0x24, .index = 1, .count = 1, .fd = event };
+	struct pollfd p = { .fd = event, .events = POLLIN };
+	uint64_t count, sum = 0;
+
+	CHECK(!ioctl(device, VFIO(10), &set));
+	for (int i = 0; i < 5; i++) {
+		write32(0x60, 1 << i);
+		CHECK(poll(&p, 1, 20000) == 1);
+		CHECK(read(event, &count, 8) == 8);
+		sum += count;
+		CHECK(read32(0x24) == 1u << i);
+		write32(0x64, 1 << i);
+	}
+	CHECK(sum == 5);
+	/* off: the number of the descriptor may be used for something else now */
+	set.flags = 0x21;
+	set.count = 0;
+	CHECK(!ioctl(device, VFIO(10), &set));
+}
+
+/* INTx: masked when it arrives, unmasked by an eventfd that the host listens to */
+static void pin(void)
+{
+	int event = eventfd(0, EFD_CLOEXEC), unmask = eventfd(0, EFD_CLOEXEC);
+	struct irq_set set = { .argsz = sizeof(set), .flags = 0x24, .index = 0, .count = 1, .fd = event };
+	struct irq_set resample = { .argsz = sizeof(set), .flags = 0x14, .index = 0, .count = 1, .fd = unmask };
+	struct pollfd p = { .fd = event, .events = POLLIN };
+	uint64_t count;
+
+	CHECK(!ioctl(device, VFIO(10), &set));
+	CHECK(!ioctl(device, VFIO(10), &resample));
+	for (int i = 0; i < 3; i++) {
+		write32(0x60, 1);
+		CHECK(poll(&p, 1, 20000) == 1);
+		CHECK(read(event, &count, 8) == 8 && count == 1);
+		write32(0x64, 1);
+		count = 1;
+		CHECK(write(unmask, &count, 8) == 8);
+		/* the host takes it, and then it can arrive again */
+		for (struct pollfd u = { .fd = unmask, .events = POLLIN }; poll(&u, 1, 0) == 1;)
+			;
+	}
+}
+
+static void in_child(const char *bdf)
+{
+	unsigned char *memory = mmap(NULL, 65536, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	pid_t child;
+	int status;
+
+	map(memory, 65536, 0x10000000);
+	child = fork();
+	if (child == 0) {
+		/* the child's registers are the same device's; what it maps is its own memory */
+		unsigned char *mine = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+		CHECK(read32(0) == 0x010000ed);
+		map(mine, 4096, 0x20000000);
+		memset(mine, 0x77, 4096);
+		dma(0x20000000, 4096, 0);
+		unmap(0x20000000, 4096);
+		_exit(0);
+	}
+	CHECK(waitpid(child, &status, 0) == child && status == 0);
+	dma(0x10000000, 4096, 1);
+	CHECK(memory[0] == 0x77 && memory[4095] == 0x77);
+	(void)bdf;
+}
+
+/* descriptors sent over a socket to a process that has opened nothing */
+static void pass(void)
+{
+	int pair[2], status;
+	pid_t child;
+
+	CHECK(!socketpair(AF_UNIX, SOCK_STREAM, 0, pair));
+	child = fork();
+	if (child == 0) {
+		char name[32], space[32], control[CMSG_SPACE(2 * sizeof(int))], c;
+		struct iovec iov = { &c, 1 };
+		struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control) };
+		int fds[2];
+
+		close(device);
+		close(iommufd);
+		CHECK(recvmsg(pair[1], &msg, 0) == 1);
+		memcpy(fds, CMSG_DATA(CMSG_FIRSTHDR(&msg)), sizeof(fds));
+		snprintf(name, sizeof(name), "%d", fds[0]);
+		snprintf(space, sizeof(space), "%d", fds[1]);
+		execl("/proc/self/exe", "vfio-program", "inherited", name, space, NULL);
+		_exit(1);
+	}
+	char c = 0, control[CMSG_SPACE(2 * sizeof(int))] = { 0 };
+	struct iovec iov = { &c, 1 };
+	struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control) };
+	struct cmsghdr *header = CMSG_FIRSTHDR(&msg);
+	int fds[2] = { device, iommufd };
+
+	header->cmsg_level = SOL_SOCKET;
+	header->cmsg_type = SCM_RIGHTS;
+	header->cmsg_len = CMSG_LEN(sizeof(fds));
+	memcpy(CMSG_DATA(header), fds, sizeof(fds));
+	CHECK(sendmsg(pair[0], &msg, 0) == 1);
+	close(device);
+	close(iommufd);
+	CHECK(waitpid(child, &status, 0) == child && status == 0);
+}
+
+/* the old way: a container, a group, a device of it */
+static void group(const char *bdf)
+{
+	unsigned char *memory = mmap(NULL, 65536, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	char path[300], link[300];
+	int container = open("/dev/vfio/vfio", O_RDWR), fd;
+	struct group_status status = { .argsz = sizeof(status) };
+	struct type1_map m = { .argsz = sizeof(m), .flags = 3, .va = (uintptr_t)memory, .iova = 0x10000000, .size = 65536 };
+	ssize_t n;
+
+	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/iommu_group", bdf);
+	CHECK((n = readlink(path, link, sizeof(link) - 1)) > 0);
+	link[n] = 0;
+	snprintf(path, sizeof(path), "/dev/vfio/%s", strrchr(link, '/') + 1);
+	CHECK(container >= 0 && (fd = open(path, O_RDWR)) >= 0);
+	CHECK(!ioctl(container, VFIO(0)) && ioctl(container, VFIO(1), 3) == 1);
+	CHECK(!ioctl(fd, VFIO(3), &status) && status.flags & 1);
+	CHECK(!ioctl(fd, VFIO(4), &container));
+	CHECK(!ioctl(container, VFIO(2), 3));
+	CHECK((device = ioctl(fd, VFIO(6), bdf)) >= 0);
+	CHECK(!ioctl(container, VFIO(13), &m));
+	begin();
+	copy_page(memory, 0x10000000, 0, 0x4000);
+	interrupts();
+}
+
+int main(int argc, char **argv)
+{
+	const char *what = argv[1], *bdf = argv[2];
+
+	CHECK(argc >= 3);
+	if (!strcmp(what, "inherited")) {
+		device = atoi(argv[2]);
+		iommufd = atoi(argv[3]);
+		ioas = 2;
+		begin();
+		memories();
+		interrupts();
+		return 0;
+	}
+	if (!strcmp(what, "group")) {
+		group(bdf);
+		return 0;
+	}
+	open_device(bdf);
+	if (!strcmp(what, "memories")) {
+		memories();
+	} else if (!strcmp(what, "interrupts")) {
+		interrupts();
+	} else if (!strcmp(what, "pin")) {
+		pin();
+	} else if (!strcmp(what, "child")) {
+		in_child(bdf);
+	} else if (!strcmp(what, "pass")) {
+		pass();
+	} else if (!strcmp(what, "killed") || !strcmp(what, "stopped")) {
+		unsigned char *memory = mmap(NULL, 1 << 20, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+		map(memory, 1 << 20, 0x10000000);
+		copy_page(memory, 0x10000000, 0, 0x4000);
+		raise(what[0] == 'k' ? SIGKILL : SIGSTOP);
+	} else {
+		CHECK(!"something it knows");
+	}
+	return 0;
+}

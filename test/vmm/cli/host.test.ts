@@ -1,0 +1,173 @@
+// `nestbox host run` and `host serve`: Linux programs on a modelled host. vfio-program.c is one such program; what it checks is written
+// down there. Needs a C compiler, as the command itself.
+
+import { type ChildProcess, spawn, spawnSync } from "node:child_process";
+import { existsSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { nestbox, nestboxFile } from "./command-line.ts";
+
+const root = fileURLToPath(new URL("../../..", import.meta.url));
+const source = fileURLToPath(new URL("../../host/adapters/vfio-program.c", import.meta.url));
+const EDU = "0000:00:01.0";
+const OTHER_EDU = "0000:80:01.0";
+
+const possible = process.platform === "linux" && spawnSync("cc", ["--version"]).status === 0;
+if (!possible) console.warn("SKIPPED: no Linux with a C compiler here, so no program is run on a modelled host");
+
+let folder: string;
+let program: string;
+beforeAll(() => {
+  folder = mkdtempSync(join(tmpdir(), "nestbox-host-test-"));
+  program = join(folder, "vfio-program");
+  if (!possible) return;
+  const built = spawnSync("cc", ["-Wall", "-O1", "-o", program, source], { encoding: "utf8" });
+  expect(built.stderr).toBe("");
+});
+afterAll(() => rmSync(folder, { recursive: true, force: true }));
+
+function onHost(...words: string[]) {
+  return nestbox("host", "run", "--strict", "--", ...words);
+}
+
+describe.skipIf(!possible)("a program on a modelled host", () => {
+  it.each([
+    ["memories", "reaches its memory, private, shared and by descriptor, by the device's DMA, and is charged for it"],
+    ["interrupts", "gets every MSI on its eventfd"],
+    ["pin", "gets INTx, and unmasks it by an eventfd that the host listens to"],
+    ["child", "has children that share its device and have memory of their own"],
+    ["pass", "hands descriptors over a socket to a program that then begins"],
+    ["group", "finds the device by container and group"],
+  ])("%s: it %s", (what) => {
+    const result = onHost(program, what, EDU);
+    expect(result.errors).not.toMatch(/line \d+:/);
+    expect(result.status).toBe(0);
+    expect(result.errors).toMatch(/left over: nothing/);
+  });
+
+  it("that is killed leaves nothing behind", () => {
+    const result = onHost(program, "killed", EDU);
+    expect(result.status).toBe(128 + 9);
+    expect(result.errors).toMatch(/DMA: \d+ transfers, 8192 bytes/);
+    expect(result.errors).toMatch(/left over: nothing/);
+  });
+
+  it("has device nodes and a sysfs in its file system, which is gone afterwards", () => {
+    const script = `set -e
+      stat -c '%F %t:%T' /dev/iommu /dev/vfio/devices/vfio0
+      cat /sys/bus/pci/devices/${EDU}/vendor $NESTBOX_SYS/${EDU}/vfio-dev/vfio0/dev
+      ls /sys/bus/pci/devices | head -1
+      basename $(readlink /sys/bus/pci/devices/${EDU}/iommu_group)
+      stat -c %a $NESTBOX_HOST_TREE $NESTBOX_HOST_SOCKET
+      echo $NESTBOX_HOST_TREE`;
+    const { output, status } = onHost("sh", "-c", script);
+    const lines = output.trim().split("\n");
+    const tree = lines.pop()!;
+    expect(lines).toEqual([
+      "character special file a:7c",
+      "character special file 1ff:0",
+      "0x1234",
+      "511:0",
+      EDU,
+      "0",
+      "700",
+      "600",
+    ]);
+    expect(status).toBe(0);
+    expect(existsSync(tree)).toBe(false);
+  });
+
+  it("is named $NESTBOX_SYS in its arguments, and ends with its own status", () => {
+    const result = onHost("sh", "-c", 'test "$1" = "$NESTBOX_SYS/x" && exit 7', "sh", "$NESTBOX_SYS/x");
+    expect(result.status).toBe(7);
+  });
+
+  it("that goes round the C library is refused in one line", () => {
+    const code = join(folder, "nothing.c");
+    writeFileSync(code, "int main(void) { return 0; }\n");
+    const fixed = join(folder, "static-program");
+    expect(spawnSync("cc", ["-static", "-o", fixed, code]).status).toBe(0);
+    const result = onHost(fixed);
+    expect(result.errors).toMatch(/^nestbox: host run: .*static-program is linked statically: .*\n$/);
+    expect(result.status).toBe(2);
+  });
+
+  it("that is not there is one line", () => {
+    const result = onHost("no-such-program");
+    expect(result.errors).toBe("nestbox: host run: no-such-program: no such program\n");
+    expect(result.status).toBe(127);
+  });
+
+  it("finds no device that is not described, and is told so", () => {
+    const result = onHost("cat", "/dev/vfio/devices/vfio9");
+    expect(result.status).toBe(1);
+    expect(result.errors).toMatch(
+      /^nestbox: pid \d+ opens \/dev\/vfio\/devices\/vfio9, which this host does not have$/m,
+    );
+  });
+
+  it("cannot begin without a C compiler: exit status 77 and a sentence", () => {
+    const result = spawnSync(process.execPath, [nestboxFile, "host", "run", "--", process.execPath], {
+      encoding: "utf8",
+      env: { ...process.env, PATH: "/nowhere", XDG_CACHE_HOME: join(folder, "empty-cache") },
+    });
+    expect(result.stderr).toMatch(/^nestbox: no C compiler here .*\n$/);
+    expect(result.status).toBe(77);
+  });
+});
+
+/** A program with the environment that `host serve` printed. */
+function start(environment: Record<string, string>, ...words: string[]): ChildProcess {
+  return spawn(program, words, { env: { ...process.env, ...environment }, stdio: ["ignore", "inherit", "inherit"] });
+}
+
+function ended(child: ChildProcess): Promise<number | string | null> {
+  return new Promise((resolve) => child.on("exit", (code, signal) => resolve(code ?? signal)));
+}
+
+describe.skipIf(!possible)("nestbox host serve", () => {
+  it("serves programs started elsewhere; one that is stopped does not hold up another", async () => {
+    const place = join(folder, "served");
+    const server = spawn(process.execPath, [nestboxFile, "host", "serve", "--dir", place, "--strict"], {
+      cwd: root,
+      stdio: ["ignore", "pipe", "pipe"],
+    });
+    let output = "";
+    let errors = "";
+    server.stderr.on("data", (chunk: Buffer) => {
+      errors += chunk.toString();
+    });
+    await new Promise<void>((resolve) => {
+      server.stdout.on("data", (chunk: Buffer) => {
+        output += chunk.toString();
+        if (/NESTBOX_SYS=.*\n/.test(output)) resolve();
+      });
+    });
+    const environment = Object.fromEntries(
+      [...output.matchAll(/^export (\w+)='(.*)'$/gm)].map(([, name, value]) => [name, value]),
+    );
+    expect(statSync(place).mode & 0o777).toBe(0o700);
+    const stopped = start(environment, "stopped", EDU);
+    // It stops itself when it has mapped memory and done DMA.
+    while (!/^State:\tT/m.test(readFileSync(`/proc/${stopped.pid}/status`, "utf8"))) {
+      expect(stopped.exitCode).toBe(null);
+      await new Promise((resolve) => setTimeout(resolve, 5));
+    }
+    expect(await ended(start(environment, "memories", OTHER_EDU))).toBe(0);
+    expect(await ended(start(environment, "interrupts", OTHER_EDU))).toBe(0);
+    stopped.kill("SIGKILL");
+    expect(await ended(stopped)).toBe("SIGKILL");
+    server.kill("SIGTERM");
+    expect(await ended(server)).toBe(0);
+    expect(errors).toMatch(/left over: nothing/);
+    expect(existsSync(place)).toBe(false);
+  });
+
+  it("refuses a folder that exists", () => {
+    const result = nestbox("host", "serve", "--dir", folder);
+    expect(result.errors).toMatch(/^nestbox: .*: exists already\n$/);
+    expect(result.status).toBe(2);
+  });
+});

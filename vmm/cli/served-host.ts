@@ -1,0 +1,172 @@
+// Runs and serves a modelled host for unmodified programs: makes the host, the folder and its socket, starts the program, and says at the end
+// what happened and what is left.
+
+import { spawn } from "node:child_process";
+import { accessSync, constants, statSync } from "node:fs";
+import { constants as osConstants } from "node:os";
+import { delimiter, join, resolve } from "node:path";
+import { BlockFile, BlockFileError } from "../../host/adapters/block-file.ts";
+import { HostFolderError, HostService } from "../../host/adapters/host-service.ts";
+import { ModelledHost } from "../../host/adapters/modelled-host.ts";
+import { whyNotPreloadable } from "../../host/adapters/preloadable.ts";
+import { SelftestHost } from "../../host/adapters/selftest-host.ts";
+import type { ServedHost } from "../../host/adapters/served-host.ts";
+import { ShimMissing, shimLibrary } from "../../host/adapters/shim-library.ts";
+import { Clock } from "../../host/base/clock.ts";
+import { Trace } from "../../host/base/trace.ts";
+import { JsonLinesSink } from "../../host/base/trace-json.ts";
+import { HostDescriptionError } from "../../host/description.ts";
+import { Host } from "../../host/host.ts";
+import { EXIT_FAILED, EXIT_MISSING, EXIT_PASS, UsageError } from "./exit-codes.ts";
+import { findHost } from "./hosts.ts";
+import { TraceFile } from "./trace-output.ts";
+
+export interface HostServeOptions {
+  readonly host?: string;
+  readonly trace?: string;
+  readonly time: "real" | "leap";
+  readonly strict?: true;
+  readonly ownPrivileges?: true;
+  readonly quiet?: true;
+  readonly selftest?: true;
+  readonly dir?: string;
+}
+
+/** Replaced in the program's arguments, where its shell did not. */
+const SYSFS_VARIABLE = /\$(NESTBOX_SYS\b|\{NESTBOX_SYS\})/g;
+const SIGNALS: readonly NodeJS.Signals[] = ["SIGINT", "SIGTERM", "SIGHUP"];
+
+function say(line: string): void {
+  console.error(`nestbox: ${line}`);
+}
+
+/** Runs a program on a host until it ends; its exit status, or why there is none. */
+export async function runProgram(words: readonly string[], options: HostServeOptions): Promise<number> {
+  const [name, ...rest] = words as [string, ...string[]];
+  const program = findProgram(name);
+  const why = whyNotPreloadable(program);
+  if (why !== null) throw new UsageError(`host run: ${program} ${why}`);
+  const serving = await begin(options);
+  const environment = serving.service.environment(process.env.LD_PRELOAD);
+  const args = rest.map((word) => word.replace(SYSFS_VARIABLE, environment.NESTBOX_SYS!));
+  const child = spawn(program, args, { argv0: name, stdio: "inherit", env: { ...process.env, ...environment } });
+  // A terminal sends its signals to the program, too; others are passed on.
+  const pass = (signal: NodeJS.Signals) => {
+    if (signal !== "SIGINT" || !process.stdin.isTTY) child.kill(signal);
+  };
+  for (const signal of SIGNALS) process.on(signal, pass);
+  const status = await new Promise<number>((done) => {
+    child.on("error", (error) => {
+      say(`host run: ${program}: ${error.message}`);
+      done(127);
+    });
+    child.on("exit", (code, signal) => done(code ?? 128 + osConstants.signals[signal!]));
+  });
+  for (const signal of SIGNALS) process.off(signal, pass);
+  const left = await serving.end();
+  return status === EXIT_PASS && left && options.strict === true ? EXIT_FAILED : status;
+}
+
+/** Serves a host until a signal. */
+export async function serveHost(options: HostServeOptions & { readonly dir: string }): Promise<number> {
+  const serving = await begin({ ...options, dir: resolve(options.dir) });
+  for (const [name, value] of Object.entries(serving.service.environment())) console.log(`export ${name}='${value}'`);
+  await new Promise<void>((done) => {
+    for (const signal of SIGNALS) process.on(signal, () => done());
+  });
+  const left = await serving.end();
+  return left && options.strict === true ? EXIT_FAILED : EXIT_PASS;
+}
+
+interface Serving {
+  readonly service: HostService;
+  /** True if something is left of what programs made. */
+  end(): Promise<boolean>;
+}
+
+async function begin(options: HostServeOptions): Promise<Serving> {
+  const library = preloadLibrary();
+  const clock = new Clock();
+  const trace = new Trace(clock);
+  clock.trace = trace;
+  const file = options.trace === undefined ? null : new TraceFile(options.trace);
+  const sink = file === null ? null : new JsonLinesSink((text) => file.write(text));
+  if (sink !== null) trace.addSink(sink);
+  let service: HostService;
+  try {
+    const host: ServedHost = options.selftest === true ? new SelftestHost(say) : makeHost(options, clock, trace);
+    service = new HostService(host, {
+      library,
+      asRoot: options.ownPrivileges !== true,
+      ...(options.dir === undefined ? {} : { folder: options.dir }),
+    });
+    await service.listen();
+  } catch (error) {
+    const users = [HostFolderError, HostDescriptionError, BlockFileError];
+    if (users.some((kind) => error instanceof kind)) throw new UsageError((error as Error).message);
+    throw error;
+  }
+  return { service, end: () => end(service, options, () => closeTrace(sink, file)) };
+}
+
+function preloadLibrary(): string {
+  try {
+    return shimLibrary();
+  } catch (error) {
+    if (error instanceof ShimMissing) throw new UsageError(error.message, EXIT_MISSING);
+    throw error;
+  }
+}
+
+function makeHost(options: HostServeOptions, clock: Clock, trace: Trace): ModelledHost {
+  const host = new Host(findHost(options.host), {
+    clock,
+    trace,
+    vfio: { mappableBars: false },
+    openBlockFile: (path, blockBytes) => new BlockFile({ path, blockBytes, onProblem: say }),
+  });
+  for (const problem of host.problems) say(problem);
+  return new ModelledHost(host, clock, options.time, say);
+}
+
+/** When the program has ended: what its connections still hold is released first. */
+async function end(service: HostService, options: HostServeOptions, closed: () => void): Promise<boolean> {
+  const { host, server } = service;
+  // The ends of connections of a process that is gone arrive one by one; children may live on.
+  for (let turn = 0; turn < 100 && server.connected > 0; turn++) await new Promise((next) => setTimeout(next, 1));
+  const held = server.connected;
+  const left = host.leftOver;
+  if (options.quiet !== true) {
+    const { calls, totalNs } = server.statistics;
+    say(`host: ${calls} requests, ${(calls === 0 ? 0 : totalNs / calls / 1000).toFixed(1)} us each`);
+    for (const line of host.statistics()) say(`host: ${line}`);
+    say(
+      `host: left over: ${left === "" ? "nothing" : left}${held > 0 ? ` (held by ${held} open files and processes)` : ""}`,
+    );
+  }
+  service.close();
+  host.close();
+  closed();
+  return left !== "";
+}
+
+function closeTrace(sink: JsonLinesSink | null, file: TraceFile | null): void {
+  sink?.end();
+  file?.close();
+}
+
+/** Path of a program as a shell finds it. Throws UsageError. */
+function findProgram(name: string): string {
+  const places = name.includes("/")
+    ? [name]
+    : (process.env.PATH ?? "").split(delimiter).map((folder) => join(folder, name));
+  for (const place of places) {
+    try {
+      accessSync(place, constants.X_OK);
+      if (statSync(place).isFile()) return place;
+    } catch {
+      // The next one.
+    }
+  }
+  throw new UsageError(`host run: ${name}: no such program`, 127);
+}
