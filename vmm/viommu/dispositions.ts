@@ -191,8 +191,24 @@ export class Dispositions<C> implements Stateful {
     return this.#byId.size > 0;
   }
 
-  /** Reads and installs what is marked. A stream is settled once all its members have been read: none is caught between two commands. */
-  installMarked(): void {
+  /** Marks the devices whose ids share all but the low `bits` bits with `guestId` (32: all); false if there is none. */
+  markRange(guestId: number, bits: number): boolean {
+    if (bits >= 32) return this.mark(-1);
+    if (bits === 0) return this.mark(guestId);
+    let found = false;
+    for (const state of this.#byId.values()) {
+      if (state.device.guestId >>> bits !== guestId >>> bits) continue;
+      state.marked = true;
+      found = true;
+    }
+    return found;
+  }
+
+  /**
+   * Reads and installs what is marked; then `visit` is called for each device of the streams that were. A stream is settled once all its members have
+   * been read: none is caught between two commands.
+   */
+  installMarked(visit?: (state: DeviceState<C>) => void): void {
     for (const { marked, stream } of this.#byId.values()) {
       if (!marked) continue;
       for (const member of stream.members) {
@@ -201,6 +217,7 @@ export class Dispositions<C> implements Stateful {
         this.#read(member);
       }
       this.#settle(stream);
+      if (visit !== undefined) for (const member of stream.members) visit(member);
     }
   }
 

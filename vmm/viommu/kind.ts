@@ -35,6 +35,8 @@ export interface PluggedDevice {
   /** The device and its host can do ATS, and page requests. */
   readonly ats: boolean;
   readonly pri: boolean;
+  /** Its transactions can wait for the guest to answer their faults (a platform device's; a PCI function's never can). */
+  readonly canStall?: boolean;
   /** Set for a model on the VM's own bus: translated here, the host knows nothing of it. */
   readonly emulated: boolean;
   /** Devices that the host cannot tell apart name the same: "iommu group 3 (0000:00:01.0, 0000:00:02.0)". Left out: alone. */
@@ -122,6 +124,8 @@ export interface ViommuOptions<Configuration extends CommonConfiguration = Commo
   readonly mapPage?: (offset: number, page: MmioPort | null) => void;
   readonly clock: DeviceClock;
   readonly trace: Trace;
+  /** A device that can stall will be behind it (`PluggedDevice.canStall`): what a guest reads at its start must say so. */
+  readonly stalls?: boolean;
   readonly configuration?: Configuration;
   /** Told, in one line each, of what a person who runs the VM should know (refusals, events for nobody). */
   readonly report?: (message: string) => void;

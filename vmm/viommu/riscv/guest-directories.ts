@@ -22,10 +22,11 @@ import {
 } from "../../../host/arch/riscv/process-context.ts";
 import { DDTP_1LVL, DDTP_BARE, DDTP_OFF } from "../../../host/arch/riscv/registers.ts";
 import { TwoStageWalker } from "../../../host/arch/riscv/two-stage-walk.ts";
-import { TABLE_NAMES, type WalkObserver } from "../../../host/arch/riscv/walk-observer.ts";
+import { TABLE_NAMES } from "../../../host/arch/riscv/walk-observer.ts";
 import type { GpaPfn } from "../../../host/base/address.ts";
 import { ACCESS_OK, type MemoryPort } from "../../../host/base/memory.ts";
 import type { Trace } from "../../../host/base/trace.ts";
+import { WalkTrace } from "../walk-trace.ts";
 import { type CanonicalContext, type ContextReader, canonicalise, type LocatedContext } from "./context.ts";
 import { type RegisterFile, WORD } from "./registers.ts";
 
@@ -62,8 +63,7 @@ export class GuestDirectories implements ContextReader {
   readonly #noSecondStage = new Uint32Array(16);
   readonly #leaf: LeafRights = { read: false, write: false, execute: false, global: false, shift: 0 };
   readonly #trace: Trace;
-  readonly #observer: WalkObserver;
-  #walkingFor = 0;
+  readonly #walkTrace: WalkTrace;
 
   constructor(registers: RegisterFile, memory: MemoryPort<GpaPfn>, trace: Trace, name: string) {
     this.#registers = registers;
@@ -72,22 +72,7 @@ export class GuestDirectories implements ContextReader {
     this.rules = structureRules(decodeCapabilities(registers.get64(WORD.CAPABILITIES)));
     this.#walker = new TwoStageWalker(memory, this.rules);
     this.#directory = new DirectoryWalker(memory, this.#walker, this.rules);
-    this.#observer = {
-      tableLoaded: (table, level, pfn, offset, lo, hi) => {
-        trace.emit({
-          type: "walk",
-          where: "guest",
-          iommu: name,
-          deviceId: this.#walkingFor,
-          table: TABLE_NAMES[table]!,
-          level,
-          space: "gpa",
-          address: (BigInt(pfn) << 12n) | BigInt(offset),
-          entry: (BigInt(hi >>> 0) << 32n) | BigInt(lo >>> 0),
-          cached: false,
-        });
-      },
-    };
+    this.#walkTrace = new WalkTrace(trace, name, TABLE_NAMES);
   }
 
   /** Halves of the context last located. */
@@ -205,8 +190,8 @@ export class GuestDirectories implements ContextReader {
   }
 
   #observe(deviceId: number): void {
-    this.#walkingFor = deviceId;
-    const observer = this.#trace.on ? this.#observer : null;
+    this.#walkTrace.deviceId = deviceId;
+    const observer = this.#trace.on ? this.#walkTrace : null;
     this.#directory.observer = observer;
     this.#walker.observer = observer;
   }

@@ -36,6 +36,8 @@ export class EventQueue implements Stateful {
   readonly #streams: Float64Array;
   readonly #recorded: Uint8Array;
   readonly #records: Uint32Array;
+  /** Records put into the queue so far. */
+  written = 0;
   #stalled = 0;
   /** Stalled transactions whose record is not in the queue. */
   #unrecorded = 0;
@@ -54,6 +56,7 @@ export class EventQueue implements Stateful {
       streams: [...this.#streams],
       recorded: bytesOf(this.#recorded),
       records: bytesOf(this.#records),
+      written: this.written,
       stalled: this.#stalled,
       unrecorded: this.#unrecorded,
     };
@@ -63,6 +66,7 @@ export class EventQueue implements Stateful {
     state.numbers("streams", this.#streams);
     state.memory("recorded", this.#recorded);
     state.memory("records", this.#records);
+    this.written = state.number("written");
     this.#stalled = state.number("stalled");
     this.#unrecorded = state.number("unrecorded");
   }
@@ -101,6 +105,23 @@ export class EventQueue implements Stateful {
     const before = this.#traceRecord();
     this.#append(this.#record, 0, true);
     this.#state.trace.leave(before);
+  }
+
+  /** Records an event that somebody else made (8 words), of a transaction that was terminated. */
+  relay(words: Uint32Array): void {
+    this.#record.set(words);
+    const before = this.#traceRecord();
+    this.#append(this.#record, 0, true);
+    this.#state.trace.leave(before);
+  }
+
+  /** Records were lost before they came here: software reads that as it reads an overflow of the queue. */
+  lost(): void {
+    const state = this.#state;
+    const prod = state.reg(REG.EVENTQ_PROD);
+    if ((state.reg(REG.CR0) & CR0_EVENTQEN) === 0 || ((prod ^ state.reg(REG.EVENTQ_CONS)) & OVERFLOW_FLAG) !== 0)
+      return;
+    state.setReg(REG.EVENTQ_PROD, (prod ^ OVERFLOW_FLAG) >>> 0);
   }
 
   /** Stalls a transaction and records it as soon as there is room: its STAG, or -1 if there are as many as there can be. Arguments as `report`. */
@@ -244,6 +265,7 @@ export class EventQueue implements Stateful {
       }
     }
     state.setReg(REG.EVENTQ_PROD, (((prod + 1) & mask) | (prod & OVERFLOW_FLAG)) >>> 0);
+    this.written++;
     if (used === 0) this.#interrupts.raise(WIRE_EVENTQ);
     return true;
   }

@@ -31,12 +31,13 @@ import { REGISTERS_END, type SmmuState } from "./smmu-state.ts";
 /** What register writes set off; the SMMU implements it. */
 export interface RegisterEffects {
   controlChanged(before: number, after: number): void;
-  streamTableChanged(): void;
   /** GBPA was updated. */
   bypassChanged(): void;
   commandsQueued(): void;
   errorsAcknowledged(): void;
   eventsConsumed(): void;
+  /** IRQ_CTRL was written. */
+  interruptsSwitched(): void;
 }
 
 const CONS_ERR = 0x7f000000;
@@ -155,6 +156,7 @@ export class RegisterFile {
         const written = value & (IRQ_GERROR | IRQ_EVENTQ | (features.PRI ? IRQ_PRIQ : 0));
         state.setReg(REG.IRQ_CTRL, written);
         state.setReg(REG.IRQ_CTRLACK, written);
+        effects.interruptsSwitched();
         return;
       }
       case REG.GERRORN:
@@ -165,12 +167,10 @@ export class RegisterFile {
       case REG.STRTAB_BASE + 4:
         if ((cr0 & CR0_SMMUEN) !== 0) return;
         state.setReg(offset, offset === REG.STRTAB_BASE ? value & 0xffffffc0 : value & 0x40ffffff);
-        effects.streamTableChanged();
         return;
       case REG.STRTAB_BASE_CFG:
         if ((cr0 & CR0_SMMUEN) !== 0) return;
         state.setReg(offset, value & (features.ST_LEVEL === 0 ? 0x3f : 0x307ff));
-        effects.streamTableChanged();
         return;
       case REG.CMDQ_PROD:
         state.setReg(offset, value & 0xfffff);

@@ -6,6 +6,7 @@ import { bytesOf, type Stateful, type StateReader, type StateRecord } from "../.
 import type { Trace } from "../../../base/trace.ts";
 import { outputBits, type SmmuFeatures } from "../identification.ts";
 import { CR0_SMMUEN, GERROR_CMDQ_ERR, PAGE_1, REG } from "../registers.ts";
+import { type StreamTable, streamTable } from "../structure-walk.ts";
 
 /** Registers stand below this offset of their page; those of page 1 in the same words, which page 0 has no use for. */
 export const REGISTERS_END = 0x200;
@@ -57,6 +58,12 @@ export class SmmuState<P extends number> implements Stateful {
 
   get commandErrorActive(): boolean {
     return this.errorActive(GERROR_CMDQ_ERR);
+  }
+
+  /** Where the stream table is, and of what shape. */
+  get streamTable(): StreamTable {
+    const levels = this.features.ST_LEVEL !== 0;
+    return streamTable(this.reg(REG.STRTAB_BASE), this.reg(REG.STRTAB_BASE + 4), this.reg(REG.STRTAB_BASE_CFG), levels);
   }
 
   /** log2 of the entries of the queue whose base register is at `base`, no more than `limit` (§3.5.1). */

@@ -38,7 +38,7 @@ import { intermediateBits } from "../identification.ts";
 import { CLEAN, WRITE } from "../leaf-rights.ts";
 import { CR0_ATSCHK, CR0_SMMUEN, CR2_REC_CFG_ATS, CR2_RECINVSID, GBPA_ABORT, REG } from "../registers.ts";
 import { CONFIG_BYPASS, S1DSS_SSID0, STE_LEGAL, steFault } from "../stream-table-entry.ts";
-import { isStageFault, type StreamTable, StructureWalker, streamTable } from "../structure-walk.ts";
+import { isStageFault, StructureWalker } from "../structure-walk.ts";
 import { KIND_EXECUTE, KIND_READ, KIND_WRITE, NO_STAGE_SHIFT, TwoStageWalker } from "../two-stage-walk.ts";
 import type { WalkObserver } from "../walk-observer.ts";
 import type { CachedSpace, CachedStream, ConfigurationCache } from "./configuration-cache.ts";
@@ -70,8 +70,6 @@ export class Translator<P extends number> {
   #kind = KIND_READ;
   #pfn = -0;
   #offset = 0;
-  /** Taken from STRTAB_BASE and its CFG when they were written. */
-  #table: StreamTable = { base: 0, log2Size: 0, split: 0 };
   #retries = 0;
   /** The event is of a stage-1 bypass, not of a walk. */
   #bypassed = false;
@@ -102,18 +100,6 @@ export class Translator<P extends number> {
   observe(observer: WalkObserver | null): void {
     this.walker.observer = observer;
     this.structures.observer = observer;
-  }
-
-  /** STRTAB_BASE or STRTAB_BASE_CFG was written. */
-  streamTableChanged(): void {
-    const state = this.#state;
-    const cfg = state.reg(REG.STRTAB_BASE_CFG);
-    this.#table = streamTable(
-      state.reg(REG.STRTAB_BASE),
-      state.reg(REG.STRTAB_BASE + 4),
-      cfg,
-      state.features.ST_LEVEL !== 0,
-    );
   }
 
   /** Arguments as HardwareIommu.translate. */
@@ -260,7 +246,7 @@ export class Translator<P extends number> {
       return cached;
     }
     const { features } = this.#state;
-    const number = this.structures.locateStream(sid, this.#table, features.SIDSIZE);
+    const number = this.structures.locateStream(sid, this.#state.streamTable, features.SIDSIZE);
     this.event = number;
     if (number !== 0) return null;
     if (steFault(this.structures.words, features) !== STE_LEGAL) {

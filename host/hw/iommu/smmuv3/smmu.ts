@@ -16,7 +16,7 @@ import { CR0_CMDQEN, CR0_EVENTQEN, CR0_SMMUEN, CR2_E2H, REG, REGISTER_BYTES } fr
 import { TABLE_NAMES } from "../../../arch/smmuv3/walk-observer.ts";
 import type { HpaPfn } from "../../../base/address.ts";
 import type { MmioPort } from "../../../base/mmio.ts";
-import type { Stateful, StateReader } from "../../../base/state.ts";
+import type { Stateful } from "../../../base/state.ts";
 import type { AtsStatus, AtsTranslation } from "../../../devices/ports.ts";
 import type { HardwareIommu, IommuParts, StallEnd, TranslationStatus } from "../port.ts";
 import { QueuedIommu } from "../queued-iommu.ts";
@@ -77,11 +77,6 @@ export class Smmuv3 extends QueuedIommu implements HardwareIommu, RegisterEffect
     this.registers = this.#file;
   }
 
-  override restoreState(state: StateReader): void {
-    super.restoreState(state);
-    this.#translator.streamTableChanged();
-  }
-
   override *stateParts(): Iterable<readonly [string, Stateful]> {
     yield ["registers", this.#state];
     yield ["interrupts", this.wires];
@@ -109,11 +104,9 @@ export class Smmuv3 extends QueuedIommu implements HardwareIommu, RegisterEffect
     if ((after & CR0_CMDQEN) !== 0) this.scheduleWork();
   }
 
-  streamTableChanged(): void {
-    this.#translator.streamTableChanged();
-  }
-
   bypassChanged(): void {}
+
+  interruptsSwitched(): void {}
 
   commandsQueued(): void {
     this.scheduleWork();
@@ -233,7 +226,6 @@ export class Smmuv3 extends QueuedIommu implements HardwareIommu, RegisterEffect
     this.cmdqv?.reset();
     this.#configurations.clear();
     this.#translations.clear();
-    this.#translator.streamTableChanged();
     this.forgetWork();
   }
 }

@@ -1,0 +1,33 @@
+// The SMMUv3's stage 1 over iommufd (host/uapi/smmuv3-nesting.ts): nested HWPTs are the first two doublewords of the guest's stream table entry;
+// invalidations the guest's own 16-byte commands; events its 32-byte records.
+
+import { CONFIG_BYPASS, CONFIG_S1 } from "../../../host/arch/smmuv3/stream-table-entry.ts";
+import {
+  IOMMU_HWPT_DATA_ARM_SMMUV3,
+  IOMMU_VEVENTQ_TYPE_ARM_SMMUV3,
+  IOMMU_VIOMMU_INVALIDATE_DATA_ARM_SMMUV3,
+  IOMMU_VIOMMU_TYPE_ARM_SMMUV3,
+  iommuHwptArmSmmuv3,
+  iommuVeventArmSmmuv3,
+  iommuViommuArmSmmuv3Invalidate,
+} from "../../../host/uapi/smmuv3-nesting.ts";
+import type { ViommuNesting } from "../nested-codec.ts";
+
+const V = 1n;
+/** S1STALLD is bit 27 of doubleword 1: bit 3 of byte 11. */
+const STALLD = 1 << 3;
+
+export const SMMUV3_NESTING: ViommuNesting = {
+  shape: "viommu",
+  viommuType: () => IOMMU_VIOMMU_TYPE_ARM_SMMUV3,
+  stage1Type: IOMMU_HWPT_DATA_ARM_SMMUV3,
+  // V = 1 with Config 0 aborts everything, without a record.
+  blocked: iommuHwptArmSmmuv3.encode({ ste0: V }),
+  bypass: iommuHwptArmSmmuv3.encode({ ste0: V | BigInt(CONFIG_BYPASS << 1) }),
+  // Stalled transactions come that way; PRI is never the guest's.
+  wantsPageRequests: (stage1) => ((stage1[0]! >>> 1) & 7) === CONFIG_S1 && (stage1[11]! & STALLD) === 0,
+  invalidationType: IOMMU_VIOMMU_INVALIDATE_DATA_ARM_SMMUV3,
+  invalidationBytes: iommuViommuArmSmmuv3Invalidate.bytes,
+  eventType: IOMMU_VEVENTQ_TYPE_ARM_SMMUV3,
+  eventBytes: iommuVeventArmSmmuv3.bytes,
+};
