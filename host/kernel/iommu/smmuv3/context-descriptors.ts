@@ -1,5 +1,5 @@
 // Context descriptors (IHI 0070 §5.4) as the driver writes them, and which of their bits the hardware uses (Linux: arm_smmu_make_s1_cd,
-// arm_smmu_make_sva_cd, arm_smmu_get_cd_used).
+// arm_smmu_get_cd_used).
 
 import { CD } from "../../../arch/smmuv3/context-descriptor.ts";
 import { ENTRY_WORDS, type Entry, type EntryRules } from "./entry-writer.ts";
