@@ -87,7 +87,8 @@ const s1Stalling = contextTableEntry(table, stalling, false, S1DSS_SSID0);
 const s2Stalling = secondStageEntry(stage2, stalling, false);
 const nestedBypassed = [...s2];
 STE.set(nestedBypassed, "Config", 7n);
-for (const field of ["S1Fmt", "S1ContextPtr", "S1CDMax"] as const) STE.set(nestedBypassed, field, STE.get(contexts, field));
+for (const field of ["S1Fmt", "S1ContextPtr", "S1CDMax"] as const)
+  STE.set(nestedBypassed, field, STE.get(contexts, field));
 for (const field of ["S1CIR", "S1COR", "S1CSH"] as const) STE.set(nestedBypassed, field, STE.get(contexts, field));
 STE.set(nestedBypassed, "S1DSS", BigInt(S1DSS_BYPASS));
 STE.set(nestedBypassed, "MEV", 1n);
@@ -113,15 +114,21 @@ describe("a stream table entry is rewritten", () => {
     ["second stage → first stage", s2, s1, 3, true],
     ["first stage → second stage, stalling", s1Stalling, s2Stalling, 3, true],
     ["second stage → first stage, stalling", s2Stalling, s1Stalling, 3, true],
+    ["another table and another S1DSS", contexts, contextTableEntry(otherTable, traits, true, S1DSS_BYPASS), 3, false],
     [
-      "another table and another S1DSS",
-      contexts,
-      contextTableEntry(otherTable, traits, true, S1DSS_BYPASS),
+      "first stage → second stage with its VMID",
+      s1,
+      secondStageEntry({ ...stage2, S2VMID: 9 }, traits, true),
       3,
       false,
     ],
-    ["first stage → second stage with its VMID", s1, secondStageEntry({ ...stage2, S2VMID: 9 }, traits, true), 3, false],
-    ["second stage with its VMID → first stage", secondStageEntry({ ...stage2, S2VMID: 9 }, traits, true), s1, 3, false],
+    [
+      "second stage with its VMID → first stage",
+      secondStageEntry({ ...stage2, S2VMID: 9 }, traits, true),
+      s1,
+      3,
+      false,
+    ],
     ["nested with S1DSS bypass → second stage", nestedBypassed, s2WithoutAts, 3, true],
     ["second stage → nested with S1DSS bypass", s2WithoutAts, nestedBypassed, 2, true],
   ];
@@ -149,7 +156,20 @@ describe("a stream table entry is rewritten", () => {
 describe("a context descriptor is rewritten", () => {
   const first = { ASID: 7, T0SZ: 16, TG0: 0, IPS: 5, TTB0: 0x8_0000n, marks: false };
   const s1Descriptor = contextDescriptor(first, false);
-  const shared = descriptor({ T0SZ: 16, IR0: 1, OR0: 1, SH0: 3, EPD1: 1, V: 1, AA64: 1, R: 1, A: 1, ASID: 5, TTB0: 0x99n, MAIR: 7n });
+  const shared = descriptor({
+    T0SZ: 16,
+    IR0: 1,
+    OR0: 1,
+    SH0: 3,
+    EPD1: 1,
+    V: 1,
+    AA64: 1,
+    R: 1,
+    A: 1,
+    ASID: 5,
+    TTB0: 0x99n,
+    MAIR: 7n,
+  });
   const released = descriptor({ EPD0: 1, EPD1: 1, V: 1, AA64: 1, R: 1, A: 1, ASID: 5, MAIR: 7n });
   const cases: [string, Entry, Entry, syncs: number, hitless: boolean][] = [
     ["nothing → first stage", NO_DESCRIPTOR, s1Descriptor, 2, false],
@@ -198,7 +218,9 @@ describe("whatever entries there are", () => {
   const stream = fc.oneof(
     fc.constant(abort),
     anyTraits.map(bypassEntry),
-    fc.tuple(anyTable, anyTraits, flag, fc.nat(2)).map(([place, of, ats, dss]) => contextTableEntry(place, of, ats, dss)),
+    fc
+      .tuple(anyTable, anyTraits, flag, fc.nat(2))
+      .map(([place, of, ats, dss]) => contextTableEntry(place, of, ats, dss)),
     fc.tuple(anyStage2, anyTraits, flag).map(([stage, of, ats]) => secondStageEntry(stage, of, ats)),
   );
 

@@ -14,7 +14,12 @@ import {
   S2_VMID_S1_CLEAR,
 } from "../../../../../host/kernel/iommu/smmuv3/invalidation-list.ts";
 
-const one = (type: InvalidationType, id: number, substream = 0): Invalidation => ({ type, id, substream, device: null });
+const one = (type: InvalidationType, id: number, substream = 0): Invalidation => ({
+  type,
+  id,
+  substream,
+  device: null,
+});
 const ids = (list: readonly Invalidation[]) => list.map(({ id }) => id);
 const users = (list: readonly { users: number }[]) => list.map((each) => each.users);
 
