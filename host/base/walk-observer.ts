@@ -5,7 +5,18 @@ export interface WalkObserver {
   /**
    * One entry was loaded. `table` and `level` are the architecture's own numbers; `pfn` and `offset` are where the entry lies in the memory
    * walked (host-physical for hardware); `lo`, `hi` its value after byte order was undone (structures: their first doubleword); `serves` is
-   * the level of the entry of another table that an implicit second-stage load works for, -1 otherwise.
+   * the level of the entry of another table that an implicit second-stage load works for, -1 otherwise. Where table and level do not say what an
+   * entry covers: `covers`, log2 of its bytes, and `inputPfn`, the page that the walk through these tables is for.
    */
-  tableLoaded(table: number, level: number, pfn: number, offset: number, lo: number, hi: number, serves: number): void;
+  tableLoaded(
+    table: number,
+    level: number,
+    pfn: number,
+    offset: number,
+    lo: number,
+    hi: number,
+    serves: number,
+    covers?: number,
+    inputPfn?: number,
+  ): void;
 }

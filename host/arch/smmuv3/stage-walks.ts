@@ -26,7 +26,7 @@ import {
   WRITE,
 } from "./leaf-rights.ts";
 import { TableDescent, withAccessFlag } from "./table-descent.ts";
-import type { SecondStage, TranslationRegime } from "./translation-regime.ts";
+import type { SecondStage, TableTree, TranslationRegime } from "./translation-regime.ts";
 import { TABLE_STAGE_1, TABLE_STAGE_2, type WalkObserver, type WalkTable } from "./walk-observer.ts";
 
 /** What a request does. ATS requests ask for whatever rights there are, and may mark pages dirty unless No-Write is set (§3.9.1). */
@@ -139,7 +139,7 @@ export class StageWalks<P extends number> {
         return F_WALK_EABT;
       }
       const { lo, hi } = descent;
-      this.tell(TABLE_STAGE_1, half.levelOf(descent.shift), hostLow, hostHigh, offset, lo, hi, -1);
+      this.tell(TABLE_STAGE_1, half, descent.shift, hostLow, hostHigh, offset, lo, hi, -1, low, high);
       const malformed = descent.decode();
       if (malformed !== 0) return this.#firstFault(malformed);
       let newLo = withAccessFlag(lo, descent.pointer, regime);
@@ -218,7 +218,7 @@ export class StageWalks<P extends number> {
       const { frameLow, frameHigh, offset } = descent;
       if (!descent.load(frameLow, frameHigh, second.bigEndian)) break;
       const { lo, hi } = descent;
-      this.tell(TABLE_STAGE_2, second.levelOf(descent.shift), frameLow, frameHigh, offset, lo, hi, this.serves);
+      this.tell(TABLE_STAGE_2, second, descent.shift, frameLow, frameHigh, offset, lo, hi, this.serves, low, high);
       const malformed = descent.decode();
       if (malformed !== 0) return this.#secondFault(malformed, low, high);
       let newLo = withAccessFlag(lo, descent.pointer, second);
@@ -309,19 +309,25 @@ export class StageWalks<P extends number> {
 
   protected tell(
     table: WalkTable,
-    level: number,
+    tree: TableTree,
+    shift: number,
     low: number,
     high: number,
     offset: number,
     lo: number,
     hi: number,
     serves: number,
+    inputLow: number,
+    inputHigh: number,
   ): void {
     if (this.observer === null) return;
     if (this.told > 0) {
       this.told--;
       return;
     }
-    this.observer.tableLoaded(table, level, high * 0x100000000 + (low >>> 0), offset, lo >>> 0, hi >>> 0, serves);
+    const pfn = high * 0x100000000 + (low >>> 0);
+    const inputPfn = (inputHigh & 0xfffff) * 0x100000000 + (inputLow >>> 0);
+    const level = tree.levelOf(shift);
+    this.observer.tableLoaded(table, level, pfn, offset, lo >>> 0, hi >>> 0, serves, shift + 12, inputPfn);
   }
 }

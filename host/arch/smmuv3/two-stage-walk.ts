@@ -106,7 +106,22 @@ export class TwoStageWalker<P extends number> extends StageWalks<P> {
           // DESCRIPTOR_VALID, DESCRIPTOR_AF.
           if (!pointer && ((lo & 0x401) !== 0x401 || shift > second.blockShift)) return false;
           if (shift === lastShift2 && (lo & 2) === 0) return false;
-          if (watched) this.#tellPlainly(TABLE_STAGE_2, second, shift, frame, hostHigh, index, lo, hi, half, shift1);
+          if (watched) {
+            this.#tellPlainly(
+              TABLE_STAGE_2,
+              second,
+              shift,
+              frame,
+              hostHigh,
+              index,
+              lo,
+              hi,
+              half,
+              shift1,
+              guestLow,
+              guestHigh,
+            );
+          }
           hostLow = (lo >>> 12) | (hi << 20);
           hostHigh = (hi >>> 12) & 0xf;
           if (((hostLow & second.outputLow) | (hostHigh & second.outputHigh)) !== 0) return false;
@@ -154,7 +169,9 @@ export class TwoStageWalker<P extends number> extends StageWalks<P> {
         if ((hi & 0xf8000000) !== 0) return false;
       } else if ((lo & 0x401) !== 0x401 || shift1 > half.blockShift) return false;
       if (shift1 === lastShift1 && (lo & 2) === 0) return false;
-      if (watched) this.#tellPlainly(TABLE_STAGE_1, half, shift1, hostLow, hostHigh, index1, lo, hi, half, -1);
+      if (watched) {
+        this.#tellPlainly(TABLE_STAGE_1, half, shift1, hostLow, hostHigh, index1, lo, hi, half, -1, low, high);
+      }
       guestLow = (lo >>> 12) | (hi << 20);
       guestHigh = (hi >>> 12) & 0xf;
       if (((guestLow & half.outputLow) | (guestHigh & half.outputHigh)) !== 0) return false;
@@ -212,11 +229,13 @@ export class TwoStageWalker<P extends number> extends StageWalks<P> {
     hi: number,
     half: FirstStageHalf,
     servedShift: number,
+    inputLow: number,
+    inputHigh: number,
   ): void {
     const told = this.told;
     this.told = 0;
     const serves = servedShift < 0 ? -1 : half.levelOf(servedShift);
-    this.tell(table, tree.levelOf(shift), low, high, (index & 511) << 3, lo, hi, serves);
+    this.tell(table, tree, shift, low, high, (index & 511) << 3, lo, hi, serves, inputLow, inputHigh);
     this.told = told + 1;
   }
 }

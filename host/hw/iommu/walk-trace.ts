@@ -30,7 +30,17 @@ export class WalkTrace implements WalkObserver {
     this.#kind = kind === undefined ? {} : { kind };
   }
 
-  tableLoaded(table: number, level: number, pfn: number, offset: number, lo: number, hi: number, serves: number): void {
+  tableLoaded(
+    table: number,
+    level: number,
+    pfn: number,
+    offset: number,
+    lo: number,
+    hi: number,
+    serves: number,
+    covers = -1,
+    inputPfn = 0,
+  ): void {
     const event: TraceEvent & { type: "walk" } = {
       type: "walk",
       where: "host",
@@ -44,6 +54,8 @@ export class WalkTrace implements WalkObserver {
       entry: (BigInt(hi >>> 0) << 32n) | BigInt(lo >>> 0),
       cached: false,
     };
-    this.#trace.emit(serves < 0 ? event : { ...event, serves });
+    if (serves >= 0) event.serves = serves;
+    if (covers >= 0) Object.assign(event, { covers, input: BigInt(inputPfn) << 12n });
+    this.#trace.emit(event);
   }
 }

@@ -24,6 +24,7 @@ export const EVENT_PRIVILEGED = 1 << 1;
 export const EVENT_INSTRUCTION = 1 << 2;
 export const EVENT_READ = 1 << 3;
 export const EVENT_STAGE_2 = 1 << 7;
+const EVENT_CLASS = 3 << 8;
 export const EVENT_TABLE_READ = 1 << 12;
 export const eventClass = (value: number): number => value << 8;
 
@@ -288,7 +289,7 @@ export class EventQueue implements Stateful {
       ...(substream ? { pasid: record[0]! >>> 12 } : {}),
       iotval: words[2]!,
       iotval2: words[3]!,
-      ttyp: record[3]! & (EVENT_PRIVILEGED | EVENT_INSTRUCTION | EVENT_READ),
+      ttyp: record[3]! & (EVENT_PRIVILEGED | EVENT_INSTRUCTION | EVENT_READ | EVENT_STAGE_2 | EVENT_CLASS),
       text: describeEvent(words),
     });
     return before;
