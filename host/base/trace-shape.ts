@@ -49,7 +49,7 @@ const SHAPES: { readonly [T in TraceEventType]: Shape<T> } = {
     spa: "wide?",
     length: "whole",
     write: "flag",
-    result: ["ok", "aborted", "msi"],
+    result: ["ok", "aborted", "msi", "stalled"],
   },
   fault: {
     where: ["hardware", "kernel", "guest"],

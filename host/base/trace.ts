@@ -80,7 +80,7 @@ export type TraceEvent =
       spa?: bigint;
       length: number;
       write: boolean;
-      result: "ok" | "aborted" | "msi";
+      result: "ok" | "aborted" | "msi" | "stalled";
     }
   /** A fault record: of the hardware, as relayed by the kernel, or as written for the guest. */
   | {

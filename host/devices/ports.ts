@@ -4,14 +4,20 @@
 import type { ClockEvent } from "../base/clock.ts";
 import type { AccessSize, MmioPort } from "../base/mmio.ts";
 import type { Stateful } from "../base/state.ts";
+import type { StallEnd } from "../base/transaction.ts";
 
-export type { AccessSize, MmioPort };
+export type { AccessSize, MmioPort, StallEnd };
 
 /** The transfer was done. */
 export const DMA_OK = 0;
 /** Completer answered Unsupported Request or Completer Abort: nothing was transferred. */
 export const DMA_ABORTED = 1;
-export type DmaStatus = 0 | 1;
+/**
+ * The transfer waits in the IOMMU for software's decision, as `DmaPort.stallTag`; `PlatformEndpoint.stallEnded` will say what that is.
+ * Never given to a PCI function.
+ */
+export const DMA_STALLED = 2;
+export type DmaStatus = 0 | 1 | 2;
 
 /** No PASID prefix on the request. */
 export const NO_PASID = -1;
@@ -44,6 +50,8 @@ export interface DmaPort {
   ): DmaStatus;
   /** Present where the function has an ATS capability. */
   readonly ats?: AtsPort;
+  /** Of the last transfer that was DMA_STALLED; -1: there was no room for it to wait, it is to be made anew when told. */
+  readonly stallTag?: number;
 }
 
 /** Result of an ATS translation request, left in these fields until the next one. */
@@ -158,4 +166,41 @@ export interface PciFunction extends Partial<Stateful> {
   readonly atsTarget?: AtsTarget;
   /** The function can log the pages it writes itself (VFIO: DMA logging). */
   readonly logsDma?: boolean;
+}
+
+/** What a device on no bus gets when a machine is put together. */
+export interface PlatformPorts {
+  readonly dma: DmaPort;
+  readonly clock: DeviceClock;
+  /** Level of interrupt wire `index`. */
+  readonly interrupt: (index: number, asserted: boolean) => void;
+}
+
+/** Registers that a machine places in its address space. */
+export interface RegionDescription {
+  /** Bytes, a multiple of 4096. */
+  readonly size: number;
+  /** Offsets from the region's start. */
+  readonly registers: MmioPort;
+}
+
+/**
+ * A device on no bus (Linux: a platform device) as a machine sees it: nothing about it can be discovered, firmware says where its
+ * registers and wires are. A device whose model has state is Stateful.
+ */
+export interface PlatformEndpoint extends Partial<Stateful> {
+  readonly name: string;
+  /** What firmware calls it (Devicetree Specification §2.3.1, compatible). */
+  readonly compatible: string;
+  readonly regions: readonly RegionDescription[];
+  /** Interrupt wires, all level-sensitive. */
+  readonly interrupts: number;
+  /** Puts the device in its place. Called once, before anything else. */
+  connect(ports: PlatformPorts): void;
+  /** As after power-on; DMA in flight is given up, a stalled transaction is nobody's any more. */
+  reset(): void;
+  /**
+   * Transaction `tag` ended its wait. What belongs to none of the device's is ignored. Must not do DMA from within: the IOMMU is at work.
+   */
+  stallEnded(tag: number, end: StallEnd): void;
 }

@@ -4,10 +4,14 @@
 // from the IOMMU, so that the interrupt it raises does not re-enter the hardware that is delivering that message.
 //
 //     COMMAND written → event → burst: (ATC → translation request → page request …) → DMA → next event … → finish → interrupt
+//
+// A burst that an IOMMU stalls waits, and the command with it: `stallEnded` says whether the burst is made anew, refused, or done without
+// having reached memory.
 
 import { pfnOfHalves } from "../../base/address.ts";
 import type { ClockEvent } from "../../base/clock.ts";
 import { bytesOf, type Stateful, type StateReader, type StateRecord } from "../../base/state.ts";
+import { STALL_DISCARD, STALL_RETRY, type StallEnd } from "../../base/transaction.ts";
 import type { AtsCapability, PasidCapability, PriCapability } from "../capabilities/address-translation.ts";
 import {
   ATS_SUCCESS,
@@ -15,6 +19,7 @@ import {
   type AtsTarget,
   type DeviceClock,
   DMA_OK,
+  DMA_STALLED,
   type DmaStatus,
   NO_PASID,
 } from "../ports.ts";
@@ -36,6 +41,8 @@ export interface EngineParts {
     pasid: number,
     privileged: boolean,
   ) => DmaStatus;
+  /** Of the last transfer that was stalled; absent: none ever is. */
+  readonly stallTag?: () => number;
   readonly atsPort: () => AtsPort | undefined;
   readonly buffer: Uint8Array;
   /** A command with COMMAND_INTERRUPT has ended. */
@@ -51,6 +58,8 @@ export interface EngineParts {
 /** A burst's result besides the outcomes, which are >= 0. */
 const MOVED = -1;
 const WAITING = -2;
+/** Tag of a burst that is not stalled; -1 is one for which the IOMMU had no room. */
+const NOT_STALLED = -2;
 
 /** Registers 0x80 to 0x98 as 32-bit words. */
 const SOURCE_WORD = 0;
@@ -103,6 +112,8 @@ export class DmaEngine implements AtsTarget, Stateful {
   #waiting = false;
   #waitingGroup = 0;
   #waitingPasid = NO_PASID;
+  /** Tag of the burst that an IOMMU stalls. */
+  #stallTag = NOT_STALLED;
   /** Page requests sent for the burst at hand. */
   #requestsForBurst = 0;
   /** Outcome that the next event ends the command with; MOVED: none. */
@@ -139,7 +150,32 @@ export class DmaEngine implements AtsTarget, Stateful {
     this.#requestsSent = this.#responsesTaken = this.#lastResponse = this.#invalidationsTaken = 0;
     this.#invalidationDelay = this.#misbehaviour = this.#requestsForBurst = 0;
     this.#waiting = false;
+    this.#stallTag = NOT_STALLED;
     this.#verdict = MOVED;
+  }
+
+  /** A stalled transaction ended its wait; one that is not the burst at hand is nobody's (the device was reset meanwhile). */
+  stallEnded(tag: number, end: StallEnd): void {
+    if (this.#stallTag === NOT_STALLED || tag !== this.#stallTag) return;
+    this.#stallTag = NOT_STALLED;
+    if (end === STALL_DISCARD) this.#discardBurst();
+    if (end === STALL_RETRY || end === STALL_DISCARD) this.#schedule();
+    else this.#endSoon(R.OUTCOME_REFUSED);
+  }
+
+  /** The burst at hand is done without having reached memory: a write is ignored, a read gives zeros. */
+  #discardBurst(): void {
+    const toRam = (this.#words[COMMAND_WORD]! & R.COMMAND_TO_RAM) !== 0;
+    const length = this.#burstLength(this.#words[toRam ? DESTINATION_WORD : SOURCE_WORD]!);
+    const at = this.#words[toRam ? SOURCE_WORD : DESTINATION_WORD]! - R.BUFFER + this.#moved;
+    if (!toRam) this.#parts.buffer.fill(0, at, at + length);
+    this.#moved += length;
+  }
+
+  /** Bytes of the next burst, `start` being the low half of the command's address in RAM. */
+  #burstLength(start: number): number {
+    const offset = ((start + this.#moved) >>> 0) & this.#maskLow & 0xfff;
+    return Math.min(R.BURST_BYTES, this.#words[COUNT_WORD]! - this.#moved, 4096 - offset);
   }
 
   /** What the function has cached is void. */
@@ -275,10 +311,10 @@ export class DmaEngine implements AtsTarget, Stateful {
 
   #step(): void {
     this.#event = 0;
-    if (!this.running || this.#waiting) return;
+    if (!this.running || this.#waiting || this.#stallTag !== NOT_STALLED) return;
     const count = this.#words[COUNT_WORD]!;
     let result = this.#verdict;
-    if (result === MOVED && this.#moved < count) result = this.#burst(count - this.#moved);
+    if (result === MOVED && this.#moved < count) result = this.#burst();
     if (result === WAITING) return;
     if (result !== MOVED) this.#finish(result);
     else if (this.#moved >= count) this.#finish(R.OUTCOME_DONE);
@@ -293,7 +329,7 @@ export class DmaEngine implements AtsTarget, Stateful {
     if ((command & R.COMMAND_INTERRUPT) !== 0) this.#parts.interrupt();
   }
 
-  #burst(remaining: number): number {
+  #burst(): number {
     const write = (this.#words[COMMAND_WORD]! & R.COMMAND_TO_RAM) !== 0;
     const ram = write ? DESTINATION_WORD : SOURCE_WORD;
     const own = write ? SOURCE_WORD : DESTINATION_WORD;
@@ -302,7 +338,7 @@ export class DmaEngine implements AtsTarget, Stateful {
     const high = ((this.#words[ram + 1]! + (sum > 0xffffffff ? 1 : 0)) & this.#maskHigh) >>> 0;
     const pfn = pfnOfHalves(low, high);
     const offset = low & 0xfff;
-    const length = Math.min(R.BURST_BYTES, remaining, 4096 - offset);
+    const length = this.#burstLength(this.#words[ram]!);
     const at = this.#words[own]! - R.BUFFER + this.#moved;
     const outcome = this.#transfer(write, pfn, offset, at, length);
     if (outcome === MOVED) {
@@ -331,6 +367,10 @@ export class DmaEngine implements AtsTarget, Stateful {
       }
     }
     const status = this.#parts.transfer(write, pfn, offset, at, length, pasid, this.#privileged);
+    if (status === DMA_STALLED) {
+      this.#stallTag = this.#parts.stallTag?.() ?? NOT_STALLED;
+      return WAITING;
+    }
     return status === DMA_OK ? MOVED : R.OUTCOME_REFUSED;
   }
 
@@ -427,6 +467,7 @@ export class DmaEngine implements AtsTarget, Stateful {
       waiting: this.#waiting,
       waitingGroup: this.#waitingGroup,
       waitingPasid: this.#waitingPasid,
+      stallTag: this.#stallTag,
       requestsForBurst: this.#requestsForBurst,
       verdict: this.#verdict,
     };
@@ -452,6 +493,7 @@ export class DmaEngine implements AtsTarget, Stateful {
     this.#waiting = state.boolean("waiting");
     this.#waitingGroup = state.number("waitingGroup");
     this.#waitingPasid = state.number("waitingPasid");
+    this.#stallTag = state.number("stallTag");
     this.#requestsForBurst = state.number("requestsForBurst");
     this.#verdict = state.number("verdict");
   }

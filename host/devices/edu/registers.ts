@@ -29,6 +29,9 @@ export const INTERRUPT_ACKNOWLEDGE = 0x64;
 export const INTERRUPT_FACTORIAL = 0x001;
 export const INTERRUPT_DMA = 0x100;
 
+/** dmaMask of a device that drives all address bits. */
+export const ALL_ADDRESS_BITS = 0xffff_ffff_ffff_ffffn;
+
 /** RW, 64 bits each; writes are ignored while a command runs. */
 export const DMA_SOURCE = 0x80;
 export const DMA_DESTINATION = 0x88;

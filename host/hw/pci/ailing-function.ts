@@ -5,7 +5,6 @@
 //     bus ─→ AilingFunction ─→ endpoint model         endpoint model ─→ its ports ─→ AilingFunction ─→ bus
 
 import type { ClockEvent } from "../../base/clock.ts";
-import type { AccessSize, MmioPort } from "../../base/mmio.ts";
 import { isStateful, StateError, type Stateful, type StateReader, type StateRecord } from "../../base/state.ts";
 import {
   ATS_UNSUPPORTED_REQUEST,
@@ -17,14 +16,7 @@ import {
   type FunctionPorts,
   type PciFunction,
 } from "../../devices/ports.ts";
-
-/** What is wrong with a function. */
-export interface Ailment {
-  /** It no longer answers and sends nothing. */
-  dead: boolean;
-  /** Virtual time that every register access and DMA transfer takes more, and an ATS invalidation until it is begun, in ns. */
-  delayNs: number;
-}
+import { AilingRegisters, type Ailment, type Answers, ailingDma, answersOf } from "../ailment.ts";
 
 interface Invalidation {
   readonly pfn: number;
@@ -39,7 +31,7 @@ export class AilingFunction implements PciFunction, Stateful {
   readonly bars: readonly (BarDescription | null)[];
   readonly ailment: Ailment = { dead: false, delayNs: 0 };
   readonly atsTarget?: AtsTarget;
-  readonly #passTime: (ns: number) => void;
+  readonly #answers: Answers;
   #ports: FunctionPorts | null = null; // not state: wiring
   #dma: DmaPort | null = null; // not state: wiring
   /** Invalidations that a slow function has not begun: their places are the arguments of the events. */
@@ -56,9 +48,9 @@ export class AilingFunction implements PciFunction, Stateful {
       fire: (place) => this.#beginInvalidation(place),
     };
     this.clockEvents = [this.#invalidationBegins];
-    this.#passTime = passTime;
+    this.#answers = answersOf(this.ailment, passTime);
     this.bars = inner.bars.map((bar) =>
-      bar === null ? null : { ...bar, registers: new AilingRegisters(bar.registers, this) },
+      bar === null ? null : { ...bar, registers: new AilingRegisters(bar.registers, this.#answers) },
     );
     if (inner.atsTarget !== undefined) this.atsTarget = this.#atsTarget(inner.atsTarget);
   }
@@ -73,14 +65,6 @@ export class AilingFunction implements PciFunction, Stateful {
 
   get name(): string {
     return this.inner.name;
-  }
-
-  /** Lets the delay of a slow function pass; false if it is dead. */
-  answers(): boolean {
-    const { dead, delayNs } = this.ailment;
-    if (dead) return false;
-    if (delayNs > 0) this.#passTime(delayNs);
-    return true;
   }
 
   configRead(offset: number, size: 1 | 2 | 4): number {
@@ -115,12 +99,7 @@ export class AilingFunction implements PciFunction, Stateful {
   }
 
   #dmaPort(bus: DmaPort): DmaPort {
-    const port: DmaPort = {
-      read: (pfn, offset, into, at, length, pasid, privileged) =>
-        this.answers() ? bus.read(pfn, offset, into, at, length, pasid, privileged) : DMA_ABORTED,
-      write: (pfn, offset, from, at, length, pasid, privileged) =>
-        this.answers() ? bus.write(pfn, offset, from, at, length, pasid, privileged) : DMA_ABORTED,
-    };
+    const port = ailingDma(bus, this.#answers);
     return bus.ats === undefined ? port : { ...port, ats: this.#ats(bus.ats) };
   }
 
@@ -128,11 +107,11 @@ export class AilingFunction implements PciFunction, Stateful {
     return {
       translation: bus.translation,
       translate: (pfn, pasid, noWrite, privileged, execute) =>
-        this.answers() ? bus.translate(pfn, pasid, noWrite, privileged, execute) : ATS_UNSUPPORTED_REQUEST,
+        this.#answers() ? bus.translate(pfn, pasid, noWrite, privileged, execute) : ATS_UNSUPPORTED_REQUEST,
       readTranslated: (pfn, offset, into, at, length, pasid) =>
-        this.answers() ? bus.readTranslated(pfn, offset, into, at, length, pasid) : DMA_ABORTED,
+        this.#answers() ? bus.readTranslated(pfn, offset, into, at, length, pasid) : DMA_ABORTED,
       writeTranslated: (pfn, offset, from, at, length, pasid) =>
-        this.answers() ? bus.writeTranslated(pfn, offset, from, at, length, pasid) : DMA_ABORTED,
+        this.#answers() ? bus.writeTranslated(pfn, offset, from, at, length, pasid) : DMA_ABORTED,
       pageRequest: (pfn, pasid, group, flags) => {
         if (!this.ailment.dead) bus.pageRequest(pfn, pasid, group, flags);
       },
@@ -199,30 +178,5 @@ export class AilingFunction implements PciFunction, Stateful {
   stateParts(): Iterable<readonly [string, Stateful]> {
     if (!isStateful(this.inner)) throw new StateError(`${this.name}: its model saves no state`);
     return [["function", this.inner]];
-  }
-}
-
-class AilingRegisters implements MmioPort {
-  high = 0;
-  readonly #inner: MmioPort;
-  readonly #function: AilingFunction;
-
-  constructor(inner: MmioPort, ailing: AilingFunction) {
-    this.#inner = inner;
-    this.#function = ailing;
-  }
-
-  mmioRead(offset: number, size: AccessSize): number {
-    if (!this.#function.answers()) {
-      this.high = 0xffff_ffff;
-      return size >= 4 ? 0xffff_ffff : 2 ** (8 * size) - 1;
-    }
-    const low = this.#inner.mmioRead(offset, size);
-    this.high = this.#inner.high;
-    return low;
-  }
-
-  mmioWrite(offset: number, size: AccessSize, lo: number, hi: number): void {
-    if (this.#function.answers()) this.#inner.mmioWrite(offset, size, lo, hi);
   }
 }

@@ -1,302 +1,79 @@
-// The way of one function's DMA: bus-mastering check, page by page through its IOMMU (or straight, where there is none), then
-// the bytes move in physical memory. Also ATS and PRI, requester side: translation requests, translated requests, page requests.
-// Whether a translated request is allowed is the IOMMU's decision. Nothing here allocates while the trace is off.
-//
-//     device model → FunctionDma.read/write → HardwareIommu.translate → PhysicalMemory (a page that is an interrupt file: an MSI)
+// The way of one PCI function's DMA (device-dma.ts): nothing while bus mastering is off or the function sleeps; a transaction that the IOMMU
+// stalls is taken for refused, for no PCI function can wait. Also ATS and PRI, requester side: translation requests, translated requests,
+// page requests. Whether a translated request is allowed is the IOMMU's decision.
 
-import { addressOf, type HpaPfn, type IovaPfn, PFN_LIMIT } from "../../base/address.ts";
-import { ACCESS_OK, type AccessStatus, type PhysicalMemory } from "../../base/memory.ts";
-import type { Stateful, StateReader, StateRecord } from "../../base/state.ts";
-import type { Trace } from "../../base/trace.ts";
+import type { StateReader, StateRecord } from "../../base/state.ts";
 import { COMMAND_BUS_MASTER } from "../../devices/pci-function.ts";
 import {
   ATS_UNSUPPORTED_REQUEST,
   type AtsPort,
   type AtsStatus,
-  DMA_ABORTED,
-  DMA_OK,
-  type DmaPort,
-  type DmaStatus,
-  NO_PASID,
   noTranslation,
   type PciFunction,
 } from "../../devices/ports.ts";
-import { ACCESS_READ, ACCESS_WRITE, CONSUMED, DISCARDED, type HardwareIommu, TRANSLATED } from "../iommu/port.ts";
+import { DeviceDma, type DeviceDmaParts } from "../device-dma.ts";
+import type { HardwareIommu } from "../iommu/port.ts";
 import { DmaWriteLog } from "./dma-write-log.ts";
 
 const COMMAND = 0x04;
 
-export interface FunctionDmaParts {
+export interface FunctionDmaParts extends DeviceDmaParts {
   readonly function: PciFunction;
-  /** Name in traces. */
-  readonly name: string;
-  /** Requester id as the IOMMU sees it. */
-  readonly deviceId: number;
-  /** Null: DMA addresses are physical. */
-  readonly iommu: HardwareIommu | null;
-  readonly memory: PhysicalMemory<HpaPfn>;
-  readonly trace: Trace;
-  /** Says which messages the function may send; absent: all. */
-  readonly messages?: MessageFilter;
-}
-
-export interface MessageFilter {
-  /** `requester`: the function's name. Asked for writes to pages that are devices. */
-  accepts(pfn: HpaPfn, offset: number, length: number, data: number, requester: string): boolean;
 }
 
 /** What an ATS request finds where there is nobody to translate. */
 const NO_TRANSLATION = noTranslation();
 
-/** What a function's DMA amounted to: page-sized pieces of transfers; a write that rang a doorbell counts as a message only. */
-export interface TransferCounters {
-  transfers: number;
-  bytes: number;
-  aborted: number;
-  messages: number;
-}
-
-export class FunctionDma implements DmaPort, Stateful {
+export class FunctionDma extends DeviceDma {
   readonly ats: AtsPort;
   /** Where the function logs the pages it writes, while somebody asked for it. */
   writeLog: DmaWriteLog | null = null;
-  readonly counters: TransferCounters = { transfers: 0, bytes: 0, aborted: 0, messages: 0 };
-  readonly #parts: FunctionDmaParts;
-  readonly #iommu: HardwareIommu | null;
-  readonly #memory: PhysicalMemory<HpaPfn>;
-  #plugged = true; // not state: who is not plugged in is not asked
+  readonly #function: PciFunction;
 
   constructor(parts: FunctionDmaParts) {
-    this.#parts = parts;
-    this.#iommu = parts.iommu;
-    this.#memory = parts.memory;
-    this.ats = this.#atsPort();
+    super(parts);
+    this.#function = parts.function;
+    this.ats = this.#atsPort(parts.iommu, parts.deviceId);
   }
 
-  /** The function is gone: nothing of it gets through any more. */
-  unplug(): void {
-    this.#plugged = false;
+  protected override get mayMaster(): boolean {
+    if (!this.plugged || this.#function.asleep === true) return false;
+    return (this.#function.configRead(COMMAND, 2) & COMMAND_BUS_MASTER) !== 0;
   }
 
-  get #mayMaster(): boolean {
-    const { function: pciFunction } = this.#parts;
-    if (!this.#plugged || pciFunction.asleep === true) return false;
-    return (pciFunction.configRead(COMMAND, 2) & COMMAND_BUS_MASTER) !== 0;
+  protected override wrote(pfn: number): void {
+    if (this.writeLog !== null) this.writeLog.wrote(pfn);
   }
 
-  read(
-    pfn: number,
-    offset: number,
-    into: Uint8Array,
-    at: number,
-    length: number,
-    pasid: number,
-    privileged = false,
-  ): DmaStatus {
-    return this.#transfer(false, pfn, offset, into, at, length, pasid, privileged, false);
-  }
-
-  write(
-    pfn: number,
-    offset: number,
-    from: Uint8Array,
-    at: number,
-    length: number,
-    pasid: number,
-    privileged = false,
-  ): DmaStatus {
-    return this.#transfer(true, pfn, offset, from, at, length, pasid, privileged, false);
-  }
-
-  #transfer(
-    write: boolean,
-    startPfn: number,
-    startOffset: number,
-    bytes: Uint8Array,
-    at: number,
-    length: number,
-    pasid: number,
-    privileged: boolean,
-    translated: boolean,
-  ): DmaStatus {
-    if (!this.#mayMaster) return DMA_ABORTED;
-    let pfn = startPfn;
-    let offset = startOffset;
-    let position = at;
-    for (let left = length; left > 0; ) {
-      const piece = Math.min(left, 4096 - offset);
-      if (this.#piece(write, pfn, offset, bytes, position, piece, pasid, privileged, translated) !== DMA_OK) {
-        return DMA_ABORTED;
-      }
-      position += piece;
-      left -= piece;
-      offset = 0;
-      // Past the last page of the address space there is nothing.
-      if (++pfn >= PFN_LIMIT && left > 0) return DMA_ABORTED;
-    }
-    return DMA_OK;
-  }
-
-  /** One transfer within a page. */
-  #piece(
-    write: boolean,
-    pfn: number,
-    offset: number,
-    bytes: Uint8Array,
-    at: number,
-    length: number,
-    pasid: number,
-    privileged: boolean,
-    translated: boolean,
-  ): DmaStatus {
-    const iommu = this.#iommu;
-    const counters = this.counters;
-    let page = pfn as HpaPfn;
-    if (iommu !== null) {
-      // Only a write of 4 bytes can be a message.
-      const data = !write ? 0 : length === 4 ? loadWord(bytes, at) : -1;
-      const access = write ? ACCESS_WRITE : ACCESS_READ;
-      const status = iommu.translate(
-        this.#parts.deviceId,
-        pasid,
-        privileged,
-        access,
-        pfn as IovaPfn,
-        offset,
-        translated,
-        data,
-      );
-      if (status === DISCARDED) {
-        if (!write) bytes.fill(0, at, at + length);
-        return DMA_OK;
-      }
-      if (status !== TRANSLATED) {
-        const consumed = status === CONSUMED;
-        if (this.#parts.trace.on)
-          this.#traceTransfer(write, pfn, offset, length, pasid, null, consumed ? "msi" : "aborted");
-        if (consumed) counters.messages++;
-        else counters.aborted++;
-        return consumed ? DMA_OK : DMA_ABORTED;
-      }
-      page = iommu.resultPfn;
-    }
-    const message = write && this.#memory.isStoreTarget(page);
-    if (message && !this.#mayRing(page, offset, bytes, at, length)) {
-      if (this.#parts.trace.on) this.#traceTransfer(write, pfn, offset, length, pasid, page, "aborted");
-      counters.aborted++;
-      return DMA_ABORTED;
-    }
-    const moved = this.#parts.trace.on
-      ? this.#tracedMove(write, pfn, page, offset, bytes, at, length, pasid)
-      : write
-        ? this.#memory.write(page, offset, bytes, at, length)
-        : this.#memory.read(page, offset, bytes, at, length);
-    if (moved !== ACCESS_OK) {
-      counters.aborted++;
-      return DMA_ABORTED;
-    }
-    if (message) {
-      counters.messages++;
-    } else {
-      counters.transfers++;
-      counters.bytes += length;
-      // A translated request carries no IOVA to log by.
-      if (write && !translated && this.writeLog !== null) this.writeLog.wrote(pfn);
-    }
-    return DMA_OK;
-  }
-
-  #mayRing(page: HpaPfn, offset: number, bytes: Uint8Array, at: number, length: number): boolean {
-    const { messages, name } = this.#parts;
-    if (messages === undefined) return true;
-    return messages.accepts(page, offset, length, length === 4 ? loadWord(bytes, at) : 0, name);
-  }
-
-  #tracedMove(
-    write: boolean,
-    pfn: number,
-    page: HpaPfn,
-    offset: number,
-    bytes: Uint8Array,
-    at: number,
-    length: number,
-    pasid: number,
-  ): AccessStatus {
-    const memory = this.#memory;
-    if (write && memory.isStoreTarget(page)) {
-      // The interrupt is a consequence of this transfer, so the transfer's event comes first.
-      const previous = this.#parts.trace.cause;
-      this.#parts.trace.cause = this.#traceTransfer(write, pfn, offset, length, pasid, page, "msi");
-      const rung = memory.write(page, offset, bytes, at, length);
-      this.#parts.trace.leave(previous);
-      return rung;
-    }
-    const moved = write ? memory.write(page, offset, bytes, at, length) : memory.read(page, offset, bytes, at, length);
-    this.#traceTransfer(write, pfn, offset, length, pasid, page, moved === ACCESS_OK ? "ok" : "aborted");
-    return moved;
-  }
-
-  #traceTransfer(
-    write: boolean,
-    pfn: number,
-    offset: number,
-    length: number,
-    pasid: number,
-    page: HpaPfn | null,
-    result: "ok" | "aborted" | "msi",
-  ): number {
-    const { name, deviceId, trace } = this.#parts;
-    return trace.emit({
-      type: "dma",
-      device: name,
-      deviceId,
-      ...(pasid === NO_PASID ? {} : { pasid }),
-      iova: addressOf(pfn as IovaPfn, offset),
-      ...(page === null ? {} : { spa: addressOf(page, offset) }),
-      length,
-      write,
-      result,
-    });
-  }
-
-  #atsPort(): AtsPort {
-    const iommu = this.#iommu;
-    const { deviceId } = this.#parts;
+  #atsPort(iommu: HardwareIommu | null, deviceId: number): AtsPort {
     return {
       translation: iommu === null ? NO_TRANSLATION : iommu.atsTranslation,
       translate: (pfn, pasid, noWrite, privileged, execute): AtsStatus =>
-        iommu === null || !this.#mayMaster
+        iommu === null || !this.mayMaster
           ? ATS_UNSUPPORTED_REQUEST
           : iommu.translateForDevice(deviceId, pasid, pfn, noWrite, privileged, execute),
       readTranslated: (pfn, offset, into, at, length, pasid) =>
-        this.#transfer(false, pfn, offset, into, at, length, pasid, false, true),
+        this.transfer(false, pfn, offset, into, at, length, pasid, false, true),
       writeTranslated: (pfn, offset, from, at, length, pasid) =>
-        this.#transfer(true, pfn, offset, from, at, length, pasid, false, true),
+        this.transfer(true, pfn, offset, from, at, length, pasid, false, true),
       pageRequest: (pfn, pasid, group, flags) => {
-        if (this.#mayMaster) iommu?.pageRequest(deviceId, pasid, pfn, group, flags);
+        if (this.mayMaster) iommu?.pageRequest(deviceId, pasid, pfn, group, flags);
       },
       stopMarker: (pasid) => {
-        if (this.#mayMaster) iommu?.stopMarker(deviceId, pasid);
+        if (this.mayMaster) iommu?.stopMarker(deviceId, pasid);
       },
       invalidationCompleted: (itag) => {
-        if (this.#plugged) iommu?.invalidationCompleted(deviceId, itag);
+        if (this.plugged) iommu?.invalidationCompleted(deviceId, itag);
       },
     };
   }
 
-  saveState(): StateRecord {
-    return { counters: { ...this.counters }, writeLog: this.writeLog?.saveState() ?? null };
+  override saveState(): StateRecord {
+    return { ...super.saveState(), writeLog: this.writeLog?.saveState() ?? null };
   }
 
-  restoreState(state: StateReader): void {
-    const counters = state.record("counters");
-    for (const name of ["transfers", "bytes", "aborted", "messages"] as const) {
-      this.counters[name] = counters.number(name);
-    }
+  override restoreState(state: StateReader): void {
+    super.restoreState(state);
     this.writeLog = state.optional("writeLog", (reader, name) => DmaWriteLog.of(reader.record(name)));
   }
-}
-
-function loadWord(bytes: Uint8Array, at: number): number {
-  return (bytes[at]! | (bytes[at + 1]! << 8) | (bytes[at + 2]! << 16) | (bytes[at + 3]! << 24)) >>> 0;
 }

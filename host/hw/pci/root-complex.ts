@@ -20,9 +20,10 @@ import {
 } from "../../base/state.ts";
 import type { Trace } from "../../base/trace.ts";
 import type { AtsTarget, BarDescription, PciFunction } from "../../devices/ports.ts";
+import type { MessageFilter } from "../device-dma.ts";
 import type { HardwareIommu } from "../iommu/port.ts";
 import type { BarWindow } from "./bar-window.ts";
-import { FunctionDma, type MessageFilter } from "./function-dma.ts";
+import { FunctionDma } from "./function-dma.ts";
 
 const FIRST_BAR = 0x10;
 const ALL_ONES = 0xffffffff;
