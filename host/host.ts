@@ -34,7 +34,7 @@ import { InjectionPlan } from "./kernel/injection-plan.ts";
 import type { DriverKinds } from "./kernel/iommu/kinds.ts";
 import type { Kernel } from "./kernel/kernel.ts";
 import type { Process } from "./kernel/process.ts";
-import type { VfioOptions, VfioPciDriver } from "./kernel/vfio/in-kernel.ts";
+import type { VfioDevices, VfioOptions } from "./kernel/vfio/in-kernel.ts";
 import { errnoName } from "./uapi/errno.ts";
 import { IOCTL_NAMES } from "./uapi/ioctl-names.ts";
 
@@ -93,7 +93,7 @@ export class Host implements Stateful {
   /** What the kernel went on without when it booted, one line each. */
   readonly problems: readonly string[];
   readonly #kernel: Kernel;
-  readonly #vfio: VfioPciDriver;
+  readonly #vfio: VfioDevices;
   // not state, to the blank line: as the description says.
   readonly #iommus = new Map<string, HardwareIommu>();
   readonly #roots = new Map<number, RootComplex>();

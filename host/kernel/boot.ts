@@ -7,23 +7,26 @@
 
 import type { HardwareIommu } from "../hw/iommu/port.ts";
 import type { RootComplex } from "../hw/pci/root-complex.ts";
+import type { Interconnect } from "../hw/platform/interconnect.ts";
 import { ENOMEM, errnoName } from "../uapi/errno.ts";
 import { addIommufd, type IommufdOptions } from "./iommufd/in-kernel.ts";
 import { Kernel, type KernelParts } from "./kernel.ts";
-import type { GroupKey } from "./pci/driver-core.ts";
-import { addVfio, type VfioOptions, type VfioPciDriver } from "./vfio/in-kernel.ts";
+import type { GroupKey } from "./pci/pci-bus.ts";
+import { addVfio, type VfioDevices, type VfioOptions } from "./vfio/in-kernel.ts";
 
 export interface BootParts extends KernelParts {
   readonly iommus: readonly HardwareIommu[];
   /** `groupKey`: functions with the same key share an iommu group; default each its own. */
   readonly roots: readonly { readonly root: RootComplex; readonly groupKey?: GroupKey }[];
+  /** Devices on no bus; absent: there are none. */
+  readonly interconnect?: Interconnect;
   readonly iommufd?: IommufdOptions;
   readonly vfio?: VfioOptions;
 }
 
 export interface BootedKernel {
   readonly kernel: Kernel;
-  readonly vfio: VfioPciDriver;
+  readonly vfio: VfioDevices;
   /** What went wrong and was gone on without, as a kernel's log: an IOMMU that could not be probed, a device without. */
   readonly problems: readonly string[];
   /** One of them is that there was no memory for it. */
@@ -54,5 +57,7 @@ export function bootKernel(parts: BootParts): BootedKernel {
     const result = kernel.pci.addRootComplex(root, groupKey);
     if (result < 0) failed(`segment ${root.segment}: putting a device behind its IOMMU`, result);
   }
+  const found = parts.interconnect === undefined ? 0 : kernel.platform.addInterconnect(parts.interconnect);
+  if (found < 0) failed("putting a platform device behind its IOMMU", found);
   return { kernel, vfio, problems, outOfMemory };
 }

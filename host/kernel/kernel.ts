@@ -21,7 +21,8 @@ import { IommuHardware } from "./iommu/hardware.ts";
 import { DRIVER_KINDS, type DriverKinds } from "./iommu/kinds.ts";
 import { LiveObjects } from "./live-objects.ts";
 import { ObjectNames } from "./object-names.ts";
-import { PCI_STUB, PciBus } from "./pci/driver-core.ts";
+import { PCI_STUB, PciBus } from "./pci/pci-bus.ts";
+import { PlatformBus } from "./platform/platform-bus.ts";
 import { Process, type ProcessOptions } from "./process.ts";
 
 /** Opens a device node: the open file with one reference, or a negated errno. */
@@ -49,9 +50,11 @@ export class Kernel implements Stateful {
   readonly iommuHardware: IommuHardware;
   readonly interrupts: KernelInterrupts;
   readonly pci: PciBus;
+  readonly platform: PlatformBus;
   /** What is made to fail; may be exchanged at any time. */
   injector: Injector = NO_INJECTION;
   readonly #nodes = new Map<string, OpenNode>(); // not state: follows from the drivers bound
+  readonly #kept = new Map<string, Stateful>(); // not state: its parts are
   /** What state documents call its processes and their files. */
   readonly names = new ObjectNames();
 
@@ -81,6 +84,7 @@ export class Kernel implements Stateful {
     );
     this.pci = new PciBus(this.iommu, this.iommuHardware);
     this.pci.registerDriver(PCI_STUB);
+    this.platform = new PlatformBus(this.iommu, this.iommuHardware);
   }
 
   get processes(): readonly Process[] {
@@ -131,6 +135,11 @@ export class Kernel implements Stateful {
     return this.#nodes.get(path)?.(call, flags) ?? -ENOENT;
   }
 
+  /** A part of the kernel whose state is the kernel's. */
+  keep(name: string, part: Stateful): void {
+    this.#kept.set(name, part);
+  }
+
   /** Makes a path openable. */
   addNode(path: string, open: OpenNode): void {
     this.#nodes.set(path, open);
@@ -162,6 +171,8 @@ export class Kernel implements Stateful {
     yield ["iommu drivers", this.iommuHardware];
     yield ["iommu groups", this.iommu];
     yield ["pci", this.pci];
+    yield ["platform", this.platform];
+    yield* this.#kept;
     if (this.injector instanceof InjectionPlan) yield ["injection", this.injector];
     yield* this.names.stateParts();
   }

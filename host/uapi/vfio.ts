@@ -20,6 +20,7 @@ export const VFIO_DEVICE_DETACH_IOMMUFD_PT = BASE + 20;
 
 export const VFIO_DEVICE_FLAGS_RESET = 1;
 export const VFIO_DEVICE_FLAGS_PCI = 2;
+export const VFIO_DEVICE_FLAGS_PLATFORM = 4;
 export const VFIO_DEVICE_FLAGS_CAPS = 128;
 
 export const vfioDeviceInfo = layout("vfio_device_info", 24, {

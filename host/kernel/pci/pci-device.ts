@@ -1,12 +1,11 @@
 // A PCI function as the kernel knows it (Linux: struct pci_dev): its slot, its place behind an IOMMU, its driver, and the services
 // that drivers share: bus mastering, reset, ATS/PRI/PASID.
 
-import type { Stateful, StateReader, StateRecord } from "../../base/state.ts";
 import type { PciFunction } from "../../devices/ports.ts";
 import type { PciSlot } from "../../hw/pci/root-complex.ts";
+import { BusDevice } from "../driver-core.ts";
 import { DeviceAttachments } from "../iommu/attachments.ts";
 import type { IommuDevice, IommuTranslationServices } from "../iommu/driver.ts";
-import { requireText } from "../same-objects.ts";
 import {
   CAP_EXPRESS,
   CAP_POWER,
@@ -25,7 +24,6 @@ import {
   POWER_CONTROL,
   POWER_STATE,
 } from "./config-access.ts";
-import type { PciDriver } from "./driver-core.ts";
 
 const ATS_CONTROL = 6;
 const ATS_ENABLE = 0x8000;
@@ -103,7 +101,7 @@ function setBits(pci: PciFunction, at: number, value: number): void {
   if (pci.configRead(at, 2) !== value) pci.configWrite(at, 2, value);
 }
 
-export class PciDevice implements Stateful {
+export class PciDevice extends BusDevice<PciDevice> {
   readonly slot: PciSlot;
   /** "0000:01:00.0". */
   readonly name: string;
@@ -111,15 +109,9 @@ export class PciDevice implements Stateful {
   readonly deviceId: number;
   /** null: not behind an IOMMU. */
   readonly iommuDevice: PciIommuDevice | null;
-  driver: PciDriver | null = null;
-  /** What its driver keeps for it. */
-  driverData: unknown = null; // not state: the driver's
-  /** Unbinding has begun and waits for its users. */
-  removing = false;
-  /** It was pulled out. */
-  gone = false;
 
   constructor(slot: PciSlot, iommuDevice: PciIommuDevice | null) {
+    super();
     this.slot = slot;
     this.name = slot.name;
     this.vendorId = slot.function.configRead(0, 2);
@@ -202,16 +194,5 @@ export class PciDevice implements Stateful {
     this.configWrite(express + EXPRESS_DEVICE_CONTROL, 2, control);
     for (const [offset, size, value] of saved) this.configWrite(offset, size, value);
     return true;
-  }
-
-  /** Drivers are bound as the document says; what they wait for, when unbinding, is theirs. */
-  saveState(): StateRecord {
-    return { driver: this.driver?.name ?? "none", removing: this.removing, gone: this.gone };
-  }
-
-  restoreState(state: StateReader): void {
-    requireText(state, "driver", this.driver?.name ?? "none");
-    if (state.boolean("removing") !== this.removing) state.fail("removing", "is not so here");
-    this.gone = state.boolean("gone");
   }
 }

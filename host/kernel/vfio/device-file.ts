@@ -1,9 +1,9 @@
-// An open device: /dev/vfio/devices/vfioN (cdev), or what GROUP_GET_DEVICE_FD returns (Linux: vfio/device_cdev.c, vfio_main.c,
-// vfio_pci_core.c). A cdev gives access only after BIND_IOMMUFD; before that everything else is EINVAL.
+// An open device: /dev/vfio/devices/vfioN (cdev), or what GROUP_GET_DEVICE_FD returns (Linux: vfio/device_cdev.c, vfio_main.c); what is its
+// bus's goes to its operations. A cdev gives access only after BIND_IOMMUFD; before that everything else is EINVAL.
 
 import type { StateReader, StateRecord } from "../../base/state.ts";
 import { NO_PASID } from "../../devices/ports.ts";
-import { EBADFD, EFAULT, EINVAL, ENOTTY } from "../../uapi/errno.ts";
+import { EBADFD, EFAULT, EINVAL, ENOTTY, EOPNOTSUPP } from "../../uapi/errno.ts";
 import {
   VFIO_DEVICE_ATTACH_IOMMUFD_PT,
   VFIO_DEVICE_ATTACH_PASID,
@@ -16,14 +16,7 @@ import {
   VFIO_DEVICE_FEATURE_MASK,
   VFIO_DEVICE_FEATURE_PROBE,
   VFIO_DEVICE_FEATURE_SET,
-  VFIO_DEVICE_GET_INFO,
-  VFIO_DEVICE_GET_IRQ_INFO,
-  VFIO_DEVICE_GET_PCI_HOT_RESET_INFO,
-  VFIO_DEVICE_GET_REGION_INFO,
   VFIO_DEVICE_IOCTLS,
-  VFIO_DEVICE_PCI_HOT_RESET,
-  VFIO_DEVICE_RESET,
-  VFIO_DEVICE_SET_IRQS,
   vfioDeviceAttachIommufdPt,
   vfioDeviceBindIommufd,
   vfioDeviceDetachIommufdPt,
@@ -33,10 +26,6 @@ import { type CallContext, type FileMapping, type MmapRequest, OpenFile } from "
 import { IommufdFile } from "../iommufd/context.ts";
 import { copyStruct } from "../iommufd/user-copy.ts";
 import type { VfioDevice } from "./device.ts";
-import { dmaLogging, isDmaLogging } from "./dma-logging.ts";
-import { hotReset, hotResetInfo } from "./hot-reset.ts";
-import { deviceInfo, irqInfo, regionInfo, setIrqs } from "./information.ts";
-import { accessRegion, mapRegion } from "./regions.ts";
 import { readBytes, readMore, readRequest, writeBytes } from "./user-request.ts";
 
 /** A VF token is a UUID. */
@@ -81,30 +70,15 @@ export class VfioDeviceFile extends OpenFile {
   override ioctl(call: CallContext, request: number, argument: bigint): number {
     if (request === VFIO_DEVICE_BIND_IOMMUFD) return this.#bind(call, argument);
     if (!this.#access) return -EINVAL;
-    const { device } = this;
     switch (request) {
       case VFIO_DEVICE_ATTACH_IOMMUFD_PT:
         return this.#byGroup ? -ENOTTY : this.#attach(call, argument);
       case VFIO_DEVICE_DETACH_IOMMUFD_PT:
         return this.#byGroup ? -ENOTTY : this.#detach(call, argument);
-      case VFIO_DEVICE_GET_INFO:
-        return deviceInfo(device, call, argument);
-      case VFIO_DEVICE_GET_REGION_INFO:
-        return regionInfo(device, call, argument);
-      case VFIO_DEVICE_GET_IRQ_INFO:
-        return irqInfo(device, call, argument);
-      case VFIO_DEVICE_SET_IRQS:
-        return setIrqs(device, call, argument);
-      case VFIO_DEVICE_RESET:
-        return device.reset();
-      case VFIO_DEVICE_GET_PCI_HOT_RESET_INFO:
-        return hotResetInfo(call, argument);
-      case VFIO_DEVICE_PCI_HOT_RESET:
-        return hotReset(!this.#byGroup, call, argument);
       case VFIO_DEVICE_FEATURE:
         return this.#feature(call, argument);
       default:
-        return -ENOTTY;
+        return this.device.operations.ioctl(call, request, argument, !this.#byGroup);
     }
   }
 
@@ -159,6 +133,7 @@ export class VfioDeviceFile extends OpenFile {
     if ((flags & ~VFIO_DEVICE_ATTACH_PASID) !== 0) return -EINVAL;
     const { offset } = vfioDeviceAttachIommufdPt.fields.pasid;
     const withPasid = (flags & VFIO_DEVICE_ATTACH_PASID) !== 0;
+    if (withPasid && !this.device.operations.attachesPasids) return -EOPNOTSUPP;
     const pasid = withPasid ? readMore(call, argument, request.size, offset) : 0;
     if (pasid < 0) return pasid;
     const { device } = this;
@@ -181,13 +156,13 @@ export class VfioDeviceFile extends OpenFile {
     if ((flags & ~VFIO_DEVICE_DETACH_PASID) !== 0) return -EINVAL;
     const { offset } = vfioDeviceDetachIommufdPt.fields.pasid;
     const withPasid = (flags & VFIO_DEVICE_DETACH_PASID) !== 0;
+    if (withPasid && !this.device.operations.attachesPasids) return -EOPNOTSUPP;
     const pasid = withPasid ? readMore(call, argument, request.size, offset) : 0;
     if (pasid < 0) return pasid;
     this.device.detach(withPasid ? pasid : NO_PASID);
     return 0;
   }
 
-  /** Dirty logging by the device, where it can; no other feature of 7.2 applies to the functions here (no migration, no virtual ones). */
   #feature(call: CallContext, argument: bigint): number {
     const request = readRequest(call, argument, vfioDeviceFeature);
     if (typeof request === "number") return request;
@@ -198,9 +173,9 @@ export class VfioDeviceFile extends OpenFile {
     const both = VFIO_DEVICE_FEATURE_GET | VFIO_DEVICE_FEATURE_SET;
     if ((flags & VFIO_DEVICE_FEATURE_PROBE) === 0 && (flags & both) === both) return -EINVAL;
     const feature = flags & VFIO_DEVICE_FEATURE_MASK;
-    if (!isDmaLogging(feature)) return -ENOTTY;
     const header = vfioDeviceFeature.bytes;
-    return dmaLogging(this.device.pci, call, feature, flags, argument + BigInt(header), request.size - header);
+    const data = argument + BigInt(header);
+    return this.device.operations.feature(call, feature, flags, data, request.size - header);
   }
 
   override read(call: CallContext, va: bigint, length: number, position: bigint): number {
@@ -215,14 +190,15 @@ export class VfioDeviceFile extends OpenFile {
   #transfer(call: CallContext, va: bigint, length: number, position: bigint, write: boolean): number {
     if (!this.#access) return -EINVAL;
     const own = position === -1n;
-    const done = accessRegion(this.device, call, va, length, own ? this.#position : position, write);
-    if (own && done > 0) this.#position += BigInt(done);
+    const { operations } = this.device;
+    const done = operations.access(call, va, length, own ? this.#position : position, write);
+    if (own && done > 0 && operations.advancesPosition) this.#position += BigInt(done);
     return done;
   }
 
   override mmap(_call: CallContext, request: MmapRequest): FileMapping | number {
     if (!this.#access) return -EINVAL;
-    const mapping = mapRegion(this.device, request);
+    const mapping = this.device.operations.map(request);
     if (typeof mapping !== "number") this.#mappings.add(mapping);
     return mapping;
   }

@@ -1,8 +1,8 @@
-// A function assigned to user space (Linux: struct vfio_device and vfio_pci_core_device): who has it open, what it is attached to, its
-// interrupts and its virtual configuration space.
+// A device assigned to user space (Linux: struct vfio_device): who has it open and what it is attached to. What it is on its bus is its
+// operations' (device-operations.ts).
 //
-//     first open   bus mastering off, function reset, virtual configuration space made        (vfio_pci_core_enable)
-//     last close   interrupts off, bus mastering off, function reset                          (vfio_pci_core_disable)
+//     first open   put into a known state
+//     last close   quiet again
 //     unbind       no new opens; users are asked to give it back; done when the last has closed
 //
 // Opened by the device's own node it is bound to an iommufd context; opened through its group it shares the group's container. The
@@ -22,12 +22,9 @@ import {
 } from "../iommufd/device.ts";
 import { nameOfObject } from "../iommufd/object-table.ts";
 import type { Kernel } from "../kernel.ts";
-import { D0 } from "../pci/config-access.ts";
-import type { PciDevice, PciIommuDevice } from "../pci/pci-device.ts";
 import { inSavedOrder, numbersOf, refillSet, requireText } from "../same-objects.ts";
-import { VirtualConfigSpace } from "./config-space.ts";
+import type { VfioDeviceOperations } from "./device-operations.ts";
 import type { VfioGroup } from "./group.ts";
-import { VfioInterrupts } from "./interrupts.ts";
 
 /** Linux keeps PASIDs in an ida: INT_MAX is the largest. */
 const MOST_PASID = 0x7fff_ffff;
@@ -39,15 +36,10 @@ function streamOf(pasid: number): number {
 
 export class VfioDevice implements Stateful {
   readonly kernel: Kernel;
-  readonly pci: PciDevice;
-  readonly iommuDevice: PciIommuDevice;
+  readonly operations: VfioDeviceOperations;
   readonly group: VfioGroup;
   /** N of /dev/vfio/devices/vfioN. */
   readonly number: number;
-  /** User space may map its BARs. */
-  readonly mappableBars: boolean;
-  readonly interrupts: VfioInterrupts;
-  readonly config: VirtualConfigSpace;
   /** Opens with access: 0 or 1 by its node, any number through its group. */
   openCount = 0;
   /** The iommufd context it is bound to, when it is. */
@@ -59,40 +51,15 @@ export class VfioDevice implements Stateful {
   #removed: (() => void) | null = null; // not state: unbinding that waits is the same
   #removing = false;
 
-  constructor(
-    kernel: Kernel,
-    pci: PciDevice,
-    iommuDevice: PciIommuDevice,
-    group: VfioGroup,
-    number: number,
-    mappableBars: boolean,
-  ) {
+  constructor(kernel: Kernel, operations: VfioDeviceOperations, group: VfioGroup, number: number) {
     this.kernel = kernel;
-    this.pci = pci;
-    this.iommuDevice = iommuDevice;
+    this.operations = operations;
     this.group = group;
     this.number = number;
-    this.mappableBars = mappableBars;
-    this.interrupts = new VfioInterrupts({
-      device: pci,
-      interrupts: kernel.interrupts,
-      iommu: kernel.iommu,
-      clock: kernel.clock,
-      trace: kernel.trace,
-      names: kernel.names,
-    });
-    this.config = new VirtualConfigSpace(pci, {
-      disableIntx: (disabled) => this.interrupts.intxDisabledByUser(disabled),
-      msiArmed: () => this.interrupts.msiArmed,
-      msiVectorsLog2: () => this.interrupts.msiVectorsLog2,
-      reset: () => {
-        this.reset();
-      },
-    });
   }
 
   get name(): string {
-    return this.pci.name;
+    return this.operations.name;
   }
 
   // --- lifetime ---
@@ -120,29 +87,19 @@ export class VfioDevice implements Stateful {
     this.#removing = true;
     if (this.#files === 0) return true;
     this.#removed = done;
-    this.interrupts.askBack();
+    this.operations.askBack();
     return false;
   }
 
-  /** First access: the function is put into a known state. */
+  /** First access. */
   enable(): void {
-    this.pci.setPowerState(D0);
-    this.pci.setMaster(false);
-    this.pci.enableMemory();
-    this.pci.reset();
-    this.config.reset();
-    this.pci.setMaster(false);
+    this.operations.open();
     this.kernel.live.created("open vfio device");
   }
 
   /** Last access gone. */
   disable(): void {
-    this.pci.setPowerState(D0);
-    this.pci.setMaster(false);
-    this.interrupts.close();
-    this.pci.slot.dma.writeLog = null;
-    this.pci.reset();
-    this.pci.setMaster(false);
+    this.operations.close();
     this.kernel.live.destroyed("open vfio device");
   }
 
@@ -150,7 +107,7 @@ export class VfioDevice implements Stateful {
 
   /** Takes the device (its group) for a context and opens it: its id there, or a negated errno. */
   open(context: IommufdContext): number {
-    const bound = bindDevice(context, this.iommuDevice);
+    const bound = bindDevice(context, this.operations.iommuDevice);
     if (typeof bound === "number") return bound;
     this.bound = bound;
     this.openCount = 1;
@@ -190,27 +147,6 @@ export class VfioDevice implements Stateful {
     return this.#attached.has(NO_PASID);
   }
 
-  // --- reset ---
-
-  get canReset(): boolean {
-    return this.pci.canReset;
-  }
-
-  /**
-   * VFIO_DEVICE_RESET, and Initiate FLR by user space: the function is awake afterwards, with its command register as it was. A device
-   * with ATS is parked in the blocking domain meanwhile.
-   */
-  reset(): number {
-    if (!this.canReset) return -EINVAL;
-    const begun = this.kernel.iommu.beginReset(this.iommuDevice);
-    if (begun < 0) return begun;
-    this.pci.reset();
-    this.config.powerChanged();
-    this.kernel.iommu.endReset(this.iommuDevice);
-    this.interrupts.restoreAfterReset();
-    return 0;
-  }
-
   // --- state: whom it is bound to and what it is attached to must be the same ---
 
   saveState(): StateRecord {
@@ -235,8 +171,7 @@ export class VfioDevice implements Stateful {
     this.#files = state.number("files");
   }
 
-  *stateParts(): Generator<readonly [string, Stateful]> {
-    yield ["interrupts", this.interrupts];
-    yield ["config space", this.config];
+  stateParts(): Iterable<readonly [string, Stateful]> {
+    return this.operations.stateParts();
   }
 }

@@ -97,13 +97,11 @@ export class VfioGroupFile extends OpenFile {
     return fd;
   }
 
-  /** The device that a name means; options after it are refused, -EINVAL: none applies to a function without virtual functions. */
+  /** The device that a name means, or a negated errno. */
   #named(text: string): VfioDevice | number {
     for (const device of this.#group.devices) {
-      if (!text.startsWith(device.name)) continue;
-      const options = text.slice(device.name.length);
-      if (options !== "" && !options.startsWith(" ")) continue;
-      return options.trim() === "" ? device : -EINVAL;
+      const matches = device.operations.matches(text);
+      if (matches !== false) return matches === true ? device : matches;
     }
     return -ENODEV;
   }

@@ -4,22 +4,27 @@ import type { IommufdEnvironment } from "../iommufd/environment.ts";
 import { openIommufd } from "../iommufd/in-kernel.ts";
 import type { Kernel } from "../kernel.ts";
 import { VfioContainer, VfioContainerFile } from "./container.ts";
-import { VfioPciDriver } from "./pci-driver.ts";
+import { vfioPci } from "./pci/vfio-pci.ts";
+import { vfioPlatform } from "./platform/vfio-platform.ts";
+import { VfioDevices } from "./vfio-devices.ts";
 
 export type { VfioDevice } from "./device.ts";
-export { VfioPciDriver } from "./pci-driver.ts";
+export { VfioDevices } from "./vfio-devices.ts";
 
 export interface VfioOptions {
   /** Who serves /dev/vfio/vfio: the type1 container, or iommufd (CONFIG_IOMMUFD_VFIO_CONTAINER). Default type1. */
   readonly container?: "type1" | "iommufd";
-  /** User space may map BARs (default). Where it cannot share memory with the machine it may not: it reads and writes instead. */
+  /** User space may map registers (default). Where it cannot share memory with the machine it may not: it reads and writes instead. */
   readonly mappableBars?: boolean;
 }
 
-/** Registers vfio-pci and makes /dev/vfio/vfio. */
-export function addVfio(kernel: Kernel, iommufd: IommufdEnvironment, options: VfioOptions = {}): VfioPciDriver {
-  const driver = new VfioPciDriver(kernel, options.mappableBars ?? true);
-  kernel.pci.registerDriver(driver);
+/** Registers vfio-pci and vfio-platform, and makes /dev/vfio/vfio. */
+export function addVfio(kernel: Kernel, iommufd: IommufdEnvironment, options: VfioOptions = {}): VfioDevices {
+  const vfio = new VfioDevices(kernel);
+  const mappable = options.mappableBars ?? true;
+  kernel.keep("vfio", vfio);
+  kernel.pci.registerDriver(vfioPci(kernel, vfio, mappable));
+  kernel.platform.registerDriver(vfioPlatform(kernel, vfio, mappable));
   const path = "/dev/vfio/vfio";
   if (options.container === "iommufd") {
     kernel.addNode(path, () => openIommufd(iommufd, path, "memory"));
@@ -30,5 +35,5 @@ export function addVfio(kernel: Kernel, iommufd: IommufdEnvironment, options: Vf
       return new VfioContainerFile(container, () => kernel.live.destroyed("vfio container file"));
     });
   }
-  return driver;
+  return vfio;
 }

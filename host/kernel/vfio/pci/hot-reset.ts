@@ -2,10 +2,10 @@
 // root complex, which has no secondary bus to reset: the requests answer ENODEV, as Linux does for a function that has neither slot nor
 // bus reset.
 
-import { EINVAL, ENODEV } from "../../uapi/errno.ts";
-import { vfioPciHotReset, vfioPciHotResetInfo } from "../../uapi/vfio.ts";
-import type { CallContext } from "../file.ts";
-import { readRequest } from "./user-request.ts";
+import { EINVAL, ENODEV } from "../../../uapi/errno.ts";
+import { vfioPciHotReset, vfioPciHotResetInfo } from "../../../uapi/vfio.ts";
+import type { CallContext } from "../../file.ts";
+import { readRequest } from "../user-request.ts";
 
 export function hotResetInfo(call: CallContext, argument: bigint): number {
   const request = readRequest(call, argument, vfioPciHotResetInfo);

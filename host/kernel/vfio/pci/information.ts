@@ -1,7 +1,7 @@
-// What a VFIO PCI device says of itself, and SET_IRQS' checks (Linux: vfio_pci_core.c, vfio_main.c).
+// What a VFIO PCI device says of itself (Linux: vfio_pci_core.c).
 
-import type { Layout, LayoutField } from "../../base/layout.ts";
-import { EFAULT, EINVAL } from "../../uapi/errno.ts";
+import type { Layout, LayoutField } from "../../../base/layout.ts";
+import { EINVAL } from "../../../uapi/errno.ts";
 import {
   VFIO_DEVICE_FLAGS_PCI,
   VFIO_DEVICE_FLAGS_RESET,
@@ -9,11 +9,6 @@ import {
   VFIO_IRQ_INFO_EVENTFD,
   VFIO_IRQ_INFO_MASKABLE,
   VFIO_IRQ_INFO_NORESIZE,
-  VFIO_IRQ_SET_ACTION_TYPE_MASK,
-  VFIO_IRQ_SET_DATA_BOOL,
-  VFIO_IRQ_SET_DATA_EVENTFD,
-  VFIO_IRQ_SET_DATA_NONE,
-  VFIO_IRQ_SET_DATA_TYPE_MASK,
   VFIO_PCI_CONFIG_REGION_INDEX,
   VFIO_PCI_ERR_IRQ_INDEX,
   VFIO_PCI_INTX_IRQ_INDEX,
@@ -29,16 +24,17 @@ import {
   vfioDeviceInfo,
   vfioInfoCapHeader,
   vfioIrqInfo,
-  vfioIrqSet,
   vfioRegionInfo,
-} from "../../uapi/vfio.ts";
-import type { CallContext } from "../file.ts";
-import type { VfioDevice } from "./device.ts";
-import { msixBar, regionBytes, regionOffset } from "./regions.ts";
-import { readBytes, readRequest, writeBytes } from "./user-request.ts";
+} from "../../../uapi/vfio.ts";
+import type { CallContext } from "../../file.ts";
+import { readIrqSet } from "../irq-set.ts";
+import { regionOffset } from "../region.ts";
+import { readRequest, writeBytes } from "../user-request.ts";
+import type { VfioPciFunction } from "./function.ts";
+import { msixBar, regionBytes } from "./regions.ts";
 
 /** VFIO_DEVICE_GET_INFO. */
-export function deviceInfo(device: VfioDevice, call: CallContext, argument: bigint): number {
+export function deviceInfo(device: VfioPciFunction, call: CallContext, argument: bigint): number {
   const request = readRequest(call, argument, vfioDeviceInfo, 16);
   if (typeof request === "number") return request;
   const reply = vfioDeviceInfo.encode({
@@ -51,7 +47,7 @@ export function deviceInfo(device: VfioDevice, call: CallContext, argument: bigi
 }
 
 /** VFIO_DEVICE_GET_REGION_INFO. A BAR with the MSI-X table says by a capability that it may be mapped as a whole. */
-export function regionInfo(device: VfioDevice, call: CallContext, argument: bigint): number {
+export function regionInfo(device: VfioPciFunction, call: CallContext, argument: bigint): number {
   const request = readRequest(call, argument, vfioRegionInfo);
   if (typeof request === "number") return request;
   const { index } = request.values;
@@ -92,7 +88,7 @@ function respondWithCapability<T extends Record<string, LayoutField>>(
 }
 
 /** VFIO_DEVICE_GET_IRQ_INFO. */
-export function irqInfo(device: VfioDevice, call: CallContext, argument: bigint): number {
+export function irqInfo(device: VfioPciFunction, call: CallContext, argument: bigint): number {
   const request = readRequest(call, argument, vfioIrqInfo);
   if (typeof request === "number") return request;
   const { index } = request.values;
@@ -108,24 +104,8 @@ export function irqInfo(device: VfioDevice, call: CallContext, argument: bigint)
   return writeBytes(call, argument, vfioIrqInfo.encode({ argsz: request.size, flags, index, count }));
 }
 
-const DATA_BYTES: Readonly<Record<number, number>> = {
-  [VFIO_IRQ_SET_DATA_NONE]: 0,
-  [VFIO_IRQ_SET_DATA_BOOL]: 1,
-  [VFIO_IRQ_SET_DATA_EVENTFD]: 4,
-};
-
-/** VFIO_DEVICE_SET_IRQS (vfio_set_irqs_validate_and_prepare, then the index's own rules). */
-export function setIrqs(device: VfioDevice, call: CallContext, argument: bigint): number {
-  const request = readRequest(call, argument, vfioIrqSet);
-  if (typeof request === "number") return request;
-  const { flags, index, start, count } = request.values;
-  const known = VFIO_IRQ_SET_DATA_TYPE_MASK | VFIO_IRQ_SET_ACTION_TYPE_MASK;
-  if (index >= VFIO_PCI_NUM_IRQS || start + count >= 0xffffffff || (flags & ~known) !== 0) return -EINVAL;
-  const there = device.interrupts.countOf(index);
-  if (start >= there || start + count > there) return -EINVAL;
-  const each = DATA_BYTES[flags & VFIO_IRQ_SET_DATA_TYPE_MASK];
-  if (each === undefined || request.size - vfioIrqSet.bytes < count * each) return -EINVAL;
-  const data = new Uint8Array(count * each);
-  if (readBytes(call, argument + BigInt(vfioIrqSet.bytes), data) < 0) return -EFAULT;
-  return device.interrupts.set(call, flags, index, start, count, data);
+/** VFIO_DEVICE_SET_IRQS. */
+export function setIrqs(device: VfioPciFunction, call: CallContext, argument: bigint): number {
+  const request = readIrqSet(call, argument, VFIO_PCI_NUM_IRQS, (index) => device.interrupts.countOf(index));
+  return typeof request === "number" ? request : device.interrupts.set(call, request);
 }

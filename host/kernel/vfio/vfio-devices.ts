@@ -1,73 +1,68 @@
-// vfio-pci: the PCI driver that gives a function to user space (Linux: vfio_pci.c). It manages DMA ownership itself: binding claims
-// nothing, the claim comes with user space's own (BIND_IOMMUFD, or the group's container).
+// The devices that user space may have (Linux: drivers/vfio/vfio_main.c, group.c): those which a driver of their bus gave to VFIO. Each has its
+// node, /dev/vfio/devices/vfioN, and the first of an iommu group makes /dev/vfio/$GROUP.
 //
-// Binding makes /dev/vfio/devices/vfioN and, for the first function of an iommu group, /dev/vfio/$GROUP.
+// A bus's driver (vfio-pci, vfio-platform) manages DMA ownership itself: binding claims nothing, the claim comes with user space's own
+// (BIND_IOMMUFD, or the group's container).
 
 import type { Stateful, StateRecord } from "../../base/state.ts";
 import { EBUSY, EINVAL, ENODEV } from "../../uapi/errno.ts";
+import type { IommuDevice } from "../iommu/driver.ts";
 import type { IommuGroup } from "../iommu/group.ts";
 import type { Kernel } from "../kernel.ts";
-import type { PciDriver } from "../pci/driver-core.ts";
-import type { PciDevice } from "../pci/pci-device.ts";
 import { VfioDevice } from "./device.ts";
 import { VfioDeviceFile } from "./device-file.ts";
+import type { VfioDeviceOperations } from "./device-operations.ts";
 import { VfioGroup } from "./group.ts";
 import { VfioGroupFile } from "./group-file.ts";
 
-export class VfioPciDriver implements PciDriver, Stateful {
-  readonly name = "vfio-pci";
-  readonly managesDma = true;
-  readonly kept = this;
+export class VfioDevices implements Stateful {
   readonly #kernel: Kernel;
-  readonly #mappableBars: boolean; // not state: as it was configured
   readonly #groups = new Map<IommuGroup, VfioGroup>();
-  readonly #devices = new Map<PciDevice, VfioDevice>();
+  readonly #devices = new Map<IommuDevice, VfioDevice>();
 
-  constructor(kernel: Kernel, mappableBars = true) {
+  constructor(kernel: Kernel) {
     this.#kernel = kernel;
-    this.#mappableBars = mappableBars;
   }
 
-  /** Devices bound to it. */
+  /** In the order in which they came. */
   get devices(): readonly VfioDevice[] {
     return [...this.#devices.values()];
   }
 
-  /** Path of a device's node, null if vfio-pci does not have the device. */
+  /** Path of a device's node, null if VFIO does not have the device. */
   nodeOf(name: string): string | null {
     const device = this.devices.find((known) => known.name === name);
     return device === undefined ? null : nodePath(device);
   }
 
-  /** Path of the group's node of a device, null if vfio-pci does not have the device. */
+  /** Path of the group's node of a device, null if VFIO does not have the device. */
   groupNodeOf(name: string): string | null {
     const device = this.devices.find((known) => known.name === name);
     return device === undefined ? null : groupPath(device.group);
   }
 
-  /** -EINVAL for a device without an IOMMU or whose IOMMU does not keep DMA coherent. */
-  probe(pci: PciDevice): number {
+  /** A bus's driver gives a device: -EINVAL for one whose IOMMU does not keep DMA coherent. */
+  add(operations: VfioDeviceOperations): number {
     const { iommu } = this.#kernel;
-    const { iommuDevice } = pci;
-    const driver = iommuDevice === null ? null : iommu.driverOf(iommuDevice);
-    const iommuGroup = iommuDevice === null ? null : iommu.groupOf(iommuDevice);
-    if (iommuDevice === null || driver === null || iommuGroup === null) return -EINVAL;
-    if (!driver.capable(iommuDevice, "CACHE_COHERENCY")) return -EINVAL;
+    const { iommuDevice } = operations;
+    const driver = iommu.driverOf(iommuDevice);
+    const iommuGroup = iommu.groupOf(iommuDevice);
+    if (driver === null || iommuGroup === null || !driver.capable(iommuDevice, "CACHE_COHERENCY")) return -EINVAL;
     const group = this.#groups.get(iommuGroup) ?? this.#newGroup(iommuGroup);
-    const device = new VfioDevice(this.#kernel, pci, iommuDevice, group, this.#freeNumber(), this.#mappableBars);
-    this.#devices.set(pci, device);
+    const device = new VfioDevice(this.#kernel, operations, group, this.#freeNumber());
+    this.#devices.set(iommuDevice, device);
     group.devices.add(device);
-    pci.driverData = device;
     this.#kernel.addNode(nodePath(device), () => this.#open(device));
     return 0;
   }
 
-  remove(pci: PciDevice, done: () => void): boolean {
-    const device = this.#devices.get(pci);
-    if (device === undefined) return true;
+  /** A bus's driver takes a device back: true at once, or `done` is called when user space has let go of it. */
+  remove(iommuDevice: IommuDevice | null, done: () => void): boolean {
+    const device = iommuDevice === null ? undefined : this.#devices.get(iommuDevice);
+    if (iommuDevice === null || device === undefined) return true;
     this.#kernel.removeNode(nodePath(device));
     const forget = () => {
-      this.#devices.delete(pci);
+      this.#devices.delete(iommuDevice);
       device.group.devices.delete(device);
       const { group } = device;
       if (group.devices.size > 0) return;

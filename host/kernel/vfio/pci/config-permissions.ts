@@ -8,7 +8,7 @@
 //
 // Sections: PCI 3.0 §6.1, §6.7; PCIe 6.0 §7.5, §7.6 ff.
 
-import type { PciFunction } from "../../devices/ports.ts";
+import type { PciFunction } from "../../../devices/ports.ts";
 import {
   CAP_EXPRESS,
   CAP_MSI,
@@ -27,7 +27,7 @@ import {
   POWER_CONTROL,
   POWER_STATE,
   STATUS_CAPABILITIES,
-} from "../pci/config-access.ts";
+} from "../../pci/config-access.ts";
 
 export const CONFIG_BYTES = 4096;
 const HEADER_BYTES = 0x40;

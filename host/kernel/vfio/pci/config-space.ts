@@ -8,7 +8,7 @@
 //
 // Accesses are split into naturally aligned pieces of 1, 2 or 4 bytes, none of which crosses from one capability into another.
 
-import { bytesOf, type Stateful, type StateReader, type StateRecord } from "../../base/state.ts";
+import { bytesOf, type Stateful, type StateReader, type StateRecord } from "../../../base/state.ts";
 import {
   CAP_EXPRESS,
   CAP_MSI,
@@ -19,8 +19,8 @@ import {
   PCI_COMMAND,
   POWER_CONTROL,
   POWER_STATE,
-} from "../pci/config-access.ts";
-import type { PciDevice } from "../pci/pci-device.ts";
+} from "../../pci/config-access.ts";
+import type { PciDevice } from "../../pci/pci-device.ts";
 import {
   ADVANCED_FEATURES_CONTROL,
   CAP_ADVANCED_FEATURES,

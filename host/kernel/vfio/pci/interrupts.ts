@@ -7,30 +7,28 @@
 // The address programmed into the function is what the device's own domain shows of the doorbell page (the software MSI window).
 // At any time the function uses one of INTx, MSI, MSI-X, or none.
 
-import type { Clock, ClockEvent } from "../../base/clock.ts";
-import type { Stateful, StateReader, StateRecord } from "../../base/state.ts";
-import type { Trace } from "../../base/trace.ts";
-import { EBUSY, EINVAL, ENOSPC, ENOTTY, ERANGE } from "../../uapi/errno.ts";
+import type { Clock, ClockEvent } from "../../../base/clock.ts";
+import type { Stateful, StateReader, StateRecord } from "../../../base/state.ts";
+import type { Trace } from "../../../base/trace.ts";
+import { EBUSY, EINVAL, ENOSPC, ENOTTY, ERANGE } from "../../../uapi/errno.ts";
 import {
   VFIO_IRQ_SET_ACTION_MASK,
   VFIO_IRQ_SET_ACTION_TRIGGER,
-  VFIO_IRQ_SET_ACTION_TYPE_MASK,
   VFIO_IRQ_SET_ACTION_UNMASK,
   VFIO_IRQ_SET_DATA_BOOL,
   VFIO_IRQ_SET_DATA_EVENTFD,
   VFIO_IRQ_SET_DATA_NONE,
-  VFIO_IRQ_SET_DATA_TYPE_MASK,
   VFIO_PCI_ERR_IRQ_INDEX,
   VFIO_PCI_INTX_IRQ_INDEX,
   VFIO_PCI_MSI_IRQ_INDEX,
   VFIO_PCI_MSIX_IRQ_INDEX,
   VFIO_PCI_REQ_IRQ_INDEX,
-} from "../../uapi/vfio.ts";
-import { type EventConsumer, EventFd } from "../eventfd.ts";
-import type { CallContext } from "../file.ts";
-import type { KernelInterrupt, KernelInterrupts } from "../interrupts.ts";
-import type { IommuCore } from "../iommu/core.ts";
-import type { ObjectNames } from "../object-names.ts";
+} from "../../../uapi/vfio.ts";
+import type { EventConsumer, EventFd } from "../../eventfd.ts";
+import type { CallContext } from "../../file.ts";
+import type { KernelInterrupt, KernelInterrupts } from "../../interrupts.ts";
+import type { IommuCore } from "../../iommu/core.ts";
+import type { ObjectNames } from "../../object-names.ts";
 import {
   CAP_EXPRESS,
   CAP_MSI,
@@ -39,9 +37,10 @@ import {
   findCapability,
   PCI_COMMAND,
   PCI_INTERRUPT_PIN,
-} from "../pci/config-access.ts";
-import type { PciDevice } from "../pci/pci-device.ts";
-import { inSavedOrder, refillMap, requireText, textsOf } from "../same-objects.ts";
+} from "../../pci/config-access.ts";
+import type { PciDevice } from "../../pci/pci-device.ts";
+import { inSavedOrder, refillMap, requireText, textsOf } from "../../same-objects.ts";
+import { eventfdOf, type IrqSet, readS32 } from "../irq-set.ts";
 
 const MSI_FLAGS = 2;
 const MSI_ADDRESS = 4;
@@ -64,14 +63,6 @@ interface Vector {
   /** null: the interrupt is on and nobody is told (INTx with descriptor -1). */
   readonly eventfd: EventFd | null;
   readonly interrupt: KernelInterrupt | null;
-}
-
-/** Eventfd of a SET_IRQS entry: null for a negative descriptor (none), or a negated errno. */
-function eventfdOf(call: CallContext, fd: number): EventFd | null | number {
-  if (fd < 0) return null;
-  const file = call.descriptors.lookup(fd);
-  if (typeof file === "number") return file;
-  return file instanceof EventFd ? file : -EINVAL;
 }
 
 export class VfioInterrupts implements Stateful {
@@ -135,12 +126,10 @@ export class VfioInterrupts implements Stateful {
   }
 
   /**
-   * SET_IRQS after its checks: `data` holds `count` entries of the data type. 0, a positive number of vectors that there are (fewer
+   * SET_IRQS after its checks. 0, a positive number of vectors that there are (fewer
    * than asked for), or a negated errno: -ENOTTY for an action that the index does not have.
    */
-  set(call: CallContext, flags: number, index: number, start: number, count: number, data: Uint8Array): number {
-    const action = flags & VFIO_IRQ_SET_ACTION_TYPE_MASK;
-    const kind = flags & VFIO_IRQ_SET_DATA_TYPE_MASK;
+  set(call: CallContext, { action, kind, index, start, count, data }: IrqSet): number {
     if (index === VFIO_PCI_INTX_IRQ_INDEX) {
       if (action === VFIO_IRQ_SET_ACTION_MASK) return this.#maskAction(call, kind, start, count, data, true);
       if (action === VFIO_IRQ_SET_ACTION_UNMASK) return this.#maskAction(call, kind, start, count, data, false);
@@ -545,10 +534,6 @@ export class VfioInterrupts implements Stateful {
   #fileName(eventfd: EventFd | null): string {
     return eventfd === null ? "none" : (this.#parts.names.nameOfFile(eventfd) ?? "an eventfd");
   }
-}
-
-function readS32(data: Uint8Array, index: number): number {
-  return new DataView(data.buffer, data.byteOffset).getInt32(4 * index, true);
 }
 
 function messageName({ address, data }: KernelInterrupt): string {

@@ -1,8 +1,8 @@
 // VFIO_DEVICE_FEATURE_DMA_LOGGING_START, _STOP, _REPORT (Linux: vfio_main.c, vfio_ioctl_device_feature_logging_*): dirty tracking by the
 // device itself, for functions that can. Others answer ENOTTY.
 
-import { DmaWriteLog, type WatchedRange } from "../../hw/pci/dma-write-log.ts";
-import { E2BIG, EFAULT, EINVAL, ENOTTY, EOVERFLOW } from "../../uapi/errno.ts";
+import { DmaWriteLog, type WatchedRange } from "../../../hw/pci/dma-write-log.ts";
+import { E2BIG, EFAULT, EINVAL, ENOTTY, EOVERFLOW } from "../../../uapi/errno.ts";
 import {
   VFIO_DEVICE_FEATURE_DMA_LOGGING_REPORT,
   VFIO_DEVICE_FEATURE_DMA_LOGGING_START,
@@ -13,10 +13,10 @@ import {
   vfioDeviceFeatureDmaLoggingControl,
   vfioDeviceFeatureDmaLoggingRange,
   vfioDeviceFeatureDmaLoggingReport,
-} from "../../uapi/vfio.ts";
-import type { CallContext } from "../file.ts";
-import type { PciDevice } from "../pci/pci-device.ts";
-import { readBytes, writeBytes } from "./user-request.ts";
+} from "../../../uapi/vfio.ts";
+import type { CallContext } from "../../file.ts";
+import type { PciDevice } from "../../pci/pci-device.ts";
+import { readBytes, writeBytes } from "../user-request.ts";
 
 /** Ranges of one START: as many as fit a page. */
 const MOST_RANGES = 4096 / vfioDeviceFeatureDmaLoggingRange.bytes;
