@@ -1,4 +1,4 @@
-// What a host consists of, as a JSON document: memory, IOMMUs with their capabilities, PCI devices behind them, groups.
+// What a host consists of, as a JSON document: memory, IOMMUs with their capabilities, PCI and platform devices behind them, groups.
 // `parseHost` checks a document and says in one line what is wrong and where. host/README.md documents every field.
 
 import { z } from "zod";
@@ -79,16 +79,35 @@ const device = z.discriminatedUnion("model", [
   }),
 ]);
 
+/** A kernel name that no PCI address is, and that a person can write in `HOST@GUEST`. */
+const platformName = z
+  .string()
+  .regex(/^[a-z][a-z0-9._-]{0,30}$/, "a name such as edu0: lower case, begins with a letter");
+
+/** A device on no bus, as firmware describes it. */
+const platformDevice = z.strictObject({
+  model: z.literal("edu"),
+  name: platformName,
+  iommu: z.string().optional(),
+  /** What its IOMMU calls it (device tree: the second cell of `iommus`). */
+  deviceId: z.number().int().nonnegative().max(0xff_ffff).optional(),
+  /** Its transactions can wait for software (device tree: dma-can-stall). */
+  canStall: z.boolean().default(false),
+  options: z.strictObject({ dmaMask: hexOrNumber.optional() }).default({}),
+});
+
 const host = z.strictObject({
   name,
   description: z.string().refine(isPrintable, UNPRINTABLE).optional(),
   memory: size.default(64 * 1024 * 1024),
   iommus: z.array(iommu).default([]),
   devices: z.array(device).default([]),
+  platform: z.array(platformDevice).default([]),
 });
 
 export type HostDescription = z.output<typeof host>;
 export type DeviceDescription = z.output<typeof device>;
+export type PlatformDeviceDescription = z.output<typeof platformDevice>;
 export type IommuDescription = z.output<typeof iommu>;
 
 /** Bytes of "64M", "1G", "4096" or a number; NaN if it is none of these. */
@@ -112,7 +131,8 @@ export interface DescribedGroup {
 
 /**
  * The iommu groups of a host as it boots, in the order of their numbers. Devices with equal `group` share one. Without: functions of one
- * slot share one (there is no ACS that would keep them apart: Linux, pci_device_group), every other device has its own.
+ * slot share one (there is no ACS that would keep them apart: Linux, pci_device_group), every other device has its own. Platform devices,
+ * each alone, come after the PCI ones.
  */
 export function iommuGroups(description: HostDescription): DescribedGroup[] {
   const groups = new Map<string, string[]>();
@@ -126,7 +146,8 @@ export function iommuGroups(description: HostDescription): DescribedGroup[] {
       else known.push(device.bdf);
     }
   }
-  return [...groups.values()].map((devices, id) => ({ id, devices }));
+  const alone = description.platform.filter(({ iommu }) => iommu !== undefined).map(({ name }) => [name]);
+  return [...groups.values(), ...alone].map((devices, id) => ({ id, devices }));
 }
 
 /** Devices with equal keys share an iommu group. */
@@ -169,6 +190,7 @@ export function parseHost(document: unknown, source: string, kinds: HardwareKind
       throw new HostDescriptionError(`${source}: devices.${index}.iommu: there is no IOMMU "${iommu}"`);
     }
   }
+  checkPlatform(description, source, kinds);
   const iommuOfGroup = new Map<string, string>();
   for (const [index, device] of description.devices.entries()) {
     if (device.iommu === undefined) continue;
@@ -183,4 +205,47 @@ export function parseHost(document: unknown, source: string, kinds: HardwareKind
     }
   }
   return description;
+}
+
+/** What the schema cannot see of platform devices: names and device ids that are taken, IOMMUs that are not there or cannot stall. */
+function checkPlatform(description: HostDescription, source: string, kinds: HardwareKinds): void {
+  const { devices, iommus, platform } = description;
+  const wrong = (index: number, what: string) => new HostDescriptionError(`${source}: platform.${index}.${what}`);
+  const names = new Set<string>();
+  /** "IOMMU ID" → who has it. */
+  const ids = new Map<string, string>();
+  for (const { bdf, iommu } of devices) if (iommu !== undefined) ids.set(`${iommu} ${pciDeviceId(bdf)}`, bdf);
+  for (const [index, { name, iommu, deviceId, canStall }] of platform.entries()) {
+    if (names.has(name)) throw wrong(index, `name: ${name} is taken by another device`);
+    names.add(name);
+    if (iommu === undefined) {
+      if (deviceId !== undefined)
+        throw wrong(index, "deviceId: it is what an IOMMU calls the device; give `iommu` too");
+      if (canStall) throw wrong(index, "canStall: nothing stalls a device without an IOMMU; give `iommu` too");
+      continue;
+    }
+    const known = iommus.find((candidate) => candidate.name === iommu);
+    if (known === undefined) throw wrong(index, `iommu: there is no IOMMU "${iommu}"`);
+    if (deviceId === undefined) throw wrong(index, `deviceId: say by which id "${iommu}" knows ${name}`);
+    const key = `${iommu} ${deviceId}`;
+    if (ids.has(key)) throw wrong(index, `deviceId: 0x${deviceId.toString(16)} is ${ids.get(key)}'s at "${iommu}"`);
+    ids.set(key, name);
+    if (canStall && kinds[known.kind]!.stalls !== true) {
+      throw wrong(index, `canStall: "${iommu}" is of a kind that never stalls a device (${known.kind})`);
+    }
+  }
+}
+
+/** Segment, bus, device and function of a PCI address with its domain. */
+export function splitBdf(bdf: string): { segment: number; requesterId: number } {
+  const [segment, bus, rest] = bdf.split(":") as [string, string, string];
+  const [device, fn] = rest.split(".") as [string, string];
+  const requesterId = (Number.parseInt(bus, 16) << 8) | (Number.parseInt(device, 16) << 3) | Number(fn);
+  return { segment: Number.parseInt(segment, 16), requesterId };
+}
+
+/** What an IOMMU calls a function: segments behind one IOMMU are told apart by the segment's number above the requester id. */
+export function pciDeviceId(bdf: string): number {
+  const { segment, requesterId } = splitBdf(bdf);
+  return (segment << 16) | requesterId;
 }

@@ -3,6 +3,7 @@
 //
 // Host-physical map (nothing is identity with anything a guest sees):
 //   0x0_2800_0000   interrupt files, one page each
+//   0x0_3000_0000   registers of platform devices
 //   0x1_0000_0000   BARs, 32-bit window translated up; 0x40_0000_0000 64-bit window
 //   0x8_0000_0000   the kernel's RAM; buffers that processes lend (guest RAM) go above
 
@@ -17,8 +18,12 @@ import {
   type HostDescription,
   HostDescriptionError,
   type IommuDescription,
+  type PlatformDeviceDescription,
+  pciDeviceId,
+  splitBdf,
 } from "./description.ts";
 import { Edu } from "./devices/edu/edu.ts";
+import { PlatformEdu } from "./devices/edu/platform-edu.ts";
 import { type BlockStore, MemoryBlockStore } from "./devices/nvme/block-store.ts";
 import { NvmeController } from "./devices/nvme/controller.ts";
 import type { DmaPort, PciFunction } from "./devices/ports.ts";
@@ -28,11 +33,16 @@ import type { HardwareIommu } from "./hw/iommu/port.ts";
 import { AilingFunction } from "./hw/pci/ailing-function.ts";
 import { BarWindow } from "./hw/pci/bar-window.ts";
 import { type PciSlot, RootComplex } from "./hw/pci/root-complex.ts";
+import { AilingEndpoint } from "./hw/platform/ailing-endpoint.ts";
+import { Interconnect, type PlatformSlot } from "./hw/platform/interconnect.ts";
 import { bootKernel } from "./kernel/boot.ts";
 import { ALLOCATIONS } from "./kernel/inject.ts";
 import { InjectionPlan } from "./kernel/injection-plan.ts";
+import type { IommuDevice } from "./kernel/iommu/driver.ts";
 import type { DriverKinds } from "./kernel/iommu/kinds.ts";
 import type { Kernel } from "./kernel/kernel.ts";
+import type { PciDevice } from "./kernel/pci/pci-device.ts";
+import type { PlatformDevice } from "./kernel/platform/platform-bus.ts";
 import type { Process } from "./kernel/process.ts";
 import type { VfioDevices, VfioOptions } from "./kernel/vfio/in-kernel.ts";
 import { errnoName } from "./uapi/errno.ts";
@@ -41,6 +51,7 @@ import { IOCTL_NAMES } from "./uapi/ioctl-names.ts";
 const INTERRUPT_FILES_PFN = 0x28000;
 const RAM_PFN = 0x800000;
 const DEFAULT_DRIVE_BYTES = 64 * 2 ** 20;
+const PLATFORM_WINDOW = { base: 0x3000_0000, size: 0x1000_0000 };
 const WINDOW32 = { base: 0x4000_0000, size: 0x4000_0000 };
 const WINDOW64 = { base: 0x40_0000_0000, size: 0x40_0000_0000 };
 
@@ -65,8 +76,10 @@ export interface HostParts {
 
 /** A device as a VMM is told of it. */
 export interface AssignableDevice {
-  /** "0000:00:01.0". */
+  /** "0000:00:01.0", "edu0". */
   readonly hostName: string;
+  /** What it hangs on: its VFIO cdev says the same (VFIO_DEVICE_FLAGS_PCI, _PLATFORM). */
+  readonly bus: "pci" | "platform";
   /** Path of its VFIO cdev. */
   readonly path: string;
   /** Name of its IOMMU, "" without. */
@@ -97,6 +110,7 @@ export class Host implements Stateful {
   // not state, to the blank line: as the description says.
   readonly #iommus = new Map<string, HardwareIommu>();
   readonly #roots = new Map<number, RootComplex>();
+  readonly #interconnect: Interconnect;
   readonly #files: { close(): void }[] = [];
 
   #processes = 0;
@@ -138,6 +152,11 @@ export class Host implements Stateful {
         throw error;
       }
     }
+    this.#interconnect = new Interconnect({
+      ...{ memory: this.#memory, clock, trace, messages: this.#interruptFiles },
+      window: new BarWindow(PLATFORM_WINDOW.base, PLATFORM_WINDOW.size),
+    });
+    for (const device of description.platform) this.#place(device);
     const { kernel, vfio, problems, outOfMemory } = bootKernel({
       memory: this.#memory,
       ram: { base: RAM_PFN as HpaPfn, pages: description.memory / 4096 },
@@ -148,6 +167,7 @@ export class Host implements Stateful {
       ...(parts.vfio === undefined ? {} : { vfio: parts.vfio }),
       iommus: [...this.#iommus.values()],
       roots: [...this.#roots.values()].map((root) => ({ root, groupKey: (slot) => groups.get(slot.name) ?? null })),
+      interconnect: this.#interconnect,
     });
     if (outOfMemory) {
       this.closeFiles();
@@ -159,23 +179,22 @@ export class Host implements Stateful {
     this.problems = problems;
   }
 
-  /** PCI names of the devices, ascending. */
+  /** Names of the devices: PCI functions, then platform devices, each ascending. */
   get deviceNames(): readonly string[] {
-    return this.#kernel.pci.devices.map(({ name }) => name);
+    return [...this.#kernel.pci.devices, ...this.#kernel.platform.devices].map(({ name }) => name);
   }
 
-  /** Full name of a device given with or without its domain; null if there is none. */
-  find(bdf: string): string | null {
-    const name = bdf.length === 7 ? `0000:${bdf}` : bdf;
-    return this.deviceNames.includes(name) ? name : null;
+  /** Full name of a device, a PCI function's given with or without its domain; null if there is none. */
+  find(name: string): string | null {
+    return this.deviceNames.find((known) => known === name || known === `0000:${name}`) ?? null;
   }
 
   /** As `find`, but throws HostDescriptionError, naming the devices there are. */
-  resolve(bdf: string): string {
-    const name = this.find(bdf);
+  resolve(written: string): string {
+    const name = this.find(written);
     if (name !== null) return name;
     throw new HostDescriptionError(
-      `host ${this.description.name} has no device ${bdf} (it has ${this.deviceNames.join(", ")})`,
+      `host ${this.description.name} has no device ${written} (it has ${this.deviceNames.join(", ")})`,
     );
   }
 
@@ -195,25 +214,38 @@ export class Host implements Stateful {
   }
 
   /**
-   * Path of a device's VFIO cdev; binds vfio-pci to it first if it has no driver, as an administrator would. Throws
+   * Path of a device's VFIO cdev; binds its bus's VFIO driver to it first if it has no driver, as an administrator would. Throws
    * HostDescriptionError if that is refused.
    */
   vfioPath(name: string): string {
-    const device = this.#kernel.pci.device(name);
-    if (device?.driver === null) {
-      const bound = this.#kernel.pci.bind(name, "vfio-pci");
-      if (bound < 0) throw new HostDescriptionError(`vfio-pci does not take ${name}: ${errnoName(bound)}`);
+    const { bus, driver } = this.#busOf(name);
+    if (bus.device(name)?.driver === null) {
+      const bound = bus.bind(name, driver);
+      if (bound < 0) throw new HostDescriptionError(`${driver} does not take ${name}: ${errnoName(bound)}`);
     }
     const path = this.#vfio.nodeOf(name);
-    if (path === null) throw new HostDescriptionError(`${name} has a kernel driver, not vfio-pci`);
+    if (path === null) throw new HostDescriptionError(`${name} has a kernel driver, not ${driver}`);
     return path;
+  }
+
+  /** The bus that a device is on, and its driver for user space. */
+  #busOf(name: string) {
+    const { pci, platform } = this.#kernel;
+    const onPlatform = platform.device(name) !== null;
+    return onPlatform
+      ? ({ kind: "platform", bus: platform, driver: "vfio-platform" } as const)
+      : ({ kind: "pci", bus: pci, driver: "vfio-pci" } as const);
+  }
+
+  #iommuDeviceOf(name: string): IommuDevice | null {
+    return this.#busOf(name).bus.device(name)?.iommuDevice ?? null;
   }
 
   /**
    * The iommu group of a device: its number and the names of all its devices, as sysfs would show it; null for a device without an IOMMU.
    */
   groupOf(name: string): { readonly id: number; readonly devices: readonly string[] } | null {
-    const device = this.#kernel.pci.device(name)?.iommuDevice ?? null;
+    const device = this.#iommuDeviceOf(name);
     const group = device === null ? null : this.#kernel.iommu.groupOf(device);
     return group === null ? null : { id: group.id, devices: group.devices.map((member) => member.name).sort() };
   }
@@ -224,7 +256,7 @@ export class Host implements Stateful {
     readonly pageRequests: boolean;
     readonly pasidBits: number;
   } {
-    const device = this.#kernel.pci.device(name)?.iommuDevice ?? null;
+    const device = this.#iommuDeviceOf(name);
     if (device === null) return { ats: false, pageRequests: false, pasidBits: 0 };
     const pasidBits = device.maxPasids === 0 ? 0 : Math.log2(device.maxPasids);
     return { ats: device.hasAts, pageRequests: device.hasPri, pasidBits };
@@ -235,6 +267,7 @@ export class Host implements Stateful {
     const group = this.groupOf(name);
     return {
       hostName: name,
+      bus: this.#busOf(name).kind,
       path: this.vfioPath(name),
       iommu: this.iommuOf(name),
       group: group?.id ?? -1,
@@ -268,15 +301,18 @@ export class Host implements Stateful {
     return this.#ailing(name).dma ?? this.#slot(name).dma;
   }
 
-  /** The endpoint model itself: what a person with a screwdriver reaches. */
+  /** The model of a PCI function itself: what a person with a screwdriver reaches. */
   functionOf(name: string): PciFunction {
-    return this.#ailing(name).inner;
+    const function_ = this.#kernel.pci.device(name)?.function;
+    if (function_ === undefined) throw new HostDescriptionError(`${name} is no PCI function`);
+    return (function_ as AilingFunction).inner;
   }
 
-  /** Pulls a device out of its slot. */
+  /** Pulls a device out of its slot, or takes it off the interconnect. */
   pullOut(name: string): void {
     const slot = this.#slot(name);
-    this.#roots.get(splitBdf(name).segment)!.unplug(slot.requesterId);
+    if ("endpoint" in slot) this.#interconnect.unplug(name);
+    else this.#roots.get(splitBdf(name).segment)!.unplug(slot.requesterId);
   }
 
   /**
@@ -303,13 +339,12 @@ export class Host implements Stateful {
 
   get dmaCounters(): DmaCounters {
     const sum = { transfers: 0, bytes: 0, aborted: 0, messages: 0 };
-    for (const root of this.#roots.values()) {
-      for (const { dma } of root.slots) {
-        sum.transfers += dma.counters.transfers;
-        sum.bytes += dma.counters.bytes;
-        sum.aborted += dma.counters.aborted;
-        sum.messages += dma.counters.messages;
-      }
+    const slots = [...[...this.#roots.values()].flatMap((root) => root.slots), ...this.#interconnect.slots];
+    for (const { dma } of slots) {
+      sum.transfers += dma.counters.transfers;
+      sum.bytes += dma.counters.bytes;
+      sum.aborted += dma.counters.aborted;
+      sum.messages += dma.counters.messages;
     }
     return sum;
   }
@@ -321,15 +356,26 @@ export class Host implements Stateful {
       iommus[name] = { kind: hardware.kind, devices: this.#behind(hardware).join(" ") || "none" };
     }
     const devices: Record<string, unknown> = {};
+    const common = ({ name, slot, driver }: PciDevice | PlatformDevice) => {
+      const { transfers, bytes, aborted, messages } = slot.dma.counters;
+      return {
+        iommu: slot.iommu?.name ?? "none",
+        "iommu group": this.groupOf(name)?.id ?? "none",
+        "device id": slot.iommu === null && "endpoint" in slot ? "none" : hex(slot.deviceId),
+        driver: driver?.name ?? "none",
+        dma: `${transfers} transfers, ${bytes} bytes, ${aborted} aborted, ${messages} MSIs`,
+      };
+    };
     for (const device of this.#kernel.pci.devices) {
-      const { counters } = device.slot.dma;
+      devices[device.name] = { id: `${hex(device.vendorId, 4)}:${hex(device.deviceId, 4)}`, ...common(device) };
+    }
+    for (const device of this.#kernel.platform.devices) {
+      const { bases, endpoint, canStall } = device.slot;
       devices[device.name] = {
-        id: `${hex(device.vendorId, 4)}:${hex(device.deviceId, 4)}`,
-        iommu: device.slot.iommu?.name ?? "none",
-        "iommu group": this.groupOf(device.name)?.id ?? "none",
-        "device id": hex(device.slot.deviceId),
-        driver: device.driver?.name ?? "none",
-        dma: `${counters.transfers} transfers, ${counters.bytes} bytes, ${counters.aborted} aborted, ${counters.messages} MSIs`,
+        compatible: device.compatible,
+        registers: endpoint.regions.map(({ size }, i) => `${hex(bases[i]!)} + ${hex(size)}`).join(", "),
+        ...common(device),
+        stalls: canStall ? "its transactions may wait (dma-can-stall)" : "never",
       };
     }
     const groups: Record<string, unknown> = {};
@@ -349,7 +395,8 @@ export class Host implements Stateful {
   }
 
   #behind(hardware: HardwareIommu): string[] {
-    return this.#kernel.pci.devices.filter(({ slot }) => slot.iommu === hardware).map(({ name }) => name);
+    const devices = [...this.#kernel.pci.devices, ...this.#kernel.platform.devices];
+    return devices.filter(({ slot }) => slot.iommu === hardware).map(({ name }) => name);
   }
 
   /** Objects of the kernel's that somebody still holds; 0 once every process has ended. */
@@ -382,13 +429,14 @@ export class Host implements Stateful {
     }
   }
 
-  /** Every function is plugged in through one of these (`#plug`). */
-  #ailing(name: string): AilingFunction {
-    return this.#slot(name).function as AilingFunction;
+  /** Every device is put in its place through one of these (`#plug`, `#place`). */
+  #ailing(name: string): AilingFunction | AilingEndpoint {
+    const slot = this.#slot(name);
+    return "endpoint" in slot ? (slot.endpoint as AilingEndpoint) : (slot.function as AilingFunction);
   }
 
-  #slot(name: string): PciSlot {
-    const slot = this.#kernel.pci.device(name)?.slot;
+  #slot(name: string): PciSlot | PlatformSlot {
+    const slot = this.#busOf(name).bus.device(name)?.slot;
     if (slot === undefined) throw new HostDescriptionError(`host ${this.description.name} has no device ${name}`);
     return slot;
   }
@@ -411,14 +459,19 @@ export class Host implements Stateful {
   #plug(root: RootComplex, device: DeviceDescription, parts: HostParts): void {
     const iommu = device.iommu === undefined ? null : this.#iommus.get(device.iommu)!;
     const made = new AilingFunction(this.#makeDevice(device, parts), (ns) => this.clock.advance(ns));
-    const { segment, requesterId } = splitBdf(device.bdf);
     try {
-      // Two segments behind one IOMMU are told apart by the segment's number above the requester id.
-      root.plug(requesterId, made, iommu, (segment << 16) | requesterId);
+      root.plug(splitBdf(device.bdf).requesterId, made, iommu, pciDeviceId(device.bdf));
     } catch (error) {
       if (!(error instanceof RangeError)) throw error;
       throw new HostDescriptionError(`${this.description.name}: ${error.message}`);
     }
+  }
+
+  #place({ name, iommu, deviceId = 0, canStall, options }: PlatformDeviceDescription): void {
+    const made = new PlatformEdu({ name: `edu ${name}`, ...definedOnly(options) });
+    const endpoint = new AilingEndpoint(made, (ns) => this.clock.advance(ns));
+    const hardware = iommu === undefined ? null : this.#iommus.get(iommu)!;
+    this.#interconnect.plug(endpoint, { name, iommu: hardware, deviceId, canStall });
   }
 
   #makeDevice(device: DeviceDescription, parts: HostParts): PciFunction {
@@ -472,15 +525,9 @@ export class Host implements Stateful {
       yield [name, iommu];
     }
     for (const [segment, root] of this.#roots) yield [`segment ${segment}`, root];
+    yield ["interconnect", this.#interconnect];
     yield ["kernel", this.#kernel];
   }
-}
-
-function splitBdf(bdf: string): { segment: number; requesterId: number } {
-  const [segment, bus, rest] = bdf.split(":") as [string, string, string];
-  const [device, fn] = rest.split(".") as [string, string];
-  const requesterId = (Number.parseInt(bus, 16) << 8) | (Number.parseInt(device, 16) << 3) | Number(fn);
-  return { segment: Number.parseInt(segment, 16), requesterId };
 }
 
 /** Drops keys whose value is undefined (exact optional properties). */

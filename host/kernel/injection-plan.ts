@@ -7,7 +7,7 @@
 //     event:veventq@5                     the fifth event is lost (the queue says so); event:fault%10 page requests, answered INVALID
 //     erratum:read-only-stage2            the hardware has this quirk
 //     device:0000:00:01.0=dead            the device no longer answers and sends nothing
-//     device:0000:00:01.0=slow/5000       every access and transfer of it takes 5000 ns more
+//     device:edu0=slow/5000               every access and transfer of it takes 5000 ns more
 //
 // What ails a device is the host's to do (host/host.ts, `inject`); the plan only says it.
 // A plan is seeded: chances fall the same way in every run with the same seed. Everything it does is a trace event.
@@ -49,12 +49,14 @@ export class InjectionSyntaxError extends Error {}
 
 const RULE = /^(ioctl|allocation|event|erratum)(?::([A-Za-z0-9_ -]+?))?(?:@(\d+)(\+)?|%(\d+))?(?:=(\w+))?$/;
 
-const DEVICE_RULE = /^device:([0-9a-f:.]+)=(?:(dead)|slow\/(\d+))$/;
+const DEVICE_RULE = /^device:([0-9a-z:._-]+)=(?:(dead)|slow\/(\d+))$/;
 
 function parseDevice(text: string): DeviceRule {
   const match = DEVICE_RULE.exec(text);
   if (match === null)
-    throw new InjectionSyntaxError(`injection "${text}": expected device:BDF=dead or device:BDF=slow/NS`);
+    throw new InjectionSyntaxError(
+      `injection "${text}": expected device:NAME=dead or device:NAME=slow/NS, a name as 0000:00:01.0 or edu0`,
+    );
   return { text, device: match[1]!, dead: match[2] !== undefined, delayNs: Number(match[3] ?? 0) };
 }
 
@@ -63,7 +65,7 @@ function parse(text: string): Rule {
   const fail = (why: string) => new InjectionSyntaxError(`injection "${text}": ${why}`);
   if (match === null)
     throw fail(
-      "expected ioctl:NAME[@N|@N+|%P]=ERRNO, allocation[:KIND][@N|%P], event:QUEUE[@N|%P], erratum:NAME or device:BDF=…",
+      "expected ioctl:NAME[@N|@N+|%P]=ERRNO, allocation[:KIND][@N|%P], event:QUEUE[@N|%P], erratum:NAME or device:NAME=…",
     );
   const [, point, name = "", nth, later, percent, errno] = match;
   let when: When = { kind: "always" };

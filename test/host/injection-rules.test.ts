@@ -56,7 +56,7 @@ describe("a mistyped rule is an error:", () => {
     ["allocation:page table page", /; page-table page\?$/],
     ["event:veventqueue@1", /the queues are veventq and fault/],
     ["erratum:readonly-stage2", /the errata are read-only-stage2/],
-    ["device:0000:00:01.0=deaf", /expected device:BDF=dead or/],
+    ["device:0000:00:01.0=deaf", /expected device:NAME=dead or/],
     ["ioctls:IOMMU_HWPT_ALLOC=ENOMEM", /expected ioctl:NAME/],
     ["", /expected ioctl:NAME/],
   ])("%s", (rule, message) => {

@@ -6,6 +6,8 @@ import type { HardwareIommu, IommuParts } from "./port.ts";
 export interface HardwareIommuKind<Options extends object = object> {
   /** As in a host's description: "riscv". */
   readonly name: string;
+  /** It may stall a transaction and let software decide. Absent: never. */
+  readonly stalls?: boolean;
   /** Checks the `options` of a description; keys that were left out stay undefined. */
   readonly options: z.ZodType<Options>;
   /** Throws RangeError, in words for a person, for options that do not go together. */

@@ -8,6 +8,7 @@ import { PhysicalMemory } from "../../../host/base/memory.ts";
 import type { MmioPort } from "../../../host/base/mmio.ts";
 import { Trace, type TracedEvent } from "../../../host/base/trace.ts";
 import { Edu, type EduOptions } from "../../../host/devices/edu/edu.ts";
+import { PlatformEdu } from "../../../host/devices/edu/platform-edu.ts";
 import * as R from "../../../host/devices/edu/registers.ts";
 import { InterruptFiles } from "../../../host/hw/interrupt-files.ts";
 import type { HardwareIommu } from "../../../host/hw/iommu/port.ts";
@@ -17,6 +18,7 @@ import type { Smmuv3Options } from "../../../host/hw/iommu/smmuv3/options.ts";
 import { Smmuv3 } from "../../../host/hw/iommu/smmuv3/smmu.ts";
 import { BarWindow } from "../../../host/hw/pci/bar-window.ts";
 import { RootComplex } from "../../../host/hw/pci/root-complex.ts";
+import { Interconnect } from "../../../host/hw/platform/interconnect.ts";
 import { bootKernel } from "../../../host/kernel/boot.ts";
 import type { IommufdOptions } from "../../../host/kernel/iommufd/in-kernel.ts";
 import type { Process, ProcessOptions } from "../../../host/kernel/process.ts";
@@ -42,6 +44,8 @@ export interface MachineOptions {
   /** SMMUv3s in their place. */
   readonly smmus?: readonly Smmuv3Options[];
   readonly devices?: readonly EduPlace[];
+  /** An edu on no bus each. */
+  readonly platform?: readonly { readonly name: string; readonly deviceId: number; readonly iommu?: number | null }[];
   readonly ramPages?: number;
   /** Requester ids that share a group. */
   readonly groups?: readonly (readonly number[])[];
@@ -81,6 +85,15 @@ export function machine(options: MachineOptions = {}) {
     edus.set(rid, edu);
     root.plug(rid, edu, iommu === null ? null : iommus[iommu]!);
   }
+  const interconnect = new Interconnect({ memory, clock, trace, window: new BarWindow(0x3000_0000, 0x1000_0000) });
+  for (const { name: platformName, deviceId, iommu = 0 } of options.platform ?? []) {
+    interconnect.plug(new PlatformEdu({ name: platformName }), {
+      name: platformName,
+      iommu: iommu === null ? null : iommus[iommu]!,
+      deviceId,
+      canStall: false,
+    });
+  }
   const groupOf = (rid: number): string | null => {
     const index = options.groups?.findIndex((members) => members.includes(rid)) ?? -1;
     return index < 0 ? null : `group ${index}`;
@@ -93,6 +106,7 @@ export function machine(options: MachineOptions = {}) {
     interruptFiles,
     iommus,
     roots: [{ root, groupKey: (slot) => groupOf(slot.requesterId) }],
+    interconnect,
     ...(options.iommufd === undefined ? {} : { iommufd: options.iommufd }),
     ...(options.vfio === undefined ? {} : { vfio: options.vfio }),
   });
@@ -103,6 +117,7 @@ export function machine(options: MachineOptions = {}) {
     memory,
     iommus,
     root,
+    interconnect,
     edus,
     kernel,
     vfio,
@@ -341,6 +356,18 @@ export class User {
   /** Memory and bus master on, as a guest driver does it. */
   enableDevice(device: number): void {
     this.configWrite(device, 4, 2, 0x6);
+  }
+
+  /** SET_IRQS with its data: bytes (BOOL) or descriptors (EVENTFD). */
+  setIrqs(
+    device: number,
+    flags: number,
+    index: number,
+    options: { start?: number; count?: number; bytes?: readonly number[]; fds?: readonly number[] } = {},
+  ): number {
+    const { start = 0, count = 1, bytes = [], fds = [] } = options;
+    const tail = fds.length > 0 ? new Uint8Array(Int32Array.from(fds).buffer) : Uint8Array.from(bytes);
+    return this.call(device, X.VFIO_DEVICE_SET_IRQS, X.vfioIrqSet, { flags, index, start, count }, tail).result;
   }
 
   /** BAR 0 as registers. */

@@ -13,7 +13,7 @@ const INJECTION_RULES = `Rules of --inject:
   allocation[:KIND][@N|%P]      an allocation (ENOMEM)
   event:veventq|fault[@N|%P]    an event is lost
   erratum:NAME                  the hardware has this quirk
-  device:BDF=dead|slow/NS       a device answers nothing, or NS ns later`;
+  device:NAME=dead|slow/NS      a device answers nothing, or NS ns later`;
 
 export function boot(): Command {
   return new Command("boot")

@@ -22,11 +22,13 @@ export function hosts(): Command {
             fitted(`${host.name}${host.name === DEFAULT_HOST ? " (default)" : ""}: ${host.description ?? ""}`),
           );
           const groups = iommuGroups(host);
-          for (const { bdf, model, iommu } of host.devices) {
-            const group = groups.find(({ devices }) => devices.includes(bdf));
+          const shown = ({ model, iommu }: { model: string; iommu?: string | undefined }, name: string): void => {
+            const group = groups.find(({ devices }) => devices.includes(name));
             const inGroup = group === undefined ? "" : `, iommu group ${group.id}`;
-            console.log(`    ${bdf}  ${model.padEnd(5)} behind ${iommu ?? "no IOMMU"}${inGroup}`);
-          }
+            console.log(`    ${name.padEnd(12)}  ${model.padEnd(5)} behind ${iommu ?? "no IOMMU"}${inGroup}`);
+          };
+          for (const device of host.devices) shown(device, device.bdf);
+          for (const device of host.platform) shown(device, device.name);
         }
       }
     });

@@ -30,6 +30,7 @@ const options = z.strictObject({
 
 export const SMMUV3_HARDWARE: HardwareIommuKind = {
   name: "smmuv3",
+  stalls: true,
   options,
   // What the schema checked is what the constructor takes; it checks values and how they go together itself.
   create: (parts, checked) => new Smmuv3(parts, checked as Smmuv3Options),
