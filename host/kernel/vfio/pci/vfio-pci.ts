@@ -11,7 +11,8 @@ export function vfioPci(kernel: Kernel, vfio: VfioDevices, mappableBars: boolean
     name: "vfio-pci",
     managesDma: true,
     /** -EINVAL for a function without an IOMMU. */
-    probe: (pci) => (pci.iommuDevice === null ? -EINVAL : vfio.add(new VfioPciFunction(kernel, pci, pci.iommuDevice, mappableBars))),
+    probe: (pci) =>
+      pci.iommuDevice === null ? -EINVAL : vfio.add(new VfioPciFunction(kernel, pci, pci.iommuDevice, mappableBars)),
     remove: (pci, done) => vfio.remove(pci.iommuDevice, done),
   };
 }

@@ -12,7 +12,9 @@ export function vfioPlatform(kernel: Kernel, vfio: VfioDevices, mappable: boolea
     managesDma: true,
     /** -EINVAL for a device without an IOMMU. That there is a reset function for it (reset_required) is so for all devices here. */
     probe: (device) =>
-      device.iommuDevice === null ? -EINVAL : vfio.add(new VfioPlatformDevice(kernel, device, device.iommuDevice, mappable)),
+      device.iommuDevice === null
+        ? -EINVAL
+        : vfio.add(new VfioPlatformDevice(kernel, device, device.iommuDevice, mappable)),
     remove: (device, done) => vfio.remove(device.iommuDevice, done),
   };
 }
