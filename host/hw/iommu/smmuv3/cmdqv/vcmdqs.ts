@@ -60,6 +60,8 @@ export class Vcmdqs implements Stateful {
   readonly #words: Uint32Array;
   /** CMDQV_CONFIG.EN. */
   #on = true;
+  /** All that a queue needs to run is there: it runs unless it could not be initialized then. */
+  readonly #wanted: Uint8Array;
   /** The command waiting at CONS has been traced already. */
   readonly #traced: Uint8Array;
   #executing = -1; // not state: within a call
@@ -86,21 +88,24 @@ export class Vcmdqs implements Stateful {
     this.#entry = new EntryReader(state.memory);
     this.#words = new Uint32Array(count * WORDS);
     this.#traced = new Uint8Array(count);
+    this.#wanted = new Uint8Array(count);
   }
 
   saveState(): StateRecord {
-    return { on: this.#on, words: bytesOf(this.#words), traced: [...this.#traced] };
+    return { on: this.#on, words: bytesOf(this.#words), wanted: [...this.#wanted], traced: [...this.#traced] };
   }
 
   restoreState(state: StateReader): void {
     this.#on = state.boolean("on");
     state.memory("words", this.#words);
+    state.numbers("wanted", this.#wanted);
     state.numbers("traced", this.#traced);
   }
 
   reset(): void {
     this.#on = true;
     this.#words.fill(0);
+    this.#wanted.fill(0);
     this.#traced.fill(0);
     this.#switched = true;
   }
@@ -170,7 +175,8 @@ export class Vcmdqs implements Stateful {
     const vintf = this.#allocation.vintfOf(queue);
     const wanted =
       this.#on && vintf >= 0 && this.#vintfs.enabled(vintf) && (this.#word(queue, VCMDQ_REG.CONFIG) & VCMDQ_EN) !== 0;
-    if (wanted === this.running(queue)) return;
+    if (wanted === (this.#wanted[queue] === 1)) return;
+    this.#wanted[queue] = wanted ? 1 : 0;
     if (this.#executing === queue) this.#switched = true;
     this.#traced[queue] = 0;
     if (wanted && !this.#baseIsGood(queue)) {
