@@ -4,6 +4,7 @@
 import { z } from "zod";
 import { isPrintable } from "./base/printable.ts";
 import { HARDWARE_KINDS, type HardwareKinds } from "./hw/iommu/kinds.ts";
+import { DEVIATIONS } from "./kernel/iommu/kinds.ts";
 
 /** "16M", "2G", 4096: bytes, a multiple of 4 KiB. */
 const size = z
@@ -103,6 +104,8 @@ const host = z.strictObject({
   iommus: z.array(iommu).default([]),
   devices: z.array(device).default([]),
   platform: z.array(platformDevice).default([]),
+  /** Names of what the kernel does although Linux does not. */
+  deviations: z.array(z.string()).default([]),
 });
 
 export type HostDescription = z.output<typeof host>;
@@ -179,6 +182,13 @@ export function parseHost(document: unknown, source: string, kinds: HardwareKind
     checked(kinds[iommu.kind]!.options, iommu.options, ["iommus", index, "options"]);
     if (iommus.has(iommu.name)) throw new HostDescriptionError(`${source}: two IOMMUs are named "${iommu.name}"`);
     iommus.add(iommu.name);
+  }
+  const known = Object.values(DEVIATIONS).flat();
+  for (const [index, deviation] of description.deviations.entries()) {
+    if (known.includes(deviation)) continue;
+    throw new HostDescriptionError(
+      `${source}: deviations.${index}: no deviation "${deviation}" (there is ${known.join(", ")})`,
+    );
   }
   const addresses = new Set<string>();
   for (const [index, { bdf: address, iommu }] of description.devices.entries()) {

@@ -165,6 +165,7 @@ export class Host implements Stateful {
       interruptFiles: this.#interruptFiles,
       ...(parts.kinds === undefined ? {} : { drivers: parts.kinds.drivers }),
       ...(parts.vfio === undefined ? {} : { vfio: parts.vfio }),
+      deviations: description.deviations,
       iommus: [...this.#iommus.values()],
       roots: [...this.#roots.values()].map((root) => ({ root, groupKey: (slot) => groups.get(slot.name) ?? null })),
       interconnect: this.#interconnect,

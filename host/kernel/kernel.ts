@@ -36,6 +36,8 @@ export interface KernelParts {
   readonly trace: Trace;
   /** IOMMU drivers by kind; default DRIVER_KINDS. */
   readonly drivers?: DriverKinds;
+  /** Names of DEVIATIONS (iommu/kinds.ts) to turn on; default none. */
+  readonly deviations?: readonly string[];
   /** Doorbells of message-signalled interrupts; null: a machine without. */
   readonly interruptFiles?: InterruptFiles | null;
 }
@@ -74,6 +76,7 @@ export class Kernel implements Stateful {
         live: this.live,
         core: this.iommu,
         injector: () => this.injector,
+        deviations: new Set(parts.deviations),
       },
       {
         requestMessage: (name, handle) => this.interrupts.request(name, null, handle, true),

@@ -34,6 +34,8 @@ export interface IommuDriverParts {
   readonly live: LiveObjects;
   readonly core: IommuCore;
   readonly injector: () => Injector;
+  /** Names of DEVIATIONS (kinds.ts) that are on. */
+  readonly deviations: ReadonlySet<string>;
 }
 
 export class IommuHardware implements Stateful {

@@ -47,6 +47,7 @@ export interface MachineOptions {
   /** An edu on no bus each. */
   readonly platform?: readonly { readonly name: string; readonly deviceId: number; readonly iommu?: number | null }[];
   readonly ramPages?: number;
+  readonly deviations?: readonly string[];
   /** Requester ids that share a group. */
   readonly groups?: readonly (readonly number[])[];
   readonly iommufd?: IommufdOptions;
@@ -107,6 +108,7 @@ export function machine(options: MachineOptions = {}) {
     iommus,
     roots: [{ root, groupKey: (slot) => groupOf(slot.requesterId) }],
     interconnect,
+    deviations: options.deviations ?? [],
     ...(options.iommufd === undefined ? {} : { iommufd: options.iommufd }),
     ...(options.vfio === undefined ? {} : { vfio: options.vfio }),
   });
@@ -278,10 +280,10 @@ export class User {
   }
 
   /** [id, fd] of a vEVENTQ. */
-  veventq(iommufd: number, viommu: number, depth = 64): [number, number] {
+  veventq(iommufd: number, viommu: number, depth = 64, type = N.IOMMU_VEVENTQ_TYPE_RISCV): [number, number] {
     const reply = this.must(iommufd, I.IOMMU_VEVENTQ_ALLOC, I.iommuVeventqAlloc, {
       viommu_id: viommu,
-      type: N.IOMMU_VEVENTQ_TYPE_RISCV,
+      type,
       veventq_depth: depth,
     });
     return [reply.out_veventq_id, reply.out_veventq_fd];
@@ -294,7 +296,12 @@ export class User {
   }
 
   /** Forwards guest commands to a vIOMMU: how many were done, and the result. */
-  invalidate(iommufd: number, viommu: number, commands: readonly (readonly [bigint, bigint])[]) {
+  invalidate(
+    iommufd: number,
+    viommu: number,
+    commands: readonly (readonly [bigint, bigint])[],
+    type = N.IOMMU_VIOMMU_INVALIDATE_DATA_RISCV,
+  ) {
     const at = this.scratch + 4096n;
     const bytes = this.process.memory.bytes(at, 16 * commands.length);
     const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
@@ -305,7 +312,7 @@ export class User {
     const reply = this.call(iommufd, I.IOMMU_HWPT_INVALIDATE, I.iommuHwptInvalidate, {
       hwpt_id: viommu,
       data_uptr: at,
-      data_type: N.IOMMU_VIOMMU_INVALIDATE_DATA_RISCV,
+      data_type: type,
       entry_len: 16,
       entry_num: commands.length,
     });

@@ -71,6 +71,7 @@ export class CommandQueue implements Stateful {
   /** Slot of the CMD_SYNC that is waited for. */
   #awaited = 0; // not state: within a call
   readonly #done = (): boolean => this.#completed() || this.#stopped;
+  readonly #taken = (): boolean => this.#isEmpty() || this.#stopped;
   readonly #room = (): boolean => this.#hasRoom() || this.#stopped;
 
   constructor(place: CommandQueuePlace) {
@@ -96,6 +97,12 @@ export class CommandQueue implements Stateful {
   /** Hands over what was pushed without waiting for it. */
   flush(): void {
     if (this.#held > 0) this.#publish();
+  }
+
+  /** Hands over what was pushed and waits until the hardware has taken it, for commands whose effect no CMD_SYNC waits for. */
+  handOver(): void {
+    this.flush();
+    if (!this.#dead) this.#waitFor(this.#taken, () => this.#isEmpty());
   }
 
   /** Waits until everything pushed so far has taken effect: 0 or -ETIMEDOUT. */
@@ -189,6 +196,11 @@ export class CommandQueue implements Stateful {
     if (((this.#prod - this.#cons) & this.#mask) < this.#entries) return true;
     this.#look();
     return ((this.#prod - this.#cons) & this.#mask) < this.#entries;
+  }
+
+  #isEmpty(): boolean {
+    this.#look();
+    return this.#prod === this.#cons;
   }
 
   #look(): void {

@@ -10,13 +10,20 @@ import type { StreamTraits } from "./stream-entries.ts";
 export class DeviceData implements Stateful {
   readonly smmu: Smmuv3Instance;
   readonly traits: StreamTraits;
+  readonly canRelayPageRequests: boolean;
   /** What the device's stream leads to; null while it leads to none of the host's. */
   contexts: ContextTable | null = null;
   /** The device may ask for translations, and hold some. */
   ats = false;
+  /** The device may send page requests; only where the kernel deviates from Linux (deviations.ts). */
+  pageRequests = false;
+  /** By what id the guest knows the device that a nested domain's events are about; null: nobody is told. */
+  guestStream: bigint | null = null;
 
-  constructor(smmu: Smmuv3Instance, device: IommuDevice) {
+  /** `relaysPageRequests`: somebody may want the device's page requests. */
+  constructor(smmu: Smmuv3Instance, device: IommuDevice, relaysPageRequests: boolean) {
     this.smmu = smmu;
+    this.canRelayPageRequests = relaysPageRequests && device.hasPri && smmu.features.PRI;
     this.traits = {
       overridesAttributes: smmu.features.ATTR_TYPES_OVR,
       choosesStalls: smmu.choosesStalls,
@@ -26,11 +33,13 @@ export class DeviceData implements Stateful {
   }
 
   saveState(): StateRecord {
-    return { ats: this.ats };
+    return { ats: this.ats, pageRequests: this.pageRequests, guestStream: this.guestStream };
   }
 
   restoreState(state: StateReader): void {
     this.ats = state.boolean("ats");
+    this.pageRequests = state.boolean("pageRequests");
+    this.guestStream = state.optional("guestStream", (reader, name) => reader.bigint(name));
   }
 
   *stateParts(): Generator<readonly [string, Stateful]> {

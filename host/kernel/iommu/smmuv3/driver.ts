@@ -2,15 +2,20 @@
 // instance (instance.ts). It does what Linux 7.2's does; README.md lists where not.
 
 import type { Stateful, StateRecord } from "../../../base/state.ts";
+import type { Trace } from "../../../base/trace.ts";
 import type { HardwareIommu } from "../../../hw/iommu/port.ts";
-import { EBUSY, ENODEV, ENOSPC, EOPNOTSUPP } from "../../../uapi/errno.ts";
+import { EBUSY, EINVAL, ENODEV, ENOSPC, EOPNOTSUPP } from "../../../uapi/errno.ts";
 import {
   IOMMU_HWPT_ALLOC_DIRTY_TRACKING,
   IOMMU_HWPT_ALLOC_NEST_PARENT,
   IOMMU_HWPT_ALLOC_PASID,
 } from "../../../uapi/iommufd.ts";
-import { IOMMU_HW_INFO_TYPE_ARM_SMMUV3, iommuHwInfoArmSmmuv3 } from "../../../uapi/smmuv3-nesting.ts";
-import type { Erratum } from "../../inject.ts";
+import {
+  IOMMU_HW_INFO_TYPE_ARM_SMMUV3,
+  IOMMU_VIOMMU_TYPE_ARM_SMMUV3,
+  iommuHwInfoArmSmmuv3,
+} from "../../../uapi/smmuv3-nesting.ts";
+import type { AllocationKind, Erratum } from "../../inject.ts";
 import type { LiveObjects } from "../../live-objects.ts";
 import { AttachmentList } from "../attachments.ts";
 import type { IommuCore } from "../core.ts";
@@ -20,21 +25,26 @@ import type {
   IommuDevice,
   IommuDomain,
   IommuDriver,
+  PageRequest,
   PagingDomain,
   ReservedRegion,
   UserData,
+  ViommuBackend,
+  ViommuCore,
 } from "../driver.ts";
 import type { IommuDriverParts, IommuHardwareDriver } from "../hardware.ts";
 import { PageTable, type TableAccounting } from "../page-table.ts";
 import { TagPool } from "../tags.ts";
 import { waitForHardware } from "../wait.ts";
 import { ContextTable, contextTableBits } from "./context-table.ts";
+import { RELAY_PAGE_REQUESTS } from "./deviations.ts";
 import { DeviceData, deviceDataOf } from "./device-data.ts";
 import { type InstanceParts, Smmuv3Instance } from "./instance.ts";
 import { Smmuv3PagingDomain } from "./paging-domain.ts";
-import { denyPageRequest, takeEvent } from "./records.ts";
+import { answerRequest, handleEvent, handlePageRequest } from "./records.ts";
 import { attachFixed, detachPasid, quiesce } from "./stream-switch.ts";
 import { type Vmsav8Shape, vmsav8Shape } from "./table-shape.ts";
+import { Smmuv3Viommu } from "./viommu.ts";
 
 /** Software-managed MSI window (Linux: MSI_IOVA_BASE, MSI_IOVA_LENGTH). */
 export const MSI_WINDOW: ReservedRegion = { start: 0x0800_0000n, length: 0x0010_0000n, type: "SW_MSI" };
@@ -73,6 +83,7 @@ export class Smmuv3Driver implements IommuHardwareDriver, IommuDriver, Stateful 
   readonly userPasidTable = true;
   readonly live: LiveObjects;
   readonly core: IommuCore;
+  readonly trace: Trace;
   readonly #parts: IommuDriverParts;
   readonly #asids = new TagPool(16);
   readonly #instances: Smmuv3Instance[] = [];
@@ -82,6 +93,7 @@ export class Smmuv3Driver implements IommuHardwareDriver, IommuDriver, Stateful 
     this.#parts = parts;
     this.live = parts.live;
     this.core = parts.core;
+    this.trace = parts.trace;
   }
 
   get instances(): readonly Smmuv3Instance[] {
@@ -90,14 +102,14 @@ export class Smmuv3Driver implements IommuHardwareDriver, IommuDriver, Stateful 
 
   /** Probes one SMMU; the instance, or a negated errno. */
   addHardware(parts: Pick<InstanceParts, "hardware" | "requestMessage" | "defer">): Smmuv3Instance | number {
-    const { clock, frames, trace } = this.#parts;
+    const { clock, frames } = this.#parts;
     const smmu: Smmuv3Instance = new Smmuv3Instance(
       { ...parts, frames, wait: (hardware, done, timeout) => waitForHardware(clock, hardware, done, timeout) },
       {
-        event: (words) => takeEvent(trace, () => null, smmu, words),
-        pageRequest: (words) => denyPageRequest(smmu, words),
+        event: (words) => handleEvent(this, smmu, words),
+        pageRequest: (words) => handlePageRequest(this, smmu, words),
         eventsLost: () => {},
-        pageRequestsLost: () => {},
+        pageRequestsLost: () => this.core.discardPartialRequests(smmu.devices.values()),
       },
     );
     const probed = smmu.probe();
@@ -133,7 +145,7 @@ export class Smmuv3Driver implements IommuHardwareDriver, IommuDriver, Stateful 
     if (smmu === undefined) return -ENODEV;
     const added = smmu.addDevice(device);
     if (added < 0) return added;
-    device.driverData = new DeviceData(smmu, device);
+    device.driverData = new DeviceData(smmu, device, this.deviates(RELAY_PAGE_REQUESTS));
     device.services?.setPasid(true);
     return 0;
   }
@@ -212,6 +224,44 @@ export class Smmuv3Driver implements IommuHardwareDriver, IommuDriver, Stateful 
   pagingDomainFreed(domain: Smmuv3PagingDomain): void {
     (domain.stage === 1 ? this.#asids : domain.smmu.vmids).giveBack(domain.tag);
     this.live.destroyed("paging domain");
+  }
+
+  // --- nesting ---
+
+  /**
+   * Needs both stages, and that a guest's stage 1 cannot make accesses that go past the caches (Linux: CANWBS, which no device here has, or
+   * S2FWB).
+   */
+  supportsViommu(device: IommuDevice, type: number): boolean {
+    const { smmu } = deviceDataOf(device);
+    return type === IOMMU_VIOMMU_TYPE_ARM_SMMUV3 && smmu.supportsNesting && smmu.features.FWB;
+  }
+
+  /** -EOPNOTSUPP for another type or hardware without nesting, -EINVAL for a parent of another SMMU. */
+  allocViommu(
+    device: IommuDevice,
+    type: number,
+    parent: PagingDomain,
+    _data: UserData | null,
+    core: ViommuCore,
+  ): ViommuBackend | number {
+    if (!this.supportsViommu(device, type)) return -EOPNOTSUPP;
+    const { smmu } = deviceDataOf(device);
+    if (!(parent instanceof Smmuv3PagingDomain) || parent.smmu !== smmu) return -EINVAL;
+    return new Smmuv3Viommu(this, smmu, parent, core);
+  }
+
+  pageResponse(device: IommuDevice, request: PageRequest, code: number): void {
+    answerRequest(device, request, code);
+  }
+
+  /** True for what a host's description asks for although Linux does not do it (deviations.ts). */
+  deviates(deviation: string): boolean {
+    return this.#parts.deviations.has(deviation);
+  }
+
+  allocationFails(what: AllocationKind): boolean {
+    return this.#parts.injector().allocation(what);
   }
 
   /** Made-up quirks of the hardware (inject.ts). */

@@ -10,9 +10,7 @@
 
 import { CONFIG_BOTH, CONFIG_BYPASS, CONFIG_S1, STE } from "../../../arch/smmuv3/stream-table-entry.ts";
 import { EIO } from "../../../uapi/errno.ts";
-
-/** Eight doublewords. */
-export type StreamEntry = readonly bigint[];
+import type { Entry } from "./entry-writer.ts";
 
 const CONFIG_ABORT = 0;
 const EATS_ABORT = 0;
@@ -26,10 +24,12 @@ export const GUEST_STE_BITS = [
   maskOf("S1DSS", "S1CIR", "S1COR", "S1CSH", "S1STALLD", "EATS"),
 ] as const;
 
+const EATS = maskOf("EATS");
+
 /** A guest's entry as it was accepted. */
 export interface GuestStreamEntry {
   readonly config: typeof CONFIG_ABORT | typeof CONFIG_BYPASS | typeof CONFIG_S1;
-  /** Doublewords 0 and 1 without EATS; both 0 where V is. */
+  /** Doublewords 0 and 1; both 0 where V is. */
   readonly ste0: bigint;
   readonly ste1: bigint;
   /** The guest asks for ATS; null for an entry without stage 1, whose EATS decides nothing. */
@@ -44,17 +44,17 @@ export function acceptGuestEntry(ste0: bigint, ste1: bigint): GuestStreamEntry |
   if (config !== CONFIG_ABORT && config !== CONFIG_BYPASS && config !== CONFIG_S1) return -EIO;
   const eats = Number(STE.get([ste0, ste1], "EATS"));
   if (eats !== EATS_ABORT && eats !== EATS_FULL) return -EIO;
-  return { config, ste0, ste1: ste1 & ~maskOf("EATS"), ats: config === CONFIG_S1 ? eats === EATS_FULL : null };
+  return { config, ste0, ste1, ats: config === CONFIG_S1 ? eats === EATS_FULL : null };
 }
 
 /** The hardware's entry. `secondStage` is the parent's entry for the device (Config 6), with EATS as the host has decided. */
-export function nestedStreamEntry(guest: GuestStreamEntry, secondStage: StreamEntry): StreamEntry {
+export function nestedStreamEntry(guest: GuestStreamEntry, secondStage: Entry): Entry {
   if (guest.config === CONFIG_BYPASS) return secondStage;
   if (guest.config === CONFIG_ABORT) return [1n, 0n, 0n, 0n, 0n, 0n, 0n, 0n];
   const entry = [...secondStage];
   entry[0] = guest.ste0;
   STE.set(entry, "Config", BigInt(CONFIG_BOTH));
-  entry[1] = secondStage[1]! | guest.ste1;
+  entry[1] = secondStage[1]! | (guest.ste1 & ~EATS);
   // Of a device that faults over and over fewer records take up the event queue, which is every guest's.
   STE.set(entry, "MEV", 1n);
   return entry;

@@ -27,6 +27,8 @@ import { abortEntry, bypassEntry, contextTableEntry } from "./stream-entries.ts"
 export interface StreamTarget {
   /** With ATS, where device and SMMU have it. */
   readonly ats: boolean;
+  /** Of a nested domain: by what id the guest knows the device (Linux: struct arm_smmu_vmaster). */
+  readonly guestStream?: bigint | null;
   entry(ats: boolean): Entry;
 }
 
@@ -39,11 +41,25 @@ export function switchStream(device: IommuDevice, target: StreamTarget): void {
   const data = deviceDataOf(device);
   const ats = target.ats && data.smmu.features.ATS && device.hasAts;
   // The device stops asking before its SMMU stops answering, and begins after it has begun to.
+  if (!ats) setPageRequests(device, data, false);
   if (data.ats && !ats) device.services?.setAts(false);
   data.smmu.writeStreamEntry(device, target.entry(ats));
   if (data.ats || ats) forgetAll(device, data);
   if (ats && !data.ats) device.services?.setAts(true);
   data.ats = ats;
+  data.guestStream = target.guestStream ?? null;
+  followPageRequests(device, data);
+}
+
+/** Page requests are on while somebody wants them and the device has ATS. */
+function followPageRequests(device: IommuDevice, data: DeviceData): void {
+  const wanted = data.canRelayPageRequests && data.ats && device.attachments.wantsPageRequests;
+  setPageRequests(device, data, wanted);
+}
+
+function setPageRequests(device: IommuDevice, data: DeviceData, on: boolean): void {
+  if (data.pageRequests !== on) device.services?.setPri(on);
+  data.pageRequests = on;
 }
 
 /** Puts a second stage, or what has one, at the requester id; -EBUSY while PASIDs have domains. */
@@ -97,6 +113,7 @@ export function attachPasid(device: IommuDevice, pasid: number, descriptor: Entr
     dropDevice(data.smmu.queue, data.smmu.streamOf(device), pasid);
     data.smmu.queue.sync();
   }
+  followPageRequests(device, data);
   return 0;
 }
 
@@ -109,6 +126,7 @@ export function detachPasid(device: IommuDevice, pasid: number): number {
     dropDevice(data.smmu.queue, data.smmu.streamOf(device), pasid);
     data.smmu.queue.sync();
   }
+  followPageRequests(device, data);
   const requester = device.attachments.requester?.domain.kind ?? "blocked";
   const fixed = requester === "identity" || requester === "blocked";
   return fixed && device.attachments.pasids.size === 0 ? attachFixed(device, requester) : 0;
