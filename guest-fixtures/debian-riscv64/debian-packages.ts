@@ -18,7 +18,14 @@ function run(command: string, args: readonly string[], cwd?: string): { status: 
 
 export interface DebianSuite {
   readonly suite: string;
+  /** A suite beside it, whose packages are taken where they are asked for. */
+  readonly backports?: string;
   readonly architecture: string;
+}
+
+/** Debian's name of this machine's architecture. */
+export function nativeArchitecture(): string {
+  return run("dpkg", ["--print-architecture"]).output.trim();
 }
 
 /** apt of its own state under `directory`. */
@@ -26,7 +33,7 @@ export class DebianPackages {
   readonly #directory: string;
   readonly #options: readonly string[];
 
-  constructor(directory: string, { suite, architecture }: DebianSuite) {
+  constructor(directory: string, { suite, backports, architecture }: DebianSuite) {
     this.#directory = directory;
     const targets = run("apt-get", ["indextargets", "--format", "$(REPO_URI)"]);
     const mirror = targets.output.split("\n").find((line) => line.endsWith("/debian/"));
@@ -42,7 +49,9 @@ export class DebianPackages {
     mkdirSync(join(state, "lists/partial"), { recursive: true });
     mkdirSync(join(state, "cache/archives/partial"), { recursive: true });
     writeFileSync(join(state, "status"), "");
-    writeFileSync(join(state, "sources.list"), `deb [signed-by=${KEYRING}] ${mirror} ${suite} main\n`);
+    const suites = backports === undefined ? [suite] : [suite, backports];
+    const lines = suites.map((name) => `deb [signed-by=${KEYRING}] ${mirror} ${name} main\n`);
+    writeFileSync(join(state, "sources.list"), lines.join(""));
     this.#options = Object.entries({
       "Dir::Etc::SourceList": join(state, "sources.list"),
       "Dir::Etc::SourceParts": "/dev/null",
@@ -83,6 +92,18 @@ export class DebianPackages {
       if (file === undefined) throw new MissingHere(`apt downloaded no file for ${name}`);
       return join(this.#directory, file);
     });
+  }
+
+  /** Downloads a package of a suite with everything it depends on; paths of all .deb files. */
+  downloadAll(name: string, suite: string): string[] {
+    const archives = join(this.#directory, "apt/cache/archives");
+    for (const file of readdirSync(archives)) if (file.endsWith(".deb")) rmSync(join(archives, file));
+    const install = ["--download-only", "--no-install-recommends", "-y", "-t", suite, "install", name];
+    const { status, output } = run("apt-get", ["-qq", ...this.#options, ...install]);
+    if (status !== 0) throw new MissingHere(`${name} of ${suite} could not be downloaded: ${lastLine(output)}`);
+    return readdirSync(archives)
+      .filter((file) => file.endsWith(".deb"))
+      .map((file) => join(archives, file));
   }
 }
 

@@ -1,5 +1,5 @@
-// The Debian riscv64 fixture: stock kernel, the modules it needs for the drive, static busybox, as kernel image and initramfs.
-// Everything comes from the user's own Debian mirror (or from .deb files by name) and is cached under .cache/debian-riscv64.
+// The Debian fixture, riscv64 or arm64: stock kernel, the modules it needs for the drive, static busybox, as kernel image and initramfs.
+// Everything comes from the user's own Debian mirror (or from .deb files by name) and is cached under .cache/debian-ARCHITECTURE.
 
 import { createHash } from "node:crypto";
 import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
@@ -14,13 +14,21 @@ export { MissingHere } from "./debian-packages.ts";
 // This file runs from dist/guest-fixtures/debian-riscv64; the project is three folders up.
 const projectRoot = fileURLToPath(new URL("../../..", import.meta.url));
 const sources = join(projectRoot, "guest-fixtures/debian-riscv64");
-const cache = join(projectRoot, ".cache/debian-riscv64");
-const stamp = join(cache, "fixture.json");
 const SUITE = "forky";
 const MODULES = ["nvme", "ext4", "vfat", "nls_cp437", "nls_iso8859_1", "nls_ascii"];
 
+export type FixtureArchitecture = "riscv64" | "arm64";
+
+function cacheOf(architecture: FixtureArchitecture): string {
+  return join(projectRoot, `.cache/debian-${architecture}`);
+}
+
+function stampOf(architecture: FixtureArchitecture): string {
+  return join(cacheOf(architecture), "fixture.json");
+}
+
 export interface DebianFixture {
-  /** Kernel image ("Image" format) and initramfs. */
+  /** Kernel image ("Image" format, or what the architecture's boot loaders take) and initramfs. */
   readonly kernel: string;
   readonly initrd: string;
   /** Version of the kernel, such as 7.2.12+deb14-riscv64. */
@@ -28,6 +36,8 @@ export interface DebianFixture {
 }
 
 export interface DebianFixtureOptions {
+  /** Default riscv64. */
+  readonly architecture?: FixtureArchitecture;
   readonly suite?: string;
   /** .deb files to use instead of the mirror: kernel binary, modules, base and busybox-static. */
   readonly debs?: readonly string[];
@@ -36,7 +46,8 @@ export interface DebianFixtureOptions {
 }
 
 /** The fixture as it lies in the cache; null if it does not, or was made by other sources or of another suite. */
-export function cachedFixture(suite = SUITE): DebianFixture | null {
+export function cachedFixture(suite = SUITE, architecture: FixtureArchitecture = "riscv64"): DebianFixture | null {
+  const stamp = stampOf(architecture);
   if (!existsSync(stamp)) return null;
   const cached = JSON.parse(readFileSync(stamp, "utf8")) as DebianFixture & { sourcesId: string; suite: string | null };
   // What was made from files given by name serves for every suite.
@@ -54,30 +65,37 @@ function sourcesId(): string {
 /** Builds the fixture, or finds it in the cache. Throws MissingHere for what this machine lacks. */
 export function debianFixture(options: DebianFixtureOptions = {}): DebianFixture {
   const log = options.log ?? (() => {});
-  const suite = options.suite ?? SUITE;
-  const cached = options.refresh !== true && options.debs === undefined ? cachedFixture(suite) : null;
+  const { architecture = "riscv64", suite = SUITE } = options;
+  const cache = cacheOf(architecture);
+  const mayBeCached = options.refresh !== true && options.debs === undefined;
+  const cached = mayBeCached ? cachedFixture(suite, architecture) : null;
   if (cached !== null) return cached;
   mkdirSync(cache, { recursive: true });
   const tree = join(cache, "tree");
   rmSync(tree, { recursive: true, force: true });
   mkdirSync(tree);
-  for (const deb of options.debs ?? downloaded(cache, suite, log)) {
+  for (const deb of options.debs ?? downloaded(cache, suite, architecture, log)) {
     log(`unpacking ${basename(deb)}`);
     unpack(deb, tree);
   }
   const fixture = assemble(tree, cache, log);
   rmSync(tree, { recursive: true, force: true });
   const made = { sourcesId: sourcesId(), suite: options.debs === undefined ? suite : null };
-  writeFileSync(stamp, JSON.stringify({ ...fixture, ...made }));
+  writeFileSync(stampOf(architecture), JSON.stringify({ ...fixture, ...made }));
   return fixture;
 }
 
-function downloaded(cache: string, suite: string, log: (line: string) => void): string[] {
-  const packages = new DebianPackages(cache, { suite, architecture: "riscv64" });
-  log(`reading the package lists of ${suite}/riscv64`);
+function downloaded(
+  cache: string,
+  suite: string,
+  architecture: FixtureArchitecture,
+  log: (line: string) => void,
+): string[] {
+  const packages = new DebianPackages(cache, { suite, architecture });
+  log(`reading the package lists of ${suite}/${architecture}`);
   packages.update();
-  const image = packages.dependencies("linux-image-riscv64").find((name) => name.startsWith("linux-image-"));
-  if (image === undefined) throw new MissingHere(`${suite} has no kernel behind linux-image-riscv64`);
+  const image = packages.dependencies(`linux-image-${architecture}`).find((name) => name.startsWith("linux-image-"));
+  if (image === undefined) throw new MissingHere(`${suite} has no kernel behind linux-image-${architecture}`);
   const parts = packages.dependencies(image).filter((name) => /^linux-(base|binary|modules)-\d/.test(name));
   log(`downloading ${[image, ...parts].join(", ")} and busybox-static`);
   return packages.download([image, ...parts, "busybox-static"]);
@@ -87,7 +105,11 @@ function assemble(tree: string, cache: string, log: (line: string) => void): Deb
   const modulesRoot = ["usr/lib/modules", "lib/modules"].map((path) => join(tree, path)).find(existsSync);
   const release = modulesRoot === undefined ? undefined : readdirSync(modulesRoot)[0];
   if (modulesRoot === undefined || release === undefined) throw new MissingHere("the packages hold no kernel modules");
-  const image = [join(modulesRoot, release, "vmlinuz"), join(tree, `boot/vmlinux-${release}`)].find(existsSync);
+  const image = [
+    join(modulesRoot, release, "vmlinuz"),
+    join(tree, `boot/vmlinux-${release}`),
+    join(tree, `boot/vmlinuz-${release}`),
+  ].find(existsSync);
   if (image === undefined) throw new MissingHere(`the packages hold no kernel image for ${release}`);
   const busybox = ["usr/bin/busybox", "bin/busybox"].map((path) => join(tree, path)).find(existsSync);
   if (busybox === undefined) throw new MissingHere("the packages hold no busybox");

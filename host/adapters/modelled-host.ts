@@ -1,7 +1,7 @@
 // A whole modelled host for unmodified Linux programs: the nodes of its kernel, its devices for sysfs, its clock on wall time.
 
 import type { Clock } from "../base/clock.ts";
-import type { Host } from "../host.ts";
+import type { Host, InjectionPlan } from "../host.ts";
 import type { OpenFile } from "../kernel/file.ts";
 import { callIoctl } from "../kernel/ioctl-call.ts";
 import { ENODEV, ENOENT } from "../uapi/errno.ts";
@@ -31,9 +31,18 @@ export class ModelledHost implements ServedHost {
   readonly #complain: (message: string) => void;
   readonly #ioctls = new Map<string, number>();
 
-  /** Every device without a driver is given to vfio-pci. */
-  constructor(host: Host, clock: Clock, mode: TimeMode, complain: (message: string) => void) {
+  readonly #plan: InjectionPlan | null;
+
+  /** Every device without a driver is given to vfio-pci. `plan`: what the host is made to fail. */
+  constructor(
+    host: Host,
+    clock: Clock,
+    mode: TimeMode,
+    complain: (message: string) => void,
+    plan: InjectionPlan | null = null,
+  ) {
     this.#host = host;
+    this.#plan = plan;
     this.frames = new HostedFrames(host.kernel.frames);
     this.#time = new WallTime(clock, mode);
     this.#complain = complain;
@@ -109,6 +118,7 @@ export class ModelledHost implements ServedHost {
     return [
       `ioctls: ${calls.join(", ") || "none"}`,
       `DMA: ${transfers} transfers, ${bytes} bytes, ${aborted} aborted, ${messages} MSIs`,
+      ...(this.#plan?.unused ?? []).map((rule) => `--inject ${rule}: there was no occasion for it`),
     ];
   }
 

@@ -11,8 +11,10 @@ const MACHINES: Readonly<Record<string, number>> = {
   s390x: 22,
   loong64: 258,
 };
+const PT_DYNAMIC = 2;
 const PT_INTERP = 3;
 const PT_NOTE = 4;
+const DT_SONAME = 14n;
 const CLASS_64 = 2;
 
 /** Why a program cannot be run on a modelled host: half a sentence that follows its name; null: it can, as far as its file tells. */
@@ -43,18 +45,26 @@ function whyNot(descriptor: number): string | null {
   let go = false;
   for (let at = 0; at + 56 <= table.length; at += Math.max(size, 56)) {
     const type = table.readUInt32LE(at);
-    interpreter ||= type === PT_INTERP;
+    // The dynamic loader has none either, but is a library by name: what it is given to run is loaded as ever.
+    interpreter ||= type === PT_INTERP || (type === PT_DYNAMIC && hasName(segmentAt(descriptor, table, at)));
     if (type !== PT_NOTE) continue;
-    const note = bytesAt(
-      descriptor,
-      Number(table.readBigUInt64LE(at + 8)),
-      Math.min(Number(table.readBigUInt64LE(at + 32)), 65536),
-    );
+    const note = segmentAt(descriptor, table, at);
     go ||= note.includes("Go\0\0", 0, "latin1");
   }
   if (go) return "is a Go program, which makes its system calls itself: the model sees only those of the C library";
   if (!interpreter) return "is linked statically: the model sees only calls of a shared C library";
   return null;
+}
+
+/** Bytes of the segment whose program header is at a place of the table. */
+function segmentAt(descriptor: number, table: Buffer, at: number): Buffer {
+  const length = Math.min(Number(table.readBigUInt64LE(at + 32)), 65536);
+  return bytesAt(descriptor, Number(table.readBigUInt64LE(at + 8)), length);
+}
+
+function hasName(dynamic: Buffer): boolean {
+  for (let at = 0; at + 16 <= dynamic.length; at += 16) if (dynamic.readBigUInt64LE(at) === DT_SONAME) return true;
+  return false;
 }
 
 function bytesAt(descriptor: number, position: number, length: number): Buffer {

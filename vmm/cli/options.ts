@@ -60,3 +60,12 @@ export function viommuOption(none: boolean): Option {
 export function viommuOf(choice: ViommuChoice): { readonly kind: ViommuKind; readonly viommu: boolean } {
   return { kind: VIOMMU_KINDS[choice === "none" ? DEFAULT_KIND : choice], viommu: choice !== "none" };
 }
+
+/** What --help says of --inject. */
+export const INJECTION_RULES = `Rules of --inject:
+  ioctl:NAME[@N|@N+|%P]=ERRNO   a call, by its name in Linux's headers: always, the
+                                N-th, from the N-th on, or with P percent
+  allocation[:KIND][@N|%P]      an allocation (ENOMEM)
+  event:veventq|fault[@N|%P]    an event is lost
+  erratum:NAME                  the hardware has this quirk
+  device:NAME=dead|slow/NS      a device answers nothing, or NS ns later`;

@@ -16,7 +16,7 @@ import { Clock } from "../../host/base/clock.ts";
 import { Trace } from "../../host/base/trace.ts";
 import { JsonLinesSink } from "../../host/base/trace-json.ts";
 import { HostDescriptionError } from "../../host/description.ts";
-import { Host } from "../../host/host.ts";
+import { Host, InjectionSyntaxError } from "../../host/host.ts";
 import { EXIT_FAILED, EXIT_MISSING, EXIT_PASS, UsageError } from "./exit-codes.ts";
 import { findHost } from "./hosts.ts";
 import { TraceFile } from "./trace-output.ts";
@@ -25,6 +25,8 @@ export interface HostServeOptions {
   readonly host?: string;
   readonly trace?: string;
   readonly time: "real" | "leap";
+  readonly inject: readonly string[];
+  readonly seed: number;
   readonly strict?: true;
   readonly ownPrivileges?: true;
   readonly quiet?: true;
@@ -102,6 +104,7 @@ async function begin(options: HostServeOptions): Promise<Serving> {
     });
     await service.listen();
   } catch (error) {
+    if (error instanceof InjectionSyntaxError) throw new UsageError(`--inject: ${error.message}`);
     const users = [HostFolderError, HostDescriptionError, BlockFileError];
     if (users.some((kind) => error instanceof kind)) throw new UsageError((error as Error).message);
     throw error;
@@ -126,7 +129,8 @@ function makeHost(options: HostServeOptions, clock: Clock, trace: Trace): Modell
     openBlockFile: (path, blockBytes) => new BlockFile({ path, blockBytes, onProblem: say }),
   });
   for (const problem of host.problems) say(problem);
-  return new ModelledHost(host, clock, options.time, say);
+  const plan = options.inject.length === 0 ? null : host.inject(options.inject, options.seed);
+  return new ModelledHost(host, clock, options.time, say, plan);
 }
 
 /** When the program has ended: what its connections still hold is released first. */

@@ -5,15 +5,7 @@ import { type BootOptions, bootComponent } from "../boot-component.ts";
 import { bootKernel, type KernelOptions } from "../boot-kernel.ts";
 import { verdictPending } from "../closed-output.ts";
 import { UsageError } from "../exit-codes.ts";
-import { collect, duration, memorySize, viommuOption, wholeNumber } from "../options.ts";
-
-const INJECTION_RULES = `Rules of --inject:
-  ioctl:NAME[@N|@N+|%P]=ERRNO   a call, by its name in Linux's headers: always, the
-                                N-th, from the N-th on, or with P percent
-  allocation[:KIND][@N|%P]      an allocation (ENOMEM)
-  event:veventq|fault[@N|%P]    an event is lost
-  erratum:NAME                  the hardware has this quirk
-  device:NAME=dead|slow/NS      a device answers nothing, or NS ns later`;
+import { collect, duration, INJECTION_RULES, memorySize, viommuOption, wholeNumber } from "../options.ts";
 
 export function boot(): Command {
   return new Command("boot")

@@ -1,6 +1,7 @@
 // `nestbox host run … -- PROGRAM` and `nestbox host serve --dir DIR`: the modelled host for unmodified Linux programs.
 
 import { Command, Option } from "commander";
+import { collect, INJECTION_RULES, wholeNumber } from "../options.ts";
 import { type HostServeOptions, runProgram, serveHost } from "../served-host.ts";
 
 export function host(): Command {
@@ -17,7 +18,9 @@ export function host(): Command {
 In the program's environment NESTBOX_SYS is the folder of the host's PCI devices:
   nestbox host run -- qemu-system-aarch64 -object iommufd,id=i0 \\
     -device 'vfio-pci,sysfsdev=$NESTBOX_SYS/0000:00:01.0,iommufd=i0' …
-The same device is also found as host=0000:00:01.0.`,
+The same device is also found as host=0000:00:01.0.
+
+${INJECTION_RULES}`,
       )
       .action(async (words: string[], options: HostServeOptions) => {
         process.exitCode = await runProgram(words, options);
@@ -48,6 +51,13 @@ function withHost(command: Command): Command {
         .choices(["real", "leap"])
         .default("leap"),
     )
+    .option(
+      "--inject <rule>",
+      "make the host fail, such as ioctl:IOMMU_IOAS_MAP@2=ENOMEM (rules: below); repeatable",
+      collect,
+      [],
+    )
+    .option("--seed <n>", "seed of injections with a chance", wholeNumber, 0)
     .option("--strict", "exit status 1 if objects or pins are left when the programs have ended")
     .option(
       "--own-privileges",

@@ -1,0 +1,166 @@
+// `npm run check:host-run`: unmodified QEMU on a modelled host. It boots Debian arm64 with an NVMe drive of the host's, by iommufd, behind the
+// modelled IOMMU; the guest makes a file system on it and verifies a checksum. Then with its RAM in a memfd, killed in the middle; and
+// with an IOMMU_IOAS_MAP that fails. Nothing may be left in the host. 77 where QEMU or the guest cannot be had.
+
+import { type ChildProcess, spawn } from "node:child_process";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { freshDisk } from "../debian-riscv64/boot-fixture.ts";
+import { type DebianFixture, debianFixture, MissingHere } from "../debian-riscv64/recipe.ts";
+import { findQemu, type Qemu } from "./qemu.ts";
+
+const nestbox = fileURLToPath(new URL("../../../vmm/cli/nestbox.mjs", import.meta.url));
+const DRIVE = "0000:01:00.0";
+const LIMIT_MS = 300_000;
+
+const failures: string[] = [];
+function check(holds: boolean, what: string): void {
+  console.log(`${holds ? "ok    " : "FAILED"} ${what}`);
+  if (!holds) failures.push(what);
+}
+
+interface Run {
+  readonly status: number | null;
+  /** What guest, QEMU and nestbox said. */
+  readonly output: string;
+  readonly seconds: number;
+}
+
+interface RunOptions {
+  readonly host: readonly string[];
+  readonly qemu: readonly string[];
+  /** Called with all output so far. */
+  readonly watch?: (output: string, child: ChildProcess) => void;
+}
+
+/** Runs QEMU below `nestbox host run`. */
+async function runOnHost({ host, qemu, watch }: RunOptions): Promise<Run> {
+  const started = performance.now();
+  const child = spawn(process.execPath, [nestbox, "host", "run", "--strict", ...host, "--", ...qemu], {
+    stdio: ["ignore", "pipe", "pipe"],
+  });
+  let output = "";
+  const collect = (chunk: Buffer): void => {
+    output += chunk.toString("latin1");
+    watch?.(output, child);
+  };
+  child.stdout.on("data", collect);
+  child.stderr.on("data", collect);
+  const limit = setTimeout(() => child.kill("SIGTERM"), LIMIT_MS);
+  const status = await new Promise<number | null>((resolve) => child.on("close", resolve));
+  clearTimeout(limit);
+  return { status, output, seconds: (performance.now() - started) / 1000 };
+}
+
+function machine({ command }: Qemu, { kernel, initrd }: DebianFixture): string[] {
+  const append = "console=ttyAMA0 cryptomgr.notests quiet loglevel=6 nestbox.script";
+  return [
+    ...command,
+    ...["-cpu", "cortex-a57", "-smp", "1", "-m", "512M", "-no-reboot", "-nic", "none"],
+    ...["-display", "none", "-monitor", "none", "-serial", "stdio"],
+    ...["-kernel", kernel, "-initrd", initrd, "-append", append],
+    ...["-object", "iommufd,id=iommufd0"],
+  ];
+}
+
+const nothingLeft = (run: Run): boolean => /^nestbox: host: left over: nothing\r?$/m.test(run.output);
+
+function show(run: Run): void {
+  for (const line of run.output.split("\n"))
+    if (/^nestbox: |nestbox-demo|qemu-system/.test(line)) console.log(`       ${line.trimEnd()}`);
+}
+
+async function checkBoot(qemu: Qemu, fixture: DebianFixture, host: string, disk: string): Promise<void> {
+  const drive = ["-M", "virt", "-device", `vfio-pci,host=${DRIVE},iommufd=iommufd0`];
+  const run = await runOnHost({ host: ["--host", host], qemu: [...machine(qemu, fixture), ...drive] });
+  show(run);
+  check(
+    run.status === 0,
+    `QEMU boots Debian arm64 and ends with exit status 0 (${run.status}, ${run.seconds.toFixed(0)} s)`,
+  );
+  check(/nestbox-demo: checksum verified: [0-9a-f]{64}/.test(run.output), "the guest verified its file's checksum");
+  check(/IOMMU_IOAS_MAP \d+/.test(run.output), "QEMU mapped guest RAM by iommufd");
+  check(
+    /DMA: \d+ transfers, \d{7,} bytes, 0 aborted, [1-9]\d* MSIs/.test(run.output),
+    "the drive moved the data, and its interrupts were MSIs",
+  );
+  check(nothingLeft(run), "nothing is left in the host");
+  // The guest's partition table is in the drive's file: its bytes came through the IOMMU.
+  const sector = readFileSync(disk).subarray(0, 512);
+  check(
+    sector[510] === 0x55 && sector[511] === 0xaa,
+    "the drive's file holds the partition table that the guest wrote",
+  );
+}
+
+async function checkKilled(qemu: Qemu, fixture: DebianFixture, host: string): Promise<void> {
+  const ram = ["-object", "memory-backend-memfd,id=ram,size=512M,share=on", "-M", "virt,memory-backend=ram"];
+  const drive = ["-device", `vfio-pci,sysfsdev=$NESTBOX_SYS/${DRIVE},iommufd=iommufd0`];
+  let killed = 0;
+  const run = await runOnHost({
+    host: ["--host", host],
+    qemu: [...machine(qemu, fixture), ...ram, ...drive],
+    watch: (output, child) => {
+      if (killed !== 0 || !/nestbox-demo: drive \d+ sectors/.test(output)) return;
+      killed = qemuOf(child.pid!);
+      process.kill(killed, "SIGKILL");
+    },
+  });
+  show(run);
+  check(
+    killed !== 0 && run.status === 128 + 9,
+    `QEMU with RAM in a memfd is killed while its guest uses the drive (${run.status})`,
+  );
+  check(/IOMMU_IOAS_MAP_FILE \d+/.test(run.output), "its RAM was mapped by descriptor");
+  check(nothingLeft(run), "nothing of it is left in the host");
+}
+
+/** The process that `nestbox host run` started. */
+function qemuOf(parent: number): number {
+  return Number(readFileSync(`/proc/${parent}/task/${parent}/children`, "utf8").trim().split(" ")[0]);
+}
+
+async function checkRefused(qemu: Qemu, fixture: DebianFixture, host: string): Promise<void> {
+  const drive = ["-M", "virt", "-device", `vfio-pci,host=${DRIVE},iommufd=iommufd0`];
+  const rule = "ioctl:IOMMU_IOAS_MAP=ENOMEM";
+  const run = await runOnHost({
+    host: ["--host", host, "--inject", rule],
+    qemu: [...machine(qemu, fixture), ...drive],
+  });
+  show(run);
+  check(run.status === 1, `with ${rule} QEMU gives up (${run.status})`);
+  check(/qemu-system-aarch64: .*Cannot allocate memory/.test(run.output), "and says why, in its own words");
+  check(nothingLeft(run), "nothing is left in the host");
+}
+
+try {
+  const log = (line: string): void => console.error(line);
+  const qemu = findQemu(log);
+  const fixture = debianFixture({ architecture: "arm64", log });
+  console.log(`${qemu.version}; kernel ${fixture.release}`);
+  const folder = mkdtempSync(join(tmpdir(), "nestbox-qemu-"));
+  try {
+    const disk = freshDisk(folder);
+    const host = join(folder, "host.json");
+    const drive = { model: "nvme", bdf: DRIVE, iommu: "iommu0", options: { file: disk } };
+    writeFileSync(
+      host,
+      JSON.stringify({ name: "check", iommus: [{ name: "iommu0", kind: "riscv" }], devices: [drive] }),
+    );
+    await checkBoot(qemu, fixture, host, disk);
+    await checkKilled(qemu, fixture, host);
+    await checkRefused(qemu, fixture, host);
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+  if (failures.length > 0) {
+    console.error(`check:host-run: ${failures.length} failed: ${failures.join("; ")}`);
+    process.exitCode = 1;
+  }
+} catch (error) {
+  if (!(error instanceof MissingHere)) throw error;
+  console.error(`check:host-run: ${error.message}`);
+  process.exitCode = 77;
+}
