@@ -4,7 +4,8 @@
 //
 // A TLB holds one address space. With ASIDs, a change of ASID is a flush (an entry holds no ASID); larger pages are held in 4 KiB fragments.
 import {
-  CONTEXTS, LEAF_BITS, RAM_BASE_PAGE, RAM_BYTES, RAM_OFFSET, SUPERPAGES, SUPERPAGE_LIST, TLB, TLB_CONTEXT_BYTES, TLB_FETCH, TLB_STORE,
+  CONTEXTS, HART, HARTS, HART_STATE, HART_STATE_BYTES, LEAF_BITS, RAM_BASE_PAGE, RAM_BYTES, RAM_OFFSET, SAVED_HARTS, SUPERPAGES, SUPERPAGE_LIST, TLB,
+  TLBS, TLB_BYTES, TLB_CONTEXT_BYTES, TLB_FETCH, TLB_STORE,
 } from "./layout";
 import { PAGE_MASK } from "./isa";
 
@@ -82,4 +83,40 @@ export function flushAddress(va: u64): void {
   if (all) return flushAll();
   const first = load<u32>(TLB) + (<u32>(va >> 8) & 0xff0);
   for (let table: u32 = 0; table < 8; table++) store<u64>(first + table * TLB_STORE, <u64>-1);
+}
+
+/** The same on every hart. */
+export function flushAddressEverywhere(va: u64): void {
+  flushAddress(va);
+  const running = load<u32>(HART);
+  for (let hart: u32 = 0; hart < load<u32>(HARTS); hart++) {
+    if (hart == running) continue;
+    // what the hart knows of its superpages is in its saved state
+    const state = SAVED_HARTS + hart * HART_STATE_BYTES - HART_STATE;
+    const count = load<u32>(state + SUPERPAGES);
+    let all = count > 8;
+    for (let i: u32 = 0; !all && i < count; i++) all = load<u64>(state + SUPERPAGE_LIST + i * 8) == va >> 30;
+    const tables = TLBS + hart * TLB_BYTES;
+    if (all) {
+      memory.fill(tables, 0xff, TLB_BYTES);
+      store<u32>(state + CONTEXTS, 0);
+      store<u32>(state + SUPERPAGES, 0);
+    } else {
+      const first = tables + (<u32>(va >> 8) & 0xff0);
+      for (let table: u32 = 0; table < 8; table++) store<u64>(first + table * TLB_STORE, <u64>-1);
+    }
+  }
+}
+
+/** Forgets every translation of every hart. */
+export function flushEverywhere(): void {
+  flushAll();
+  const running = load<u32>(HART);
+  for (let hart: u32 = 0; hart < load<u32>(HARTS); hart++) {
+    if (hart == running) continue;
+    const state = SAVED_HARTS + hart * HART_STATE_BYTES - HART_STATE;
+    memory.fill(TLBS + hart * TLB_BYTES, 0xff, TLB_BYTES);
+    store<u32>(state + CONTEXTS, 0);
+    store<u32>(state + SUPERPAGES, 0);
+  }
 }

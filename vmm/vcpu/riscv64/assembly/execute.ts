@@ -5,10 +5,11 @@
 // Nothing in here calls a function: one call anywhere would make the compiler keep the locals on the stack everywhere. What is rare or long
 // (missed TLBs, CSRs, undecoded slots, traps) breaks out of the switch with no target: the loop ends, and step() does that one instruction. A jump
 // within the page adds to the slot pointer; every other one breaks with `target` set, and the fetch TLB gives the decode page.
+import { multiplyHigh } from "../../engine/assembly/arithmetic";
 import { PAGE_MASK, RESUME, STEP } from "../../engine/assembly/isa";
 import { LEFT, PAGE_BASE, PAGE_VA, PC, REFETCH, SLOT, TLB_STORE } from "../../engine/assembly/layout";
 import {
-  divide, divideUnsigned, divideUnsignedWord, divideWord, multiplyHigh, orCombine, remainder, remainderUnsigned, remainderUnsignedWord,
+  divide, divideUnsigned, divideUnsignedWord, divideWord, orCombine, remainder, remainderUnsigned, remainderUnsignedWord,
   remainderWord, word,
 } from "./integer";
 import { F, SSTATUS, X } from "./layout";

@@ -4,7 +4,7 @@ import {
   canonicalNaN, DZ, exponentOf, infinity, invalid, isInfinite, isNaN, isSignaling, isZero, magnitude, NV, propagate, raise, RDN, round,
   shiftRightJam, significandOf, signOf, zero,
 } from "./float-format";
-import { multiplyHigh } from "./integer";
+import { multiplyHigh } from "../../engine/assembly/arithmetic";
 
 @inline
 function flip(bits: u64, double: bool): u64 {

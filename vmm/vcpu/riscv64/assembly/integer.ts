@@ -8,18 +8,6 @@ export function word(value: u32): u64 {
   return <u64>(<i64>(<i32>value));
 }
 
-/** Upper 64 bits of the unsigned product. */
-@inline
-export function multiplyHigh(a: u64, b: u64): u64 {
-  const aLow = a & 0xffffffff;
-  const aHigh = a >> 32;
-  const bLow = b & 0xffffffff;
-  const bHigh = b >> 32;
-  const middle = aHigh * bLow + ((aLow * bLow) >> 32);
-  const cross = (middle & 0xffffffff) + aLow * bHigh;
-  return aHigh * bHigh + (middle >> 32) + (cross >> 32);
-}
-
 @inline
 export function divide(a: u64, b: u64): u64 {
   if (b == 0) return <u64>-1;
