@@ -6,6 +6,10 @@ export const SW_MSI_BASE = 0x0800_0000;
 export const SW_MSI_SIZE = 0x0010_0000;
 /** Platform-level interrupt controller of RV64 machines. */
 export const APLIC_BASE = 0x0d00_0000;
+/** GICv2 of AArch64 machines: distributor, CPU interfaces, message frame. Clear of SW_MSI: messages that are the host's stand there. */
+export const GICD_BASE = 0x0a00_0000;
+export const GICC_BASE = 0x0a01_0000;
+export const GICV2M_BASE = 0x0a02_0000;
 export const UART_BASE = 0x1000_0000;
 /** Registers of vIOMMU i: VIOMMU_BASE + i * 0x1000. */
 export const VIOMMU_BASE = 0x0301_0000;

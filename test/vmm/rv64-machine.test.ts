@@ -291,7 +291,7 @@ describe("several harts", () => {
 
 describe("loading", () => {
   const image = (address: number, bytes: number, memoryBytes = bytes): KernelImage => ({
-    ...{ format: "ELF", relocatable: false, entry: address },
+    ...{ architecture: "riscv64", format: "ELF", relocatable: false, entry: address },
     segments: [{ address, bytes: new Uint8Array(bytes), memoryBytes }],
   });
   it.each<[string, KernelImage, Uint8Array | null]>([

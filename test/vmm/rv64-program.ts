@@ -134,6 +134,7 @@ export class Program {
   get kernel(): KernelImage {
     const { bytes } = this;
     return {
+      architecture: "riscv64",
       format: "Image",
       relocatable: true,
       entry: 0,

@@ -1,15 +1,15 @@
-// `nestbox boot --kernel`: an RV64 machine with a kernel, a console on this terminal, and assigned devices.
+// `nestbox boot --kernel`: a machine for the kernel's instruction set, a console on this terminal, and assigned devices.
 
 import { existsSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { gunzipSync } from "node:zlib";
 import { SeededRandom } from "../../host/base/seeded-random.ts";
 import type { HostDescription } from "../../host/description.ts";
+import { ARCHITECTURES } from "../architectures.ts";
 import type { Assignment } from "../assignment.ts";
-import type { DescribedViommu } from "../kernel-machine.ts";
+import type { DescribedViommu, KernelMachine } from "../kernel-machine.ts";
 import { formatPlace, UNREACHABLE } from "../pci/host-bridge.ts";
 import { compressionOf, type KernelImage, KernelImageError, parseKernelImage } from "../platform/kernel-image.ts";
-import { Rv64Machine } from "../rv64-machine.ts";
 import { type BootOptions, DEFAULT_WALL_LIMIT, inspected } from "./boot-component.ts";
 import { type ConsoleInput, openConsoleInput } from "./console.ts";
 import { EXIT_FAILED, EXIT_PASS, EXIT_TIME_LIMIT, UsageError } from "./exit-codes.ts";
@@ -33,7 +33,7 @@ export interface KernelOptions {
 const DEFAULT_MEMORY = 512 * 2 ** 20;
 /** Bytes of a kernel or initrd: more than RAM holds. */
 const LARGEST_FILE = 2 ** 31;
-const CORE = fileURLToPath(new URL("../../../vmm/vcpu/riscv64/build/hart.wasm", import.meta.url));
+const PROJECT = new URL("../../../", import.meta.url);
 
 /** Instructions between two looks at input, where somebody types. */
 const INTERACTIVE_SLICE = 2_000_000;
@@ -43,11 +43,12 @@ export async function bootKernel(kernelFile: string, options: BootOptions & Kern
   if (options.cpus < 1 || options.cpus > 8) throw new UsageError("boot: --cpus takes 1 to 8");
   const memoryBytes = options.memory ?? DEFAULT_MEMORY;
   if (memoryBytes % 0x200000 !== 0 || memoryBytes > 2 ** 31) {
-    throw new UsageError("boot: --memory takes a multiple of 2M up to 2G for a RISC-V kernel");
+    throw new UsageError("boot: --memory takes a multiple of 2M up to 2G for a kernel");
   }
   const kernel = readKernel(kernelFile);
   const initrd = options.initrd === undefined ? null : readFile(options.initrd, "--initrd");
-  const core = new WebAssembly.Module(new Uint8Array(readFile(CORE, "the vCPU core (npm run build)")));
+  const coreFile = fileURLToPath(new URL(ARCHITECTURES[kernel.architecture].core, PROJECT));
+  const core = new WebAssembly.Module(new Uint8Array(readFile(coreFile, "the vCPU core (npm run build)")));
   const shell = new RunShell(options);
   const drives = options.nvme.map((file, index) => driveAt(file, index));
   const run = new HostRun(shell, options, (host) => withDrives(host, drives));
@@ -67,7 +68,7 @@ export async function bootKernel(kernelFile: string, options: BootOptions & Kern
         },
       );
       if (options.interactive === true) input ??= openConsoleInput((text) => shell.writeConsole(Buffer.from(text)));
-      const { rv64: machine, assignment } = vm;
+      const { machine, assignment } = vm;
       const outcome = await runKernel({
         machine,
         wallDeadline,
@@ -75,7 +76,7 @@ export async function bootKernel(kernelFile: string, options: BootOptions & Kern
         termination,
         flush: () => shell.betweenSlices(),
       });
-      instructions += machine.core.executed;
+      instructions += machine.parts.core.executed;
       if (outcome.kind === "reboot" && options.reboot) {
         shell.message("the guest reboots");
         run.retire(assignment);
@@ -116,14 +117,20 @@ function assembleVm(
   plan: VmPlan,
   options: BootOptions & KernelOptions,
   { shell, run }: { readonly shell: RunShell; readonly run: HostRun },
-): { rv64: Rv64Machine; assignment: Assignment } {
+): { machine: KernelMachine; assignment: Assignment } {
   const { kernelFile, kernel, initrd, core, memoryBytes, drives, seed } = plan;
   const { clock, trace } = shell;
   const slice = options.interactive === true ? { sliceInstructions: INTERACTIVE_SLICE } : {};
-  const rv64 = new Rv64Machine({ core, clock, trace, memoryBytes, harts: options.cpus, ...slice });
-  rv64.machine.timeLimit = options.timeLimit ?? Number.POSITIVE_INFINITY;
-  shell.watchMachine(rv64.machine, { lines: false });
-  const assignment = rv64.iommuWorld({
+  const machine = ARCHITECTURES[kernel.architecture].create(core, {
+    clock,
+    trace,
+    memoryBytes,
+    cpus: options.cpus,
+    ...slice,
+  });
+  machine.machine.timeLimit = options.timeLimit ?? Number.POSITIVE_INFINITY;
+  shell.watchMachine(machine.machine, { lines: false });
+  const assignment = machine.iommuWorld({
     configuration: {},
     calls: run.calls,
     ...viommuOf(options.viommu),
@@ -136,12 +143,12 @@ function assembleVm(
   ]);
   try {
     const viommus = viommusOf(assignment);
-    rv64.load({ kernel, initrd, bootArguments: options.append, viommus, seed });
+    machine.load({ kernel, initrd, bootArguments: options.append, viommus, seed });
   } catch (error) {
     if (error instanceof KernelImageError) throw new UsageError(`${kernelFile}: ${error.message}`);
     throw error;
   }
-  return { rv64, assignment };
+  return { machine, assignment };
 }
 
 /** The vIOMMUs as the device tree names them. Throws UsageError for what no tree can say. */
@@ -202,7 +209,7 @@ function verdict(outcome: KernelOutcome): { status: number; detail: string } {
     case "quit":
       return { status: EXIT_PASS, detail: "ended from the console" };
     case "stuck":
-      return { status: EXIT_FAILED, detail: "every hart waits for an interrupt that can never come" };
+      return { status: EXIT_FAILED, detail: "every CPU waits for an interrupt that can never come" };
     case "time-limit":
       return { status: EXIT_TIME_LIMIT, detail: "the limit on virtual time" };
     case "wall-limit":

@@ -1,5 +1,5 @@
 // Builds everything a run needs: TypeScript into dist/, parts of jco into dist/jco/, fuzzers into dist/fuzz/, guest images into
-// guest-fixtures/build/, the RV64 vCPU's core into vmm/vcpu/riscv64/build/.
+// guest-fixtures/build/, the vCPUs' cores into vmm/vcpu/*/build/.
 // Each step is skipped when its outputs are newer than its inputs.
 //
 //     --clean         starts with an empty dist/, so that a package holds nothing whose source is gone
@@ -35,4 +35,5 @@ const { buildFixtures } = await import("../../guest-fixtures/build.mjs");
 await buildFixtures({ building: (name) => progress(`build: guest image ${name}`) });
 progress("build: RV64 core");
 await (await import("../vcpu/riscv64/build.mjs")).buildHart();
+await (await import("../vcpu/aarch64/build.mjs")).buildCpu();
 progress("");

@@ -2,7 +2,7 @@
 // guest) sleeping while the machine is idle. A batch run jumps over idle time.
 
 import { setTimeout as sleep } from "node:timers/promises";
-import type { Rv64Machine } from "../rv64-machine.ts";
+import type { KernelMachine } from "../kernel-machine.ts";
 import type { ConsoleInput } from "./console.ts";
 import type { Termination } from "./termination.ts";
 
@@ -15,7 +15,7 @@ export type KernelOutcome =
   | { readonly kind: "stuck" };
 
 export interface RunKernelOptions {
-  readonly machine: Rv64Machine;
+  readonly machine: KernelMachine;
   /** performance.now() at which the run is over. */
   readonly wallDeadline: number;
   readonly input: ConsoleInput | null;

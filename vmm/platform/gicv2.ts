@@ -59,7 +59,6 @@ export class GicV2 implements Stateful {
   readonly #binaryPoint: Uint8Array;
   /** Running priorities, innermost last; IDLE is the empty stack. */
   readonly #running: number[][];
-  /** SGIs that are active, with who sent them: for EOIR. */
 
   /** `interrupts`: a multiple of 32 up to 1,020, the first 32 of them banked. */
   constructor(cpus: number, interrupts: number, ports: GicPorts) {

@@ -1,5 +1,5 @@
-// Reads what a boot loader must know from a kernel file: Linux "Image" (Documentation/arch/riscv/boot-image-header) or a statically
-// linked ELF64 for RISC-V. Files are hostile input: everything is checked, the error says what is wrong.
+// Reads what a boot loader must know from a kernel file: Linux "Image" (Documentation/arch/riscv/boot-image-header,
+// Documentation/arch/arm64/booting) or a statically linked ELF64. Files are hostile input: everything is checked, the error says what is wrong.
 
 export interface LoadSegment {
   /** Guest-physical address, or the offset from the load address when `relocatable`. */
@@ -9,7 +9,11 @@ export interface LoadSegment {
   readonly memoryBytes: number;
 }
 
+/** Instruction sets there are machines for, by the names of Debian's ports. */
+export type Architecture = "riscv64" | "arm64";
+
 export interface KernelImage {
+  readonly architecture: Architecture;
   readonly format: "Image" | "ELF";
   /** True: may be loaded at any 2 MiB aligned address, and `entry` is an offset from it. */
   readonly relocatable: boolean;
@@ -19,8 +23,15 @@ export interface KernelImage {
 
 export class KernelImageError extends Error {}
 
-const IMAGE_MAGIC = 0x05435352; // "RSC\x05" at 56
-const EM_RISCV = 243;
+/** At 56: "RSC\x05", "ARM\x64". */
+const IMAGE_MAGICS: ReadonlyMap<number, Architecture> = new Map([
+  [0x05435352, "riscv64"],
+  [0x644d5241, "arm64"],
+]);
+const ELF_MACHINES: ReadonlyMap<number, Architecture> = new Map([
+  [243, "riscv64"],
+  [183, "arm64"],
+]);
 const PT_LOAD = 1;
 const PT_INTERP = 3;
 
@@ -28,19 +39,24 @@ const PT_INTERP = 3;
 export function parseKernelImage(file: Uint8Array): KernelImage {
   const view = new DataView(file.buffer, file.byteOffset, file.byteLength);
   if (file.length >= 64 && view.getUint32(0, false) === 0x7f454c46) return parseElf(file, view);
-  if (file.length >= 64 && view.getUint32(56, true) === IMAGE_MAGIC) {
+  const architecture = file.length >= 64 ? IMAGE_MAGICS.get(view.getUint32(56, true)) : undefined;
+  if (architecture !== undefined) {
     const flags = view.getBigUint64(24, true);
     if (flags & 1n) throw new KernelImageError("a big-endian kernel image cannot boot here");
     const reserved = Number(view.getBigUint64(16, true));
+    // arm64: from a 2 MiB aligned base; riscv64: the base itself, whatever the field says
+    const offset = architecture === "arm64" ? Number(view.getBigUint64(8, true)) : 0;
+    if (!(offset < 2 ** 31)) throw new KernelImageError("a kernel image whose text_offset is beyond 2 GiB");
     return {
+      architecture,
       format: "Image",
       relocatable: true,
-      entry: 0,
-      segments: [{ address: 0, bytes: file, memoryBytes: Math.max(reserved, file.length) }],
+      entry: offset,
+      segments: [{ address: offset, bytes: file, memoryBytes: Math.max(reserved, file.length) }],
     };
   }
   if (compressionOf(file) !== null) throw new KernelImageError(`a ${compressionOf(file)} image: unpack it first`);
-  throw new KernelImageError("neither a RISC-V Linux Image nor an ELF file");
+  throw new KernelImageError("neither a Linux Image of riscv64 or arm64 nor an ELF file");
 }
 
 /** How the file is compressed, null if it is not. */
@@ -52,7 +68,8 @@ export function compressionOf(file: Uint8Array): "gzip" | "EFI zboot" | null {
 
 function parseElf(file: Uint8Array, view: DataView): KernelImage {
   if (file[4] !== 2 || file[5] !== 1) throw new KernelImageError("not a 64-bit little-endian ELF file");
-  if (view.getUint16(18, true) !== EM_RISCV) throw new KernelImageError("an ELF file for another machine than RISC-V");
+  const architecture = ELF_MACHINES.get(view.getUint16(18, true));
+  if (architecture === undefined) throw new KernelImageError("an ELF file for another machine than riscv64 or arm64");
   const type = view.getUint16(16, true);
   if (type !== 2 && type !== 3) throw new KernelImageError("an ELF file that is no executable (a relocatable object?)");
   const tableAt = Number(view.getBigUint64(32, true));
@@ -81,7 +98,7 @@ function parseElf(file: Uint8Array, view: DataView): KernelImage {
   segments.sort((a, b) => a.address - b.address);
   const overlap = segments.some((segment, i) => i > 0 && segment.address < end(segments[i - 1]!));
   if (overlap) throw new KernelImageError("an ELF file with segments that overlap");
-  return { format: "ELF", relocatable: false, entry: Number(view.getBigUint64(24, true)), segments };
+  return { architecture, format: "ELF", relocatable: false, entry: Number(view.getBigUint64(24, true)), segments };
 }
 
 const end = ({ address, memoryBytes }: LoadSegment): number => address + memoryBytes;

@@ -46,6 +46,57 @@ export function imsicRegister(offset: number): string {
   return offset === 0 ? "seteipnum_le" : offset === 4 ? "seteipnum_be" : `reserved+${hex(offset)}`;
 }
 
+/** IHI 0048B tables 4-1 and 4-2. */
+const GICD_ARRAYS: readonly (readonly [string, number, number])[] = [
+  ["GICD_IGROUPR", 0x080, 0x100],
+  ["GICD_ISENABLER", 0x100, 0x180],
+  ["GICD_ICENABLER", 0x180, 0x200],
+  ["GICD_ISPENDR", 0x200, 0x280],
+  ["GICD_ICPENDR", 0x280, 0x300],
+  ["GICD_ISACTIVER", 0x300, 0x380],
+  ["GICD_ICACTIVER", 0x380, 0x400],
+  ["GICD_IPRIORITYR", 0x400, 0x800],
+  ["GICD_ITARGETSR", 0x800, 0xc00],
+  ["GICD_ICFGR", 0xc00, 0xd00],
+  ["GICD_CPENDSGIR", 0xf10, 0xf20],
+  ["GICD_SPENDSGIR", 0xf20, 0xf30],
+];
+const GICD_SINGLE: Readonly<Record<number, string>> = {
+  0: "GICD_CTLR",
+  4: "GICD_TYPER",
+  8: "GICD_IIDR",
+  3840: "GICD_SGIR",
+  4072: "ICPIDR2",
+};
+const GICC: Readonly<Record<number, string>> = {
+  0: "GICC_CTLR",
+  4: "GICC_PMR",
+  8: "GICC_BPR",
+  12: "GICC_IAR",
+  16: "GICC_EOIR",
+  20: "GICC_RPR",
+  24: "GICC_HPPIR",
+  252: "GICC_IIDR",
+  4096: "GICC_DIR",
+};
+
+export function gicdRegister(offset: number): string {
+  const single = GICD_SINGLE[offset];
+  if (single !== undefined) return single;
+  for (const [name, from, end] of GICD_ARRAYS) {
+    if (offset >= from && offset < end) return `${name}[${(offset - from) >> 2}]`;
+  }
+  return `reserved+${hex(offset)}`;
+}
+
+export function giccRegister(offset: number): string {
+  return GICC[offset] ?? `reserved+${hex(offset)}`;
+}
+
+export function gicv2mRegister(offset: number): string {
+  return offset === 0x40 ? "MSI_SETSPI_NS" : offset === 8 ? "MSI_TYPER" : `reserved+${hex(offset)}`;
+}
+
 /** The header of type 0 (PCI 3.0 §6.1); capabilities follow at places of the function's own. */
 const CONFIGURATION: Readonly<Record<number, string>> = {
   0: "Vendor ID",

@@ -8,6 +8,8 @@ export interface NodeSurroundings {
   readonly msiParent: Reference;
   /** Guest-physical base and size of what every stage 1 must map one to one, or devices lose their interrupts. */
   readonly identityRegion: readonly Cell[];
+  /** Interrupt specifiers of its wires at the node's interrupt-parent; absent: this platform gives it messages only. */
+  readonly wires?: readonly (readonly Cell[])[];
 }
 
 export interface PlatformNode {

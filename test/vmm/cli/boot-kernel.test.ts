@@ -89,7 +89,7 @@ describe("nestbox boot --kernel", () => {
   it("says so when every hart waits for what cannot come", () => {
     const result = boot(kernel("stuck", new Program().wfi()));
     expect(result.status).toBe(1);
-    expect(report(result).detail).toBe("every hart waits for an interrupt that can never come");
+    expect(report(result).detail).toBe("every CPU waits for an interrupt that can never come");
   });
 
   it.each(["SIGINT", "SIGTERM"] as const)("ends at %s with its summary", async (signal) => {

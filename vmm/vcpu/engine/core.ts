@@ -171,6 +171,11 @@ export class EngineCore<Exports extends EngineExports> implements Stateful {
     this.words[layout.STOP / 4] = 1;
   }
 
+  /** The hart in run(): whose access one of the mmio port is. 0 between runs. */
+  get running(): number {
+    return Math.max(0, this.#running);
+  }
+
   /** Virtual time in ns. Exact within the mmio port and between runs. */
   get now(): number {
     return this.#number(layout.NOW);
