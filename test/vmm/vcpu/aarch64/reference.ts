@@ -155,7 +155,8 @@ export class Reference {
         return;
       }
       case 6:
-        return this.#bitfield(at, width);
+        this.#bitfield(at, width);
+        return;
       case 7: {
         const amount = BigInt(at(15, 10));
         if (at(30, 29) !== 0 || at(21, 21) !== 0 || at(22, 22) !== at(31, 31) || amount >= BigInt(width))
@@ -312,14 +313,17 @@ export class Reference {
     const amount = Number(b % BigInt(width));
     switch (at(15, 10)) {
       case 2:
-        return this.#set(d, b === 0n ? 0n : a / b);
+        this.#set(d, b === 0n ? 0n : a / b);
+        return;
       case 3:
-        return this.#set(d, b === 0n ? 0n : signed(a, width) / signed(b, width), width);
+        this.#set(d, b === 0n ? 0n : signed(a, width) / signed(b, width), width);
+        return;
       case 8:
       case 9:
       case 10:
       case 11:
-        return this.#set(d, this.#shift(a, at(11, 10), amount, width));
+        this.#set(d, this.#shift(a, at(11, 10), amount, width));
+        return;
     }
     throw new Undefined();
   }
@@ -337,18 +341,24 @@ export class Reference {
       );
     switch (at(15, 10)) {
       case 0:
-        return this.#set(d, BigInt(`0b${[...bits].reverse().join("")}`));
+        this.#set(d, BigInt(`0b${[...bits].reverse().join("")}`));
+        return;
       case 1:
-        return this.#set(d, swapped(16));
+        this.#set(d, swapped(16));
+        return;
       case 2:
-        return this.#set(d, swapped(32));
+        this.#set(d, swapped(32));
+        return;
       case 3:
         if (width === 32) throw new Undefined();
-        return this.#set(d, swapped(64));
+        this.#set(d, swapped(64));
+        return;
       case 4:
-        return this.#set(d, BigInt(bits.match(/^0*/)![0].length));
+        this.#set(d, BigInt(bits.match(/^0*/)![0].length));
+        return;
       case 5:
-        return this.#set(d, BigInt(bits.match(/^(0+|1+)/)![0].length - 1));
+        this.#set(d, BigInt(bits.match(/^(0+|1+)/)![0].length - 1));
+        return;
     }
     throw new Undefined();
   }
@@ -361,21 +371,19 @@ export class Reference {
       case 0: {
         // LDAR, STLR
         if (at(24, 24) === 1 || at(23, 23) !== 1 || at(21, 21) !== 0) throw new Undefined();
-        return this.#transfer(at(22, 22) === 1 ? 1 : 0, at(31, 30), at(4, 0), this.#xsp(at(9, 5)));
+        this.#transfer(at(22, 22) === 1 ? 1 : 0, at(31, 30), at(4, 0), this.#xsp(at(9, 5)));
+        return;
       }
       case 1: {
         const opc = at(31, 30);
         if (at(24, 24) === 1) throw new Undefined();
         if (opc === 3) return;
-        return this.#transfer(
-          opc === 2 ? 2 : 1,
-          opc === 1 ? 3 : 2,
-          at(4, 0),
-          this.pc + signed(BigInt(at(23, 5)), 19) * 4n,
-        );
+        this.#transfer(opc === 2 ? 2 : 1, opc === 1 ? 3 : 2, at(4, 0), this.pc + signed(BigInt(at(23, 5)), 19) * 4n);
+        return;
       }
       case 2:
-        return this.#pair(at);
+        this.#pair(at);
+        return;
     }
     const [size, opc, t, n] = [at(31, 30), at(23, 22), at(4, 0), at(9, 5)];
     const none =
@@ -383,21 +391,26 @@ export class Reference {
       (opc === 2 && size === 3 && !(at(24, 24) === 1 || at(21, 21) === 1 || at(11, 10) === 0));
     if (none) throw new Undefined();
     const base = this.#xsp(n);
-    if (at(24, 24) === 1) return this.#transfer(opc, size, t, base + (BigInt(at(21, 10)) << BigInt(size)));
+    if (at(24, 24) === 1) {
+      this.#transfer(opc, size, t, base + (BigInt(at(21, 10)) << BigInt(size)));
+      return;
+    }
     if (at(21, 21) === 1) {
       if (at(11, 10) !== 2 || at(14, 14) === 0) throw new Undefined();
-      return this.#transfer(
+      this.#transfer(
         opc,
         size,
         t,
         base + this.#extend(this.#x(at(20, 16)), at(15, 13), at(12, 12) === 1 ? size : 0, 64),
       );
+      return;
     }
     const offset = signed(BigInt(at(20, 12)), 9);
     switch (at(11, 10)) {
       case 0:
       case 2:
-        return this.#transfer(opc, size, t, base + offset);
+        this.#transfer(opc, size, t, base + offset);
+        return;
       case 1:
         this.#transfer(opc, size, t, base);
         break;
@@ -411,7 +424,10 @@ export class Reference {
   #transfer(opc: number, size: number, t: number, address: bigint): void {
     const where = address & mask(64);
     const bytes = 1 << size;
-    if (opc === 0) return this.#memory.write(where, bytes, this.#x(t, bytes * 8));
+    if (opc === 0) {
+      this.#memory.write(where, bytes, this.#x(t, bytes * 8));
+      return;
+    }
     if (opc === 2 && size === 3) return; // PRFM
     const value = this.#memory.read(where, bytes);
     if (opc === 1) this.#set(t, value);
