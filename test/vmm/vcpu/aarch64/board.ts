@@ -43,7 +43,7 @@ export class Board {
   }
 
   place(address: bigint, ...words: number[]): void {
-    words.forEach((word, i) => this.ram.setUint32(Number(address - RAM) + 4 * i, word, true));
+    for (const [i, word] of words.entries()) this.ram.setUint32(Number(address - RAM) + 4 * i, word, true);
     this.core.fenceInstructions(0);
   }
 
