@@ -123,7 +123,7 @@ describe("nestbox boot --kernel", () => {
     [
       "something that is no kernel",
       () => [file("text", "hello")],
-      /text: neither a RISC-V Linux Image nor an ELF file/,
+      /text: neither a Linux Image of riscv64 or arm64 nor an ELF file/,
     ],
     ["a damaged gzip file", () => [file("gz", Uint8Array.of(0x1f, 0x8b, 0))], /gz: a damaged gzip file/],
     [
