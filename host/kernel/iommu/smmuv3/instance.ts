@@ -63,9 +63,10 @@ const CR1_COHERENT = 0xd75;
 const ALLOCATE_HINT = 1n << 62n;
 /** Device-nGnRE. */
 const MSI_ATTRIBUTE = 1;
-/** A batch that holds this many commands leaves room for its CMD_SYNC (MMU-600 before r1p1: erratum 1076982 and its kin). */
-const MMU_700 = 0x487;
+/** IIDR of implementations whose errata the driver knows. */
 const ARM = 0x43b;
+const MMU_600 = 0x483;
+const MMU_700 = 0x487;
 const CMDQ_LEAST_LOG2 = 7;
 
 /** Where a message-signalled interrupt of the SMMU's own is to be written. */
@@ -161,8 +162,10 @@ export class Smmuv3Instance implements Stateful {
     return STALL_MODEL === 2 || (STALL_MODEL === 0 && device.canStall === true);
   }
 
+  /** Not where stage 2 under a guest's stage 1 has errata (MMU-600 before r2: 1209401; MMU-700 before r1p1: 2268618, 2812531). */
   get supportsNesting(): boolean {
-    return this.features.S1P && this.features.S2P;
+    const { S1P, S2P } = this.features;
+    return S1P && S2P && !(this.#isProduct(MMU_600) && this.#variant < 2) && !this.#isEarlyMmu700;
   }
 
   get tracksDirty(): boolean {
@@ -288,11 +291,19 @@ export class Smmuv3Instance implements Stateful {
     return 0;
   }
 
-  /** MMU-700 before r1p1 (erratum 2268618, 2812531): a CMD_SYNC after each batch. */
-  get #isEarlyMmu700(): boolean {
+  get #variant(): number {
+    return (this.identification[6]! >>> 16) & 0xf;
+  }
+
+  #isProduct(product: number): boolean {
     const iidr = this.identification[6]!;
-    const release = ((iidr >>> 16) & 0xf) * 16 + ((iidr >>> 12) & 0xf);
-    return (iidr & 0xfff) === ARM && iidr >>> 20 === MMU_700 && release < 0x11;
+    return (iidr & 0xfff) === ARM && iidr >>> 20 === product;
+  }
+
+  /** Before r1p1. */
+  get #isEarlyMmu700(): boolean {
+    const revision = (this.identification[6]! >>> 12) & 0xf;
+    return this.#isProduct(MMU_700) && (this.#variant < 1 || revision < 1);
   }
 
   #startRecords(ring: Ring, queue: Omit<RecordQueue, "base" | "log2"> & { readonly base: number }): void {

@@ -62,7 +62,13 @@ function setUp(options: Smmuv3Options = {}, edu: EduOptions = { pasidBits: 20 })
   const stream = () => {
     const entry = deviceDataOf(known()).smmu.streamEntryOf(known());
     const get = (field: keyof typeof STE.fields) => Number(STE.get(entry, field));
-    return { Config: get("Config"), S1DSS: get("S1DSS"), S1Fmt: get("S1Fmt"), S1CDMax: get("S1CDMax"), EATS: get("EATS") };
+    return {
+      Config: get("Config"),
+      S1DSS: get("S1DSS"),
+      S1Fmt: get("S1Fmt"),
+      S1CDMax: get("S1CDMax"),
+      EATS: get("EATS"),
+    };
   };
   const end = () => {
     user.process.exit();
@@ -173,7 +179,9 @@ describe("PASIDs", () => {
   });
 
   it("leave the requester id's DMA alone while they come and go, on identity, blocked and a first stage", () => {
-    const { host, space, at, detachAt, user, vfio, end } = setUp({ caches: { streams: 0, contexts: 0, translations: 0 } });
+    const { host, space, at, detachAt, user, vfio, end } = setUp({
+      caches: { streams: 0, contexts: 0, translations: 0 },
+    });
     const [five, six, rid] = [space(0x55), space(0x66), space(0x11)];
     const smmu = host.iommus[0]!;
     const watch = (change: () => void): string[] => {
