@@ -10,14 +10,14 @@
 // access that asks for it: ACK registers agree at once. Nothing a guest or a host does throws here.
 
 import { F_ACCESS, F_ADDR_SIZE, F_PERMISSION, F_TRANSLATION } from "../../../host/arch/smmuv3/event-records.ts";
-import { ConfigurationCache } from "../../../host/arch/smmuv3/parts/configuration-cache.ts";
+import { type CacheSizes, SmmuCaches } from "../../../host/arch/smmuv3/parts/caches.ts";
+import type { ConfigurationCache } from "../../../host/arch/smmuv3/parts/configuration-cache.ts";
 import { EventQueue } from "../../../host/arch/smmuv3/parts/event-queue.ts";
 import { Interrupts } from "../../../host/arch/smmuv3/parts/interrupts.ts";
 import { type RegisterEffects, RegisterFile } from "../../../host/arch/smmuv3/parts/register-file.ts";
 import { SmmuState } from "../../../host/arch/smmuv3/parts/smmu-state.ts";
 import { TlbInvalidations } from "../../../host/arch/smmuv3/parts/tlb-invalidations.ts";
 import { Translator, withoutTop } from "../../../host/arch/smmuv3/parts/translation.ts";
-import { TranslationCache } from "../../../host/arch/smmuv3/parts/translation-cache.ts";
 import { CR0_CMDQEN, CR0_EVENTQEN, CR0_SMMUEN } from "../../../host/arch/smmuv3/registers.ts";
 import { KIND_EXECUTE, KIND_READ, KIND_WRITE } from "../../../host/arch/smmuv3/two-stage-walk.ts";
 import { TABLE_NAMES } from "../../../host/arch/smmuv3/walk-observer.ts";
@@ -60,10 +60,8 @@ export interface Smmuv3ViommuOptions extends Omit<ViommuOptions<Smmuv3Configurat
 
 /** Events handled in one `service`, so that a host that never runs dry cannot hang the VM. */
 const EVENTS_A_SERVICE = 4096;
-/** Streams, contexts and translations kept for emulated devices. */
-const STREAMS = 64;
-const CONTEXTS = 64;
-const TRANSLATIONS = 512;
+/** What is kept for emulated devices. */
+const CACHES: CacheSizes = { streams: 64, contexts: 64, translations: 512 };
 /** A host that does not say what its hardware is: nothing that needs it is promised. */
 const UNKNOWN: HardwareIdentification = { IDR0: 0n, IDR1: 0n, IDR3: 0n, IDR5: 0n, AIDR: 0n };
 
@@ -84,8 +82,8 @@ export class Smmuv3Viommu implements GuestVisibleIommu, RegisterEffects, Statefu
   readonly #wires: Wires;
   readonly #events: EventQueue;
   readonly #contexts: StreamContexts;
+  readonly #caches: SmmuCaches;
   readonly #configurations: ConfigurationCache;
-  readonly #translations: TranslationCache;
   readonly #tlb: TlbInvalidations;
   readonly #translator: Translator<GpaPfn>;
   readonly #walkTrace: WalkTrace;
@@ -116,10 +114,10 @@ export class Smmuv3Viommu implements GuestVisibleIommu, RegisterEffects, Statefu
       // The host answers by itself when the device goes or its context changes: a cookie that is void by then is no news.
       this.#host?.respond(cookie, code);
     });
-    this.#configurations = new ConfigurationCache(STREAMS, CONTEXTS, features, () => false);
-    this.#translations = new TranslationCache(TRANSLATIONS);
-    this.#tlb = new TlbInvalidations(state, this.#translations);
-    this.#translator = new Translator(state, this.#configurations, this.#translations, this.#events);
+    this.#caches = new SmmuCaches(CACHES, features, () => false);
+    this.#configurations = this.#caches.configurations;
+    this.#tlb = new TlbInvalidations(state, this.#caches);
+    this.#translator = new Translator(state, this.#caches, this.#events);
     this.#walkTrace = new WalkTrace(options.trace, options.name, TABLE_NAMES, "smmuv3");
     // Hardware that can stall would do so for a function that must not, or under a guest that was told that nothing stalls.
     const canStall = hardwareStalls(hardware);
@@ -396,8 +394,7 @@ export class Smmuv3Viommu implements GuestVisibleIommu, RegisterEffects, Statefu
     this.#interrupts.reset();
     this.#wires.settle();
     this.commands.reset();
-    this.#configurations.clear();
-    this.#translations.clear();
+    this.#caches.clear();
     this.#rereadAll();
   }
 
@@ -415,8 +412,7 @@ export class Smmuv3Viommu implements GuestVisibleIommu, RegisterEffects, Statefu
     yield ["interrupts", this.#interrupts];
     yield ["wires", this.#wires];
     yield ["dispositions", this.dispositions];
-    yield ["configurations", this.#configurations];
-    yield ["translations", this.#translations];
+    yield ["caches", this.#caches];
     yield ["commands", this.commands];
     yield ["events", this.#events];
     yield ["stalls", this.stalls];

@@ -3,7 +3,8 @@
 // Context descriptors hang on the stream table entry under which they were loaded (host/base/caches/structure-cache.ts): CFGI_STE forgets both. Only legal
 // structures are cached, and no level-1 descriptors.
 
-import { Stamps } from "../../../base/caches/stamps.ts";
+import type { AddressTags } from "../../../base/caches/address-tags.ts";
+import type { Stamps } from "../../../base/caches/stamps.ts";
 import {
   StructureCache,
   type StructureSlot,
@@ -14,34 +15,8 @@ import type { Stateful, StateReader, StateRecord } from "../../../base/state.ts"
 import { type StreamWorld, WORLD_EL1, WORLD_EL2, WORLD_EL2_E2H } from "../context-descriptor.ts";
 import type { SmmuFeatures } from "../identification.ts";
 import { CONFIG_S1, CONFIG_STAGE_1, CONFIG_STAGE_2, S1DSS_BYPASS, S1DSS_SSID0 } from "../stream-table-entry.ts";
-import { SecondStage, TranslationRegime } from "../translation-regime.ts";
-import { ASET, GLOBAL, metaOf, TAG_EL1, TAG_EL2, TAG_IPA } from "./translation-cache.ts";
-
-/** A translation regime with the tags that its translations carry (§3.17). */
-// Not state: made of the words that the cache saves
-export class CachedSpace extends TranslationRegime {
-  key = 0;
-  meta = 0;
-  globalKey = 0;
-  globalMeta = 0;
-  /** Neither stage is on: addresses pass unchanged. */
-  transparent = false;
-
-  /** `ignoresTopLower` or `ignoresTopUpper`. */
-  ignoresTop = false;
-
-  settle(asid: number, aset: boolean, vmid: number): void {
-    const tag = !this.first ? TAG_IPA : this.world === WORLD_EL1 ? TAG_EL1 : TAG_EL2;
-    const machine = tag === TAG_EL2 ? 0 : vmid;
-    const space = !this.first || this.world === WORLD_EL2 ? 0 : asid;
-    this.key = machine | (space << 16);
-    this.meta = metaOf(tag);
-    this.globalKey = machine;
-    this.globalMeta = metaOf(tag) | GLOBAL | (aset ? ASET : 0);
-    this.transparent = !this.first && !this.second.enabled;
-    this.ignoresTop = this.first && (this.ignoresTopLower || this.ignoresTopUpper);
-  }
-}
+import { SecondStage } from "../translation-regime.ts";
+import { CachedSpace } from "./cached-space.ts";
 
 export class CachedStream implements StructureSlot {
   /** The StreamID. */
@@ -70,11 +45,12 @@ export class CachedStream implements StructureSlot {
   direct: CachedSpace | null = null;
   directContext: CachedContext | null = null;
 
+  readonly #tags: AddressTags;
   readonly #features: SmmuFeatures;
   readonly #e2h: () => boolean;
 
-  /** `e2h`: CR2.E2H as it is. */
-  constructor(features: SmmuFeatures, e2h: () => boolean) {
+  constructor(tags: AddressTags, features: SmmuFeatures, e2h: () => boolean) {
+    this.#tags = tags;
     this.#features = features;
     this.#e2h = e2h;
   }
@@ -102,7 +78,7 @@ export class CachedStream implements StructureSlot {
     if (translates && (this.config & CONFIG_STAGE_2) !== 0) this.second.load(source, features);
     else this.second.disable();
     this.secondOnly.loadSecondOnly(this.second);
-    this.secondOnly.settle(0, false, this.vmid);
+    this.secondOnly.settle(this.#tags, 0, false, this.vmid);
     this.directContext = null;
     // Only where no check, override or event comes first.
     this.direct = translates && !this.first && this.second.enabled && this.plainRequests ? this.secondOnly : null;
@@ -142,12 +118,19 @@ export class CachedContext implements SubstructureSlot {
   readonly words = new Int32Array(16);
   readonly space = new CachedSpace();
   #stream: CachedStream | null = null; // not state: the one whose stamp it has
+  readonly #tags: AddressTags;
   readonly #features: SmmuFeatures;
   readonly #kept: boolean;
   readonly #streamOf: (stamp: number) => CachedStream | null;
 
   /** `kept`: it will be found again. `streamOf` finds a cached stream. */
-  constructor(features: SmmuFeatures, kept: boolean, streamOf: (stamp: number) => CachedStream | null) {
+  constructor(
+    tags: AddressTags,
+    features: SmmuFeatures,
+    kept: boolean,
+    streamOf: (stamp: number) => CachedStream | null,
+  ) {
+    this.#tags = tags;
     this.#features = features;
     this.#kept = kept;
     this.#streamOf = streamOf;
@@ -168,7 +151,7 @@ export class CachedContext implements SubstructureSlot {
     this.words.set(source);
     const w1 = source[1]!;
     this.space.load(source, stream.world, stream.second, this.#features);
-    this.space.settle(w1 >>> 16, (w1 & (1 << 15)) !== 0, stream.vmid);
+    this.space.settle(this.#tags, w1 >>> 16, (w1 & (1 << 15)) !== 0, stream.vmid);
     if (this.#kept && this.id === 0 && stream.usesContext0 && stream.plainRequests) {
       stream.direct = this.space;
       stream.directContext = this;
@@ -194,14 +177,20 @@ export class CachedContext implements SubstructureSlot {
 export class ConfigurationCache implements Stateful {
   readonly streams: StructureCache<CachedStream>;
   readonly contexts: SubstructureCache<CachedContext>;
-  readonly #stamps = new Stamps();
 
-  constructor(streams: number, contexts: number, features: SmmuFeatures, e2h: () => boolean) {
-    this.#stamps.onExhausted = () => this.clear();
-    this.streams = new StructureCache(streams, this.#stamps, () => new CachedStream(features, e2h));
+  /** `e2h`: CR2.E2H as it is. */
+  constructor(
+    streams: number,
+    contexts: number,
+    stamps: Stamps,
+    tags: AddressTags,
+    features: SmmuFeatures,
+    e2h: () => boolean,
+  ) {
+    this.streams = new StructureCache(streams, stamps, () => new CachedStream(tags, features, e2h));
     const streamOf = (stamp: number): CachedStream | null =>
       stamp === 0 ? null : (this.streams.slots.find((stream) => stream.stamp === stamp) ?? null);
-    this.contexts = new SubstructureCache(contexts, () => new CachedContext(features, contexts > 0, streamOf));
+    this.contexts = new SubstructureCache(contexts, () => new CachedContext(tags, features, contexts > 0, streamOf));
   }
 
   saveState(): StateRecord {
@@ -213,7 +202,6 @@ export class ConfigurationCache implements Stateful {
   /** Streams before the contexts that hang on them. */
   stateParts(): Iterable<readonly [string, Stateful]> {
     return [
-      ["stamps", this.#stamps],
       ["streams", this.streams],
       ["contexts", this.contexts],
     ];

@@ -73,11 +73,11 @@ export class SmmuState<P extends number> implements Stateful {
 
   /** Frame and, left in `entryOffset`, the offset of entry `index` of a queue of 2^log2 entries of `bytes` bytes; the base is aligned to its size. */
   entryFrame(base: number, log2: number, bytes: number, index: number): number {
-    const size = Math.max(32, 2 ** log2 * bytes);
-    let address = (this.reg(base + 4) & 0xffffff) * 0x100000000 + ((this.reg(base) & 0xffffffe0) >>> 0);
-    address = address - (address % size) + index * bytes;
-    this.entryOffset = address % 4096;
-    return Math.floor(address / 4096);
+    // At most 2^19 entries of 32 bytes: all below bit 32.
+    const size = Math.max(32, bytes << log2);
+    const low = (this.reg(base) & -size) + Math.imul(index, bytes);
+    this.entryOffset = low & 0xfff;
+    return (this.reg(base + 4) & 0xffffff) * 0x100000 + (low >>> 12);
   }
 
   entryOffset = 0; // not state: result of the last call

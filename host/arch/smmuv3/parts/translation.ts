@@ -7,6 +7,7 @@
 // pieces (`streamFor`, `spaceFor`, `walkTables`) and make their own answers. A fault of those pieces is a number in `event` with what its
 // record needs in fields; `finish` decides by the rules of §5.5 how the transaction ends.
 
+import { classOf, type TranslationCache } from "../../../base/caches/translation-cache.ts";
 import {
   DISCARDED,
   REFUSED,
@@ -41,7 +42,9 @@ import { CONFIG_BYPASS, S1DSS_SSID0, STE_LEGAL, steFault } from "../stream-table
 import { isStageFault, StructureWalker } from "../structure-walk.ts";
 import { KIND_EXECUTE, KIND_READ, KIND_WRITE, NO_STAGE_SHIFT, TwoStageWalker } from "../two-stage-walk.ts";
 import type { WalkObserver } from "../walk-observer.ts";
-import type { CachedSpace, CachedStream, ConfigurationCache } from "./configuration-cache.ts";
+import { type CachedSpace, originOf } from "./cached-space.ts";
+import type { SmmuCaches } from "./caches.ts";
+import type { CachedStream, ConfigurationCache } from "./configuration-cache.ts";
 import {
   EVENT_INSTRUCTION,
   EVENT_PRIVILEGED,
@@ -52,10 +55,11 @@ import {
   eventClass,
 } from "./event-queue.ts";
 import type { SmmuState } from "./smmu-state.ts";
-import type { TranslationCache } from "./translation-cache.ts";
 
 /** A retry from within the stall itself is taken at once, so often. */
 const RETRIES = 4;
+
+const ORIGIN_OF_PAGE = originOf(12, 3);
 
 export class Translator<P extends number> {
   // not state, to the blank line: the last request, its results and what its event needs
@@ -77,20 +81,17 @@ export class Translator<P extends number> {
   readonly walker: TwoStageWalker<P>;
   readonly structures: StructureWalker<P>;
   readonly #state: SmmuState<P>;
+  readonly #caches: SmmuCaches;
   readonly #configurations: ConfigurationCache;
   readonly #translations: TranslationCache;
   readonly #events: EventQueue;
   readonly #guestLimit: number;
 
-  constructor(
-    state: SmmuState<P>,
-    configurations: ConfigurationCache,
-    translations: TranslationCache,
-    events: EventQueue,
-  ) {
+  constructor(state: SmmuState<P>, caches: SmmuCaches, events: EventQueue) {
     this.#state = state;
-    this.#configurations = configurations;
-    this.#translations = translations;
+    this.#caches = caches;
+    this.#configurations = caches.configurations;
+    this.#translations = caches.translations;
     this.#events = events;
     this.#guestLimit = 2 ** (intermediateBits(state.features) - 12);
     this.walker = new TwoStageWalker(state.memory, state.frameLimit);
@@ -124,11 +125,13 @@ export class Translator<P extends number> {
         else if (!space.first && pfn >= this.#guestLimit)
           return this.#fully(sid, ssid, privileged, kind, pfn, offset, translated);
         const translations = this.#translations;
-        let entry = translations.find(space.key, space.meta, low, high);
-        if (entry < 0 && translations.globals) entry = translations.find(space.globalKey, space.globalMeta, low, high);
+        const tag = space.tag;
+        let entry = translations.find(tag, low, high);
+        if (entry < 0 && tag.global !== null && tag.global.sizes !== 0)
+          entry = translations.find(tag.global, low, high);
         if (entry >= 0) {
-          if ((translations.rightsAt(entry) & (1 << (privileged ? kind + 3 : kind))) !== 0) {
-            this.resultPfn = translations.frameAt(entry, low) as P;
+          if ((translations.flagsAt(entry) & (1 << (privileged ? kind + 3 : kind))) !== 0) {
+            this.resultPfn = translations.frameAt(entry, low, high) as P;
             return TRANSLATED;
           }
           // Rights missing, or not known to be marked dirty: what the tables say now decides.
@@ -209,11 +212,12 @@ export class Translator<P extends number> {
     const low = pfn | 0;
     const high = withoutTop(space, (pfn * 2 ** -32) | 0);
     const translations = this.#translations;
-    let entry = translations.find(space.key, space.meta, low, high);
-    if (entry < 0 && translations.globals) entry = translations.find(space.globalKey, space.globalMeta, low, high);
+    const tag = space.tag;
+    let entry = translations.find(tag, low, high);
+    if (entry < 0 && tag.global !== null && tag.global.sizes !== 0) entry = translations.find(tag.global, low, high);
     if (entry >= 0) {
-      if ((translations.rightsAt(entry) & (1 << (privileged ? kind + 3 : kind))) !== 0) {
-        this.resultPfn = translations.frameAt(entry, low) as P;
+      if ((translations.flagsAt(entry) & (1 << (privileged ? kind + 3 : kind))) !== 0) {
+        this.resultPfn = translations.frameAt(entry, low, high) as P;
         return TRANSLATED;
       }
       translations.drop(entry);
@@ -253,6 +257,7 @@ export class Translator<P extends number> {
       this.event = C_BAD_STE;
       return null;
     }
+    this.#caches.makeRoom();
     const stream = this.#configurations.loadStream(sid, this.structures.words);
     this.#override(stream);
     this.stream = stream;
@@ -304,6 +309,7 @@ export class Translator<P extends number> {
     if (number !== 0) return this.#noSpace(number);
     if (cdFault(structures.words, stream.world, stream.stallsDisabled, this.#state.features) !== 0)
       return this.#noSpace(C_BAD_CD);
+    this.#caches.makeRoom();
     return this.#configurations.loadContext(stream, substream, structures.words).space;
   }
 
@@ -324,20 +330,19 @@ export class Translator<P extends number> {
     const walker = this.walker;
     const { firstShift, secondShift } = walker;
     const rights = (walker.rights & CLEAN) !== 0 ? walker.rights & ~(CLEAN | WRITE) : walker.rights;
-    const global = walker.global && space.first && space.globalKey !== space.key;
+    const tag = walker.global && space.tag.global !== null ? space.tag.global : space.tag;
     const ofFirst = firstShift !== NO_STAGE_SHIFT;
-    this.#translations.insert(
-      global ? space.globalKey : space.key,
-      global ? space.globalMeta : space.meta,
-      low,
-      high,
-      firstShift < secondShift ? firstShift : secondShift,
-      ofFirst ? firstShift : secondShift,
-      ofFirst ? walker.firstGranule : walker.secondGranule,
-      walker.hostLow,
-      walker.hostHigh,
-      rights,
-    );
+    const leafShift = ofFirst ? firstShift : secondShift;
+    const granule = ofFirst ? walker.firstGranule : walker.secondGranule;
+    const { hostLow, hostHigh } = walker;
+    if (leafShift === 0) {
+      this.#translations.insertPage(tag, low, high, hostLow, hostHigh, rights | ORIGIN_OF_PAGE);
+      return;
+    }
+    const level = 3 - (leafShift - (granule - 12)) / (granule - 3);
+    const flags = rights | originOf(granule, level);
+    const size = classOf(firstShift < secondShift ? firstShift : secondShift);
+    this.#translations.insert(tag, low, high, size, classOf(leafShift), hostLow, hostHigh, flags);
   }
 
   /** §3.9.1: translated transactions. */

@@ -4,6 +4,7 @@
 import { CAUSE_TRANSACTION_TYPE_DISALLOWED, TTYP_ATS_REQUEST } from "../../../arch/riscv/fault-records.ts";
 import { PTE_D, PTE_R, PTE_U, PTE_W, PTE_X } from "../../../arch/riscv/page-table-entry.ts";
 import { atsKind } from "../../../arch/riscv/two-stage-walk.ts";
+import { CLASS_SHIFTS } from "../../../base/caches/translation-cache.ts";
 import {
   ATS_COMPLETER_ABORT,
   ATS_SUCCESS,
@@ -13,7 +14,6 @@ import {
 } from "../../../devices/ports.ts";
 import type { HardwareState } from "./hardware-state.ts";
 import { IN_MEMORY_FILE, type Translator, withoutMessages } from "./translation.ts";
-import { CLASS_SHIFTS } from "./translation-cache.ts";
 
 export class AtsTranslator {
   readonly translation = noTranslation();

@@ -16,12 +16,17 @@ import {
   TC_T2GPA,
 } from "../../../arch/riscv/device-context.ts";
 import { PC_ENS, PC_SUM, processIdBits } from "../../../arch/riscv/process-context.ts";
+import { AddressTag, type AddressTags, MachineTags, UNNUMBERED } from "../../../base/caches/address-tags.ts";
 import type { StructureSlot, SubstructureSlot } from "../../../base/caches/structure-cache.ts";
 import type { StateReader, StateRecord } from "../../../base/state.ts";
-import { AddressTag, type AddressTags, HOST, SECOND_STAGE_ONLY } from "./address-tags.ts";
+
+/** Machine of "no second stage": the host's own address spaces. The others are GSCIDs. */
+export const HOST = -1;
+/** "First stage Bare": second-stage translations of a guest-physical address. The other spaces are PSCIDs. */
+export const SECOND_STAGE_ONLY = UNNUMBERED;
 
 /** Stands where no context has been loaded yet; holds nothing. */
-const NO_TAG = new AddressTag(HOST, SECOND_STAGE_ONLY, 0, null, 0);
+const NO_TAG = new AddressTag(new MachineTags(HOST), SECOND_STAGE_ONLY, 0, null, 0);
 
 /** An address space with the tag its cached translations carry. */
 export class CachedSpace extends AddressSpace {

@@ -10,9 +10,9 @@ import {
 import { REG } from "../../../arch/riscv/registers.ts";
 import { KIND_EXECUTE, KIND_READ, KIND_WRITE } from "../../../arch/riscv/two-stage-walk.ts";
 import { pfnOfHalves } from "../../../base/address.ts";
+import { CLASS_SHIFTS, classOf } from "../../../base/caches/translation-cache.ts";
 import type { HardwareState } from "./hardware-state.ts";
 import { IN_MEMORY_FILE, type Translator, withoutMessages } from "./translation.ts";
-import { CLASS_SHIFTS, classOf } from "./translation-cache.ts";
 
 export class DebugTranslation {
   readonly #state: HardwareState;

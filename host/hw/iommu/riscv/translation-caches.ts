@@ -2,13 +2,13 @@
 
 import { deviceIdBits } from "../../../arch/riscv/device-context.ts";
 import { DDTP_1LVL, REG } from "../../../arch/riscv/registers.ts";
+import { AddressTags } from "../../../base/caches/address-tags.ts";
 import { Stamps } from "../../../base/caches/stamps.ts";
 import { StructureCache, SubstructureCache } from "../../../base/caches/structure-cache.ts";
+import { TranslationCache } from "../../../base/caches/translation-cache.ts";
 import type { Stateful, StateRecord } from "../../../base/state.ts";
-import { AddressTags, SECOND_STAGE_ONLY } from "./address-tags.ts";
-import { CachedDevice, CachedProcess } from "./context-cache.ts";
+import { CachedDevice, CachedProcess, HOST, SECOND_STAGE_ONLY } from "./context-cache.ts";
 import type { HardwareState } from "./hardware-state.ts";
-import { TranslationCache } from "./translation-cache.ts";
 
 export class TranslationCaches implements Stateful {
   readonly devices: StructureCache<CachedDevice>;
@@ -27,8 +27,8 @@ export class TranslationCaches implements Stateful {
     this.tags = new AddressTags(stamps);
     this.devices = new StructureCache(sizes.devices, stamps, () => new CachedDevice(this.tags));
     this.processes = new SubstructureCache(sizes.processes, () => new CachedProcess(this.tags));
-    this.translations = new TranslationCache(sizes.translations);
-    this.messages = new TranslationCache(sizes.messages);
+    this.translations = new TranslationCache(sizes.translations, this.tags);
+    this.messages = new TranslationCache(sizes.messages, this.tags);
     stamps.onExhausted = () => this.clear();
   }
 
@@ -84,14 +84,14 @@ export class TranslationCaches implements Stateful {
     if (pscid >= 0) {
       for (let tag = tags.first(gscid, pscid); tag !== null; tag = tag.next) {
         if (everything) tags.invalidate(tag);
-        else this.translations.invalidateRange(tags, tag, first, pages);
+        else this.translations.invalidatePages(tag, first, pages, 0, 0);
       }
       return;
     }
-    for (const tag of tags.of(gscid)) {
-      if (tag.pscid === SECOND_STAGE_ONLY) continue;
+    for (let tag = tags.firstLive(gscid); tag !== null; tag = tag.nextLive) {
+      if (tag.space === SECOND_STAGE_ONLY) continue;
       if (everything) tags.invalidate(tag);
-      else this.translations.invalidateRange(tags, tag, first, pages);
+      else this.translations.invalidatePages(tag, first, pages, 0, 0);
     }
   }
 
@@ -100,11 +100,15 @@ export class TranslationCaches implements Stateful {
    * which of them used a guest-physical page is not kept, so all of the machine's are dropped (§4.1.1 allows it).
    */
   invalidateSecondStage(gscid: number): void {
-    if (gscid < 0) {
-      this.tags.invalidateMachines();
+    const tags = this.tags;
+    if (gscid >= 0) {
+      tags.invalidateMachine(gscid);
       return;
     }
-    for (const tag of this.tags.of(gscid)) this.tags.invalidate(tag);
+    for (let machine = tags.firstMachine; machine !== null; machine = machine.next)
+      if (machine.machine !== HOST) tags.invalidateAll(machine);
+    // Of the host's those that MSI tables take part in.
+    for (let tag = tags.firstLive(HOST); tag !== null; tag = tag.nextLive) if (tag.variant !== 0) tags.invalidate(tag);
   }
 
   saveState(): StateRecord {

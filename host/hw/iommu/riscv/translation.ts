@@ -24,20 +24,18 @@ import { KIND_EXECUTE, KIND_WRITE, OWN_ACCESS, TwoStageWalker } from "../../../a
 import type { WalkObserver } from "../../../arch/riscv/walk-observer.ts";
 import type { HpaPfn } from "../../../base/address.ts";
 import type { StructureCache } from "../../../base/caches/structure-cache.ts";
+import { CLASS_SHIFTS, classOf, type TranslationCache } from "../../../base/caches/translation-cache.ts";
 import { CONSUMED, REFUSED, TRANSLATED, type TranslationStatus } from "../port.ts";
 import type { CachedDevice, CachedSpace } from "./context-cache.ts";
 import type { FaultQueue } from "./fault-queue.ts";
 import type { HardwareState } from "./hardware-state.ts";
 import { storeMessage } from "./interrupt-file-store.ts";
-import {
-  CLASS_SHIFTS,
-  classOf,
-  SUPERVISOR_RIGHTS,
-  SUPERVISOR_SUM_RIGHTS,
-  type TranslationCache,
-  USER_RIGHTS,
-} from "./translation-cache.ts";
 import type { TranslationCaches } from "./translation-caches.ts";
+
+/** Where the rights for each kind of requester stand in a cached translation's flags; bit n of each is what KIND_n of a request needs. */
+const USER_RIGHTS = 0;
+const SUPERVISOR_RIGHTS = 3;
+const SUPERVISOR_SUM_RIGHTS = 6;
 
 /** `walkTables`: the page is an interrupt file in memory (MRIF); `messages` says where. */
 export const IN_MEMORY_FILE = -1;
@@ -384,7 +382,7 @@ export class Translator {
         return CAUSE_INSTRUCTION_ACCESS_FAULT;
       }
       target = this.messages.pfn;
-      cached.insert(guest, gpaLow, gpaHigh, 0, target | 0, (target * 2 ** -32) | 0, 0);
+      cached.insertPage(guest, gpaLow, gpaHigh, target | 0, (target * 2 ** -32) | 0, 0);
     }
     if (kind === KIND_EXECUTE) {
       this.#noSpace(CAUSE_INSTRUCTION_ACCESS_FAULT);
@@ -416,12 +414,11 @@ export class Translator {
           ? rights * 0b001001000
           : rights | ((rights & 3) << 6);
     const owner = walker.firstGlobal && tag.global !== null ? tag.global : tag;
-    if (walker.firstShift !== 0 && space.firstLevels !== 0) {
-      // A leaf that is cached in smaller pieces: invalidation must find them all.
-      if (CLASS_SHIFTS[size]! < walker.firstShift) owner.split |= 1 << classOf(walker.firstShift);
-    }
-    if (size === 0) this.#translations.insertPage(owner, low, high, walker.spaLow, walker.spaHigh, flags);
-    else this.#translations.insert(owner, low, high, size, walker.spaLow, walker.spaHigh, flags);
+    // What commands by address name is the first stage's leaf.
+    const leaf = space.firstLevels === 0 ? size : classOf(walker.firstShift);
+    const { spaLow, spaHigh } = walker;
+    if (leaf === 0) this.#translations.insertPage(owner, low, high, spaLow, spaHigh, flags);
+    else this.#translations.insert(owner, low, high, size, leaf, spaLow, spaHigh, flags);
   }
 
   /** AIA: a write to an MRIF's page is stored in it and noticed, or discarded; reads are aborted (without a record). */

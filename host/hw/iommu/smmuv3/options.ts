@@ -1,14 +1,8 @@
 // What one SMMUv3 is: features (IDR0, IDR1, IDR3, IDR5 by field names), cache sizes, choices. README.md says why each default is what it is.
 
 import type { SmmuFeatures } from "../../../arch/smmuv3/identification.ts";
+import type { CacheSizes } from "../../../arch/smmuv3/parts/caches.ts";
 import { type CmdqvConfiguration, type CmdqvOptions, configureCmdqv } from "./cmdqv/options.ts";
-
-export interface CacheSizes {
-  /** Stream table entries, context descriptors, translations; 0: none. */
-  readonly streams: number;
-  readonly contexts: number;
-  readonly translations: number;
-}
 
 export interface Smmuv3Options {
   readonly features?: Partial<SmmuFeatures>;

@@ -5,13 +5,12 @@
 //     translate() ──▶ Translator ──▶ caches / walks ──▶ result, event record, or a stalled transaction
 //     event, error, CMD_SYNC, page request ──▶ Interrupts ──▶ wire or MSI
 
-import { ConfigurationCache } from "../../../arch/smmuv3/parts/configuration-cache.ts";
+import { SmmuCaches } from "../../../arch/smmuv3/parts/caches.ts";
 import { EventQueue } from "../../../arch/smmuv3/parts/event-queue.ts";
 import { Interrupts } from "../../../arch/smmuv3/parts/interrupts.ts";
 import { type RegisterEffects, RegisterFile } from "../../../arch/smmuv3/parts/register-file.ts";
 import { TlbInvalidations } from "../../../arch/smmuv3/parts/tlb-invalidations.ts";
 import { Translator } from "../../../arch/smmuv3/parts/translation.ts";
-import { TranslationCache } from "../../../arch/smmuv3/parts/translation-cache.ts";
 import { CR0_CMDQEN, CR0_EVENTQEN, CR0_SMMUEN, CR2_E2H, REG, REGISTER_BYTES } from "../../../arch/smmuv3/registers.ts";
 import { TABLE_NAMES } from "../../../arch/smmuv3/walk-observer.ts";
 import type { HpaPfn } from "../../../base/address.ts";
@@ -42,8 +41,7 @@ export class Smmuv3 extends QueuedIommu implements HardwareIommu, RegisterEffect
   readonly #events: EventQueue;
   readonly #executor: CommandExecutor;
   readonly #commands: CommandQueue;
-  readonly #configurations: ConfigurationCache;
-  readonly #translations: TranslationCache;
+  readonly #caches: SmmuCaches;
   readonly #translator: Translator<HpaPfn>;
   readonly #atsTranslator: AtsTranslator;
   readonly #pageRequests: PageRequestQueue;
@@ -60,14 +58,13 @@ export class Smmuv3 extends QueuedIommu implements HardwareIommu, RegisterEffect
     this.wires = new Interrupts(state);
     this.#events = new EventQueue(state, this.wires);
     const e2h = (): boolean => (state.reg(REG.CR2) & CR2_E2H) !== 0;
-    this.#configurations = new ConfigurationCache(caches.streams, caches.contexts, features, e2h);
-    this.#translations = new TranslationCache(caches.translations);
-    const tlb = new TlbInvalidations(state, this.#translations);
-    const targets = { state, configurations: this.#configurations, tlb, events: this.#events, ats: this.ats };
+    this.#caches = new SmmuCaches(caches, features, e2h);
+    const tlb = new TlbInvalidations(state, this.#caches);
+    const targets = { state, configurations: this.#caches.configurations, tlb, events: this.#events, ats: this.ats };
     this.#executor = new CommandExecutor(targets, commandQueues);
     this.#commands = new CommandQueue(state, this.wires, this.#executor);
     this.cmdqv = cmdqv === null ? null : new Cmdqv(cmdqv, state, this.#executor, this.ats, this.wires);
-    this.#translator = new Translator(state, this.#configurations, this.#translations, this.#events);
+    this.#translator = new Translator(state, this.#caches, this.#events);
     this.#atsTranslator = new AtsTranslator(state, this.#translator);
     this.#pageRequests = new PageRequestQueue(state, this.wires, this.ats, (sid) => {
       const stream = state.enabled ? this.#translator.streamFor(sid) : null;
@@ -85,8 +82,7 @@ export class Smmuv3 extends QueuedIommu implements HardwareIommu, RegisterEffect
     yield ["executor", this.#executor];
     if (this.cmdqv !== null) yield ["cmdqv", this.cmdqv];
     yield* super.stateParts();
-    yield ["configurations", this.#configurations];
-    yield ["translations", this.#translations];
+    yield ["caches", this.#caches];
   }
 
   get atsTranslation(): AtsTranslation {
@@ -224,8 +220,7 @@ export class Smmuv3 extends QueuedIommu implements HardwareIommu, RegisterEffect
     this.#commands.reset();
     this.#executor.reset();
     this.cmdqv?.reset();
-    this.#configurations.clear();
-    this.#translations.clear();
+    this.#caches.clear();
     this.forgetWork();
   }
 }

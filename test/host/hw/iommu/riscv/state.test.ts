@@ -215,13 +215,14 @@ describe("a RISC-V IOMMU", () => {
   });
 
   it.each([
-    ["a context without a tag", "tags", { tags: [] }, "space has no tag"],
+    ["a context without a tag", "tags", { tags: [], live: [] }, "space has no tag"],
     [
       "a tag with the stamp of empty entries",
       "tags",
-      { tags: [{ gscid: -1, pscid: -2, variant: 0, stamp: 0, sizes: 0, split: 0 }] },
+      { tags: [{ machine: -1, space: -2, variant: 0, stamp: 0, sizes: 0, split: 0 }], live: [] },
       "stamp was never given out",
     ],
+    ["a live tag that is none of its tags", "tags", { tags: [], live: [0] }, "live has no tag 0 to name"],
     ["a cache of another size", "devices", { slots: [], floor: 0, victim: 0 }, "slots are 0, not 4"],
     ["a first word that is no record", "devices", { slots: [1, 2, 3, 4], floor: 0, victim: 0 }, "is no record"],
   ])("refuses a document with %s", (_, cache, state, message) => {

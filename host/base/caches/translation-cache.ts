@@ -1,17 +1,14 @@
-// The IOTLB: combined first- and second-stage translations, superpages kept as superpages, set-associative.
+// Translations of both stages combined, superpages kept as superpages, set-associative, kept until a command drops them: an IOTLB, or TLB.
 //
-// An entry is found by (stamp of its address space, block number at its own size). Page sizes fall into seven classes; a tag
-// remembers which classes its entries have, so that a look-up probes only those. Rights are stored nine bits wide - read, write,
-// execute for user requests, for supervisor requests without SUM, and with SUM - so that a hit is decided by one AND. W is stored
-// only if D was set in both stages: the first write through a clean page walks again and sets it.
-//
-// The same structure keeps MSI page-table entries (keyed by the second stage's stamp and the guest-physical page).
+// An entry is found by (stamp of its address space, block number at its own size). Page sizes fall into ten classes; a tag
+// remembers which classes its entries have, so that a look-up probes only those. What rights are, their bits say to whoever asks.
+// An entry remembers the leaf that it was made from: commands name leaves, and one that is cached in smaller pieces goes whole.
 
-import { bytesOf, type Stateful, type StateReader, type StateRecord } from "../../../base/state.ts";
+import { bytesOf, type Stateful, type StateReader, type StateRecord } from "../state.ts";
 import type { AddressTag, AddressTags } from "./address-tags.ts";
 
-/** log2 of a class's size in pages: 4 KiB, 64 KiB (NAPOT), 2 MiB, 4 MiB (Sv32), 1 GiB, 512 GiB, 256 TiB. */
-export const CLASS_SHIFTS = Uint8Array.of(0, 4, 9, 10, 18, 27, 36);
+/** log2 of a class's size in pages of 4 KiB: 4K, 16K, 64K, 2M, 4M, 32M, 512M, 1G, 512G, 256T. */
+export const CLASS_SHIFTS = Uint8Array.of(0, 2, 4, 9, 10, 13, 17, 18, 27, 36);
 const CLASS_PAGES = Float64Array.from(CLASS_SHIFTS, (shift) => 2 ** shift);
 
 const CLASS_OF_SHIFT = Uint8Array.from(
@@ -24,20 +21,15 @@ export function classOf(shift: number): number {
   return CLASS_OF_SHIFT[shift]!;
 }
 
-/** Right n is what KIND_n of a request needs: 1 << KIND_READ, 1 << KIND_WRITE, 1 << KIND_EXECUTE. */
-export const RIGHT_READ = 1;
-export const RIGHT_WRITE = 2;
-export const RIGHT_EXECUTE = 4;
-/** Shifts of the rights for each kind of requester. */
-export const USER_RIGHTS = 0;
-export const SUPERVISOR_RIGHTS = 3;
-export const SUPERVISOR_SUM_RIGHTS = 6;
+/** Flags of an entry: twelve bits for whoever makes it (rights), the class of the leaf, and what tells kinds of leaves apart (`ORIGIN`). */
+const LEAF_AT = 12;
+export const ORIGIN_AT = 16;
+export const ORIGIN_BITS = 0xff << ORIGIN_AT;
 
 const WAYS = 4;
 /** Int32 words per entry: block number, stamp and class, rest of the block number, flags, frame (two halves), two spare. */
 const STRIDE = 8;
-/** A range invalidation that would probe more blocks than this drops the whole address space instead (always legal, §4.1). */
-const PROBE_LIMIT = 512;
+const CLASS_BITS = 4;
 
 /** Block number (low 32 bits) of a frame at a class's size. */
 function blockOf(low: number, high: number, shift: number): number {
@@ -53,9 +45,11 @@ export class TranslationCache implements Stateful {
   readonly #wayMask: number;
   readonly #victims: Uint8Array;
   readonly #enabled: boolean;
+  readonly #tags: AddressTags;
 
-  constructor(entries: number) {
+  constructor(entries: number, tags: AddressTags) {
     this.#enabled = entries > 0;
+    this.#tags = tags;
     const rounded = 2 ** Math.ceil(Math.log2(Math.max(1, entries)));
     const ways = Math.min(WAYS, rounded);
     const sets = rounded / ways;
@@ -70,7 +64,7 @@ export class TranslationCache implements Stateful {
   find(tag: AddressTag, low: number, high: number): number {
     let sizes = tag.sizes;
     const words = this.#words;
-    const stamp = tag.stamp << 3;
+    const stamp = tag.stamp << CLASS_BITS;
     if ((sizes & 1) !== 0) {
       // 4 KiB pages, the common case, without the arithmetic of the others.
       const first = ((low ^ (low >>> 9) ^ Math.imul(stamp, 0x9e3779b1)) & this.#setMask) * this.#span;
@@ -84,7 +78,7 @@ export class TranslationCache implements Stateful {
       const size = 31 - Math.clz32(sizes & -sizes);
       sizes &= sizes - 1;
       const shift = CLASS_SHIFTS[size]!;
-      const block = shift === 0 ? low : shift < 32 ? (low >>> shift) | (high << (32 - shift)) : high >>> (shift - 32);
+      const block = shift < 32 ? (low >>> shift) | (high << (32 - shift)) : high >>> (shift - 32);
       const rest = shift < 32 ? high : 0;
       const key = stamp | size;
       let e = ((block ^ (block >>> 9) ^ Math.imul(stamp, 0x9e3779b1)) & this.#setMask) * this.#span;
@@ -100,10 +94,10 @@ export class TranslationCache implements Stateful {
     return this.#words[entry + 3]!;
   }
 
-  /** The frame that `low` translates to through `entry`. */
+  /** The frame that (low, high) translates to through `entry`. */
   frameAt(entry: number, low: number, high: number): number {
     const words = this.#words;
-    const size = words[entry + 1]! & 7;
+    const size = words[entry + 1]! & 15;
     const baseLow = words[entry + 4]!;
     const baseHigh = words[entry + 5]!;
     if (size === 0) return baseHigh * 4294967296 + (baseLow >>> 0);
@@ -117,12 +111,13 @@ export class TranslationCache implements Stateful {
     this.#words[entry + 1] = 0;
   }
 
-  /** `insert` for a page of 4 KiB, the common case. */
+  /** `insert` for a page of 4 KiB that was a leaf, the common case. */
   insertPage(tag: AddressTag, low: number, high: number, targetLow: number, targetHigh: number, flags: number): void {
     if (!this.#enabled) return;
+    if (!tag.live) this.#tags.enliven(tag);
     const words = this.#words;
     const victims = this.#victims;
-    const stamp = tag.stamp << 3;
+    const stamp = tag.stamp << CLASS_BITS;
     const set = (low ^ (low >>> 9) ^ Math.imul(stamp, 0x9e3779b1)) & this.#setMask;
     const way = victims[set]!;
     victims[set] = (way + 1) & this.#wayMask;
@@ -137,75 +132,111 @@ export class TranslationCache implements Stateful {
   }
 
   /**
-   * Keeps a translation of the block of class `size` around a frame; `target` is what that frame itself translates to.
-   * An entry of the same block may stand already (if the caller did not look): both are valid until invalidated.
+   * Keeps a translation of the block of class `size` around a frame; `target` is what that frame itself translates to, `leaf` the class of the leaf
+   * that it was made from (at least `size`). An entry of the same block may stand already (if the caller did not look): both are valid until
+   * invalidated.
    */
   insert(
     tag: AddressTag,
     low: number,
     high: number,
     size: number,
+    leaf: number,
     targetLow: number,
     targetHigh: number,
     flags: number,
   ): void {
     if (!this.#enabled) return;
+    if (!tag.live) this.#tags.enliven(tag);
     const words = this.#words;
-    const stamp = tag.stamp << 3;
+    const stamp = tag.stamp << CLASS_BITS;
     const shift = CLASS_SHIFTS[size]!;
     const block = blockOf(low, high, shift);
-    const rest = shift < 32 ? high : 0;
-    const key = stamp | size;
     const set = (block ^ (block >>> 9) ^ Math.imul(stamp, 0x9e3779b1)) & this.#setMask;
     const way = this.#victims[set]!;
     this.#victims[set] = (way + 1) & this.#wayMask;
     const e = set * this.#span + way * STRIDE;
     words[e] = block;
-    words[e + 1] = key;
-    words[e + 2] = rest;
-    words[e + 3] = flags;
+    words[e + 1] = stamp | size;
+    words[e + 2] = shift < 32 ? high : 0;
+    words[e + 3] = flags | (leaf << LEAF_AT);
     words[e + 4] = shift < 32 ? targetLow & (-1 << shift) : 0;
     words[e + 5] = shift < 32 ? targetHigh : targetHigh & (-1 << (shift - 32));
     tag.sizes |= 1 << size;
+    if (leaf > size) tag.split |= 1 << leaf;
   }
 
   /**
-   * Drops the entries of `tag`'s space that were made from the leaves covering [pfn, pfn + pages); `pfn` is aligned to `pages`, a
-   * power of two. A leaf that is cached in smaller pieces goes whole.
+   * Drops the entries of `tag`'s space that were made from leaves which cover some of the pages [pfn, pfn + pages): of those whose flags under `mask` are
+   * `origin`.
    */
-  invalidateRange(tags: AddressTags, tag: AddressTag, pfn: number, pages: number): void {
+  invalidatePages(tag: AddressTag, pfn: number, pages: number, mask: number, origin: number): void {
     if (tag.sizes === 0) return;
-    let length = pages;
-    if (tag.split !== 0) length = Math.max(length, CLASS_PAGES[31 - Math.clz32(tag.split)]!);
-    const start = pfn - (pfn % length);
+    const end = pfn + pages;
+    let from = pfn;
+    let to = end;
+    if (tag.split !== 0) {
+      // The pieces of a leaf lie all over it.
+      const widest = CLASS_PAGES[31 - Math.clz32(tag.split)]!;
+      from -= from % widest;
+      to += (widest - (to % widest)) % widest;
+    }
     let probes = 0;
     for (let sizes = tag.sizes; sizes !== 0; sizes &= sizes - 1) {
-      probes += Math.max(1, length / CLASS_PAGES[31 - Math.clz32(sizes & -sizes)]!);
+      probes += (to - from) / CLASS_PAGES[31 - Math.clz32(sizes & -sizes)]! + 1;
     }
-    if (probes > PROBE_LIMIT) {
-      tags.invalidate(tag);
+    if (probes * WAYS > this.#words.length / STRIDE) {
+      this.#sweep(tag, pfn, end, mask, origin);
       return;
     }
     for (let sizes = tag.sizes; sizes !== 0; sizes &= sizes - 1) {
       const size = 31 - Math.clz32(sizes & -sizes);
       const step = CLASS_PAGES[size]!;
-      for (let at = start - (start % step); at < start + length; at += step) this.#remove(tag, at, size);
+      for (let at = from - (from % step); at < to; at += step) this.#removeAt(tag, at, size, pfn, end, mask, origin);
     }
   }
 
-  #remove(tag: AddressTag, pfn: number, size: number): void {
+  /** Looks where the entries of one block can be. */
+  #removeAt(
+    tag: AddressTag,
+    page: number,
+    size: number,
+    first: number,
+    end: number,
+    mask: number,
+    origin: number,
+  ): void {
     const words = this.#words;
-    const low = pfn | 0;
-    const high = (pfn * 2 ** -32) | 0;
-    const stamp = tag.stamp << 3;
+    const low = page | 0;
+    const high = (page * 2 ** -32) | 0;
+    const stamp = tag.stamp << CLASS_BITS;
     const shift = CLASS_SHIFTS[size]!;
     const block = blockOf(low, high, shift);
     const rest = shift < 32 ? high : 0;
     const key = stamp | size;
     const start = ((block ^ (block >>> 9) ^ Math.imul(stamp, 0x9e3779b1)) & this.#setMask) * this.#span;
     for (let e = start; e < start + this.#span; e += STRIDE) {
+      if (words[e] !== block || words[e + 1] !== key || words[e + 2] !== rest) continue;
+      const flags = words[e + 3]!;
+      if ((flags & mask) !== origin || !coversSome(flags, page, first, end)) continue;
       // Stamp 0 is never given out.
-      if (words[e] === block && words[e + 1] === key && words[e + 2] === rest) words[e + 1] = 0;
+      words[e + 1] = 0;
+    }
+  }
+
+  /** Looks at every entry. */
+  #sweep(tag: AddressTag, first: number, end: number, mask: number, origin: number): void {
+    const words = this.#words;
+    for (let e = 0; e < words.length; e += STRIDE) {
+      if (words[e + 1]! >>> CLASS_BITS !== tag.stamp) continue;
+      const flags = words[e + 3]!;
+      if ((flags & mask) !== origin) continue;
+      const shift = CLASS_SHIFTS[words[e + 1]! & 15]!;
+      const page =
+        shift < 32
+          ? (words[e + 2]! >>> 0) * 0x100000000 + ((words[e]! << shift) >>> 0)
+          : (words[e]! >>> 0) * 2 ** shift;
+      if (coversSome(flags, page, first, end)) words[e + 1] = 0;
     }
   }
 
@@ -225,4 +256,11 @@ export class TranslationCache implements Stateful {
     state.memory("words", this.#words);
     state.memory("victims", this.#victims);
   }
+}
+
+/** True if the leaf of the entry that holds `page` covers some of [first, end). */
+function coversSome(flags: number, page: number, first: number, end: number): boolean {
+  const pages = CLASS_PAGES[(flags >>> LEAF_AT) & 15]!;
+  const start = page - (page % pages);
+  return start < end && start + pages > first;
 }
