@@ -39,7 +39,7 @@ export function handleEvent(driver: Smmuv3Driver, smmu: Smmuv3Instance, words: E
   const relayed = guestStream === null ? null : recordFor(driver, words, guestStream);
   const told = relayed !== null ? `; guest's stream 0x${guestStream!.toString(16)}` : "; nobody to tell";
   const before = traceEvent(driver, smmu, words, event.stall ? "" : told);
-  if (event.stall && device?.canStall === true && isHandled(words)) {
+  if (event.stall && device !== null && smmu.stalls(device) && isHandled(words)) {
     driver.core.reportPageRequest(device, {
       pasid: event.substreamId >= 0 ? event.substreamId : NO_PASID,
       group: event.stag,
@@ -126,7 +126,8 @@ export function handlePageRequest(driver: Smmuv3Driver, smmu: Smmuv3Instance, wo
 export function answerRequest(device: IommuDevice, request: PageRequest, code: number): void {
   if (!request.last) return;
   const { smmu } = deviceDataOf(device);
-  if (device.canStall) {
+  // A page request says whether its answer is to have a PASID; a stalled transaction does not.
+  if (request.answerWithPasid === undefined) {
     resume(smmu, device.deviceId, request.group, code === PAGE_RESPONSE_SUCCESS);
     return;
   }
