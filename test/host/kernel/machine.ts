@@ -45,7 +45,12 @@ export interface MachineOptions {
   readonly smmus?: readonly Smmuv3Options[];
   readonly devices?: readonly EduPlace[];
   /** An edu on no bus each. */
-  readonly platform?: readonly { readonly name: string; readonly deviceId: number; readonly iommu?: number | null }[];
+  readonly platform?: readonly {
+    readonly name: string;
+    readonly deviceId: number;
+    readonly iommu?: number | null;
+    readonly canStall?: boolean;
+  }[];
   readonly ramPages?: number;
   readonly deviations?: readonly string[];
   /** Requester ids that share a group. */
@@ -87,12 +92,12 @@ export function machine(options: MachineOptions = {}) {
     root.plug(rid, edu, iommu === null ? null : iommus[iommu]!);
   }
   const interconnect = new Interconnect({ memory, clock, trace, window: new BarWindow(0x3000_0000, 0x1000_0000) });
-  for (const { name: platformName, deviceId, iommu = 0 } of options.platform ?? []) {
+  for (const { name: platformName, deviceId, iommu = 0, canStall = false } of options.platform ?? []) {
     interconnect.plug(new PlatformEdu({ name: platformName }), {
       name: platformName,
       iommu: iommu === null ? null : iommus[iommu]!,
       deviceId,
-      canStall: false,
+      canStall,
     });
   }
   const groupOf = (rid: number): string | null => {

@@ -3,6 +3,7 @@
 // transaction stays behind.
 
 import { describe, expect, it } from "vitest";
+import * as R from "../../../../../host/devices/edu/registers.ts";
 import { NO_PASID } from "../../../../../host/devices/ports.ts";
 import {
   ACCESS_READ,
@@ -25,7 +26,7 @@ import {
   unbindDevice,
 } from "../../../../../host/kernel/iommufd/in-kernel.ts";
 import * as I from "../../../../../host/uapi/iommufd.ts";
-import type { MachineOptions } from "../../machine.ts";
+import { eduDma, eduOutcome, type MachineOptions } from "../../machine.ts";
 import { A, ASID, BYPASS, GuestMachine, IOVA, must } from "./guest-machine.ts";
 
 const STREAM = 0x200;
@@ -259,5 +260,58 @@ describe("a PCI function under a context that stalls (CD.S)", () => {
       expect(smmu.stalledTransactions).toBe(0);
     }
     end();
+  });
+});
+
+describe("a platform device that may be stalled, assigned through vfio-platform", () => {
+  it("waits while user space maps the page that it faulted on, and then its DMA is done", () => {
+    const machine = new GuestMachine({ platform: [{ name: "edu0", deviceId: STREAM, canStall: true }] });
+    const { host, user, iommufd, ram } = machine;
+    const smmu = host.iommus[0] as Smmuv3;
+    must(host.kernel.platform.bind("edu0", "vfio-platform"));
+    const vfio = must(user.open(host.vfio.nodeOf("edu0")!));
+    const device = must(user.bind(vfio, iommufd));
+    const own = { rid: STREAM, vfio, device };
+    machine.vdevice(GUEST_STREAM, own);
+    const [fault, fd] = user.faultQueue(iommufd);
+    const { stage, entry } = machine.stage1({ stalls: true });
+    const [source, target] = [ram.page(), ram.page()];
+    ram.at(source).fill(0x5a);
+    machine.install(entry, 0n, { device: own, fault });
+    const bar = user.bar0(vfio);
+    const answer = (code: number, meanwhile = () => {}) => {
+      host.run(100_000);
+      expect(smmu.stalledTransactions).toBe(1);
+      expect(bar.mmioRead(R.DMA_MOVED, 4)).toBe(0);
+      const message = I.iommuHwptPgfault.decode(user.readAll(fd));
+      expect(message.dev_id).toBe(device);
+      meanwhile();
+      user.process.memory.bytes(user.scratch, 8).set(I.iommuHwptPageResponse.encode({ cookie: message.cookie, code }));
+      expect(user.process.write(fd, user.scratch, 8, -1n)).toBe(8);
+      host.run(100_000);
+      return message;
+    };
+
+    eduDma(bar, IOVA, 64, false);
+    const first = answer(I.IOMMUFD_PAGE_RESP_SUCCESS, () => stage.map(IOVA, source));
+    expect(first).toMatchObject({ addr: IOVA, perm: 1 });
+    expect(eduOutcome(bar)).toBe(R.OUTCOME_DONE);
+    eduDma(bar, IOVA + 0x1000n, 64, true);
+    const second = answer(I.IOMMUFD_PAGE_RESP_SUCCESS, () => stage.map(IOVA + 0x1000n, target));
+    expect(second).toMatchObject({ addr: IOVA + 0x1000n, perm: 2 });
+    expect(eduOutcome(bar)).toBe(R.OUTCOME_DONE);
+    expect(ram.at(target, 64)).toEqual(ram.at(source, 64));
+
+    eduDma(bar, IOVA + 0x2000n, 64, true);
+    answer(I.IOMMUFD_PAGE_RESP_INVALID);
+    expect(eduOutcome(bar)).toBe(R.OUTCOME_REFUSED);
+
+    // Stalled when its user goes: nothing waits any more.
+    eduDma(bar, IOVA + 0x2000n, 64, true);
+    host.run(100_000);
+    expect(smmu.stalledTransactions).toBe(1);
+    expect(machine.end()).toEqual([]);
+    host.run(100_000);
+    expect(smmu.stalledTransactions).toBe(0);
   });
 });
