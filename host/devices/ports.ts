@@ -1,11 +1,13 @@
 // The ports an endpoint model sees: DMA, interrupts, the clock. They let the same model sit behind the host's PCI bus or on a
 // VM's own bus. The bus side implements them (see host/hw/pci for the host's).
 
+import type { AtsStatus, AtsTranslation } from "../base/ats.ts";
 import type { ClockEvent } from "../base/clock.ts";
 import type { AccessSize, MmioPort } from "../base/mmio.ts";
 import type { Stateful } from "../base/state.ts";
 import type { StallEnd } from "../base/transaction.ts";
 
+export * from "../base/ats.ts";
 export type { AccessSize, MmioPort, StallEnd };
 
 /** The transfer was done. */
@@ -53,40 +55,6 @@ export interface DmaPort {
   /** Of the last transfer that was DMA_STALLED; -1: there was no room for it to wait, it is to be made anew when told. */
   readonly stallTag?: number;
 }
-
-/** Result of an ATS translation request, left in these fields until the next one. */
-export interface AtsTranslation {
-  /** Translated page-frame number (SPA, or GPA under T2GPA) of the start of the range. */
-  pfn: number;
-  /** log2 of the range in bytes, >= 12. */
-  sizeLog2: number;
-  read: boolean;
-  write: boolean;
-  execute: boolean;
-  privileged: boolean;
-  global: boolean;
-  /** Untranslated requests only (U). */
-  untranslatedOnly: boolean;
-}
-
-/** A result that grants nothing. */
-export function noTranslation(): AtsTranslation {
-  return {
-    pfn: 0,
-    sizeLog2: 12,
-    read: false,
-    write: false,
-    execute: false,
-    privileged: false,
-    global: false,
-    untranslatedOnly: false,
-  };
-}
-
-export const ATS_SUCCESS = 0;
-export const ATS_UNSUPPORTED_REQUEST = 1;
-export const ATS_COMPLETER_ABORT = 2;
-export type AtsStatus = 0 | 1 | 2;
 
 /** PCIe ATS and PRI, requester side (PCIe 6.0 §10). */
 export interface AtsPort {

@@ -21,9 +21,7 @@ import {
 } from "../../../host/arch/riscv/fault-records.ts";
 import { accessFaultCause, atsKind, KIND_READ, KIND_WRITE } from "../../../host/arch/riscv/two-stage-walk.ts";
 import { type GpaPfn, hex } from "../../../host/base/address.ts";
-import type { ClockEvent } from "../../../host/base/clock.ts";
 import { ACCESS_OK } from "../../../host/base/memory.ts";
-import type { Stateful, StateReader, StateRecord } from "../../../host/base/state.ts";
 import {
   ATS_COMPLETER_ABORT,
   ATS_SUCCESS,
@@ -38,13 +36,11 @@ import {
   NO_PASID,
   noTranslation,
 } from "../../../host/devices/ports.ts";
+import { DeviceInvalidations } from "../device-invalidations.ts";
 import type { DeviceState } from "../dispositions.ts";
 import { type CanonicalContext, DDTP_BARE_CONTEXT } from "./context.ts";
 import type { EmulatedParts } from "./emulated-devices.ts";
 import type { ArrivingPageRequest } from "./page-requests.ts";
-
-/** How long a model may take over an invalidation, in virtual time. */
-const INVALIDATION_TIMEOUT_NS = 1_000_000;
 
 /** What becomes of messages; the IOMMU implements it. */
 export interface EmulatedAtsHooks {
@@ -52,17 +48,15 @@ export interface EmulatedAtsHooks {
   invalidationCompleted(timedOut: boolean): void;
 }
 
-export class EmulatedAts implements AtsPort, Stateful {
+// Not state: what is under way is DeviceInvalidations'
+export class EmulatedAts implements AtsPort {
   readonly translation = noTranslation();
   readonly #deviceId: () => number;
   readonly #target: AtsTarget;
   readonly #parts: EmulatedParts;
-  readonly #clock: DeviceClock;
   readonly #hooks: EmulatedAtsHooks;
-  /** Tag → the event that gives the invalidation up. */
-  readonly #invalidations = new Map<number, number>();
-  #nextTag = 0;
-  readonly #givenUp: ClockEvent;
+  /** Under way. */
+  readonly invalidations: DeviceInvalidations;
 
   constructor(
     deviceId: () => number,
@@ -74,13 +68,11 @@ export class EmulatedAts implements AtsPort, Stateful {
     this.#deviceId = deviceId;
     this.#target = target;
     this.#parts = parts;
-    this.#clock = clock;
     this.#hooks = hooks;
-    this.#givenUp = {
-      owner: `${parts.name} device ${hex(BigInt(deviceId()))}`,
-      name: "ATS invalidation given up",
-      fire: (tag) => this.#invalidationEnds(tag, true),
-    };
+    const owner = `${parts.name} device ${hex(BigInt(deviceId()))}`;
+    this.invalidations = new DeviceInvalidations(target, clock, owner, (timedOut) =>
+      hooks.invalidationCompleted(timedOut),
+    );
   }
 
   get deviceId(): number {
@@ -138,41 +130,11 @@ export class EmulatedAts implements AtsPort, Stateful {
       pages = size >= 51 ? Number.POSITIVE_INFINITY : 2 ** (size + 1);
       first = size >= 51 ? 0 : pfn - (pfn % pages);
     }
-    const tag = this.#nextTag++;
-    const expire = this.#clock.schedule(INVALIDATION_TIMEOUT_NS, this.#givenUp, tag);
-    this.#invalidations.set(tag, expire);
-    if (this.#target.invalidate(first, pages, pasid < 0 ? NO_PASID : pasid, (lo1 & 1) !== 0, tag)) {
-      this.#clock.cancel(expire);
-      this.#invalidations.delete(tag);
-      return 0;
-    }
-    return this.#invalidations.has(tag) ? 1 : 0;
+    return this.invalidations.begin(first, pages, pasid < 0 ? NO_PASID : pasid, (lo1 & 1) !== 0);
   }
 
   invalidationCompleted(itag: number): void {
-    this.#invalidationEnds(itag, false);
-  }
-
-  /** What is under way is not waited for any more. */
-  forgetInvalidations(): void {
-    for (const event of this.#invalidations.values()) this.#clock.cancel(event);
-    this.#invalidations.clear();
-  }
-
-  /** The device is gone: what it has not completed it never will. */
-  giveUp(): void {
-    for (const tag of [...this.#invalidations.keys()]) {
-      this.#clock.cancel(this.#invalidations.get(tag)!);
-      this.#invalidationEnds(tag, true);
-    }
-  }
-
-  #invalidationEnds(tag: number, timedOut: boolean): void {
-    const event = this.#invalidations.get(tag);
-    if (event === undefined) return;
-    this.#invalidations.delete(tag);
-    if (!timedOut) this.#clock.cancel(event);
-    this.#hooks.invalidationCompleted(timedOut);
+    this.invalidations.completed(itag);
   }
 
   /** 0 if the context lets this device use ATS, else the cause (§3.3 steps 1 to 4). */
@@ -275,25 +237,5 @@ export class EmulatedAts implements AtsPort, Stateful {
     const withPasid = (code: number) =>
       pasid >= 0 && (code === PRGR_RESPONSE_FAILURE || (state.context !== null && (state.context.tc & TC_PRPR) !== 0));
     return (code) => this.#target.pageResponse(withPasid(code) ? pasid : NO_PASID, group, code);
-  }
-
-  get clockEvents(): readonly ClockEvent[] {
-    return [this.#givenUp];
-  }
-
-  saveState(): StateRecord {
-    return {
-      invalidations: [...this.#invalidations].map(([tag, event]) => ({ tag, event })),
-      nextTag: this.#nextTag,
-    };
-  }
-
-  restoreState(state: StateReader): void {
-    const invalidations = state
-      .records("invalidations")
-      .map((each) => [each.number("tag"), each.number("event")] as const);
-    this.#invalidations.clear();
-    for (const [tag, event] of invalidations) this.#invalidations.set(tag, event);
-    this.#nextTag = state.number("nextTag");
   }
 }

@@ -38,6 +38,7 @@ import type {
   ViommuOptions,
 } from "../kind.ts";
 import { limitedReport } from "../limited-report.ts";
+import { type AskedGroup, hostResponse } from "../unanswered-requests.ts";
 import { deriveCapabilities, type HardwareCapabilities, type RiscvConfiguration } from "./capabilities.ts";
 import { type CommandActions, CommandQueue } from "./command-queue.ts";
 import type { CommandRules } from "./commands.ts";
@@ -49,13 +50,7 @@ import { FaultQueue } from "./fault-queue.ts";
 import { decodeHostRecord, relayRecord } from "./fault-relay.ts";
 import { GuestDirectories } from "./guest-directories.ts";
 import { Interrupts } from "./interrupts.ts";
-import {
-  type ArrivingPageRequest,
-  type AskedGroup,
-  hostResponse,
-  PageRequestQueue,
-  wantsAnswer,
-} from "./page-requests.ts";
+import { type ArrivingPageRequest, PageRequestQueue, wantsAnswer } from "./page-requests.ts";
 import { EFFECT, FCTL_WSI, RegisterFile, WORD } from "./registers.ts";
 
 export interface RiscvViommuOptions extends Omit<ViommuOptions<RiscvConfiguration>, "hardware"> {
@@ -144,10 +139,11 @@ export class RiscvViommu implements GuestVisibleIommu, Stateful {
       this.#rules,
       this.#actions(),
     );
-    this.pageRequests.answerer = (group) => this.#responder(group);
+    this.pageRequests.waiting.answerer = (group) => this.#responder(group);
     this.#interrupts.onMessageFault = (low, high) => this.#messageRefused(low, high);
     // What a device asked under one context is not answered under another.
-    this.dispositions.onChanged = (state) => this.pageRequests.forget(state.device.handle, PRGR_INVALID_REQUEST);
+    this.dispositions.onChanged = (state) =>
+      this.pageRequests.waiting.forget(state.device.handle, PRGR_INVALID_REQUEST);
     if (options.host !== null) {
       options.host.onEvents = () => {
         this.flagged = true;
@@ -188,7 +184,7 @@ export class RiscvViommu implements GuestVisibleIommu, Stateful {
   /** Unplugs a device: its DMA is blocked, its page requests are void. */
   unplug(guestId: number): number {
     for (let i = this.#emulatedAts.length - 1; i >= 0; i--) {
-      if (this.#emulatedAts[i]!.deviceId === guestId) this.#emulatedAts.splice(i, 1)[0]!.giveUp();
+      if (this.#emulatedAts[i]!.deviceId === guestId) this.#emulatedAts.splice(i, 1)[0]!.invalidations.giveUp();
     }
     return this.dispositions.remove(guestId);
   }
@@ -280,7 +276,7 @@ export class RiscvViommu implements GuestVisibleIommu, Stateful {
 
   /** As at power-on: registers, queues, and every device's disposition (§6.2). */
   reset(): void {
-    this.pageRequests.forget(null, PRGR_RESPONSE_FAILURE);
+    this.pageRequests.waiting.forget(null, PRGR_RESPONSE_FAILURE);
     this.#clearRegisters();
     this.dispositions.mark(-1);
     this.dispositions.installMarked();
@@ -289,7 +285,7 @@ export class RiscvViommu implements GuestVisibleIommu, Stateful {
   /** A function-level reset of one device: its page requests are void, its context stands. */
   deviceReset(guestId: number): void {
     const state = this.dispositions.find(guestId);
-    if (state !== undefined) this.pageRequests.forget(state.device.handle, PRGR_RESPONSE_FAILURE);
+    if (state !== undefined) this.pageRequests.waiting.forget(state.device.handle, PRGR_RESPONSE_FAILURE);
   }
 
   #clearRegisters(): void {
@@ -300,7 +296,7 @@ export class RiscvViommu implements GuestVisibleIommu, Stateful {
     this.#words[WORD.DDTP] = this.#resetMode;
     this.#rules.wiredInterrupts = onlyWires;
     this.#rules.mode = this.#resetMode;
-    for (const ats of this.#emulatedAts) ats.forgetInvalidations();
+    for (const ats of this.#emulatedAts) ats.invalidations.forget();
     this.commands.reset();
     this.faults.ring.reset();
     this.pageRequests.ring.reset();
@@ -436,7 +432,7 @@ export class RiscvViommu implements GuestVisibleIommu, Stateful {
         return ats === undefined ? 0 : ats.invalidate(processId, lo1, hi1);
       },
       answerPageRequest: (deviceId, processId, group, code) => {
-        this.pageRequests.answer(deviceId, processId, group, code);
+        this.pageRequests.waiting.answer(deviceId, processId, group, code);
       },
       installContexts: () => dispositions.installMarked(),
       invalidate: (batch, count) => this.#invalidate(batch, count),
@@ -563,7 +559,7 @@ export class RiscvViommu implements GuestVisibleIommu, Stateful {
     yield ["registers", this.#registers];
     yield ["interrupts", this.#interrupts];
     yield ["dispositions", this.dispositions];
-    for (const ats of this.#emulatedAts) yield [`ATS of device ${ats.deviceId}`, ats];
+    for (const ats of this.#emulatedAts) yield [`ATS of device ${ats.deviceId}`, ats.invalidations];
     yield ["commands", this.commands];
     yield ["faults", this.faults];
     // After the devices that answers go to.

@@ -20,6 +20,8 @@ import type { CapabilityRow, CapabilitySheet, CommonConfiguration } from "../kin
 export interface Smmuv3Configuration extends CommonConfiguration {
   /** Bits of a StreamID, 0 to 32. Default 16: PCI requester ids. */
   readonly sidBits?: number;
+  /** Offer PRI with ATS. Default false: Linux's host answers an SMMUv3's page requests itself. */
+  readonly pri?: boolean;
   /** GBPA.ABORT after reset (§6.3.14). Default "abort": no device reaches memory before the guest says so. */
   readonly resetMode?: "abort" | "bypass";
 }
@@ -95,7 +97,11 @@ const RULES: readonly (readonly [string, Structure<Record<string, FieldSpec>>, r
       },
       { name: "SEV", guest: never, rule: "never: no processor waits for a CMD_SYNC, it is done within the write" },
       { name: "ATOS", guest: never, rule: notHere },
-      { name: "PRI", guest: never, rule: "never: Linux answers page requests itself" },
+      {
+        name: "PRI",
+        guest: (host, { configuration }) => (configuration.pri === true && configuration.ats !== false ? host : 0),
+        rule: "the host's where the machine asks for it and has ATS; else 0, as Linux answers page requests itself",
+      },
       { name: "VMW", guest: never, rule: secondStage },
       { name: "VMID16", guest: never, rule: secondStage },
       {
@@ -134,7 +140,11 @@ const RULES: readonly (readonly [string, Structure<Record<string, FieldSpec>>, r
         guest: (host, { configuration }) => (configuration.pasid === false ? 0 : host),
         rule: "the host's, unless the machine turns PASIDs off",
       },
-      { name: "PRIQS", guest: never, rule: "no page requests" },
+      {
+        name: "PRIQS",
+        guest: (host, { configuration }) => (configuration.pri === true ? Math.min(host, QUEUE_LIMIT_LOG2) : 0),
+        rule: "the vIOMMU's own queue, where there is PRI",
+      },
       { name: "EVENTQS", guest: () => QUEUE_LIMIT_LOG2, rule: "the vIOMMU's own queue" },
       { name: "CMDQS", guest: () => QUEUE_LIMIT_LOG2, rule: "the vIOMMU's own queue: bounds the work of one write" },
       { name: "ATTR_PERMS_OVR", guest: never, rule: "never: the host takes no PRIVCFG and INSTCFG from a guest" },
@@ -156,7 +166,11 @@ const RULES: readonly (readonly [string, Structure<Record<string, FieldSpec>>, r
       { name: "HAD", guest: copy, rule: copied },
       { name: "PBHA", guest: never, rule: notHere },
       { name: "XNX", guest: never, rule: secondStage },
-      { name: "PPS", guest: never, rule: "no page requests" },
+      {
+        name: "PPS",
+        guest: (_, { configuration }) => (configuration.pri === true ? 1 : 0),
+        rule: "responses have the PASID of their requests, where there is PRI",
+      },
       { name: "MPAM", guest: never, rule: notHere },
       { name: "FWB", guest: never, rule: secondStage },
       { name: "STT", guest: copy, rule: copied },
@@ -205,6 +219,8 @@ const OWN_WALKS: Readonly<Record<string, number>> = {
   TTF: 2,
   HTTU: 2,
   ATS: 1,
+  PRI: 1,
+  PRIQS: QUEUE_LIMIT_LOG2,
   ASID16: 1,
   CD2L: 1,
   TTENDIAN: 2,

@@ -35,7 +35,9 @@ import {
   classify,
   ILLEGAL,
   NOTHING_TO_DO,
+  PRI_RESP,
   RESUME,
+  SSV,
   STALL_TERM,
   SYNC,
   word0ForHost,
@@ -59,6 +61,7 @@ export interface CommandActions {
   invalidateEmulated(kind: number, word0: number, word1: number, word2: number, word3: number): number;
   resume(sid: number, tag: number, retry: boolean, abort: boolean): void;
   terminate(sid: number): void;
+  answerPageRequest(sid: number, ssid: number, group: number, code: number): void;
   /** After a CMD_SYNC with invalidations before it: stalled transactions without a record are made anew. */
   retryUnrecorded(): void;
   /** One host call; count is at least 1. */
@@ -73,6 +76,8 @@ export interface CommandActions {
 const BATCH_LIMIT = 4096;
 const COMMAND_BYTES = 16;
 const CS_IRQ = 1;
+/** PRG Response codes by CMD_PRI_RESP.Resp (§4.5.2). */
+const RESPONSES = [15, 1, 0] as const;
 
 /**
  * The error for an errno of the host's invalidation. The architecture knows three: a command that is illegal or unsupported, a memory access that
@@ -206,10 +211,13 @@ export class CommandQueue implements Stateful {
   #take(kind: number, w0: number, w1: number, w2: number, w3: number): boolean {
     const actions = this.#actions;
     const sid = w1 >>> 0;
-    if (kind === RESUME || kind === STALL_TERM) {
-      // The transaction is made anew at once: what stands before it in the queue is done first.
+    if (kind === RESUME || kind === STALL_TERM || kind === PRI_RESP) {
+      // The transaction is made anew at once, or the device told so: what stands before it in the queue is done first.
       if (!this.#flush()) return false;
-      if (kind === RESUME) actions.resume(sid, w2 & 0xffff, (w0 & (1 << 12)) !== 0, (w0 & (1 << 13)) !== 0);
+      if (kind === PRI_RESP) {
+        const ssid = (w0 & SSV) !== 0 ? w0 >>> 12 : -1;
+        if (this.#state.enabled) actions.answerPageRequest(sid, ssid, w2 & 0x1ff, RESPONSES[(w2 >>> 12) & 3]!);
+      } else if (kind === RESUME) actions.resume(sid, w2 & 0xffff, (w0 & (1 << 12)) !== 0, (w0 & (1 << 13)) !== 0);
       else actions.terminate(sid);
       return true;
     }

@@ -13,6 +13,7 @@ import {
   CMD_CFGI_STE_RANGE,
   CMD_PREFETCH_ADDR,
   CMD_PREFETCH_CONFIG,
+  CMD_PRI_RESP,
   CMD_RESUME,
   CMD_STALL_TERM,
   CMD_SYNC,
@@ -39,7 +40,8 @@ export const TLBI_NSNH_ALL = 10;
 export const ATC_INV = 11;
 export const RESUME = 12;
 export const STALL_TERM = 13;
-export const SYNC = 14;
+export const PRI_RESP = 14;
+export const SYNC = 15;
 
 /** Names by the numbers above. */
 export const COMMAND_NAMES: readonly string[] = [
@@ -57,6 +59,7 @@ export const COMMAND_NAMES: readonly string[] = [
   "CMD_ATC_INV",
   "CMD_RESUME",
   "CMD_STALL_TERM",
+  "CMD_PRI_RESP",
   "CMD_SYNC",
 ];
 
@@ -70,6 +73,8 @@ const RANGE = 0x1f1f000;
 const LEAF = 1;
 const TTL = 0x300;
 const TG = 0xc00;
+/** Word 2 of CMD_PRI_RESP; 3 is Reserved (§4.5.2). */
+const RESP = 0x3000;
 
 export function classify(features: SmmuFeatures, word0: number, word2: number): number {
   if ((word0 & SSEC) !== 0) return ILLEGAL;
@@ -100,11 +105,13 @@ export function classify(features: SmmuFeatures, word0: number, word2: number): 
       return features.STALL_MODEL !== 1 ? RESUME : ILLEGAL;
     case CMD_STALL_TERM:
       return features.STALL_MODEL !== 1 ? STALL_TERM : ILLEGAL;
+    case CMD_PRI_RESP:
+      return features.PRI && (word2 & RESP) !== RESP ? PRI_RESP : ILLEGAL;
     case CMD_PREFETCH_CONFIG:
     case CMD_PREFETCH_ADDR:
       return NOTHING_TO_DO;
     default:
-      // TLBI_S2_IPA and S12_VMALL need stage 2, TLBI_EL2_* Hyp, TLBI_EL3_* is not of this queue, PRI_RESP needs PRI: none is offered.
+      // TLBI_S2_IPA and S12_VMALL need stage 2, TLBI_EL2_* Hyp, TLBI_EL3_* is not of this queue: none is offered.
       return ILLEGAL;
   }
 }

@@ -14,8 +14,9 @@ import {
 import type { ViommuNesting } from "../nested-codec.ts";
 
 const V = 1n;
-/** S1STALLD is bit 27 of doubleword 1: bit 3 of byte 11. */
+/** S1STALLD is bit 27, EATS 29:28 of doubleword 1: bits of byte 11. */
 const STALLD = 1 << 3;
+const EATS_FULL = 1 << 4;
 
 export const SMMUV3_NESTING: ViommuNesting = {
   shape: "viommu",
@@ -24,8 +25,9 @@ export const SMMUV3_NESTING: ViommuNesting = {
   // V = 1 with Config 0 aborts everything, without a record.
   blocked: iommuHwptArmSmmuv3.encode({ ste0: V }),
   bypass: iommuHwptArmSmmuv3.encode({ ste0: V | BigInt(CONFIG_BYPASS << 1) }),
-  // Stalled transactions come that way; PRI is never the guest's.
-  wantsPageRequests: (stage1) => ((stage1[0]! >>> 1) & 7) === CONFIG_S1 && (stage1[11]! & STALLD) === 0,
+  // Stalled transactions come that way, and page requests where the kernel relays them.
+  wantsPageRequests: (stage1) =>
+    ((stage1[0]! >>> 1) & 7) === CONFIG_S1 && ((stage1[11]! & STALLD) === 0 || (stage1[11]! & EATS_FULL) !== 0),
   invalidationType: IOMMU_VIOMMU_INVALIDATE_DATA_ARM_SMMUV3,
   invalidationBytes: iommuViommuArmSmmuv3Invalidate.bytes,
   eventType: IOMMU_VEVENTQ_TYPE_ARM_SMMUV3,

@@ -10,6 +10,7 @@
 // access that asks for it: ACK registers agree at once. Nothing a guest or a host does throws here.
 
 import { F_ACCESS, F_ADDR_SIZE, F_PERMISSION, F_TRANSLATION } from "../../../host/arch/smmuv3/event-records.ts";
+import { AtsTranslator } from "../../../host/arch/smmuv3/parts/ats-translation.ts";
 import { type CacheSizes, SmmuCaches } from "../../../host/arch/smmuv3/parts/caches.ts";
 import type { ConfigurationCache } from "../../../host/arch/smmuv3/parts/configuration-cache.ts";
 import { EventQueue } from "../../../host/arch/smmuv3/parts/event-queue.ts";
@@ -21,14 +22,15 @@ import { Translator, withoutTop } from "../../../host/arch/smmuv3/parts/translat
 import { CR0_CMDQEN, CR0_EVENTQEN, CR0_SMMUEN } from "../../../host/arch/smmuv3/registers.ts";
 import { KIND_EXECUTE, KIND_READ, KIND_WRITE } from "../../../host/arch/smmuv3/two-stage-walk.ts";
 import { TABLE_NAMES } from "../../../host/arch/smmuv3/walk-observer.ts";
-import type { GpaPfn } from "../../../host/base/address.ts";
+import { type GpaPfn, hex } from "../../../host/base/address.ts";
 import { ACCESS_OK } from "../../../host/base/memory.ts";
 import type { AccessSize } from "../../../host/base/mmio.ts";
-import type { Stateful, StateReader, StateRecord } from "../../../host/base/state.ts";
+import { StateError, type Stateful, type StateReader, type StateRecord } from "../../../host/base/state.ts";
 import type { Trace } from "../../../host/base/trace.ts";
-import type { AtsTarget, DmaPort } from "../../../host/devices/ports.ts";
+import { type AtsTarget, type DeviceClock, type DmaPort, NO_PASID } from "../../../host/devices/ports.ts";
+import { DeviceInvalidations } from "../device-invalidations.ts";
 import { Dispositions } from "../dispositions.ts";
-import { type HostEvent, type InvalidationReply, RESPONSE_INVALID, type ViommuHost } from "../host-port.ts";
+import type { HostEvent, InvalidationReply, ViommuHost } from "../host-port.ts";
 import type {
   CapabilitySheet,
   GuestVisibleIommu,
@@ -38,6 +40,7 @@ import type {
   ViommuOptions,
 } from "../kind.ts";
 import { limitedReport } from "../limited-report.ts";
+import { type AskedGroup, hostResponse, PRG_INVALID_REQUEST, PRG_RESPONSE_FAILURE } from "../unanswered-requests.ts";
 import { WalkTrace } from "../walk-trace.ts";
 import {
   deriveCapabilities,
@@ -47,8 +50,10 @@ import {
 } from "./capabilities.ts";
 import { type CommandActions, CommandQueue } from "./command-queue.ts";
 import { ATC_INV, CFGI_CD, CFGI_CD_ALL, CFGI_STE, CFGI_STE_RANGE } from "./commands.ts";
-import { EmulatedDma, type EmulatedParts } from "./emulated-devices.ts";
+import { EmulatedAts } from "./emulated-ats.ts";
+import { EmulatedDma } from "./emulated-devices.ts";
 import { loadRecord, relayRecord } from "./event-relay.ts";
+import { PageRequests } from "./page-requests.ts";
 import { StalledFaults } from "./stalled-faults.ts";
 import { allowsAts, type StreamContext, StreamContexts } from "./stream-context.ts";
 import { Wires } from "./wires.ts";
@@ -76,6 +81,7 @@ export class Smmuv3Viommu implements GuestVisibleIommu, RegisterEffects, Statefu
   readonly commands: CommandQueue;
   readonly dispositions: Dispositions<StreamContext>;
   readonly stalls: StalledFaults;
+  readonly pageRequests: PageRequests;
   readonly #state: SmmuState<GpaPfn>;
   readonly #file: RegisterFile;
   readonly #interrupts: Interrupts;
@@ -86,6 +92,9 @@ export class Smmuv3Viommu implements GuestVisibleIommu, RegisterEffects, Statefu
   readonly #configurations: ConfigurationCache;
   readonly #tlb: TlbInvalidations;
   readonly #translator: Translator<GpaPfn>;
+  readonly #atsTranslator: AtsTranslator<GpaPfn>;
+  readonly #emulatedAts: EmulatedAts[] = [];
+  readonly #clock: DeviceClock;
   readonly #walkTrace: WalkTrace;
   readonly #trace: Trace;
   readonly #host: ViommuHost | null;
@@ -118,6 +127,10 @@ export class Smmuv3Viommu implements GuestVisibleIommu, RegisterEffects, Statefu
     this.#configurations = this.#caches.configurations;
     this.#tlb = new TlbInvalidations(state, this.#caches);
     this.#translator = new Translator(state, this.#caches, this.#events);
+    this.#atsTranslator = new AtsTranslator(state, this.#translator);
+    this.#clock = options.clock;
+    this.pageRequests = new PageRequests(state, this.#interrupts);
+    this.pageRequests.waiting.answerer = (group) => this.#responder(group);
     this.#walkTrace = new WalkTrace(options.trace, options.name, TABLE_NAMES, "smmuv3");
     // Hardware that can stall would do so for a function that must not, or under a guest that was told that nothing stalls.
     const canStall = hardwareStalls(hardware);
@@ -129,6 +142,7 @@ export class Smmuv3Viommu implements GuestVisibleIommu, RegisterEffects, Statefu
     // What the host holds under one context it gives up under another.
     this.dispositions.onChanged = ({ device }) => {
       if (!device.emulated) this.#events.terminate(device.guestId);
+      this.pageRequests.waiting.forget(device.handle, PRG_INVALID_REQUEST);
     };
     this.commands = new CommandQueue(state, this.#interrupts, this.#actions());
     if (options.host !== null) {
@@ -168,12 +182,17 @@ export class Smmuv3Viommu implements GuestVisibleIommu, RegisterEffects, Statefu
 
   unplug(guestId: number): number {
     this.#events.terminate(guestId);
+    for (let i = this.#emulatedAts.length - 1; i >= 0; i--) {
+      if (this.#emulatedAts[i]!.sid === guestId) this.#emulatedAts.splice(i, 1)[0]!.invalidations.giveUp();
+    }
     return this.dispositions.remove(guestId);
   }
 
   /** A function-level reset of one device: what it has stalled is void, its stage 1 stands. */
   deviceReset(guestId: number): void {
     this.#events.terminate(guestId);
+    const state = this.dispositions.find(guestId);
+    if (state !== undefined) this.pageRequests.waiting.forget(state.device.handle, PRG_RESPONSE_FAILURE);
   }
 
   messagePage(guestId: number, pfn: number): number {
@@ -184,18 +203,29 @@ export class Smmuv3Viommu implements GuestVisibleIommu, RegisterEffects, Statefu
     return this.#probe(guestId, -1, false, KIND_WRITE, pfn) === 0 ? this.#translator.walker.guestPfn : -1;
   }
 
-  emulatedDma(deviceId: () => number, _target?: AtsTarget): DmaPort {
-    return new EmulatedDma(deviceId, this.#emulatedParts());
-  }
-
-  #emulatedParts(): EmulatedParts {
-    return {
+  emulatedDma(deviceId: () => number, target?: AtsTarget): DmaPort {
+    const parts = {
       translator: this.#translator,
-      plugged: (sid) => this.dispositions.find(sid) !== undefined,
-      observe: (sid) => this.#observe(sid),
+      plugged: (sid: number) => this.dispositions.find(sid) !== undefined,
+      observe: (sid: number) => this.#observe(sid),
       memory: this.#state.memory,
       trace: this.#trace,
     };
+    if (target === undefined) return new EmulatedDma(deviceId, parts);
+    const owner = `${this.name} device ${hex(BigInt(deviceId()))}`;
+    const completed = (timedOut: boolean) => this.commands.completed(timedOut);
+    const ats = new EmulatedAts(deviceId, target, new DeviceInvalidations(target, this.#clock, owner, completed), {
+      ...parts,
+      atsTranslator: this.#atsTranslator,
+      pageRequestArrived: (sid, ssid, pfn, group, flags) => {
+        const state = this.dispositions.find(sid);
+        if (state === undefined) return;
+        const asked = { device: state.device.handle, deviceId: sid, processId: ssid, asked: group, cookie: null };
+        this.pageRequests.arrived(asked, pfn, flags, (code) => target.pageResponse(ssid, group, code));
+      },
+    });
+    this.#emulatedAts.push(ats);
+    return new EmulatedDma(deviceId, parts, ats);
   }
 
   /** Walks the guest's tables without a trace in them or in the event queue: 0 (the walker has the page), or the event that a transaction would cause. */
@@ -298,11 +328,42 @@ export class Smmuv3Viommu implements GuestVisibleIommu, RegisterEffects, Statefu
     const stalled =
       state?.device.canStall === true && state.device.held !== true && this.#state.features.STALL_MODEL !== 1;
     if (state === undefined || !stalled || state.disposition !== "nested") {
-      // PRI is not the guest's: nobody here could answer but with a refusal.
-      if (event.last) this.#host?.respond(event.cookie, RESPONSE_INVALID);
+      this.#pageRequestArrived(event);
       return;
     }
     this.stalls.arrived(event, state.device.guestId, this.#stallEvent(event, state.device.guestId));
+  }
+
+  #pageRequestArrived(event: HostEvent & { kind: "page-request" }): void {
+    const { device, permissions, cookie } = event;
+    const state = this.dispositions.findHandle(device);
+    const respond = this.#hostResponder(cookie);
+    if (state === undefined || state.device.held === true || state.disposition !== "nested") {
+      if (event.last) respond(PRG_RESPONSE_FAILURE);
+      return;
+    }
+    const asked = {
+      device,
+      deviceId: state.device.guestId,
+      processId: event.pasid ?? NO_PASID,
+      asked: event.group,
+      cookie,
+    };
+    // READ and WRITE stand as in a request's own flags, EXEC and PRIV one bit lower.
+    const flags = (permissions & 3) | (event.last ? 4 : 0) | ((permissions & 12) << 1);
+    this.pageRequests.arrived(asked, Number(BigInt.asUintN(64, event.address) >> 12n), flags, respond);
+  }
+
+  #hostResponder(cookie: number): (code: number) => void {
+    return (code) => void this.#host?.respond(cookie, hostResponse(code));
+  }
+
+  /** What answers a group of a document: the host by its cookie, or the emulated device that asked. */
+  #responder({ deviceId, processId, asked, cookie }: AskedGroup): (code: number) => void {
+    if (cookie !== null) return this.#hostResponder(cookie);
+    const ats = this.#emulatedAts.find((each) => each.sid === deviceId);
+    if (ats === undefined) throw new StateError(`${this.name}: device ${deviceId} waits for an answer and is not here`);
+    return (code) => ats.target.pageResponse(processId, asked, code);
   }
 
   /** Which of the four events that may stall a page request is: the fault queue says what was accessed, not what was wrong. */
@@ -337,6 +398,7 @@ export class Smmuv3Viommu implements GuestVisibleIommu, RegisterEffects, Statefu
         this.#invalidateEmulated(kind, word0, word1, word2, word3),
       resume: (sid, tag, retry, abort) => this.#events.resume(sid, tag, retry, abort),
       terminate: (sid) => this.#events.terminate(sid),
+      answerPageRequest: (sid, ssid, group, code) => void this.pageRequests.waiting.answer(sid, ssid, group, code),
       retryUnrecorded: () => this.#events.retryUnrecorded(),
       invalidate: (batch, count) => this.#invalidate(batch, count),
       batch: this.#host?.batch,
@@ -360,8 +422,11 @@ export class Smmuv3Viommu implements GuestVisibleIommu, RegisterEffects, Statefu
       case CFGI_CD_ALL:
         this.#configurations.invalidateContexts(word1 >>> 0);
         return 0;
-      case ATC_INV:
-        return 0;
+      case ATC_INV: {
+        const sid = word1 >>> 0;
+        const ats = this.#state.enabled ? this.#emulatedAts.find((each) => each.sid === sid) : undefined;
+        return ats !== undefined && this.dispositions.find(sid) !== undefined ? ats.invalidate(word0, word2, word3) : 0;
+      }
       default:
         this.#tlb.execute(word0 & 0xff, word0, word1, word2, word3);
         return 0;
@@ -389,6 +454,8 @@ export class Smmuv3Viommu implements GuestVisibleIommu, RegisterEffects, Statefu
   /** As at power-on: registers, queues, caches, and every device's disposition. */
   reset(): void {
     this.#events.terminate(-1);
+    this.pageRequests.waiting.forget(null, PRG_RESPONSE_FAILURE);
+    for (const ats of this.#emulatedAts) ats.invalidations.forget();
     this.#file.reset();
     this.#events.reset();
     this.#interrupts.reset();
@@ -413,8 +480,11 @@ export class Smmuv3Viommu implements GuestVisibleIommu, RegisterEffects, Statefu
     yield ["wires", this.#wires];
     yield ["dispositions", this.dispositions];
     yield ["caches", this.#caches];
+    for (const ats of this.#emulatedAts) yield [`ATS of device ${ats.sid}`, ats.invalidations];
     yield ["commands", this.commands];
     yield ["events", this.#events];
     yield ["stalls", this.stalls];
+    // After the devices that answers go to.
+    yield ["page requests", this.pageRequests];
   }
 }

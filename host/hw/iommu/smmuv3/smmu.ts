@@ -5,9 +5,11 @@
 //     translate() ──▶ Translator ──▶ caches / walks ──▶ result, event record, or a stalled transaction
 //     event, error, CMD_SYNC, page request ──▶ Interrupts ──▶ wire or MSI
 
+import { AtsTranslator } from "../../../arch/smmuv3/parts/ats-translation.ts";
 import { SmmuCaches } from "../../../arch/smmuv3/parts/caches.ts";
 import { EventQueue } from "../../../arch/smmuv3/parts/event-queue.ts";
 import { Interrupts } from "../../../arch/smmuv3/parts/interrupts.ts";
+import { PageRequestQueue } from "../../../arch/smmuv3/parts/page-request-queue.ts";
 import { type RegisterEffects, RegisterFile } from "../../../arch/smmuv3/parts/register-file.ts";
 import { TlbInvalidations } from "../../../arch/smmuv3/parts/tlb-invalidations.ts";
 import { Translator } from "../../../arch/smmuv3/parts/translation.ts";
@@ -20,13 +22,11 @@ import type { AtsStatus, AtsTranslation } from "../../../devices/ports.ts";
 import type { HardwareIommu, IommuParts, StallEnd, TranslationStatus } from "../port.ts";
 import { QueuedIommu } from "../queued-iommu.ts";
 import type { WalkTrace } from "../walk-trace.ts";
-import { AtsTranslator } from "./ats-translation.ts";
 import { Cmdqv } from "./cmdqv/cmdqv.ts";
 import { CommandExecutor } from "./command-executor.ts";
 import { CommandQueue } from "./command-queue.ts";
 import { HardwareState } from "./hardware-state.ts";
 import { configure, type Smmuv3Configuration, type Smmuv3Options } from "./options.ts";
-import { PageRequestQueue } from "./page-request-queue.ts";
 
 export class Smmuv3 extends QueuedIommu implements HardwareIommu, RegisterEffects {
   readonly kind = "smmuv3";
@@ -43,7 +43,7 @@ export class Smmuv3 extends QueuedIommu implements HardwareIommu, RegisterEffect
   readonly #commands: CommandQueue;
   readonly #caches: SmmuCaches;
   readonly #translator: Translator<HpaPfn>;
-  readonly #atsTranslator: AtsTranslator;
+  readonly #atsTranslator: AtsTranslator<HpaPfn>;
   readonly #pageRequests: PageRequestQueue;
 
   constructor(parts: IommuParts, options: Smmuv3Options = {}) {
@@ -66,10 +66,15 @@ export class Smmuv3 extends QueuedIommu implements HardwareIommu, RegisterEffect
     this.cmdqv = cmdqv === null ? null : new Cmdqv(cmdqv, state, this.#executor, this.ats, this.wires);
     this.#translator = new Translator(state, this.#caches, this.#events);
     this.#atsTranslator = new AtsTranslator(state, this.#translator);
-    this.#pageRequests = new PageRequestQueue(state, this.wires, this.ats, (sid) => {
-      const stream = state.enabled ? this.#translator.streamFor(sid) : null;
-      return stream === null ? -1 : stream.ppar ? 1 : 0;
-    });
+    this.#pageRequests = new PageRequestQueue(
+      state,
+      this.wires,
+      (sid, ssid, group, code) => this.ats.respond(sid, ssid, group, code),
+      (sid) => {
+        const stream = state.enabled ? this.#translator.streamFor(sid) : null;
+        return stream === null ? -1 : stream.ppar ? 1 : 0;
+      },
+    );
     this.#file = new RegisterFile(state, this, this.configuration);
     this.registers = this.#file;
   }

@@ -1,28 +1,27 @@
 // PCIe ATS translation requests (§3.9.1, §13.6): the same process as for a transaction, but what is missing becomes rights not granted, nothing
 // stalls, and only errors of configuration are errors to the device.
 
-import { F_ADDR_SIZE, F_BAD_ATS_TREQ, F_PERMISSION, F_TRANSLATION } from "../../../arch/smmuv3/event-records.ts";
-import { CLEAN, EXECUTE } from "../../../arch/smmuv3/leaf-rights.ts";
-import { type Translator, withoutTop } from "../../../arch/smmuv3/parts/translation.ts";
-import { CR0_ATSCHK, CR2_REC_CFG_ATS, REG } from "../../../arch/smmuv3/registers.ts";
-import { CONFIG_BYPASS } from "../../../arch/smmuv3/stream-table-entry.ts";
-import { KIND_ATS, KIND_ATS_WRITE, KIND_READ } from "../../../arch/smmuv3/two-stage-walk.ts";
-import type { HpaPfn } from "../../../base/address.ts";
 import {
   ATS_COMPLETER_ABORT,
   ATS_SUCCESS,
   ATS_UNSUPPORTED_REQUEST,
   type AtsStatus,
   noTranslation,
-} from "../../../devices/ports.ts";
-import type { HardwareState } from "./hardware-state.ts";
+} from "../../../base/ats.ts";
+import { F_ADDR_SIZE, F_BAD_ATS_TREQ, F_PERMISSION, F_TRANSLATION } from "../event-records.ts";
+import { CLEAN, EXECUTE } from "../leaf-rights.ts";
+import { CR0_ATSCHK, CR2_REC_CFG_ATS, REG } from "../registers.ts";
+import { CONFIG_BYPASS } from "../stream-table-entry.ts";
+import { KIND_ATS, KIND_ATS_WRITE, KIND_READ } from "../two-stage-walk.ts";
+import type { SmmuState } from "./smmu-state.ts";
+import { type Translator, withoutTop } from "./translation.ts";
 
-export class AtsTranslator {
+export class AtsTranslator<P extends number> {
   readonly translation = noTranslation(); // not state: the last answer
-  readonly #state: HardwareState;
-  readonly #translator: Translator<HpaPfn>;
+  readonly #state: SmmuState<P>;
+  readonly #translator: Translator<P>;
 
-  constructor(state: HardwareState, translator: Translator<HpaPfn>) {
+  constructor(state: SmmuState<P>, translator: Translator<P>) {
     this.#state = state;
     this.#translator = translator;
   }

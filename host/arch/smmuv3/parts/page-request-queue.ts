@@ -1,10 +1,9 @@
 // Page requests (§8): messages of PCIe PRI into memory, and the answers that the SMMU gives itself when it cannot queue one (§8.1).
 
-import { type Interrupts, WIRE_PRIQ } from "../../../arch/smmuv3/parts/interrupts.ts";
-import { CR0_PRIQEN, CR0_SMMUEN, GERROR_PRIQ_ABT_ERR, OVERFLOW_FLAG, REG } from "../../../arch/smmuv3/registers.ts";
 import { addressHigh, addressLow } from "../../../base/address.ts";
-import type { AtsInvalidations } from "../ats-invalidations.ts";
-import type { HardwareState } from "./hardware-state.ts";
+import { CR0_PRIQEN, CR0_SMMUEN, GERROR_PRIQ_ABT_ERR, OVERFLOW_FLAG, REG } from "../registers.ts";
+import { type Interrupts, WIRE_PRIQ } from "./interrupts.ts";
+import type { SmmuState } from "./smmu-state.ts";
 
 const RECORD_BYTES = 16;
 /** Flags of a message, as AtsPort.pageRequest. */
@@ -20,16 +19,25 @@ const FAILURE = 15;
 /** Whether a stream's answers after an overflow carry the PASID (STE.PPAR); -1: its entry cannot be used. */
 export type PasidInResponse = (sid: number) => 0 | 1 | -1;
 
+/** Answers a group of a stream's page requests; `ssid` -1: without PASID. */
+export type PageResponder = (sid: number, ssid: number, group: number, code: number) => void;
+
+// Not state: the queue is in the registers
 export class PageRequestQueue {
-  readonly #state: HardwareState;
+  readonly #state: SmmuState<number>;
   readonly #interrupts: Interrupts;
-  readonly #ats: AtsInvalidations;
+  readonly #respond: PageResponder;
   readonly #pasidInResponse: PasidInResponse;
 
-  constructor(state: HardwareState, interrupts: Interrupts, ats: AtsInvalidations, pasidInResponse: PasidInResponse) {
+  constructor(
+    state: SmmuState<number>,
+    interrupts: Interrupts,
+    respond: PageResponder,
+    pasidInResponse: PasidInResponse,
+  ) {
     this.#state = state;
     this.#interrupts = interrupts;
-    this.#ats = ats;
+    this.#respond = respond;
     this.#pasidInResponse = pasidInResponse;
   }
 
@@ -93,6 +101,6 @@ export class PageRequestQueue {
   #answer(sid: number, ssid: number, group: number, flags: number, code: number): void {
     if ((flags & (FLAG_READ | FLAG_WRITE)) === 0 && (flags & FLAG_LAST) !== 0) return;
     if (code === SUCCESS && (flags & FLAG_LAST) === 0) return;
-    this.#ats.respond(sid, ssid, group, code);
+    this.#respond(sid, ssid, group, code);
   }
 }
