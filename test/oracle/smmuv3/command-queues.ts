@@ -186,7 +186,7 @@ export class CommandQueues {
     const vintf = this.vintfs[index];
     if (vintf === undefined) return;
     if (at === 0) {
-      if (!vintf.enabled) {
+      if (!vintf.enabled || (value & 1) === 0) {
         vintf.vmid = (value >>> 1) & 0xffff;
         vintf.hypervisor = (value & 0x20000) !== 0;
       }

@@ -181,10 +181,10 @@ export class CommandQueue implements Stateful {
 
   /** Makes the command at an index a CMD_SYNC that tells nobody. */
   #replace(index: number): void {
-    const { memory, base } = this.#place;
+    const { memory, base, signal } = this.#place;
     const at = this.#offset(index);
     const page = (base + (at >> 12)) as HpaPfn;
-    memory.store64(page, at & 4095, SYNC_BY_EVENT, 0);
+    memory.store64(page, at & 4095, signal === "none" ? SYNC_BY_NOTHING : SYNC_BY_EVENT, 0);
     memory.store64(page, (at & 4095) + 8, 0, 0);
   }
 

@@ -12,8 +12,11 @@ import {
 } from "../../../uapi/iommufd.ts";
 import {
   IOMMU_HW_INFO_TYPE_ARM_SMMUV3,
+  IOMMU_HW_INFO_TYPE_TEGRA241_CMDQV,
   IOMMU_VIOMMU_TYPE_ARM_SMMUV3,
+  IOMMU_VIOMMU_TYPE_TEGRA241_CMDQV,
   iommuHwInfoArmSmmuv3,
+  iommuHwInfoTegra241Cmdqv,
 } from "../../../uapi/smmuv3-nesting.ts";
 import type { AllocationKind, Erratum } from "../../inject.ts";
 import type { LiveObjects } from "../../live-objects.ts";
@@ -44,6 +47,8 @@ import { Smmuv3PagingDomain } from "./paging-domain.ts";
 import { answerRequest, handleEvent, handlePageRequest } from "./records.ts";
 import { attachFixed, detachPasid, quiesce } from "./stream-switch.ts";
 import { type Vmsav8Shape, vmsav8Shape } from "./table-shape.ts";
+import type { Tegra241Cmdqv } from "./tegra241-cmdqv.ts";
+import { Tegra241Viommu } from "./tegra241-viommu.ts";
 import { Smmuv3Viommu } from "./viommu.ts";
 
 /** Software-managed MSI window (Linux: MSI_IOVA_BASE, MSI_IOVA_LENGTH). */
@@ -180,6 +185,8 @@ export class Smmuv3Driver implements IommuHardwareDriver, IommuDriver, Stateful 
   }
 
   hwInfo(device: IommuDevice, requested: number): HwInfo | number {
+    const { cmdqv } = deviceDataOf(device).smmu;
+    if (requested === IOMMU_HW_INFO_TYPE_TEGRA241_CMDQV && cmdqv !== null) return cmdqvInfo(cmdqv);
     if (requested !== 0 && requested !== IOMMU_HW_INFO_TYPE_ARM_SMMUV3) return -EOPNOTSUPP;
     const [idr0, idr1, idr2, idr3, idr4, idr5, iidr, aidr] = deviceDataOf(device).smmu.identification as [...Eight];
     return {
@@ -234,7 +241,9 @@ export class Smmuv3Driver implements IommuHardwareDriver, IommuDriver, Stateful 
    */
   supportsViommu(device: IommuDevice, type: number): boolean {
     const { smmu } = deviceDataOf(device);
-    return type === IOMMU_VIOMMU_TYPE_ARM_SMMUV3 && smmu.supportsNesting && smmu.features.FWB;
+    const known =
+      type === IOMMU_VIOMMU_TYPE_ARM_SMMUV3 || (type === IOMMU_VIOMMU_TYPE_TEGRA241_CMDQV && smmu.cmdqv !== null);
+    return known && smmu.supportsNesting && smmu.features.FWB;
   }
 
   /** -EOPNOTSUPP for another type or hardware without nesting, -EINVAL for a parent of another SMMU. */
@@ -242,12 +251,13 @@ export class Smmuv3Driver implements IommuHardwareDriver, IommuDriver, Stateful 
     device: IommuDevice,
     type: number,
     parent: PagingDomain,
-    _data: UserData | null,
+    data: UserData | null,
     core: ViommuCore,
   ): ViommuBackend | number {
     if (!this.supportsViommu(device, type)) return -EOPNOTSUPP;
     const { smmu } = deviceDataOf(device);
     if (!(parent instanceof Smmuv3PagingDomain) || parent.smmu !== smmu) return -EINVAL;
+    if (type === IOMMU_VIOMMU_TYPE_TEGRA241_CMDQV) return Tegra241Viommu.create(this, smmu, parent, data, core);
     return new Smmuv3Viommu(this, smmu, parent, core);
   }
 
@@ -295,6 +305,11 @@ export class Smmuv3Driver implements IommuHardwareDriver, IommuDriver, Stateful 
     yield ["blocked", this.blockedDomain.attachments];
     for (const smmu of this.#instances) yield [smmu.name, smmu];
   }
+}
+
+function cmdqvInfo({ version, log2Queues, log2Streams }: Tegra241Cmdqv): HwInfo {
+  const bytes = iommuHwInfoTegra241Cmdqv.encode({ version, log2vcmdqs: log2Queues, log2vsids: log2Streams });
+  return { type: IOMMU_HW_INFO_TYPE_TEGRA241_CMDQV, bytes };
 }
 
 type Eight = [number, number, number, number, number, number, number, number];

@@ -15,6 +15,7 @@ import {
   outputBits,
   type SmmuFeatures,
 } from "../../../arch/smmuv3/identification.ts";
+import { WIRE_CMDQV } from "../../../arch/smmuv3/parts/interrupts.ts";
 import {
   CR0_ATSCHK,
   CR0_CMDQEN,
@@ -39,6 +40,7 @@ import { type HpaPfn, PAGE_SIZE } from "../../../base/address.ts";
 import type { ClockEvent } from "../../../base/clock.ts";
 import type { Stateful, StateReader, StateRecord } from "../../../base/state.ts";
 import type { HardwareIommu } from "../../../hw/iommu/port.ts";
+import type { SmmuHardware } from "../../../hw/iommu/smmuv3/cmdqv/port.ts";
 import { EINVAL, ENODEV, ENOMEM, ENXIO, ETIMEDOUT } from "../../../uapi/errno.ts";
 import type { HostFrames } from "../../host-frames.ts";
 import { loadDoubleword } from "../doubleword.ts";
@@ -51,6 +53,7 @@ import { type Entry, writeEntry } from "./entry-writer.ts";
 import { abortEntry, STREAM_ENTRY_RULES } from "./stream-entries.ts";
 import { StreamTable } from "./stream-table.ts";
 import type { Granule } from "./table-shape.ts";
+import { Tegra241Cmdqv } from "./tegra241-cmdqv.ts";
 
 /** log2 of entries, at most; the rings stand in contiguous memory. */
 const COMMAND_LOG2 = 13;
@@ -76,7 +79,7 @@ export interface InterruptMessage {
 }
 
 export interface InstanceParts {
-  readonly hardware: HardwareIommu;
+  readonly hardware: SmmuHardware;
   readonly frames: HostFrames;
   readonly wait: WaitingCall;
   /** Makes `handle` the handler of a new message interrupt; null where there are none. */
@@ -112,7 +115,10 @@ export class Smmuv3Instance implements Stateful {
   features!: SmmuFeatures; // not state: probed
   /** Granule of the tables that the driver makes here: the host's page size, else the nearest (io-pgtable-arm.c, arm_lpae_restrict_pgsizes). */
   granule: Granule = 12; // not state: probed
-  queue!: CommandQueue;
+  /** Where commands go: the SMMU's own queue, or one of VINTF 0 of its CMDQV once that runs. */
+  queue!: CommandQueue; // not state: as probing left it
+  /** A CMDQV beside it. */
+  cmdqv: Tegra241Cmdqv | null = null;
   readonly vmids: TagPool;
   readonly devices = new Map<number, IommuDevice>();
   /** Event records that nobody was told of; global errors. */
@@ -123,6 +129,7 @@ export class Smmuv3Instance implements Stateful {
   readonly #handlers: RecordHandlers;
   readonly #recordQueues: RecordQueue[] = []; // not state: set up by probing
   readonly #allocations: { frame: HpaPfn; pages: number }[] = []; // not state: set up by probing
+  #ownQueue!: CommandQueue;
   #streams!: StreamTable;
   #control = 0; // not state: as probing left it
   #handling = false; // not state: within a call
@@ -196,7 +203,29 @@ export class Smmuv3Instance implements Stateful {
     if (typeof streams === "number") return streams;
     this.#streams = streams;
     if (command === null || event === null || (features.PRI && request === null)) return -ENOMEM;
-    return this.#reset(command, event, request);
+    const cmdqv = this.#findCmdqv();
+    if (cmdqv !== null && !cmdqv.prepare()) return -ENOMEM;
+    const result = this.#reset(command, event, request);
+    if (result < 0 || cmdqv === null) return result;
+    this.cmdqv = cmdqv;
+    const started = cmdqv.start(this.#ownQueue);
+    this.queue = cmdqv.queues[0] ?? this.#ownQueue;
+    return started;
+  }
+
+  /** Firmware's node of the SMMU refers to it (nvidia,cmdqv). */
+  #findCmdqv(): Tegra241Cmdqv | null {
+    const { hardware, frames, wait, defer } = this.#parts;
+    if (hardware.cmdqv == null) return null;
+    return new Tegra241Cmdqv({
+      name: this.name,
+      cmdqv: hardware.cmdqv,
+      hardware,
+      wait,
+      memory: frames.memory,
+      ring: () => this.#ring(this.features.CMDQS, COMMAND_LOG2, 16),
+      defer,
+    });
   }
 
   #identify(): number {
@@ -265,7 +294,7 @@ export class Smmuv3Instance implements Stateful {
     this.#write32(REG.CMDQ_CONS, 0);
     const result = this.#setControl(CR0_CMDQEN);
     if (result < 0) return result;
-    this.queue = new CommandQueue({
+    this.queue = this.#ownQueue = new CommandQueue({
       hardware,
       registers: hardware.registers,
       prod: REG.CMDQ_PROD,
@@ -323,6 +352,16 @@ export class Smmuv3Instance implements Stateful {
     ];
     const { requestMessage, defer } = this.#parts;
     for (const register of configurations) this.#write64(register, 0n);
+    const wired = !this.features.MSI || requestMessage === null;
+    // Edges: what is due is looked at once, outside of what raised it.
+    this.hardware.onWire = (wire, asserted) => {
+      if (!asserted) return;
+      if (wire === WIRE_CMDQV) this.cmdqv?.raised();
+      else if (wired && !this.#due) {
+        this.#due = true;
+        defer(this.#interrupt);
+      }
+    };
     if (this.features.MSI && requestMessage !== null) {
       const names = ["global errors", "events", "page requests"];
       for (const [index, register] of configurations.entries()) {
@@ -332,13 +371,6 @@ export class Smmuv3Instance implements Stateful {
         this.#write32(register + 8, message.data);
         this.#write32(register + 12, MSI_ATTRIBUTE);
       }
-    } else {
-      // Edges: what is due is looked at once, outside of what raised it.
-      this.hardware.onWire = (_wire, asserted) => {
-        if (!asserted || this.#due) return;
-        this.#due = true;
-        defer(this.#interrupt);
-      };
     }
     return this.#setInterrupts(IRQ_EVENTQ | IRQ_GERROR | (this.features.PRI ? IRQ_PRIQ : 0));
   }
@@ -359,6 +391,7 @@ export class Smmuv3Instance implements Stateful {
 
   /** Stops everything, memory back (Linux: arm_smmu_device_disable). */
   shutDown(): void {
+    this.cmdqv?.shutDown();
     this.#setInterrupts(0);
     this.#setControl(0);
     this.#streams?.free();
@@ -459,7 +492,7 @@ export class Smmuv3Instance implements Stateful {
     const active = (this.#read32(REG.GERROR) ^ this.#read32(REG.GERRORN)) & GERROR_BITS;
     if (active === 0) return;
     this.globalErrors++;
-    if ((active & GERROR_CMDQ_ERR) !== 0) this.queue.recover();
+    if ((active & GERROR_CMDQ_ERR) !== 0) this.#ownQueue.recover();
     this.#write32(REG.GERRORN, this.#read32(REG.GERROR));
   }
 
@@ -504,7 +537,8 @@ export class Smmuv3Instance implements Stateful {
   }
 
   *stateParts(): Generator<readonly [string, Stateful]> {
-    yield ["command queue", this.queue];
+    yield ["command queue", this.#ownQueue];
+    if (this.cmdqv !== null) yield ["CMDQV", this.cmdqv];
     yield ["stream table", this.#streams];
     yield ["VMIDs", this.vmids];
     for (const device of this.devices.values()) yield [device.name, deviceDataOf(device)];

@@ -43,11 +43,10 @@ export class Vintfs implements Stateful {
     return this.#configs[vintf]!;
   }
 
-  /** While it is enabled, only EN changes: whose it is cannot change under its queues. */
+  /** Whose it is cannot change under its queues: what is enabled and stays so keeps VMID and HYP_OWN. */
   configure(vintf: number, value: number): void {
-    const before = this.#configs[vintf]!;
-    const kept = (before & VINTF_EN) !== 0 ? before & ~VINTF_EN : value & VINTF_CONFIG_BITS & ~VINTF_EN;
-    this.#configs[vintf] = kept | (value & VINTF_EN);
+    const stays = (this.#configs[vintf]! & value & VINTF_EN) !== 0;
+    if (!stays) this.#configs[vintf] = value & VINTF_CONFIG_BITS;
   }
 
   enabled(vintf: number): boolean {
