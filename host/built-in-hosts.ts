@@ -1,10 +1,11 @@
 // The hosts that ship: the documents of host/examples. `two-iommus` is the default.
 
 import { type HostDescription, parseHost } from "./description.ts";
+import arm from "./examples/arm.json" with { type: "json" };
 import oneIommu from "./examples/one-iommu.json" with { type: "json" };
 import twoIommus from "./examples/two-iommus.json" with { type: "json" };
 
-export const builtInHosts: readonly HostDescription[] = [twoIommus, oneIommu].map((document) =>
+export const builtInHosts: readonly HostDescription[] = [twoIommus, oneIommu, arm].map((document) =>
   parseHost(document, document.name),
 );
 export const DEFAULT_HOST = "two-iommus";

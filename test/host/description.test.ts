@@ -154,6 +154,18 @@ describe("the built-in hosts", () => {
   });
 });
 
+describe("every built-in host", () => {
+  it.each(builtInHosts.map((host) => [host.name, host] as const))(
+    "%s boots without a complaint",
+    (_name, description) => {
+      const clock = new Clock();
+      const host = new Host(description, { clock, trace: new Trace(clock) });
+      expect(host.problems).toEqual([]);
+      expect(host.deviceNames.length).toBeGreaterThan(1);
+    },
+  );
+});
+
 describe("a host with an IOMMU that its kernel has no driver for", () => {
   it("boots, and says which kind that is", () => {
     const description = parseHost({ name: "arm", iommus: [{ name: "smmu0", kind: "smmuv3" }], devices: [] }, "test");

@@ -8,17 +8,17 @@ const BAR0 = 0x10;
 const EXPRESS = 0x10;
 const POWER = 0x01;
 
-export const functionReset = scenario(
+export const functionReset = scenario.each(
   "after a function-level reset a device does no DMA until the guest lets it",
-  (t) => {
-    const vm = t.vm({ host: t.host("one-iommu"), assign: ["0000:00:01.0@00:02.0"] });
+  (t, kind) => {
+    const vm = t.vm({ kind, services: true, assign: ["0000:00:01.0@00:02.0"] });
     const device = vm.device("00:02.0");
     const page = vm.ram.allocate();
     const stage1 = vm.stage1();
     stage1.map(0x1000n, page, 4096n);
     device.installContext(stage1);
     const read = (at: number, size: 1 | 2 | 4) => device.entry.device.configRead(at, size);
-    const host = t.host("one-iommu").functionOf(device.hostName);
+    const host = vm.host.functionOf(device.hostName);
     const express = findCapability(read, EXPRESS);
     device.configWrite32(BAR0, 0x4000_0000);
     device.configWrite16(express + 8, 0x201f);
@@ -47,43 +47,46 @@ export const functionReset = scenario(
   },
 );
 
-export const asleep = scenario("a device in D3hot has no registers and does no DMA; back in D0 it goes on", (t) => {
-  const vm = t.vm({ host: t.host("one-iommu"), assign: ["0000:00:01.0@00:02.0"] });
-  const device = vm.device("00:02.0");
-  const page = vm.ram.allocate();
-  const stage1 = vm.stage1();
-  stage1.map(0x1000n, page, 4096n);
-  device.installContext(stage1);
-  const registers = device.entry.device.bars[0]!.registers;
-  const power = findCapability((at, size) => device.entry.device.configRead(at, size), POWER);
-  device.configWrite32(BAR0, 0x4000_0000);
-  t.equal(device.entry.device.barBase(0), 0x4000_0000, "the BAR decodes");
-  t.equal(registers.mmioRead(0, 4) >>> 0, 0x0100_00ed, "the edu's identification");
+export const asleep = scenario.each(
+  "a device in D3hot has no registers and does no DMA; back in D0 it goes on",
+  (t, kind) => {
+    const vm = t.vm({ kind, services: true, assign: ["0000:00:01.0@00:02.0"] });
+    const device = vm.device("00:02.0");
+    const page = vm.ram.allocate();
+    const stage1 = vm.stage1();
+    stage1.map(0x1000n, page, 4096n);
+    device.installContext(stage1);
+    const registers = device.entry.device.bars[0]!.registers;
+    const power = findCapability((at, size) => device.entry.device.configRead(at, size), POWER);
+    device.configWrite32(BAR0, 0x4000_0000);
+    t.equal(device.entry.device.barBase(0), 0x4000_0000, "the BAR decodes");
+    t.equal(registers.mmioRead(0, 4) >>> 0, 0x0100_00ed, "the edu's identification");
 
-  t.step("D3hot");
-  device.configWrite16(power + 4, 3);
-  t.equal(device.entry.device.configRead(power + 4, 2) & 3, 3, "power state");
-  t.equal(device.entry.device.barBase(0), -1, "the BAR decodes nowhere");
-  t.equal(registers.mmioRead(0, 4) >>> 0, 0xffff_ffff, "its registers");
-  t.equal(device.entry.device.configRead(COMMAND, 2) & 6, 6, "the command register keeps its value");
-  t.expect(!device.dmaWrite(0x1000n, Uint8Array.of(9)).ok, "DMA");
+    t.step("D3hot");
+    device.configWrite16(power + 4, 3);
+    t.equal(device.entry.device.configRead(power + 4, 2) & 3, 3, "power state");
+    t.equal(device.entry.device.barBase(0), -1, "the BAR decodes nowhere");
+    t.equal(registers.mmioRead(0, 4) >>> 0, 0xffff_ffff, "its registers");
+    t.equal(device.entry.device.configRead(COMMAND, 2) & 6, 6, "the command register keeps its value");
+    t.expect(!device.dmaWrite(0x1000n, Uint8Array.of(9)).ok, "DMA");
 
-  t.step("D0");
-  device.configWrite16(power + 4, 0);
-  t.equal(device.entry.device.barBase(0), 0x4000_0000, "the BAR decodes again");
-  t.equal(registers.mmioRead(0, 4) >>> 0, 0x0100_00ed, "its registers");
-  t.expect(device.dmaWrite(0x1000n, Uint8Array.of(7)).ok, "DMA");
-  t.equal(vm.ram.read(page, 1)[0], 7, "memory");
+    t.step("D0");
+    device.configWrite16(power + 4, 0);
+    t.equal(device.entry.device.barBase(0), 0x4000_0000, "the BAR decodes again");
+    t.equal(registers.mmioRead(0, 4) >>> 0, 0x0100_00ed, "its registers");
+    t.expect(device.dmaWrite(0x1000n, Uint8Array.of(7)).ok, "DMA");
+    t.equal(vm.ram.read(page, 1)[0], 7, "memory");
 
-  t.step("a reset wakes it, too");
-  device.configWrite16(power + 4, 3);
-  device.configWrite16(findCapability((at, size) => device.entry.device.configRead(at, size), EXPRESS) + 8, 0x8000);
-  t.equal(device.entry.device.configRead(power + 4, 2) & 3, 0, "power state");
-  device.configWrite32(BAR0, 0x4000_0000);
-  device.configWrite16(COMMAND, 6);
-  t.equal(registers.mmioRead(0, 4) >>> 0, 0x0100_00ed, "its registers");
-  vm.expectNoFault();
-});
+    t.step("a reset wakes it, too");
+    device.configWrite16(power + 4, 3);
+    device.configWrite16(findCapability((at, size) => device.entry.device.configRead(at, size), EXPRESS) + 8, 0x8000);
+    t.equal(device.entry.device.configRead(power + 4, 2) & 3, 0, "power state");
+    device.configWrite32(BAR0, 0x4000_0000);
+    device.configWrite16(COMMAND, 6);
+    t.equal(registers.mmioRead(0, 4) >>> 0, 0x0100_00ed, "its registers");
+    vm.expectNoFault();
+  },
+);
 
 function findCapability(read: (at: number, size: 1 | 2 | 4) => number, id: number): number {
   let at = read(0x34, 1);

@@ -2,8 +2,8 @@
 
 import { scenario } from "nestbox";
 
-export default scenario("switching between nested and bypass while a DMA runs", (t) => {
-  const vm = t.vm({ assign: ["0000:00:01.0@00:02.0"] });
+export default scenario.each("switching between nested and bypass while a DMA runs", (t, kind) => {
+  const vm = t.vm({ kind, assign: ["0000:00:01.0@00:02.0"] });
   const device = vm.device("00:02.0");
   const stage1 = vm.stage1();
   const source = vm.ram.allocate();

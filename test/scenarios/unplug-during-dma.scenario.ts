@@ -2,8 +2,8 @@
 
 import { scenario } from "nestbox";
 
-export default scenario("unplug during DMA", { sweep: ["guest", "screwdriver"] }, (t) => {
-  const vm = t.vm({ assign: ["0000:00:01.0@00:02.0"] });
+export default scenario.each("unplug during DMA", { sweep: ["guest", "screwdriver"] }, (t, kind) => {
+  const vm = t.vm({ kind, assign: ["0000:00:01.0@00:02.0"] });
   const device = vm.device("00:02.0");
   const stage1 = vm.stage1();
   const page = vm.ram.allocate();
@@ -18,7 +18,7 @@ export default scenario("unplug during DMA", { sweep: ["guest", "screwdriver"] }
   const written = vm.ram.read(page, 4096).lastIndexOf(0) + 1;
   t.equal(written, 640, "bytes written when the device goes");
   if (t.value === "guest") vm.unassign(device);
-  else t.host().pullOut(device.hostName);
+  else vm.host.pullOut(device.hostName);
   t.advance(100_000);
   t.equal(vm.ram.read(page, 4096).lastIndexOf(0) + 1, 640, "bytes written in the end");
   vm.expectNoFault();

@@ -10,12 +10,16 @@ import { CountingCalls } from "../counting-calls.ts";
 import { formatBdf, formatPlace, type PciPlace, UNREACHABLE } from "../pci/host-bridge.ts";
 import type { RunCounters } from "../summary.ts";
 import { HostRefusal } from "../vfio/guest-address-space.ts";
+import { VIOMMU_KINDS } from "../viommu/kinds.ts";
 import { UsageError } from "./exit-codes.ts";
 import { findHost } from "./hosts.ts";
+import { hostOf, type ViommuChoice, viommuOf } from "./options.ts";
 import type { RunShell } from "./run-shell.ts";
 
 export interface HostRunOptions {
+  /** Left out: one that has the kind of the guest-visible IOMMU. */
   readonly host?: string;
+  readonly viommu?: ViommuChoice;
   readonly assign: readonly string[];
   readonly allowSharedGroup?: true;
   /** What the host is made to fail, by the rules of --inject. */
@@ -46,6 +50,8 @@ export class HostRun {
   readonly host: Host;
   readonly calls: CountingCalls;
   readonly #shell: RunShell;
+  readonly #description: HostDescription;
+  readonly #viommu: ViommuChoice | undefined;
   #plan: InjectionPlan | null = null;
   readonly #process: { readonly name: string };
   /** A run that ends otherwise than by `close` (an error, the wall limit) leaves no lock beside a drive's file. */
@@ -60,7 +66,9 @@ export class HostRun {
     extend: (host: HostDescription) => HostDescription = (host) => host,
   ) {
     this.#shell = shell;
-    const description = extend(findHost(options.host));
+    const description = extend(findHost(options.host ?? hostOf(options.viommu)));
+    this.#description = description;
+    this.#viommu = options.viommu;
     try {
       this.host = new Host(description, {
         clock: shell.clock,
@@ -93,6 +101,7 @@ export class HostRun {
         const known = this.host.deviceNames.join(", ");
         throw new UsageError(`--assign ${text}: the host has no device ${hostBdf} (it has ${known})`);
       }
+      this.#checkKind(text, name);
       const named = viommu === undefined ? {} : { viommu };
       const request: AssignmentRequest = { ...this.host.assignable(name), ...place, ...named };
       if (assignment.devices.some((entry) => entry.request.hostName === name)) {
@@ -108,6 +117,22 @@ export class HostRun {
         throw error;
       }
     }
+  }
+
+  /** A guest's stage 1 is nested over its own kind: the hardware walks its tables. Kinds without nesting have any host. */
+  #checkKind(text: string, hostName: string): void {
+    const choice = this.#viommu;
+    if (choice === undefined || choice === "none") return;
+    const { nesting, guest } = viommuOf(choice).kind;
+    const { name, iommus, devices } = this.#description;
+    const behind = devices.find(({ bdf }) => bdf === hostName)?.iommu;
+    const found = iommus.find((iommu) => iommu.name === behind)?.kind;
+    if (nesting.shape === "mapped" || found === undefined || found === choice) return;
+    const other = Object.hasOwn(VIOMMU_KINDS, found) ? `, or take --viommu ${found}` : "";
+    throw new UsageError(
+      `--assign ${text}: host ${name} has a ${found} IOMMU before ${hostName}, and a guest's ${choice} needs one of its own kind: ` +
+        `run on --host ${guest.host}${other}`,
+    );
   }
 
   counters(assignment: Assignment): RunCounters {

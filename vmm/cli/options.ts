@@ -56,7 +56,12 @@ export function viommuOption(none: boolean): Option {
   return new Option("--viommu <kind>", "kind of the guest-visible IOMMU").choices(kinds).default(DEFAULT_KIND);
 }
 
-/** What `--viommu` means to a machine; its host is one that has the kind, unless another is named. */
+/** The built-in host of a choice of IOMMU, where none is named. */
+export function hostOf(choice: ViommuChoice = DEFAULT_KIND): string {
+  return VIOMMU_KINDS[choice === "none" ? DEFAULT_KIND : choice].guest.host;
+}
+
+/** What `--viommu` means to a machine. */
 export function viommuOf(choice: ViommuChoice): { readonly kind: ViommuKind; readonly viommu: boolean } {
   return { kind: VIOMMU_KINDS[choice === "none" ? DEFAULT_KIND : choice], viommu: choice !== "none" };
 }

@@ -13,6 +13,8 @@ import { findHost } from "./hosts.ts";
 import { parseAddress } from "./options.ts";
 
 export interface ProbeOptions {
+  /** Of several scenarios the first whose name contains this. */
+  readonly filter?: string;
   readonly at?: string;
   readonly host?: string;
   readonly device?: string;

@@ -163,9 +163,14 @@ async function answer(request: WorkerRequest): Promise<WorkerAnswer> {
   try {
     if (request.kind === "load") return await load(request.url);
     if (request.kind === "run") return await run(request);
-    const [scenario] = await scenariosOf(request.url);
+    const { filter } = request.options;
+    const named = (scenario: Scenario) =>
+      filter === undefined || scenario.name.toLowerCase().includes(filter.toLowerCase());
+    const scenario = (await scenariosOf(request.url)).find(named);
+    if (scenario === undefined)
+      throw new UsageError(`--filter: no scenario of ${request.file} has "${filter}" in its name`);
     tell({ kind: "begun", what: "run" });
-    return { kind: "probed", result: probeScenario(request.file, scenario!, request.options) };
+    return { kind: "probed", result: probeScenario(request.file, scenario, request.options) };
   } catch (error) {
     if (error instanceof UsageError) return { kind: "refused", message: error.message, exitCode: error.exitCode };
     return { kind: "broken", thrown: describeThrown(error) };

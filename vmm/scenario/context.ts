@@ -34,6 +34,9 @@ export interface ContextParts {
   readonly report: (message: string) => void;
 }
 
+/** A VM of whichever kind. */
+export type AnyVm = ScenarioVm<ViommuKindName>;
+
 export class ScenarioContext {
   readonly clock: Clock;
   readonly trace: Trace;
@@ -45,9 +48,10 @@ export class ScenarioContext {
   readonly messages: string[] = [];
   readonly #parts: ContextParts;
   readonly #hosts: Host[] = [];
-  readonly #vms: ScenarioVm[] = [];
+  readonly #vms: AnyVm[] = [];
   readonly #steps: string[] = [];
-  #defaultHost: Host | null = null;
+  /** By name; "" is the runner's default. */
+  readonly #named = new Map<string, Host>();
 
   constructor(parts: ContextParts) {
     this.#parts = parts;
@@ -59,7 +63,7 @@ export class ScenarioContext {
   }
 
   /** VMs made so far. */
-  get vms(): readonly ScenarioVm[] {
+  get vms(): readonly AnyVm[] {
     return this.#vms;
   }
 
@@ -71,9 +75,11 @@ export class ScenarioContext {
     return this.#steps;
   }
 
-  /** The host under test: by name, by description, or the runner's default (made once). */
+  /** The host under test: by name, or the runner's default (each made once); by description, one more. */
   host(which?: string | HostDescription): Host {
-    if (which === undefined && this.#defaultHost !== null) return this.#defaultHost;
+    const name = which === undefined ? "" : typeof which === "string" ? which : null;
+    const before = name === null ? undefined : this.#named.get(name);
+    if (before !== undefined) return before;
     const description =
       which === undefined ? this.#parts.defaultHost : typeof which === "string" ? this.#parts.findHost(which) : which;
     const kinds = this.#parts.kinds?.host;
@@ -83,7 +89,7 @@ export class ScenarioContext {
       ...(kinds === undefined ? {} : { kinds }),
     });
     this.#hosts.push(host);
-    if (which === undefined) this.#defaultHost = host;
+    if (name !== null) this.#named.set(name, host);
     return host;
   }
 
@@ -96,12 +102,13 @@ export class ScenarioContext {
     }
     const kind = kinds[name]!;
     // The usual kind's VMs run on the host under test; another kind needs one that has it.
-    const host = options.host ?? this.host(name === DEFAULT_KIND ? undefined : kind.guest.host);
+    const usual = name === DEFAULT_KIND ? undefined : kind.guest.host;
+    const host = options.host ?? this.host(options.services === true ? (kind.guest.servicesHost ?? usual) : usual);
     const vm = new ScenarioVm<K>(kind, host, options, this.clock, this.trace, (message) => {
       this.messages.push(message);
       this.#parts.report(message);
     });
-    this.#vms.push(vm);
+    this.#vms.push(vm as unknown as AnyVm);
     return vm;
   }
 

@@ -3,7 +3,8 @@
 
 import type { MmioPort } from "../../host/base/mmio.ts";
 import * as R from "../../host/devices/edu/registers.ts";
-import type { ScenarioDevice } from "./vm.ts";
+import type { Host } from "../../host/host.ts";
+import type { AssignedEntry } from "../assignment.ts";
 
 export interface EduTransfer {
   readonly iova: bigint;
@@ -17,15 +18,24 @@ export interface EduTransfer {
   readonly interrupt?: boolean;
 }
 
+/** What the driver needs of a scenario's device. */
+export interface EduDevice {
+  readonly entry: AssignedEntry;
+  readonly vm: { readonly host: Host; settle(): void };
+  readonly name: string;
+  readonly hostName: string;
+  findCapability(id: number): number;
+}
+
 const CAPABILITY_VENDOR = 0x09;
 /** Behind id, next, length and revision. */
 const FEATURES_AT = 4;
 
 export class EduDriver {
-  readonly #device: ScenarioDevice;
+  readonly #device: EduDevice;
   readonly #registers: MmioPort;
 
-  constructor(device: ScenarioDevice) {
+  constructor(device: EduDevice) {
     const bar = device.entry.device.bars[0];
     if (bar == null) throw new Error(`device ${device.name} is no edu device: it has no BAR 0`);
     this.#device = device;

@@ -41,13 +41,28 @@ function declare(
  * The same story on every kind of guest-visible IOMMU: a scenario each, whose body makes its VMs with `kind`. What a guest hears of a fault it
  * expects by `what`, in every kind's words.
  */
+function each<Name extends string = ViommuKindName>(name: string, body: EachBody<Name>, kinds?: Kinds): Scenario[];
 function each<Name extends string = ViommuKindName>(
   name: string,
-  body: (t: ScenarioContext, kind: Name) => void,
-  kinds: Readonly<Record<Name, ViommuKind>> = VIOMMU_KINDS as never,
+  options: ScenarioOptions,
+  body: EachBody<Name>,
+  kinds?: Kinds,
+): Scenario[];
+function each(
+  name: string,
+  second: ScenarioOptions | EachBody<string>,
+  third?: EachBody<string> | Kinds,
+  fourth?: Kinds,
 ): Scenario[] {
-  return (Object.keys(kinds) as Name[]).map((kind) => declare(`${name} (${kind})`, (t) => body(t, kind)));
+  const [options, body, kinds] =
+    typeof second === "function"
+      ? [{}, second, third as Kinds | undefined]
+      : [second, third as EachBody<string>, fourth];
+  return Object.keys(kinds ?? VIOMMU_KINDS).map((kind) => declare(`${name} (${kind})`, options, (t) => body(t, kind)));
 }
+
+type Kinds = Readonly<Record<string, ViommuKind>>;
+type EachBody<Name> = (t: ScenarioContext, kind: Name) => void;
 
 /** Declares a scenario. The file exports it as default, or several as an array. Throws TypeError for what is none. */
 export const scenario = Object.assign(declare, { each });

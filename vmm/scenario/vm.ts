@@ -17,6 +17,7 @@ import type {
   DeviceTranslation,
   FaultWord,
   FirstStage,
+  GuestDriver,
   GuestSide,
   PageRequest,
   TranslationOffer,
@@ -42,6 +43,8 @@ export interface VmOptions<K extends ViommuKindName = DefaultKind> {
   /** Kind of the guest-visible IOMMU. */
   readonly kind?: K;
   readonly host?: Host;
+  /** On a host whose 0000:00:01.0 has PASIDs, ATS and page requests, where none is named. */
+  readonly services?: boolean;
   /** Bytes of RAM, a multiple of 64 KiB. Default 16 MiB. */
   readonly memory?: number;
   /**
@@ -364,17 +367,17 @@ export class ScenarioDevice<K extends ViommuKindName = DefaultKind> {
     options: TranslationOptions & Partial<TranslationExtraOf<K>> = {} as TranslationOptions &
       Partial<TranslationExtraOf<K>>,
   ): void {
-    const iommu = this.vm.iommuOf(this);
+    const iommu = this.vm.iommuOf(this) as GuestDriver;
     if (isOwnStructure(what)) {
       const named = (["ats", "pageRequests", "pasid"] as const).find((name) => options[name] !== undefined);
       if (named !== undefined) throw new Error(`${named} goes with a first stage; raw words say it themselves`);
       Object.assign(this.#translation, { whole: null, ats: false, pageRequests: false });
       this.#translation.pasids.clear();
-      iommu.installContext(this.guestId, what as ContextOf<K>);
+      iommu.installContext(this.guestId, what);
     } else {
       checkTranslation(options, this.#services, iommu.offer);
       this.#note(what as FirstStage, options);
-      iommu.installTranslation(this.guestId, this.#translation as never, options as TranslationExtraOf<K>);
+      iommu.installTranslation(this.guestId, this.#translation, options);
     }
     this.vm.settle();
   }

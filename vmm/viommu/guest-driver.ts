@@ -109,7 +109,9 @@ export type FaultWord =
   /** Its set-up is one that the IOMMU does not take. */
   | "context malformed"
   /** The device is set up, this PASID is not. */
-  | "PASID not set up";
+  | "PASID not set up"
+  /** The host does not take what the guest set up. */
+  | "refused by the host";
 
 /** What a guest hears of a fault: the architecture's number for it; null: nothing. And the section that says so. */
 export interface Heard {
@@ -141,8 +143,9 @@ export interface DriverSurroundings {
 
 /** A kind's half of scenarios. */
 export interface GuestSide {
-  /** Built-in host that has the kind. */
+  /** Built-in host that has the kind; and one whose 0000:00:01.0 has PASIDs, ATS and page requests, where that is another. */
   readonly host: string;
+  readonly servicesHost?: string;
   /** Table formats of stage 1, the usual one first. */
   readonly stage1Modes: readonly string[];
   stage1(ram: GuestMemory, tag: number, mode?: string): GuestStage1;

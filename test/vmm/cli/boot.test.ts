@@ -70,7 +70,7 @@ describe("nestbox boot says in one line what is wrong with", () => {
       2,
       /00:01\.0 is taken/,
     ],
-    ["a host that is not there", ["--host", "nowhere"], 2, /no built-in host \(two-iommus, one-iommu\)/],
+    ["a host that is not there", ["--host", "nowhere"], 2, /no built-in host \(two-iommus, one-iommu/],
     ["a size that is none", ["--memory", "lots"], 2, /expected a size such as 64M/],
     ["more memory than a guest can have", ["--memory", "8G"], 2, /at most 2G of RAM/],
     ["a duration that is none", ["--time-limit", "soon"], 2, /expected a duration/],

@@ -15,6 +15,7 @@ import { readTraceFile } from "../trace-file.ts";
 interface WalkOptions {
   readonly trace?: string;
   readonly scenario?: string;
+  readonly filter?: string;
   readonly at?: string;
   readonly host?: string;
   readonly device?: string;
@@ -36,6 +37,10 @@ export function walk(): Command {
     .option(
       "--scenario <file>",
       "run this scenario and let --device (the guest's) access --iova at its end, or --at a step",
+    )
+    .option(
+      "--filter <text>",
+      "of several scenarios in the file the first whose name contains this; default: the first",
     )
     .option("--at <step>", "step of the scenario, by its name or number (from 1)")
     .option("--host <name|file>", "host for a scenario that names none")

@@ -13,12 +13,15 @@ const HEARD: Readonly<Record<FaultWord, readonly [read: number, write: number, s
   "device not set up": [258, 258, "§3.3.1"],
   "context malformed": [259, 259, "§3.1.4"],
   "PASID not set up": [266, 266, "§3.3.2"],
+  // As one that this IOMMU does not offer.
+  "refused by the host": [259, 259, "§3.1.4"],
 };
 /** TTYP values of writes (§4.2). */
 const WRITES: ReadonlySet<number> = new Set([3, 7]);
 
 export const RISCV_GUEST = {
   host: "two-iommus",
+  servicesHost: "one-iommu",
   stage1Modes: ["Sv39", "Sv48", "Sv57"],
   stage1: (ram: GuestMemory, tag: number, mode: Stage1Mode = "Sv39") => new Stage1(ram, mode, tag),
   driver: (surroundings: DriverSurroundings) => new GuestIommu(surroundings),

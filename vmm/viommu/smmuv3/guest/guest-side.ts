@@ -28,6 +28,8 @@ const HEARD: Readonly<Record<FaultWord, Heard>> = {
   "device not set up": { code: null, section: "§5.2" },
   "context malformed": { code: C_BAD_CD, section: "§7.3.11" },
   "PASID not set up": { code: C_BAD_CD, section: "§7.3.11" },
+  // The stream aborts, as if its entry said so.
+  "refused by the host": { code: null, section: "§5.2" },
 };
 /** Events whose record says what the access was: InputAddr and RnW are valid. */
 const WITH_ADDRESS: ReadonlySet<number> = new Set([F_UUT, F_BAD_ATS_TREQ, F_TRANSL_FORBIDDEN]);
