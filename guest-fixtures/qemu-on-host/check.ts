@@ -9,7 +9,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { freshDisk } from "../debian-riscv64/boot-fixture.ts";
 import { type DebianFixture, debianFixture, MissingHere } from "../debian-riscv64/recipe.ts";
-import { findQemu, type Qemu } from "./qemu.ts";
+import { findQemu, machineOf, type Qemu } from "./qemu.ts";
 
 const nestbox = fileURLToPath(new URL("../../../vmm/cli/nestbox.mjs", import.meta.url));
 const DRIVE = "0000:01:00.0";
@@ -54,16 +54,7 @@ async function runOnHost({ host, qemu, watch }: RunOptions): Promise<Run> {
   return { status, output, seconds: (performance.now() - started) / 1000 };
 }
 
-function machine({ command }: Qemu, { kernel, initrd }: DebianFixture): string[] {
-  const append = "console=ttyAMA0 cryptomgr.notests quiet loglevel=6 nestbox.script";
-  return [
-    ...command,
-    ...["-cpu", "cortex-a57", "-smp", "1", "-m", "512M", "-no-reboot", "-nic", "none"],
-    ...["-display", "none", "-monitor", "none", "-serial", "stdio"],
-    ...["-kernel", kernel, "-initrd", initrd, "-append", append],
-    ...["-object", "iommufd,id=iommufd0"],
-  ];
-}
+const machine = (qemu: Qemu, fixture: DebianFixture): string[] => machineOf(qemu, fixture, "nestbox.script");
 
 const nothingLeft = (run: Run): boolean => /^nestbox: host: left over: nothing\r?$/m.test(run.output);
 

@@ -6,6 +6,7 @@ import { existsSync, mkdirSync, readdirSync, rmSync, writeFileSync } from "node:
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { DebianPackages, MissingHere, nativeArchitecture, unpack } from "../debian-riscv64/debian-packages.ts";
+import type { DebianFixture } from "../debian-riscv64/recipe.ts";
 
 const PROGRAM = "qemu-system-aarch64";
 const PACKAGE = "qemu-system-arm";
@@ -16,6 +17,9 @@ const OLDEST = 9;
 
 // This file runs from dist/guest-fixtures/qemu-on-host; the project is three folders up.
 const cache = fileURLToPath(new URL("../../../.cache/qemu", import.meta.url));
+
+const tree = join(cache, "tree");
+const complete = join(cache, "complete");
 
 export interface Qemu {
   /** Words that start it; arguments follow. */
@@ -32,26 +36,46 @@ function tried(command: readonly string[]): Qemu | null {
   return status === 0 && major >= OLDEST ? { command, version } : null;
 }
 
+/** What is installed, or was downloaded before; null: neither. */
+export function qemuHere(): Qemu | null {
+  return tried([PROGRAM]) ?? (existsSync(complete) ? tried(unpackedCommand()) : null);
+}
+
 /** Throws MissingHere where it cannot be had. */
 export function findQemu(log: (line: string) => void): Qemu {
-  const installed = tried([PROGRAM]);
-  if (installed !== null) return installed;
-  const tree = join(cache, "tree");
-  if (!existsSync(join(cache, "complete"))) {
-    mkdirSync(cache, { recursive: true });
-    rmSync(tree, { recursive: true, force: true });
-    mkdirSync(tree);
-    const packages = new DebianPackages(cache, {
-      suite: SUITE,
-      backports: BACKPORTS,
-      architecture: nativeArchitecture(),
-    });
-    log(`no ${PROGRAM} ${OLDEST} or newer here: downloading ${PACKAGE} of ${BACKPORTS}`);
-    packages.update();
-    for (const deb of packages.downloadAll(PACKAGE, BACKPORTS)) unpack(deb, tree);
-    rmSync(join(cache, "apt"), { recursive: true, force: true });
-    writeFileSync(join(cache, "complete"), "");
-  }
+  const here = qemuHere();
+  if (here !== null) return here;
+  mkdirSync(cache, { recursive: true });
+  rmSync(tree, { recursive: true, force: true });
+  mkdirSync(tree);
+  const packages = new DebianPackages(cache, {
+    suite: SUITE,
+    backports: BACKPORTS,
+    architecture: nativeArchitecture(),
+  });
+  log(`no ${PROGRAM} ${OLDEST} or newer here: downloading ${PACKAGE} of ${BACKPORTS}`);
+  packages.update();
+  for (const deb of packages.downloadAll(PACKAGE, BACKPORTS)) unpack(deb, tree);
+  rmSync(join(cache, "apt"), { recursive: true, force: true });
+  writeFileSync(complete, "");
+  const found = tried(unpackedCommand());
+  if (found === null) throw new MissingHere(`${PROGRAM} of ${BACKPORTS} does not run here`);
+  return found;
+}
+
+/** QEMU's arguments for the fixture with an iommufd object "iommufd0", without its machine type; `words` are for the guest's init. */
+export function machineOf({ command }: Qemu, { kernel, initrd }: DebianFixture, words: string): string[] {
+  return [
+    ...command,
+    ...["-cpu", "cortex-a57", "-smp", "1", "-m", "512M", "-no-reboot", "-nic", "none"],
+    ...["-display", "none", "-monitor", "none", "-serial", "stdio"],
+    ...["-kernel", kernel, "-initrd", initrd, "-append", `console=ttyAMA0 cryptomgr.notests quiet loglevel=6 ${words}`],
+    ...["-object", "iommufd,id=iommufd0"],
+  ];
+}
+
+/** The program by its own dynamic loader, with its own libraries. */
+function unpackedCommand(): string[] {
   const libraries = join(tree, "usr/lib");
   const folders = readdirSync(libraries)
     .filter((name) => name.endsWith("-linux-gnu"))
@@ -60,14 +84,6 @@ export function findQemu(log: (line: string) => void): Qemu {
     .flatMap((folder) => readdirSync(folder).map((file) => join(folder, file)))
     .find((file) => /\/ld-linux-[^/]+\.so\.\d$/.test(file));
   if (loader === undefined) throw new MissingHere(`${PACKAGE} came without a dynamic loader`);
-  const found = tried([
-    loader,
-    "--library-path",
-    folders.join(":"),
-    join(tree, `usr/bin/${PROGRAM}`),
-    "-L",
-    join(tree, "usr/share/qemu"),
-  ]);
-  if (found === null) throw new MissingHere(`${PROGRAM} of ${BACKPORTS} does not run here`);
-  return found;
+  const program = join(tree, `usr/bin/${PROGRAM}`);
+  return [loader, "--library-path", folders.join(":"), program, "-L", join(tree, "usr/share/qemu")];
 }

@@ -72,11 +72,13 @@ export class ForeignMemory implements AddressSpace, PrivateMemory {
   // Bytes at the argument's address that came with the request, until the call writes to memory or ends.
   #sent: Uint8Array = NOTHING;
   #sentAt = 0;
+  #writableEnd = 0;
 
-  /** The caller has sent what is at an address along with its request. */
-  sentWith(address: bigint, bytes: Uint8Array): void {
+  /** The caller has sent what is at an address along with its request, and may have found that it can be written. */
+  sentWith(address: bigint, bytes: Uint8Array, writable = false): void {
     this.#sent = bytes;
     this.#sentAt = Number(address);
+    this.#writableEnd = writable ? this.#sentAt + bytes.length : 0;
   }
 
   read(va: UserAddress, into: UserBytes, length = into.byteLength): number {
@@ -127,6 +129,7 @@ export class ForeignMemory implements AddressSpace, PrivateMemory {
   #stackEnd = 0;
 
   #allWritable(address: number, length: number): boolean {
+    if (address >= this.#sentAt && address + length <= this.#writableEnd) return true;
     if (address >= this.#stackStart && address + length <= this.#stackEnd) return true;
     let next = address;
     for (const mapping of this.#mappingsIn(address, address + length)) {

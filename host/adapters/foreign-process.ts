@@ -18,6 +18,7 @@ import type { FileIdentity, ForeignPages } from "./foreign-pages.ts";
 
 const TMPFS = 0x01021994;
 const HUGETLBFS = 0x958458f6;
+const limitsBuffer = Buffer.alloc(8192);
 
 /** A descriptor that the process's side will make when the call returns. */
 export interface PendingDescriptor {
@@ -44,6 +45,7 @@ export class ForeignProcess implements CallContext {
   /** Descriptors installed by the current call. */
   pending: PendingDescriptor[] = [];
   readonly #files: ForeignFiles;
+  readonly #limits: number;
 
   constructor(pid: number, user: UserAccount, frames: ForeignPages, files: ForeignFiles) {
     this.name = `pid ${pid}`;
@@ -51,6 +53,7 @@ export class ForeignProcess implements CallContext {
     this.user = user;
     this.frames = frames;
     this.memory = new ForeignMemory(pid, frames);
+    this.#limits = fs.openSync(`/proc/${pid}/limits`, "r");
     this.#files = files;
     this.descriptors = {
       lookup: (fd) => this.#lookup(fd),
@@ -65,11 +68,18 @@ export class ForeignProcess implements CallContext {
 
   get memlockLimit(): number {
     try {
-      const line = /^Max locked memory\s+(\S+)/m.exec(fs.readFileSync(`/proc/${this.pid}/limits`, "latin1"));
+      const length = fs.readSync(this.#limits, limitsBuffer, 0, limitsBuffer.length, 0);
+      const line = /^Max locked memory\s+(\S+)/m.exec(limitsBuffer.toString("latin1", 0, length));
       return line === null || line[1] === "unlimited" ? Number.POSITIVE_INFINITY : Number(line[1]);
     } catch {
       return 0;
     }
+  }
+
+  /** The process is gone. */
+  close(): void {
+    this.memory.close();
+    fs.closeSync(this.#limits);
   }
 
   #lookup(fd: number): OpenFile | number {

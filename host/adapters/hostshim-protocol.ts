@@ -18,6 +18,7 @@ export const WRITE = 18;
 export const MMAP = 19;
 export const PROCSTAT = 20;
 export const FSTAT = 21;
+export const POST = 22;
 export const RSP = 32;
 export const EVENT = 80;
 
@@ -52,6 +53,7 @@ export const ioctlRequest = layout("hs_ioctl", 32, {
   cmd: u32(16),
   fd: s32(20),
   inline_len: u32(24),
+  writable: u32(28),
 });
 export const readWrite = layout("hs_rw", 32, { ino: u64(0), addr: u64(8), count: u64(16), pos: u64(24) });
 export const mmapRequest = layout("hs_mmap", 32, {
@@ -76,6 +78,7 @@ export const REQUEST_BYTES: Readonly<Record<number, number>> = {
   [MMAP]: mmapRequest.bytes,
   [PROCSTAT]: procstat.bytes,
   [FSTAT]: fstat.bytes,
+  [POST]: readWrite.bytes,
 };
 
 const response = layout("hs_rsp", 16, { ret: u64(0), n_actions: u32(8) });
@@ -85,12 +88,14 @@ const backingAction = layout("hs_act_backing", 16, { token: u64(0), file_offset:
 const pinnedAction = layout("hs_act_pinned", 16, { vm_pin_kb: u64(0), vm_lck_kb: u64(8) });
 
 const eventfdAction = layout("hs_act_eventfd", 24, { token: u64(0), slot: u32(8), fd: s32(12), watch: u32(16) });
+const postedAction = layout("hs_act_posted", 16, { from: u64(0), to: u64(8) });
 
 const ACT_WRITE = 1;
 const ACT_FD = 2;
 const ACT_BACKING = 3;
 const ACT_PINNED = 4;
 const ACT_EVENTFD = 5;
+const ACT_POSTED = 6;
 const O_CLOEXEC = 0x80000;
 
 /** Something the shim does before the call returns to the program. */
@@ -102,6 +107,8 @@ export type Action =
   | { readonly kind: "pinned"; readonly pinnedKb: bigint; readonly lockedKb: bigint }
   /** Store bytes at an address of the program. */
   | { readonly kind: "write"; readonly at: bigint; readonly bytes: Uint8Array }
+  /** Writes of the file in [from, to) need not be waited for. */
+  | { readonly kind: "posted"; readonly from: bigint; readonly to: bigint }
   /** Keep a duplicate of an eventfd. */
   | {
       readonly kind: "eventfd";
@@ -152,6 +159,8 @@ function encodeAction(wanted: Action): Uint8Array {
       const { token, slot, fd, watch } = wanted;
       return pad(ACT_EVENTFD, eventfdAction.encode({ token, slot, fd, watch: watch ? 1 : 0 }));
     }
+    case "posted":
+      return pad(ACT_POSTED, postedAction.encode(wanted));
     case "pinned":
       return pad(ACT_PINNED, pinnedAction.encode({ vm_pin_kb: wanted.pinnedKb, vm_lck_kb: wanted.lockedKb }));
   }

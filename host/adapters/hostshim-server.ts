@@ -74,7 +74,7 @@ export class HostshimServer implements ForeignFiles {
   readonly #users = new Map<number, UserAccount>();
   readonly #processes = new Map<number, ForeignProcess>();
   readonly #connections = new Set<Connection>();
-  #waiting: { connection: Connection; bytes: Uint8Array; arrived: bigint }[] = [];
+  #waiting: { connection: Connection; bytes: Uint8Array; arrived: number }[] = [];
   #nextToken = 1n;
   #nextRegion = 0;
   #calls = 0;
@@ -138,7 +138,7 @@ export class HostshimServer implements ForeignFiles {
   }
 
   #received(connection: Connection, data: Uint8Array): void {
-    const arrived = process.hrtime.bigint();
+    const arrived = performance.now();
     if (connection.file !== null) {
       const went = "a program writes to it by a way round the C library, which the model does not see";
       this.#nodes.complain(`${connection.file.path}: ${went}; the file is closed`);
@@ -167,7 +167,7 @@ export class HostshimServer implements ForeignFiles {
       if (connection.gone) continue;
       this.#handle(connection, bytes);
       this.#calls++;
-      this.#totalNs += Number(process.hrtime.bigint() - arrived);
+      this.#totalNs += (performance.now() - arrived) * 1e6;
       this.#nodes.answered();
     }
   }
@@ -187,7 +187,7 @@ export class HostshimServer implements ForeignFiles {
 
   #processGone(gone: ForeignProcess): void {
     this.#claimLeftOver(gone);
-    gone.memory.close();
+    gone.close();
     if (this.#processes.get(gone.pid) === gone) this.#processes.delete(gone.pid);
   }
 
@@ -232,7 +232,7 @@ export class HostshimServer implements ForeignFiles {
     this.#nodes.entering(caller);
     const { result, actions } = this.#request(caller, type, body);
     this.#nodes.entering(null);
-    connection.socket.write(wire.reply(seq, result, actions));
+    if (type !== wire.POST) connection.socket.write(wire.reply(seq, result, actions));
   }
 
   #hello(connection: Connection, body: Uint8Array): number {
@@ -333,9 +333,9 @@ export class HostshimServer implements ForeignFiles {
   ): { result: number; actions: wire.Action[] } {
     switch (type) {
       case wire.IOCTL: {
-        const { cmd, arg, fd, inline_len: sent } = wire.ioctlRequest.decode(body);
+        const { cmd, arg, fd, inline_len: sent, writable } = wire.ioctlRequest.decode(body);
         caller.pending = [];
-        caller.memory.sentWith(arg, body.subarray(32, 32 + sent));
+        caller.memory.sentWith(arg, body.subarray(32, 32 + sent), writable !== 0);
         const result = this.#nodes.ioctl(caller, file, fd, cmd, arg);
         caller.memory.sentWith(0n, NOTHING);
         const actions: wire.Action[] = caller.pending.map((made) => this.#descriptor(caller, made.file, made.numberAt));
@@ -354,12 +354,14 @@ export class HostshimServer implements ForeignFiles {
         if (pos === NO_POSITION && (file.poll() & POLLIN) !== 0) connection.ring?.();
         return { result, actions: taken.length > 0 ? [{ kind: "write", at: addr, bytes: taken }] : [] };
       }
+      case wire.POST:
       case wire.WRITE: {
         const { addr, count, pos } = wire.readWrite.decode(body);
         caller.memory.sentWith(addr, body.subarray(32));
         const result = file.write(caller, addr, lengthOf(count), BigInt.asIntN(64, pos));
         caller.memory.sentWith(0n, NOTHING);
-        return { result, actions: [] };
+        const range = type === wire.WRITE && result > 0 ? file.postedWrites(BigInt.asIntN(64, pos)) : null;
+        return { result, actions: range === null ? [] : [{ kind: "posted", from: range[0], to: range[1] }] };
       }
       case wire.MMAP: {
         const { length, offset, prot, flags } = wire.mmapRequest.decode(body);

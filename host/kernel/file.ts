@@ -192,6 +192,11 @@ export abstract class OpenFile implements Stateful {
     return -EINVAL;
   }
 
+  /** The range around a position in which writes of aligned registers cannot fail as things are: a bus posts them. Null: none. */
+  postedWrites(_position: bigint): readonly [from: bigint, to: bigint] | null {
+    return null;
+  }
+
   /** Ready events now (POLLIN, POLLOUT, …). */
   poll(): number {
     return POLLIN | POLLOUT;

@@ -110,8 +110,11 @@ EXPORT int ioctl(int fd, unsigned long cmd, ...)
 				size = n > 0 ? n : 0;
 			}
 			q.inline_len = size < 4 && n >= 4 ? 4 : size;
+			/* can the answer be written there? What is there is written, which changes nothing. */
+			q.writable = hs_copy(true, arg, inl, q.inline_len) == q.inline_len;
 		}
 	}
+	hs_may_post(fd, q.ino, &(struct hs_act_posted){ 0, 0 });
 	r = hs_call(HS_IOCTL, &q, sizeof(q), inl, q.inline_len, NULL);
 	TRACE("ioctl(%d, %#lx, %#lx) = %ld\n", fd, cmd, arg, (long)r);
 	return ret_errno(r);
@@ -121,6 +124,7 @@ static ssize_t do_rw(int type, int fd, uint64_t ino, const void *buf, size_t cou
 {
 	struct hs_rw q = { .ino = ino, .addr = (uintptr_t)buf, .count = count, .pos = pos };
 	char bytes[HS_INLINE];
+	struct reply out;
 	ssize_t n = 0;
 	int64_t r;
 
@@ -130,7 +134,11 @@ static ssize_t do_rw(int type, int fd, uint64_t ino, const void *buf, size_t cou
 			;
 	if (type == HS_WRITE && count <= sizeof(bytes))
 		n = hs_copy(false, q.addr, bytes, count);
-	r = hs_call(type, &q, sizeof(q), bytes, n > 0 ? n : 0, NULL);
+	if (type == HS_WRITE && pos >= 0 && n > 0 && n <= 8 && (size_t)n == count && hs_post(fd, &q, bytes))
+		return n;
+	r = hs_call(type, &q, sizeof(q), bytes, n > 0 ? n : 0, &out);
+	if (type == HS_WRITE)
+		hs_may_post(fd, ino, &out.posted);
 	TRACE("%s(%d, %zu, pos %ld) = %ld\n", type == HS_READ ? "read" : "write", fd, count, (long)pos, (long)r);
 	return ret_errno(r);
 }

@@ -357,6 +357,9 @@ static void run_actions(struct hs_rsp *rsp, char *p, char *end, struct reply *ou
 				 (int)(a->len - sizeof(out->backing)), pl + sizeof(out->backing));
 			out->has_backing = true;
 			break;
+		case HS_ACT_POSTED:
+			memcpy(&out->posted, pl, sizeof(out->posted));
+			break;
 		case HS_ACT_PINNED:
 			memcpy(&out->pinned, pl, sizeof(out->pinned));
 			out->has_pinned = true;
@@ -409,6 +412,36 @@ int64_t hs_call(int type, const void *a, size_t alen, const void *d, size_t dlen
 	}
 	pthread_mutex_unlock(&lock);
 	return out->ret;
+}
+
+/* by number of the descriptor; guarded by lock */
+static struct { uint64_t ino; struct hs_act_posted range; } posted[KNOWN];
+
+void hs_may_post(int fd, uint64_t ino, const struct hs_act_posted *range)
+{
+	if (fd >= KNOWN || (!range->to && posted[fd].ino != ino))
+		return;
+	pthread_mutex_lock(&lock);
+	posted[fd].ino = ino;
+	posted[fd].range = *range;
+	pthread_mutex_unlock(&lock);
+}
+
+bool hs_post(int fd, const struct hs_rw *q, const void *bytes)
+{
+	bool sent = false;
+	int conn;
+
+	if (fd >= KNOWN || posted[fd].ino != q->ino)
+		return false;
+	pthread_mutex_lock(&lock);
+	if (posted[fd].ino == q->ino && (uint64_t)q->pos >= posted[fd].range.from &&
+	    q->pos + q->count <= posted[fd].range.to) {
+		conn = ctl();
+		sent = conn >= 0 && !hs_send(conn, HS_POST, ++ctl_seq, q, sizeof(*q), bytes, q->count);
+	}
+	pthread_mutex_unlock(&lock);
+	return sent;
 }
 
 void hs_settle(void)

@@ -56,6 +56,7 @@ struct reply {
 	int64_t ret;
 	struct hs_act_backing backing;
 	struct hs_act_pinned pinned;
+	struct hs_act_posted posted;
 	bool has_backing, has_pinned;
 	char backing_path[PATH_MAX];
 };
@@ -66,6 +67,12 @@ int hs_open(const char *path, int flags);
 uint64_t hs_ours(int fd);
 /* one request and its reply; out may be NULL. Returns out->ret. */
 int64_t hs_call(int type, const void *body, size_t len, const void *more, size_t more_len, struct reply *out);
+/*
+ * Register writes are posted, as on the bus: once the server has said that those in a range cannot fail, they are sent and not waited
+ * for. What is asked afterwards is answered after them.
+ */
+bool hs_post(int fd, const struct hs_rw *q, const void *bytes);
+void hs_may_post(int fd, uint64_t ino, const struct hs_act_posted *range);
 ssize_t hs_copy(bool write, uint64_t addr, void *buf, size_t len);
 void hs_caps_changed(void);
 int hs_send(int fd, int type, uint32_t seq, const void *a, size_t alen, const void *d, size_t dlen);

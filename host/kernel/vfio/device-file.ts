@@ -196,6 +196,10 @@ export class VfioDeviceFile extends OpenFile {
     return done;
   }
 
+  override postedWrites(position: bigint): readonly [bigint, bigint] | null {
+    return this.#access && position >= 0n ? this.device.operations.postedWrites(position) : null;
+  }
+
   override mmap(_call: CallContext, request: MmapRequest): FileMapping | number {
     if (!this.#access) return -EINVAL;
     const mapping = this.device.operations.map(request);

@@ -27,6 +27,8 @@ export interface VfioDeviceOperations {
   feature(call: CallContext, feature: number, flags: number, data: bigint, size: number): number;
   /** read or write at an offset of the file: bytes moved, or a negated errno. */
   access(call: CallContext, va: bigint, length: number, position: bigint, write: boolean): number;
+  /** As `OpenFile.postedWrites`. */
+  postedWrites(position: bigint): readonly [from: bigint, to: bigint] | null;
   map(request: MmapRequest): FileMapping | number;
   /** Of what it keeps. */
   stateParts(): Iterable<readonly [string, Stateful]>;

@@ -18,6 +18,7 @@
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 /* include/uapi/linux/vfio.h and iommufd.h; written down here because Debian's headers may be older */
@@ -219,6 +220,34 @@ static void interrupts(void)
 	CHECK(!ioctl(device, VFIO(10), &set));
 }
 
+/*
+ * Register writes are posted: none is lost or overtaken by a read, and one that cannot be done any more is refused as ever. The liveness
+ * register answers with the inverse of what was written.
+ */
+static void posted(void)
+{
+	struct region info = { .argsz = sizeof(info), .index = 7 };
+	uint16_t command = 0;
+	uint32_t value = 1;
+
+	for (uint32_t i = 0; i < 1000; i++) {
+		write32(4, i);
+		if (i % 7 == 0)
+			CHECK(read32(4) == ~i);
+	}
+	CHECK(!ioctl(device, VFIO(8), &info));
+	/* memory decoding off */
+	CHECK(pwrite(device, &command, 2, info.offset + 4) == 2);
+	CHECK(pwrite(device, &value, 4, bar + 4) == -1 && errno == EIO);
+	CHECK(pread(device, &value, 4, bar + 4) == -1 && errno == EIO);
+	command = 6;
+	CHECK(pwrite(device, &command, 2, info.offset + 4) == 2);
+	write32(4, 5);
+	CHECK(read32(4) == ~5u);
+	/* beyond the region */
+	CHECK(pwrite(device, &value, 4, bar + (1 << 20)) == -1 && errno == EINVAL);
+}
+
 /* INTx: masked when it arrives, unmasked by an eventfd that the host listens to */
 static void pin(void)
 {
@@ -333,6 +362,71 @@ static void group(const char *bdf)
 	interrupts();
 }
 
+static double now_us(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return t.tv_sec * 1e6 + t.tv_nsec / 1e3;
+}
+
+static int ascending(const void *a, const void *b)
+{
+	return *(const double *)a < *(const double *)b ? -1 : 1;
+}
+
+/* medians in microseconds, as JSON */
+#define ROUNDS 20000
+static double samples[ROUNDS];
+static double median(int n)
+{
+	qsort(samples, n, sizeof(*samples), ascending);
+	return samples[n / 2];
+}
+
+static void bench(void)
+{
+	unsigned char *page = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	int event = eventfd(0, EFD_CLOEXEC);
+	struct irq_set set = { .argsz = sizeof(set), .flags = 0x24, .index = 1, .count = 1, .fd = event };
+	double start, end, reads, writes, maps, total;
+	uint64_t count;
+
+	page[0] = 1;
+	for (int i = 0; i < ROUNDS; i++) {
+		start = now_us();
+		read32(4);
+		samples[i] = now_us() - start;
+	}
+	reads = median(ROUNDS);
+	start = now_us();
+	for (int i = 0; i < ROUNDS; i++)
+		write32(4, i);
+	/* all have arrived when a read has */
+	read32(4);
+	writes = (now_us() - start) / ROUNDS;
+	for (int i = 0; i < ROUNDS / 2; i++) {
+		start = now_us();
+		map(page, 4096, 0x10000000);
+		unmap(0x10000000, 4096);
+		samples[i] = now_us() - start;
+	}
+	maps = median(ROUNDS / 2);
+	CHECK(!ioctl(device, VFIO(10), &set));
+	total = now_us();
+	for (int i = 0; i < ROUNDS / 2; i++) {
+		start = now_us();
+		write32(0x60, 1);
+		CHECK(read(event, &count, 8) == 8);
+		end = now_us();
+		samples[i] = end - start;
+		write32(0x64, 1);
+	}
+	total = (now_us() - total) / (ROUNDS / 2);
+	printf("{\"barReadUs\":%.1f,\"barWriteUs\":%.1f,\"mapUnmapUs\":%.1f,\"raiseUs\":%.1f,\"raiseAckUs\":%.1f}\n", reads, writes,
+	       maps, median(ROUNDS / 2), total);
+}
+
 int main(int argc, char **argv)
 {
 	const char *what = argv[1], *bdf = argv[2];
@@ -356,10 +450,14 @@ int main(int argc, char **argv)
 		memories();
 	} else if (!strcmp(what, "interrupts")) {
 		interrupts();
+	} else if (!strcmp(what, "posted")) {
+		posted();
 	} else if (!strcmp(what, "pin")) {
 		pin();
 	} else if (!strcmp(what, "child")) {
 		in_child(bdf);
+	} else if (!strcmp(what, "bench")) {
+		bench();
 	} else if (!strcmp(what, "pass")) {
 		pass();
 	} else if (!strcmp(what, "killed") || !strcmp(what, "stopped")) {

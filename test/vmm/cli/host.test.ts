@@ -36,6 +36,7 @@ describe.skipIf(!possible)("a program on a modelled host", () => {
   it.each([
     ["memories", "reaches its memory, private, shared and by descriptor, by the device's DMA, and is charged for it"],
     ["interrupts", "gets every MSI on its eventfd"],
+    ["posted", "writes registers without waiting, and is refused what the device cannot take"],
     ["pin", "gets INTx, and unmasks it by an eventfd that the host listens to"],
     ["child", "has children that share its device and have memory of their own"],
     ["pass", "hands descriptors over a socket to a program that then begins"],

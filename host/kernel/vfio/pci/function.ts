@@ -24,7 +24,7 @@ import { dmaLogging, isDmaLogging } from "./dma-logging.ts";
 import { hotReset, hotResetInfo } from "./hot-reset.ts";
 import { deviceInfo, irqInfo, regionInfo, setIrqs } from "./information.ts";
 import { VfioInterrupts } from "./interrupts.ts";
-import { accessRegion, mapRegion } from "./regions.ts";
+import { accessRegion, mapRegion, postedWrites } from "./regions.ts";
 
 // Not state: its parts are.
 export class VfioPciFunction implements VfioDeviceOperations {
@@ -126,6 +126,10 @@ export class VfioPciFunction implements VfioDeviceOperations {
 
   map(request: MmapRequest): FileMapping | number {
     return mapRegion(this, request);
+  }
+
+  postedWrites(position: bigint): readonly [bigint, bigint] | null {
+    return postedWrites(this, position);
   }
 
   get canReset(): boolean {

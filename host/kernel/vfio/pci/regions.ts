@@ -5,7 +5,7 @@ import { MAP_SHARED } from "../../../uapi/system-calls.ts";
 import { VFIO_PCI_CONFIG_REGION_INDEX, VFIO_PCI_NUM_REGIONS, VFIO_PCI_ROM_REGION_INDEX } from "../../../uapi/vfio.ts";
 import type { CallContext, FileMapping, MmapRequest } from "../../file.ts";
 import { CAP_MSIX, findCapability } from "../../pci/config-access.ts";
-import { loadPiece, mapRegisters, pieceSize, splitOffset, storePiece } from "../region.ts";
+import { loadPiece, mapRegisters, pieceSize, regionOffset, splitOffset, storePiece } from "../region.ts";
 import { readBytes, writeBytes } from "../user-request.ts";
 import { CONFIG_BYTES } from "./config-permissions.ts";
 import type { VfioPciFunction } from "./function.ts";
@@ -96,6 +96,13 @@ function accessBar(
   }
   if (!write && writeBytes(call, va, bytes) < 0) return -EFAULT;
   return length;
+}
+
+/** A BAR whose function can be reached takes every write. */
+export function postedWrites(device: VfioPciFunction, position: bigint): readonly [bigint, bigint] | null {
+  const { index } = splitOffset(position);
+  if (index >= VFIO_PCI_ROM_REGION_INDEX || !device.config.reachable || device.pci.gone) return null;
+  return [regionOffset(index), regionOffset(index) + BigInt(regionBytes(device, index))];
 }
 
 function msixTable(device: VfioPciFunction, bar: number): readonly [number, number] {

@@ -177,6 +177,12 @@ export class VfioPlatformDevice implements VfioDeviceOperations {
     return bytes;
   }
 
+  postedWrites(position: bigint): readonly [bigint, bigint] | null {
+    const { index } = splitOffset(position);
+    const region = this.#regions[index];
+    return region === undefined ? null : [regionOffset(index), regionOffset(index) + BigInt(region.size)];
+  }
+
   /** -EINVAL for a private mapping, no such region, or a range beyond it. */
   map({ offset, length, flags }: MmapRequest): FileMapping | number {
     if (offset < 0n || (flags & MAP_SHARED) === 0) return -EINVAL;
