@@ -54,6 +54,7 @@ const edu = z.strictObject({
   dmaLogging: z.boolean().optional(),
   /** The device can be told to break the rules of ATS and PRI. */
   misbehaviour: z.boolean().optional(),
+  messages: z.boolean().optional(),
 });
 
 const nvme = z.strictObject({
@@ -61,6 +62,8 @@ const nvme = z.strictObject({
   file: z.string().optional(),
   size: size.optional(),
   blockBytes: z.union([z.literal(512), z.literal(4096)]).optional(),
+  /** False: neither MSI nor MSI-X, interrupts come by the pin. */
+  messages: z.boolean().optional(),
 });
 
 const device = z.discriminatedUnion("model", [
@@ -104,6 +107,13 @@ const host = z.strictObject({
   iommus: z.array(iommu).default([]),
   devices: z.array(device).default([]),
   platform: z.array(platformDevice).default([]),
+  /** IOVA of the MSI window that the kernel's IOMMU drivers report. */
+  msiWindow: hexOrNumber
+    .refine(
+      (start) => start % 4096n === 0n && start <= 0xff_ffff_f000n,
+      "a multiple of 4096 below 2^40, such as 0xfee00000",
+    )
+    .optional(),
   /** Names of what the kernel does although Linux does not. */
   deviations: z.array(z.string()).default([]),
 });

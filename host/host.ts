@@ -166,6 +166,7 @@ export class Host implements Stateful {
       ...(parts.kinds === undefined ? {} : { drivers: parts.kinds.drivers }),
       ...(parts.vfio === undefined ? {} : { vfio: parts.vfio }),
       deviations: description.deviations,
+      ...(description.msiWindow === undefined ? {} : { msiWindow: description.msiWindow }),
       iommus: [...this.#iommus.values()],
       roots: [...this.#roots.values()].map((root) => ({ root, groupKey: (slot) => groups.get(slot.name) ?? null })),
       interconnect: this.#interconnect,
@@ -488,6 +489,7 @@ export class Host implements Stateful {
         return new NvmeController({
           name: `nvme ${device.bdf}`,
           store: this.#openStore(device, parts),
+          messages: device.options.messages ?? true,
           serial: `NB${device.bdf.replaceAll(/[:.]/g, "")}`,
         });
     }

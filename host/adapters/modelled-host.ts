@@ -4,6 +4,8 @@ import type { Clock } from "../base/clock.ts";
 import type { Host, InjectionPlan } from "../host.ts";
 import type { OpenFile } from "../kernel/file.ts";
 import { callIoctl } from "../kernel/ioctl-call.ts";
+import type { PciDevice } from "../kernel/pci/pci-device.ts";
+import type { PlatformDevice } from "../kernel/platform/platform-bus.ts";
 import { ENODEV, ENOENT } from "../uapi/errno.ts";
 import type { ForeignProcess } from "./foreign-process.ts";
 import { HostedFrames } from "./hosted-frames.ts";
@@ -33,7 +35,7 @@ export class ModelledHost implements ServedHost {
 
   readonly #plan: InjectionPlan | null;
 
-  /** Every device without a driver is given to vfio-pci. `plan`: what the host is made to fail. */
+  /** Every device without a driver is given to VFIO. `plan`: what the host is made to fail. */
   constructor(
     host: Host,
     clock: Clock,
@@ -46,7 +48,7 @@ export class ModelledHost implements ServedHost {
     this.frames = new HostedFrames(host.kernel.frames);
     this.#time = new WallTime(clock, mode);
     this.#complain = complain;
-    for (const device of host.kernel.pci.devices) {
+    for (const device of [...host.kernel.pci.devices, ...host.kernel.platform.devices]) {
       if (device.driver === null && device.iommuDevice !== null) host.vfioPath(device.name);
     }
   }
@@ -86,30 +88,23 @@ export class ModelledHost implements ServedHost {
   }
 
   get devices(): readonly ServedDevice[] {
-    return this.#host.kernel.pci.devices.map((device) => {
-      const config = new Uint8Array(4096);
-      const view = new DataView(config.buffer);
-      for (let at = 0; at < config.length; at += 4) view.setUint32(at, device.configRead(at, 4), true);
-      const number = /(\d+)$/.exec(device.driver?.name === "vfio-pci" ? this.#host.vfioPath(device.name) : "")?.[1];
-      return {
-        name: device.name,
-        config,
-        bars: device.function.bars.map((bar, index) => ({
-          base: bar === null ? 0n : BigInt(device.function.barBase(index)),
-          bytes: BigInt(bar?.size ?? 0),
-          flags:
-            bar === null
-              ? 0n
-              : IORESOURCE_MEM |
-                (bar.prefetchable ? IORESOURCE_PREFETCH : 0n) |
-                (bar.kind === "memory64" ? IORESOURCE_MEM_64 : 0n),
-        })),
-        driver: device.driver?.name ?? null,
-        group: this.#host.groupOf(device.name)?.id ?? null,
-        iommu: this.#host.iommuOf(device.name) || null,
-        vfio: number === undefined ? null : Number(number),
-      };
-    });
+    const { pci, platform } = this.#host.kernel;
+    return [
+      ...pci.devices.map((device) => this.#shown(device, pciOf(device))),
+      ...platform.devices.map((device) => this.#shown(device, null)),
+    ];
+  }
+
+  #shown(device: PciDevice | PlatformDevice, pci: ServedDevice["pci"]): ServedDevice {
+    const { name } = device;
+    const driver = device.driver?.name ?? null;
+    const number = driver?.startsWith("vfio-") === true ? /(\d+)$/.exec(this.#host.vfioPath(name))?.[1] : undefined;
+    return {
+      ...{ name, pci, driver },
+      group: this.#host.groupOf(name)?.id ?? null,
+      iommu: this.#host.iommuOf(name) || null,
+      vfio: number === undefined ? null : Number(number),
+    };
   }
 
   statistics(): string[] {
@@ -130,4 +125,21 @@ export class ModelledHost implements ServedHost {
     this.#time.close();
     this.#host[Symbol.dispose]();
   }
+}
+
+function pciOf(device: PciDevice): ServedDevice["pci"] {
+  const config = new Uint8Array(4096);
+  const view = new DataView(config.buffer);
+  for (let at = 0; at < config.length; at += 4) view.setUint32(at, device.configRead(at, 4), true);
+  const bars = device.function.bars.map((bar, index) => {
+    if (bar === null) return { base: 0n, bytes: 0n, flags: 0n };
+    const prefetchable = bar.prefetchable ? IORESOURCE_PREFETCH : 0n;
+    const wide = bar.kind === "memory64" ? IORESOURCE_MEM_64 : 0n;
+    return {
+      base: BigInt(Math.max(0, device.function.barBase(index))),
+      bytes: BigInt(bar.size),
+      flags: IORESOURCE_MEM | prefetchable | wide,
+    };
+  });
+  return { config, bars };
 }

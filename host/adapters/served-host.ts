@@ -10,18 +10,21 @@ export const CONTAINER_NUMBER = (10 << 20) | 196;
 export const GROUP_MAJOR = 510;
 export const DEVICE_MAJOR = 511;
 
-/** A PCI function as sysfs shows it. */
+/** A device as sysfs shows it. */
 export interface ServedDevice {
-  /** "0000:01:00.0". */
+  /** "0000:01:00.0", or of a platform device "edu0". */
   readonly name: string;
-  /** The 4096 bytes of its configuration space. */
-  readonly config: Uint8Array;
-  /** BARs: address and bytes, 0 where there is none. */
-  readonly bars: readonly { readonly base: bigint; readonly bytes: bigint; readonly flags: bigint }[];
+  /** What only PCI functions have. */
+  readonly pci: {
+    /** The 4096 bytes of its configuration space. */
+    readonly config: Uint8Array;
+    /** BARs: address and bytes, 0 where there is none. */
+    readonly bars: readonly { readonly base: bigint; readonly bytes: bigint; readonly flags: bigint }[];
+  } | null;
   readonly driver: string | null;
   readonly group: number | null;
   readonly iommu: string | null;
-  /** N of vfioN, null if vfio-pci does not have it. */
+  /** N of vfioN, null if VFIO does not have it. */
   readonly vfio: number | null;
 }
 

@@ -3,7 +3,7 @@
 //
 //     dev/iommu  dev/vfio/vfio  dev/vfio/GROUP  dev/vfio/devices/vfioN
 //     sys/bus/pci/devices/BDF → ../../../devices/pciDDDD:BB/BDF           (as Linux has it: links into sys/devices)
-//     sys/kernel/iommu_groups/GROUP/devices/BDF   sys/class/iommu/NAME   sys/class/vfio-dev/vfioN   sys/bus/pci/drivers/vfio-pci/BDF
+//     sys/kernel/iommu_groups/GROUP/devices/BDF   sys/class/iommu/NAME   sys/class/vfio-dev/vfioN   sys/bus/pci/drivers/vfio-pci/BDF   sys/bus/platform/devices/NAME
 
 import { mkdirSync, symlinkSync, writeFileSync } from "node:fs";
 import { dirname, join, relative } from "node:path";
@@ -47,38 +47,17 @@ class Tree {
 }
 
 function writeDevice(tree: Tree, device: ServedDevice): void {
-  const { name, config, bars, driver, group, iommu, vfio } = device;
-  const view = new DataView(config.buffer, config.byteOffset, config.length);
-  const half = (at: number): string => `0x${view.getUint16(at, true).toString(16).padStart(4, "0")}`;
-  const folder = `/sys/devices/pci${name.slice(0, 7)}/${name}`;
-  const write = (file: string, line: string): void => tree.file(`${folder}/${file}`, `${line}\n`);
-  const classCode = (view.getUint32(8, true) >>> 8).toString(16).padStart(6, "0");
-  write("vendor", half(0));
-  write("device", half(2));
-  write("subsystem_vendor", half(0x2c));
-  write("subsystem_device", half(0x2e));
-  write("class", `0x${classCode}`);
-  write("revision", `0x${config[8]!.toString(16).padStart(2, "0")}`);
-  write("irq", "0");
-  write("enable", "0");
-  write("numa_node", "-1");
-  write("driver_override", "(null)");
-  const id = (at: number): string => view.getUint16(at, true).toString(16).toUpperCase().padStart(4, "0");
-  write(
-    "uevent",
-    `DRIVER=${driver ?? ""}\nPCI_CLASS=${classCode.toUpperCase()}\nPCI_ID=${id(0)}:${id(2)}\nPCI_SLOT_NAME=${name}`,
-  );
-  tree.file(`${folder}/config`, config);
-  const hex = (value: bigint): string => `0x${value.toString(16).padStart(16, "0")}`;
-  const resources = bars.map(
-    ({ base, bytes, flags }) => `${hex(base)} ${hex(bytes === 0n ? 0n : base + bytes - 1n)} ${hex(flags)}`,
-  );
-  write("resource", resources.join("\n"));
-  tree.link(`/sys/bus/pci/devices/${name}`, folder);
-  tree.link(`${folder}/subsystem`, "/sys/bus/pci");
+  const { name, pci, driver, group, iommu, vfio } = device;
+  const bus = pci === null ? "/sys/bus/platform" : "/sys/bus/pci";
+  const folder = `/sys/devices/${pci === null ? "platform" : `pci${name.slice(0, 7)}`}/${name}`;
+  if (pci !== null) writeFunction(tree, folder, device.driver ?? "", name, pci);
+  tree.file(`${folder}/numa_node`, "-1\n");
+  tree.file(`${folder}/driver_override`, "(null)\n");
+  tree.link(`${bus}/devices/${name}`, folder);
+  tree.link(`${folder}/subsystem`, bus);
   if (driver !== null) {
-    tree.link(`/sys/bus/pci/drivers/${driver}/${name}`, folder);
-    tree.link(`${folder}/driver`, `/sys/bus/pci/drivers/${driver}`);
+    tree.link(`${bus}/drivers/${driver}/${name}`, folder);
+    tree.link(`${folder}/driver`, `${bus}/drivers/${driver}`);
   }
   if (group !== null) {
     tree.link(`/sys/kernel/iommu_groups/${group}/devices/${name}`, folder);
@@ -95,4 +74,34 @@ function writeDevice(tree: Tree, device: ServedDevice): void {
     tree.link(`${node}/device`, folder);
     tree.link(`/sys/class/vfio-dev/vfio${vfio}`, node);
   }
+}
+
+function writeFunction(
+  tree: Tree,
+  folder: string,
+  driver: string,
+  name: string,
+  { config, bars }: NonNullable<ServedDevice["pci"]>,
+): void {
+  const view = new DataView(config.buffer, config.byteOffset, config.length);
+  const write = (file: string, line: string): void => tree.file(`${folder}/${file}`, `${line}\n`);
+  const half = (at: number): string => `0x${view.getUint16(at, true).toString(16).padStart(4, "0")}`;
+  const classCode = (view.getUint32(8, true) >>> 8).toString(16).padStart(6, "0");
+  write("vendor", half(0));
+  write("device", half(2));
+  write("subsystem_vendor", half(0x2c));
+  write("subsystem_device", half(0x2e));
+  write("class", `0x${classCode}`);
+  write("revision", `0x${config[8]!.toString(16).padStart(2, "0")}`);
+  write("irq", "0");
+  write("enable", "0");
+  const id = (at: number): string => view.getUint16(at, true).toString(16).toUpperCase().padStart(4, "0");
+  const lines = [`DRIVER=${driver}`, `PCI_CLASS=${classCode.toUpperCase()}`, `PCI_ID=${id(0)}:${id(2)}`];
+  write("uevent", [...lines, `PCI_SLOT_NAME=${name}`].join("\n"));
+  tree.file(`${folder}/config`, config);
+  const hex = (value: bigint): string => `0x${value.toString(16).padStart(16, "0")}`;
+  const resources = bars.map(
+    ({ base, bytes, flags }) => `${hex(base)} ${hex(bytes === 0n ? 0n : base + bytes - 1n)} ${hex(flags)}`,
+  );
+  write("resource", resources.join("\n"));
 }

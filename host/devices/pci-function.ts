@@ -72,6 +72,8 @@ export interface FunctionIdentity {
   readonly portType?: typeof PORT_TYPE_ENDPOINT | typeof PORT_TYPE_INTEGRATED_ENDPOINT;
   /** Sends requests with PASID prefixes. */
   readonly prefixes?: boolean;
+  /** False: software finds neither MSI nor MSI-X. Default true. */
+  readonly messages?: boolean;
 }
 
 interface PlacedCapability {
@@ -98,6 +100,7 @@ export abstract class PciEndpoint implements PciFunction, Stateful {
   readonly #power: PowerManagementCapability;
   readonly #express: PciExpressCapability;
   readonly #expressAt: number;
+  readonly #messages: boolean;
   #msi: MsiCapability | null = null;
   #msix: MsixCapability | null = null;
   #lastPointer = CAPABILITIES_POINTER;
@@ -112,6 +115,7 @@ export abstract class PciEndpoint implements PciFunction, Stateful {
   constructor(identity: FunctionIdentity) {
     this.name = identity.name;
     this.bars = this.#bars;
+    this.#messages = identity.messages ?? true;
     const { config } = this;
     config.declare(VENDOR_ID, 2, { value: identity.vendorId });
     config.declare(DEVICE_ID, 2, { value: identity.deviceId });
@@ -202,14 +206,20 @@ export abstract class PciEndpoint implements PciFunction, Stateful {
 
   protected addMsi(vectors: number): MsiCapability {
     this.#msi = new MsiCapability(vectors, (low, high, data) => this.#sendMessage(low, high, data));
-    this.addCapability(this.#msi);
+    this.#addMessages(this.#msi);
     return this.#msi;
   }
 
   protected addMsix(vectors: number, place: MsixPlace): MsixCapability {
     this.#msix = new MsixCapability(vectors, place, (low, high, data) => this.#sendMessage(low, high, data));
-    this.addCapability(this.#msix);
+    this.#addMessages(this.#msix);
     return this.#msix;
+  }
+
+  /** One that is hidden lies in a configuration space that nobody sees: it is never enabled. */
+  #addMessages(capability: Capability): void {
+    if (this.#messages) this.addCapability(capability);
+    else capability.place(new ConfigSpace(), FIRST_CAPABILITY);
   }
 
   connect(ports: FunctionPorts): void {

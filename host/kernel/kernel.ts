@@ -17,7 +17,7 @@ import { type Injector, NO_INJECTION } from "./inject.ts";
 import { InjectionPlan } from "./injection-plan.ts";
 import { KernelInterrupts } from "./interrupts.ts";
 import { IommuCore } from "./iommu/core.ts";
-import { IommuHardware } from "./iommu/hardware.ts";
+import { DEFAULT_MSI_WINDOW, IommuHardware, MSI_WINDOW_BYTES } from "./iommu/hardware.ts";
 import { DRIVER_KINDS, type DriverKinds } from "./iommu/kinds.ts";
 import { LiveObjects } from "./live-objects.ts";
 import { ObjectNames } from "./object-names.ts";
@@ -40,6 +40,8 @@ export interface KernelParts {
   readonly deviations?: readonly string[];
   /** Doorbells of message-signalled interrupts; null: a machine without. */
   readonly interruptFiles?: InterruptFiles | null;
+  /** IOVA at which IOMMU drivers put their software-managed MSI window, a multiple of 4096. Default DEFAULT_MSI_WINDOW. */
+  readonly msiWindow?: bigint;
 }
 
 export class Kernel implements Stateful {
@@ -76,6 +78,7 @@ export class Kernel implements Stateful {
         live: this.live,
         core: this.iommu,
         injector: () => this.injector,
+        msiWindow: { start: parts.msiWindow ?? DEFAULT_MSI_WINDOW, length: MSI_WINDOW_BYTES, type: "SW_MSI" },
         deviations: new Set(parts.deviations),
       },
       {

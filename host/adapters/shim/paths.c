@@ -10,7 +10,7 @@ static char tree[PATH_MAX / 2];
 
 /* what the model answers for, if its tree is there */
 static const char *const places[] = {
-	"/dev/vfio", "/dev/iommu", "/sys/bus/pci/devices", "/sys/kernel/iommu_groups", "/sys/class/iommu", "/sys/class/vfio-dev",
+	"/dev/vfio", "/dev/iommu", "/sys/bus/pci/devices", "/sys/bus/platform/devices", "/sys/kernel/iommu_groups", "/sys/class/iommu", "/sys/class/vfio-dev",
 };
 
 void hs_paths_init(void)

@@ -24,6 +24,8 @@ export interface EduOptions {
   readonly dmaLogging?: boolean;
   /** Makes the misbehaviour register work: a device that breaks ATS and PRI rules when told to. */
   readonly misbehaviour?: boolean;
+  /** As of FunctionIdentity. */
+  readonly messages?: boolean;
 }
 
 /** Page requests that the device says it can have outstanding. */
@@ -45,6 +47,7 @@ export class Edu extends PciEndpoint implements MmioPort {
       subsystemVendorId: 0x1af4,
       subsystemId: 0x1100,
       prefixes: pasidBits > 0,
+      messages: options.messages ?? true,
     });
     this.logsDma = options.dmaLogging ?? false;
     if (pri && !ats) throw new RangeError("edu: page requests need ATS");

@@ -55,6 +55,8 @@ export interface NvmeOptions {
   readonly serial?: string;
   /** I/O queue pairs, 1 to 64. Default 16. */
   readonly ioQueues?: number;
+  /** As of FunctionIdentity. */
+  readonly messages?: boolean;
 }
 
 /** Most entries of a queue (CAP.MQES + 1). */
@@ -122,8 +124,8 @@ export class NvmeController extends PciEndpoint implements MmioPort {
   });
   readonly clockEvents: readonly ClockEvent[] = [this.#fetchDue, this.#readyDue, this.#shutdownDue];
 
-  constructor({ name = "nvme", store, serial = name, ioQueues = 16 }: NvmeOptions) {
-    super({ name, vendorId: VENDOR, deviceId: 0x4e56, revision: 1, classCode: 0x010802 });
+  constructor({ name = "nvme", store, serial = name, ioQueues = 16, messages = true }: NvmeOptions) {
+    super({ name, vendorId: VENDOR, deviceId: 0x4e56, revision: 1, classCode: 0x010802, messages });
     if (ioQueues < 1 || ioQueues > 64) throw new RangeError("nvme: 1 to 64 I/O queues");
     this.#store = store;
     this.addBar(0, { size: BAR_BYTES, kind: "memory64", prefetchable: false, registers: this });

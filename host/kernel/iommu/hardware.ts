@@ -9,7 +9,7 @@ import type { HostFrames } from "../host-frames.ts";
 import type { Injector } from "../inject.ts";
 import type { LiveObjects } from "../live-objects.ts";
 import type { IommuCore } from "./core.ts";
-import type { IommuDevice, IommuDriver } from "./driver.ts";
+import type { IommuDevice, IommuDriver, ReservedRegion } from "./driver.ts";
 import { driverState } from "./driver-state.ts";
 import type { DriverKinds } from "./kinds.ts";
 
@@ -34,9 +34,15 @@ export interface IommuDriverParts {
   readonly live: LiveObjects;
   readonly core: IommuCore;
   readonly injector: () => Injector;
+  /** What drivers report as software-managed MSI window. */
+  readonly msiWindow: ReservedRegion;
   /** Names of DEVIATIONS (kinds.ts) that are on. */
   readonly deviations: ReadonlySet<string>;
 }
+
+/** Where software-managed MSI windows begin unless a host says otherwise, and how long they are (Linux: MSI_IOVA_BASE, MSI_IOVA_LENGTH). */
+export const DEFAULT_MSI_WINDOW = 0x0800_0000n;
+export const MSI_WINDOW_BYTES = 0x0010_0000n;
 
 export class IommuHardware implements Stateful {
   readonly #kinds: DriverKinds;

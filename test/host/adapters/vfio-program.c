@@ -336,6 +336,23 @@ static void pass(void)
 	CHECK(waitpid(child, &status, 0) == child && status == 0);
 }
 
+/* the MSI window, where user space may map nothing, is where the host says; the function has no messages */
+static void window(uint64_t at)
+{
+	unsigned char *memory = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	struct ioas_map m = { .size = sizeof(m), .flags = 7, .ioas = ioas, .va = (uintptr_t)memory, .length = 4096, .iova = at };
+	int event = eventfd(0, EFD_CLOEXEC);
+	struct irq_set set = { .argsz = sizeof(set), .flags = 0x24, .index = 1, .count = 1, .fd = event };
+
+	CHECK(ioctl(iommufd, IOMMUFD(0x85), &m) == -1 && errno == EINVAL);
+	m.iova = at + 0xff000;
+	CHECK(ioctl(iommufd, IOMMUFD(0x85), &m) == -1 && errno == EINVAL);
+	map(memory, 4096, at + 0x100000);
+	map(memory, 4096, at - 0x1000);
+	CHECK(ioctl(device, VFIO(10), &set) == -1 && errno == EINVAL);
+	pin();
+}
+
 /* the old way: a container, a group, a device of it */
 static void group(const char *bdf)
 {
@@ -452,6 +469,8 @@ int main(int argc, char **argv)
 		interrupts();
 	} else if (!strcmp(what, "posted")) {
 		posted();
+	} else if (!strcmp(what, "window")) {
+		window(strtoull(argv[3], NULL, 0));
 	} else if (!strcmp(what, "pin")) {
 		pin();
 	} else if (!strcmp(what, "child")) {

@@ -48,6 +48,26 @@ describe.skipIf(!possible)("a program on a modelled host", () => {
     expect(result.errors).toMatch(/left over: nothing/);
   });
 
+  it("finds the MSI window and the interrupts that the host's description gives", () => {
+    const file = join(folder, "window.json");
+    const device = { model: "edu", bdf: EDU, iommu: "iommu0", options: { messages: false } };
+    const iommus = [{ name: "iommu0", kind: "riscv" }];
+    writeFileSync(file, JSON.stringify({ name: "window", msiWindow: "0xfee00000", iommus, devices: [device] }));
+    const result = nestbox("host", "run", "--strict", "--host", file, "--", program, "window", EDU, "0xfee00000");
+    expect(result.errors).not.toMatch(/line \d+:/);
+    expect(result.status).toBe(0);
+  });
+
+  it("finds platform devices by their names", () => {
+    const file = join(folder, "platform.json");
+    const platform = [{ model: "edu", name: "edu0", iommu: "iommu0", deviceId: 5 }];
+    writeFileSync(file, JSON.stringify({ name: "platform", iommus: [{ name: "iommu0", kind: "riscv" }], platform }));
+    const script =
+      "cat /sys/bus/platform/devices/edu0/vfio-dev/vfio0/dev && stat -c %F /dev/vfio/devices/vfio0 /dev/vfio/0";
+    const { output } = nestbox("host", "run", "--strict", "--host", file, "--", "sh", "-c", script);
+    expect(output).toBe("511:0\ncharacter special file\ncharacter special file\n");
+  });
+
   it("that is killed leaves nothing behind", () => {
     const result = onHost(program, "killed", EDU);
     expect(result.status).toBe(128 + 9);

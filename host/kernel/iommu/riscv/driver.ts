@@ -48,9 +48,6 @@ const NEST_PARENT = 1;
 const DIRTY_TRACKING = 2;
 const PASID = 8;
 
-/** Software-managed MSI window (Linux: MSI_IOVA_BASE, MSI_IOVA_LENGTH). */
-export const MSI_WINDOW: ReservedRegion = { start: 0x0800_0000n, length: 0x0010_0000n, type: "SW_MSI" };
-
 /** A fixed domain: every device's context is the same. */
 // Not state: the driver names its attachments.
 class FixedDomain implements RiscvDomain {
@@ -190,7 +187,7 @@ export class RiscvDriver implements IommuDriver, Stateful {
   }
 
   reservedRegions(): readonly ReservedRegion[] {
-    return [MSI_WINDOW];
+    return [this.#parts.msiWindow];
   }
 
   hwInfo(device: IommuDevice, requested: number): HwInfo | number {

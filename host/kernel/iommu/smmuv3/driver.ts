@@ -51,9 +51,6 @@ import type { Tegra241Cmdqv } from "./tegra241-cmdqv.ts";
 import { Tegra241Viommu } from "./tegra241-viommu.ts";
 import { Smmuv3Viommu } from "./viommu.ts";
 
-/** Software-managed MSI window (Linux: MSI_IOVA_BASE, MSI_IOVA_LENGTH). */
-export const MSI_WINDOW: ReservedRegion = { start: 0x0800_0000n, length: 0x0010_0000n, type: "SW_MSI" };
-
 /** Virtual addresses of the kernel, and so of stage 1, have no more bits (Linux: VA_BITS). */
 const VIRTUAL_BITS = 48;
 const PAGING_FLAGS = IOMMU_HWPT_ALLOC_DIRTY_TRACKING | IOMMU_HWPT_ALLOC_PASID | IOMMU_HWPT_ALLOC_NEST_PARENT;
@@ -181,7 +178,7 @@ export class Smmuv3Driver implements IommuHardwareDriver, IommuDriver, Stateful 
   }
 
   reservedRegions(): readonly ReservedRegion[] {
-    return [MSI_WINDOW];
+    return [this.#parts.msiWindow];
   }
 
   hwInfo(device: IommuDevice, requested: number): HwInfo | number {
