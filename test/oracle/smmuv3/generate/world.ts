@@ -43,9 +43,9 @@ class Maker {
   readonly streams: Stream[] = [];
   #free = 0x10_0000n;
 
-  constructor(random: Random) {
+  constructor(random: Random, identify: (random: Random) => Identification) {
     this.random = random;
-    this.identification = randomIdentification(random);
+    this.identification = identify(random);
     this.f = features(this.identification);
   }
 
@@ -446,9 +446,14 @@ function makeRequest(maker: Maker): Request {
   };
 }
 
-export function randomWorld(seed: number, count: number): World {
+/** `identify` chooses the SMMU; by default any that the specification allows. */
+export function randomWorld(
+  seed: number,
+  count: number,
+  identify: (random: Random) => Identification = randomIdentification,
+): World {
   const random = new Random(seed);
-  const maker = new Maker(random);
+  const maker = new Maker(random, identify);
   const streamTable = makeStreamTable(maker);
   const { memory, spoilable, fetched } = maker;
   for (let times = random.pick([0, 1, 2, 4]); times > 0 && spoilable.length > 0; times--) {

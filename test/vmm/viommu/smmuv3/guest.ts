@@ -66,6 +66,9 @@ export interface GuestOptions {
 type StreamFields = Partial<Record<keyof typeof STE.fields, bigint | number>>;
 type ContextFields = Partial<Record<keyof typeof CD.fields, bigint | number>>;
 
+/** A command by name, with its fields. */
+export type GuestCommand = readonly [CommandName, Readonly<Record<string, bigint | number>>?];
+
 export class Guest {
   readonly memory = new PhysicalMemory<GpaPfn>();
   readonly clock = new Clock();
@@ -196,7 +199,7 @@ export class Guest {
   // Commands.
 
   /** Puts commands into the queue, without telling the SMMU. */
-  queue(...commands: readonly [CommandName, Readonly<Record<string, bigint | number>>?][]): void {
+  queue(...commands: readonly GuestCommand[]): void {
     this.queueWords(...commands.map(([name, fields]) => encodeCommand(name, fields)));
   }
 
@@ -214,7 +217,7 @@ export class Guest {
   }
 
   /** Commands and a CMD_SYNC behind them. */
-  run(...commands: readonly [CommandName, Readonly<Record<string, bigint | number>>?][]): void {
+  run(...commands: readonly GuestCommand[]): void {
     this.queue(...commands, ["SYNC"]);
     this.ring();
   }
