@@ -1,6 +1,6 @@
 // `nestbox fuzz ioctl`: random and nearly valid iommufd requests, reads, writes, mappings, closes and device operations from two
 // processes, with allocations failing now and then; after every few calls the invariants of test/host/kernel/iommufd/invariants.ts
-// are checked, and at the end of every round everything must be gone.
+// are checked, and at the end of every round everything must be gone. Then the same on a host with hardware (ioctl/).
 //
 // A finding prints the seed of its round: `--seed N` repeats it.
 
@@ -26,6 +26,7 @@ import { MAP_SHARED, O_RDWR, PROT_READ } from "../../host/uapi/system-calls.ts";
 import type { Fuzzer } from "../../vmm/cli/fuzzer.ts";
 import { violations } from "../host/kernel/iommufd/invariants.ts";
 import { MockHost } from "../host/kernel/iommufd/mock-host.ts";
+import { STEPS as SMMUV3_STEPS, smmuv3Round } from "./ioctl/smmuv3-round.ts";
 
 const STEPS = 600;
 const MAX_ERRNO = 4095;
@@ -525,10 +526,10 @@ export function fuzzRound(seed: number): string | null {
 }
 
 export const fuzzer: Fuzzer = {
-  about: "random iommufd requests, allocations failing: invariants, all freed",
+  about: "random iommufd requests, allocations failing, on a mock and on SMMUv3s: invariants, DMA contained, all freed",
   round: (seed, count) => {
-    const problem = fuzzRound(seed);
-    count("calls", STEPS);
+    const problem = fuzzRound(seed) ?? smmuv3Round(seed);
+    count("calls", STEPS + SMMUV3_STEPS);
     return problem === null ? null : { problem };
   },
 };
