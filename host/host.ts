@@ -80,6 +80,9 @@ export interface AssignableDevice {
   readonly hostName: string;
   /** What it hangs on: its VFIO cdev says the same (VFIO_DEVICE_FLAGS_PCI, _PLATFORM). */
   readonly bus: "pci" | "platform";
+  /** Of a platform device what its firmware says: `compatible`, and dma-can-stall. */
+  readonly compatible: string;
+  readonly canStall: boolean;
   /** Path of its VFIO cdev. */
   readonly path: string;
   /** Name of its IOMMU, "" without. */
@@ -270,6 +273,8 @@ export class Host implements Stateful {
     return {
       hostName: name,
       bus: this.#busOf(name).kind,
+      compatible: this.#kernel.platform.device(name)?.compatible ?? "",
+      canStall: this.#kernel.platform.device(name)?.slot.canStall ?? false,
       path: this.vfioPath(name),
       iommu: this.iommuOf(name),
       group: group?.id ?? -1,

@@ -16,10 +16,19 @@ import type { Stateful, StateReader, StateRecord } from "../host/base/state.ts";
 import type { FunctionPorts, PciFunction } from "../host/devices/ports.ts";
 import { EBUSY, ENODEV, errnoName } from "../host/uapi/errno.ts";
 import type { SystemCalls } from "../host/uapi/system-calls.ts";
-import { type AssignmentRequest, groupName, nameInGroup, streamOf } from "./assignment-request.ts";
+import {
+  type AssignmentRequest,
+  groupName,
+  guestNameOf,
+  type HostDeviceRequest,
+  nameInGroup,
+  type PlatformRequest,
+  streamOf,
+} from "./assignment-request.ts";
 import type { Machine } from "./machine.ts";
 import { RAM_BASE, VIOMMU_BASE } from "./memory-map.ts";
 import { formatBdf, formatPlace, type PciHostBridge, UNREACHABLE } from "./pci/host-bridge.ts";
+import { PlatformDevices, type PlatformViommu } from "./platform-devices.ts";
 import { AssignedDevice } from "./vfio/assigned-device.ts";
 import { GuestAddressSpace, HostRefusal } from "./vfio/guest-address-space.ts";
 import { IommufdHost } from "./vfio/iommufd-host.ts";
@@ -32,6 +41,8 @@ export interface AssignmentWires {
   viommu(index: number, vector: number, asserted: boolean): void;
   /** INTx of a function; `pin` 1 to 4. */
   intx(routingId: number, pin: number, asserted: boolean): void;
+  /** Wire of a platform device, 0 to PLATFORM_WIRES - 1; absent: the machine has none for them. */
+  platform?(wire: number, asserted: boolean): void;
 }
 
 export interface AssignmentParts {
@@ -80,6 +91,9 @@ export interface AssignedEntry {
 /** First of the ids under which a vIOMMU knows held devices: no requester id is as large. */
 export const HELD_IDS = 0x80_0000;
 
+/** What a vIOMMU's host half must know of an opened device, on whatever bus. */
+type BoundToVm = Pick<AssignedDevice, "handle" | "fd" | "deviceId" | "name" | "hostName" | "pri">;
+
 /** A device of a shared group that nobody assigned. */
 interface HeldDevice {
   readonly device: AssignedDevice;
@@ -98,6 +112,8 @@ const MOST_REPORTS = 64;
 export class Assignment implements Stateful {
   readonly viommus: VirtualIommu[] = [];
   readonly devices: AssignedEntry[] = [];
+  /** Devices on no bus. */
+  readonly platform: PlatformDevices;
   readonly #held: HeldDevice[] = [];
   #ending = false; // not state: what ends is not written down
   readonly #parts: AssignmentParts;
@@ -112,6 +128,13 @@ export class Assignment implements Stateful {
     this.#parts = parts;
     this.#reportChange = limitedReport(parts.report);
     this.#space = parts.calls === null ? null : new GuestAddressSpace(parts.calls);
+    this.platform = new PlatformDevices({
+      machine: parts.machine,
+      space: this.#space,
+      wire: parts.wires.platform?.bind(parts.wires) ?? null,
+      nextHandle: () => this.#nextHandle++,
+      viommuFor: (device, request) => this.#platformViommu(device, request),
+    });
     parts.pci.onMoved = (pciFunction, from, to) => this.#moved(pciFunction, from, to);
     const { buffer, offset, length } = parts.ram;
     try {
@@ -251,6 +274,7 @@ export class Assignment implements Stateful {
   [Symbol.dispose](): void {
     this.#ending = true;
     for (const entry of this.devices.slice()) this.unassign(entry);
+    this.platform[Symbol.dispose]();
     for (const { host } of this.viommus) host?.[Symbol.dispose]();
     this.#space?.[Symbol.dispose]();
   }
@@ -285,10 +309,10 @@ export class Assignment implements Stateful {
   }
 
   /** Throws HostRefusal for a vIOMMU that there cannot be: one over two IOMMUs, one too many. */
-  #checkViommu(request: AssignmentRequest): void {
+  #checkViommu(request: AssignmentRequest | PlatformRequest): void {
     const key = request.viommu ?? request.iommu;
     const known = this.viommus.find((virtual) => virtual.key === key);
-    const who = `guest device ${formatPlace(request)} (host ${request.hostName})`;
+    const who = `guest device ${guestNameOf(request)} (host ${request.hostName})`;
     if (known === undefined && this.viommus.length === MOST_VIOMMUS) {
       throw new HostRefusal(`${who} would need a vIOMMU more than the ${MOST_VIOMMUS} a machine can have`, 0);
     }
@@ -415,7 +439,25 @@ export class Assignment implements Stateful {
     );
   }
 
-  #register(host: IommufdHost, device: AssignedDevice, request: AssignmentRequest): void {
+  /** The vIOMMU of a platform device, which is alone in its iommu group. Throws HostRefusal. */
+  #platformViommu(device: BoundToVm, request: PlatformRequest): PlatformViommu | null {
+    if (this.#parts.viommu === false) return null;
+    this.#checkViommu(request);
+    const virtual = this.#viommuFor(request.viommu ?? request.iommu, device, request, request.canStall);
+    const usedBefore = virtual.everUsed;
+    virtual.everUsed = true;
+    return {
+      ...virtual,
+      leave: (unused) => {
+        virtual.host?.unregister(device.handle);
+        if (!unused) return;
+        virtual.everUsed = usedBefore;
+        this.#dropUnused(virtual);
+      },
+    };
+  }
+
+  #register(host: IommufdHost, device: BoundToVm, request: HostDeviceRequest, canStall = false): void {
     const stream = streamOf(request);
     host.register({
       handle: device.handle,
@@ -423,20 +465,20 @@ export class Assignment implements Stateful {
       deviceId: device.deviceId,
       guestName: device.name,
       hostName: device.hostName,
-      pri: device.pri,
+      faults: device.pri || canStall,
       ...(stream === undefined ? {} : { stream }),
     });
   }
 
-  #viommuFor(key: string, device: AssignedDevice, request: AssignmentRequest): VirtualIommu {
+  #viommuFor(key: string, device: BoundToVm, request: HostDeviceRequest, canStall = false): VirtualIommu {
     const known = this.viommus.find((virtual) => virtual.key === key);
     const host =
       known?.host ??
       new IommufdHost({ addressSpace: this.#space!, codec: this.#parts.kind.nesting, report: this.#parts.report });
-    this.#register(host, device, request);
+    this.#register(host, device, request, canStall);
     if (known !== undefined) return known;
     const info = host.hwInfo(device.handle);
-    return this.#addViommu(key, request.iommu, host, typeof info === "number" ? null : info);
+    return this.#addViommu(key, request.iommu, host, typeof info === "number" ? null : info, canStall);
   }
 
   /** Takes a vIOMMU away that was made for a device which then was refused: the newest, and nothing ever stood behind it. */
@@ -448,7 +490,13 @@ export class Assignment implements Stateful {
     virtual.host?.[Symbol.dispose]();
   }
 
-  #addViommu(key: string, iommu: string | null, host: IommufdHost | null, hardware: HwInfoReply | null): VirtualIommu {
+  #addViommu(
+    key: string,
+    iommu: string | null,
+    host: IommufdHost | null,
+    hardware: HwInfoReply | null,
+    stalls = false,
+  ): VirtualIommu {
     const { machine, memory, wires, kind, configuration, report } = this.#parts;
     const index = this.viommus.length;
     const name = `viommu${index}`;
@@ -468,6 +516,7 @@ export class Assignment implements Stateful {
       },
       clock: machine.clock,
       trace: machine.trace,
+      stalls,
       configuration,
       report,
     });
@@ -546,6 +595,7 @@ export class Assignment implements Stateful {
   *stateParts(): Generator<readonly [string, Stateful]> {
     if (this.#space !== null) yield ["address space", this.#space];
     for (const { device } of this.#held) yield [`held ${device.hostName}`, device];
+    yield ["platform devices", this.platform];
     for (const { name, viommu, host } of this.viommus) {
       if (host !== null) yield [`${name} host`, host];
       yield [name, viommu];

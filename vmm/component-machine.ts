@@ -6,9 +6,10 @@ import type { Clock } from "../host/base/clock.ts";
 import type { PhysicalMemory } from "../host/base/memory.ts";
 import type { Stateful, StateRecord } from "../host/base/state.ts";
 import type { Trace } from "../host/base/trace.ts";
+import { EDU_COMPATIBLE } from "../host/devices/edu/registers.ts";
 import type { SystemCalls } from "../host/uapi/system-calls.ts";
 import type { Assignment } from "./assignment.ts";
-import { ComponentInterrupts } from "./component-interrupts.ts";
+import { ComponentInterrupts, INTERRUPT_COUNT } from "./component-interrupts.ts";
 import type { Machine } from "./machine.ts";
 import { MachineFrame } from "./machine-frame.ts";
 import {
@@ -24,6 +25,7 @@ import {
   SW_MSI_SIZE,
 } from "./memory-map.ts";
 import type { PciHostBridge } from "./pci/host-bridge.ts";
+import { PLATFORM_WIRES, type PlatformDeviceEntry } from "./platform-devices.ts";
 import type { ComponentPlatform } from "./vcpu/component/platform.ts";
 import type { CommonConfiguration, ViommuKind } from "./viommu/kind.ts";
 import { DEFAULT_KIND, VIOMMU_KINDS } from "./viommu/kinds.ts";
@@ -45,9 +47,10 @@ export interface ComponentMachineOptions {
   readonly report: (message: string) => void;
 }
 
-/** Interrupt wires: 16 vectors a vIOMMU from 32 on, four for PCI INTx from 16 on. */
+/** Interrupt wires: 16 vectors a vIOMMU from 32 on, four for PCI INTx from 16 on; platform devices' are the last 32. */
 const INTX_WIRES = 16;
 const VIOMMU_WIRES = 32;
+const FIRST_PLATFORM_WIRE = INTERRUPT_COUNT - PLATFORM_WIRES;
 
 export class ComponentMachine implements Stateful {
   readonly ram: WebAssembly.Memory;
@@ -89,6 +92,7 @@ export class ComponentMachine implements Stateful {
           else if (asserted) this.interrupts.raise(wire);
         },
         intx: (routingId, pin, asserted) => this.interrupts.setWire(intxWire(routingId, pin), asserted),
+        platform: (wire, asserted) => this.interrupts.setWire(FIRST_PLATFORM_WIRE + wire, asserted),
       },
       {
         calls: options.calls,
@@ -99,6 +103,11 @@ export class ComponentMachine implements Stateful {
         report: options.report,
       },
     );
+  }
+
+  /** Number at the interrupt controller of a platform device's wire; -1 for none. */
+  platformLine(wire: number): number {
+    return wire < 0 ? -1 : FIRST_PLATFORM_WIRE + wire;
   }
 
   /** What the machine tells a component guest about itself. */
@@ -113,6 +122,7 @@ export class ComponentMachine implements Stateful {
         "pci-memory64": [{ base: PCI_MEMORY64_BASE, size: PCI_MEMORY64_SIZE }],
         "msi-page": [{ base: MSI_BASE, size: 4096 }],
         identity: [{ base: SW_MSI_BASE, size: SW_MSI_SIZE }],
+        "platform-edu": this.#edus.map(({ regions }) => regions[0]!),
       },
       iommuLine: (index, vector) =>
         index < this.assignment.viommus.length && vector < this.#kind.node.wires
@@ -121,9 +131,20 @@ export class ComponentMachine implements Stateful {
       iommuOf: (requesterId) =>
         this.assignment.devices.find((entry) => entry.routingId === requesterId)?.viommu?.index ?? -1,
       pciLine: (requesterId, pin) => (pin >= 1 && pin <= 4 ? intxWire(requesterId, pin) : -1),
+      device: (kind, index) => {
+        const entry = kind === "platform-edu" ? this.#edus[index] : undefined;
+        if (entry === undefined) return null;
+        const { request, viommu, wires } = entry;
+        return { id: request.guestId, iommu: viommu, line: this.platformLine(wires[0] ?? -1) };
+      },
       now: () => clock.now,
       alarm: (delay, number) => this.interrupts.setAlarm(delay, number),
     };
+  }
+
+  /** Platform devices that a component guest can be told of. */
+  get #edus(): PlatformDeviceEntry[] {
+    return this.assignment.platform.entries.filter(({ request }) => request.compatible === EDU_COMPATIBLE);
   }
 
   [Symbol.dispose](): void {

@@ -22,6 +22,7 @@ import type { KernelImage } from "./platform/kernel-image.ts";
 import { KernelImageError } from "./platform/kernel-image.ts";
 import { uartRegister } from "./platform/register-names.ts";
 import { Uart8250 } from "./platform/uart-8250.ts";
+import type { PlatformDeviceEntry } from "./platform-devices.ts";
 import type { ViommuKind } from "./viommu/kind.ts";
 import { DEFAULT_KIND, VIOMMU_KINDS } from "./viommu/kinds.ts";
 
@@ -74,6 +75,8 @@ export interface TreeRequest {
   /** Kind of the vIOMMUs. */
   readonly kind: ViommuKind;
   readonly viommus: readonly DescribedViommu[];
+  /** Devices on no bus. Default none. */
+  readonly platformDevices?: readonly PlatformDeviceEntry[];
   /** 32 bytes, deterministic from the run's seed. */
   readonly seed: Uint8Array;
 }
@@ -103,6 +106,8 @@ export interface KernelParts extends Stateful {
   setIntx(routingId: number, pin: number, asserted: boolean): void;
   /** Level of a vIOMMU's own wire; absent: this platform gives vIOMMUs messages only. */
   viommuWire?(index: number, vector: number, asserted: boolean): void;
+  /** Level of a platform device's wire, 0 to PLATFORM_WIRES - 1; absent: this platform has none. */
+  platformWire?(wire: number, asserted: boolean): void;
   deviceTree(request: TreeRequest): Uint8Array;
   /** Readies the boot CPU at `entry` with the device tree's address, as the instruction set's boot protocol says. */
   start(entry: bigint, tree: bigint): void;
@@ -136,6 +141,8 @@ export interface BootOptions {
   readonly initrd: Uint8Array | null;
   readonly bootArguments: string;
   readonly viommus: readonly DescribedViommu[];
+  /** Devices on no bus. Default none. */
+  readonly platformDevices?: readonly PlatformDeviceEntry[];
   /** 32 bytes, from the run's seed. */
   readonly seed: Uint8Array;
 }
@@ -222,6 +229,9 @@ export class KernelMachine<Parts extends KernelParts = KernelParts> implements S
       {
         viommu: (index, vector, asserted) => parts.viommuWire?.(index, vector, asserted),
         intx: (routingId, pin, asserted) => parts.setIntx(routingId, pin, asserted),
+        ...(parts.platformWire === undefined
+          ? {}
+          : { platform: (wire: number, asserted: boolean) => parts.platformWire?.(wire, asserted) }),
       },
       { ...world, configuration },
     );
@@ -264,6 +274,7 @@ export class KernelMachine<Parts extends KernelParts = KernelParts> implements S
       initrd: initrd === null ? null : { start: initrdAt, end: initrdAt + initrdBytes },
       kind: this.#kind,
       viommus: boot.viommus,
+      platformDevices: boot.platformDevices ?? [],
       seed: boot.seed,
     });
     core.ram.set(tree, treeAt - RAM_BASE);

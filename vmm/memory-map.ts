@@ -11,6 +11,9 @@ export const GICD_BASE = 0x0a00_0000;
 export const GICC_BASE = 0x0a01_0000;
 export const GICV2M_BASE = 0x0a02_0000;
 export const UART_BASE = 0x1000_0000;
+/** Registers of assigned platform devices, one after the other. */
+export const PLATFORM_BASE = 0x1100_0000;
+export const PLATFORM_SIZE = 0x1000_0000;
 /** Registers of vIOMMU i: VIOMMU_BASE + i * 0x1000. */
 export const VIOMMU_BASE = 0x0301_0000;
 /** MSI page (component machines) or IMSIC pages (RV64 machines), one a hart. */

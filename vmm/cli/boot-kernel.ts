@@ -139,11 +139,12 @@ function assembleVm(
   });
   run.assignAll(assignment, [
     ...assignmentsOf(options.assign),
-    ...drives.map(({ file, bdf, routingId }) => ({ text: `--nvme ${file}`, hostBdf: bdf, place: { routingId } })),
+    ...drives.map(({ file, bdf, routingId }) => ({ text: `--nvme ${file}`, hostName: bdf, place: { routingId } })),
   ]);
   try {
     const viommus = viommusOf(assignment);
-    machine.load({ kernel, initrd, bootArguments: options.append, viommus, seed });
+    const platformDevices = assignment.platform.entries;
+    machine.load({ kernel, initrd, bootArguments: options.append, viommus, platformDevices, seed });
   } catch (error) {
     if (error instanceof KernelImageError) throw new UsageError(`${kernelFile}: ${error.message}`);
     throw error;

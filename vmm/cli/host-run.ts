@@ -4,10 +4,16 @@ import { BlockFile, BlockFileError } from "../../host/adapters/block-file.ts";
 import { type HostDescription, HostDescriptionError } from "../../host/description.ts";
 import { Host, type InjectionPlan, InjectionSyntaxError } from "../../host/host.ts";
 import type { Assignment } from "../assignment.ts";
-import type { AssignmentRequest } from "../assignment-request.ts";
-import { ASSIGNMENT_FORM, parseAssignment } from "../assignment-text.ts";
+import { guestNameOf } from "../assignment-request.ts";
+import {
+  ASSIGNMENT_FORM,
+  formatGuestPlace,
+  misplaced,
+  parseAssignment,
+  type WrittenAssignment,
+} from "../assignment-text.ts";
 import { CountingCalls } from "../counting-calls.ts";
-import { formatBdf, formatPlace, type PciPlace, UNREACHABLE } from "../pci/host-bridge.ts";
+import { formatBdf, formatPlace, UNREACHABLE } from "../pci/host-bridge.ts";
 import type { RunCounters } from "../summary.ts";
 import { HostRefusal } from "../vfio/guest-address-space.ts";
 import { VIOMMU_KINDS } from "../viommu/kinds.ts";
@@ -30,14 +36,11 @@ export interface HostRunOptions {
 /** The default guest's: ids crossed over, so that a mix-up of guest and host ids fails. */
 export const DEFAULT_ASSIGNMENTS = ["0000:00:01.0@00:02.0", "0000:00:02.0@00:01.0"];
 
-export interface RequestedAssignment {
+export interface RequestedAssignment extends WrittenAssignment {
   readonly text: string;
-  readonly hostBdf: string;
-  readonly place: PciPlace;
-  readonly viommu?: string;
 }
 
-/** "HOST-BDF@GUEST-BDF[/NAME]" each; errors name the text. */
+/** "HOST@GUEST[/NAME]" each; errors name the text. */
 export function assignmentsOf(texts: readonly string[]): RequestedAssignment[] {
   return texts.map((text) => {
     const written = parseAssignment(text);
@@ -90,28 +93,38 @@ export class HostRun {
     this.calls = new CountingCalls(vmm);
   }
 
-  /** Assigns devices; a refusal or an unknown device is the user's error. */
+  /**
+   * Assigns devices; a refusal or an unknown device is the user's error. Platform devices go first: whether transactions may stall is what a
+   * vIOMMU says from its start.
+   */
   assignAll(assignment: Assignment, requested: readonly RequestedAssignment[]): void {
-    for (const { text, hostBdf, place, viommu } of requested) {
+    const first = requested.filter(({ place }) => "guestId" in place);
+    const rest = requested.filter(({ place }) => !("guestId" in place));
+    for (const { text, hostName, place, viommu } of [...first, ...rest]) {
       if (viommu !== undefined && !assignment.hasViommus) {
         throw new UsageError(`--assign ${text}: with --viommu none there is no vIOMMU "${viommu}"`);
       }
-      const name = this.host.find(hostBdf);
+      const name = this.host.find(hostName);
       if (name === null) {
         const known = this.host.deviceNames.join(", ");
-        throw new UsageError(`--assign ${text}: the host has no device ${hostBdf} (it has ${known})`);
+        throw new UsageError(`--assign ${text}: the host has no device ${hostName} (it has ${known})`);
       }
       this.#checkKind(text, name);
       const named = viommu === undefined ? {} : { viommu };
-      const request: AssignmentRequest = { ...this.host.assignable(name), ...place, ...named };
-      if (assignment.devices.some((entry) => entry.request.hostName === name)) {
+      const assignable = this.host.assignable(name);
+      const wrong = misplaced(name, assignable.bus, place);
+      if (wrong !== null) throw new UsageError(`--assign ${text}: ${wrong}`);
+      const known = [...assignment.devices, ...assignment.platform.entries].map(({ request }) => request);
+      if (known.some((request) => request.hostName === name)) {
         throw new UsageError(`--assign ${text}: ${name} is assigned already`);
       }
-      if (assignment.devices.some((entry) => formatPlace(entry.request) === formatPlace(place))) {
-        throw new UsageError(`--assign ${text}: guest ${formatPlace(place)} is taken by another device`);
+      const guest = formatGuestPlace(place);
+      if (known.some((request) => guestNameOf(request) === guest)) {
+        throw new UsageError(`--assign ${text}: guest ${guest} is taken by another device`);
       }
       try {
-        assignment.assign(request);
+        if ("guestId" in place) assignment.platform.assign({ ...assignable, ...place, ...named });
+        else assignment.assign({ ...assignable, ...place, ...named });
       } catch (error) {
         if (error instanceof HostRefusal) throw new UsageError(`--assign ${text}: ${error.message}`);
         throw error;
@@ -148,13 +161,22 @@ export class HostRun {
     return {
       commands,
       ioctls: this.calls.counts,
-      ids: assignment.devices.map((entry) => ({
-        guestBdf: entry.routingId === UNREACHABLE ? formatPlace(entry.request) : formatBdf(entry.routingId),
-        guestDeviceId: entry.routingId,
-        hostBdf: entry.request.hostName,
-        hostDeviceId: this.host.deviceIdOf(entry.request.hostName),
-        viommu: entry.viommu?.name ?? null,
-      })),
+      ids: [
+        ...assignment.devices.map((entry) => ({
+          guestBdf: entry.routingId === UNREACHABLE ? formatPlace(entry.request) : formatBdf(entry.routingId),
+          guestDeviceId: entry.routingId,
+          hostBdf: entry.request.hostName,
+          hostDeviceId: this.host.deviceIdOf(entry.request.hostName),
+          viommu: entry.viommu?.name ?? null,
+        })),
+        ...assignment.platform.entries.map(({ device, request, viommu }) => ({
+          guestBdf: device.name,
+          guestDeviceId: request.guestId,
+          hostBdf: request.hostName,
+          hostDeviceId: this.host.deviceIdOf(request.hostName),
+          viommu: assignment.viommus[viommu]?.name ?? null,
+        })),
+      ],
       nestedDomains,
       bypassDomains,
       dma: this.host.dmaCounters,

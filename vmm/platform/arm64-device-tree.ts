@@ -6,7 +6,16 @@
 
 import type { TreeRequest } from "../kernel-machine.ts";
 import { GICC_BASE, GICD_BASE, GICV2M_BASE, SW_MSI_BASE, SW_MSI_SIZE, UART_BASE } from "../memory-map.ts";
-import { chosen, type InterruptWiring, memory, pci, range, serial, viommuNodes } from "./device-tree-nodes.ts";
+import {
+  chosen,
+  type InterruptWiring,
+  memory,
+  pci,
+  platformDeviceNodes,
+  range,
+  serial,
+  viommuNodes,
+} from "./device-tree-nodes.ts";
 import { type Cell, encodeDeviceTree, ref, type TreeNode } from "./flattened-device-tree.ts";
 
 export interface Arm64Platform extends TreeRequest {
@@ -18,6 +27,8 @@ export interface Arm64Platform extends TreeRequest {
   /** First SPI of vIOMMU i is viommuSpi + i × viommuWires. */
   readonly viommuSpi: number;
   readonly viommuWires: number;
+  /** First of the SPIs of platform devices' wires. */
+  readonly platformSpi: number;
 }
 
 const SPI = 0;
@@ -38,6 +49,7 @@ export function arm64DeviceTree(platform: Arm64Platform): Uint8Array {
         platform.viommuSpi + index * platform.viommuWires + wire,
         EDGE_RISING,
       ]),
+    platform: (wire) => [SPI, platform.platformSpi + wire, LEVEL_HIGH],
     messages: ref("v2m"),
   };
   const functions = platform.viommus.flatMap(({ requesterIds }) => requesterIds);
@@ -74,6 +86,7 @@ export function arm64DeviceTree(platform: Arm64Platform): Uint8Array {
           serial(wiring),
           ...viommuNodes(platform, wiring),
           pci(platform, wiring, functions.map(functionNode)),
+          ...platformDeviceNodes(platform, wiring),
         ],
       },
     ],

@@ -8,6 +8,7 @@ import type { Stateful, StateRecord } from "../../host/base/state.ts";
 import type { KernelMachineOptions, KernelParts, KernelPartsHost, TreeRequest } from "../kernel-machine.ts";
 import type { Machine } from "../machine.ts";
 import { GICC_BASE, GICD_BASE, GICV2M_BASE } from "../memory-map.ts";
+import { PLATFORM_WIRES } from "../platform-devices.ts";
 import { AArch64Core, Exit } from "../vcpu/aarch64/core.ts";
 import { arm64DeviceTree } from "./arm64-device-tree.ts";
 import { GicV2 } from "./gicv2.ts";
@@ -22,7 +23,8 @@ const VIOMMU_SPI = 8;
 const VIOMMU_WIRES = 4;
 const MESSAGE_SPI = 96;
 const MESSAGES = 128;
-const INTERRUPTS = 32 + MESSAGE_SPI + MESSAGES;
+const PLATFORM_SPI = MESSAGE_SPI + MESSAGES;
+const INTERRUPTS = 32 + PLATFORM_SPI + PLATFORM_WIRES;
 /** vIOMMUs that have wires; further ones would collide with messages. */
 const WIRED_VIOMMUS = (MESSAGE_SPI - VIOMMU_SPI) / VIOMMU_WIRES;
 const TIMER_HZ = 62_500_000;
@@ -83,6 +85,10 @@ export class Arm64Parts implements KernelParts {
     }
   }
 
+  platformWire(wire: number, asserted: boolean): void {
+    this.gic.setWire(32 + PLATFORM_SPI + wire, asserted);
+  }
+
   deviceTree(request: TreeRequest): Uint8Array {
     return arm64DeviceTree({
       cpus: this.#options.cpus,
@@ -91,6 +97,7 @@ export class Arm64Parts implements KernelParts {
       intxSpi: INTX_SPI,
       viommuSpi: VIOMMU_SPI,
       viommuWires: VIOMMU_WIRES,
+      platformSpi: PLATFORM_SPI,
       ...request,
     });
   }

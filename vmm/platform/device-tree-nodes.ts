@@ -29,6 +29,8 @@ export interface InterruptWiring {
   readonly intx: (line: number) => readonly Cell[];
   /** Wires of vIOMMU `index`; absent: it has messages only. */
   readonly viommu?: (index: number) => readonly (readonly Cell[])[];
+  /** Wire `wire` of platform devices. */
+  readonly platform: (wire: number) => readonly Cell[];
   /** Where messages go. */
   readonly messages: Reference;
 }
@@ -86,6 +88,22 @@ export function viommuNodes({ viommus, kind }: TreeRequest, wiring: InterruptWir
       },
     };
   });
+}
+
+/** Devices on no bus: registers, wires, and the id at the vIOMMU that each is behind (bindings: iommu/iommu.txt; arm,smmu-v3.yaml for dma-can-stall). */
+export function platformDeviceNodes({ platformDevices }: TreeRequest, wiring: InterruptWiring): TreeNode[] {
+  return (platformDevices ?? []).map(({ request, regions, wires, viommu }) => ({
+    name: `${request.compatible.replace(/^.*,/, "")}@${regions[0]?.base.toString(16) ?? "0"}`,
+    properties: {
+      compatible: request.compatible,
+      reg: regions.flatMap(({ base, size }) => range(base, size)),
+      "interrupt-parent": [wiring.controller],
+      interrupts: wires.flatMap(wiring.platform),
+      "dma-coherent": true as const,
+      ...(viommu < 0 ? {} : { iommus: [ref(`iommu${viommu}`), request.guestId] }),
+      ...(viommu >= 0 && request.canStall ? { "dma-can-stall": true as const } : {}),
+    },
+  }));
 }
 
 /** The host bridge; `children`: nodes of functions that something else in the tree refers to. */

@@ -4,7 +4,16 @@
 import type { TreeRequest } from "../kernel-machine.ts";
 import { APLIC_BASE, MSI_BASE, UART_BASE } from "../memory-map.ts";
 import { CACHE_BLOCK_BYTES, isaString } from "../vcpu/riscv64/extensions.ts";
-import { chosen, type InterruptWiring, memory, pci, range, serial, viommuNodes } from "./device-tree-nodes.ts";
+import {
+  chosen,
+  type InterruptWiring,
+  memory,
+  pci,
+  platformDeviceNodes,
+  range,
+  serial,
+  viommuNodes,
+} from "./device-tree-nodes.ts";
 import { encodeDeviceTree, ref, type TreeNode } from "./flattened-device-tree.ts";
 
 export interface Rv64Platform extends TreeRequest {
@@ -19,6 +28,8 @@ export interface Rv64Platform extends TreeRequest {
   readonly uartSource: number;
   /** First of the four APLIC sources of PCI INTx. */
   readonly intxSource: number;
+  /** First of the APLIC sources of platform devices' wires. */
+  readonly platformSource: number;
 }
 
 const LEVEL_HIGH = 4;
@@ -82,6 +93,7 @@ function soc(platform: Rv64Platform): TreeNode[] {
     unitAddress: [],
     uart: [platform.uartSource, LEVEL_HIGH],
     intx: (line) => [platform.intxSource + line, LEVEL_HIGH],
+    platform: (wire) => [platform.platformSource + wire, LEVEL_HIGH],
     messages: ref("imsic"),
   };
   return [
@@ -116,5 +128,6 @@ function soc(platform: Rv64Platform): TreeNode[] {
     serial(wiring),
     ...viommuNodes(platform, wiring),
     pci(platform, wiring),
+    ...platformDeviceNodes(platform, wiring),
   ];
 }

@@ -19,6 +19,7 @@ import { Sbi } from "./sbi.ts";
 const APLIC_SOURCES = 96;
 const UART_SOURCE = 10;
 const INTX_SOURCE = 32;
+const PLATFORM_SOURCE = 48;
 const TIMEBASE_HZ = 10_000_000;
 const IMSIC_IDS = 255;
 
@@ -84,6 +85,10 @@ export class Rv64Parts implements KernelParts {
     this.aplic.setWire(INTX_SOURCE + ((slot + pin - 1) % 4), asserted);
   }
 
+  platformWire(wire: number, asserted: boolean): void {
+    this.aplic.setWire(PLATFORM_SOURCE + wire, asserted);
+  }
+
   deviceTree(request: TreeRequest): Uint8Array {
     return rv64DeviceTree({
       harts: this.#options.cpus,
@@ -95,6 +100,7 @@ export class Rv64Parts implements KernelParts {
       imsicIds: IMSIC_IDS,
       uartSource: UART_SOURCE,
       intxSource: INTX_SOURCE,
+      platformSource: PLATFORM_SOURCE,
       ...request,
     });
   }

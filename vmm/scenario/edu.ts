@@ -4,7 +4,6 @@
 import type { MmioPort } from "../../host/base/mmio.ts";
 import * as R from "../../host/devices/edu/registers.ts";
 import type { Host } from "../../host/host.ts";
-import type { AssignedEntry } from "../assignment.ts";
 
 export interface EduTransfer {
   readonly iova: bigint;
@@ -20,26 +19,21 @@ export interface EduTransfer {
 
 /** What the driver needs of a scenario's device. */
 export interface EduDevice {
-  readonly entry: AssignedEntry;
   readonly vm: { readonly host: Host; settle(): void };
   readonly name: string;
   readonly hostName: string;
-  findCapability(id: number): number;
 }
-
-const CAPABILITY_VENDOR = 0x09;
-/** Behind id, next, length and revision. */
-const FEATURES_AT = 4;
 
 export class EduDriver {
   readonly #device: EduDevice;
   readonly #registers: MmioPort;
+  readonly #features: number;
 
-  constructor(device: EduDevice) {
-    const bar = device.entry.device.bars[0];
-    if (bar == null) throw new Error(`device ${device.name} is no edu device: it has no BAR 0`);
+  /** `features` as registers.ts has them. */
+  constructor(device: EduDevice, registers: MmioPort, features: number) {
     this.#device = device;
-    this.#registers = bar.registers;
+    this.#registers = registers;
+    this.#features = features;
   }
 
   read32(register: number): number {
@@ -131,11 +125,8 @@ export class EduDriver {
     this.write32(R.MISBEHAVIOUR, bits);
   }
 
-  /** Features stand in the vendor-specific capability: revision, then 16 bits of them. */
   #has(feature: number): boolean {
-    const at = this.#device.findCapability(CAPABILITY_VENDOR);
-    const features = at === 0 ? 0 : this.#device.entry.device.configRead(at + FEATURES_AT, 2);
-    return (features & feature) !== 0;
+    return (this.#features & feature) !== 0;
   }
 
   #need(feature: number, what: string, option: string): void {

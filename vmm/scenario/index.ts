@@ -24,13 +24,13 @@ export type { ViommuKindName } from "../viommu/kinds.ts";
 export * from "../viommu/riscv/scenario.ts";
 export { ScenarioContext } from "./context.ts";
 export { EduDriver, type EduTransfer } from "./edu.ts";
+export { type DmaOptions, type DmaResult, ScenarioEndpoint } from "./endpoint.ts";
 export { GuestRam } from "./guest-memory.ts";
+export { ScenarioPlatformDevice } from "./platform-device.ts";
 export { runScenario, type ScenarioResult, type ScenarioRunOptions } from "./run-scenario.ts";
 export { ExpectationFailed, isScenario, type Scenario, type ScenarioOptions, scenario } from "./scenario.ts";
 export type { TranslationOptions } from "./translation.ts";
 export {
-  type DmaOptions,
-  type DmaResult,
   type ExpectedFault,
   MSI_WINDOW,
   ScenarioDevice,

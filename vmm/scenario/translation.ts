@@ -8,6 +8,8 @@ export interface TranslationOptions {
   readonly ats?: boolean;
   /** The device may ask for pages that are missing (PCIe PRI); takes ATS with it. */
   readonly pageRequests?: boolean;
+  /** Transactions that fault wait until the guest has answered (Arm SMMUv3: CD.S); of a platform device that can. */
+  readonly stalls?: boolean;
   /** For requests with this PASID, 1 and up. Left out: for those without, which are PASID 0. */
   readonly pasid?: number;
 }
@@ -34,6 +36,10 @@ export function checkTranslation(
   if (asked.pageRequests === true) {
     if (!device.pageRequests) lacks("page requests", "in the host's description, an edu needs ats and pri: true");
     if (!iommu.pageRequests) refuses("page requests");
+  }
+  if (asked.stalls === true) {
+    if (device.stalls !== true) lacks("stalls", "a platform device, with canStall: true in the host's description");
+    if (iommu.stalls !== true) refuses("stalls");
   }
   if (asked.pasid === undefined) return;
   if (device.pasidBits === 0) lacks("PASIDs", "in the host's description, an edu needs pasidBits");

@@ -3,41 +3,35 @@
 
 import type { Clock } from "../../host/base/clock.ts";
 import type { Trace, TracedEvent } from "../../host/base/trace.ts";
-import { DMA_OK, type DmaPort, NO_PASID } from "../../host/devices/ports.ts";
+import type { DmaPort } from "../../host/devices/ports.ts";
 import type { Host } from "../../host/host.ts";
-import type { AssignedEntry } from "../assignment.ts";
-import { ASSIGNMENT_FORM, parseAssignment } from "../assignment-text.ts";
+import type { AssignedEntry, VirtualIommu } from "../assignment.ts";
+import { ASSIGNMENT_FORM, isOnPlatform, misplaced, parseAssignment } from "../assignment-text.ts";
 import { ComponentMachine } from "../component-machine.ts";
 import { CountingCalls } from "../counting-calls.ts";
 import { MSI_BASE, RAM_BASE, SW_MSI_BASE, SW_MSI_SIZE } from "../memory-map.ts";
 import { formatBdf, formatPlace, parseBdf, UNREACHABLE } from "../pci/host-bridge.ts";
-import { walkGrid } from "../view/walk-grid.ts";
 import { collectWalks, type Walk } from "../view/walks.ts";
-import type {
-  DeviceTranslation,
-  FaultWord,
-  FirstStage,
-  GuestDriver,
-  GuestSide,
-  PageRequest,
-  TranslationOffer,
-} from "../viommu/guest-driver.ts";
+import type { FaultWord, GuestSide, PageRequest } from "../viommu/guest-driver.ts";
 import type { ViommuKind } from "../viommu/kind.ts";
 import type {
   ConfigurationOf,
-  ContextOf,
   DefaultKind,
   DriverOf,
   FaultOf,
   Stage1ModeOf,
   Stage1Of,
-  TranslationExtraOf,
   ViommuKindName,
 } from "../viommu/kinds.ts";
 import { EduDriver } from "./edu.ts";
+import { ScenarioEndpoint } from "./endpoint.ts";
 import { GuestRam } from "./guest-memory.ts";
+import { ScenarioPlatformDevice } from "./platform-device.ts";
 import { ExpectationFailed } from "./scenario.ts";
-import { checkTranslation, type TranslationOptions } from "./translation.ts";
+
+const CAPABILITY_VENDOR = 0x09;
+/** Behind id, next, length and revision. */
+const FEATURES_AT = 4;
 
 export interface VmOptions<K extends ViommuKindName = DefaultKind> {
   /** Kind of the guest-visible IOMMU. */
@@ -49,7 +43,7 @@ export interface VmOptions<K extends ViommuKindName = DefaultKind> {
   readonly memory?: number;
   /**
    * "HOST-BDF@GUEST-BDF" each; "HOST-BDF@00:03.0/00.0" behind a root port, whose bus the guest numbers. Append "/NAME" to put a device
-   * behind a vIOMMU of its own.
+   * behind a vIOMMU of its own. Of a platform device: "HOST-NAME@0xID", its id at the vIOMMU.
    */
   readonly assign?: readonly string[];
   /**
@@ -62,23 +56,12 @@ export interface VmOptions<K extends ViommuKindName = DefaultKind> {
   readonly bringUp?: boolean;
 }
 
-export interface DmaOptions {
-  /** Of the request; left out: none. */
-  readonly pasid?: number;
-}
-
-export interface DmaResult {
-  readonly ok: boolean;
-  /** What was read; for a write, what was written. */
-  readonly bytes: Uint8Array;
-}
-
 /** A fault as a scenario expects it: in every kind's words, or by fields of the architecture's own record. */
 export type ExpectedFault<K extends ViommuKindName = DefaultKind> = ExpectedWords<K> & Partial<FaultOf<K>>;
 
 interface ExpectedWords<K extends ViommuKindName> {
   readonly what?: FaultWord;
-  readonly device?: ScenarioDevice<K>;
+  readonly device?: ScenarioEndpoint<K>;
   readonly iova?: bigint;
   readonly write?: boolean;
   readonly pasid?: number;
@@ -91,6 +74,7 @@ export class ScenarioVm<K extends ViommuKindName = DefaultKind> {
   readonly name: string;
   readonly kind: ViommuKind;
   readonly #devices: ScenarioDevice<K>[] = [];
+  readonly #platformDevices: ScenarioPlatformDevice<K>[] = [];
   readonly #iommus: DriverOf<K>[] = [];
   readonly #calls: CountingCalls;
   readonly #trace: Trace;
@@ -125,7 +109,10 @@ export class ScenarioVm<K extends ViommuKindName = DefaultKind> {
       });
       this.machine = machine;
       this.ram = new GuestRam(this.machine.memory, BigInt(RAM_BASE), BigInt(memoryBytes));
-      for (const assignment of options.assign ?? []) this.assign(assignment, false);
+      // Platform devices first: whether transactions may stall is what a vIOMMU says from its start.
+      const [platform, functions] = split(options.assign ?? [], isOnPlatform);
+      for (const assignment of platform) this.assignPlatform(assignment, false);
+      for (const assignment of functions) this.assign(assignment, false);
       if (options.bringUp !== false) this.bringUp();
     } catch (error) {
       // A scenario may go on after a refusal: what was assigned before it is free again.
@@ -150,6 +137,18 @@ export class ScenarioVm<K extends ViommuKindName = DefaultKind> {
     return this.#devices;
   }
 
+  /** Devices on no bus. */
+  get platformDevices(): readonly ScenarioPlatformDevice<K>[] {
+    return this.#platformDevices;
+  }
+
+  /** The platform device with this id at its vIOMMU. */
+  platformDevice(guestId: number): ScenarioPlatformDevice<K> {
+    const device = this.#platformDevices.find((candidate) => candidate.guestId === guestId);
+    if (device === undefined) throw new Error(`this VM has no platform device 0x${guestId.toString(16)}`);
+    return device;
+  }
+
   /** The device at a guest BDF. */
   device(bdf: string): ScenarioDevice<K> {
     const routingId = parseBdf(bdf);
@@ -160,27 +159,48 @@ export class ScenarioVm<K extends ViommuKindName = DefaultKind> {
 
   /** Assigns (hot-plugs) "HOST-BDF@GUEST-BDF"; bus mastering is turned on. Throws HostRefusal. */
   assign(assignment: string, bringUp = true): ScenarioDevice<K> {
-    const written = parseAssignment(assignment);
-    if (written === undefined) throw new Error(`"${assignment}": ${ASSIGNMENT_FORM}`);
-    const { place, viommu } = written;
-    const hostBdf = this.host.resolve(written.hostBdf);
-    const entry = this.machine.assignment.assign({
-      ...this.host.assignable(hostBdf),
-      ...place,
-      ...(viommu === undefined ? {} : { viommu }),
-    });
-    const device = new ScenarioDevice<K>(this, entry, this.host.dmaOf(hostBdf));
+    const { place, request } = this.#request(assignment);
+    if ("guestId" in place) throw new Error(`"${assignment}" is a platform device: assignPlatform`);
+    const entry = this.machine.assignment.assign({ ...request, ...place });
+    const device = new ScenarioDevice<K>(this, entry, this.host.dmaOf(request.hostName));
     device.configWrite16(4, 0x6);
     this.#devices.push(device);
     if (bringUp) this.bringUp();
     return device;
   }
 
+  /** Assigns (hot-plugs) the platform device "HOST-NAME@0xID". Throws HostRefusal. */
+  assignPlatform(assignment: string, bringUp = true): ScenarioPlatformDevice<K> {
+    const { place, request } = this.#request(assignment);
+    if (!("guestId" in place)) throw new Error(`"${assignment}" is a PCI function: assign`);
+    const entry = this.machine.assignment.platform.assign({ ...request, ...place });
+    const viommu = this.machine.assignment.viommus[entry.viommu] ?? null;
+    const device = new ScenarioPlatformDevice<K>(this, entry, viommu, this.host.dmaOf(request.hostName));
+    this.#platformDevices.push(device);
+    if (bringUp) this.bringUp();
+    return device;
+  }
+
+  #request(assignment: string) {
+    const written = parseAssignment(assignment);
+    if (written === undefined) throw new Error(`"${assignment}": ${ASSIGNMENT_FORM}`);
+    const { place, viommu } = written;
+    const assignable = this.host.assignable(this.host.resolve(written.hostName));
+    const wrong = misplaced(assignable.hostName, assignable.bus, place);
+    if (wrong !== null) throw new Error(`"${assignment}": ${wrong}`);
+    return { place, request: { ...assignable, ...(viommu === undefined ? {} : { viommu }) } };
+  }
+
   /** Hot-unplugs a device. */
-  unassign(device: ScenarioDevice<K>): void {
-    const index = this.#devices.indexOf(device);
-    if (index >= 0) this.#devices.splice(index, 1);
-    this.machine.assignment.unassign(device.entry);
+  unassign(device: ScenarioDevice<K> | ScenarioPlatformDevice<K>): void {
+    const { assignment } = this.machine;
+    if (device instanceof ScenarioPlatformDevice) {
+      dropFrom(this.#platformDevices, device);
+      assignment.platform.unassign(device.entry);
+    } else {
+      dropFrom(this.#devices, device);
+      assignment.unassign(device.entry);
+    }
     this.settle();
   }
 
@@ -210,8 +230,8 @@ export class ScenarioVm<K extends ViommuKindName = DefaultKind> {
   }
 
   /** The guest driver of the vIOMMU that a device is behind. */
-  iommuOf(device: ScenarioDevice<K>): DriverOf<K> {
-    return this.#iommus[device.entry.viommu!.index]!;
+  iommuOf(device: ScenarioEndpoint<K>): DriverOf<K> {
+    return this.#iommus[device.viommu!.index]!;
   }
 
   /** An empty first stage in guest RAM, with the host's MSI window mapped one to one (unless told not to). */
@@ -329,16 +349,12 @@ export class ScenarioVm<K extends ViommuKindName = DefaultKind> {
 }
 
 /** An assigned device, from the guest's side (context, configuration) and from its own (DMA). */
-export class ScenarioDevice<K extends ViommuKindName = DefaultKind> {
+export class ScenarioDevice<K extends ViommuKindName = DefaultKind> extends ScenarioEndpoint<K> {
   readonly entry: AssignedEntry;
-  readonly vm: ScenarioVm<K>;
-  readonly #dma: DmaPort;
-  readonly #translation: DeviceTranslation = { whole: null, pasids: new Map(), ats: false, pageRequests: false };
 
   constructor(vm: ScenarioVm<K>, entry: AssignedEntry, dma: DmaPort) {
-    this.vm = vm;
+    super(vm, dma);
     this.entry = entry;
-    this.#dma = dma;
   }
 
   /** The guest's device id; -1 while the bus it is on has no number. */
@@ -355,82 +371,12 @@ export class ScenarioDevice<K extends ViommuKindName = DefaultKind> {
     return this.entry.request.hostName;
   }
 
-  /**
-   * What the device's requests go through from now on: a first stage, "bypass" (the second stage alone) or "blocked". With `pasid` those
-   * of that PASID, all others as before; without, those without one ("blocked" then blocks every PASID, too). `ats` and
-   * `pageRequests` are the device's as a whole. Throws for what the device, its host or the vIOMMU does not have.
-   *
-   * Or, of one kind only: the architecture's own structure as it is, and what only that kind's translations have.
-   */
-  installContext(
-    what: FirstStage<Stage1Of<K>> | ContextOf<K>,
-    options: TranslationOptions & Partial<TranslationExtraOf<K>> = {} as TranslationOptions &
-      Partial<TranslationExtraOf<K>>,
-  ): void {
-    const iommu = this.vm.iommuOf(this) as GuestDriver;
-    if (isOwnStructure(what)) {
-      const named = (["ats", "pageRequests", "pasid"] as const).find((name) => options[name] !== undefined);
-      if (named !== undefined) throw new Error(`${named} goes with a first stage; raw words say it themselves`);
-      Object.assign(this.#translation, { whole: null, ats: false, pageRequests: false });
-      this.#translation.pasids.clear();
-      iommu.installContext(this.guestId, what);
-    } else {
-      checkTranslation(options, this.#services, iommu.offer);
-      this.#note(what as FirstStage, options);
-      iommu.installTranslation(this.guestId, this.#translation, options);
-    }
-    this.vm.settle();
+  get canStall(): boolean {
+    return false;
   }
 
-  #note(what: FirstStage, { ats, pageRequests, pasid }: TranslationOptions): void {
-    const translation = this.#translation;
-    if (pasid === undefined) {
-      translation.whole = what;
-      if (what === "blocked") translation.pasids.clear();
-      translation.ats = ats === true;
-      translation.pageRequests = pageRequests === true;
-      return;
-    }
-    translation.pasids.set(pasid, what);
-    if (translation.whole === "blocked") translation.whole = null;
-    translation.ats = ats ?? translation.ats;
-    translation.pageRequests = pageRequests ?? translation.pageRequests;
-  }
-
-  get #services(): TranslationOffer & { readonly name: string } {
-    const name = `guest device ${this.name} (host ${this.hostName})`;
-    return { name, ...this.vm.host.translationServicesOf(this.hostName) };
-  }
-
-  #pasid(of: number | DmaOptions): number {
-    const pasid = typeof of === "number" ? of : (of.pasid ?? NO_PASID);
-    const { name, pasidBits } = this.#services;
-    if (pasid !== NO_PASID && pasidBits === 0) {
-      throw new Error(
-        `${name} has no PASIDs: in the host's description, an edu needs pasidBits, its IOMMU the capability`,
-      );
-    }
-    if (pasid !== NO_PASID && !(Number.isInteger(pasid) && pasid >= 0 && pasid < 2 ** 20)) {
-      throw new RangeError(`${name}: ${pasid} is no PASID`);
-    }
-    return pasid;
-  }
-
-  /** The device reads `length` bytes at `iova`. */
-  dmaRead(iova: bigint, length: number, options: number | DmaOptions = {}): DmaResult {
-    const pasid = this.#pasid(options);
-    const bytes = new Uint8Array(length);
-    const status = this.#dma.read(Number(iova >> 12n), Number(iova & 0xfffn), bytes, 0, length, pasid);
-    this.vm.settle();
-    return { ok: status === DMA_OK, bytes };
-  }
-
-  /** The device writes bytes at `iova`. */
-  dmaWrite(iova: bigint, bytes: Uint8Array, options: number | DmaOptions = {}): DmaResult {
-    const pasid = this.#pasid(options);
-    const status = this.#dma.write(Number(iova >> 12n), Number(iova & 0xfffn), bytes, 0, bytes.length, pasid);
-    this.vm.settle();
-    return { ok: status === DMA_OK, bytes };
+  get viommu(): VirtualIommu | null {
+    return this.entry.viommu;
   }
 
   configRead32(offset: number): number {
@@ -443,23 +389,6 @@ export class ScenarioDevice<K extends ViommuKindName = DefaultKind> {
 
   configWrite32(offset: number, value: number): void {
     this.entry.device.configWrite(offset, 4, value);
-  }
-
-  /**
-   * The walk the hardware makes for a 4-byte access, as data and as lines to compare with: "DDT 2", "PDT 0", "stage1 1", each with the
-   * second-stage levels loaded for it ("stage1 1 <- 3 2 1"), then "final <- 3 2 1"; no lines when the IOTLB answers.
-   */
-  walk(iova: bigint, options: { write?: boolean; pasid?: number } = {}): { walk: Walk; lines: string[] } {
-    const [walk] = this.vm.walksOf(() => {
-      if (options.write === true) this.dmaWrite(iova, new Uint8Array(4), options);
-      else this.dmaRead(iova, 4, options);
-    });
-    if (walk === undefined) throw new Error(`device ${this.name} made no access at all: is bus mastering on?`);
-    const lines = walkGrid(walk).rows.map(({ table, level, stage2 }) => {
-      const what = table === "final" ? "final" : `${table} ${level}`;
-      return stage2.length === 0 ? what : `${what} <- ${stage2.map(({ level }) => level).join(" ")}`;
-    });
-    return { walk, lines };
   }
 
   /** Enables the device's MSI with this address and data, as a guest driver does. */
@@ -492,21 +421,22 @@ export class ScenarioDevice<K extends ViommuKindName = DefaultKind> {
 
   /** The guest's driver for an edu device. */
   get edu(): EduDriver {
-    return new EduDriver(this);
-  }
-
-  /** What the vIOMMU has this device's DMA do now. */
-  get disposition(): string {
-    for (const { device, disposition } of this.entry.viommu!.viommu.plugged) {
-      if (device.guestId === this.guestId) return disposition;
-    }
-    return "unplugged";
+    const bar = this.entry.device.bars[0];
+    if (bar == null) throw new Error(`device ${this.name} is no edu device: it has no BAR 0`);
+    // Features stand in the vendor-specific capability: revision, then 16 bits of them.
+    const at = this.findCapability(CAPABILITY_VENDOR);
+    return new EduDriver(this, bar.registers, at === 0 ? 0 : this.entry.device.configRead(at + FEATURES_AT, 2));
   }
 }
 
-/** True for an architecture's own structure: anything but a stage 1 and the two words. */
-function isOwnStructure(what: object | string): what is object {
-  return typeof what === "object" && !("map" in what);
+function dropFrom<T>(list: T[], item: T): void {
+  const index = list.indexOf(item);
+  if (index >= 0) list.splice(index, 1);
+}
+
+/** Those that `first` says yes to, and the rest. */
+function split<T>(list: readonly T[], first: (item: T) => boolean): [T[], T[]] {
+  return [list.filter(first), list.filter((item) => !first(item))];
 }
 
 function bigintText(_key: string, value: unknown): unknown {

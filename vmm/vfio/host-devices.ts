@@ -39,7 +39,8 @@ export interface BoundDevice {
   readonly guestName: string;
   readonly hostName: string;
   /** The device can send page requests: its nested HWPTs get a fault queue. */
-  readonly pri: boolean;
+  /** Its faults may be answered: it has page requests, or its transactions can wait. */
+  readonly faults: boolean;
   /** Devices of one iommu group of more than one name it here: the kernel attaches them together. */
   readonly stream?: string;
 }

@@ -163,7 +163,7 @@ export class IommufdHost implements ViommuHost, Stateful {
       on: this.#place.parent,
       type: codec.stage1Type,
       data,
-      withFaults: record.device.pri && codec.wantsPageRequests(data),
+      withFaults: record.device.faults && codec.wantsPageRequests(data),
     });
     if (hwpt < 0) return hwpt;
     this.counters.nestedAllocated++;

@@ -52,6 +52,17 @@ export function vmTree({ machine, pci, assignment, memoryBytes }: VmParts): Tree
       ...bars,
     };
   }
+  const platform: Tree = {};
+  for (const { device, request, regions, wires, viommu } of assignment.platform.entries) {
+    platform[device.hostName] = {
+      compatible: request.compatible,
+      registers: regions.map(({ base, size }) => `${hex(size)} bytes at ${hex(base)}`).join(", "),
+      wires: wires.join(" ") || "none",
+      "device id": device.name,
+      viommu: assignment.viommus[viommu]?.name ?? "none",
+      stalls: request.canStall ? "its transactions may wait (dma-can-stall)" : "never",
+    };
+  }
   return {
     ram: `${memoryBytes / 2 ** 20} MiB`,
     "virtual time": `${machine.clock.now} ns`,
@@ -59,6 +70,7 @@ export function vmTree({ machine, pci, assignment, memoryBytes }: VmParts): Tree
     bus,
     viommus,
     pci: functions,
+    ...(assignment.platform.entries.length === 0 ? {} : { platform }),
   };
 }
 

@@ -5,7 +5,7 @@
 import type { Stateful } from "../../base/state.ts";
 import type { PlatformEndpoint, PlatformPorts, RegionDescription, StallEnd } from "../ports.ts";
 import { EduRegisters } from "./edu-registers.ts";
-import { ALL_ADDRESS_BITS, EDU_BAR_BYTES } from "./registers.ts";
+import { ALL_ADDRESS_BITS, EDU_BAR_BYTES, EDU_COMPATIBLE } from "./registers.ts";
 
 export interface PlatformEduOptions {
   readonly name?: string;
@@ -15,7 +15,7 @@ export interface PlatformEduOptions {
 
 export class PlatformEdu implements PlatformEndpoint, Stateful {
   readonly name: string;
-  readonly compatible = "nestbox,edu";
+  readonly compatible = EDU_COMPATIBLE;
   readonly regions: readonly RegionDescription[];
   readonly interrupts = 1;
   readonly #registers: EduRegisters;

@@ -4,6 +4,8 @@
 
 export const EDU_VENDOR_ID = 0x1234;
 export const EDU_DEVICE_ID = 0x11e8;
+/** Of the edu on no bus (device tree: compatible). */
+export const EDU_COMPATIBLE = "nestbox,edu";
 /** BAR 0: 1 MiB. */
 export const EDU_BAR_BYTES = 0x100000;
 

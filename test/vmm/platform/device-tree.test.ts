@@ -6,6 +6,7 @@ import type { DescribedViommu } from "../../../vmm/kernel-machine.ts";
 import { VIOMMU_BASE } from "../../../vmm/memory-map.ts";
 import { encodeDeviceTree, ref } from "../../../vmm/platform/flattened-device-tree.ts";
 import { rv64DeviceTree } from "../../../vmm/platform/rv64-device-tree.ts";
+import type { PlatformDeviceEntry } from "../../../vmm/platform-devices.ts";
 import { RISCV } from "../../../vmm/viommu/riscv/kind.ts";
 
 const hasDtc = spawnSync("dtc", ["--version"]).status === 0;
@@ -36,7 +37,7 @@ describe.runIf(hasDtc)("a flattened device tree", () => {
     expect(text).toContain("points = <0x01 0x07>;");
   });
 
-  const machine = (viommus: readonly DescribedViommu[]) =>
+  const machine = (viommus: readonly DescribedViommu[], platformDevices: readonly PlatformDeviceEntry[] = []) =>
     rv64DeviceTree({
       kind: RISCV,
       harts: 2,
@@ -47,6 +48,8 @@ describe.runIf(hasDtc)("a flattened device tree", () => {
       bootArguments: "console=ttyS0",
       initrd: { start: 0x8800_0000, end: 0x8900_0000 },
       viommus,
+      platformDevices,
+      platformSource: 48,
       aplicSources: 96,
       imsicIds: 255,
       uartSource: 10,
@@ -70,6 +73,32 @@ describe.runIf(hasDtc)("a flattened device tree", () => {
     expect(text).toContain('riscv,isa-extensions = "i\\0m\\0a\\0f\\0d\\0c\\0zicsr\\0zifencei\\0ssaia\\0sstc";');
     expect(text).toContain('riscv,isa = "rv64imafdc_zicsr_zifencei_ssaia_sstc";');
     for (const kind of ["cbom", "cbop", "cboz"]) expect(text).toContain(`riscv,${kind}-block-size = <0x40>;`);
+  });
+
+  it("names a device on no bus with its registers, its wire, its id at its vIOMMU, and whether it may stall", () => {
+    const request = { hostName: "edu0", path: "", iommu: "i", group: 0, groupOthers: [], compatible: "nestbox,edu" };
+    const at = (base: number, wire: number, guestId: number, viommu: number, canStall: boolean) =>
+      ({
+        request: { ...request, guestId, canStall },
+        ...{ regions: [{ base, size: 0x10_0000 }], wires: [wire], viommu },
+      }) as unknown as PlatformDeviceEntry;
+    const blob = machine(
+      [{ base: VIOMMU_BASE, requesterIds: [] }],
+      [at(0x1100_0000, 0, 0x400, 0, true), at(0x1110_0000, 3, 0, -1, true)],
+    );
+    const { text, warnings, status } = decompile(blob);
+    expect([status, warnings]).toEqual([0, ""]);
+    const [stalling, alone] = ["edu@11000000", "edu@11100000"].map(
+      (node) => new RegExp(`${node} \\{([^}]*)\\}`).exec(text)![1]!,
+    );
+    expect(stalling).toContain('compatible = "nestbox,edu";');
+    expect(stalling).toContain("reg = <0x00 0x11000000 0x00 0x100000>;");
+    // APLIC source 48, level high (interrupt-controller/riscv,aplic.yaml).
+    expect(stalling).toContain("interrupts = <0x30 0x04>;");
+    expect(stalling).toMatch(/iommus = <0x0\w 0x400>;/);
+    expect(stalling).toContain("dma-can-stall;");
+    expect(alone).toContain("interrupts = <0x33 0x04>;");
+    expect(alone).not.toMatch(/iommus|dma-can-stall/);
   });
 
   it("puts each device behind its own vIOMMU where a machine has several", () => {

@@ -125,7 +125,7 @@ export class Vm {
       deviceId: device.deviceId,
       guestName: device.name,
       hostName: device.hostName,
-      pri: device.pri,
+      faults: device.pri,
     };
     const known = this.iommus[index];
     if (known !== undefined) {

@@ -13,7 +13,7 @@ export function boot(): Command {
     .argument("[image]", "component file (default: the nested-dma guest that ships)")
     .option(
       "--assign <host@guest[/name]>",
-      "assign host device HOST-BDF as guest device GUEST-BDF, behind the vIOMMU NAME (default: one a host IOMMU); repeatable",
+      "assign host device HOST-BDF as guest device GUEST-BDF (a platform device: HOST-NAME@0xID, its id at the vIOMMU), behind the vIOMMU NAME (default: one a host IOMMU); repeatable",
       collect,
       [],
     )

@@ -161,6 +161,10 @@ export class ComponentVcpu {
       const name = REGION_KINDS[kind];
       return name === undefined ? undefined : platform.regions[name]?.[index >>> 0];
     };
+    const device = (kind: number, index: number) => {
+      const name = REGION_KINDS[kind];
+      return name === undefined ? null : (platform.device?.(name, index >>> 0) ?? null);
+    };
     // Canonical ABI values are i32: unsigned parameters arrive signed and may have junk above their width.
     return {
       "nestbox:guest/mmio@0.1.0": {
@@ -227,6 +231,9 @@ export class ComponentVcpu {
         "iommu-line": (index: number, vector: number) => platform.iommuLine(index >>> 0, vector >>> 0),
         "iommu-of": (requesterId: number) => platform.iommuOf(requesterId >>> 0),
         "pci-line": (requesterId: number, pin: number) => platform.pciLine(requesterId >>> 0, pin >>> 0),
+        "device-id": (kind: number, index: number) => device(kind, index)?.id ?? -1,
+        "device-iommu": (kind: number, index: number) => device(kind, index)?.iommu ?? -1,
+        "device-line": (kind: number, index: number) => device(kind, index)?.line ?? -1,
       },
       "nestbox:guest/time@0.1.0": {
         now: () => BigInt(Math.floor(platform.now())),

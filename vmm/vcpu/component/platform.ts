@@ -18,6 +18,11 @@ export interface ComponentPlatform {
   iommuOf(requesterId: number): number;
   /** Wire of INTx pin 1 to 4 of the function with this requester id; -1 none. */
   pciLine(requesterId: number, pin: number): number;
+  /** Of the device whose registers a region is (a platform device's): its id at its IOMMU, that IOMMU's index, its wire; -1 each: none. Absent: no region is a device's. */
+  device?(
+    kind: RegionKind,
+    index: number,
+  ): { readonly id: number; readonly iommu: number; readonly line: number } | null;
   /** Virtual time in ns. */
   now(): number;
   /** Raises interrupt `number` as a message in `delay` ns; replaces the alarm set before. */

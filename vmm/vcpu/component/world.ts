@@ -14,6 +14,7 @@ export const REGION_KINDS = [
   "msi-page",
   "identity",
   "smmuv3",
+  "platform-edu",
 ] as const;
 export type RegionKind = (typeof REGION_KINDS)[number];
 
@@ -41,6 +42,9 @@ export const WORLD_IMPORTS: Readonly<Record<string, Readonly<Record<string, stri
     "iommu-line": "func(u32, u32) -> s32",
     "iommu-of": "func(u32) -> s32",
     "pci-line": "func(u32, u32) -> s32",
+    "device-id": `func(${KIND}, u32) -> s32`,
+    "device-iommu": `func(${KIND}, u32) -> s32`,
+    "device-line": `func(${KIND}, u32) -> s32`,
   },
   "nestbox:guest/time@0.1.0": { now: "func() -> u64", alarm: "func(u64, u32)" },
   "nestbox:guest/power@0.1.0": { exit: "func(u32)" },
