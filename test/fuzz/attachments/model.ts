@@ -6,6 +6,18 @@
 export const NO_PASID = -1;
 export const INVALID = 1;
 
+/** Where drivers differ. */
+export interface Rules {
+  /** A paging HWPT is one IOMMU's: devices behind another need another. */
+  readonly onePerIommu: boolean;
+  /** A nest parent may log. */
+  readonly parentsLog: boolean;
+  /** ATS under the host's domains is on where page requests are, or wherever device and IOMMU have it. */
+  readonly ats: "asked" | "where there is";
+  /** Page requests are on as the device's context says, as somebody wants them (and are heard even if sent without leave), or never. */
+  readonly requests: "device's context" | "wanted" | "never";
+}
+
 /** Names one page of one owner's memory. */
 export type PageName = string;
 
@@ -13,13 +25,15 @@ export interface Ioas {
   readonly id: number;
   /** Page-frame number of the IOVA → the page mapped there. */
   readonly pages: Map<number, PageName>;
-  /** The HWPT that attaching to the IOAS itself made; goes with its last user. */
-  automatic: Hwpt | null;
+  /** The HWPT that attaching to the IOAS itself made, by IOMMU (all of them: 0); goes with its last user. */
+  readonly automatic: Map<number, Hwpt>;
 }
 
 export interface Hwpt {
   id: number;
   readonly ioas: Ioas;
+  /** Which IOMMU it was made for. */
+  readonly iommu: number;
   readonly forPasids: boolean;
   readonly nestParent: boolean;
   readonly logs: boolean;
@@ -60,6 +74,7 @@ export interface Group {
 export interface Device {
   readonly rid: number;
   readonly iommu: number;
+  readonly rules: Rules;
   readonly group: Group;
   readonly ats: boolean;
   readonly pri: boolean;
@@ -141,8 +156,8 @@ export function mayAttach(device: Device, pasid: number, hwpt: Hwpt, replacing: 
 }
 
 /** The device's IOMMU can have it on this HWPT. */
-export function takes(device: Device, { nested }: Hwpt): boolean {
-  if (nested === null) return true;
+export function takes(device: Device, { nested, iommu }: Hwpt): boolean {
+  if (nested === null) return !device.rules.onePerIommu || iommu === device.iommu;
   if (nested.viommu.iommu !== device.iommu) return false;
   // A first stage is invalidated by the guest's own names for its devices: each must have one.
   return typeof nested.stage === "string" || device.viommu === nested.viommu;
@@ -184,11 +199,14 @@ export function isAttached(groups: readonly Group[], hwpt: Hwpt): boolean {
 /** Page requests may be sent: under a guest's context as the guest says, else while somebody takes them. */
 export function requestsOn(device: Device): boolean {
   if (!device.plugged || !device.known || !device.pri || !device.ats) return false;
+  const { requests } = device.rules;
+  if (requests === "never") return false;
   const requester = device.stranded ? undefined : device.group.slots.get(NO_PASID);
-  if (requester?.hwpt.nested != null) {
+  if (requests === "device's context" && requester?.hwpt.nested != null) {
     const { stage, ats, pri } = requester.hwpt.nested;
     return stage !== "blocked" && ats && pri;
   }
+  if (requests === "wanted" && !translationsOn(device)) return false;
   if (requester !== undefined && requester.hwpt.queue !== null) return true;
   if (!device.pasid) return false;
   return [...device.group.slots].some(([pasid, { hwpt }]) => pasid !== NO_PASID && hwpt.queue !== null);
@@ -197,8 +215,13 @@ export function requestsOn(device: Device): boolean {
 export function translationsOn(device: Device): boolean {
   if (!device.plugged || !device.known || !device.ats) return false;
   const requester = device.stranded ? undefined : device.group.slots.get(NO_PASID);
-  if (requester?.hwpt.nested == null) return requestsOn(device);
-  return requester.hwpt.nested.stage !== "blocked" && requester.hwpt.nested.ats;
+  const nested = requester?.hwpt.nested ?? null;
+  if (device.rules.ats === "asked") {
+    return nested === null ? requestsOn(device) : nested.stage !== "blocked" && nested.ats;
+  }
+  // A guest's word counts where the guest has a first stage.
+  if (nested !== null) return typeof nested.stage === "string" || nested.ats;
+  return requester !== undefined || (device.pasid && device.group.slots.size > (device.stranded ? 1 : 0));
 }
 
 // --- page requests ---
@@ -225,8 +248,10 @@ export function asks(
   const refuse = () => {
     if (last) device.due.push({ group, code: INVALID });
   };
-  // Without leave the IOMMU answers itself (RISC-V IOMMU §3.7); a device behind nothing's context is told Response Failure.
-  if (!requestsOn(device)) {
+  // Without leave the IOMMU answers itself (RISC-V IOMMU §3.7); a device behind nothing's context is told Response Failure. Where nobody
+  // asks whether it has leave, what counts is who takes it.
+  const heard = device.rules.requests === "wanted" ? device.known : requestsOn(device);
+  if (!heard) {
     if (last) device.due.push({ group, code: -1 });
     return;
   }

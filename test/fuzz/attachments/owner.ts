@@ -1,7 +1,8 @@
 // A process with memory to give to devices, a guest's first stages in it, and what it has made of an iommufd.
 
-import { GuestRam, GuestSv39 } from "../../host/kernel/guest.ts";
+import { GuestRam } from "../../host/kernel/guest.ts";
 import { type Machine, User } from "../../host/kernel/machine.ts";
+import type { GuestStage, Kind } from "./kinds.ts";
 import type * as M from "./model.ts";
 
 /** Frames that IOASes map: guest-physical for guests, IOVAs for the others. */
@@ -25,7 +26,7 @@ export interface Owner {
   readonly ramBefore: Uint8Array;
   readonly ramVa: bigint;
   readonly stages: readonly ReadonlyMap<number, number>[];
-  readonly tables: readonly GuestSv39[];
+  readonly tables: readonly GuestStage[];
   iommufd: number;
   ioases: M.Ioas[];
   hwpts: M.Hwpt[];
@@ -33,7 +34,7 @@ export interface Owner {
   queues: M.Queue[];
 }
 
-export function makeOwner(host: Machine, memory: Memory, label: string): Owner {
+export function makeOwner(host: Machine, kind: Kind, memory: Memory, label: string): Owner {
   const user = new User(host.kernel.createProcess(label));
   const buffer = new ArrayBuffer(OWNER_PAGES * 4096);
   for (let i = 0; i < OWNER_PAGES; i++) {
@@ -41,15 +42,15 @@ export function makeOwner(host: Machine, memory: Memory, label: string): Owner {
     memory.set(`${label} ${i}`, { bytes, stamp: 0 });
   }
   const ram = new GuestRam(GUEST_RAM);
-  const tables: GuestSv39[] = [];
+  const tables: GuestStage[] = [];
   const stages: ReadonlyMap<number, number>[] = [];
   for (let s = 0; s < STAGES; s++) {
-    const table = new GuestSv39(ram);
+    const table = kind.stage(ram, s);
     const stage = new Map<number, number>();
     for (let i = 0; i < 4; i++) {
       const to = HOT + ((i * (s + 1) + s) % HOT_FRAMES);
       stage.set(IOVA + i, to);
-      table.map(BigInt(IOVA + i) << 12n, BigInt(to) << 12n);
+      table.map(IOVA + i, to);
     }
     tables.push(table);
     stages.push(stage);

@@ -9,6 +9,7 @@ import { RAM_GPA } from "../../host/kernel/guest.ts";
 import { type Machine, name } from "../../host/kernel/machine.ts";
 import { Dice } from "./dice.ts";
 import { Judge, PASIDS } from "./judge.ts";
+import type { Kind, NestedWish } from "./kinds.ts";
 import * as M from "./model.ts";
 import { GUEST_RAM, HOT, HOT_FRAMES, makeOwner, OWNER_PAGES, type Owner, STAGES } from "./owner.ts";
 import { makeWorld, newProber, type Place } from "./world.ts";
@@ -22,6 +23,7 @@ export class Round {
   readonly judge: Judge;
   /** Percent of HWPTs that are a guest's: rounds lean towards nesting or towards PASIDs, which exclude each other in a group. */
   readonly #nesting: number;
+  readonly #kind: Kind;
   readonly #host: Machine;
   readonly #places: Place[];
   readonly #groups: M.Group[];
@@ -40,14 +42,16 @@ export class Round {
     this.#dice = new Dice(seed);
     this.judge = new Judge(this.#dice);
     this.#nesting = this.#dice.pick([10, 50, 90]);
-    const { host, places, groups, requestEntries } = makeWorld(this.#dice);
+    const { kind, host, places, groups, requestEntries } = makeWorld(this.#dice);
+    this.#kind = kind;
     this.#host = host;
     this.#places = places;
     this.#groups = groups;
     this.#requestEntries = requestEntries;
     for (const place of places.slice(1)) this.#plug(place);
     this.#host.kernel.injector = this.#injector;
-    for (const label of ["left", "right"]) this.#owners.push(makeOwner(this.#host, this.judge.memory, label));
+    for (const label of ["left", "right"])
+      this.#owners.push(makeOwner(this.#host, this.#kind, this.judge.memory, label));
   }
 
   /** Up to `steps` steps: what is wrong, or null. */
@@ -134,7 +138,7 @@ export class Round {
       const id = user.ioas(iommufd);
       const mapped = user.map(iommufd, id, owner.ramVa, GUEST_RAM, RAM_GPA);
       if (mapped < 0) return `the guest's RAM cannot be mapped: ${mapped}`;
-      const ioas: M.Ioas = { id, pages: new Map(), automatic: null };
+      const ioas: M.Ioas = { id, pages: new Map(), automatic: new Map() };
       owner.ioases.push(ioas);
       for (let i = 0; i < HOT_FRAMES; i++) {
         const page = this.#dice.below(2 * OWNER_PAGES);
@@ -158,9 +162,9 @@ export class Round {
     if (owner.viommus.length < 2 || (owner.viommus.length < 4 && this.#dice.chance(20))) {
       const parent = this.#dice.pick(parents);
       this.last = `${owner.label}: vIOMMU on ${parent.id}`;
-      const id = this.#call(() => user.viommu(iommufd, device.boundId, parent.id));
+      const id = this.#call(() => user.viommu(iommufd, device.boundId, parent.id, this.#kind.viommuType));
       if (id >= 0) owner.viommus.push({ id, parent, iommu: device.iommu });
-      return this.#judge(id, true);
+      return this.#judge(id, M.takes(device, parent));
     }
     // Mostly one that has none, in a vIOMMU that it can have one in.
     const without = devices.filter(
@@ -197,11 +201,15 @@ export class Round {
       const kind = this.#dice.below(STAGES + 2);
       const [ats, pri] = [this.#dice.chance(85), this.#dice.chance(70)];
       const asks = ats && pri;
-      const tc = kind === 0 ? 0n : 1n | (ats ? 2n : 0n) | (asks ? 4n : 0n);
       const table = owner.tables[kind - 2];
       this.last = `${owner.label}: nested HWPT ${kind} on ${viommu.id}`;
-      const words = { tc, fsc: table?.fsc ?? 0n, ta: table === undefined ? 0n : BigInt(kind) << 12n };
-      const id = this.#call(() => user.nested(iommufd, device.boundId, viommu.id, words, queue?.id));
+      const wish: NestedWish = { stage: table ?? (kind === 0 ? "blocked" : "bypass"), ats, pri: asks };
+      const options = {
+        type: this.#kind.nestedType,
+        data: table?.data(wish) ?? this.#kind.plain(wish),
+        ...(queue === null ? {} : { fault: queue.id }),
+      };
+      const id = this.#call(() => user.hwpt(iommufd, device.boundId, viommu.id, options));
       if (id >= 0) {
         const stage = kind === 0 ? "blocked" : kind === 1 ? "bypass" : owner.stages[kind - 2]!;
         const { ioas } = viommu.parent;
@@ -209,6 +217,7 @@ export class Round {
         owner.hwpts.push({
           id,
           ioas,
+          iommu: viommu.iommu,
           forPasids: false,
           nestParent: false,
           logs: false,
@@ -230,11 +239,22 @@ export class Round {
       (logs ? I.IOMMU_HWPT_ALLOC_DIRTY_TRACKING : 0);
     this.last = `${owner.label}: HWPT with flags ${flags} of IOAS ${ioas.id}`;
     const options = takes === null ? { flags } : { flags, fault: takes.id };
-    const id = this.#call(() => user.hwpt(iommufd, this.#dice.pick(devices).boundId, ioas.id, options));
+    const { boundId, iommu, rules } = this.#dice.pick(devices);
+    const id = this.#call(() => user.hwpt(iommufd, boundId, ioas.id, options));
     if (id >= 0) {
-      owner.hwpts.push({ id, ioas, forPasids, nestParent, logs, queue: takes, written: new Set(), nested: null });
+      owner.hwpts.push({
+        id,
+        ioas,
+        iommu,
+        forPasids,
+        nestParent,
+        logs,
+        queue: takes,
+        written: new Set(),
+        nested: null,
+      });
     }
-    return this.#judge(id, true);
+    return this.#judge(id, rules.parentsLog || !(nestParent && logs));
   }
 
   #attach(owner: Owner, { device, fd }: Place): string | null {
@@ -252,6 +272,7 @@ export class Round {
       ...{
         id: 0,
         ioas: of,
+        iommu: device.iommu,
         forPasids: false,
         nestParent: false,
         logs: false,
@@ -260,7 +281,8 @@ export class Round {
         nested: null,
       },
     });
-    const hwpt = wish ?? ioas!.automatic ?? fresh(ioas!);
+    const one = device.rules.onePerIommu ? device.iommu : 0;
+    const hwpt = wish ?? ioas!.automatic.get(one) ?? fresh(ioas!);
     this.last = `${name(device.rid)}.${pasid} ${replacing ? "replaces by" : "attaches to"} ${wish?.id ?? `IOAS ${ioas!.id}`}`;
     const may = M.mayAttach(device, pasid, hwpt, replacing);
     const values = { flags: pasid === M.NO_PASID ? 0 : X.VFIO_DEVICE_ATTACH_PASID, pasid: Math.max(pasid, 0) };
@@ -278,7 +300,7 @@ export class Round {
       const before = slot?.hwpt;
       if (ioas !== null) {
         hwpt.id = result;
-        ioas.automatic = hwpt;
+        ioas.automatic.set(one, hwpt);
       }
       M.attached(device, pasid, hwpt);
       this.#dropAutomatic(before);
@@ -287,8 +309,8 @@ export class Round {
   }
 
   #dropAutomatic(hwpt: M.Hwpt | undefined): void {
-    if (hwpt !== undefined && hwpt.ioas.automatic === hwpt && !M.isAttached(this.#groups, hwpt))
-      hwpt.ioas.automatic = null;
+    if (hwpt === undefined || M.isAttached(this.#groups, hwpt)) return;
+    for (const [iommu, automatic] of hwpt.ioas.automatic) if (automatic === hwpt) hwpt.ioas.automatic.delete(iommu);
   }
 
   #detach({ device, fd }: Place): string | null {
@@ -477,7 +499,7 @@ export class Round {
       for (const one of [...queue.delivered, ...queue.awaiting.values()]) M.answer(one, M.INVALID);
     }
     const index = this.#owners.indexOf(owner);
-    this.#owners[index] = makeOwner(this.#host, this.judge.memory, `${owner.label}+`);
+    this.#owners[index] = makeOwner(this.#host, this.#kind, this.judge.memory, `${owner.label}+`);
     return null;
   }
 

@@ -2,6 +2,7 @@
 
 import { type Machine, machine, name } from "../../host/kernel/machine.ts";
 import type { Dice } from "./dice.ts";
+import { KINDS, type Kind } from "./kinds.ts";
 import type * as M from "./model.ts";
 import { Prober } from "./prober.ts";
 
@@ -16,6 +17,7 @@ export interface Place {
 }
 
 export interface World {
+  readonly kind: Kind;
   readonly host: Machine;
   /** None is plugged in yet; the first is the one that comes later. */
   readonly places: Place[];
@@ -29,13 +31,12 @@ export function newProber({ rid, ats, pri, pasid }: M.Device): Prober {
 }
 
 export function makeWorld(dice: Dice): World {
-  const depth = dice.pick([{}, { PD20: false }, { PD20: false, PD17: false }]);
+  const kind = dice.pick(KINDS);
   const queueSizeLog2 = dice.pick(QUEUE_SIZES);
-  const iommu = { capabilities: { T2GPA: dice.chance(50), AMO_HWAD: true, ...depth }, queueSizeLog2 };
   const [first, second, late, alone, elsewhere] = [0x0100, 0x0101, 0x0102, 0x0108, 0x0110] as const;
   const host = machine({
     ramPages: 1024,
-    iommus: [iommu, iommu],
+    ...kind.machine(dice, Math.min(queueSizeLog2, kind.rules.onePerIommu ? 12 : 16)),
     devices: [],
     groups: [[first, second, late]],
   });
@@ -45,7 +46,7 @@ export function makeWorld(dice: Dice): World {
     // One that can do everything is always there.
     const able = (percent: number) => rid === first || dice.chance(percent);
     const device: M.Device = {
-      ...{ rid, iommu: at, group: of, ats: able(80), pri: able(80), pasid: able(75) },
+      ...{ rid, iommu: at, rules: kind.rules, group: of, ats: able(80), pri: able(80), pasid: able(75) },
       ...{ plugged: false, known: false, stranded: false, owner: null, boundId: 0, viommu: null, partial: [], due: [] },
     };
     of.members.push(device);
@@ -55,5 +56,5 @@ export function makeWorld(dice: Dice): World {
   const places = [place(late, 0, three), place(first, 0, three), place(second, 0, three)];
   places.push(place(alone, 0, one), place(elsewhere, 1, other));
   // Linux's queues have 4096 entries, or what there is.
-  return { host, places, groups, requestEntries: Math.min(2 ** queueSizeLog2, 4096) };
+  return { kind, host, places, groups, requestEntries: Math.min(2 ** queueSizeLog2, 4096) };
 }
