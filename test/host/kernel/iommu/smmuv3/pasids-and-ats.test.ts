@@ -12,7 +12,9 @@ import { deviceDataOf } from "../../../../../host/kernel/iommu/smmuv3/device-dat
 import { EBUSY, EINVAL, ENOMEM, EOPNOTSUPP } from "../../../../../host/uapi/errno.ts";
 import * as I from "../../../../../host/uapi/iommufd.ts";
 import * as X from "../../../../../host/uapi/vfio.ts";
+import { RAM_GPA } from "../../guest.ts";
 import { eduDma, eduOutcome, machine, name } from "../../machine.ts";
+import { eats, GuestMachine, s1dss } from "./guest-machine.ts";
 
 const RID = 0x0108;
 const IOVA = 0x10_0000n;
@@ -282,6 +284,33 @@ describe("ATS", () => {
     user.unmap(iommufd, shared.ioas, IOVA, 4096n);
     expect([read(3), read(4)]).toEqual([-1, -1]);
     end();
+  });
+
+  it("of a guest's PASID forgets what a parent's unmap takes away, though the host knows no PASID of the guest's", () => {
+    const machine = new GuestMachine({ devices: [{ rid: RID, options: { pasidBits: 6, ats: true } }] });
+    const { host, user, ram, iommufd, ioas, a } = machine;
+    machine.vdevice(0x10n);
+    const { stage, contexts } = machine.stage1();
+    contexts.set(3, stage, { asid: 9 });
+    const hot = RAM_GPA + 0x1000_0000n;
+    const va = user.process.memory.mapBuffer(new ArrayBuffer(4096), 0, 4096);
+    expect(user.map(iommufd, ioas, va, 4096, hot)).toBe(0);
+    stage.map(IOVA, hot);
+    stage.map(IOVA + 0x1000n, ram.page());
+    machine.install(contexts.streamEntry(6), s1dss(2) | eats(1));
+    const bar = user.bar0(a.vfio);
+    bar.mmioWrite(R.TRANSLATION_MODE, 4, R.MODE_ATS, 0);
+    bar.mmioWrite(R.PASID, 4, (R.PASID_VALID | 3) >>> 0, 0);
+    const dma = (address: bigint): number => {
+      eduDma(bar, address, 64, true);
+      host.run(10_000);
+      return eduOutcome(bar);
+    };
+    expect([dma(IOVA), dma(IOVA + 0x1000n)]).toEqual([R.OUTCOME_DONE, R.OUTCOME_DONE]);
+    expect(user.unmap(iommufd, ioas, hot, 4096n)).toBe(0);
+    expect(dma(IOVA)).not.toBe(R.OUTCOME_DONE);
+    expect(dma(IOVA + 0x1000n)).toBe(R.OUTCOME_DONE);
+    expect(machine.end()).toEqual([]);
   });
 
   it("goes on when a device does not answer an invalidation: CERROR_ATC_INV_SYNC, and nobody is told", () => {
