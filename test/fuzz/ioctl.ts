@@ -1,12 +1,16 @@
 // `nestbox fuzz ioctl`: random and nearly valid iommufd requests, reads, writes, mappings, closes and device operations from two
 // processes, with allocations failing now and then; after every few calls the invariants of test/host/kernel/iommufd/invariants.ts
-// are checked, and at the end of every round everything must be gone. Then the same on a host with hardware (ioctl/).
+// are checked, and at the end of every round everything must be gone. Devices are the selftests', and in most rounds some behind IOMMUs of
+// one kind that have hardware (ioctl/hardware.ts), which must see what the kernel says.
+// Then a round with SMMUv3s, real functions behind them and a guest whose tables change (ioctl/smmuv3-round.ts).
 //
 // A finding prints the seed of its round: `--seed N` repeats it.
 
 import { NO_PASID } from "../../host/devices/ports.ts";
+import type { HardwareIommu } from "../../host/hw/iommu/port.ts";
 import type { Injector } from "../../host/kernel/inject.ts";
-import type { MockDevice } from "../../host/kernel/iommu/mock/mock-device.ts";
+import type { IommuDevice } from "../../host/kernel/iommu/driver.ts";
+import { MockDevice } from "../../host/kernel/iommu/mock/mock-device.ts";
 import { TestAccessFile, TestDmaBufferFile } from "../../host/kernel/iommu/mock/selftest-files.ts";
 import type { IommufdContext } from "../../host/kernel/iommufd/context.ts";
 import {
@@ -26,6 +30,7 @@ import { MAP_SHARED, O_RDWR, PROT_READ } from "../../host/uapi/system-calls.ts";
 import type { Fuzzer } from "../../vmm/cli/fuzzer.ts";
 import { violations } from "../host/kernel/iommufd/invariants.ts";
 import { MockHost } from "../host/kernel/iommufd/mock-host.ts";
+import { addHardware, HARDWARE_KINDS, type KindValues, mistranslation } from "./ioctl/hardware.ts";
 import { STEPS as SMMUV3_STEPS, smmuv3Round } from "./ioctl/smmuv3-round.ts";
 
 const STEPS = 600;
@@ -121,7 +126,10 @@ class Round {
   readonly #random: Random;
   readonly #host = new MockHost();
   readonly #actors: Actor[];
-  readonly #devices: MockDevice[];
+  readonly #devices: IommuDevice[];
+  /** What the devices with hardware are behind; null: there are none. */
+  readonly #kind: KindValues | null;
+  #hardware: readonly HardwareIommu[] = [];
   readonly #bound = new Set<BoundDevice>();
   /** Contexts by the file that made them, for as long as it lives. */
   readonly #contexts = new Set<IommufdContext>();
@@ -139,7 +147,25 @@ class Round {
     this.#devices = [0, 4, 0, 4, 1].map((flags, i) =>
       this.#host.addDevice({ flags, ...(i < 2 ? { group: "pair" } : {}) }),
     );
+    this.#kind = random.pick([null, ...HARDWARE_KINDS, ...HARDWARE_KINDS]);
+    if (this.#kind !== null) {
+      const chance = (percent: number) => random.chance(percent);
+      const { devices, hardware } = addHardware(this.#host.kernel, this.#host.memory, this.#kind, chance);
+      this.#hardware = hardware;
+      // Few of the selftests' beside them, so that most of what happens is theirs.
+      this.#devices.splice(2, 3, ...devices);
+      for (const { process, ram, scratch } of this.#actors) this.#say(process, [ram, scratch + 4096n]);
+    }
     this.#host.kernel.injector = injector;
+  }
+
+  /** Fills memory with what a guest of the kind might say. */
+  #say(process: Process, addresses: readonly bigint[]): void {
+    for (const address of addresses) {
+      const bytes = process.memory.bytes(address, 4096);
+      const view = new DataView(bytes.buffer, bytes.byteOffset, 4096);
+      for (let at = 0; at < 4096; at += 16) view.setBigUint64(at, this.#random.pick(this.#kind!.words), true);
+    }
   }
 
   /** Runs the round: the first violation, or null. */
@@ -174,6 +200,9 @@ class Round {
       owners.set(owner, (owners.get(owner) ?? 0) + 1);
     }
     const found = violations(this.#host.kernel, [...this.#contexts], owners);
+    const [device, pages] = [this.#random.pick(this.#devices), [0, 0, 0].map(() => this.#iova())];
+    const seen = device instanceof MockDevice ? null : mistranslation(device, this.#hardware, pages);
+    if (seen !== null) found.push(seen);
     return found.length === 0 ? null : `after ${this.last}: ${found.join("; ")}`;
   }
 
@@ -264,9 +293,14 @@ class Round {
     if (known === undefined) for (let i = 4; i < size; i += 4) view.setUint32(i, random.below(4), true);
     if (request === IOMMU_HWPT_ALLOC && random.chance(85)) {
       // Type and length of the driver's data belong together.
-      const withData = random.chance(50);
-      view.setUint32(24, withData ? 0xdead : 0, true);
-      view.setUint32(28, withData ? 8 : 0, true);
+      const kinds: (readonly [number, number])[] = [
+        [0, 0],
+        [0xdead, 8],
+      ];
+      if (this.#kind !== null) kinds.push([this.#kind.nested, this.#kind.nestedBytes]);
+      const [type, length] = random.pick(kinds);
+      view.setUint32(24, type, true);
+      view.setUint32(28, length, true);
     }
     const wrong = random.below(100);
     view.setUint32(0, wrong < 94 ? size : random.pick([0, 4, size - 4, size + 8, 0xffff_ffff]), true);
@@ -290,7 +324,8 @@ class Round {
     if (name === "flags")
       return BigInt(random.chance(93) ? random.pick(FLAGS[structure] ?? [0]) : random.below(1 << 16));
     if (name === "type" || name === "data_type") {
-      return BigInt(random.pick(random.chance(90) ? (STRUCTURE_TYPES[structure] ?? TYPES) : TYPES));
+      const own = this.#kind === null || random.chance(40) ? undefined : kindType(this.#kind, structure);
+      return BigInt(own ?? random.pick(random.chance(90) ? (STRUCTURE_TYPES[structure] ?? TYPES) : TYPES));
     }
     if (name === "entry_len") return BigInt(random.pick([8, 12, 12, 16, 0, 4]));
     if (name === "data_len") return BigInt(random.pick([0, 8, 8, 8, 24, 4]));
@@ -449,7 +484,7 @@ class Round {
       permissions: random.below(16),
       address: BigInt(random.below(1 << 20)) << 12n,
     });
-    device.viommu?.core.reportEvent(0xbeefbeef, new Uint8Array(4));
+    if (device instanceof MockDevice) device.viommu?.core.reportEvent(0xbeefbeef, new Uint8Array(4));
     return 0;
   }
 
@@ -502,6 +537,18 @@ class Round {
     this.last = `close of ${fd}`;
     return actor.process.close(fd!);
   }
+}
+
+/** The kind's own value for a structure's type. */
+function kindType(kind: KindValues, structure: string): number | undefined {
+  const values: Readonly<Record<string, number>> = {
+    iommu_hwpt_alloc: kind.nested,
+    iommu_hw_info: kind.hwInfo,
+    iommu_hwpt_invalidate: kind.invalidate,
+    iommu_viommu_alloc: kind.viommu,
+    iommu_veventq_alloc: kind.events,
+  };
+  return values[structure];
 }
 
 /** The context behind a descriptor, or a negated errno. */

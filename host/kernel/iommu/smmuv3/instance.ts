@@ -350,29 +350,41 @@ export class Smmuv3Instance implements Stateful {
       REG.EVENTQ_IRQ_CFG0,
       ...(this.features.PRI ? [REG.PRIQ_IRQ_CFG0] : []),
     ];
-    const { requestMessage, defer } = this.#parts;
     for (const register of configurations) this.#write64(register, 0n);
-    const wired = !this.features.MSI || requestMessage === null;
-    // Edges: what is due is looked at once, outside of what raised it.
+    this.#takeWires(!this.#sendMessages(configurations));
+    return this.#setInterrupts(IRQ_EVENTQ | IRQ_GERROR | (this.features.PRI ? IRQ_PRIQ : 0));
+  }
+
+  /** False without messages, or if there are not enough of them. */
+  #sendMessages(configurations: readonly number[]): boolean {
+    const { requestMessage } = this.#parts;
+    if (!this.features.MSI || requestMessage === null) return false;
+    const names = ["global errors", "events", "page requests"];
+    const messages: InterruptMessage[] = [];
+    for (const [index] of configurations.entries()) {
+      const message = requestMessage(`${this.name} ${names[index]}`, () => this.handleInterrupt());
+      if (message === null) return false;
+      messages.push(message);
+    }
+    for (const [index, register] of configurations.entries()) {
+      const { address, data } = messages[index]!;
+      this.#write64(register, address);
+      this.#write32(register + 8, data);
+      this.#write32(register + 12, MSI_ATTRIBUTE);
+    }
+    return true;
+  }
+
+  /** Edges. `own`: the SMMU's own come by wire, too; what is due is looked at once, outside of what raised it. */
+  #takeWires(own: boolean): void {
     this.hardware.onWire = (wire, asserted) => {
       if (!asserted) return;
       if (wire === WIRE_CMDQV) this.cmdqv?.raised();
-      else if (wired && !this.#due) {
+      else if (own && !this.#due) {
         this.#due = true;
-        defer(this.#interrupt);
+        this.#parts.defer(this.#interrupt);
       }
     };
-    if (this.features.MSI && requestMessage !== null) {
-      const names = ["global errors", "events", "page requests"];
-      for (const [index, register] of configurations.entries()) {
-        const message = requestMessage(`${this.name} ${names[index]}`, () => this.handleInterrupt());
-        if (message === null) return -ENOMEM;
-        this.#write64(register, message.address);
-        this.#write32(register + 8, message.data);
-        this.#write32(register + 12, MSI_ATTRIBUTE);
-      }
-    }
-    return this.#setInterrupts(IRQ_EVENTQ | IRQ_GERROR | (this.features.PRI ? IRQ_PRIQ : 0));
   }
 
   #setControl(value: number): number {

@@ -95,10 +95,32 @@ function checkCounts(context: IommufdContext, mappings: ReadonlyMap<IommufdObjec
   }
 }
 
+/** A domain that does not show its mappings: every page of every area, and the pages around it. */
+function checkPages({ id, ioas, domain }: HwptPaging, found: string[]): void {
+  for (const area of ioas.table.areas) {
+    if (!area.filled) found.push(`an area at 0x${area.start.toString(16)} is not in the domains of its IOAS`);
+    for (let at = area.start; at <= area.last; at += 4096n) {
+      const page = area.pageAt(at);
+      const [first] = area.pages.revoked ? [] : area.pages.runs(page, page);
+      const physical = first === undefined ? null : BigInt(first.frame) * 4096n + (area.byteAt(at) % 4096n);
+      if (domain.iovaToPhys(at) !== physical)
+        found.push(`hwpt ${id} maps 0x${at.toString(16)} to another page than the area's`);
+    }
+    for (const beside of [area.start - 4096n, area.last + 1n]) {
+      if (ioas.table.areas.at(beside) !== null || beside < 0n) continue;
+      if (domain.iovaToPhys(beside) !== null)
+        found.push(`hwpt ${id} maps 0x${beside.toString(16)}, where the IOAS has nothing`);
+    }
+  }
+}
+
 /** Whatever a domain maps is an area's page or a doorbell, and all of every area is mapped. */
 function checkDomain(context: IommufdContext, hwpt: HwptPaging, found: string[]): void {
   const { domain } = hwpt;
-  if (!(domain instanceof MockPagingDomain)) return;
+  if (!(domain instanceof MockPagingDomain)) {
+    checkPages(hwpt, found);
+    return;
+  }
   const { table } = hwpt.ioas;
   let mapped = 0n;
   domain.eachRun((run) => {

@@ -27,6 +27,8 @@ interface Meddling {
   read?: (offset: number, value: number) => number;
   registerBytes?: number;
   ramPages?: number;
+  /** Message interrupts that there are; absent: none at all. */
+  messages?: number;
 }
 
 /** An SMMU, its driver's instance that has not probed it yet, and what crosses between them. */
@@ -66,12 +68,15 @@ function bench(options: Smmuv3Options = {}, meddling: Meddling = {}) {
   const events: bigint[][] = [];
   const requests: bigint[][] = [];
   const lost: string[] = [];
+  let messages = meddling.messages ?? 0;
   const instance = new Smmuv3Instance(
     {
       hardware,
       frames,
       wait: (what, done, timeout) => waitForHardware(clock, what, done, timeout),
-      requestMessage: null,
+      // An address that no memory answers: what would be a message is an error that can be seen.
+      requestMessage:
+        meddling.messages === undefined ? null : () => (messages-- > 0 ? { address: 0x7000_0000n, data: 1 } : null),
       defer: (event) => {
         clock.schedule(0, event);
       },
@@ -326,6 +331,22 @@ describe.each<[string, Smmuv3Options]>([
     const before = made.clock.now;
     expect(made.instance.issue([TLBI])).toBe(-ETIMEDOUT);
     expect(made.clock.now).toBe(before);
+  });
+});
+
+describe("interrupts", () => {
+  it.each([
+    ["by message where there are enough of them", 3, 0x7000_0000],
+    ["by wire where there are too few", 2, 0],
+    ["by wire where there are none", 0, 0],
+  ])("come %s", (_how, messages, address) => {
+    const { smmu, events, run } = up({}, { messages });
+    for (const register of [REG.GERROR_IRQ_CFG0, REG.EVENTQ_IRQ_CFG0, REG.PRIQ_IRQ_CFG0]) {
+      expect(smmu.registers.mmioRead(register, 8)).toBe(address);
+    }
+    smmu.translate(0x5_0000, -1, false, ACCESS_READ, 5, 0, false, -1);
+    run();
+    expect(events.length).toBe(address === 0 ? 1 : 0);
   });
 });
 
