@@ -2,7 +2,7 @@
 // the instruction set (running, time, RAM, the mmio port) is EngineCore's.
 //
 //   setInterrupt(cpu, …)  what the interrupt controller's CPU interface signals, and whether the virtual timer's interrupt would be signalled
-import { INSTRET, PC, RAM_BASE_PAGE } from "../engine/assembly/layout.ts";
+import { INSTRET, PC, RAM_BASE_PAGE, TINY_BEFORE_ROUNDING } from "../engine/assembly/layout.ts";
 import { type CoreOptions, EngineCore, type EngineExports } from "../engine/core.ts";
 import * as layout from "./assembly/layout.ts";
 import { AARCH64 } from "./translator/aarch64.ts";
@@ -10,7 +10,7 @@ import { AARCH64 } from "./translator/aarch64.ts";
 export { Exit, type HartMmioPort } from "../engine/core.ts";
 
 export interface AArch64CoreOptions extends CoreOptions {
-  /** What is offered beyond the integer instructions; nothing when left out. */
+  /** What is offered beyond the integer instructions; everything when left out. */
   readonly features?: { readonly floatingPoint?: boolean; readonly crc32?: boolean };
 }
 
@@ -40,7 +40,6 @@ const STATE = {
   cntv_ctl_el0: layout.CNTV_CTL_EL0,
   par_el1: layout.PAR_EL1,
   fpcr: layout.FPCR,
-  fpsr: layout.FPSR,
   instret: INSTRET,
 } as const;
 /** Fields of PSTATE; NZCV and DAIF as four bits. */
@@ -58,8 +57,9 @@ const SCTLR_RESET = 0x30d0_0800n;
 export class AArch64Core extends EngineCore<AArch64Exports> {
   /** `module`: build/cpu.wasm, compiled. Throws RangeError for options outside their ranges. */
   constructor(options: AArch64CoreOptions) {
-    const { floatingPoint = false, crc32 = false } = options.features ?? {};
+    const { floatingPoint = true, crc32 = true } = options.features ?? {};
     super(options, AARCH64, (view) => {
+      view.setUint32(TINY_BEFORE_ROUNDING, 1, true);
       view.setUint32(
         layout.FEATURES,
         (floatingPoint ? layout.FEATURE_FP : 0) | (crc32 ? layout.FEATURE_CRC32 : 0),
@@ -121,6 +121,18 @@ export class AArch64Core extends EngineCore<AArch64Exports> {
 
   xHigh(cpu: number, index: number): number {
     return this.view.getUint32(this.at(cpu, layout.X) + index * 8 + 4, true);
+  }
+
+  /** V0…V31, 128 bits. */
+  v(cpu: number, index: number): bigint {
+    const at = this.at(cpu, layout.V) + (index & 31) * 16;
+    return (this.view.getBigUint64(at + 8, true) << 64n) | this.view.getBigUint64(at, true);
+  }
+
+  setV(cpu: number, index: number, value: bigint): void {
+    const at = this.at(cpu, layout.V) + (index & 31) * 16;
+    this.view.setBigUint64(at, BigInt.asUintN(64, value), true);
+    this.view.setBigUint64(at + 8, BigInt.asUintN(64, value >> 64n), true);
   }
 
   read(cpu: number, register: CpuRegister): bigint {

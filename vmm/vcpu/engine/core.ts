@@ -74,6 +74,7 @@ const CONSTANTS: readonly number[] = [
   layout.DECODE_PAGES,
   layout.HARTS,
   layout.INTERVAL,
+  layout.TINY_BEFORE_ROUNDING,
   ...Array.from({ length: 0x80 / 4 }, (_, n) => layout.FRONT_END_MACHINE + 4 * n),
 ];
 

@@ -2,7 +2,7 @@
 // instruction set (running, time, RAM, the mmio port) is EngineCore's.
 //
 //   raiseIdentity(hart, n) an MSI: a store of n to the hart's IMSIC page (AIA §3.5), from anywhere, also from within the mmio port
-import { INSTRET, PC, RAM_BASE_PAGE } from "../engine/assembly/layout.ts";
+import { FLOAT_FLAGS, INSTRET, PC, RAM_BASE_PAGE } from "../engine/assembly/layout.ts";
 import { type CoreOptions, EngineCore, type EngineExports, inRange } from "../engine/core.ts";
 import * as layout from "./assembly/layout.ts";
 import { RV64 } from "./translator/rv64.ts";
@@ -32,7 +32,7 @@ const STATE = {
 } as const;
 const STATE32 = {
   mode: layout.MODE,
-  fflags: layout.FFLAGS,
+  fflags: FLOAT_FLAGS,
   frm: layout.FRM,
   scounteren: layout.SCOUNTEREN,
   senvcfg: layout.SENVCFG,

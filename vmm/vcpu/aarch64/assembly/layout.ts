@@ -52,7 +52,6 @@ export const PAR_EL1 = 0x11f8; // u64
 export const MDSCR_EL1 = 0x1200; // u64
 export const CSSELR_EL1 = 0x1208; // u64
 export const FPCR = 0x1210; // u64
-export const FPSR = 0x1218; // u64
 export const OSLSR_EL1 = 0x1220; // u64
 export const MPIDR_EL1 = 0x1228; // u64
 
@@ -62,3 +61,5 @@ export const MONITOR_LOW = 0x1238; // u64
 export const MONITOR_HIGH = 0x1240; // u64
 
 export const V = 0x1400; // 32 × 16 bytes
+export const LANES = 0x1600; // 16 bytes, where a vector result is put together
+export const QC = 0x1610; // u32, FPSR.QC: something has saturated

@@ -5,13 +5,17 @@ import { LEFT, PAGE_BASE, PC, SLOT, TRANSLATED, UNDECODED } from "../../engine/a
 import { runTranslated } from "../../engine/assembly/translated";
 import { AArch64 } from "./aarch64";
 import { EC_UNKNOWN, exception, goTo } from "./exceptions";
+import { executeCrc } from "./crc";
 import { executeExclusive } from "./exclusive";
 import { UNDEFINED } from "./faults";
 import { fillSlot } from "./fill-slot";
 import { X } from "./layout";
 import { slowAccess } from "./memory-instructions";
 import { BLR, BR, ILLEGAL, MRS_EL1, RAW } from "./opcodes";
+import { executeSimd } from "./simd";
+import { executeSimdMemory } from "./simd-memory";
 import { executeSystem } from "./system";
+import { openFloats } from "./system-registers";
 
 /** Executes the instruction at SLOT, PC. Returns CONTINUE (SLOT is the next), RESUME (PC is where to go on) or LEAVE + EXIT_. */
 export function step(): u32 {
@@ -48,5 +52,14 @@ export function step(): u32 {
 /** An instruction that has no slot form. */
 function executeRaw(code: u32): u32 {
   if ((code & 0x3f000000) == 0x08000000) return executeExclusive(code);
+  if ((code & 0x0c000000) == 0x0c000000) return withFloats(code);
+  if ((code & 0x5fe0e000) == 0x1ac04000) return executeCrc(code);
   return executeSystem(code, load<u32>(LEFT));
+}
+
+/** Floating point and Advanced SIMD: data processing (bit 25 set), loads and stores. */
+function withFloats(code: u32): u32 {
+  const open = openFloats();
+  if (open != CONTINUE) return open;
+  return (code >> 25) & 1 ? executeSimd(code) : executeSimdMemory(code);
 }

@@ -7,9 +7,10 @@ import { EC_FP, EC_SYSTEM_REGISTER, exception, pending, useStack } from "./excep
 import { UNDEFINED } from "./faults";
 import {
   AFSR0_EL1, AFSR1_EL1, AMAIR_EL1, CNTKCTL_EL1, CNTP_CTL_EL0, CNTP_CVAL_EL0, CNTV_CTL_EL0, CNTV_CVAL_EL0, CONTEXTIDR_EL1, CPACR_EL1, CSSELR_EL1, DAIF,
-  EL, ELR_EL1, ESR_EL1, FAR_EL1, FEATURES, FEATURE_CRC32, FEATURE_FP, FPCR, FPSR, MAIR_EL1, MDSCR_EL1, MPIDR_EL1, NZCV, OSLSR_EL1, PAR_EL1,
+  EL, ELR_EL1, ESR_EL1, FAR_EL1, FEATURES, FEATURE_CRC32, FEATURE_FP, FPCR, MAIR_EL1, MDSCR_EL1, MPIDR_EL1, NZCV, OSLSR_EL1, PAR_EL1,
   SCTLR_EL1, SP, SPSEL, SPSR_EL1, SP_EL0, TCR_EL1, TPIDRRO_EL0, TPIDR_EL0, TPIDR_EL1, TTBR0_EL1, TTBR1_EL1, VBAR_EL1, X,
 } from "./layout";
+import { readStatus, writeStatus } from "./float-rules";
 import { source, target } from "./slot";
 
 /** op0 (2, 3), op1, CRn, CRm, op2. */
@@ -103,7 +104,7 @@ export function executeMrs(code: u32, left: u32): u32 {
     case name(3, 3, 4, 4, 0): case name(3, 3, 4, 4, 1): {
       const open = openFloats();
       if (open != CONTINUE) return open;
-      value = load<u64>(register & 1 ? FPSR : FPCR);
+      value = register & 1 ? readStatus() : load<u64>(FPCR);
       break;
     }
     case name(3, 3, 0, 0, 1):
@@ -230,7 +231,7 @@ export function executeMsr(code: u32, left: u32): u32 {
     case name(3, 3, 4, 4, 0): case name(3, 3, 4, 4, 1): {
       const open = openFloats();
       if (open != CONTINUE) return open;
-      if (register & 1) store<u64>(FPSR, value & 0xf800009f);
+      if (register & 1) writeStatus(value);
       else store<u64>(FPCR, value & 0x07c00000);
       return CONTINUE;
     }

@@ -35,6 +35,7 @@ export const EXECUTED = 0x168; // u64, instructions of all harts so far
 export const ENTRIES_USED = 0x170; // u32, used entries of ENTRIES
 export const TRANSLATE = 0x174; // u32, samples after which code is hot and to be translated; 0: never
 export const INTERVAL = 0x178; // u32, instructions between samples of pc; no call of execute() is longer (engines move to the better code at calls)
+export const TINY_BEFORE_ROUNDING = 0x17c; // u32, whether underflow is told before rounding (AArch64) or after it (RISC-V)
 export const FRONT_END_MACHINE = 0x180; // to 0x1ff
 
 // --- hart ----------------------------------------------------------------------------------------------------------------------------
@@ -48,6 +49,8 @@ export const CONTEXTS = 0x1e14; // u32, bits 2:0: data TLB of context n holds en
 export const INSTRET = 0x1e18; // u64, instructions this hart has executed
 export const SUPERPAGES = 0x1e20; // u32, used entries of SUPERPAGE_LIST; 9 = too many
 export const SUPERPAGE_LIST = 0x1e28; // 8 × u64, virtual GiB that have superpage fragments in a TLB
+
+export const FLOAT_FLAGS = 0x1e68; // u32, exceptions of float operations so far: NX 1, UF 2, OF 4, DZ 8, NV 16
 
 export const SAVED_HARTS = 0x2000;
 export const MAX_HARTS = 8;

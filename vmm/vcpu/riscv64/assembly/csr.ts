@@ -2,11 +2,11 @@
 // "Supervisor-Level ISA"; AIA "Supervisor-level CSRs"). Everything that is not here raises illegal-instruction: machine and hypervisor CSRs,
 // vector state, seed.
 import { CONTINUE, RESUME } from "../../engine/assembly/isa";
-import { INSTRET, PC, VALUE } from "../../engine/assembly/layout";
+import { FLOAT_FLAGS, INSTRET, PC, VALUE } from "../../engine/assembly/layout";
 import { synchronise, ticks } from "../../engine/assembly/time";
 import { flushAll } from "../../engine/assembly/tlb";
 import {
-  FEATURES, FEATURE_SV48, FEATURE_SV57, FFLAGS, FRM, MODE, SATP, SCAUSE, SCOUNTEREN, SENVCFG, SEPC, SIE, SISELECT, SSCRATCH, SSIP, SSTATUS,
+  FEATURES, FEATURE_SV48, FEATURE_SV57, FRM, MODE, SATP, SCAUSE, SCOUNTEREN, SENVCFG, SEPC, SIE, SISELECT, SSCRATCH, SSIP, SSTATUS,
   STIMECMP, STVAL, STVEC, X,
 } from "./layout";
 import { claimTop, readSelected, readTop, writeSelected } from "./imsic";
@@ -45,9 +45,9 @@ function counter(bit: u32, value: u64): bool {
 
 function read(number: u32): bool {
   switch (number) {
-    case 0x001: return !floatsOff() && put(load<u32>(FFLAGS));
+    case 0x001: return !floatsOff() && put(load<u32>(FLOAT_FLAGS));
     case 0x002: return !floatsOff() && put(load<u32>(FRM));
-    case 0x003: return !floatsOff() && put((load<u32>(FRM) << 5) | load<u32>(FFLAGS));
+    case 0x003: return !floatsOff() && put((load<u32>(FRM) << 5) | load<u32>(FLOAT_FLAGS));
     case 0x100: {
       const status = load<u64>(SSTATUS);
       return put(status | SSTATUS_UXL | ((status & SSTATUS_FS) == SSTATUS_FS ? <u64>1 << 63 : 0));
@@ -84,10 +84,10 @@ function read(number: u32): bool {
 /** Writes a CSR that read() accepted. */
 function write(number: u32, value: u64): u32 {
   switch (number) {
-    case 0x001: store<u32>(FFLAGS, <u32>value & 31); dirtyFloats(); return CONTINUE;
+    case 0x001: store<u32>(FLOAT_FLAGS, <u32>value & 31); dirtyFloats(); return CONTINUE;
     case 0x002: store<u32>(FRM, <u32>value & 7); dirtyFloats(); return CONTINUE;
     case 0x003:
-      store<u32>(FFLAGS, <u32>value & 31);
+      store<u32>(FLOAT_FLAGS, <u32>value & 31);
       store<u32>(FRM, (<u32>value >> 5) & 7);
       dirtyFloats();
       return CONTINUE;

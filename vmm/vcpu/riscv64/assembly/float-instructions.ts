@@ -3,10 +3,11 @@
 // Fast paths use WebAssembly's own operations, which round to nearest even and have no flags. They hold only if the flags are known without
 // looking: NX already raised (flags are sticky) and a result so far from zero and infinity that nothing else can be raised; or NX computed from
 // the operation's exact error.
-import { add, divide, fusedMultiplyAdd, multiply, squareRoot, subtract } from "./float-arithmetic";
-import { classify, compare, convertFormat, extremum, fromInteger, toInteger } from "./float-convert";
-import { canonicalNaN, DOUBLE, HALF, NX, RNE } from "./float-format";
-import { F, FFLAGS, FRM, X } from "./layout";
+import { add, divide, fusedMultiplyAdd, multiply, squareRoot, subtract } from "../../engine/assembly/float-arithmetic";
+import { classify, compare, convertFormat, extremum, fromInteger, toInteger } from "../../engine/assembly/float-convert";
+import { canonicalNaN, DOUBLE, HALF, NX, RNE } from "../../engine/assembly/float-format";
+import { FLOAT_FLAGS } from "../../engine/assembly/layout";
+import { F, FRM, X } from "./layout";
 
 const BOX: u64 = 0xffffffff00000000;
 const BOX_HALF: u64 = 0xffffffffffff0000;
@@ -175,11 +176,11 @@ function arithmetic64(operation: u32, a: u64, b: u64, mode: u32): u64 {
     const result = operation < 2 ? x + y : operation == 2 ? x * y : x / y;
     const bits = reinterpret<u64>(result);
     if (comfortable64(bits)) {
-      if (load<u32>(FFLAGS) & NX) return bits;
+      if (load<u32>(FLOAT_FLAGS) & NX) return bits;
       if (operation < 2 && comfortable64(a) && comfortable64(b)) {
         // the error of a sum, exactly (Knuth)
         const part = result - x;
-        if ((x - (result - part)) + (y - part) != 0) store<u32>(FFLAGS, load<u32>(FFLAGS) | NX);
+        if ((x - (result - part)) + (y - part) != 0) store<u32>(FLOAT_FLAGS, load<u32>(FLOAT_FLAGS) | NX);
         return bits;
       }
     }
@@ -199,15 +200,15 @@ function arithmetic32(operation: u32, a: u64, b: u64, mode: u32): u64 {
     const result = operation < 2 ? x + y : operation == 2 ? x * y : x / y;
     const bits = reinterpret<u32>(result);
     if (comfortable32(bits)) {
-      if (load<u32>(FFLAGS) & NX) return <u64>bits;
+      if (load<u32>(FLOAT_FLAGS) & NX) return <u64>bits;
       if (operation == 2) {
         // the product of two binary32 is exact in binary64
-        if (<f64>x * <f64>y != <f64>result) store<u32>(FFLAGS, load<u32>(FFLAGS) | NX);
+        if (<f64>x * <f64>y != <f64>result) store<u32>(FLOAT_FLAGS, load<u32>(FLOAT_FLAGS) | NX);
         return <u64>bits;
       }
       if (operation < 2 && comfortable32(<u32>a) && comfortable32(<u32>b)) {
         const part = result - x;
-        if ((x - (result - part)) + (y - part) != 0) store<u32>(FFLAGS, load<u32>(FFLAGS) | NX);
+        if ((x - (result - part)) + (y - part) != 0) store<u32>(FLOAT_FLAGS, load<u32>(FLOAT_FLAGS) | NX);
         return <u64>bits;
       }
     }
@@ -223,7 +224,7 @@ function arithmetic32(operation: u32, a: u64, b: u64, mode: u32): u64 {
 /** fsqrt. A root is never tiny or huge: with NX raised already, nothing is left to raise for a positive normal operand. */
 @inline
 function root(a: u64, double: bool, mode: u32): u64 {
-  if (mode == RNE && load<u32>(FFLAGS) & NX) {
+  if (mode == RNE && load<u32>(FLOAT_FLAGS) & NX) {
     if (double) {
       if (!(a >> 63) && comfortable64(a)) return reinterpret<u64>(sqrt<f64>(reinterpret<f64>(a)));
     } else if (!(a >> 31) && comfortable32(<u32>a)) return <u64>reinterpret<u32>(sqrt<f32>(reinterpret<f32>(<u32>a)));

@@ -27,7 +27,6 @@ export const SENVCFG = 0x125c; // u32
 export const STIMECMP = 0x1260; // u64, in ticks
 export const SISELECT = 0x1268; // u32
 export const SSIP = 0x126c; // u32, 0 or 2
-export const FFLAGS = 0x1270; // u32
 export const FRM = 0x1274; // u32
 export const EIDELIVERY = 0x1278; // u32
 export const EITHRESHOLD = 0x127c; // u32

@@ -1,5 +1,4 @@
-// Conversions between the formats, and between binary32, binary64 and the four integer types, and the comparisons (F and D extensions, "Conversion and Move" and
-// "Compare" sections).
+// Conversions between the formats, and between binary32, binary64 and the four integer types, and the comparisons (as RISC-V's F and D extensions have them).
 import {
   canonicalNaN, exponentOf, infinity, isInfinite, isNaN, isSignaling, isZero, magnitude, NV, NX, raise, RDN, RMM, RNE, round, RUP,
   shiftRightJam, significandOf, signOf, zero,

@@ -1,10 +1,11 @@
 // Addition, multiplication, division, square root and fused multiply-add of binary32 and binary64 in integer arithmetic, exact in value and flags
-// for every rounding mode. float-instructions.ts uses WebAssembly's own operations where it can show that they give the same.
+// for every rounding mode. Front ends use WebAssembly's own operations
+// where they can show that they give the same.
 import {
   canonicalNaN, DZ, exponentOf, infinity, invalid, isInfinite, isNaN, isSignaling, isZero, magnitude, NV, propagate, raise, RDN, round,
   shiftRightJam, significandOf, signOf, zero,
 } from "./float-format";
-import { multiplyHigh } from "../../engine/assembly/arithmetic";
+import { multiplyHigh } from "./arithmetic";
 
 @inline
 function flip(bits: u64, double: bool): u64 {

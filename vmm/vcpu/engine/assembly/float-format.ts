@@ -1,10 +1,10 @@
 // IEEE 754 binary32, binary64 and binary16 as integers: classes, normalised significands, and the one place that rounds.
 //
 // A finite non-zero value is (sign, exponent, significand): significand / 2⁶³ × 2^exponent with bit 63 set. Bit 0 is sticky: it stands for
-// everything below. Every operation computes such a triple and calls round(), which sets NX, UF, OF as the F extension wants them (tininess is
-// detected after rounding). Values of type u64; narrower ones are in the low bits.
-// A `format` is fmt of the instructions; where only the first two can come, callers pass whether it is binary64.
-import { FFLAGS } from "./layout";
+// everything below. Every operation computes such a triple and calls round(), which sets NX, UF, OF; an instruction set
+// says whether tininess is detected before or after rounding. Values of type u64; narrower ones are in the low bits.
+// A `format` is as RISC-V numbers them; where only the first two can come, callers pass whether it is binary64.
+import { FLOAT_FLAGS, TINY_BEFORE_ROUNDING } from "./layout";
 
 export const SINGLE: u32 = 0;
 export const DOUBLE: u32 = 1;
@@ -24,7 +24,7 @@ export const RMM: u32 = 4;
 
 @inline
 export function raise(flags: u32): void {
-  store<u32>(FFLAGS, load<u32>(FFLAGS) | flags);
+  store<u32>(FLOAT_FLAGS, load<u32>(FLOAT_FLAGS) | flags);
 }
 
 @inline
@@ -153,7 +153,7 @@ export function round(sign: u64, exponent: i32, significand: u64, format: u32, m
   if (exponent < least) {
     // tiny unless rounding to p bits with an unbounded exponent reaches the least normal number
     const all = <u64>-1 << drop;
-    tiny = exponent < least - 1 || (significand & all) != all || !roundsUp(sign, significand, drop, mode);
+    tiny = load<u32>(TINY_BEFORE_ROUNDING) != 0 || exponent < least - 1 || (significand & all) != all || !roundsUp(sign, significand, drop, mode);
     significand = shiftRightJam(significand, <u64>(least - exponent));
     biased = 1;
   }
