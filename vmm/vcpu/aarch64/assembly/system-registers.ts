@@ -109,7 +109,7 @@ export function executeMrs(code: u32, left: u32): u32 {
     }
     case name(3, 3, 0, 0, 1):
       if (!privileged && !(load<u64>(SCTLR_EL1) & SCTLR_UCT)) return trapSystem(code);
-      value = 0xb444c004; // lines of 64 bytes, PIPT; IDC, DIC
+      value = 0x9444c004; // lines of 64 bytes, PIPT; IDC; no DIC: decoded code hears of changes by IC IVAU
       break;
     case name(3, 3, 0, 0, 7):
       value = 4 | (!privileged && !((load<u64>(SCTLR_EL1) >> 14) & 1) ? 16 : 0); // blocks of 64 bytes; DZP
