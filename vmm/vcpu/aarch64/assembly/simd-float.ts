@@ -5,6 +5,7 @@ import {
 } from "./float-estimates";
 import {
   convert, convertRounding, floatAdd, floatCompare, floatDivide, floatExtremum, floatMultiply, floatMultiplyAdd, floatMultiplyExtended,
+  flushesDenormals,
   floatSquareRoot, floatSubtract, fromFixed, negate, roundingMode, roundToIntegral, toFixed,
 } from "./float-rules";
 import { finish, lane, result, signedLane, vector } from "./lanes";
@@ -183,6 +184,7 @@ function changeWidth(code: u32, scalar: bool, opcode: u32, unsigned: u32, high: 
 /** FCVTXN: rounded to odd: truncated, and the last bit set if that was inexact. */
 function convertToOdd(value: u64): u64 {
   const truncated = convertRounding(value, DOUBLE, SINGLE, RTZ);
+  if (flushesDenormals() && magnitude(truncated, SINGLE) == 0) return truncated;
   const back = convertRounding(truncated, SINGLE, DOUBLE, RTZ);
   const exact = back == value || magnitude(value, DOUBLE) >= infinity(0, DOUBLE);
   return exact ? truncated : truncated | 1;
