@@ -5,19 +5,8 @@ import { createHash } from "node:crypto";
 import { describe, expect, it } from "vitest";
 import { IGS_WSI } from "../../../host/arch/riscv/capabilities.ts";
 import { encodeCommand } from "../../../host/arch/riscv/commands.ts";
-import { type ClockEvent, eventKey } from "../../../host/base/clock.ts";
 import type { MmioPort } from "../../../host/base/mmio.ts";
-import {
-  bytesOf,
-  eachStateful,
-  restoreTree,
-  StateError,
-  type Stateful,
-  StateReader,
-  type StateRecord,
-  saveTree,
-} from "../../../host/base/state.ts";
-import { decodeState, encodeState } from "../../../host/base/state-text.ts";
+import { bytesOf, StateError, StateReader } from "../../../host/base/state.ts";
 import * as R from "../../../host/devices/edu/registers.ts";
 import { DMA_ABORTED, NO_PASID } from "../../../host/devices/ports.ts";
 import { InjectionPlan } from "../../../host/kernel/injection-plan.ts";
@@ -26,6 +15,7 @@ import * as X from "../../../host/uapi/vfio.ts";
 import * as C from "../../../host/uapi/vfio-container.ts";
 import { GuestRam, GuestSv39, RAM_GPA } from "./guest.ts";
 import { eduDma, eduOutcome, type Machine, machine, name, type User } from "./machine.ts";
+import { restoreMachine, saveMachine } from "./saved-machine.ts";
 
 const [ASKING, FAULTING, GROUPED, SPACES, PARTIAL, GONE] = [0x0108, 0x0110, 0x0118, 0x0120, 0x0128, 0x0130];
 const IOVA = 0x4000_0000n;
@@ -33,52 +23,8 @@ const SPARE_IOVA = 0x10_0000n;
 const TC = 1n | (1n << 1n) | (1n << 2n);
 const UNMASK = X.VFIO_IRQ_SET_DATA_NONE | X.VFIO_IRQ_SET_ACTION_UNMASK;
 
-/** Memory that the machine owns. */
-class Banks implements Stateful {
-  readonly #banks: readonly Uint8Array[];
-
-  constructor(banks: readonly Uint8Array[]) {
-    this.#banks = banks;
-  }
-  saveState(): StateRecord {
-    return { banks: this.#banks.map((bank) => bytesOf(bank)) };
-  }
-  restoreState(state: StateReader): void {
-    for (const [index, bytes] of state.list("banks").entries()) this.#banks[index]!.set(bytes as Uint8Array);
-  }
-}
-
-/** The machine: the kernel, with time, trace, memory and hardware. */
-function treeOf(host: Machine): Stateful {
-  const banks = new Banks(host.memory.banks.map(({ bytes }) => bytes));
-  const parts: [string, Stateful][] = [
-    ["clock", host.clock],
-    ["trace", host.trace],
-    ["memory", banks],
-    ["root complex", host.root],
-    ["interrupt files", host.interruptFiles],
-    ...host.iommus.map((iommu) => [iommu.name, iommu] as [string, Stateful]),
-    ["kernel", host.kernel],
-  ];
-  return { saveState: () => ({}), restoreState: () => {}, stateParts: () => parts };
-}
-
 function digest(bytes: Uint8Array): string {
   return createHash("sha256").update(bytes).digest("hex");
-}
-
-function save(host: Machine): string {
-  return encodeState(saveTree(treeOf(host)));
-}
-
-function restore(host: Machine, text: string): void {
-  const root = treeOf(host);
-  const known = new Map<string, ClockEvent>();
-  for (const [, { clockEvents }] of eachStateful(root)) {
-    for (const event of clockEvents ?? []) known.set(eventKey(event.owner, event.name), event);
-  }
-  host.clock.known = known;
-  restoreTree(root, decodeState(text));
 }
 
 function takeDevice(host: Machine, user: User, iommufd: number, rid: number) {
@@ -349,13 +295,13 @@ describe("a saved kernel", () => {
     ["much", goOn],
   ])("that was disturbed (%s) and restored goes on like one that was not", (_what, disturbance) => {
     const [twin, told] = [story(), story()];
-    expect(save(told.host)).toBe(save(twin.host));
-    const text = save(told.host);
+    expect(saveMachine(told.host)).toBe(saveMachine(twin.host));
+    const text = saveMachine(told.host);
     const recorded = told.host.events.length;
     disturbance(told);
-    expect(save(told.host)).not.toBe(text);
-    restore(told.host, text);
-    expect(save(told.host)).toBe(text);
+    expect(saveMachine(told.host)).not.toBe(text);
+    restoreMachine(told.host, text);
+    expect(saveMachine(told.host)).toBe(text);
     const disturbed = told.host.events.length;
     expect(disturbed).toBeGreaterThan(recorded);
     const [expected, seen] = [go(twin), go(told)];
@@ -371,7 +317,7 @@ describe("a saved kernel", () => {
     const [twin, told] = [story(), story()];
     happened(twin);
     happened(told);
-    for (let round = 0; round < 3; round++) restore(told.host, save(told.host));
+    for (let round = 0; round < 3; round++) restoreMachine(told.host, saveMachine(told.host));
     expect(go(told)).toEqual(go(twin));
     expect(told.host.events).toEqual(twin.host.events);
   });
@@ -388,10 +334,10 @@ describe("a saved kernel", () => {
       return host;
     };
     const [twin, host] = [faulted(), faulted()];
-    const text = save(host);
+    const text = saveMachine(host);
     expect(text).toContain("driver of iommu0");
     host.clock.restoreState(emptyQueue(host));
-    restore(host, text);
+    restoreMachine(host, text);
     for (const each of [twin, host]) each.run(1_000);
     expect(host.events).toEqual(twin.events);
     expect(host.events.some(({ type }) => type === "fault")).toBe(true);
@@ -401,11 +347,11 @@ describe("a saved kernel", () => {
 describe("a machine that has gone on", () => {
   it("takes all of a document over, what is attached in another order and what was made again under its name too", () => {
     const told = story();
-    const text = save(told.host);
+    const text = saveMachine(told.host);
     goOn(told);
     expect(told.host.clock.pending).toBe(0);
-    restore(told.host, text);
-    expect(save(told.host)).toBe(text);
+    restoreMachine(told.host, text);
+    expect(saveMachine(told.host)).toBe(text);
   });
 
   it.each<[string, (told: Story) => void]>([
@@ -414,9 +360,9 @@ describe("a machine that has gone on", () => {
   ])("(%s) gives a document that one which has not takes over", (_what, forth) => {
     const [ahead, told] = [story(), story()];
     forth(ahead);
-    const text = save(ahead.host);
-    restore(told.host, text);
-    expect(save(told.host)).toBe(text);
+    const text = saveMachine(ahead.host);
+    restoreMachine(told.host, text);
+    expect(saveMachine(told.host)).toBe(text);
   });
 });
 
@@ -425,7 +371,7 @@ describe("a document of another set of objects", () => {
     const [saved, here] = [story(), story()];
     change(here);
     try {
-      restore(here.host, save(saved.host));
+      restoreMachine(here.host, saveMachine(saved.host));
     } catch (error) {
       expect(error).toBeInstanceOf(StateError);
       return (error as StateError).message;

@@ -163,14 +163,12 @@ export class CachedContext implements SubstructureSlot {
   }
 
   restoreState(state: StateReader): void {
-    const stamp = state.number("ownerStamp");
-    const stream = this.#streamOf(stamp);
-    // One whose stream is gone is never found again.
-    if (stream === null) return;
     this.id = state.number("id");
-    this.ownerStamp = stamp;
+    this.ownerStamp = state.number("ownerStamp");
     state.numbers("words", this.words);
-    this.load(stream, this.words);
+    // One whose stream is gone is never found again, but takes up its place until it has to go.
+    const stream = this.#streamOf(this.ownerStamp);
+    if (stream !== null) this.load(stream, this.words);
   }
 }
 

@@ -88,10 +88,10 @@ export class GuestMachine {
     return hwpt;
   }
 
-  /** Attaches an HWPT at a PASID of A: 0 or a negated errno. */
-  attachPasid(pasid: number, hwpt: number): number {
+  /** Attaches an HWPT at a PASID: 0 or a negated errno. */
+  attachPasid(pasid: number, hwpt: number, device = this.a): number {
     const values = { flags: X.VFIO_DEVICE_ATTACH_PASID, pt_id: hwpt, pasid };
-    return this.user.call(this.a.vfio, X.VFIO_DEVICE_ATTACH_IOMMUFD_PT, X.vfioDeviceAttachIommufdPt, values).result;
+    return this.user.call(device.vfio, X.VFIO_DEVICE_ATTACH_IOMMUFD_PT, X.vfioDeviceAttachIommufdPt, values).result;
   }
 
   /** A guest's stage 1 with a context descriptor for requests without PASID, and nothing mapped. */
