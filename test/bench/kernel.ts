@@ -1,16 +1,62 @@
-// What system calls of iommufd and VFIO cost over the real RISC-V driver and hardware model: one line a case, nanoseconds a call
+// What system calls of iommufd and VFIO cost over the real drivers and hardware models: one line a case and kind of IOMMU, nanoseconds a call
 // (median of rounds). `perCommand` divides by the commands of a batch.
 
-import { encodeCommand } from "../../host/arch/riscv/commands.ts";
+import { encodeCommand as encodeRiscvCommand } from "../../host/arch/riscv/commands.ts";
+import { encodeCommand as encodeSmmuCommand } from "../../host/arch/smmuv3/commands.ts";
 import { NO_PASID } from "../../host/devices/ports.ts";
 import { ACCESS_READ } from "../../host/hw/iommu/port.ts";
 import * as I from "../../host/uapi/iommufd.ts";
 import * as N from "../../host/uapi/riscv-nesting.ts";
-import { machine, name } from "../host/kernel/machine.ts";
+import * as S from "../../host/uapi/smmuv3-nesting.ts";
+import { type MachineOptions, machine, name } from "../host/kernel/machine.ts";
 
 const RID = 0x0108;
 const ROUNDS = 11;
 const PAGE = 4096;
+
+/** What a kind's guest hands over. */
+interface Kind {
+  readonly name: string;
+  readonly machine: MachineOptions;
+  readonly viommu: number;
+  readonly veventq: number;
+  readonly invalidation: number;
+  readonly data: number;
+  readonly bypass: Uint8Array;
+  readonly stage1: Uint8Array;
+  /** Under it a transaction ends in a record that the guest is told of. */
+  readonly faulting: Uint8Array;
+  /** Invalidates one page. */
+  readonly command: readonly [bigint, bigint];
+}
+
+const KINDS: readonly Kind[] = [
+  {
+    name: "riscv",
+    machine: { ramPages: 16384 },
+    viommu: N.IOMMU_VIOMMU_TYPE_RISCV,
+    veventq: N.IOMMU_VEVENTQ_TYPE_RISCV,
+    invalidation: N.IOMMU_VIOMMU_INVALIDATE_DATA_RISCV,
+    data: N.IOMMU_HWPT_DATA_RISCV,
+    bypass: N.iommuHwptRiscv.encode({ tc: 1n }),
+    stage1: N.iommuHwptRiscv.encode({ tc: 1n, fsc: (8n << 60n) | 0x80010n, ta: 5n << 12n }),
+    faulting: N.iommuHwptRiscv.encode({ tc: 1n }),
+    command: encodeRiscvCommand("IOTINVAL.VMA", { AV: 1, ADDR: 5, PSCV: 1, PSCID: 5 }),
+  },
+  {
+    name: "smmuv3",
+    machine: { ramPages: 16384, smmus: [{}] },
+    viommu: S.IOMMU_VIOMMU_TYPE_ARM_SMMUV3,
+    veventq: S.IOMMU_VEVENTQ_TYPE_ARM_SMMUV3,
+    invalidation: S.IOMMU_VIOMMU_INVALIDATE_DATA_ARM_SMMUV3,
+    data: S.IOMMU_HWPT_DATA_ARM_SMMUV3,
+    // V, Config 4; V, Config 5 and a table of context descriptors that is not there; the same with an S1CDMax that is ILLEGAL.
+    bypass: S.iommuHwptArmSmmuv3.encode({ ste0: 0x9n }),
+    stage1: S.iommuHwptArmSmmuv3.encode({ ste0: 0xbn | 0x1_0000_0000n }),
+    faulting: S.iommuHwptArmSmmuv3.encode({ ste0: 0xbn | 0x1_0000_0000n | (31n << 59n) }),
+    command: encodeSmmuCommand("TLBI_NH_VA", { ASID: 5, Leaf: 1, Address: 5 }),
+  },
+];
 
 function median(values: number[]): number {
   return [...values].sort((a, b) => a - b)[values.length >> 1]!;
@@ -28,7 +74,12 @@ function measure(calls: number, act: (i: number) => void): number {
 }
 
 export function bench(emit: (line: Record<string, unknown>) => void): Promise<void> {
-  const host = machine({ ramPages: 16384 });
+  for (const kind of KINDS) benchKind(kind, emit);
+  return Promise.resolve();
+}
+
+function benchKind(kind: Kind, emit: (line: Record<string, unknown>) => void): void {
+  const host = machine(kind.machine);
   host.assign();
   const user = host.user();
   const { process } = user;
@@ -37,12 +88,18 @@ export function bench(emit: (line: Record<string, unknown>) => void): Promise<vo
   const vfio = user.open(host.vfio.nodeOf(name(RID))!);
   const device = user.bind(vfio, iommufd);
   const parent = user.hwpt(iommufd, device, ioas, { flags: I.IOMMU_HWPT_ALLOC_NEST_PARENT });
-  const viommu = user.viommu(iommufd, device, parent);
+  const viommu = user.viommu(iommufd, device, parent, kind.viommu);
   user.vdevice(iommufd, viommu, device, 0x10n);
-  const [, veventq] = user.veventq(iommufd, viommu, 4096);
+  const [, veventq] = user.veventq(iommufd, viommu, 4096, kind.veventq);
   user.attach(vfio, parent);
   const report = (bench: string, nsPerOp: number, more: Record<string, unknown> = {}) =>
-    emit({ bench: `kernel.${bench}`, nsPerOp: Math.round(nsPerOp), opsPerSecond: Math.round(1e9 / nsPerOp), ...more });
+    emit({
+      bench: `kernel.${bench}`,
+      kind: kind.name,
+      nsPerOp: Math.round(nsPerOp),
+      opsPerSecond: Math.round(1e9 / nsPerOp),
+      ...more,
+    });
 
   // Structures stand ready in user memory, as a VMM keeps them: only the call is measured.
   const place = (at: bigint, bytes: Uint8Array) => process.memory.bytes(at, bytes.length).set(bytes);
@@ -82,28 +139,27 @@ export function bench(emit: (line: Record<string, unknown>) => void): Promise<vo
     report("unmap", median(spent.unmap), { size: label });
   }
 
-  const words = (tc: bigint, fsc: bigint) => user.nested(iommufd, device, viommu, { tc, fsc, ta: 5n << 12n });
-  const [bypass, nested] = [words(1n, 0n), words(1n, (8n << 60n) | 0x80010n)];
+  const make = (data: Uint8Array) => user.hwpt(iommufd, device, viommu, { type: kind.data, data });
+  const [bypass, nested] = [make(kind.bypass), make(kind.stage1)];
   report(
     "hwpt replace",
     measure(2000, (i) => user.attach(vfio, i % 2 === 0 ? nested : bypass)),
   );
 
   const commandsAt = at + 8192n;
-  const vma = encodeCommand("IOTINVAL.VMA", { AV: 1, ADDR: 5, PSCV: 1, PSCID: 5 });
   for (const count of [1, 512]) {
     const bytes = new Uint8Array(16 * count);
     const view = new DataView(bytes.buffer);
     for (let i = 0; i < count; i++) {
-      view.setBigUint64(16 * i, vma[0], true);
-      view.setBigUint64(16 * i + 8, vma[1], true);
+      view.setBigUint64(16 * i, kind.command[0], true);
+      view.setBigUint64(16 * i + 8, kind.command[1], true);
     }
     place(commandsAt, bytes);
     const request = I.iommuHwptInvalidate.encode({
       size: 32,
       hwpt_id: viommu,
       data_uptr: commandsAt,
-      data_type: N.IOMMU_VIOMMU_INVALIDATE_DATA_RISCV,
+      data_type: kind.invalidation,
       entry_len: 16,
       entry_num: count,
     });
@@ -114,7 +170,7 @@ export function bench(emit: (line: Record<string, unknown>) => void): Promise<vo
     report("invalidate", ns, { commands: count, perCommand: Math.round(ns / count) });
   }
 
-  user.attach(vfio, bypass);
+  user.attach(vfio, make(kind.faulting));
   const fault = () => host.iommus[0]!.translate(RID, NO_PASID, false, ACCESS_READ, 0x7_0000_0000, 0, false, 0);
   report(
     "fault to veventq, read",
@@ -135,5 +191,4 @@ export function bench(emit: (line: Record<string, unknown>) => void): Promise<vo
   }
   report("veventq read", ((performance.now() - start) * 1e6) / Math.max(1, read), { events: read });
   process.exit();
-  return Promise.resolve();
 }
