@@ -8,9 +8,9 @@ import {
   CMD_TLBI_NH_VA,
   isCommand,
 } from "../../../../arch/smmuv3/commands.ts";
+import type { Vintfs } from "../../../../arch/smmuv3/parts/cmdqv-vintfs.ts";
 import { CERROR_ILL } from "../../../../arch/smmuv3/registers.ts";
 import { CERROR_ILL_ACCESS } from "../../../../arch/smmuv3/tegra241-cmdqv.ts";
-import type { Vintfs } from "./vintfs.ts";
 
 /** Second word of the command as it is to be executed; not if `error` is set. */
 export class GuestCommands {

@@ -8,6 +8,9 @@
 // CONS are the hardware's. Nothing of a queue but its commands touches what it shares with others: errors stay in its own GERROR.
 
 import { CMD_SYNC, commandName, describeCommand } from "../../../../arch/smmuv3/commands.ts";
+import type { QueueAllocation } from "../../../../arch/smmuv3/parts/cmdqv-allocation.ts";
+import type { CmdqvRegisters, QueueRegisters } from "../../../../arch/smmuv3/parts/cmdqv-registers.ts";
+import type { Vintfs } from "../../../../arch/smmuv3/parts/cmdqv-vintfs.ts";
 import { CERROR_ABT, CERROR_ILL, CERROR_NONE } from "../../../../arch/smmuv3/registers.ts";
 import {
   VCMDQ_CMDQ_ERR,
@@ -25,8 +28,6 @@ import type { AtsInvalidations } from "../../ats-invalidations.ts";
 import { type CommandExecutor, WAIT } from "../command-executor.ts";
 import type { HardwareState } from "../hardware-state.ts";
 import { GuestCommands } from "./guest-commands.ts";
-import type { QueueAllocation } from "./queue-allocation.ts";
-import type { Vintfs } from "./vintfs.ts";
 
 const COMMAND_BYTES = 16;
 /** Words a queue keeps: page 0's six, then page 1's four. */
@@ -47,19 +48,18 @@ export interface VcmdqEvents {
   kicked(): void;
 }
 
-export class Vcmdqs implements Stateful {
+export class Vcmdqs implements QueueRegisters, Stateful {
   readonly count: number;
   readonly #state: HardwareState;
   readonly #executor: CommandExecutor;
   readonly #ats: AtsInvalidations;
+  readonly #registers: CmdqvRegisters;
   readonly #vintfs: Vintfs;
   readonly #allocation: QueueAllocation;
   readonly #guest: GuestCommands;
   readonly #events: VcmdqEvents;
   readonly #entry: EntryReader<HpaPfn>;
   readonly #words: Uint32Array;
-  /** CMDQV_CONFIG.EN. */
-  #on = true;
   /** All that a queue needs to run is there: it runs unless it could not be initialized then. */
   readonly #wanted: Uint8Array;
   /** The command waiting at CONS has been traced already. */
@@ -73,17 +73,17 @@ export class Vcmdqs implements Stateful {
     state: HardwareState,
     executor: CommandExecutor,
     ats: AtsInvalidations,
-    vintfs: Vintfs,
-    allocation: QueueAllocation,
+    registers: CmdqvRegisters,
     events: VcmdqEvents,
   ) {
     this.count = count;
     this.#state = state;
     this.#executor = executor;
     this.#ats = ats;
-    this.#vintfs = vintfs;
-    this.#allocation = allocation;
-    this.#guest = new GuestCommands(vintfs);
+    this.#registers = registers;
+    this.#vintfs = registers.vintfs;
+    this.#allocation = registers.allocation;
+    this.#guest = new GuestCommands(registers.vintfs);
     this.#events = events;
     this.#entry = new EntryReader(state.memory);
     this.#words = new Uint32Array(count * WORDS);
@@ -92,18 +92,16 @@ export class Vcmdqs implements Stateful {
   }
 
   saveState(): StateRecord {
-    return { on: this.#on, words: bytesOf(this.#words), wanted: [...this.#wanted], traced: [...this.#traced] };
+    return { words: bytesOf(this.#words), wanted: [...this.#wanted], traced: [...this.#traced] };
   }
 
   restoreState(state: StateReader): void {
-    this.#on = state.boolean("on");
     state.memory("words", this.#words);
     state.numbers("wanted", this.#wanted);
     state.numbers("traced", this.#traced);
   }
 
   reset(): void {
-    this.#on = true;
     this.#words.fill(0);
     this.#wanted.fill(0);
     this.#traced.fill(0);
@@ -152,13 +150,8 @@ export class Vcmdqs implements Stateful {
     this.#words[queue * WORDS + PAGE1_WORD + (offset >> 2)] = high ? value & 0xffff : value;
   }
 
-  setOn(on: boolean): void {
-    this.#on = on;
+  setOn(): void {
     for (let queue = 0; queue < this.count; queue++) this.conditionsChanged(queue);
-  }
-
-  get on(): boolean {
-    return this.#on;
   }
 
   running(queue: number): boolean {
@@ -174,7 +167,10 @@ export class Vcmdqs implements Stateful {
   conditionsChanged(queue: number): void {
     const vintf = this.#allocation.vintfOf(queue);
     const wanted =
-      this.#on && vintf >= 0 && this.#vintfs.enabled(vintf) && (this.#word(queue, VCMDQ_REG.CONFIG) & VCMDQ_EN) !== 0;
+      this.#registers.on &&
+      vintf >= 0 &&
+      this.#vintfs.enabled(vintf) &&
+      (this.#word(queue, VCMDQ_REG.CONFIG) & VCMDQ_EN) !== 0;
     if (wanted === (this.#wanted[queue] === 1)) return;
     this.#wanted[queue] = wanted ? 1 : 0;
     if (this.#executing === queue) this.#switched = true;

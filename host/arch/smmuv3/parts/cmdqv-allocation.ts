@@ -3,8 +3,8 @@
 // Linux's driver says that the hardware wants the logical queues of a VINTF allocated in ascending order and freed in descending order. Here a store
 // that would break this, or give a logical queue twice, leaves ALLOCATED as it was.
 
-import { ALLOC_ALLOCATED, ALLOC_BITS } from "../../../../arch/smmuv3/tegra241-cmdqv.ts";
-import { bytesOf, type Stateful, type StateReader, type StateRecord } from "../../../../base/state.ts";
+import { bytesOf, type Stateful, type StateReader, type StateRecord } from "../../../base/state.ts";
+import { ALLOC_ALLOCATED, ALLOC_BITS } from "../tegra241-cmdqv.ts";
 
 /** Logical queues that a VINTF's error map has bits for. */
 export const MOST_LOGICAL_QUEUES = 128;

@@ -1,19 +1,22 @@
 // Virtual interfaces: whose commands a queue carries. A VINTF that is not HYP_OWN is a guest's: its commands get the VINTF's VMID, and stream ids are
 // looked up in its SID_MATCH registers.
 
-import { VINTF_CONFIG_BITS, VINTF_EN, VINTF_HYP_OWN } from "../../../../arch/smmuv3/tegra241-cmdqv.ts";
-import { bytesOf, type Stateful, type StateReader, type StateRecord } from "../../../../base/state.ts";
+import { bytesOf, type Stateful, type StateReader, type StateRecord } from "../../../base/state.ts";
+import { VINTF_CONFIG_BITS, VINTF_EN, VINTF_HYP_OWN } from "../tegra241-cmdqv.ts";
 
 export class Vintfs implements Stateful {
   readonly count: number;
   readonly sids: number;
+  readonly #configBits: number;
   readonly #configs: Uint32Array;
   readonly #matches: Uint32Array;
   readonly #replacements: Uint32Array;
 
-  constructor(count: number, sids: number) {
+  /** `mayOwn`: HYP_OWN can be set; in a virtual machine it cannot. */
+  constructor(count: number, sids: number, mayOwn: boolean) {
     this.count = count;
     this.sids = sids;
+    this.#configBits = mayOwn ? VINTF_CONFIG_BITS : VINTF_CONFIG_BITS & ~VINTF_HYP_OWN;
     this.#configs = new Uint32Array(count);
     this.#matches = new Uint32Array(count * sids);
     this.#replacements = new Uint32Array(count * sids);
@@ -46,7 +49,7 @@ export class Vintfs implements Stateful {
   /** Whose it is cannot change under its queues: what is enabled and stays so keeps VMID and HYP_OWN. */
   configure(vintf: number, value: number): void {
     const stays = (this.#configs[vintf]! & value & VINTF_EN) !== 0;
-    if (!stays) this.#configs[vintf] = value & VINTF_CONFIG_BITS;
+    if (!stays) this.#configs[vintf] = value & this.#configBits;
   }
 
   enabled(vintf: number): boolean {
