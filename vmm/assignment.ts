@@ -474,11 +474,17 @@ export class Assignment implements Stateful {
     const known = this.viommus.find((virtual) => virtual.key === key);
     const host =
       known?.host ??
-      new IommufdHost({ addressSpace: this.#space!, codec: this.#parts.kind.nesting, report: this.#parts.report });
+      new IommufdHost({
+        addressSpace: this.#space!,
+        codec: this.#parts.kind.nesting,
+        report: this.#parts.report,
+        hardwareQueues: this.#parts.configuration.hardwareQueues !== false,
+      });
     this.#register(host, device, request, canStall);
     if (known !== undefined) return known;
     const info = host.hwInfo(device.handle);
-    return this.#addViommu(key, request.iommu, host, typeof info === "number" ? null : info, canStall);
+    const hardware = typeof info === "number" ? null : info;
+    return this.#addViommu(key, request.iommu, host, hardware, canStall, host.queueInfo(device.handle));
   }
 
   /** Takes a vIOMMU away that was made for a device which then was refused: the newest, and nothing ever stood behind it. */
@@ -486,7 +492,10 @@ export class Assignment implements Stateful {
     if (virtual !== this.viommus.at(-1) || virtual.everUsed) return;
     this.viommus.pop();
     this.#parts.machine.removeService(virtual.viommu);
-    this.#parts.machine.bus.release(virtual.base);
+    const { kind, machine } = this.#parts;
+    // Its registers, and what it has mapped behind them.
+    const end = virtual.base + (kind.addressBytes ?? kind.registerBytes);
+    for (const { base } of [...machine.bus.ranges]) if (base >= virtual.base && base < end) machine.bus.release(base);
     virtual.host?.[Symbol.dispose]();
   }
 
@@ -496,6 +505,7 @@ export class Assignment implements Stateful {
     host: IommufdHost | null,
     hardware: HwInfoReply | null,
     stalls = false,
+    queues: Uint8Array | null = null,
   ): VirtualIommu {
     const { machine, memory, wires, kind, configuration, report } = this.#parts;
     const index = this.viommus.length;
@@ -506,13 +516,17 @@ export class Assignment implements Stateful {
       memory,
       host,
       hardware,
+      queues,
       interrupt: {
         wire: (vector, asserted) => wires.viommu(index, vector, asserted),
         message: (pfn, offset, data) => memory.store32(pfn, offset, data),
       },
-      mapPage: (offset, page) => {
+      mapPage: (offset, page, { bytes = 4096, name: part = "page", registerName } = {}) => {
         if (page === null) machine.bus.release(base + offset);
-        else machine.bus.claim({ name: `${name}-page`, base: base + offset, size: 4096, port: page });
+        else {
+          const range = { name: `${name}-${part}`, base: base + offset, size: bytes, port: page };
+          machine.bus.claim(registerName === undefined ? range : { ...range, registerName });
+        }
       },
       clock: machine.clock,
       trace: machine.trace,

@@ -89,6 +89,8 @@ export interface DescribedViommu {
   readonly requesterIds: readonly number[];
   /** Every requester id that no vIOMMU names is behind this one: those of buses that the guest has yet to number. At most one says so. */
   readonly otherIds?: boolean;
+  /** Its guest has command queues of the hardware's: a node of their own describes them (`PlatformNode.companion`). */
+  readonly hardwareQueues?: boolean;
 }
 
 /** What an instruction set brings to a machine. */

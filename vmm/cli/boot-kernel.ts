@@ -166,7 +166,8 @@ function viommusOf(assignment: Assignment): DescribedViommu[] {
   return assignment.viommus.map((viommu) => {
     const behind = assignment.devices.filter((entry) => entry.viommu === viommu && entry.routingId !== UNREACHABLE);
     const requesterIds = behind.map(({ routingId }) => routingId);
-    return { base: viommu.base, requesterIds, otherIds: unnumbered[0]?.viommu === viommu };
+    const hardwareQueues = viommu.viommu.hardwareQueues === true;
+    return { base: viommu.base, requesterIds, otherIds: unnumbered[0]?.viommu === viommu, hardwareQueues };
   });
 }
 

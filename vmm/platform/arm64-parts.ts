@@ -20,7 +20,7 @@ import { giccRegister, gicdRegister, gicv2mRegister } from "./register-names.ts"
 const UART_SPI = 1;
 const INTX_SPI = 4;
 const VIOMMU_SPI = 8;
-const VIOMMU_WIRES = 4;
+const VIOMMU_WIRES = 8;
 const MESSAGE_SPI = 96;
 const MESSAGES = 128;
 const PLATFORM_SPI = MESSAGE_SPI + MESSAGES;

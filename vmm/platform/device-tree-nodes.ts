@@ -72,21 +72,31 @@ export function serial(wiring: InterruptWiring): TreeNode {
 }
 
 export function viommuNodes({ viommus, kind }: TreeRequest, wiring: InterruptWiring): TreeNode[] {
-  return viommus.map(({ base }, index) => {
+  return viommus.flatMap(({ base, hardwareQueues }, index) => {
     const wires = wiring.viommu?.(index);
-    return {
+    const interruptParent = wires === undefined ? {} : { "interrupt-parent": [wiring.controller] };
+    const { companion } = kind.node;
+    const beside = hardwareQueues === true && companion !== undefined ? companion : null;
+    const label = `iommu${index}-companion`;
+    const node: TreeNode = {
       name: `iommu@${base.toString(16)}`,
       label: `iommu${index}`,
       properties: {
-        reg: range(base, kind.addressBytes ?? kind.registerBytes),
-        ...(wires === undefined ? {} : { "interrupt-parent": [wiring.controller] }),
+        // What stands behind the registers is another node's, if it is anybody's.
+        reg: range(base, companion === undefined ? (kind.addressBytes ?? kind.registerBytes) : kind.registerBytes),
+        ...interruptParent,
         ...kind.node.deviceTree({
           msiParent: wiring.messages,
           identityRegion: range(SW_MSI_BASE, SW_MSI_SIZE),
           ...(wires === undefined ? {} : { wires }),
+          ...(beside === null ? {} : { companion: ref(label) }),
         }),
       },
     };
+    if (beside === null) return [node];
+    const reg = range(base + beside.offset, beside.bytes);
+    const name = `${beside.name}@${(base + beside.offset).toString(16)}`;
+    return [node, { name, label, properties: { reg, ...interruptParent, ...beside.properties(wires) } }];
   });
 }
 

@@ -217,13 +217,14 @@ export class ScenarioVm<K extends ViommuKindName = DefaultKind> {
     const { viommus } = this.machine.assignment;
     for (let i = this.#iommus.length; i < viommus.length; i++) {
       const { ram } = this;
-      const { base } = viommus[i]!;
+      const { base, viommu } = viommus[i]!;
       const surroundings = {
         port: this.machine.machine,
         ram,
         base,
         messageAddress: MSI_BASE,
         firstMessage: 64 + 4 * i,
+        hardwareQueues: viommu.hardwareQueues === true,
       };
       this.#iommus.push(this.#guest.driver(surroundings) as DriverOf<K>);
     }

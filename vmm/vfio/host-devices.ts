@@ -3,10 +3,11 @@
 
 import { hex } from "../../host/base/address.ts";
 import type { Stateful, StateReader, StateRecord } from "../../host/base/state.ts";
-import { ENODEV, errnoName } from "../../host/uapi/errno.ts";
+import { ENODEV, EOPNOTSUPP, errnoName } from "../../host/uapi/errno.ts";
 import {
   IOMMU_FAULT_QUEUE_ALLOC,
   IOMMU_GET_HW_INFO,
+  IOMMU_HW_INFO_FLAG_INPUT_TYPE,
   IOMMU_HWPT_ALLOC,
   IOMMU_HWPT_FAULT_ID_VALID,
   IOMMU_PGFAULT_FLAGS_LAST_PAGE,
@@ -136,14 +137,18 @@ export class HostDevices implements Stateful {
     return this.#faultFd;
   }
 
-  hwInfo(handle: DeviceHandle): HwInfoReply | number {
+  /** `type`: what to ask for; left out, what the IOMMU is. Hardware that has no such part is no refusal to be told of. */
+  hwInfo(handle: DeviceHandle, type?: number): HwInfoReply | number {
     const record = this.#records.get(handle);
     if (record === undefined) return -ENODEV;
     const { result, out } = this.calls.ioctl(this.space.iommufd, IOMMU_GET_HW_INFO, iommuHwInfo, {
+      flags: type === undefined ? 0 : IOMMU_HW_INFO_FLAG_INPUT_TYPE,
       dev_id: record.device.deviceId,
       data_len: 64,
       data_uptr: this.calls.dataAddress,
+      data_type: type ?? 0,
     });
+    if (result === -EOPNOTSUPP && type !== undefined) return result;
     if (result < 0) return this.refused("IOMMU_GET_HW_INFO", record, result);
     return {
       type: out.data_type,

@@ -36,6 +36,8 @@ export interface IommufdHostOptions {
   readonly report: (message: string) => void;
   /** Depth of the vEVENTQ. Default 1024. */
   readonly eventDepth?: number;
+  /** Use the hardware's queues for guests, where it has any. Default true. */
+  readonly hardwareQueues?: boolean;
 }
 
 /** Batches are copied whole: a queue's most entries. */
@@ -49,6 +51,7 @@ export class IommufdHost implements ViommuHost, Stateful {
   readonly domains?: IoasDomains;
   readonly hardwareQueues?: HardwareQueues;
   readonly #devices: HostDevices;
+  readonly #queueObject: ViommuObject | null = null;
   readonly #codec: NestedCodec;
   readonly #place: Stage1Place;
   /** HWPT_INVALIDATE is what a guest waits for: its arguments stay in place. */
@@ -67,7 +70,9 @@ export class IommufdHost implements ViommuHost, Stateful {
     const notify = () => this.onEvents?.();
     this.#devices.onEvents = notify;
     if (codec.shape === "viommu") {
-      const object = new ViommuObject(this.#devices, codec, options.eventDepth ?? 1024, notify);
+      const queues = options.hardwareQueues === false ? undefined : codec.hardwareQueues;
+      const object = new ViommuObject(this.#devices, codec, queues, options.eventDepth ?? 1024, notify);
+      this.#queueObject = object;
       this.#place = object;
       if (object.hardwareQueues !== undefined) this.hardwareQueues = object.hardwareQueues;
     } else {
@@ -133,6 +138,11 @@ export class IommufdHost implements ViommuHost, Stateful {
     errno = this.#devices.detach(record) || errno;
     const left = this.#place.leave(record);
     return errno || left;
+  }
+
+  /** What the hardware behind a device has of queues for a guest (GET_HW_INFO data), or null. */
+  queueInfo(handle: DeviceHandle): Uint8Array | null {
+    return this.#queueObject?.queueInfo(handle) ?? null;
   }
 
   setBlocked(handle: DeviceHandle, pasid?: number): number {

@@ -8,22 +8,20 @@ import {
   IOMMU_HW_CAP_DIRTY_TRACKING,
   IOMMU_HW_QUEUE_ALLOC,
   IOMMU_VDEVICE_ALLOC,
-  IOMMU_VEVENTQ_ALLOC,
-  IOMMU_VEVENTQ_FLAG_LOST_EVENTS,
   IOMMU_VIOMMU_ALLOC,
-  iommufdVeventHeader,
   iommuHwQueueAlloc,
   iommuVdeviceAlloc,
-  iommuVeventqAlloc,
   iommuViommuAlloc,
 } from "../../host/uapi/iommufd.ts";
-import type { HardwareQueues, HostEvent, HwInfoReply } from "../viommu/host-port.ts";
-import type { ViommuNesting } from "../viommu/nested-codec.ts";
+import type { DeviceHandle, HardwareQueues, HostEvent, HwInfoReply } from "../viommu/host-port.ts";
+import type { HardwareQueueFormat, ViommuNesting } from "../viommu/nested-codec.ts";
+import { EventQueueFile } from "./event-queue-file.ts";
 import type { DeviceRecord, HostDevices } from "./host-devices.ts";
 import type { Stage1Place } from "./stage1-place.ts";
 
-const READ_BYTES = 64 * 1024;
-const SEQUENCE_MODULUS = 2 ** 31;
+/** An event that says which queues stand at errors: two maps of 64 bits (host/uapi). */
+const QUEUE_ERROR_BYTES = 16;
+const QUEUE_ERROR_DEPTH = 16;
 
 export class ViommuObject implements Stage1Place {
   /** Object id of the vIOMMU, 0 before the first device has entered. */
@@ -31,22 +29,29 @@ export class ViommuObject implements Stage1Place {
   readonly hardwareQueues: HardwareQueues | undefined;
   readonly #devices: HostDevices;
   readonly #codec: ViommuNesting;
+  readonly #queueFormat: HardwareQueueFormat | undefined;
   readonly #eventDepth: number;
-  /** Called when events wait, and when the vIOMMU has been made. */
-  readonly #onEvents: () => void;
   #blocked = 0;
   #bypass = 0;
-  #eventQueue = 0;
-  #eventFd = -1;
-  #nextSequence = 0;
+  readonly #events: EventQueueFile;
+  readonly #queueErrors: EventQueueFile;
   #reply = new Uint8Array(0);
+  #page: MmioPort | null = null; // not state: mapped when it is asked for
 
-  constructor(devices: HostDevices, codec: ViommuNesting, eventDepth: number, onEvents: () => void) {
+  constructor(
+    devices: HostDevices,
+    codec: ViommuNesting,
+    queues: HardwareQueueFormat | undefined,
+    eventDepth: number,
+    onEvents: () => void,
+  ) {
     this.#devices = devices;
     this.#codec = codec;
     this.#eventDepth = eventDepth;
-    this.#onEvents = onEvents;
-    this.hardwareQueues = codec.hardwareQueues === undefined ? undefined : this.#queues(codec.hardwareQueues);
+    this.#queueFormat = queues;
+    this.#events = new EventQueueFile(devices, onEvents);
+    this.#queueErrors = new EventQueueFile(devices, onEvents);
+    this.hardwareQueues = queues === undefined ? undefined : this.#queues(queues);
   }
 
   enter(record: DeviceRecord): number {
@@ -88,25 +93,11 @@ export class ViommuObject implements Stage1Place {
   }
 
   readEvents(events: HostEvent[]): void {
-    if (this.#eventFd < 0) return;
-    const bytes = this.#devices.calls.read(this.#eventFd, READ_BYTES);
-    if (typeof bytes === "number") return;
-    const record = this.#codec.eventBytes;
-    for (let at = 0; at + iommufdVeventHeader.bytes <= bytes.length; ) {
-      const { flags, sequence } = iommufdVeventHeader.decode(bytes, at);
-      at += iommufdVeventHeader.bytes;
-      // Sequence numbers count lost events too: a gap is a loss even where its header was overtaken.
-      const missing = (sequence - this.#nextSequence + SEQUENCE_MODULUS) % SEQUENCE_MODULUS;
-      this.#nextSequence = (sequence + 1) % SEQUENCE_MODULUS;
-      if ((flags & IOMMU_VEVENTQ_FLAG_LOST_EVENTS) !== 0) {
-        events.push({ kind: "lost", count: missing + 1 });
-        continue;
-      }
-      if (missing > 0) events.push({ kind: "lost", count: missing });
-      if (at + record > bytes.length) break;
-      events.push({ kind: "fault", record: bytes.slice(at, at + record) });
-      at += record;
-    }
+    this.#events.read(this.#codec.eventBytes, events, (record) => ({ kind: "fault", record }));
+    // Which queues, their registers say: that events of this kind were lost is no loss.
+    const errors: HostEvent[] = [];
+    this.#queueErrors.read(QUEUE_ERROR_BYTES, errors, () => ({ kind: "queue-errors" }));
+    if (errors.length > 0) events.push({ kind: "queue-errors" });
   }
 
   releaseStage1s(): void {
@@ -116,17 +107,15 @@ export class ViommuObject implements Stage1Place {
 
   [Symbol.dispose](): void {
     this.releaseStage1s();
-    const { space, calls } = this.#devices;
-    if (this.#eventFd >= 0) calls.system.close(this.#eventFd);
-    if (this.#eventQueue !== 0) space.destroy(this.#eventQueue);
-    if (this.parent !== 0) space.destroy(this.parent);
-    this.parent = this.#eventQueue = 0;
-    this.#eventFd = -1;
+    this.#events.close();
+    this.#queueErrors.close();
+    if (this.parent !== 0) this.#devices.space.destroy(this.parent);
+    this.parent = 0;
   }
 
   /** The vIOMMU on a second stage that suits the device's IOMMU, its event queue and the shared blocked HWPT. */
   #create(record: DeviceRecord): number {
-    const { space, calls } = this.#devices;
+    const { space } = this.#devices;
     let asked: HwInfoReply | number | undefined;
     const hardware = (): HwInfoReply | null => {
       asked ??= this.#devices.hwInfo(record.device.handle);
@@ -145,15 +134,13 @@ export class ViommuObject implements Stage1Place {
       if (viommu < 0) return this.#devices.refused("IOMMU_VIOMMU_ALLOC", record, viommu);
     }
     this.parent = viommu;
-    const queue = calls.ioctl(space.iommufd, IOMMU_VEVENTQ_ALLOC, iommuVeventqAlloc, {
-      viommu_id: viommu,
-      type: this.#codec.eventType,
-      veventq_depth: this.#eventDepth,
-    });
-    if (queue.result < 0) return this.#giveUp(this.#devices.refused("IOMMU_VEVENTQ_ALLOC", record, queue.result));
-    this.#eventQueue = queue.out.out_veventq_id;
-    this.#eventFd = queue.out.out_veventq_fd;
-    calls.system.watch(this.#eventFd, this.#onEvents);
+    const opened = this.#events.open(viommu, this.#codec.eventType, this.#eventDepth);
+    if (opened < 0) return this.#giveUp(this.#devices.refused("IOMMU_VEVENTQ_ALLOC", record, opened));
+    const errorType = this.#reply.length > 0 ? this.#queueFormat?.eventType : undefined;
+    if (errorType !== undefined) {
+      const also = this.#queueErrors.open(viommu, errorType, QUEUE_ERROR_DEPTH);
+      if (also < 0) return this.#giveUp(this.#devices.refused("IOMMU_VEVENTQ_ALLOC of queue errors", record, also));
+    }
     const blocked = this.#allocate(record, this.#codec.blocked);
     if (blocked < 0) return this.#giveUp(blocked);
     this.#blocked = blocked;
@@ -173,8 +160,9 @@ export class ViommuObject implements Stage1Place {
 
   #allocateViommu(record: DeviceRecord, parent: number, hardware: () => HwInfoReply | null): number {
     const { space, calls } = this.#devices;
-    const type = this.#codec.viommuType(hardware);
-    const queues = this.#codec.hardwareQueues;
+    const queues = this.#queueFormat;
+    const withQueues = queues !== undefined && this.queueInfo(record.device.handle) !== null;
+    const type = withQueues ? queues.viommuType : this.#codec.viommuType(hardware);
     const replyBytes = queues !== undefined && type === queues.viommuType ? queues.replyBytes : 0;
     calls.data(replyBytes).fill(0);
     const { result, out } = calls.ioctl(space.iommufd, IOMMU_VIOMMU_ALLOC, iommuViommuAlloc, {
@@ -189,7 +177,15 @@ export class ViommuObject implements Stage1Place {
     return out.out_viommu_id;
   }
 
-  #queues(format: NonNullable<ViommuNesting["hardwareQueues"]>): HardwareQueues {
+  /** GET_HW_INFO data of hardware with queues for a guest; null: it has none, or none that suit. */
+  queueInfo(handle: DeviceHandle): Uint8Array | null {
+    const { infoType, suits } = this.#queueFormat ?? {};
+    if (infoType === undefined) return null;
+    const info = this.#devices.hwInfo(handle, infoType);
+    return typeof info !== "number" && suits?.(info.bytes) !== false ? info.bytes : null;
+  }
+
+  #queues(format: HardwareQueueFormat): HardwareQueues {
     const { space, calls } = this.#devices;
     return {
       allocate: (index, gpa, length) => {
@@ -206,8 +202,12 @@ export class ViommuObject implements Stage1Place {
       free: (id) => space.destroy(id),
       page: (): MmioPort | number => {
         if (this.#reply.length === 0) return -EOPNOTSUPP;
+        // Mapped once: what is mapped holds the vIOMMU.
+        if (this.#page !== null) return this.#page;
         const { offset, length } = format.page(this.#reply);
-        return calls.system.mmapRegion(space.iommufd, offset, length);
+        const page = calls.system.mmapRegion(space.iommufd, offset, length);
+        if (typeof page !== "number") this.#page = page;
+        return page;
       },
     };
   }
@@ -217,27 +217,19 @@ export class ViommuObject implements Stage1Place {
       parent: this.parent,
       blocked: this.#blocked,
       bypass: this.#bypass,
-      eventQueue: this.#eventQueue,
-      eventFd: this.#eventFd,
-      nextSequence: this.#nextSequence,
+      events: this.#events.saveState(),
+      queueErrors: this.#queueErrors.saveState(),
       reply: bytesOf(this.#reply),
     };
   }
 
-  /** Ids and the descriptor are the host's, who has the objects; the descriptor is watched from here on as it was. */
+  /** Ids and descriptors are the host's, who has the objects. */
   restoreState(state: StateReader): void {
-    const { system } = this.#devices.calls;
-    const eventFd = state.number("eventFd");
-    if (eventFd !== this.#eventFd) {
-      if (this.#eventFd >= 0) system.watch(this.#eventFd, null);
-      if (eventFd >= 0) system.watch(eventFd, this.#onEvents);
-    }
     this.parent = state.number("parent");
     this.#blocked = state.number("blocked");
     this.#bypass = state.number("bypass");
-    this.#eventQueue = state.number("eventQueue");
-    this.#eventFd = eventFd;
-    this.#nextSequence = state.number("nextSequence");
+    this.#events.restoreState(state.record("events"));
+    this.#queueErrors.restoreState(state.record("queueErrors"));
     this.#reply = state.bytes("reply").slice();
   }
 }

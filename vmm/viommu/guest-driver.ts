@@ -139,6 +139,8 @@ export interface DriverSurroundings {
   /** Where its interrupts go as messages, and the number of the first. */
   readonly messageAddress: number;
   readonly firstMessage: number;
+  /** Firmware says that the guest has command queues of the hardware's. */
+  readonly hardwareQueues?: boolean;
 }
 
 /** A kind's half of scenarios. */

@@ -31,6 +31,8 @@ export type HostEvent =
   | { readonly kind: "lost"; readonly count: number }
   /** A fault record of the architecture's own format, carrying the guest's device id. */
   | { readonly kind: "fault"; readonly record: Uint8Array }
+  /** Some of the guest's hardware queues stand at errors, as their registers say. */
+  | { readonly kind: "queue-errors" }
   /** A page request; answer with `respond(cookie, …)` once per cookie. */
   | {
       readonly kind: "page-request";

@@ -105,6 +105,16 @@ export interface CommonConfiguration {
   readonly ats?: boolean;
   /** Offer PASIDs. Default true (where the host has them). */
   readonly pasid?: boolean;
+  /** Give the guest command queues that the hardware executes. Default true (where host and kind have them). */
+  readonly hardwareQueues?: boolean;
+}
+
+/** What is mapped behind a vIOMMU's registers. Default: a page of 4 KiB. */
+export interface MappedPage {
+  readonly bytes?: number;
+  /** For traces. */
+  readonly name?: string;
+  readonly registerName?: (offset: number) => string;
 }
 
 export interface ViommuOptions<Configuration extends CommonConfiguration = CommonConfiguration> {
@@ -116,12 +126,14 @@ export interface ViommuOptions<Configuration extends CommonConfiguration = Commo
   readonly host: ViommuHost | null;
   /** GET_HW_INFO of the devices behind it; null without a host, or where the host does not say. */
   readonly hardware: HwInfoReply | null;
+  /** GET_HW_INFO data of the queues that the hardware has for a guest (HardwareQueueFormat.infoType); null or absent: none. */
+  readonly queues?: Uint8Array | null;
   readonly interrupt: ViommuInterruptPort;
   /**
    * Maps a page of the host's hardware into the vIOMMU's address range, behind its registers (`ViommuKind.addressBytes`): the guest's accesses go
-   * straight there, nothing here sees them. null takes it away. Absent: the machine cannot.
+   * straight there, nothing here sees them. null takes away what begins there. Absent: the machine cannot. A kind may also put registers of its own there.
    */
-  readonly mapPage?: (offset: number, page: MmioPort | null) => void;
+  readonly mapPage?: (offset: number, page: MmioPort | null, more?: MappedPage) => void;
   readonly clock: DeviceClock;
   readonly trace: Trace;
   /** A device that can stall will be behind it (`PluggedDevice.canStall`): what a guest reads at its start must say so. */
@@ -157,6 +169,8 @@ export interface GuestVisibleIommu extends MmioPort, Stateful {
   readonly activity: ViommuActivity;
   /** Commands executed so far: what a machine counts as work (cheap, unlike `activity`). */
   readonly commandsExecuted: number;
+  /** The guest has command queues of the hardware's: the platform describes them (`PlatformNode.companion`). */
+  readonly hardwareQueues?: boolean;
   readonly plugged: Iterable<PluggedState>;
 }
 

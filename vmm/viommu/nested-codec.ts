@@ -33,6 +33,9 @@ export interface ViommuNesting extends Stage1Formats {
 }
 
 export interface HardwareQueueFormat {
+  /** GET_HW_INFO type of hardware with queues, and whether these data are of hardware that suits. Absent: `ViommuNesting.viommuType` decides. */
+  readonly infoType?: number;
+  suits?(info: Uint8Array): boolean;
   /** VIOMMU_ALLOC type of a vIOMMU with hardware queues. */
   readonly viommuType: number;
   /** HW_QUEUE_ALLOC type. */
@@ -40,6 +43,8 @@ export interface HardwareQueueFormat {
   /** Bytes of the VIOMMU_ALLOC data, and where in them the kernel says how to map the page of queue registers. */
   readonly replyBytes: number;
   page(reply: Uint8Array): { readonly offset: bigint; readonly length: number };
+  /** vEVENTQ type of events that say that queues stand at errors; absent: the kind has none. */
+  readonly eventType?: number;
 }
 
 export interface HwptNesting extends Stage1Formats {

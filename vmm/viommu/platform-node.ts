@@ -10,11 +10,26 @@ export interface NodeSurroundings {
   readonly identityRegion: readonly Cell[];
   /** Interrupt specifiers of its wires at the node's interrupt-parent; absent: this platform gives it messages only. */
   readonly wires?: readonly (readonly Cell[])[];
+  /** The node of the companion that this vIOMMU has. */
+  readonly companion?: Reference;
+}
+
+/** A device of its own beside a vIOMMU, whose registers stand behind the vIOMMU's. */
+export interface CompanionNode {
+  /** Before the "@" of the node's name. */
+  readonly name: string;
+  /** From the vIOMMU's base. */
+  readonly offset: number;
+  readonly bytes: number;
+  /** But for `reg`; `wires` are the vIOMMU's. */
+  properties(wires: readonly (readonly Cell[])[] | undefined): Readonly<Record<string, PropertyValue>>;
 }
 
 export interface PlatformNode {
   /** Properties of the device-tree node but for `reg`, by the kind's binding. */
   deviceTree(surroundings: NodeSurroundings): Readonly<Record<string, PropertyValue>>;
+  /** What stands beside a vIOMMU whose guest has command queues of the hardware's. */
+  readonly companion?: CompanionNode;
   /** The region of the component world that its registers are. */
   readonly region: RegionKind;
   /** Wires it has on a component machine, at most 16. */

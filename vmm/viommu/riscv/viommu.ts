@@ -268,7 +268,7 @@ export class RiscvViommu implements GuestVisibleIommu, Stateful {
       }
       if (event.kind === "lost") lost = true;
       else if (event.kind === "fault") this.#relayFault(event.record);
-      else this.#relayPageRequest(event);
+      else if (event.kind === "page-request") this.#relayPageRequest(event);
     }
     // Records that came with the gap are still delivered; only then does the queue say that some are missing.
     if (lost) this.faults.lost();

@@ -13,6 +13,8 @@ import {
   IDR5,
   type SmmuFeatures,
 } from "../../../host/arch/smmuv3/identification.ts";
+import type { CmdqvShape } from "../../../host/arch/smmuv3/parts/cmdqv-registers.ts";
+import { CMDQV_PARAM } from "../../../host/arch/smmuv3/tegra241-cmdqv.ts";
 import type { FieldSpec, Structure } from "../../../host/base/fields.ts";
 import type { CapabilityRow, CapabilitySheet, CommonConfiguration } from "../kind.ts";
 
@@ -39,6 +41,8 @@ export interface HardwareIdentification {
 
 /** What rules look at besides the host's field. */
 interface RuleContext {
+  /** The guest has command queues of the hardware's. */
+  readonly ownQueues: boolean;
   /** Other fields of the host's. */
   readonly host: { readonly S2P: number; readonly TTF: number };
   /** STALL_MODEL as the guest has it. */
@@ -59,6 +63,9 @@ interface Rule {
  * there is.
  */
 export const QUEUE_LIMIT_LOG2 = 13;
+
+/** log2 of the commands in 4 KiB. */
+const PAGE_OF_COMMANDS_LOG2 = 8;
 
 const secondStage = "never: the second stage is the host's";
 const copied = "the host's: the hardware walks the guest's tables";
@@ -146,7 +153,11 @@ const RULES: readonly (readonly [string, Structure<Record<string, FieldSpec>>, r
         rule: "the vIOMMU's own queue, where there is PRI",
       },
       { name: "EVENTQS", guest: () => QUEUE_LIMIT_LOG2, rule: "the vIOMMU's own queue" },
-      { name: "CMDQS", guest: () => QUEUE_LIMIT_LOG2, rule: "the vIOMMU's own queue: bounds the work of one write" },
+      {
+        name: "CMDQS",
+        guest: (_, { ownQueues }) => (ownQueues ? PAGE_OF_COMMANDS_LOG2 : QUEUE_LIMIT_LOG2),
+        rule: "bounds the work of one write; with queues of the hardware's one page, which the host has in one piece",
+      },
       { name: "ATTR_PERMS_OVR", guest: never, rule: "never: the host takes no PRIVCFG and INSTCFG from a guest" },
       {
         name: "ATTR_TYPES_OVR",
@@ -256,12 +267,14 @@ export function identificationFields(hardware: HardwareIdentification): Record<s
 }
 
 /**
- * The guest's features, and the sheet that explains them. `hardware` null: emulated devices only. `stalls`: some device behind this SMMU may stall.
+ * The guest's features, and the sheet that explains them. `hardware` null: emulated devices only. `stalls`: some device behind this SMMU may stall. `queues`: the guest's
+ * CMDQV, null for none.
  */
 export function deriveCapabilities(
   hardware: HardwareIdentification | null,
   configuration: Smmuv3Configuration = {},
   stalls = false,
+  queues: CmdqvShape | null = null,
 ): { readonly features: SmmuFeatures; readonly sheet: CapabilitySheet } {
   const host: Record<string, number> = hardware === null ? OWN_WALKS : identificationFields(hardware);
   const rows: CapabilityRow[] = [];
@@ -270,7 +283,13 @@ export function deriveCapabilities(
     for (const { name, guest, rule } of rules) {
       const { high, low, width } = layout.fields[name]!;
       const stallModel = Number(features.STALL_MODEL ?? 1);
-      const value = guest(host[name] ?? 0, { host: { S2P: 0, TTF: 0, ...host }, stallModel, configuration, stalls });
+      const value = guest(host[name] ?? 0, {
+        host: { S2P: 0, TTF: 0, ...host },
+        stallModel,
+        configuration,
+        stalls,
+        ownQueues: queues !== null,
+      });
       features[name] = width === 1 ? value !== 0 : value;
       rows.push({ register, name, high, low, host: hardware === null ? null : host[name]!, guest: value, rule });
     }
@@ -278,5 +297,27 @@ export function deriveCapabilities(
   const nobody = "0 names nobody: no driver's errata apply to what is none of the hardware's";
   rows.push({ register: "IIDR", name: "IIDR", high: 31, low: 0, host: hardware?.IIDR ?? null, guest: 0, rule: nobody });
   const words = encodeIdentification(features as unknown as SmmuFeatures);
-  return { features: features as unknown as SmmuFeatures, sheet: { registers: { ...words, IIDR: 0n }, rows } };
+  const registers: Record<string, bigint> = { ...words, IIDR: 0n };
+  if (queues !== null) {
+    registers.CMDQV_PARAM = queueRows(queues, rows);
+  }
+  return { features: features as unknown as SmmuFeatures, sheet: { registers, rows } };
+}
+
+/** Adds the rows of CMDQV_PARAM, as the guest reads it; the register. */
+function queueRows({ version, log2vcmdqs, log2vsids }: CmdqvShape, rows: CapabilityRow[]): bigint {
+  const register = "CMDQV_PARAM";
+  const words = [0n];
+  const fields = [
+    ["VER", version, version, "the host's"],
+    ["NUM_VCMDQ_LOG2", log2vcmdqs, log2vcmdqs, "queues of one VINTF of the host's, which is the guest's"],
+    ["NUM_VINTF_LOG2", null, 0, "one: others are other guests', and the host's own"],
+    ["NUM_SID_PER_VM_LOG2", log2vsids, log2vsids, "the host's: so many devices can stand behind it"],
+  ] as const;
+  for (const [name, host, guest, rule] of fields) {
+    const { high, low } = CMDQV_PARAM.fields[name];
+    CMDQV_PARAM.set(words, name, BigInt(guest));
+    rows.push({ register, name, high, low, host, guest, rule });
+  }
+  return words[0]!;
 }

@@ -6,6 +6,7 @@ import type { ViommuKind, ViommuOptions } from "../kind.ts";
 import type { HardwareIdentification, Smmuv3Configuration } from "./capabilities.ts";
 import { SMMUV3_EXPLAINER } from "./explainer.ts";
 import { SMMUV3_GUEST } from "./guest/guest-side.ts";
+import { CMDQV_BYTES, CMDQV_OFFSET } from "./guest-cmdqv.ts";
 import { SMMUV3_NESTING } from "./nested-codec.ts";
 import { SMMUV3_NODE } from "./platform-node.ts";
 import { Smmuv3Viommu } from "./viommu.ts";
@@ -27,6 +28,8 @@ export const SMMUV3 = {
   name: "smmuv3",
   title: "Arm SMMUv3",
   registerBytes: REGISTER_BYTES,
+  // A CMDQV's registers behind them, where the guest has one.
+  addressBytes: CMDQV_OFFSET + CMDQV_BYTES,
   registerName: (offset: number) => registerAt(offset)?.name ?? `0x${offset.toString(16)}`,
   nesting: SMMUV3_NESTING,
   streams: true,

@@ -3,13 +3,19 @@
 
 import { CONFIG_BYPASS, CONFIG_S1 } from "../../../host/arch/smmuv3/stream-table-entry.ts";
 import {
+  IOMMU_HW_INFO_TYPE_TEGRA241_CMDQV,
+  IOMMU_HW_QUEUE_TYPE_TEGRA241_CMDQV,
   IOMMU_HWPT_DATA_ARM_SMMUV3,
   IOMMU_VEVENTQ_TYPE_ARM_SMMUV3,
+  IOMMU_VEVENTQ_TYPE_TEGRA241_CMDQV,
   IOMMU_VIOMMU_INVALIDATE_DATA_ARM_SMMUV3,
   IOMMU_VIOMMU_TYPE_ARM_SMMUV3,
+  IOMMU_VIOMMU_TYPE_TEGRA241_CMDQV,
+  iommuHwInfoTegra241Cmdqv,
   iommuHwptArmSmmuv3,
   iommuVeventArmSmmuv3,
   iommuViommuArmSmmuv3Invalidate,
+  iommuViommuTegra241Cmdqv,
 } from "../../../host/uapi/smmuv3-nesting.ts";
 import type { ViommuNesting } from "../nested-codec.ts";
 
@@ -32,4 +38,18 @@ export const SMMUV3_NESTING: ViommuNesting = {
   invalidationBytes: iommuViommuArmSmmuv3Invalidate.bytes,
   eventType: IOMMU_VEVENTQ_TYPE_ARM_SMMUV3,
   eventBytes: iommuVeventArmSmmuv3.bytes,
+  hardwareQueues: {
+    infoType: IOMMU_HW_INFO_TYPE_TEGRA241_CMDQV,
+    // The register map as it is known here.
+    suits: (info) =>
+      info.length >= iommuHwInfoTegra241Cmdqv.bytes && iommuHwInfoTegra241Cmdqv.decode(info).version === 1,
+    viommuType: IOMMU_VIOMMU_TYPE_TEGRA241_CMDQV,
+    queueType: IOMMU_HW_QUEUE_TYPE_TEGRA241_CMDQV,
+    replyBytes: iommuViommuTegra241Cmdqv.bytes,
+    page: (reply) => {
+      const { out_vintf_mmap_offset, out_vintf_mmap_length } = iommuViommuTegra241Cmdqv.decode(reply);
+      return { offset: out_vintf_mmap_offset, length: Number(out_vintf_mmap_length) };
+    },
+    eventType: IOMMU_VEVENTQ_TYPE_TEGRA241_CMDQV,
+  },
 };

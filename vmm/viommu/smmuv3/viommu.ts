@@ -53,6 +53,7 @@ import { ATC_INV, CFGI_CD, CFGI_CD_ALL, CFGI_STE, CFGI_STE_RANGE } from "./comma
 import { EmulatedAts } from "./emulated-ats.ts";
 import { EmulatedDma } from "./emulated-devices.ts";
 import { loadRecord, relayRecord } from "./event-relay.ts";
+import { GuestCmdqv, guestShape } from "./guest-cmdqv.ts";
 import { PageRequests } from "./page-requests.ts";
 import { StalledFaults } from "./stalled-faults.ts";
 import { allowsAts, type StreamContext, StreamContexts } from "./stream-context.ts";
@@ -79,6 +80,8 @@ export class Smmuv3Viommu implements GuestVisibleIommu, RegisterEffects, Statefu
   cause = 0;
   readonly capabilitySheet: CapabilitySheet;
   readonly commands: CommandQueue;
+  /** null: the guest has no queues of the hardware's. */
+  readonly cmdqv: GuestCmdqv | null;
   readonly dispositions: Dispositions<StreamContext>;
   readonly stalls: StalledFaults;
   readonly pageRequests: PageRequests;
@@ -104,7 +107,11 @@ export class Smmuv3Viommu implements GuestVisibleIommu, RegisterEffects, Statefu
   constructor(options: Smmuv3ViommuOptions) {
     const configuration = options.configuration ?? {};
     const hardware = options.hardware ?? (options.host === null ? null : UNKNOWN);
-    const { features, sheet } = deriveCapabilities(hardware, configuration, options.stalls === true);
+    const queues = options.host?.hardwareQueues;
+    const { mapPage } = options;
+    const shape =
+      options.queues == null || queues === undefined || mapPage === undefined ? null : guestShape(options.queues);
+    const { features, sheet } = deriveCapabilities(hardware, configuration, options.stalls === true, shape);
     this.name = options.name;
     this.capabilitySheet = sheet;
     this.#host = options.host;
@@ -123,7 +130,8 @@ export class Smmuv3Viommu implements GuestVisibleIommu, RegisterEffects, Statefu
       // The host answers by itself when the device goes or its context changes: a cookie that is void by then is no news.
       this.#host?.respond(cookie, code);
     });
-    this.#caches = new SmmuCaches(CACHES, features, () => false);
+    // What the guest's own queues invalidate is not heard of here: nothing that they would have to is kept.
+    this.#caches = new SmmuCaches(shape === null ? CACHES : { ...CACHES, translations: 0 }, features, () => false);
     this.#configurations = this.#caches.configurations;
     this.#tlb = new TlbInvalidations(state, this.#caches);
     this.#translator = new Translator(state, this.#caches, this.#events);
@@ -151,6 +159,18 @@ export class Smmuv3Viommu implements GuestVisibleIommu, RegisterEffects, Statefu
         this.cause = options.trace.cause;
       };
     }
+    this.cmdqv =
+      shape === null
+        ? null
+        : new GuestCmdqv({
+            name: options.name,
+            shape,
+            host: queues!,
+            mapPage: mapPage!,
+            mostLog2: features.CMDQS,
+            wire: wired ? (wire, asserted) => options.interrupt.wire(wire, asserted) : () => {},
+            report: this.#report,
+          });
     this.#file = new RegisterFile(state, this, { iidr: 0, abortsAtReset: configuration.resetMode !== "bypass" });
   }
 
@@ -161,6 +181,10 @@ export class Smmuv3Viommu implements GuestVisibleIommu, RegisterEffects, Statefu
       nested: this.dispositions.nestedInstalled,
       bypass: this.dispositions.bypassInstalled,
     };
+  }
+
+  get hardwareQueues(): boolean {
+    return this.cmdqv !== null;
   }
 
   get commandsExecuted(): number {
@@ -211,7 +235,8 @@ export class Smmuv3Viommu implements GuestVisibleIommu, RegisterEffects, Statefu
       memory: this.#state.memory,
       trace: this.#trace,
     };
-    if (target === undefined) return new EmulatedDma(deviceId, parts);
+    // An invalidation that the guest gives one of the hardware's queues would not come to a device model: with those, none caches.
+    if (target === undefined || this.cmdqv !== null) return new EmulatedDma(deviceId, parts);
     const owner = `${this.name} device ${hex(BigInt(deviceId()))}`;
     const completed = (timedOut: boolean) => this.commands.completed(timedOut);
     const ats = new EmulatedAts(deviceId, target, new DeviceInvalidations(target, this.#clock, owner, completed), {
@@ -306,6 +331,7 @@ export class Smmuv3Viommu implements GuestVisibleIommu, RegisterEffects, Statefu
       }
       if (event.kind === "lost") lost = true;
       else if (event.kind === "fault") this.#relayFault(event.record);
+      else if (event.kind === "queue-errors") this.cmdqv?.errorsReported();
       else this.#relayPageRequest(event);
     }
     // Records that came with the gap are still delivered; only then does the queue say that some are missing.
@@ -461,6 +487,7 @@ export class Smmuv3Viommu implements GuestVisibleIommu, RegisterEffects, Statefu
     this.#interrupts.reset();
     this.#wires.settle();
     this.commands.reset();
+    this.cmdqv?.reset();
     this.#caches.clear();
     this.#rereadAll();
   }
@@ -482,6 +509,7 @@ export class Smmuv3Viommu implements GuestVisibleIommu, RegisterEffects, Statefu
     yield ["caches", this.#caches];
     for (const ats of this.#emulatedAts) yield [`ATS of device ${ats.sid}`, ats.invalidations];
     yield ["commands", this.commands];
+    if (this.cmdqv !== null) yield ["CMDQV", this.cmdqv];
     yield ["events", this.#events];
     yield ["stalls", this.stalls];
     // After the devices that answers go to.

@@ -44,6 +44,7 @@ import type {
   PageRequest,
   TranslationOffer,
 } from "../../guest-driver.ts";
+import { GuestCommandQueues, isForOwnQueue } from "./command-queues.ts";
 import {
   CONTEXT_FORMATS,
   type ContextFormat,
@@ -88,6 +89,8 @@ export class GuestSmmu implements GuestDriver {
   /** IDR0 to IDR5 and AIDR as the guest reads them. */
   readonly features: SmmuFeatures;
   readonly streams: StreamTable;
+  /** Its CMDQV's queue, where firmware describes one. */
+  readonly ownQueues: GuestCommandQueues | null;
   readonly #port: VcpuPort;
   readonly #ram: GuestMemory;
   readonly #base: number;
@@ -101,7 +104,7 @@ export class GuestSmmu implements GuestDriver {
   #prod = 0;
 
   /** Finds the SMMU at guest-physical `base` and brings it up. Throws for one that Linux's driver would not take, or that does not answer. */
-  constructor({ port, ram, base, messageAddress, firstMessage }: DriverSurroundings) {
+  constructor({ port, ram, base, messageAddress, firstMessage, hardwareQueues = false }: DriverSurroundings) {
     this.#port = port;
     this.#ram = ram;
     this.#base = base;
@@ -117,6 +120,7 @@ export class GuestSmmu implements GuestDriver {
     this.#eventQueue = ram.allocate(2, 8192n);
     this.#requestQueue = ram.allocate(1);
     this.#reset(BigInt(messageAddress), firstMessage);
+    this.ownQueues = hardwareQueues ? new GuestCommandQueues(port, ram, base) : null;
   }
 
   /** Linux's order (§6.3): each step waits until the acknowledge register says exactly what was written. */
@@ -203,7 +207,9 @@ export class GuestSmmu implements GuestDriver {
 
   /** Stores a command into the queue; nothing happens until `ringDoorbell`. Address is in units of 4 KiB, MSIAddress of 4 bytes. */
   command(name: CommandName, fields: Readonly<Record<string, bigint | number>> = {}): void {
-    this.writeCommand(...encodeCommand(name, fields));
+    const words = encodeCommand(name, fields);
+    if (this.ownQueues != null && isForOwnQueue(words[0])) this.ownQueues.push(...words);
+    else this.writeCommand(...words);
   }
 
   writeCommand(word0: bigint, word1: bigint): void {
@@ -228,12 +234,14 @@ export class GuestSmmu implements GuestDriver {
 
   ringDoorbell(): void {
     this.write32(REG.CMDQ_PROD, this.#prod);
+    this.ownQueues?.ringDoorbell();
   }
 
-  /** CMD_SYNC, doorbell, and waits until CONS has passed it. Throws if the queue stopped with an error. */
+  /** CMD_SYNC, doorbell, and waits until CONS has passed it, of both queues where there are two. Throws if a queue stopped with an error. */
   fence(): void {
+    this.ownQueues?.fence();
     this.command("SYNC", { CS: CS_SEV });
-    this.ringDoorbell();
+    this.write32(REG.CMDQ_PROD, this.#prod);
     for (let i = 0; i < PATIENCE; i++) {
       if (this.#consumed() === this.#prod) return;
       const complaint = this.commandError;
