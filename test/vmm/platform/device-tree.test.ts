@@ -7,7 +7,9 @@ import { VIOMMU_BASE } from "../../../vmm/memory-map.ts";
 import { encodeDeviceTree, ref } from "../../../vmm/platform/flattened-device-tree.ts";
 import { rv64DeviceTree } from "../../../vmm/platform/rv64-device-tree.ts";
 import type { PlatformDeviceEntry } from "../../../vmm/platform-devices.ts";
+import type { ViommuKind } from "../../../vmm/viommu/kind.ts";
 import { RISCV } from "../../../vmm/viommu/riscv/kind.ts";
+import { SMMUV3 } from "../../../vmm/viommu/smmuv3/kind.ts";
 
 const hasDtc = spawnSync("dtc", ["--version"]).status === 0;
 if (!hasDtc)
@@ -37,9 +39,13 @@ describe.runIf(hasDtc)("a flattened device tree", () => {
     expect(text).toContain("points = <0x01 0x07>;");
   });
 
-  const machine = (viommus: readonly DescribedViommu[], platformDevices: readonly PlatformDeviceEntry[] = []) =>
+  const machine = (
+    viommus: readonly DescribedViommu[],
+    platformDevices: readonly PlatformDeviceEntry[] = [],
+    kind: ViommuKind = RISCV,
+  ) =>
     rv64DeviceTree({
-      kind: RISCV,
+      kind,
       harts: 2,
       memoryBytes: 512 * 2 ** 20,
       timebaseHz: 10_000_000,
@@ -65,6 +71,23 @@ describe.runIf(hasDtc)("a flattened device tree", () => {
     expect(text).toContain("linux,initrd-start = <0x00 0x88000000>;");
     expect(text).toMatch(/iommu-map = <0x00 0x0\w 0x00 0x10000>;/);
     expect(blob.length % 8).toBe(0);
+  });
+
+  it("gives a CMDQV a node of its own, which its SMMU's names (nvidia,tegra264-cmdqv.yaml)", () => {
+    const described = { base: VIOMMU_BASE, requesterIds: [0x10] };
+    const tree = (hardwareQueues: boolean) => decompile(machine([{ ...described, hardwareQueues }], [], SMMUV3));
+    const { text, warnings, status } = tree(true);
+    expect([status, warnings]).toEqual([0, ""]);
+    expect(text).toContain('compatible = "nvidia,tegra264-smmu\\0arm,smmu-v3";');
+    expect(text).toMatch(/iommu@3010000 \{\s*reg = <0x00 0x3010000 0x00 0x20000>;/);
+    const [, node] = /cmdqv@3030000 \{([^}]*)\}/.exec(text)!;
+    expect(node).toContain('compatible = "nvidia,tegra264-cmdqv";');
+    expect(node).toContain("reg = <0x00 0x3030000 0x00 0x50000>;");
+    const [, phandle] = /phandle = <(0x\w+)>/.exec(node!)!;
+    expect(text).toContain(`nvidia,cmdqv = <${phandle}>;`);
+    expect(tree(false).text).not.toContain("nvidia");
+    const wires = [0, 1, 2, 3, 4].map((wire) => [0, 8 + wire, 1]);
+    expect(SMMUV3.node.companion!.properties(wires)).toMatchObject({ interrupts: [0, 12, 1] });
   });
 
   it("describes the ISA in both forms that kernels read, with a size for each kind of cache-block operation", () => {
