@@ -32,6 +32,7 @@ import { violations } from "../host/kernel/iommufd/invariants.ts";
 import { MockHost } from "../host/kernel/iommufd/mock-host.ts";
 import { addHardware, HARDWARE_KINDS, type KindValues, mistranslation } from "./ioctl/hardware.ts";
 import { STEPS as SMMUV3_STEPS, smmuv3Round } from "./ioctl/smmuv3-round.ts";
+import { STEPS as VFIO_STEPS, vfioRound } from "./ioctl/vfio-round.ts";
 
 const STEPS = 600;
 const MAX_ERRNO = 4095;
@@ -573,10 +574,11 @@ export function fuzzRound(seed: number): string | null {
 }
 
 export const fuzzer: Fuzzer = {
-  about: "random iommufd requests, allocations failing, on a mock and on SMMUv3s: invariants, DMA contained, all freed",
+  about:
+    "random iommufd and VFIO requests, on a mock, on SMMUv3s, on devices of both buses: invariants, DMA contained, all freed",
   round: (seed, count) => {
-    const problem = fuzzRound(seed) ?? smmuv3Round(seed);
-    count("calls", STEPS + SMMUV3_STEPS);
+    const problem = fuzzRound(seed) ?? smmuv3Round(seed) ?? vfioRound(seed);
+    count("calls", STEPS + SMMUV3_STEPS + VFIO_STEPS);
     return problem === null ? null : { problem };
   },
 };
