@@ -54,6 +54,10 @@ export class Board {
     return this.core.run(0, words.length);
   }
 
+  run(budget: number): Exit {
+    return this.core.run(0, budget);
+  }
+
   x(index: number): bigint {
     return this.core.x(0, index);
   }

@@ -15,8 +15,8 @@ export const ZERO = 0x1100; // u64, what XZR reads: 0, never written
 export const SINK = 0x1108; // u64, where what is written to XZR goes
 
 // PSTATE
-export const NZCV = 0x1110; // u32, N 8, Z 4, C 2, V 1
-export const DAIF = 0x1114; // u32, D 8, A 4, I 2, F 1
+export const NZCV = 0x1110; // u32 with a u32 of zero behind it: N 8, Z 4, C 2, V 1
+export const DAIF = 0x1248; // u32, D 8, A 4, I 2, F 1
 export const EL = 0x1118; // u32, 0 or 1
 export const SPSEL = 0x111c; // u32
 export const UNPRIVILEGED = 0x1120; // u32, 1 while LDTR and STTR access memory as EL0

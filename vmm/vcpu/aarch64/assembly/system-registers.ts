@@ -76,11 +76,16 @@ export function trapSystem(code: u32): u32 {
   return RESUME;
 }
 
+/** CPACR_EL1.FPEN lets the current level use vectors; it reads as 0 where there are none. */
+export function vectorsOpen(): bool {
+  const enabled = <u32>(load<u64>(CPACR_EL1) >> 20) & 3;
+  return enabled == 3 || (enabled == 1 && load<u32>(EL) != 0);
+}
+
 /** CONTINUE where floating point may be used now; else the exception is taken, or it does not exist. */
 export function openFloats(): u32 {
   if (!(load<u32>(FEATURES) & FEATURE_FP)) return UNDEFINED;
-  const enabled = <u32>(load<u64>(CPACR_EL1) >> 20) & 3;
-  if (enabled == 3 || (enabled == 1 && load<u32>(EL))) return CONTINUE;
+  if (vectorsOpen()) return CONTINUE;
   exception(EC_FP, 0x1e00000);
   return RESUME;
 }

@@ -25,6 +25,8 @@ export interface InstructionSet {
   readonly alignment: 2 | 4;
   /** Functions that the core exports and that instructions may call: writer.call(index). */
   readonly imports: readonly FunctionImport[];
+  /** Called before a region is written, for state of the front end's own in it; what it returns is told where each block begins. */
+  prepare?(writer: RegionWriter): () => void;
   /**
    * The instruction at `offset` of its page, decoded into the slot at `slot`. The slot's first eight bytes are at `first`, which is elsewhere if a
    * translated block begins there. Null if it is not decoded, or for the interpreter only: what can trap, leave or wait other than by a TLB miss.

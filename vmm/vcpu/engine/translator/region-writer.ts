@@ -14,9 +14,9 @@
 // instruction: SLOT is the slot to go on at, or 0 and PC holds a virtual address outside the page. A block whose instructions are more than n ends it,
 // too, so that the interpreter uses up a budget to the instruction.
 import * as layout from "../assembly/layout.ts";
-import type { Instruction } from "./instruction-set.ts";
+import type { Instruction, InstructionSet } from "./instruction-set.ts";
 import type { Block } from "./region.ts";
-import { Code, type FunctionImport, I32, I64, moduleOf } from "./wasm-code.ts";
+import { Code, I32, I64, moduleOf } from "./wasm-code.ts";
 
 const PARAMETERS = [I32, I32, I32];
 const N = 0;
@@ -54,6 +54,11 @@ export class RegionWriter {
   #offset = 0;
   #undone = 0;
   #loop = -1;
+  #scratch = 0;
+  /** Written where the region ends, before the state goes back to memory. */
+  #atExit: () => void = () => {};
+  /** Told at the beginning of each block: nothing is known there. */
+  #startBlock: () => void = () => {};
 
   /** `functionIndex` is where the function will stand in the core's table. */
   constructor(page: number, blocks: readonly Block[], functionIndex: number) {
@@ -65,8 +70,11 @@ export class RegionWriter {
     });
   }
 
-  module(imports: readonly FunctionImport[]): Uint8Array<ArrayBuffer> {
+  module({ imports, prepare }: InstructionSet): Uint8Array<ArrayBuffer> {
+    const preparation = prepare?.(this);
+    this.#startBlock = preparation ?? (() => {});
     this.#body();
+    this.#atExit();
     const whole = new Code();
     for (const [address, local] of this.#locals) {
       whole.i32(0);
@@ -83,8 +91,15 @@ export class RegionWriter {
       whole.memory("i64.store", address);
     }
     whole.get(N);
-    const locals = [...FIXED_LOCALS, ...Array.from(this.#locals, () => I64)];
+    const locals = [...FIXED_LOCALS, ...Array.from({ length: this.#scratch + this.#locals.size }, () => I64)];
     return moduleOf(imports, PARAMETERS, [I32], locals, whole);
+  }
+
+  /** First of `count` i64 locals of the front end's own, zero where the region is entered. Once, before any code. */
+  scratch(count: number, atExit: () => void): number {
+    this.#scratch = count;
+    this.#atExit = atExit;
+    return FIRST_STATE;
   }
 
   // --- the guest's state: 64-bit words of the hart's state block, by address ---
@@ -119,7 +134,7 @@ export class RegionWriter {
   #local(address: number): number {
     let local = this.#locals.get(address);
     if (local === undefined) {
-      local = FIRST_STATE + this.#locals.size;
+      local = FIRST_STATE + this.#scratch + this.#locals.size;
       this.#locals.set(address, local);
     }
     return local;
@@ -132,15 +147,21 @@ export class RegionWriter {
 
   // --- memory ---
 
-  /** Pops a virtual address into VA; ENTRY = its TLB entry; ends the region before this instruction if that does not cover `size` bytes. */
-  locate(size: number, table: Table): void {
+  /**
+   * Pops a virtual address into VA; ENTRY = its TLB entry; ends the region before this instruction if that does not cover `size` bytes. `lowest`: in
+   * the TLB of context 0 whatever the context is.
+   */
+  locate(size: number, table: Table, lowest = false): void {
     const { code } = this;
     code.tee(VA);
     code.i64(8);
     code.op("i64.shr_u", "i32.wrap_i64");
     code.i32(0xff0);
     code.op("i32.and");
-    code.get(TLB);
+    if (lowest) {
+      code.i32(0);
+      code.memory("i32.load", layout.TLB);
+    } else code.get(TLB);
     code.op("i32.add");
     code.tee(ENTRY);
     code.memory("i64.load", table);
@@ -289,6 +310,7 @@ export class RegionWriter {
     this.#leaveAt(first.offset);
     code.end();
     this.#addToN(-instructions.length);
+    this.#startBlock();
     instructions.forEach((it, at) => {
       this.#offset = it.offset;
       this.#undone = instructions.length - at;

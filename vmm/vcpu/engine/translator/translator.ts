@@ -60,7 +60,7 @@ export class Translator implements Stateful {
       return;
     }
     const functionIndex = this.#first + this.#regions.length;
-    const compiled = this.#compile(new RegionWriter(page, blocks, functionIndex).module(this.#isa.imports));
+    const compiled = this.#compile(new RegionWriter(page, blocks, functionIndex).module(this.#isa));
     if (compiled === null) return;
     this.#table.set(functionIndex, compiled as () => void);
     this.#regions.push({ page, blocks: blocks.map((block) => block.instructions.map((it) => it.offset)) });
@@ -127,7 +127,7 @@ export class Translator implements Stateful {
       const functionIndex = this.#first + n;
       if (!this.#isMarked(region, functionIndex)) return;
       const blocks = region.blocks.map((offsets) => this.#block(region.page, offsets, state));
-      const compiled = this.#compile(new RegionWriter(region.page, blocks, functionIndex).module(this.#isa.imports));
+      const compiled = this.#compile(new RegionWriter(region.page, blocks, functionIndex).module(this.#isa));
       if (compiled === null) state.fail("regions", `${n} is not compiled by this engine`);
       this.#table.set(functionIndex, compiled as () => void);
     });
