@@ -29,11 +29,14 @@ function program(random: SeededRandom): number[] {
     if (below(12) === 0) words.push(...BASES);
     const forward = (1 + below(8)) * 32;
     const kind = below(14);
-    if (kind === 0) words.push((0x54000000 | forward | below(16)) >>> 0); // b.cond
+    if (kind === 0)
+      words.push((0x54000000 | forward | below(16)) >>> 0); // b.cond
     else if (kind === 1) words.push(((below(2) << 31) | 0x34000000 | (below(2) << 24) | forward | below(31)) >>> 0);
     else if (kind === 2) words.push(((below(2) << 31) | 0x36000000 | (below(64) << 19) | forward | below(31)) >>> 0);
-    else if (kind === 3) words.push([0xc85f7c20, 0x885ffc25, 0xc8037c26, 0x8806fc27, 0x085f7c28, 0xd53b4200][below(6)]!); // exclusives, mrs x0, nzcv
-    else if (kind === 4) words.push([0xf8400823, 0x38000824, 0xd50b7421, 0xd53bd043, 0xd5384105, 0xd53b00e6][below(6)]!); // LDTR, STTR, DC ZVA, MRS
+    else if (kind === 3)
+      words.push([0xc85f7c20, 0x885ffc25, 0xc8037c26, 0x8806fc27, 0x085f7c28, 0xd53b4200][below(6)]!); // exclusives, mrs x0, nzcv
+    else if (kind === 4)
+      words.push([0xf8400823, 0x38000824, 0xd50b7421, 0xd53bd043, 0xd5384105, 0xd53b00e6][below(6)]!); // LDTR, STTR, DC ZVA, MRS
     else if (kind < 8) {
       words.push(randomVectorInstruction(below));
     } else {

@@ -387,4 +387,3 @@ export function translatable(it: AArch64Instruction): boolean {
 export function emit(it: AArch64Instruction, w: RegionWriter): void {
   EMITTERS.get(it.operation)!(new Emitting(it, w, FLAGS.get(w)!));
 }
-

@@ -514,4 +514,3 @@ export const OPERATIONS = new Map<number, Emit>([
     },
   ],
 ]);
-

@@ -20,7 +20,8 @@ const NOTHING: Uses = { reads: false, writes: false, flags: false };
 function usesOf(code: number): Uses {
   const top = (code >>> 24) & 0x5f;
   if (top === 0x1e) {
-    if (((code >>> 21) & 1) === 0) return { reads: ((code >>> 17) & 3) === 1, writes: ((code >>> 19) & 3) === 3, flags: false };
+    if (((code >>> 21) & 1) === 0)
+      return { reads: ((code >>> 17) & 3) === 1, writes: ((code >>> 19) & 3) === 3, flags: false };
     if (((code >>> 10) & 63) === 0) {
       const opcode = (code >>> 16) & 7;
       const toFloat = opcode === 2 || opcode === 3 || opcode === 7;
@@ -29,7 +30,11 @@ function usesOf(code: number): Uses {
     const compares = ((code >>> 10) & 3) === 1 || ((code >>> 10) & 3) === 3 || ((code >>> 10) & 0xf) === 8;
     return { ...NOTHING, flags: compares };
   }
-  const copies = ((code >>> 24) & 0xbf) === 0x0e && ((code >>> 21) & 7) === 0 && ((code >>> 15) & 1) === 0 && ((code >>> 10) & 1) === 1;
+  const copies =
+    ((code >>> 24) & 0xbf) === 0x0e &&
+    ((code >>> 21) & 7) === 0 &&
+    ((code >>> 15) & 1) === 0 &&
+    ((code >>> 10) & 1) === 1;
   if (!copies) return NOTHING;
   const imm4 = (code >>> 11) & 15;
   return { reads: imm4 === 1 || imm4 === 3, writes: imm4 === 5 || imm4 === 7, flags: false };
@@ -42,7 +47,7 @@ function kindOf(code: number): RawKind | null {
   if ((code & 0x0e000000) >>> 0 === 0x0e000000) return "vector";
   if ((code & 0x3e000000) >>> 0 === 0x2c000000) return code >>> 30 === 3 ? null : "vector-pair";
   if ((code & 0x3e000000) >>> 0 !== 0x3c000000) return null;
-  if (scaleOf(code) > 4 || ((code >>> 24) & 1) === 0 && ((code >>> 21) & 1) === 1) return null;
+  if (scaleOf(code) > 4 || (((code >>> 24) & 1) === 0 && ((code >>> 21) & 1) === 1)) return null;
   return ((code >>> 24) & 1) === 0 && ((code >>> 10) & 3) === 2 ? null : "vector-access";
 }
 
@@ -112,8 +117,12 @@ function move(x: Emitting, register: number, scale: number, loads: boolean, offs
   const { code } = x;
   const at = vectorWord(register);
   const bytes = Math.min(1 << scale, 8);
-  const load = ({ 1: "i64.load8_u", 2: "i64.load16_u", 4: "i64.load32_u", 8: "i64.load" } as const)[bytes as 1 | 2 | 4 | 8];
-  const store = ({ 1: "i64.store8", 2: "i64.store16", 4: "i64.store32", 8: "i64.store" } as const)[bytes as 1 | 2 | 4 | 8];
+  const load = ({ 1: "i64.load8_u", 2: "i64.load16_u", 4: "i64.load32_u", 8: "i64.load" } as const)[
+    bytes as 1 | 2 | 4 | 8
+  ];
+  const store = ({ 1: "i64.store8", 2: "i64.store16", 4: "i64.store32", 8: "i64.store" } as const)[
+    bytes as 1 | 2 | 4 | 8
+  ];
   if (!loads) {
     for (const half of scale === 4 ? [0, 8] : [0]) {
       code.get(ENTRY);
