@@ -30,6 +30,7 @@ import type { DmaPort, PciFunction } from "./devices/ports.ts";
 import { InterruptFiles } from "./hw/interrupt-files.ts";
 import { HARDWARE_KINDS, type HardwareKinds } from "./hw/iommu/kinds.ts";
 import type { HardwareIommu } from "./hw/iommu/port.ts";
+import { reportStaleAccesses, type StaleAccess } from "./hw/iommu/stale-accesses.ts";
 import { AilingFunction } from "./hw/pci/ailing-function.ts";
 import { BarWindow } from "./hw/pci/bar-window.ts";
 import { type PciSlot, RootComplex } from "./hw/pci/root-complex.ts";
@@ -328,7 +329,10 @@ export class Host implements Stateful {
    * device there is not.
    */
   inject(rules: readonly string[], seed = 0): InjectionPlan {
-    const plan = new InjectionPlan(rules, seed, this.trace, { ioctl: IOCTL_NAMES, allocation: ALLOCATIONS });
+    const known = { ioctl: IOCTL_NAMES, allocation: ALLOCATIONS };
+    const plan = new InjectionPlan(rules, seed, this.trace, known, (ns) => this.clock.advance(ns));
+    const skip = plan.skipsCommands ? (name: string) => plan.skipCommand(name) : null;
+    for (const iommu of this.#iommus.values()) iommu.skipCommand = skip;
     const ailing = plan.devices.map((rule) => ({ rule, ailment: this.#ailing(this.resolve(rule.device)).ailment }));
     for (const name of this.deviceNames) Object.assign(this.#ailing(name).ailment, { dead: false, delayNs: 0 });
     for (const { rule, ailment } of ailing) {
@@ -337,6 +341,24 @@ export class Host implements Stateful {
     }
     this.#kernel.injector = plan;
     return plan;
+  }
+
+  /**
+   * Has every DMA reported that goes by a translation which an IOMMU cached and its tables no longer hold (hw/iommu/stale-accesses.ts); `nested`: through a first stage that user space owns. Throws
+   * HostDescriptionError for a kind of IOMMU that cannot say.
+   */
+  reportStaleAccesses(report: (device: string, iommu: string, nested: boolean, access: StaleAccess) => void): void {
+    for (const [name, iommu] of this.#iommus) {
+      const able = reportStaleAccesses(iommu, (access) => {
+        const device = this.deviceNames.find(
+          (known) => this.iommuOf(known) === name && this.deviceIdOf(known) === access.deviceId,
+        );
+        const group = this.#kernel.iommu.groups.find(({ devices }) => devices.some((one) => one.name === device));
+        const nested = group?.domain.kind === "nested";
+        report(device ?? `device 0x${access.deviceId.toString(16)}`, name, nested, access);
+      });
+      if (!able) throw new HostDescriptionError(`${name}: a ${iommu.kind} IOMMU cannot be checked for stale accesses`);
+    }
   }
 
   /** Physical memory, for tests that damage it on purpose. */

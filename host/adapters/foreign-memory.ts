@@ -86,6 +86,10 @@ export class ForeignMemory implements AddressSpace, PrivateMemory {
     // Beyond 2^53 a double is off by less than what lies between that and the limit.
     const address = Number(va);
     if (!this.alive || !(address >= 0 && address + length <= USER_LIMIT)) return -EFAULT;
+    if (address === this.#takenAt && length <= this.#takenBytes) {
+      bytes.set(this.#taken.subarray(0, length));
+      return 0;
+    }
     const at = address - this.#sentAt;
     if (at >= 0 && at + length <= this.#sent.length) {
       bytes.set(this.#sent.subarray(at, at + length));

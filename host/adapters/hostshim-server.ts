@@ -23,10 +23,21 @@ export interface ServedNodes {
   /** Opens a path for a process: a file with one reference, or a negated errno. */
   open(path: string, process: ForeignProcess, flags: number): OpenFile | number;
   ioctl(process: ForeignProcess, file: OpenFile, fd: number, request: number, argument: bigint): number;
+  /** read or write, with a position or (-1n) without. */
+  transfer(
+    process: ForeignProcess,
+    file: OpenFile,
+    va: bigint,
+    length: number,
+    position: bigint,
+    write: boolean,
+  ): number;
   /** Major and minor number of a device node (major << 20 | minor); -ENODEV: the path is none. */
   deviceNumber(path: string): number;
   /** A request of this process is about to be handled (null: it has been). */
   entering(process: ForeignProcess | null): void;
+  /** Milliseconds for which the answer that was found is kept back: what the call took in the host's time, and has not in the program's. */
+  heldMs(): number;
   /** A request has been answered. */
   answered(): void;
   /** A program does what the server cannot go along with: one line. */
@@ -232,7 +243,11 @@ export class HostshimServer implements ForeignFiles {
     this.#nodes.entering(caller);
     const { result, actions } = this.#request(caller, type, body);
     this.#nodes.entering(null);
-    if (type !== wire.POST) connection.socket.write(wire.reply(seq, result, actions));
+    if (type === wire.POST) return;
+    const answer = wire.reply(seq, result, actions);
+    const heldMs = this.#nodes.heldMs();
+    if (heldMs === 0) connection.socket.write(answer);
+    else setTimeout(() => connection.gone || connection.socket.write(answer), heldMs);
   }
 
   #hello(connection: Connection, body: Uint8Array): number {
@@ -347,7 +362,7 @@ export class HostshimServer implements ForeignFiles {
         const { addr, count, pos } = wire.readWrite.decode(body);
         const length = lengthOf(count);
         caller.memory.take(addr, length);
-        const result = file.read(caller, addr, length, BigInt.asIntN(64, pos));
+        const result = this.#nodes.transfer(caller, file, addr, length, BigInt.asIntN(64, pos), false);
         const taken = caller.memory.taken.slice();
         caller.memory.take(-1n, 0);
         // The shim has swallowed the byte that announced what is still there.
@@ -358,7 +373,7 @@ export class HostshimServer implements ForeignFiles {
       case wire.WRITE: {
         const { addr, count, pos } = wire.readWrite.decode(body);
         caller.memory.sentWith(addr, body.subarray(32));
-        const result = file.write(caller, addr, lengthOf(count), BigInt.asIntN(64, pos));
+        const result = this.#nodes.transfer(caller, file, addr, lengthOf(count), BigInt.asIntN(64, pos), true);
         caller.memory.sentWith(0n, NOTHING);
         const range = type === wire.WRITE && result > 0 ? file.postedWrites(BigInt.asIntN(64, pos)) : null;
         return { result, actions: range === null ? [] : [{ kind: "posted", from: range[0], to: range[1] }] };

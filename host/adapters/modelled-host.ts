@@ -6,6 +6,8 @@ import type { OpenFile } from "../kernel/file.ts";
 import { callIoctl } from "../kernel/ioctl-call.ts";
 import type { PciDevice } from "../kernel/pci/pci-device.ts";
 import type { PlatformDevice } from "../kernel/platform/platform-bus.ts";
+import { VfioDeviceFile } from "../kernel/vfio/device-file.ts";
+import { splitOffset } from "../kernel/vfio/region.ts";
 import { ENODEV, ENOENT } from "../uapi/errno.ts";
 import type { ForeignProcess } from "./foreign-process.ts";
 import { HostedFrames } from "./hosted-frames.ts";
@@ -32,6 +34,8 @@ export class ModelledHost implements ServedHost {
   readonly #time: WallTime;
   readonly #complain: (message: string) => void;
   readonly #ioctls = new Map<string, number>();
+  /** Reads and writes of a device's regions. */
+  readonly #accesses = new Map<string, number>();
 
   readonly #plan: InjectionPlan | null;
 
@@ -66,6 +70,36 @@ export class ModelledHost implements ServedHost {
     return callIoctl(file, caller, fd, request, argument, trace, injector);
   }
 
+  transfer(
+    caller: ForeignProcess,
+    file: OpenFile,
+    va: bigint,
+    length: number,
+    position: bigint,
+    write: boolean,
+  ): number {
+    const move = () => (write ? file.write(caller, va, length, position) : file.read(caller, va, length, position));
+    if (!(file instanceof VfioDeviceFile)) return move();
+    const { name } = file.device;
+    this.#accesses.set(name, (this.#accesses.get(name) ?? 0) + 1);
+    const { trace } = this.#host.kernel;
+    if (!trace.on || length > 8 || position < 0n) return move();
+    // What a register write sets off is its consequence, so the access comes first; what a read found is known after it.
+    const bytes = new Uint8Array(8);
+    const result = write ? 0 : move();
+    if (result < 0) return result;
+    if (caller.memory.read(va, bytes, length) < 0) return write ? move() : result;
+    const { index, at } = splitOffset(position);
+    const previous = trace.enter({
+      ...{ type: "mmio", device: name, offset: Number(at), size: length, write },
+      value: new DataView(bytes.buffer).getBigUint64(0, true),
+      register: `region ${index}`,
+    });
+    const moved = write ? move() : result;
+    trace.leave(previous);
+    return moved;
+  }
+
   deviceNumber(path: string): number {
     if (path === IOMMUFD) return IOMMUFD_NUMBER;
     if (path === "/dev/vfio/vfio") return CONTAINER_NUMBER;
@@ -74,6 +108,10 @@ export class ModelledHost implements ServedHost {
   }
 
   entering(_process: ForeignProcess | null): void {}
+
+  heldMs(): number {
+    return this.#time.aheadMs;
+  }
 
   answered(): void {
     this.#time.pump();
@@ -107,12 +145,22 @@ export class ModelledHost implements ServedHost {
     };
   }
 
+  /** What a checker found: lines for the summary, and whether the run has failed for it. */
+  findings: () => string[] = () => [];
+  failed: () => boolean = () => false;
+
   statistics(): string[] {
-    const { transfers, bytes, aborted, messages } = this.#host.dmaCounters;
+    const { pci, platform } = this.#host.kernel;
     const calls = [...this.#ioctls].sort(([, a], [, b]) => b - a).map(([name, count]) => `${name} ${count}`);
     return [
       `ioctls: ${calls.join(", ") || "none"}`,
-      `DMA: ${transfers} transfers, ${bytes} bytes, ${aborted} aborted, ${messages} MSIs`,
+      ...[...pci.devices, ...platform.devices].flatMap(({ name, slot }) => {
+        const { transfers, bytes, aborted, messages } = slot.dma.counters;
+        if (!this.#accesses.has(name) && transfers + aborted + messages === 0) return [];
+        const moved = `DMA: ${transfers} transfers, ${bytes} bytes, ${aborted} aborted, ${messages} MSIs`;
+        return `${name}: ${this.#accesses.get(name) ?? 0} accesses, ${moved}`;
+      }),
+      ...this.findings(),
       ...(this.#plan?.unused ?? []).map((rule) => `--inject ${rule}: there was no occasion for it`),
     ];
   }

@@ -51,12 +51,27 @@ export class SelftestHost implements ServedHost {
     return file.ioctl(caller, request, argument);
   }
 
+  transfer(
+    caller: ForeignProcess,
+    file: OpenFile,
+    va: bigint,
+    length: number,
+    position: bigint,
+    write: boolean,
+  ): number {
+    return write ? file.write(caller, va, length, position) : file.read(caller, va, length, position);
+  }
+
   deviceNumber(path: string): number {
     return path === IOMMUFD ? IOMMUFD_NUMBER : -ENODEV;
   }
 
   entering(process: ForeignProcess | null): void {
     this.#faults.current = process?.pid ?? 0;
+  }
+
+  heldMs(): number {
+    return 0;
   }
 
   answered(): void {}
@@ -71,6 +86,10 @@ export class SelftestHost implements ServedHost {
 
   get devices(): readonly ServedDevice[] {
     return [];
+  }
+
+  failed(): boolean {
+    return false;
   }
 
   statistics(): string[] {

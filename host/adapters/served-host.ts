@@ -35,6 +35,8 @@ export interface ServedHost extends ServedNodes {
   readonly devices: readonly ServedDevice[];
   /** What happened, one line each. */
   statistics(): string[];
+  /** A check of the host's has found something. */
+  failed(): boolean;
   /** Objects and pins still alive, "" none. */
   readonly leftOver: string;
   /** Ends it; what is open is gone already. */

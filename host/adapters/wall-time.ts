@@ -38,6 +38,12 @@ export class WallTime {
     this.#wait();
   }
 
+  /** Milliseconds that virtual time is ahead of the wall clock, when a call took some; a leap does not count. */
+  get aheadMs(): number {
+    const ahead = this.#clock.now - this.#now();
+    return ahead < LEAP_NS ? 0 : ahead / 1e6;
+  }
+
   close(): void {
     if (this.#timer !== null) clearTimeout(this.#timer);
     if (this.#immediate !== null) clearImmediate(this.#immediate);

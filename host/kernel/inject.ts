@@ -56,9 +56,22 @@ export type AllocationKind = (typeof ALLOCATIONS)[number];
 /** A queue of events towards user space. */
 export type EventQueueKind = "veventq" | "fault";
 
+/** What happens to a call besides failing. */
+export interface Tampering {
+  /** drop: it answers success and does nothing. corrupt: one bit of what it is given is another. */
+  readonly kind: "drop" | "corrupt" | "delay";
+  readonly delayNs: number;
+  /** A number below `most`. */
+  pick(most: number): number;
+}
+
 export interface Injector {
   /** Asked before a system call is handled; a negated errno to fail it with, 0 to let it run. `name` as in the uAPI headers. */
   ioctl(name: string): number;
+  /** What the call that `ioctl` was just asked about meets besides; absent or null: nothing. */
+  readonly tampering?: Tampering | null;
+  /** Lets virtual time pass, for a delay. */
+  passTime?(ns: number): void;
   /** Asked at every allocation that a kernel could fail; true fails it with -ENOMEM. `what` names the object. */
   allocation(what: AllocationKind): boolean;
   /** Asked for every event about to be queued; true loses it. */

@@ -3,6 +3,10 @@
 //     ioctl:IOMMU_HWPT_ALLOC=ENOMEM       every call of this name fails with this errno
 //     ioctl:IOMMU_IOAS_MAP@3=EFAULT       the third one only          (@3+ the third and all later ones)
 //     ioctl:VFIO_DEVICE_RESET%20=EBUSY    each with a chance of 20 percent
+//     ioctl:IOMMU_HWPT_INVALIDATE=drop    it answers success and does nothing
+//     ioctl:IOMMU_IOAS_MAP=delay/50000    it takes 50000 ns more
+//     ioctl:IOMMU_HWPT_INVALIDATE@2=corrupt   one bit of its entries (its data, or its structure) is another
+//     command:IOTINVAL.VMA@3=drop         a command in the queue of the host's IOMMU is taken as done
 //     allocation@12                       the twelfth allocation fails; allocation:domain@2 the second of that kind
 //     event:veventq@5                     the fifth event is lost (the queue says so); event:fault%10 page requests, answered INVALID
 //     erratum:read-only-stage2            the hardware has this quirk
@@ -16,7 +20,7 @@ import { SeededRandom } from "../base/seeded-random.ts";
 import type { Stateful, StateReader, StateRecord } from "../base/state.ts";
 import type { Trace } from "../base/trace.ts";
 import { errnoOf } from "../uapi/errno.ts";
-import { ERRATA, type Erratum, type EventQueueKind, type Injector } from "./inject.ts";
+import { ERRATA, type Erratum, type EventQueueKind, type Injector, type Tampering } from "./inject.ts";
 import { requireSame } from "./same-objects.ts";
 
 /** Which of the occasions are meant. */
@@ -27,12 +31,15 @@ type When =
 
 interface Rule {
   readonly text: string;
-  readonly point: "ioctl" | "allocation" | "event" | "erratum";
+  readonly point: "ioctl" | "allocation" | "event" | "erratum" | "command";
   /** Name of what fails; "" any. */
   readonly name: string;
   readonly when: When;
-  /** Negated errno, of ioctl rules. */
+  /** Negated errno, of ioctl rules that fail the call. */
   readonly error: number;
+  /** What other ioctl rules do. */
+  readonly effect: "drop" | "corrupt" | "delay" | null;
+  readonly delayNs: number;
   seen: number;
 }
 
@@ -47,7 +54,8 @@ export interface DeviceRule {
 /** A rule that cannot be understood: a sentence that quotes it. */
 export class InjectionSyntaxError extends Error {}
 
-const RULE = /^(ioctl|allocation|event|erratum)(?::([A-Za-z0-9_ -]+?))?(?:@(\d+)(\+)?|%(\d+))?(?:=(\w+))?$/;
+const RULE =
+  /^(ioctl|allocation|event|erratum|command)(?::([A-Za-z0-9_. -]+?))?(?:@(\d+)(\+)?|%(\d+))?(?:=(\w+)(?:\/(\d+))?)?$/;
 
 const DEVICE_RULE = /^device:([0-9a-z:._-]+)=(?:(dead)|slow\/(\d+))$/;
 
@@ -65,27 +73,35 @@ function parse(text: string): Rule {
   const fail = (why: string) => new InjectionSyntaxError(`injection "${text}": ${why}`);
   if (match === null)
     throw fail(
-      "expected ioctl:NAME[@N|@N+|%P]=ERRNO, allocation[:KIND][@N|%P], event:QUEUE[@N|%P], erratum:NAME or device:NAME=…",
+      "expected ioctl:NAME[@N|@N+|%P]=ERRNO|drop|corrupt|delay/NS, command:NAME[@N|@N+|%P]=drop, allocation[:KIND][@N|%P], event:QUEUE[@N|%P], erratum:NAME or device:NAME=…",
     );
-  const [, point, name = "", nth, later, percent, errno] = match;
+  const [, point, name = "", nth, later, percent, word, ns] = match;
   let when: When = { kind: "always" };
   if (nth !== undefined) when = { kind: "nth", nth: Number(nth), andLater: later !== undefined };
   if (percent !== undefined) when = { kind: "chance", percent: Number(percent) };
   if (when.kind === "nth" && when.nth === 0) throw fail("occasions are counted from 1");
   if (when.kind === "chance" && when.percent > 100) throw fail("a chance is at most 100 percent");
   let error = 0;
+  let effect: Rule["effect"] = null;
+  if ((ns !== undefined) !== (word === "delay")) throw fail("a delay, and nothing else, takes a time: delay/NS");
   if (point === "ioctl") {
-    const number = errno === undefined ? undefined : errnoOf(errno);
     if (name === "") throw fail("an ioctl needs a name");
-    if (number === undefined) throw fail(errno === undefined ? "an ioctl needs =ERRNO" : `there is no errno ${errno}`);
-    error = -number;
-  } else if (errno !== undefined) {
+    if (word === "drop" || word === "corrupt" || word === "delay") {
+      effect = word;
+    } else {
+      const number = word === undefined ? undefined : errnoOf(word);
+      if (number === undefined) throw fail(word === undefined ? "an ioctl needs =ERRNO" : `there is no errno ${word}`);
+      error = -number;
+    }
+  } else if (point === "command") {
+    if (name === "" || word !== "drop") throw fail("a command needs a name and =drop");
+  } else if (word !== undefined) {
     throw fail("only an ioctl takes an errno");
   }
   if (point === "event" && name !== "veventq" && name !== "fault") throw fail("the queues are veventq and fault");
   if (point === "erratum" && !ERRATA.includes(name as Erratum)) throw fail(`the errata are ${ERRATA.join(", ")}`);
   if (point === "erratum" && when.kind !== "always") throw fail("an erratum is there or not");
-  return { text, point: point as Rule["point"], name, when, error, seen: 0 };
+  return { text, point: point as Rule["point"], name, when, error, effect, delayNs: Number(ns ?? 0), seen: 0 };
 }
 
 /** Names that rules may use. */
@@ -123,10 +139,18 @@ export class InjectionPlan implements Injector, Stateful {
   readonly devices: readonly DeviceRule[];
   readonly #random: SeededRandom;
   readonly #trace: Trace | null;
+  readonly #passTime: (ns: number) => void;
   #injected = 0;
 
   /** Throws InjectionSyntaxError for a rule it does not understand, or that names a call or an allocation there is not (`known`). */
-  constructor(rules: readonly string[], seed = 0, trace: Trace | null = null, known: KnownNames | null = null) {
+  constructor(
+    rules: readonly string[],
+    seed = 0,
+    trace: Trace | null = null,
+    known: KnownNames | null = null,
+    passTime: (ns: number) => void = () => {},
+  ) {
+    this.#passTime = passTime;
     this.#rules = rules.filter((rule) => !rule.startsWith("device:")).map(parse);
     if (known !== null) for (const rule of this.#rules) checkName(rule, known);
     this.devices = rules.filter((rule) => rule.startsWith("device:")).map(parseDevice);
@@ -144,8 +168,29 @@ export class InjectionPlan implements Injector, Stateful {
     return this.#rules.filter((rule) => rule.seen === 0).map((rule) => rule.text);
   }
 
+  /** What the last `ioctl` asks for besides an errno. */
+  tampering: Tampering | null = null; // not state: within a call
+
   ioctl(name: string): number {
-    return this.#hit("ioctl", name)?.error ?? 0;
+    const rule = this.#hit("ioctl", name);
+    const effect = rule?.effect ?? null;
+    this.tampering =
+      effect === null ? null : { kind: effect, delayNs: rule!.delayNs, pick: (most) => this.#random.below(most) };
+    return rule?.error ?? 0;
+  }
+
+  passTime(ns: number): void {
+    this.#passTime(ns);
+  }
+
+  /** A command is about to be executed by the host's IOMMU: true takes it as done. */
+  skipCommand(name: string): boolean {
+    return this.#hit("command", name) !== null;
+  }
+
+  /** There are rules about commands: hardware need not ask where there are none. */
+  get skipsCommands(): boolean {
+    return this.#rules.some(({ point }) => point === "command");
   }
 
   allocation(what: string): boolean {

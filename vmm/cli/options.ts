@@ -70,6 +70,10 @@ export function viommuOf(choice: ViommuChoice): { readonly kind: ViommuKind; rea
 export const INJECTION_RULES = `Rules of --inject:
   ioctl:NAME[@N|@N+|%P]=ERRNO   a call, by its name in Linux's headers: always, the
                                 N-th, from the N-th on, or with P percent
+  ioctl:NAME[…]=drop            it answers success and does nothing
+  ioctl:NAME[…]=delay/NS        it takes NS ns more
+  ioctl:NAME[…]=corrupt         one bit of its entries, data or structure is another
+  command:NAME[…]=drop          a command in the queue of the host's IOMMU does nothing
   allocation[:KIND][@N|%P]      an allocation (ENOMEM)
   event:veventq|fault[@N|%P]    an event is lost
   erratum:NAME                  the hardware has this quirk

@@ -17,8 +17,9 @@ import { Trace } from "../../host/base/trace.ts";
 import { JsonLinesSink } from "../../host/base/trace-json.ts";
 import { HostDescriptionError } from "../../host/description.ts";
 import { Host, InjectionSyntaxError } from "../../host/host.ts";
-import { EXIT_FAILED, EXIT_MISSING, EXIT_PASS, UsageError } from "./exit-codes.ts";
+import { EXIT_BUG, EXIT_FAILED, EXIT_MISSING, EXIT_PASS, UsageError } from "./exit-codes.ts";
 import { findHost } from "./hosts.ts";
+import { StaleReport } from "./stale-report.ts";
 import { TraceFile } from "./trace-output.ts";
 
 export interface HostServeOptions {
@@ -27,6 +28,7 @@ export interface HostServeOptions {
   readonly time: "real" | "leap";
   readonly inject: readonly string[];
   readonly seed: number;
+  readonly check?: "stale";
   readonly strict?: true;
   readonly ownPrivileges?: true;
   readonly quiet?: true;
@@ -65,8 +67,8 @@ export async function runProgram(words: readonly string[], options: HostServeOpt
     child.on("exit", (code, signal) => done(code ?? 128 + osConstants.signals[signal!]));
   });
   for (const signal of SIGNALS) process.off(signal, pass);
-  const left = await serving.end();
-  return status === EXIT_PASS && left && options.strict === true ? EXIT_FAILED : status;
+  const failed = await serving.end();
+  return status === EXIT_PASS && failed ? EXIT_FAILED : status;
 }
 
 /** Serves a host until a signal. */
@@ -76,17 +78,24 @@ export async function serveHost(options: HostServeOptions & { readonly dir: stri
   await new Promise<void>((done) => {
     for (const signal of SIGNALS) process.on(signal, () => done());
   });
-  const left = await serving.end();
-  return left && options.strict === true ? EXIT_FAILED : EXIT_PASS;
+  return (await serving.end()) ? EXIT_FAILED : EXIT_PASS;
 }
 
 interface Serving {
   readonly service: HostService;
-  /** True if something is left of what programs made. */
+  /** True if something is left of what programs made, and may not be; or a check has found something. */
   end(): Promise<boolean>;
 }
 
+/** What handlers of sockets and timers throw is a bug of ours, as anywhere. */
+function sayBug(error: unknown): void {
+  console.error("nestbox: this is a bug of nestbox's, please report it with the command line");
+  console.error(error instanceof Error ? (error.stack ?? error.message) : error);
+  process.exit(EXIT_BUG);
+}
+
 async function begin(options: HostServeOptions): Promise<Serving> {
+  process.on("uncaughtException", sayBug);
   const library = preloadLibrary();
   const clock = new Clock();
   const trace = new Trace(clock);
@@ -130,7 +139,13 @@ function makeHost(options: HostServeOptions, clock: Clock, trace: Trace): Modell
   });
   for (const problem of host.problems) say(problem);
   const plan = options.inject.length === 0 ? null : host.inject(options.inject, options.seed);
-  return new ModelledHost(host, clock, options.time, say, plan);
+  const served = new ModelledHost(host, clock, options.time, say, plan);
+  if (options.check === "stale") {
+    const stale = new StaleReport(host, say);
+    served.findings = () => [`stale accesses: ${stale.count}`];
+    served.failed = () => stale.count > 0;
+  }
+  return served;
 }
 
 /** When the program has ended: what its connections still hold is released first. */
@@ -148,10 +163,11 @@ async function end(service: HostService, options: HostServeOptions, closed: () =
       `host: left over: ${left === "" ? "nothing" : left}${held > 0 ? ` (held by ${held} open files and processes)` : ""}`,
     );
   }
+  const failed = host.failed() || (left !== "" && options.strict === true);
   service.close();
   host.close();
   closed();
-  return left !== "";
+  return failed;
 }
 
 function closeTrace(sink: JsonLinesSink | null, file: TraceFile | null): void {

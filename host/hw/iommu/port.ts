@@ -81,6 +81,10 @@ export interface HardwareIommu extends Partial<Stateful> {
   step(): boolean;
   /** Processes commands until there is nothing to do. Bounded by the queue's size. */
   drain(): void;
+  /** Asked before a command of its queue is executed; true: it is taken as done. For failures on purpose; absent or null: all are. */
+  skipCommand?: ((name: string) => boolean) | null;
+  /** A second IOMMU with this one's registers as they are, that caches nothing and writes nothing: what the tables say now. */
+  withoutCaches?(): Pick<HardwareIommu, "translate" | "resultPfn">;
   /** Architectural reset. */
   reset(): void;
 }

@@ -353,6 +353,37 @@ static void window(uint64_t at)
 	pin();
 }
 
+/* a mapping is replaced by another: 0 if the device reads the new memory, 3 if the old */
+static int replaced(void)
+{
+	unsigned char *old = mmap(NULL, 8192, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0), *new = old + 4096;
+	unsigned char *seen = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	memset(old, 0x0d, 4096);
+	memset(new, 0x9e, 4096);
+	map(seen, 4096, 0x20000000);
+	map(old, 4096, 0x10000000);
+	dma(0x10000000, 4096, 0);
+	unmap(0x10000000, 4096);
+	map(new, 4096, 0x10000000);
+	dma(0x10000000, 4096, 0);
+	dma(0x20000000, 4096, 1);
+	CHECK(seen[0] == 0x9e || seen[0] == 0x0d);
+	return seen[0] == 0x9e ? 0 : 3;
+}
+
+/* the smallest time that mapping takes, in ms: at least what the second argument says */
+static void slow(double ms)
+{
+	unsigned char *memory = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	struct timespec a, b;
+
+	clock_gettime(CLOCK_MONOTONIC, &a);
+	map(memory, 4096, 0x10000000);
+	clock_gettime(CLOCK_MONOTONIC, &b);
+	CHECK((b.tv_sec - a.tv_sec) * 1e3 + (b.tv_nsec - a.tv_nsec) / 1e6 >= ms);
+}
+
 /* the old way: a container, a group, a device of it */
 static void group(const char *bdf)
 {
@@ -469,6 +500,10 @@ int main(int argc, char **argv)
 		interrupts();
 	} else if (!strcmp(what, "posted")) {
 		posted();
+	} else if (!strcmp(what, "replaced")) {
+		return replaced();
+	} else if (!strcmp(what, "slow")) {
+		slow(atof(argv[3]));
 	} else if (!strcmp(what, "window")) {
 		window(strtoull(argv[3], NULL, 0));
 	} else if (!strcmp(what, "pin")) {

@@ -49,10 +49,32 @@ describe("an injection rule", () => {
       "erratum:other",
       "erratum:read-only-stage2@2",
       "x:y",
+      "ioctl:A=delay",
+      "ioctl:A=EBUSY/5",
+      "command:IOTINVAL.VMA",
+      "command=drop",
+      "allocation:ioas=drop",
     ]) {
       expect(() => new InjectionPlan([rule])).toThrow(InjectionSyntaxError);
       expect(() => new InjectionPlan([rule])).toThrow(`"${rule}"`);
     }
+  });
+
+  it("lets a call answer success without a deed, take time, or see another bit", () => {
+    const plan = new InjectionPlan(["ioctl:A@1=drop", "ioctl:A@2=delay/500", "ioctl:A@3=corrupt"]);
+    const seen = Array.from({ length: 4 }, () => {
+      expect(plan.ioctl("A")).toBe(0);
+      return plan.tampering === null ? null : [plan.tampering.kind, plan.tampering.delayNs];
+    });
+    expect(seen).toEqual([["drop", 0], ["delay", 500], ["corrupt", 0], null]);
+    expect(plan.injected).toBe(3);
+  });
+
+  it("takes commands of the host's IOMMU as done", () => {
+    const plan = new InjectionPlan(["command:IOTINVAL.VMA@2=drop"]);
+    expect(plan.skipsCommands).toBe(true);
+    const names = ["IOTINVAL.VMA", "IOFENCE.C", "IOTINVAL.VMA", "IOTINVAL.VMA"];
+    expect(names.map((command) => plan.skipCommand(command))).toEqual([false, false, true, false]);
   });
 
   it("that never came to anything is named", () => {

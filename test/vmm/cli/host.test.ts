@@ -68,6 +68,50 @@ describe.skipIf(!possible)("a program on a modelled host", () => {
     expect(output).toBe("511:0\ncharacter special file\ncharacter special file\n");
   });
 
+  describe("whose host is broken on purpose", () => {
+    const run = (...words: string[]) => {
+      const separator = words.indexOf("--");
+      return nestbox("host", "run", ...words.slice(0, separator), "--", program, ...words.slice(separator + 1));
+    };
+
+    it("sees old memory when an invalidation is dropped, and the checker says so", () => {
+      const result = run("--check", "stale", "--inject", "command:IOTINVAL.VMA=drop", "--", "replaced", EDU);
+      expect(result.status).toBe(3);
+      expect(result.errors).toMatch(
+        /^nestbox: stale: 0000:00:01\.0 reads IOVA 0x10000000 at 0x[0-9a-f]+, which iommu0 has cached; its tables say 0x[0-9a-f]+: the kernel's IOMMU driver/m,
+      );
+      expect(result.errors).toMatch(/host: stale accesses: [1-9]/);
+    });
+
+    it.each(["replaced", "memories", "child"])("is not told of stale accesses when there are none: %s", (what) => {
+      const result = run("--check", "stale", "--strict", "--", what, EDU);
+      expect(result.errors).toMatch(/host: stale accesses: 0$/m);
+      expect(result.status).toBe(0);
+    });
+
+    it("maps nothing by a call that is dropped", () => {
+      const result = run("--inject", "ioctl:IOMMU_IOAS_MAP=drop", "--", "memories", EDU);
+      expect(result.errors).toMatch(/VmPin/);
+      expect(result.status).toBe(1);
+    });
+
+    it("waits for a call that is delayed", () => {
+      expect(run("--inject", "ioctl:IOMMU_IOAS_MAP=delay/50000000", "--", "slow", EDU, "50").status).toBe(0);
+    });
+
+    it("is refused, or sees something else, when what it asks for is corrupted", () => {
+      const result = run("--inject", "ioctl:IOMMU_IOAS_MAP@1=corrupt", "--seed", "3", "--", "replaced", EDU);
+      expect(result.status).not.toBe(0);
+      expect(result.errors).not.toMatch(/no occasion/);
+    });
+
+    it("ends with its errno", () => {
+      const result = run("--inject", "ioctl:VFIO_DEVICE_BIND_IOMMUFD=EPERM", "--", "memories", EDU);
+      expect(result.errors).toMatch(/VFIO\(18\).*errno 1\)/);
+      expect(result.status).toBe(1);
+    });
+  });
+
   it("that is killed leaves nothing behind", () => {
     const result = onHost(program, "killed", EDU);
     expect(result.status).toBe(128 + 9);

@@ -57,6 +57,12 @@ function withHost(command: Command): Command {
       collect,
       [],
     )
+    .addOption(
+      new Option(
+        "--check <what>",
+        "stale: report DMA by cached translations that the tables no longer hold, and end with status 1 if there was any",
+      ).choices(["stale"]),
+    )
     .option("--seed <n>", "seed of injections with a chance", wholeNumber, 0)
     .option("--strict", "exit status 1 if objects or pins are left when the programs have ended")
     .option(

@@ -97,6 +97,13 @@ export class CommandQueue implements Stateful {
     return (csr & (CSR_ON | ERRORS)) === CSR_ON && regs[REG.cqh >> 2] !== regs[REG.cqt >> 2];
   }
 
+  /** As HardwareIommu.skipCommand. */
+  skip: ((name: string) => boolean) | null = null; // not state: wiring
+
+  #skipped(): boolean {
+    return this.skip!(commandName(this.#word(this.#entry.w0, this.#entry.w1)) ?? "illegal");
+  }
+
   /** Entries the queue has, minus one. */
   get mask(): number {
     return this.#state.indexMask(REG.cqb);
@@ -121,7 +128,7 @@ export class CommandQueue implements Stateful {
     }
     this.#executing = true;
     this.#switched = false;
-    const outcome = this.#execute();
+    const outcome = this.skip !== null && this.#skipped() ? DONE : this.#execute();
     this.#executing = false;
     this.#traced = outcome === WAIT;
     if (this.#switched) this.#fenceInterrupt = false;

@@ -14,6 +14,7 @@ import { bytesOf, type Stateful, type StateReader, type StateRecord } from "../.
 import type { AtsStatus, AtsTranslation } from "../../../devices/ports.ts";
 import type { HardwareIommu, IommuParts, TranslationStatus } from "../port.ts";
 import { QueuedIommu } from "../queued-iommu.ts";
+import { partsForAsking } from "../stale-accesses.ts";
 import type { WalkTrace } from "../walk-trace.ts";
 import { AtsTranslator } from "./ats-translation.ts";
 import { CommandQueue } from "./command-queue.ts";
@@ -58,10 +59,13 @@ export class RiscvIommu extends QueuedIommu implements HardwareIommu, RegisterEf
   /** Counters or QoS ids want to know what each request used. */
   #watched = false; // not state: what the counters say
 
+  readonly #options: RiscvIommuOptions;
+
   constructor(parts: IommuParts, options: RiscvIommuOptions = {}) {
     const configuration = configure(options);
     super(parts, configuration, { tables: TABLE_NAMES });
     this.configuration = configuration;
+    this.#options = options;
     const state = new HardwareState(parts, this.configuration);
     this.#state = state;
     this.wires = new Interrupts(state);
@@ -80,6 +84,25 @@ export class RiscvIommu extends QueuedIommu implements HardwareIommu, RegisterEf
     this.directoryChanged();
     this.#monitor.reset();
     this.counterChanged();
+  }
+
+  get skipCommand(): ((name: string) => boolean) | null {
+    return this.#commands.skip;
+  }
+
+  set skipCommand(skip: ((name: string) => boolean) | null) {
+    this.#commands.skip = skip;
+  }
+
+  #asked: RiscvIommu | null = null; // not state: a copy
+
+  withoutCaches(): RiscvIommu {
+    const caches = { devices: 0, processes: 0, translations: 0, messages: 0 };
+    this.#asked ??= new RiscvIommu(partsForAsking(this.#state), { ...this.#options, caches });
+    this.#asked.#state.regs.set(this.#state.regs);
+    this.#asked.fctlChanged();
+    this.#asked.directoryChanged();
+    return this.#asked;
   }
 
   get atsTranslation(): AtsTranslation {

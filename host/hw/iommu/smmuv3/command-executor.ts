@@ -27,6 +27,7 @@ import {
   CMD_TLBI_S2_IPA,
   CMD_TLBI_S12_VMALL,
   CS_IRQ,
+  commandName,
 } from "../../../arch/smmuv3/commands.ts";
 import type { ConfigurationCache } from "../../../arch/smmuv3/parts/configuration-cache.ts";
 import type { EventQueue } from "../../../arch/smmuv3/parts/event-queue.ts";
@@ -84,6 +85,9 @@ export class CommandExecutor implements Stateful {
     this.#invalidated.fill(0);
   }
 
+  /** As HardwareIommu.skipCommand. */
+  skip: ((name: string) => boolean) | null = null; // not state: wiring
+
   /** A queue starts anew. */
   started(queue: number): void {
     this.#invalidated[queue] = 0;
@@ -92,6 +96,7 @@ export class CommandExecutor implements Stateful {
   /** CERROR_NONE: consumed; WAIT: fetch it again later; or the error that stops the queue. */
   execute(w0: number, w1: number, w2: number, w3: number, queue: number): number {
     this.signals = false;
+    if (this.skip?.(commandName(BigInt(w0 >>> 0)) ?? "illegal") === true) return CERROR_NONE;
     if ((w0 & SSEC) !== 0) return CERROR_ILL;
     const { features } = this.#state;
     const opcode = w0 & 0xff;

@@ -16,11 +16,13 @@ import { Translator } from "../../../arch/smmuv3/parts/translation.ts";
 import { CR0_CMDQEN, CR0_EVENTQEN, CR0_SMMUEN, CR2_E2H, REG, REGISTER_BYTES } from "../../../arch/smmuv3/registers.ts";
 import { TABLE_NAMES } from "../../../arch/smmuv3/walk-observer.ts";
 import type { HpaPfn } from "../../../base/address.ts";
+import type { PhysicalMemory } from "../../../base/memory.ts";
 import type { MmioPort } from "../../../base/mmio.ts";
 import type { Stateful } from "../../../base/state.ts";
 import type { AtsStatus, AtsTranslation } from "../../../devices/ports.ts";
 import type { HardwareIommu, IommuParts, StallEnd, TranslationStatus } from "../port.ts";
 import { QueuedIommu } from "../queued-iommu.ts";
+import { partsForAsking } from "../stale-accesses.ts";
 import type { WalkTrace } from "../walk-trace.ts";
 import { Cmdqv } from "./cmdqv/cmdqv.ts";
 import { CommandExecutor } from "./command-executor.ts";
@@ -46,6 +48,9 @@ export class Smmuv3 extends QueuedIommu implements HardwareIommu, RegisterEffect
   readonly #atsTranslator: AtsTranslator<HpaPfn>;
   readonly #pageRequests: PageRequestQueue;
 
+  readonly #options: Smmuv3Options;
+  readonly #memory: PhysicalMemory<HpaPfn>;
+
   constructor(parts: IommuParts, options: Smmuv3Options = {}) {
     const configuration = configure(options);
     const { features, caches, cmdqv } = configuration;
@@ -53,6 +58,8 @@ export class Smmuv3 extends QueuedIommu implements HardwareIommu, RegisterEffect
     const commandQueues = 1 + (cmdqv === null ? 0 : 1 << cmdqv.log2vcmdqs);
     super(parts, { ...configuration, commandQueues }, { tables: TABLE_NAMES, kind: "smmuv3" });
     this.configuration = configuration;
+    this.#options = options;
+    this.#memory = parts.memory;
     const state = new HardwareState(parts, this.configuration);
     this.#state = state;
     this.wires = new Interrupts(state);
@@ -88,6 +95,26 @@ export class Smmuv3 extends QueuedIommu implements HardwareIommu, RegisterEffect
     if (this.cmdqv !== null) yield ["cmdqv", this.cmdqv];
     yield* super.stateParts();
     yield ["caches", this.#caches];
+  }
+
+  get skipCommand(): ((name: string) => boolean) | null {
+    return this.#executor.skip;
+  }
+
+  set skipCommand(skip: ((name: string) => boolean) | null) {
+    this.#executor.skip = skip;
+  }
+
+  #asked: Smmuv3 | null = null; // not state: a copy
+
+  withoutCaches(): Smmuv3 {
+    const caches = { streams: 0, contexts: 0, translations: 0 };
+    this.#asked ??= new Smmuv3(partsForAsking({ name: this.name, memory: this.#memory }), { ...this.#options, caches });
+    this.#asked.#state.regs.set(this.#state.regs);
+    this.#asked.#caches.clear();
+    // A transaction that stalled when it was asked about waits for nobody.
+    this.#asked.#events.terminate(-1);
+    return this.#asked;
   }
 
   get atsTranslation(): AtsTranslation {
