@@ -16,10 +16,12 @@ import {
   EOVERFLOW,
 } from "../../../../host/uapi/errno.ts";
 import * as I from "../../../../host/uapi/iommufd.ts";
+import * as N from "../../../../host/uapi/riscv-nesting.ts";
+import * as S from "../../../../host/uapi/smmuv3-nesting.ts";
 import { O_RDWR } from "../../../../host/uapi/system-calls.ts";
 import * as X from "../../../../host/uapi/vfio.ts";
 import * as C from "../../../../host/uapi/vfio-container.ts";
-import { eduDma, eduOutcome, type MachineOptions, machine, name } from "../machine.ts";
+import { eduDma, eduOutcome, KIND, type MachineOptions, machine, name } from "../machine.ts";
 
 const RID = 0x0108;
 
@@ -405,13 +407,14 @@ describe("attaching", () => {
 });
 
 describe("dirty tracking", () => {
-  it("shows the pages that DMA wrote, once, by the hardware's own marks in the second stage", () => {
+  it("shows the pages that DMA wrote, once, by the hardware's own marks", () => {
     const { host, user, iommufd, vfio, device, end } = bound();
     const ioas = user.ioas(iommufd);
     const va = user.process.memory.mapBuffer(new ArrayBuffer(64 * 4096), 0, 64 * 4096);
     // Out of step by a page, so that leaves are small and dirty bits are exact.
     user.map(iommufd, ioas, va + 4096n, 62 * 4096, 0x8000_0000n);
-    const flags = I.IOMMU_HWPT_ALLOC_NEST_PARENT | I.IOMMU_HWPT_ALLOC_DIRTY_TRACKING;
+    // In a second stage, where the driver has that.
+    const flags = I.IOMMU_HWPT_ALLOC_DIRTY_TRACKING | (KIND === "riscv" ? I.IOMMU_HWPT_ALLOC_NEST_PARENT : 0);
     const hwpt = user.hwpt(iommufd, device, ioas, { flags });
     expect(user.attach(vfio, hwpt)).toBe(hwpt);
     user.enableDevice(vfio);
@@ -695,9 +698,14 @@ describe("unbinding under user space", () => {
     const { host, user, iommufd, vfio, device, end } = bound({ devices: [{ rid: RID }, { rid: 0x0110 }] });
     const ioas = user.ioas(iommufd);
     const parent = user.hwpt(iommufd, device, ioas, { flags: I.IOMMU_HWPT_ALLOC_NEST_PARENT });
-    const viommu = user.viommu(iommufd, device, parent);
+    const type = KIND === "riscv" ? N.IOMMU_VIOMMU_TYPE_RISCV : S.IOMMU_VIOMMU_TYPE_ARM_SMMUV3;
+    const viommu = user.viommu(iommufd, device, parent, type);
     const vdevice = user.vdevice(iommufd, viommu, device, 0x10n);
-    const blocked = user.nested(iommufd, device, viommu, { tc: 0n });
+    const aborting = { type: S.IOMMU_HWPT_DATA_ARM_SMMUV3, data: S.iommuHwptArmSmmuv3.encode({}) };
+    const blocked =
+      KIND === "riscv"
+        ? user.nested(iommufd, device, viommu, { tc: 0n })
+        : user.hwpt(iommufd, device, viommu, aborting);
     user.attach(vfio, blocked);
     user.process.close(vfio);
     expect(user.destroy(iommufd, vdevice)).toBe(-ENOENT);

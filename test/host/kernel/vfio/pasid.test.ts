@@ -6,7 +6,7 @@ import { ACCESS_READ, TRANSLATED } from "../../../../host/hw/iommu/port.ts";
 import { EINVAL } from "../../../../host/uapi/errno.ts";
 import * as I from "../../../../host/uapi/iommufd.ts";
 import * as X from "../../../../host/uapi/vfio.ts";
-import { eduDma, eduOutcome, machine, name } from "../machine.ts";
+import { eduDma, eduOutcome, KIND, machine, name } from "../machine.ts";
 
 const RID = 0x0108;
 const IOVA = 0x10_0000n;
@@ -105,7 +105,8 @@ describe.each([
     host.memory.onStore = null;
     expect([read(5), read(null)]).toEqual([0x66, 0x22]);
     // A one-level directory has no pointer to exchange: there an entry is invalid for a moment.
-    if (!("PD17" in capabilities)) expect([...seen].sort()).toEqual(["-1: true", "5: true"]);
+    // Neither can an SMMUv3 exchange table and ASID of a descriptor at once (Linux: arm_smmu_write_entry).
+    if (KIND === "riscv" && !("PD17" in capabilities)) expect([...seen].sort()).toEqual(["-1: true", "5: true"]);
     end();
   });
 

@@ -20,9 +20,10 @@ import {
 } from "../../../../host/uapi/errno.ts";
 import * as I from "../../../../host/uapi/iommufd.ts";
 import * as N from "../../../../host/uapi/riscv-nesting.ts";
+import * as S from "../../../../host/uapi/smmuv3-nesting.ts";
 import * as X from "../../../../host/uapi/vfio.ts";
 import * as C from "../../../../host/uapi/vfio-container.ts";
-import { type MachineOptions, machine, name } from "../machine.ts";
+import { KIND, type MachineOptions, machine, name } from "../machine.ts";
 import { RichFunction } from "./rich-function.ts";
 
 const RID = 0x0108;
@@ -507,7 +508,7 @@ describe("VIOMMU_ALLOC", () => {
     const { user, iommufd, device, end } = bound();
     const alloc = (values: object) =>
       user.call(iommufd, I.IOMMU_VIOMMU_ALLOC, I.iommuViommuAlloc, {
-        type: N.IOMMU_VIOMMU_TYPE_RISCV,
+        type: KIND === "riscv" ? N.IOMMU_VIOMMU_TYPE_RISCV : S.IOMMU_VIOMMU_TYPE_ARM_SMMUV3,
         dev_id: device,
         hwpt_id: 999,
         ...values,
@@ -515,7 +516,8 @@ describe("VIOMMU_ALLOC", () => {
     expect(alloc({ type: 0, dev_id: 999 })).toBe(-EOPNOTSUPP);
     expect(alloc({ flags: 1, dev_id: 999 })).toBe(-EOPNOTSUPP);
     expect(alloc({ type: U32_MAX, dev_id: 999 })).toBe(-ENOENT);
-    for (const type of [1, 2, 99, U32_MAX]) expect(alloc({ type })).toBe(-EOPNOTSUPP);
+    for (const type of [KIND === "riscv" ? 1 : N.IOMMU_VIOMMU_TYPE_RISCV, 2, 99, U32_MAX])
+      expect(alloc({ type })).toBe(-EOPNOTSUPP);
     expect(alloc({})).toBe(-ENOENT);
     const plain = user.hwpt(iommufd, device, user.ioas(iommufd));
     expect(alloc({ type: 99, hwpt_id: plain })).toBe(-EOPNOTSUPP);
