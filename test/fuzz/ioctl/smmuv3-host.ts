@@ -32,8 +32,10 @@ export class SmmuHost {
     const ats = { ats: true, pri: true, pasidBits: 4 };
     // Small tables and queues, so that a round is cheap and the event queue overflows.
     const features = { SIDSIZE: 12, SSIDSIZE: 6, EVENTQS: 4, CMDQS: 8, STALL_MAX: 8, RIL: dice.chance(80) };
+    // A CMDQV beside one of them, in half of the rounds: VINTF 0 is the kernel's, three are for guests.
+    const cmdqv = dice.chance(50) ? { log2vcmdqs: 3, log2vintfs: 2, log2vsids: 1 } : null;
     this.machine = machine({
-      smmus: [{ features }, { features: { ...features, MSI: false } }],
+      smmus: [{ features, cmdqv }, { features: { ...features, MSI: false } }],
       devices: [
         { rid: FUNCTIONS[0]!, options: ats },
         { rid: FUNCTIONS[1]! },
@@ -77,7 +79,35 @@ export class SmmuHost {
       this.#acknowledged[index] = error;
     }
     this.mayStop = false;
+    this.problem ??= this.#checkQueues();
     return this.problem;
+  }
+
+  /** What a guest does to its queues concerns nobody but itself. */
+  #checkQueues(): string | null {
+    for (const { cmdqv, name: smmu } of this.smmus) {
+      if (cmdqv === null) continue;
+      const read = (offset: number): number => cmdqv.mmioRead(offset, 4);
+      if ((read(0x1000) & 0x20001) !== 0x20001)
+        return `VINTF 0 of ${smmu} is not the kernel's: 0x${read(0x1000).toString(16)}`;
+      for (let queue = 0; queue < 2; queue++) {
+        const at = 0x30000 + 0x80 * queue;
+        if (read(at + 0x10) !== read(at + 0x14)) return `the kernel's queue ${queue} of ${smmu} stands at an error`;
+        if (read(at + 0xc) !== 1) return `the kernel's queue ${queue} of ${smmu} does not run`;
+      }
+      for (let vintf = 1; vintf < 4; vintf++) {
+        const config = read(0x1000 + 0x100 * vintf);
+        if ((config & 0x20000) !== 0) return `VINTF ${vintf} of ${smmu} is the hypervisor's`;
+        if ((config & 1) === 1 && ((config >>> 1) & 0xffff) === 0)
+          return `VINTF ${vintf} of ${smmu} has the host's VMID`;
+        for (let pair = 0; pair < 2; pair++) {
+          if ((read(0x1040 + 0x100 * vintf + 4 * pair) & 1) === 0) continue;
+          const sid = read(0x1080 + 0x100 * vintf + 4 * pair);
+          if (![...FUNCTIONS, 0x200].includes(sid)) return `VINTF ${vintf} of ${smmu} names stream ${sid}`;
+        }
+      }
+    }
+    return null;
   }
 
   /** When all processes have gone: what is left, or null. */

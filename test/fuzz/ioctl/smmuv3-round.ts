@@ -7,6 +7,8 @@ import * as R from "../../../host/devices/edu/registers.ts";
 import { NO_PASID } from "../../../host/devices/ports.ts";
 import { NO_INJECTION } from "../../../host/kernel/inject.ts";
 import { contextOf } from "../../../host/kernel/iommufd/in-kernel.ts";
+import type { IommufdObject } from "../../../host/kernel/iommufd/object-table.ts";
+import { Viommu } from "../../../host/kernel/iommufd/viommu.ts";
 import { EINVAL, ENOENT, EOPNOTSUPP } from "../../../host/uapi/errno.ts";
 import * as I from "../../../host/uapi/iommufd.ts";
 import * as S from "../../../host/uapi/smmuv3-nesting.ts";
@@ -17,13 +19,24 @@ import { eduDma, type User } from "../../host/kernel/machine.ts";
 import { Dice } from "../attachments/dice.ts";
 import { ADDRESSES, HostileGuest, VIRTUAL_IDS } from "./smmuv3-guest.ts";
 import { DEVICE_NAMES, FUNCTIONS, mayStopTheQueue, SmmuHost } from "./smmuv3-host.ts";
+import { QueueActions } from "./smmuv3-queues.ts";
 
 export const STEPS = 250;
 const MAX_ERRNO = 4095;
 /** Where structures' own data lies in the user's scratch pages. */
 const DATA = 4096n;
 
-type Pool = "device" | "ioas" | "parent" | "paging" | "nested" | "viommu" | "vdevice" | "fault" | "veventq";
+type Pool =
+  | "hw-queue"
+  | "device"
+  | "ioas"
+  | "parent"
+  | "paging"
+  | "nested"
+  | "viommu"
+  | "vdevice"
+  | "fault"
+  | "veventq";
 
 class Round {
   readonly #dice: Dice;
@@ -40,6 +53,8 @@ class Round {
   /** What fitted together: a device with a vDEVICE in a vIOMMU, a nested HWPT for a device. */
   readonly #named: { readonly device: number; readonly viommu: number }[] = [];
   readonly #nestedFor: { readonly device: number; readonly hwpt: number }[] = [];
+  readonly #queues: QueueActions;
+  readonly #mapped = new Map<IommufdObject, number>();
   last = "setting up";
 
   constructor(seed: number) {
@@ -51,6 +66,7 @@ class Round {
     const { buffer } = this.#guest.ram;
     this.#ram = this.#user.process.memory.mapBuffer(buffer, 0, buffer.byteLength);
     this.#iommufd = this.#user.iommufd();
+    this.#queues = new QueueActions(dice, this.#user, this.#iommufd, this.#guest);
   }
 
   /** The first thing that is wrong, or null. */
@@ -63,6 +79,9 @@ class Round {
     for (let i = 0; i < 3; i++) this.#parent();
     for (let i = 0; i < 4; i++) this.#viommu();
     for (let i = 0; i < 8; i++) this.#vdevice();
+    for (let i = 0; i < 6; i++) this.#note("viommu", this.#queues.viommu(this.#id("device"), this.#id("parent")));
+    for (let i = 0; i < 8; i++) this.#note("hw-queue", this.#queues.queue(0));
+    for (let i = 0; i < 4; i++) this.#mapPage();
     kernel.injector = {
       ...NO_INJECTION,
       allocation: () => this.#dice.chance(2),
@@ -98,10 +117,10 @@ class Round {
     if (roll < 48) return this.#detach();
     if (roll < 50) return this.#attachPasid();
     if (roll < 60) return this.#invalidate();
-    if (roll < 64) return this.#queue();
+    if (roll < 64) return this.#dice.chance(50) ? this.#queue() : this.#hardwareQueue();
     if (roll < 72) return this.#readAndAnswer();
     if (roll < 92) return this.#work();
-    if (roll < 97) return this.#rewrite();
+    if (roll < 97) return this.#dice.chance(40) ? this.#rewrite() : this.#noted(this.#queues.scribble());
     return roll < 99 ? this.#destroy() : this.#close();
   }
 
@@ -109,7 +128,7 @@ class Round {
     const context = contextOf(this.#user.process.descriptors.lookup(this.#iommufd));
     if (typeof context === "number") return null;
     context.file.put();
-    const found = violations(this.#host.machine.kernel, [context]);
+    const found = violations(this.#host.machine.kernel, [context], this.#mapped);
     return found.length === 0 ? null : found.join("; ");
   }
 
@@ -214,9 +233,40 @@ class Round {
   }
 
   #viommu(): number {
+    if (this.#dice.chance(40)) {
+      const withQueues = this.#queues.viommu(this.#id("device"), this.#id("parent"));
+      return this.#note("viommu", this.#noted(withQueues));
+    }
     const type = this.#dice.pick([1, 1, 1, 1, 1, 1, 2, 0, 77]);
     this.last = `VIOMMU_ALLOC of type ${type}`;
     return this.#note("viommu", this.#user.viommu(this.#iommufd, this.#id("device"), this.#id("parent"), type));
+  }
+
+  #hardwareQueue(): number {
+    if (this.#dice.chance(40)) return this.#noted(this.#mapPage());
+    return this.#note("hw-queue", this.#noted(this.#queues.queue(this.#id("viommu"))));
+  }
+
+  /** A mapping holds the vIOMMU whose page it is: the one that has a user more. */
+  #mapPage(): number {
+    const viommus = this.#viommus();
+    const users = viommus.map((viommu) => viommu.users);
+    const result = this.#queues.map();
+    const owner = viommus.find((viommu, index) => viommu.users !== users[index]);
+    if (owner !== undefined) this.#mapped.set(owner, (this.#mapped.get(owner) ?? 0) + 1);
+    return result;
+  }
+
+  #viommus(): IommufdObject[] {
+    const context = contextOf(this.#user.process.descriptors.lookup(this.#iommufd));
+    if (typeof context === "number") return [];
+    context.file.put();
+    return [...context.objects].filter((object) => object instanceof Viommu);
+  }
+
+  #noted(result: number): number {
+    this.last = this.#queues.last;
+    return result;
   }
 
   #vdevice(): number {
@@ -390,7 +440,7 @@ class Round {
   // --- ends ---
 
   #destroy(): number {
-    const id = this.#id("nested", "vdevice", "veventq", "viommu", "parent", "paging", "fault", "ioas");
+    const id = this.#id("hw-queue", "nested", "vdevice", "veventq", "viommu", "parent", "paging", "fault", "ioas");
     this.last = `DESTROY of ${id}`;
     return this.#user.destroy(this.#iommufd, id);
   }
