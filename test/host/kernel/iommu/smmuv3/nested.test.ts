@@ -331,6 +331,38 @@ describe("two guests' stage 1", () => {
   });
 });
 
+describe("the last device to leave a parent", () => {
+  it("leaves nothing cached: what is unmapped before another comes is not reached by it", () => {
+    const machine = new GuestMachine();
+    const { host, user, iommufd, ioas, a, ram, va } = machine;
+    machine.vdevice(GUEST_STREAM);
+    const { stage, entry } = machine.stage1();
+    const page = ram.page();
+    stage.map(IOVA, page);
+    const nested = machine.install(entry);
+    ram.at(page).fill(1);
+    const read = (): number => {
+      const bytes = new Uint8Array(4);
+      expect(host.root.slot(A)!.dma.read(Number(IOVA >> 12n), 0, bytes, 0, 4, NO_PASID)).toBe(DMA_OK);
+      return bytes[0]!;
+    };
+    expect(read()).toBe(1);
+    expect(user.detach(a.vfio)).toBe(0);
+    // The same guest-physical page is another page of the process's now; nobody is attached who could be told.
+    const other = user.process.memory.allocate(4096);
+    user.process.memory.bytes(other, 4096).fill(2);
+    expect(user.unmap(iommufd, ioas, RAM_GPA, 1n << 20n)).toBe(0);
+    const before = Number(page - RAM_GPA);
+    expect(user.map(iommufd, ioas, va, before, RAM_GPA)).toBe(0);
+    expect(user.map(iommufd, ioas, other, 4096, page)).toBe(0);
+    const rest = (1 << 20) - before - 4096;
+    expect(user.map(iommufd, ioas, va + BigInt(before + 4096), rest, page + 4096n)).toBe(0);
+    must(user.attach(a.vfio, nested));
+    expect(read()).toBe(2);
+    expect(machine.end()).toEqual([]);
+  });
+});
+
 describe("a table of the guest's that lies outside of its memory", () => {
   const outside = 0x1_0000_0000n;
 

@@ -30,7 +30,7 @@ function story() {
   const vfio = must(user.open(host.vfio.nodeOf("edu0")!));
   const platform = { rid: STREAM, vfio, device: must(user.bind(vfio, iommufd)) };
   machine.vdevice(0x10n);
-  machine.vdevice(0x11n, b);
+  const early = machine.vdevice(0x77n, b);
   machine.vdevice(0x20n, platform);
   const events = machine.listen();
   const [fault, faults] = user.faultQueue(iommufd);
@@ -41,6 +41,9 @@ function story() {
     machine.install(first.contexts.streamEntry(2), s1dss(0), { device: b }),
     machine.install(second.entry, 0n, { device: platform, fault }),
   ] as const;
+  // B goes on under the id that it was attached by until it is attached again.
+  expect(user.destroy(iommufd, early)).toBe(0);
+  machine.vdevice(0x11n, b);
   const flags = I.IOMMU_HWPT_ALLOC_PASID;
   const spaces = [0, 1].map(() => must(user.hwpt(iommufd, c.device, ioas, { flags })));
   must(user.attach(c.vfio, spaces[0]!));
@@ -72,6 +75,7 @@ function story() {
     nested,
     spaces,
     events,
+    fault,
     faults,
     bars,
     transfer,
@@ -118,12 +122,13 @@ function go(told: Story): unknown[] {
 
 /** Moves everything on; ids stay what they were. */
 function goOn(told: Story): void {
-  const { machine, user, iommufd, host, a, b, c, platform, second, nested, spaces, transfer } = told;
+  const { machine, user, iommufd, host, a, b, c, platform, first, second, nested, spaces, fault, transfer } = told;
   transfer(1, IOVA + 0x3000n);
   respond(told, 1, 1);
-  // A nested HWPT made again with another entry, everything attached in another order.
+  // Nested HWPTs made again with other entries, one of them without ATS; everything attached in another order.
   for (const each of [a, b, platform]) user.detach(each.vfio);
-  expect(user.destroy(iommufd, nested[1])).toBe(0);
+  for (const hwpt of [nested[0], nested[1]]) expect(user.destroy(iommufd, hwpt)).toBe(0);
+  expect(machine.nested(first.entry, 0n, { fault })).toBe(nested[0]);
   expect(machine.nested(second.entry, 0n, { device: b })).toBe(nested[1]);
   must(user.attach(platform.vfio, nested[2]));
   must(user.attach(b.vfio, nested[1]));
