@@ -4,12 +4,14 @@
 import { expect } from "vitest";
 import { Clock } from "../../host/base/clock.ts";
 import { Trace, type TracedEvent } from "../../host/base/trace.ts";
-import { builtInHosts, DEFAULT_HOST } from "../../host/built-in-hosts.ts";
+import { builtInHosts } from "../../host/built-in-hosts.ts";
 import { Host } from "../../host/host.ts";
 import { ComponentMachine } from "../../vmm/component-machine.ts";
 import { CountingCalls } from "../../vmm/counting-calls.ts";
 import { ComponentVcpu, type GuestOutcome } from "../../vmm/vcpu/component/component-vcpu.ts";
 import type { PreparedComponent } from "../../vmm/vcpu/component/prepare.ts";
+import type { ViommuKind } from "../../vmm/viommu/kind.ts";
+import { DEFAULT_KIND, VIOMMU_KINDS } from "../../vmm/viommu/kinds.ts";
 
 export interface HostedRun {
   readonly output: string;
@@ -19,6 +21,8 @@ export interface HostedRun {
 }
 
 export interface HostedOptions {
+  /** Kind of the guest's IOMMU, on the built-in host that has it. Default: the default kind. */
+  readonly kind?: ViommuKind;
   /** Host BDF to guest requester id. The default guest's: crossed over. */
   readonly assign?: readonly (readonly [string, number])[];
   readonly memoryBytes?: number;
@@ -54,12 +58,13 @@ export function bootHosted(image: PreparedComponent, options: HostedOptions = {}
   clock.trace = trace;
   const events: TracedEvent[] = [];
   if (options.traced === true) trace.addSink({ event: (event) => void events.push(event) });
-  const host = new Host(builtInHosts.find(({ name }) => name === DEFAULT_HOST)!, { clock, trace });
+  const kind: ViommuKind = options.kind ?? VIOMMU_KINDS[DEFAULT_KIND];
+  const host = new Host(builtInHosts.find(({ name }) => name === kind.guest.host)!, { clock, trace });
   const process = host.createProcess();
   const calls = new TamperedCalls(process);
   calls.tamper = options.tamper;
   const memoryBytes = options.memoryBytes ?? 16 * 2 ** 20;
-  const machine = new ComponentMachine({ clock, trace, calls, memoryBytes, report: () => {} });
+  const machine = new ComponentMachine({ clock, trace, calls, memoryBytes, kind, report: () => {} });
   let output = "";
   machine.machine.onConsole = (bytes) => {
     const text = new TextDecoder().decode(bytes);

@@ -50,7 +50,7 @@ const SHARED = [
 /** A kind's name, or a word that only one architecture's formats have. */
 const KIND_WORDS = /\brisc-?v\b|riscv|smmu|\bvt-?d\b|\btegra|\bDDTP?\b|\bPDTP?\b|\bIOTINVAL|\bIODIR|\bfsc\b|\bpdtp\b/i;
 /** Where one is said as an example of what a kind is, or is a table line. */
-const EXAMPLES = [/^vmm\/scenario\/index\.ts: export \* from "\.\.\/viommu\/riscv\/scenario\.ts";$/];
+const EXAMPLES = [/^vmm\/scenario\/index\.ts: export \* from "\.\.\/viommu\/\w+\/scenario\.ts";$/];
 
 /** Lines of a shared file that name an architecture. */
 function violations(path: string, text: string): string[] {

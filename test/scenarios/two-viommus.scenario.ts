@@ -1,9 +1,9 @@
-// Two vIOMMUs of one VM over the same stage 2, and both guests' drivers chose tag 7 (PSCID, ASID). Each vIOMMU has tags of its own in the host, so
+// Two vIOMMUs of one VM over the same guest memory, and both guests' drivers chose tag 7 (PSCID, ASID). Each vIOMMU has tags of its own in the host, so
 // neither sees, nor invalidates, the other's translations.
 
 import { scenario } from "nestbox";
 
-export default scenario.each("two vIOMMUs on one stage-2 parent, equal tags on purpose", (t, kind) => {
+export default scenario.each("two vIOMMUs of one VM, equal tags on purpose", (t, kind) => {
   const vm = t.vm({ kind, assign: ["0000:00:01.0@00:01.0/first", "0000:00:02.0@00:02.0/second"] });
   t.equal(vm.iommus.length, 2, "vIOMMUs");
   const devices = [vm.device("00:01.0"), vm.device("00:02.0")];

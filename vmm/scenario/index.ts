@@ -22,6 +22,7 @@ export type {
 } from "../viommu/guest-driver.ts";
 export type { ViommuKindName } from "../viommu/kinds.ts";
 export * from "../viommu/riscv/scenario.ts";
+export * from "../viommu/smmuv3/scenario.ts";
 export { ScenarioContext } from "./context.ts";
 export { EduDriver, type EduTransfer } from "./edu.ts";
 export { type DmaOptions, type DmaResult, ScenarioEndpoint } from "./endpoint.ts";

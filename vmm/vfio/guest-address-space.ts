@@ -3,6 +3,7 @@
 
 import { hex } from "../../host/base/address.ts";
 import type { Stateful, StateReader, StateRecord } from "../../host/base/state.ts";
+import { EOPNOTSUPP } from "../../host/uapi/errno.ts";
 import {
   IOMMU_DESTROY,
   IOMMU_HWPT_ALLOC,
@@ -129,17 +130,37 @@ export class GuestAddressSpace implements Stateful {
     return this.#parents;
   }
 
-  /** A further second-stage HWPT, for the IOMMU behind `deviceId`; its id, or a negated errno. */
-  addParent(deviceId: number, canTrackDirty: boolean): number {
+  /**
+   * A further second-stage HWPT, for the IOMMU behind `deviceId`; its id, or a negated errno. `tracksDirty`: the device's IOMMU tracks dirty
+   * pages. Not every driver does so in what others nest on: its EOPNOTSUPP then means that it nests without.
+   */
+  addParent(deviceId: number, tracksDirty: boolean): number {
+    let dirty = tracksDirty;
+    let parent = this.#allocateParent(deviceId, dirty);
+    if (parent === -EOPNOTSUPP && dirty) {
+      dirty = false;
+      parent = this.#allocateParent(deviceId, dirty);
+    }
+    if (parent < 0) return parent;
+    this.#parents.push(parent);
+    this.#dirtyTracking = (this.#dirtyTracking ?? true) && dirty;
+    return parent;
+  }
+
+  /** Destroys a second-stage HWPT that nothing is on any more. */
+  removeParent(parent: number): void {
+    const index = this.#parents.indexOf(parent);
+    if (index >= 0) this.#parents.splice(index, 1);
+    this.destroy(parent);
+  }
+
+  #allocateParent(deviceId: number, dirty: boolean): number {
     const { result, out } = this.calls.ioctl(this.iommufd, IOMMU_HWPT_ALLOC, iommuHwptAlloc, {
-      flags: IOMMU_HWPT_ALLOC_NEST_PARENT | (canTrackDirty ? IOMMU_HWPT_ALLOC_DIRTY_TRACKING : 0),
+      flags: IOMMU_HWPT_ALLOC_NEST_PARENT | (dirty ? IOMMU_HWPT_ALLOC_DIRTY_TRACKING : 0),
       dev_id: deviceId,
       pt_id: this.ioas,
     });
-    if (result < 0) return result;
-    this.#parents.push(out.out_hwpt_id);
-    this.#dirtyTracking = (this.#dirtyTracking ?? true) && canTrackDirty;
-    return out.out_hwpt_id;
+    return result < 0 ? result : out.out_hwpt_id;
   }
 
   /** True if every second stage can say which pages DMA wrote. */

@@ -33,6 +33,8 @@ export class ViommuObject implements Stage1Place {
   readonly #eventDepth: number;
   #blocked = 0;
   #bypass = 0;
+  /** The second stage that is this vIOMMU's alone; 0: it shares one. */
+  #ownParent = 0;
   readonly #events: EventQueueFile;
   readonly #queueErrors: EventQueueFile;
   #reply = new Uint8Array(0);
@@ -109,8 +111,10 @@ export class ViommuObject implements Stage1Place {
     this.releaseStage1s();
     this.#events.close();
     this.#queueErrors.close();
-    if (this.parent !== 0) this.#devices.space.destroy(this.parent);
-    this.parent = 0;
+    const { space } = this.#devices;
+    if (this.parent !== 0) space.destroy(this.parent);
+    if (this.#ownParent !== 0) space.removeParent(this.#ownParent);
+    this.parent = this.#ownParent = 0;
   }
 
   /** The vIOMMU on a second stage that suits the device's IOMMU, its event queue and the shared blocked HWPT. */
@@ -122,7 +126,8 @@ export class ViommuObject implements Stage1Place {
       return typeof asked === "number" ? null : asked;
     };
     let viommu = -ENODEV;
-    for (const parent of space.parents) {
+    const { ownParent } = this.#codec;
+    for (const parent of ownParent === true ? [] : space.parents) {
       viommu = this.#allocateViommu(record, parent, hardware);
       if (viommu > 0) break;
     }
@@ -131,7 +136,8 @@ export class ViommuObject implements Stage1Place {
       const parent = space.addParent(record.device.deviceId, dirty);
       if (parent < 0) return this.#devices.refused("IOMMU_HWPT_ALLOC of the second stage", record, parent);
       viommu = this.#allocateViommu(record, parent, hardware);
-      if (viommu < 0) return this.#devices.refused("IOMMU_VIOMMU_ALLOC", record, viommu);
+      if (ownParent === true) this.#ownParent = parent;
+      if (viommu < 0) return this.#giveUp(this.#devices.refused("IOMMU_VIOMMU_ALLOC", record, viommu));
     }
     this.parent = viommu;
     const opened = this.#events.open(viommu, this.#codec.eventType, this.#eventDepth);
@@ -215,6 +221,7 @@ export class ViommuObject implements Stage1Place {
   saveState(): StateRecord {
     return {
       parent: this.parent,
+      ownParent: this.#ownParent,
       blocked: this.#blocked,
       bypass: this.#bypass,
       events: this.#events.saveState(),
@@ -226,6 +233,7 @@ export class ViommuObject implements Stage1Place {
   /** Ids and descriptors are the host's, who has the objects. */
   restoreState(state: StateReader): void {
     this.parent = state.number("parent");
+    this.#ownParent = state.number("ownParent");
     this.#blocked = state.number("blocked");
     this.#bypass = state.number("bypass");
     this.#events.restoreState(state.record("events"));

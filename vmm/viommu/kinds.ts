@@ -3,8 +3,12 @@
 import type { Explainer } from "./explainer.ts";
 import type { ViommuKind } from "./kind.ts";
 import { RISCV } from "./riscv/kind.ts";
+import { SMMUV3 } from "./smmuv3/kind.ts";
 
-export const VIOMMU_KINDS = { riscv: RISCV } as const;
+export const VIOMMU_KINDS = {
+  riscv: RISCV,
+  smmuv3: SMMUV3,
+} as const;
 
 export type ViommuKindName = keyof typeof VIOMMU_KINDS;
 

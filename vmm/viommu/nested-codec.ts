@@ -28,6 +28,10 @@ export interface ViommuNesting extends Stage1Formats {
   /** vEVENTQ type and bytes of a record. */
   readonly eventType: number;
   readonly eventBytes: number;
+  /**
+   * The host tells the translations of vIOMMUs apart by the second stage that they are on, so that each needs one of its own. Left out: by themselves.
+   */
+  readonly ownParent?: true;
   /** Command queues of the guest's own that the hardware executes; absent: the kind has none. */
   readonly hardwareQueues?: HardwareQueueFormat;
 }

@@ -26,6 +26,8 @@ const EATS_FULL = 1 << 4;
 
 export const SMMUV3_NESTING: ViommuNesting = {
   shape: "viommu",
+  // Linux tags a guest's translations with the parent's VMID (arm_vsmmu_init): two guests' SMMUs on one would share ASIDs.
+  ownParent: true,
   viommuType: () => IOMMU_VIOMMU_TYPE_ARM_SMMUV3,
   stage1Type: IOMMU_HWPT_DATA_ARM_SMMUV3,
   // V = 1 with Config 0 aborts everything, without a record.
