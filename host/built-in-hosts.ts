@@ -5,7 +5,13 @@ import arm from "./examples/arm.json" with { type: "json" };
 import oneIommu from "./examples/one-iommu.json" with { type: "json" };
 import twoIommus from "./examples/two-iommus.json" with { type: "json" };
 
-export const builtInHosts: readonly HostDescription[] = [twoIommus, oneIommu, arm].map((document) =>
+const DOCUMENTS = {
+  "two-iommus": twoIommus,
+  "one-iommu": oneIommu,
+  arm: arm,
+};
+
+export const builtInHosts: readonly HostDescription[] = Object.values(DOCUMENTS).map((document) =>
   parseHost(document, document.name),
 );
 export const DEFAULT_HOST = "two-iommus";

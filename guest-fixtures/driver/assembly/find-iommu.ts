@@ -14,6 +14,7 @@ export function iommuCount(): u32 {
 /** The driver of IOMMU `index`; fails if there is none. */
 export function findIommu(index: u32 = 0): Iommu {
   if (regionCount(IOMMU) > index) return new RiscvIommu(index);
-  if (regionCount(SMMUV3) <= index) fail("this machine has no IOMMU " + index.toString());
-  return new Smmuv3(index);
+  if (regionCount(SMMUV3) > index) return new Smmuv3(index);
+  fail("this machine has no IOMMU " + index.toString());
+  return unreachable();
 }

@@ -6,4 +6,7 @@ import { SMMUV3_HARDWARE } from "./smmuv3/kind.ts";
 
 export type HardwareKinds = Readonly<Record<string, HardwareIommuKind>>;
 
-export const HARDWARE_KINDS: HardwareKinds = { riscv: RISCV_HARDWARE, smmuv3: SMMUV3_HARDWARE };
+export const HARDWARE_KINDS: HardwareKinds = {
+  riscv: RISCV_HARDWARE,
+  smmuv3: SMMUV3_HARDWARE,
+};

@@ -13,4 +13,6 @@ export const DRIVER_KINDS: DriverKinds = {
 };
 
 /** What a kind's driver does only if it is told to, because Linux's does not: names (host/kernel/README.md). */
-export const DEVIATIONS: Readonly<Record<string, readonly string[]>> = { smmuv3: SMMUV3_DEVIATIONS };
+export const DEVIATIONS: Readonly<Record<string, readonly string[]>> = {
+  smmuv3: SMMUV3_DEVIATIONS,
+};

@@ -1,5 +1,5 @@
 /**
- * `nestbox fuzz cmdqv`: hostile stores to every register of a CMDQV and to its queues' memory, against a model that shares no code with it. After each
+ * `nestbox fuzz smmuv3-cmdqv`: hostile stores to every register of a CMDQV and to its queues' memory, against a model that shares no code with it. After each
  * operation every register reads what the model says, the same commands reached caches and devices, the wire had the same edges; and the SMMU's own error
  * register and queue are untouched.
  */
