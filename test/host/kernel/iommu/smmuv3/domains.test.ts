@@ -3,8 +3,10 @@
 import { describe, expect, it } from "vitest";
 import * as R from "../../../../../host/devices/edu/registers.ts";
 import type { Smmuv3Options } from "../../../../../host/hw/iommu/smmuv3/options.ts";
+import type { IommuCapability } from "../../../../../host/kernel/iommu/driver.ts";
 import { EINVAL, EOPNOTSUPP } from "../../../../../host/uapi/errno.ts";
 import * as I from "../../../../../host/uapi/iommufd.ts";
+import { IOMMU_HW_INFO_TYPE_ARM_SMMUV3 } from "../../../../../host/uapi/smmuv3-nesting.ts";
 import * as X from "../../../../../host/uapi/vfio.ts";
 import { eduDma, eduOutcome, type Machine, machine, name, type User } from "../../machine.ts";
 
@@ -94,6 +96,43 @@ describe.each(variety)("an SMMUv3 with %s", (_name, options) => {
     user.process.exit();
     expect(host.kernel.liveKinds).toEqual([]);
     expect(host.kernel.frames.usedPages).toBe(before);
+  });
+});
+
+describe("what the driver says of its hardware", () => {
+  const hardwareInfo = (options: Smmuv3Options, type: number) => {
+    const host = machine({ smmus: [options] });
+    const device = host.kernel.iommu.deviceNamed(name(RID))!;
+    const driver = host.kernel.iommu.driverOf(device)!;
+    return { host, device, driver, info: driver.hwInfo!(device, type) };
+  };
+
+  it.each([0, IOMMU_HW_INFO_TYPE_ARM_SMMUV3])("is its registers as they read, for type %d", (type) => {
+    const { host, info } = hardwareInfo({ iidr: 0x1234_5678, features: { OAS: 3 } }, type);
+    if (typeof info === "number") throw new Error(`no info: ${info}`);
+    expect(info.type).toBe(IOMMU_HW_INFO_TYPE_ARM_SMMUV3);
+    const { registers } = host.iommus[0]!;
+    const words = [0x00, 0x04, 0x08, 0x0c, 0x10, 0x14, 0x18, 0x1c].map((at) => registers.mmioRead(at, 4) >>> 0);
+    // flags and __reserved, idr[6], iidr, aidr (uapi linux/iommufd.h).
+    expect([...new Uint32Array(info.bytes.slice().buffer)]).toEqual([0, 0, ...words]);
+    expect(words[6]).toBe(0x1234_5678);
+  });
+
+  it("is nothing for another type", () => {
+    expect(hardwareInfo({}, 1).info).toBe(-EOPNOTSUPP);
+  });
+
+  it.each<[IommuCapability, Smmuv3Options, boolean]>([
+    ["CACHE_COHERENCY", {}, true],
+    ["CACHE_COHERENCY", { features: { COHACC: false } }, false],
+    ["DIRTY_TRACKING", {}, true],
+    ["DIRTY_TRACKING", { features: { HTTU: 1 } }, false],
+    ["DIRTY_TRACKING", { features: { COHACC: false } }, false],
+    ["ENFORCE_CACHE_COHERENCY", {}, false],
+    ["PCI_ATS_SUPPORTED", {}, false],
+  ])("is that it has %s, with %o: %s", (capability, options, expected) => {
+    const { driver, device } = hardwareInfo(options, 0);
+    expect(driver.capable(device, capability)).toBe(expected);
   });
 });
 

@@ -97,7 +97,7 @@ describe.each(HARDWARE)("tables of %s", (_name, options, granule) => {
     const base = block * 3;
     const model = new Map<number, { output: number; protection: number }>();
     const places = Array.from({ length: 40 }, () => base + random.below(block * 4));
-    for (let step = 0; step < 60; step++) {
+    for (let step = 0; step < 40; step++) {
       const aligned = random.below(3) === 0;
       const first = aligned ? base + block * random.below(4) : places[random.below(places.length)]!;
       const count = aligned ? block * (1 + random.below(2)) : 1 + random.below(12);

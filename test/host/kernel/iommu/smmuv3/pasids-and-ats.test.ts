@@ -209,6 +209,36 @@ describe("PASIDs", () => {
     end();
   });
 
+  it("leave identity alone, which is S1DSS then, and DMA at the requester id meets nothing else meanwhile", () => {
+    const { host, known, stream, end, user } = setUp({ caches: { streams: 0, contexts: 0, translations: 0 } });
+    user.process.exit();
+    const device = known();
+    const core = host.kernel.iommu;
+    const group = core.groupOf(device)!;
+    const domain = core.driverOf(device)!.allocPaging(device, I.IOMMU_HWPT_ALLOC_PASID, null);
+    if (typeof domain === "number") throw new Error(`no domain: ${domain}`);
+    expect(group.domain.kind).toBe("identity");
+    expect(stream()).toMatchObject({ Config: 4 });
+    const seen = new Set<number>();
+    let inside = false;
+    host.memory.onStore = () => {
+      if (inside) return;
+      inside = true;
+      const smmu = host.iommus[0]!;
+      const status = smmu.translate(RID, NO_PASID, false, ACCESS_READ, 0x10_0007, 0, false, -1);
+      seen.add(status === TRANSLATED ? smmu.resultPfn : -1);
+      inside = false;
+    };
+    expect(group.attachPasid({ domain, onPageRequests: null }, 5)).toBe(0);
+    expect(stream()).toMatchObject({ Config: 5, S1DSS: 1 });
+    group.detachPasid(5);
+    host.memory.onStore = null;
+    expect(stream()).toMatchObject({ Config: 4 });
+    expect([...seen]).toEqual([0x10_0007]);
+    domain.free();
+    end();
+  });
+
   it("fail without memory for a table or a leaf, and leave everything as it was", () => {
     const { host, space, at, read, end } = setUp();
     const [five, far] = [space(0x55), space(0x66)];
