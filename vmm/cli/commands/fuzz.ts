@@ -3,6 +3,7 @@
 import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { Command, InvalidArgumentError, Option } from "commander";
+import { DEFAULT_KIND } from "../../viommu/kinds.ts";
 import { verdictPending } from "../closed-output.ts";
 import { EXIT_FAILED, EXIT_PASS, UsageError } from "../exit-codes.ts";
 import { type CampaignResult, runCampaign, type SeedFinding } from "../fuzz-campaign.ts";
@@ -17,6 +18,7 @@ import { Termination } from "../termination.ts";
 import { version } from "../version.ts";
 
 interface FuzzOptions {
+  readonly kind?: string;
   readonly seed: number;
   readonly seconds?: number;
   readonly rounds?: number;
@@ -38,6 +40,7 @@ export function fuzz(): Command {
   return new Command("fuzz")
     .description("run one of nestbox's own fuzzers")
     .argument("[name]", "which one (below)")
+    .option("--kind <kind>", `the fuzzer of that name for another kind of IOMMU than ${DEFAULT_KIND}`)
     .option("--seed <n>", "first seed; the same seed does the same", seed, 1)
     .option(
       "--seconds <s>",
@@ -58,12 +61,18 @@ export function fuzz(): Command {
     .addHelpText("after", () => `\nFuzzers:\n${listed()}\n\n${EXAMPLES}`)
     .action(async (name: string | undefined, options: FuzzOptions) => {
       verdictPending();
-      process.exitCode = await run(name, options);
+      process.exitCode = await run(name === undefined ? name : ofKind(name, options.kind), options);
     });
+}
+
+/** Fuzzers of the default kind have plain names, those of another begin with it. */
+function ofKind(name: string, kind: string = DEFAULT_KIND): string {
+  return kind === DEFAULT_KIND ? name : `${kind}-${name}`;
 }
 
 const EXAMPLES = `Examples:
   nestbox fuzz viommu --seconds 60             a minute, from seed 1
+  nestbox fuzz viommu --kind smmuv3            the same of an SMMUv3: smmuv3-viommu
   nestbox fuzz ioctl --seed 4711 --rounds 1    one seed again
   nestbox fuzz caches --rounds 100000 --shard 2/8 --result results/
 

@@ -33,17 +33,15 @@ import {
   CFGI_STE_RANGE,
   COMMAND_NAMES,
   classify,
+  FOR_HOST,
   ILLEGAL,
+  masksAt,
   NOTHING_TO_DO,
   PRI_RESP,
   RESUME,
   SSV,
   STALL_TERM,
   SYNC,
-  word0ForHost,
-  word1ForHost,
-  word2ForHost,
-  word3ForHost,
 } from "./commands.ts";
 
 /** What commands do outside the queue. */
@@ -180,11 +178,15 @@ export class CommandQueue implements Stateful {
     const { features } = state;
     const mask = (2 << log2) - 1;
     const index = mask >>> 1;
+    // Aligned to its size, the queue crosses no more pages than it has.
+    const firstPfn = state.entryFrame(REG.CMDQ_BASE, log2, COMMAND_BYTES, 0);
+    const firstOffset = state.entryOffset;
     for (let done = 0; done < waiting; done++) {
       const place = (first + done) & mask;
       this.#place = place;
-      const pfn = state.entryFrame(REG.CMDQ_BASE, log2, COMMAND_BYTES, place & index) as GpaPfn;
-      if (pfn >= state.frameLimit || entry.load(pfn, state.entryOffset) !== ACCESS_OK) {
+      const bytes = firstOffset + (place & index) * COMMAND_BYTES;
+      const pfn = (firstPfn + (bytes >>> 12)) as GpaPfn;
+      if (pfn >= state.frameLimit || entry.load(pfn, bytes & 0xfff) !== ACCESS_OK) {
         this.#stopAt(place, CERROR_ABT);
         return;
       }
@@ -237,14 +239,9 @@ export class CommandQueue implements Stateful {
           : actions.forwardsTlb;
     if (!forwarded) return true;
     if (this.#batch.count === BATCH_LIMIT && !this.#flush()) return false;
-    const { features } = this.#state;
-    this.#batch.add(
-      this.#place,
-      word0ForHost(kind, features, w0, w2),
-      word1ForHost(kind, w1),
-      word2ForHost(kind, features, w2),
-      word3ForHost(kind, w3),
-    );
+    const at = masksAt(kind, this.#state.features, w0, w2);
+    const masks = FOR_HOST;
+    this.#batch.add(this.#place, w0 & masks[at]!, w1 & masks[at + 1]!, w2 & masks[at + 2]!, w3 & masks[at + 3]!);
     return true;
   }
 

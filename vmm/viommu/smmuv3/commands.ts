@@ -121,51 +121,31 @@ function isReservedRange(features: SmmuFeatures, word0: number, word2: number): 
   return features.RIL && (word2 & TG) !== 0 && (word0 & RANGE) === 0 && (word2 & TTL) === 0;
 }
 
-/** Word 0 as the host gets it: what the command does not define, or the guest's features make RES0, is 0. */
-export function word0ForHost(kind: number, features: SmmuFeatures, word0: number, word2: number): number {
-  const opcode = word0 & 0xff;
-  switch (kind) {
-    case TLBI_NH_VA:
-    case TLBI_NH_VAA:
-      return features.RIL && (word2 & TG) !== 0 ? opcode | (word0 & RANGE) : opcode;
-    case CFGI_CD:
-      return opcode | (word0 & 0xfffff000);
-    case ATC_INV:
-      return (word0 & SSV) !== 0 ? opcode | (word0 & (0xfffff000 | SSV | GLOBAL)) : opcode;
-    default:
-      return opcode;
-  }
-}
+/** Of the masks below: what a command has with a range (TLBI_NH_VA, TLBI_NH_VAA), or with SSV (ATC_INV). */
+const EXTENDED = 16;
+const ALL = -1;
+const ADDRESS = 0xfffff000 | 0;
+const SSID = 0xfffff000 | 0;
 
-/** Word 1: the StreamID, or of a TLBI the ASID; the VMID is the host's. */
-export function word1ForHost(kind: number, word1: number): number {
-  switch (kind) {
-    case TLBI_NH_ASID:
-    case TLBI_NH_VA:
-      return word1 & 0xffff0000;
-    case TLBI_NH_ALL:
-    case TLBI_NH_VAA:
-    case TLBI_NSNH_ALL:
-      return 0;
-    default:
-      return word1;
-  }
-}
+/** Four words a command, and again as extended: what the host gets of it. All else it does not define, or is RES0 here (the VMID is the host's). */
+export const FOR_HOST = new Int32Array(4 * 2 * EXTENDED);
+const keep = (kind: number, words: readonly [number, number, number, number]): void => FOR_HOST.set(words, 4 * kind);
+for (const kind of [TLBI_NH_ALL, TLBI_NSNH_ALL]) keep(kind, [0xff, 0, 0, 0]);
+keep(CFGI_CD_ALL, [0xff, ALL, 0, 0]);
+keep(CFGI_CD, [0xff | SSID, ALL, LEAF, 0]);
+keep(TLBI_NH_ASID, [0xff, 0xffff0000, 0, 0]);
+keep(TLBI_NH_VA, [0xff, 0xffff0000, ADDRESS | LEAF, ALL]);
+keep(TLBI_NH_VA + EXTENDED, [0xff | RANGE, 0xffff0000, ADDRESS | TG | TTL | LEAF, ALL]);
+keep(TLBI_NH_VAA, [0xff, 0, ADDRESS | LEAF, ALL]);
+keep(TLBI_NH_VAA + EXTENDED, [0xff | RANGE, 0, ADDRESS | TG | TTL | LEAF, ALL]);
+keep(ATC_INV, [0xff, ALL, ADDRESS | 0x3f, ALL]);
+keep(ATC_INV + EXTENDED, [0xff | SSID | SSV | GLOBAL, ALL, ADDRESS | 0x3f, ALL]);
 
-export function word2ForHost(kind: number, features: SmmuFeatures, word2: number): number {
-  switch (kind) {
-    case TLBI_NH_VA:
-    case TLBI_NH_VAA:
-      return word2 & (features.RIL && (word2 & TG) !== 0 ? 0xfffff000 | TG | TTL | LEAF : 0xfffff000 | LEAF);
-    case CFGI_CD:
-      return word2 & LEAF;
-    case ATC_INV:
-      return word2 & (0xfffff000 | 0x3f);
-    default:
-      return 0;
-  }
-}
-
-export function word3ForHost(kind: number, word3: number): number {
-  return kind === TLBI_NH_VA || kind === TLBI_NH_VAA || kind === ATC_INV ? word3 : 0;
+/** Where in `FOR_HOST` the four masks of a command stand. */
+export function masksAt(kind: number, features: SmmuFeatures, word0: number, word2: number): number {
+  const extended =
+    kind === ATC_INV
+      ? (word0 & SSV) !== 0
+      : (kind === TLBI_NH_VA || kind === TLBI_NH_VAA) && features.RIL && (word2 & TG) !== 0;
+  return 4 * (extended ? kind + EXTENDED : kind);
 }

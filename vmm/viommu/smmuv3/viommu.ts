@@ -102,6 +102,8 @@ export class Smmuv3Viommu implements GuestVisibleIommu, RegisterEffects, Statefu
   readonly #trace: Trace;
   readonly #host: ViommuHost | null;
   readonly #report: (message: string) => void;
+  /** A device model has been plugged in: there are translations of our own. */
+  #translates = false;
   readonly #record = new Uint32Array(8); // not state: the record on its way
 
   constructor(options: Smmuv3ViommuOptions) {
@@ -199,6 +201,7 @@ export class Smmuv3Viommu implements GuestVisibleIommu, RegisterEffects, Statefu
 
   plug(device: PluggedDevice): number {
     this.#observe(device.guestId);
+    if (device.emulated) this.#translates = true;
     const errno = this.dispositions.add(device);
     if (errno === 0) this.dispositions.installMarked();
     return errno;
@@ -346,7 +349,8 @@ export class Smmuv3Viommu implements GuestVisibleIommu, RegisterEffects, Statefu
       this.#report(`${this.name}: the host reported an event of a device that is not here; dropped`);
       return;
     }
-    if (relayRecord(record)) this.#events.relay(record);
+    // Under GBPA nothing is recorded of a transaction (§6.3.14), hardware has an entry with stage 2 alone for it all the same.
+    if (this.#state.enabled && relayRecord(record)) this.#events.relay(record);
   }
 
   #relayPageRequest(event: HostEvent & { kind: "page-request" }): void {
@@ -454,7 +458,8 @@ export class Smmuv3Viommu implements GuestVisibleIommu, RegisterEffects, Statefu
         return ats !== undefined && this.dispositions.find(sid) !== undefined ? ats.invalidate(word0, word2, word3) : 0;
       }
       default:
-        this.#tlb.execute(word0 & 0xff, word0, word1, word2, word3);
+        // The TLB is that of device models alone.
+        if (this.#translates) this.#tlb.execute(word0 & 0xff, word0, word1, word2, word3);
         return 0;
     }
   }
@@ -493,12 +498,13 @@ export class Smmuv3Viommu implements GuestVisibleIommu, RegisterEffects, Statefu
   }
 
   saveState(): StateRecord {
-    return { flagged: this.flagged, cause: this.cause };
+    return { flagged: this.flagged, cause: this.cause, translates: this.#translates };
   }
 
   restoreState(state: StateReader): void {
     this.flagged = state.boolean("flagged");
     this.cause = state.number("cause");
+    this.#translates = state.boolean("translates");
   }
 
   *stateParts(): Generator<readonly [string, Stateful]> {

@@ -51,15 +51,41 @@ export interface ResetValues {
   readonly abortsAtReset: boolean;
 }
 
+/** What reads of a word give: all of it, indexes as wide as their queue, or nothing. */
+const PLAIN = 0;
+const NOTHING = 1;
+const COMMAND_INDEX = 2;
+const COMMAND_CONS = 3;
+const EVENT_INDEX = 4;
+const REQUEST_INDEX = 5;
+
+/** Page 0 has nothing where the indexes of page 1 stand, and page 1 nothing else. */
+const PAGE_0 = new Uint8Array(REGISTERS_END / 4);
+const PAGE_1_SHAPES = new Uint8Array(REGISTERS_END / 4).fill(NOTHING);
+const word = (offset: number): number => (offset & (PAGE_1 - 1)) >> 2;
+PAGE_0[word(REG.CMDQ_PROD)] = COMMAND_INDEX;
+PAGE_0[word(REG.CMDQ_CONS)] = COMMAND_CONS;
+for (const [offset, shape] of [
+  [REG.EVENTQ_PROD, EVENT_INDEX],
+  [REG.EVENTQ_CONS, EVENT_INDEX],
+  [REG.PRIQ_PROD, REQUEST_INDEX],
+  [REG.PRIQ_CONS, REQUEST_INDEX],
+] as const) {
+  PAGE_0[word(offset)] = NOTHING;
+  PAGE_1_SHAPES[word(offset)] = shape;
+}
+
 // Not state: the words are SmmuState'
 export class RegisterFile {
   high = 0;
   readonly #state: SmmuState<number>;
+  readonly #regs: Uint32Array;
   readonly #effects: RegisterEffects;
   readonly #atReset: ResetValues;
 
   constructor(state: SmmuState<number>, effects: RegisterEffects, atReset: ResetValues) {
     this.#state = state;
+    this.#regs = state.regs;
     this.#effects = effects;
     this.#atReset = atReset;
     this.reset();
@@ -78,11 +104,10 @@ export class RegisterFile {
 
   mmioRead(offset: number, size: AccessSize): number {
     this.high = 0;
-    if (size === 8 && (offset & 7) === 0) {
-      this.high = this.#read(offset + 4);
-      return this.#read(offset);
-    }
-    return size === 4 && (offset & 3) === 0 ? this.#read(offset) : 0;
+    if (size === 4 && (offset & 3) === 0) return this.#read(offset);
+    if (size !== 8 || (offset & 7) !== 0) return 0;
+    this.high = this.#read(offset + 4);
+    return this.#read(offset);
   }
 
   mmioWrite(offset: number, size: AccessSize, lo: number, hi: number): void {
@@ -93,37 +118,42 @@ export class RegisterFile {
   }
 
   #read(offset: number): number {
-    if (offset < 0 || offset >= REGISTER_BYTES || (offset & (PAGE_1 - 1)) >= REGISTERS_END) return 0;
-    const state = this.#state;
-    switch (offset) {
-      case REG.CMDQ_PROD:
-        return state.reg(offset) & this.#indexMask(REG.CMDQ_BASE);
-      case REG.CMDQ_CONS:
-        return state.reg(offset) & (this.#indexMask(REG.CMDQ_BASE) | CONS_ERR);
-      case REG.EVENTQ_PROD:
-      case REG.EVENTQ_CONS:
-        return (state.reg(offset) & (this.#indexMask(REG.EVENTQ_BASE) | OVERFLOW_FLAG)) >>> 0;
-      case REG.PRIQ_PROD:
-      case REG.PRIQ_CONS:
-        return (state.reg(offset) & (this.#indexMask(REG.PRIQ_BASE) | OVERFLOW_FLAG)) >>> 0;
+    const within = offset & (PAGE_1 - 1);
+    if (offset < 0 || offset >= REGISTER_BYTES || within >= REGISTERS_END) return 0;
+    const word = within >> 2;
+    const value = this.#regs[word]!;
+    const shape = offset < PAGE_1 ? PAGE_0[word]! : PAGE_1_SHAPES[word]!;
+    if (shape === PLAIN) return value;
+    switch (shape) {
+      case COMMAND_INDEX:
+        return value & this.#indexMask(REG.CMDQ_BASE, this.#state.features.CMDQS);
+      case COMMAND_CONS:
+        return value & (this.#indexMask(REG.CMDQ_BASE, this.#state.features.CMDQS) | CONS_ERR);
+      case EVENT_INDEX:
+        return (value & (this.#indexMask(REG.EVENTQ_BASE, this.#state.features.EVENTQS) | OVERFLOW_FLAG)) >>> 0;
+      case REQUEST_INDEX:
+        return (value & (this.#indexMask(REG.PRIQ_BASE, this.#state.features.PRIQS) | OVERFLOW_FLAG)) >>> 0;
       default:
-        // Page 0 has nothing where the indexes of page 1 stand, and page 1 nothing else.
-        return offset >= PAGE_1 || isPage1Index(offset) ? 0 : state.reg(offset);
+        return 0;
     }
   }
 
-  /** Index and wrap bits of a queue. */
-  #indexMask(base: number): number {
-    const { features } = this.#state;
-    const limit =
-      base === REG.CMDQ_BASE ? features.CMDQS : base === REG.EVENTQ_BASE ? features.EVENTQS : features.PRIQS;
-    return (2 << this.#state.queueLog2(base, limit)) - 1;
+  /** Index and wrap bits of a queue of at most 2^limit entries. */
+  #indexMask(base: number, limit: number): number {
+    const log2 = this.#regs[base >> 2]! & 0x1f;
+    return (2 << (log2 < limit ? log2 : limit)) - 1;
   }
 
   #write(offset: number, value: number): void {
+    const effects = this.#effects;
+    // The one that a driver writes all the time.
+    if (offset === REG.CMDQ_PROD) {
+      this.#regs[REG.CMDQ_PROD >> 2] = value & 0xfffff;
+      effects.commandsQueued();
+      return;
+    }
     const state = this.#state;
     const { features } = state;
-    const effects = this.#effects;
     const cr0 = state.reg(REG.CR0);
     switch (offset) {
       case REG.CR0: {
@@ -171,10 +201,6 @@ export class RegisterFile {
       case REG.STRTAB_BASE_CFG:
         if ((cr0 & CR0_SMMUEN) !== 0) return;
         state.setReg(offset, value & (features.ST_LEVEL === 0 ? 0x3f : 0x307ff));
-        return;
-      case REG.CMDQ_PROD:
-        state.setReg(offset, value & 0xfffff);
-        effects.commandsQueued();
         return;
       case REG.CMDQ_CONS:
         if ((cr0 & CR0_CMDQEN) === 0) state.setReg(offset, value & (0xfffff | CONS_ERR));
@@ -241,8 +267,4 @@ export class RegisterFile {
     const { PRI, ATS, VMW } = this.#state.features;
     return CR0_SMMUEN | CR0_EVENTQEN | CR0_CMDQEN | (PRI ? CR0_PRIQEN : 0) | (ATS ? CR0_ATSCHK : 0) | (VMW ? 0x1c0 : 0);
   }
-}
-
-function isPage1Index(offset: number): boolean {
-  return offset === 0xa8 || offset === 0xac || offset === 0xc8 || offset === 0xcc;
 }

@@ -51,6 +51,14 @@ describe("records that the host relays", () => {
     expect(guest.reports).toHaveLength(2);
   });
 
+  it("are none under GBPA, whatever the hardware's entry for it records (§6.3.14)", () => {
+    const guest = ready();
+    guest.write32(REG.GBPA, 0x8000_1000);
+    guest.write32(REG.CR0, CR0_CMDQEN | CR0_EVENTQEN);
+    guest.hostEvent({ number: 0x11, SID: 1, RnW: 1, CLASS: 2, InputAddr: (1n << 52n) - 4096n });
+    expect(guest.takeEvents()).toEqual([]);
+  });
+
   it("of tables outside of the guest's memory, where the kernel relays them, have the guest's own address (§7.3.12)", () => {
     const guest = ready();
     guest.hostEvent({ number: 0x0b, SID: 1, CLASS: 1, RnW: 1, InputAddr: 0x5000, IPA: 0x9999_0008 });

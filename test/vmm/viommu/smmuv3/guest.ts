@@ -61,6 +61,9 @@ export interface GuestOptions {
   readonly stalls?: boolean;
   /** What the host's hardware reports, instead of `features`. */
   readonly hardware?: HardwareIdentification | null;
+  /** Parts shared with a host model; by default the guest has its own. */
+  readonly clock?: Clock;
+  readonly trace?: Trace;
 }
 
 type StreamFields = Partial<Record<keyof typeof STE.fields, bigint | number>>;
@@ -71,8 +74,10 @@ export type GuestCommand = readonly [CommandName, Readonly<Record<string, bigint
 
 export class Guest {
   readonly memory = new PhysicalMemory<GpaPfn>();
-  readonly clock = new Clock();
-  readonly trace = new Trace(this.clock);
+  /** RAM, to be mapped into a host's IOAS. */
+  readonly buffer = new ArrayBuffer(PAGES * 4096);
+  readonly clock: Clock;
+  readonly trace: Trace;
   readonly host: RecordingHost;
   readonly smmu: Smmuv3Viommu;
   /** Messages that reached MSI_PAGE: [offset, data]. */
@@ -83,7 +88,9 @@ export class Guest {
   #prod = 0;
 
   constructor(options: GuestOptions = {}) {
-    this.memory.addBank(Number(RAM >> 12n) as GpaPfn, new ArrayBuffer(PAGES * 4096));
+    this.clock = options.clock ?? new Clock();
+    this.trace = options.trace ?? new Trace(this.clock);
+    this.memory.addBank(Number(RAM >> 12n) as GpaPfn, this.buffer);
     this.memory.addStoreTarget(Number(MSI_PAGE >> 12n) as GpaPfn, {
       store32: (offset, value) => this.messages.push([offset, value]),
     });
@@ -246,12 +253,17 @@ export class Guest {
 
   /** Takes the records out of the event queue. */
   takeEvents(): EventRecord[] {
+    return this.takeRecords().map(decodeEvent);
+  }
+
+  /** The same, as four doublewords each. */
+  takeRecords(): bigint[][] {
     const mask = 2 ** (EVENTS_LOG2 + 1) - 1;
-    const taken: EventRecord[] = [];
+    const taken: bigint[][] = [];
     let cons = this.read32(REG.EVENTQ_CONS);
     while (((this.read32(REG.EVENTQ_PROD) ^ cons) & mask) !== 0) {
       const at = PLACE.events + BigInt((cons & (mask >>> 1)) * 32);
-      taken.push(decodeEvent([0n, 8n, 16n, 24n].map((offset) => this.load64(at + offset))));
+      taken.push([0n, 8n, 16n, 24n].map((offset) => this.load64(at + offset)));
       cons = ((cons & 0x80000000) | ((cons + 1) & mask)) >>> 0;
       this.write32(REG.EVENTQ_CONS, cons);
     }
@@ -273,6 +285,11 @@ export class Guest {
     for (const [i, word] of words.entries()) view.setBigUint64(8 * i, word, true);
     this.host.deliver({ kind: "fault", record });
     this.smmu.service();
+  }
+
+  /** The machine's loop around a trap. */
+  settle(): void {
+    if (this.smmu.flagged) this.smmu.service();
   }
 
   // Devices.
