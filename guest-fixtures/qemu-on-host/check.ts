@@ -1,5 +1,5 @@
 // `npm run check:host-run`: unmodified QEMU on a modelled host. It boots Debian arm64 with an NVMe drive of the host's, by iommufd, behind the
-// modelled IOMMU; the guest makes a file system on it and verifies a checksum. Then with its RAM in a memfd, killed in the middle; and
+// modelled IOMMU, RISC-V or SMMUv3; the guest makes a file system on it and verifies a checksum. Then with its RAM in a memfd, killed in the middle; and
 // with an IOMMU_IOAS_MAP that fails. Nothing may be left in the host. 77 where QEMU or the guest cannot be had.
 
 import { type ChildProcess, spawn } from "node:child_process";
@@ -63,9 +63,23 @@ function show(run: Run): void {
     if (/^nestbox: |nestbox-demo|qemu-system/.test(line)) console.log(`       ${line.trimEnd()}`);
 }
 
-async function checkBoot(qemu: Qemu, fixture: DebianFixture, host: string, disk: string): Promise<void> {
+/** A host with a drive behind an IOMMU; its description's file, and the drive's. */
+function describeHost(folder: string, kind: string): { readonly host: string; readonly disk: string } {
+  const disk = freshDisk(folder);
+  const host = join(folder, `${kind}.json`);
+  const drive = { model: "nvme", bdf: DRIVE, iommu: "iommu0", options: { file: disk } };
+  writeFileSync(host, JSON.stringify({ name: kind, iommus: [{ name: "iommu0", kind }], devices: [drive] }));
+  return { host, disk };
+}
+
+async function checkBoot(qemu: Qemu, fixture: DebianFixture, folder: string, kind: string): Promise<void> {
+  const { host, disk } = describeHost(folder, kind);
+  console.log(`       behind an IOMMU of the kind ${kind}`);
   const drive = ["-M", "virt", "-device", `vfio-pci,host=${DRIVE},iommufd=iommufd0`];
-  const run = await runOnHost({ host: ["--host", host], qemu: [...machine(qemu, fixture), ...drive] });
+  const run = await runOnHost({
+    host: ["--host", host, "--check", "stale"],
+    qemu: [...machine(qemu, fixture), ...drive],
+  });
   show(run);
   check(
     run.status === 0,
@@ -78,6 +92,7 @@ async function checkBoot(qemu: Qemu, fixture: DebianFixture, host: string, disk:
     "the drive moved the data, and its interrupts were MSIs",
   );
   check(nothingLeft(run), "nothing is left in the host");
+  check(/stale accesses: 0\r?$/m.test(run.output), "no DMA went by a translation that the tables no longer held");
   // The guest's partition table is in the drive's file: its bytes came through the IOMMU.
   const sector = readFileSync(disk).subarray(0, 512);
   check(
@@ -133,14 +148,8 @@ try {
   console.log(`${qemu.version}; kernel ${fixture.release}`);
   const folder = mkdtempSync(join(tmpdir(), "nestbox-qemu-"));
   try {
-    const disk = freshDisk(folder);
-    const host = join(folder, "host.json");
-    const drive = { model: "nvme", bdf: DRIVE, iommu: "iommu0", options: { file: disk } };
-    writeFileSync(
-      host,
-      JSON.stringify({ name: "check", iommus: [{ name: "iommu0", kind: "riscv" }], devices: [drive] }),
-    );
-    await checkBoot(qemu, fixture, host, disk);
+    for (const kind of ["riscv", "smmuv3"]) await checkBoot(qemu, fixture, folder, kind);
+    const { host } = describeHost(folder, "riscv");
     await checkKilled(qemu, fixture, host);
     await checkRefused(qemu, fixture, host);
   } finally {

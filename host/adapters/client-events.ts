@@ -27,6 +27,7 @@ interface Slot {
   count: bigint;
 }
 
+const NONE = [] as const;
 const MOST_SLOTS = 65536;
 
 export class ClientEvents {
@@ -37,6 +38,7 @@ export class ClientEvents {
   readonly #dropped: { readonly slot: number; readonly token: bigint }[] = [];
   #connection: EventsConnection | null = null;
   #room = false;
+  #calling = false;
   #nextToken = 1n;
 
   /** A slot for an eventfd of the process; -1 if there are too many. `arrived`: what others add to it comes here. */
@@ -63,7 +65,25 @@ export class ClientEvents {
   signal(slot: number, count: bigint): void {
     this.#slots[slot]!.count += count;
     this.#waiting.add(slot);
-    this.#flush();
+    if (!this.#calling) this.#flush();
+  }
+
+  /** A call of the process begins: what it signals is there when it returns, and goes with the answer. */
+  callBegins(): void {
+    this.#calling = true;
+  }
+
+  /** What goes with the answer. */
+  callEnds(): readonly { readonly token: bigint; readonly slot: number; readonly count: bigint }[] {
+    this.#calling = false;
+    if (this.#waiting.size === 0) return NONE;
+    const signals = [...this.#waiting].map((slot) => {
+      const { token, count } = this.#slots[slot]!;
+      this.#slots[slot]!.count = 0n;
+      return { token, slot, count };
+    });
+    this.#waiting.clear();
+    return signals;
   }
 
   /** The process's thread is there. */

@@ -96,6 +96,7 @@ const ACT_BACKING = 3;
 const ACT_PINNED = 4;
 const ACT_EVENTFD = 5;
 const ACT_POSTED = 6;
+const ACT_SIGNAL = 7;
 const O_CLOEXEC = 0x80000;
 
 /** Something the shim does before the call returns to the program. */
@@ -109,6 +110,8 @@ export type Action =
   | { readonly kind: "write"; readonly at: bigint; readonly bytes: Uint8Array }
   /** Writes of the file in [from, to) need not be waited for. */
   | { readonly kind: "posted"; readonly from: bigint; readonly to: bigint }
+  /** Add to an eventfd before the call returns. */
+  | { readonly kind: "signal"; readonly token: bigint; readonly slot: number; readonly count: bigint }
   /** Keep a duplicate of an eventfd. */
   | {
       readonly kind: "eventfd";
@@ -158,6 +161,10 @@ function encodeAction(wanted: Action): Uint8Array {
     case "eventfd": {
       const { token, slot, fd, watch } = wanted;
       return pad(ACT_EVENTFD, eventfdAction.encode({ token, slot, fd, watch: watch ? 1 : 0 }));
+    }
+    case "signal": {
+      const { token, slot, count } = wanted;
+      return pad(ACT_SIGNAL, event.encode({ token, slot, count, op: EVENT_SIGNAL }));
     }
     case "posted":
       return pad(ACT_POSTED, postedAction.encode(wanted));

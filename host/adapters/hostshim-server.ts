@@ -241,9 +241,12 @@ export class HostshimServer implements ForeignFiles {
     };
     this.frames.request++;
     this.#nodes.entering(caller);
+    const answered = type !== wire.POST;
+    if (answered) caller.events.callBegins();
     const { result, actions } = this.#request(caller, type, body);
+    if (answered) for (const signal of caller.events.callEnds()) actions.push({ kind: "signal", ...signal });
     this.#nodes.entering(null);
-    if (type === wire.POST) return;
+    if (!answered) return;
     const answer = wire.reply(seq, result, actions);
     const heldMs = this.#nodes.heldMs();
     if (heldMs === 0) connection.socket.write(answer);

@@ -349,6 +349,9 @@ static void run_actions(struct hs_rsp *rsp, char *p, char *end, struct reply *ou
 		case HS_ACT_EVENTFD:
 			hs_event_keep((void *)pl);
 			break;
+		case HS_ACT_SIGNAL:
+			hs_event_take((void *)pl);
+			break;
 		case HS_ACT_BACKING:
 			memcpy(&out->backing, pl, sizeof(out->backing));
 			/* beside the socket */

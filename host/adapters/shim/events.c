@@ -15,7 +15,7 @@ static uint32_t n_slots;
 static int events_conn = -1, wake_pipe[2] = { -1, -1 };
 static pthread_mutex_t table = PTHREAD_MUTEX_INITIALIZER;
 
-static bool take(const struct hs_event *e)
+bool hs_event_take(const struct hs_event *e)
 {
 	bool found;
 
@@ -73,10 +73,10 @@ static void *events_thread(void *unused)
 			continue;
 		if (hs_recv(events_conn, &m, sizeof(m)))
 			return NULL;
-		if (m.h.type == HS_EVENT && !take(&m.e)) {
+		if (m.h.type == HS_EVENT && !hs_event_take(&m.e)) {
 			/* told before the reply that names it was acted on */
 			hs_settle();
-			take(&m.e);
+			hs_event_take(&m.e);
 		}
 	}
 }

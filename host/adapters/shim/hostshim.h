@@ -82,6 +82,8 @@ void hs_settle(void);
 
 /* ---- events.c ---- */
 
+/* does what an event says; false: no such slot */
+bool hs_event_take(const struct hs_event *e);
 void hs_event_keep(const struct hs_act_eventfd *ev);
 void hs_events_fork_prepare(void);
 void hs_events_fork_parent(void);

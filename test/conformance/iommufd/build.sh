@@ -8,14 +8,14 @@ here=$(cd "$(dirname "$0")" && pwd)
 mkdir -p "$1"
 out=$(cd "$1" && pwd)
 src=${2:-$out/linux-source-7.2}
-if [ ! -e "$src/Makefile" ]; then
+if [ ! -e "$src/drivers/dma/ioat/hw.h" ]; then
 	deb=$("$here/debian-get.sh" forky "$out/deb" linux-source-7.2)
 	dpkg-deb -x "$deb" "$out/deb/x"
 	# only what the selftests and `make headers` read
 	tar -C "$out" -xf "$out/deb/x/usr/src/linux-source-7.2.tar.xz" \
 		linux-source-7.2/Makefile linux-source-7.2/include linux-source-7.2/scripts linux-source-7.2/tools \
 		linux-source-7.2/arch/x86 linux-source-7.2/arch/arm64 linux-source-7.2/arch/riscv linux-source-7.2/usr/include \
-		linux-source-7.2/drivers/iommu/iommufd
+		linux-source-7.2/drivers/iommu/iommufd linux-source-7.2/drivers/dma/ioat linux-source-7.2/drivers/dma/idxd
 	rm -rf "$out/deb"
 fi
 [ -e "$out/khdr/usr/include/linux/iommufd.h" ] ||

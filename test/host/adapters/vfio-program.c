@@ -214,6 +214,10 @@ static void interrupts(void)
 		write32(0x64, 1 << i);
 	}
 	CHECK(sum == 5);
+	/* what a call itself signals is there when it returns (vfio_pci_set_msi_trigger) */
+	set.flags = 0x21;
+	CHECK(!ioctl(device, VFIO(10), &set));
+	CHECK(read(event, &count, 8) == 8 && count == 1);
 	/* off: the number of the descriptor may be used for something else now */
 	set.flags = 0x21;
 	set.count = 0;
