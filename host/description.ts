@@ -115,7 +115,7 @@ const host = z.strictObject({
     )
     .optional(),
   /** Names of what the kernel does although Linux does not. */
-  deviations: z.array(z.string()).default([]),
+  deviations: z.array(z.string().refine(isPrintable, UNPRINTABLE)).default([]),
 });
 
 export type HostDescription = z.output<typeof host>;

@@ -14,13 +14,15 @@ import {
 } from "../../../../../host/arch/smmuv3/event-records.ts";
 import * as R from "../../../../../host/devices/edu/registers.ts";
 import { DMA_ABORTED, DMA_OK, NO_PASID } from "../../../../../host/devices/ports.ts";
+import type { HwptNested } from "../../../../../host/kernel/iommufd/hw-pagetable.ts";
+import { contextOf } from "../../../../../host/kernel/iommufd/in-kernel.ts";
 import { EBUSY, EINVAL, EIO, ENOENT, EOPNOTSUPP } from "../../../../../host/uapi/errno.ts";
 import * as I from "../../../../../host/uapi/iommufd.ts";
 import * as S from "../../../../../host/uapi/smmuv3-nesting.ts";
 import * as X from "../../../../../host/uapi/vfio.ts";
 import { RAM_GPA } from "../../guest.ts";
 import { READ_ONLY } from "../../guest-smmuv3.ts";
-import { eduDma, eduOutcome } from "../../machine.ts";
+import { eduDma, eduOutcome, name } from "../../machine.ts";
 import { A, ABORT, ASID, B, BYPASS, eats, GuestMachine, IOVA, must, s1dss } from "./guest-machine.ts";
 
 const GUEST_STREAM = 0x10n;
@@ -288,8 +290,15 @@ describe("attaching a nested HWPT", () => {
     must(user.attach(a.vfio, requester));
     must(machine.attachPasid(5, atFive));
     const nested = must(machine.nested(machine.stage1().entry));
-    // iommufd refuses a HWPT without ALLOC_PASID first (iommufd_hwpt_pasid_compat).
-    expect([-EINVAL, -EBUSY]).toContain(user.attach(a.vfio, nested));
+    // By system calls iommufd refuses first: an HWPT without ALLOC_PASID (iommufd_hwpt_pasid_compat).
+    expect(user.attach(a.vfio, nested)).toBe(-EINVAL);
+    const context = contextOf(user.process.descriptors.lookup(iommufd));
+    if (typeof context === "number") throw new Error("not an iommufd");
+    const { domain } = context.objects.find(nested) as HwptNested;
+    context.file.put();
+    const { iommu } = machine.host.kernel;
+    const group = iommu.groupOf(iommu.deviceNamed(name(A))!)!;
+    expect(group.replace({ domain, onPageRequests: null })).toBe(-EBUSY);
     expect(atPasid(machine, A, 5, RAM_GPA)).toBe(DMA_OK);
     expect(dma(machine, a.vfio, RAM_GPA)).toBe(R.OUTCOME_DONE);
     expect(machine.end()).toEqual([]);
@@ -302,7 +311,7 @@ describe("attaching a nested HWPT", () => {
     }
   });
 
-  it("knows types 1 of vIOMMUs, and no data for it", () => {
+  it("goes with vIOMMUs of type 1; the others there are none of, without a CMDQV", () => {
     const machine = new GuestMachine();
     const { user, iommufd, a, parent, ioas } = machine;
     for (const type of [2, 3, 0xf0520003]) expect(user.viommu(iommufd, a.device, parent, type)).toBe(-EOPNOTSUPP);
