@@ -1,61 +1,22 @@
 // What system calls of iommufd and VFIO cost over the real drivers and hardware models: one line a case and kind of IOMMU, nanoseconds a call
 // (median of rounds). `perCommand` divides by the commands of a batch.
 
-import { encodeCommand as encodeRiscvCommand } from "../../host/arch/riscv/commands.ts";
-import { encodeCommand as encodeSmmuCommand } from "../../host/arch/smmuv3/commands.ts";
 import { NO_PASID } from "../../host/devices/ports.ts";
 import { ACCESS_READ } from "../../host/hw/iommu/port.ts";
 import * as I from "../../host/uapi/iommufd.ts";
-import * as N from "../../host/uapi/riscv-nesting.ts";
-import * as S from "../../host/uapi/smmuv3-nesting.ts";
-import { type MachineOptions, machine, name } from "../host/kernel/machine.ts";
+import { machine, name } from "../host/kernel/machine.ts";
+import type { KernelKind } from "./kernel/kind.ts";
+import { RISCV_KERNEL } from "./kernel/riscv.ts";
+import { SMMUV3_KERNEL } from "./kernel/smmuv3.ts";
 
 const RID = 0x0108;
 const ROUNDS = 11;
 const PAGE = 4096;
 
-/** What a kind's guest hands over. */
-interface Kind {
-  readonly name: string;
-  readonly machine: MachineOptions;
-  readonly viommu: number;
-  readonly veventq: number;
-  readonly invalidation: number;
-  readonly data: number;
-  readonly bypass: Uint8Array;
-  readonly stage1: Uint8Array;
-  /** Under it a transaction ends in a record that the guest is told of. */
-  readonly faulting: Uint8Array;
-  /** Invalidates one page. */
-  readonly command: readonly [bigint, bigint];
-}
-
-const KINDS: readonly Kind[] = [
-  {
-    name: "riscv",
-    machine: { ramPages: 16384 },
-    viommu: N.IOMMU_VIOMMU_TYPE_RISCV,
-    veventq: N.IOMMU_VEVENTQ_TYPE_RISCV,
-    invalidation: N.IOMMU_VIOMMU_INVALIDATE_DATA_RISCV,
-    data: N.IOMMU_HWPT_DATA_RISCV,
-    bypass: N.iommuHwptRiscv.encode({ tc: 1n }),
-    stage1: N.iommuHwptRiscv.encode({ tc: 1n, fsc: (8n << 60n) | 0x80010n, ta: 5n << 12n }),
-    faulting: N.iommuHwptRiscv.encode({ tc: 1n }),
-    command: encodeRiscvCommand("IOTINVAL.VMA", { AV: 1, ADDR: 5, PSCV: 1, PSCID: 5 }),
-  },
-  {
-    name: "smmuv3",
-    machine: { ramPages: 16384, smmus: [{}] },
-    viommu: S.IOMMU_VIOMMU_TYPE_ARM_SMMUV3,
-    veventq: S.IOMMU_VEVENTQ_TYPE_ARM_SMMUV3,
-    invalidation: S.IOMMU_VIOMMU_INVALIDATE_DATA_ARM_SMMUV3,
-    data: S.IOMMU_HWPT_DATA_ARM_SMMUV3,
-    // V, Config 4; V, Config 5 and a table of context descriptors that is not there; the same with an S1CDMax that is ILLEGAL.
-    bypass: S.iommuHwptArmSmmuv3.encode({ ste0: 0x9n }),
-    stage1: S.iommuHwptArmSmmuv3.encode({ ste0: 0xbn | 0x1_0000_0000n }),
-    faulting: S.iommuHwptArmSmmuv3.encode({ ste0: 0xbn | 0x1_0000_0000n | (31n << 59n) }),
-    command: encodeSmmuCommand("TLBI_NH_VA", { ASID: 5, Leaf: 1, Address: 5 }),
-  },
+const KINDS: readonly KernelKind[] = [
+  // A line a kind.
+  RISCV_KERNEL,
+  SMMUV3_KERNEL,
 ];
 
 function median(values: number[]): number {
@@ -78,7 +39,7 @@ export function bench(emit: (line: Record<string, unknown>) => void): Promise<vo
   return Promise.resolve();
 }
 
-function benchKind(kind: Kind, emit: (line: Record<string, unknown>) => void): void {
+function benchKind(kind: KernelKind, emit: (line: Record<string, unknown>) => void): void {
   const host = machine(kind.machine);
   host.assign();
   const user = host.user();
