@@ -1,8 +1,8 @@
 // `nestbox fuzz viommu`: hostile guests on the guest-visible IOMMU and everything below it (viommu/hostile-guest.ts). On a finding the run
 // is shortened and made a test, for test/fuzz/found/.
 
-import type { TracedEvent } from "../../host/base/trace.ts";
-import type { Fuzzer } from "../../vmm/cli/fuzzer.ts";
+import type { Trace, TracedEvent } from "../../host/base/trace.ts";
+import type { Count, Fuzzer } from "../../vmm/cli/fuzzer.ts";
 import { HostileGuest } from "./viommu/hostile-guest.ts";
 import { makeOperations, type Operation, Random } from "./viommu/operations.ts";
 
@@ -10,13 +10,34 @@ const STEPS = 2_000;
 /** One guest in so many is run twice, traced, and the traces compared. */
 const REPLAY_EVERY = 25;
 
+/** A guest that does operations; `problem` is what went wrong, in one line. */
+export interface Hostile {
+  readonly vm: { readonly machine: { readonly trace: Trace } };
+  readonly problem: string | null;
+  /** What DMA was compared with the oracle, by how it ended. */
+  readonly compared?: ReadonlyMap<string, number>;
+  step(operation: Operation): void;
+  finish(): void;
+}
+
+/** A kind of IOMMU's hostile guests. */
+export interface HostileKind {
+  /** As in `nestbox fuzz NAME`, and where in test/fuzz it stands. */
+  readonly fuzzer: string;
+  make(seed: number): Hostile;
+}
+
+const RISCV: HostileKind = { fuzzer: "viommu", make: (seed) => new HostileGuest(seed) };
+
 /** Runs operations on a fresh machine; the problem found and after how many steps, or null. */
 export function runOperations(
   seed: number,
   operations: readonly Operation[],
   observe?: (event: TracedEvent) => void,
+  kind: HostileKind = RISCV,
+  count?: Count,
 ): { problem: string; steps: number } | null {
-  const guest = new HostileGuest(seed);
+  const guest = kind.make(seed);
   if (observe !== undefined) guest.vm.machine.trace.addSink({ event: observe });
   let steps = 0;
   for (const operation of operations) {
@@ -24,23 +45,25 @@ export function runOperations(
     steps++;
     if (guest.problem !== null) return { problem: guest.problem, steps };
   }
+  for (const [how, times] of guest.compared ?? []) count?.(`DMA compared: ${how}`, times);
   guest.finish();
   return guest.problem === null ? null : { problem: guest.problem, steps };
 }
 
 /** A number that two runs share exactly if their traces are the same. */
-function traceHash(seed: number, operations: readonly Operation[]): string {
+function traceHash(seed: number, operations: readonly Operation[], kind: HostileKind): string {
   let low = 0x811c9dc5;
   let high = 0x01000193;
   let count = 0;
-  runOperations(seed, operations, (event) => {
+  const observe = (event: TracedEvent): void => {
     const text = JSON.stringify(event, (_key, value) => (typeof value === "bigint" ? `${value}n` : value));
     for (let i = 0; i < text.length; i++) {
       low = Math.imul(low ^ text.charCodeAt(i), 0x01000193);
       high = Math.imul(high ^ text.charCodeAt(i), 0x85ebca6b);
     }
     count++;
-  });
+  };
+  runOperations(seed, operations, observe, kind);
   return `${count} events, ${(low >>> 0).toString(16)}${(high >>> 0).toString(16)}`;
 }
 
@@ -66,11 +89,12 @@ export function shrink(
   return current;
 }
 
-function testText(seed: number, operations: readonly Operation[], problem: string): string {
+function testText(seed: number, operations: readonly Operation[], problem: string, { fuzzer }: HostileKind): string {
   const lines = operations.map((operation) => `  [${operation.join(", ")}],`).join("\n");
-  return `// Found by \`nestbox fuzz viommu\`, seed ${seed}: ${problem.replace(/\n.*/s, "")}
+  const own = fuzzer !== RISCV.fuzzer;
+  return `// Found by \`nestbox fuzz ${fuzzer}\`, seed ${seed}: ${problem.replace(/\n.*/s, "")}
 import { expect, it } from "vitest";
-import type { Operation } from "../viommu/operations.ts";
+${own ? `import { KIND } from "../${fuzzer}.ts";\n` : ""}import type { Operation } from "../viommu/operations.ts";
 import { runOperations } from "../viommu.ts";
 
 const OPERATIONS: readonly Operation[] = [
@@ -78,24 +102,31 @@ ${lines}
 ];
 
 it("a hostile guest finds nothing with what it found once (seed ${seed})", () => {
-  expect(runOperations(${seed}, OPERATIONS)).toBeNull();
+  expect(runOperations(${seed}, OPERATIONS${own ? ", undefined, KIND" : ""})).toBeNull();
 });
 `;
 }
 
-export const fuzzer: Fuzzer = {
-  about: "hostile guests on the vIOMMU: no DMA their tables do not allow",
-  round: (seed, count) => {
-    const operations = makeOperations(new Random(seed), STEPS);
-    count("operations", STEPS);
-    const result = runOperations(seed, operations);
-    if (result !== null) {
-      const shortest = shrink(seed, operations.slice(0, result.steps), result.problem);
-      const problem = `${result.problem}\nat operation ${result.steps}; ${shortest.length} operations suffice`;
-      return { problem, test: { file: `viommu-${seed}.test.ts`, text: testText(seed, shortest, result.problem) } };
-    }
-    if (seed % REPLAY_EVERY !== 0) return null;
-    const [first, second] = [traceHash(seed, operations), traceHash(seed, operations)];
-    return first === second ? null : { problem: `two runs, two traces: ${first} and ${second}` };
-  },
-};
+/** The fuzzer of a kind. */
+export function fuzzerOf(kind: HostileKind, about: string): Fuzzer {
+  return {
+    about,
+    round: (seed, count) => {
+      const operations = makeOperations(new Random(seed), STEPS);
+      count("operations", STEPS);
+      const run = (of: number, shorter: readonly Operation[]) => runOperations(of, shorter, undefined, kind);
+      const result = runOperations(seed, operations, undefined, kind, count);
+      if (result !== null) {
+        const shortest = shrink(seed, operations.slice(0, result.steps), result.problem, 400, run);
+        const problem = `${result.problem}\nat operation ${result.steps}; ${shortest.length} operations suffice`;
+        const text = testText(seed, shortest, result.problem, kind);
+        return { problem, test: { file: `${kind.fuzzer}-${seed}.test.ts`, text } };
+      }
+      if (seed % REPLAY_EVERY !== 0) return null;
+      const [first, second] = [traceHash(seed, operations, kind), traceHash(seed, operations, kind)];
+      return first === second ? null : { problem: `two runs, two traces: ${first} and ${second}` };
+    },
+  };
+}
+
+export const fuzzer: Fuzzer = fuzzerOf(RISCV, "hostile guests on the vIOMMU: no DMA their tables do not allow");
