@@ -67,7 +67,7 @@ export class RecentEvents implements TraceSink {
 export class TraceFormatError extends Error {}
 
 /** Fields that are 64-bit values, per the event types of trace.ts. */
-const WIDE = new Set(["value", "address", "entry", "iova", "spa", "iotval", "iotval2"]);
+const WIDE = new Set(["value", "address", "entry", "input", "iova", "spa", "iotval", "iotval2"]);
 
 /**
  * Events of a trace file, in order. Throws TraceFormatError with the line number for what is not one. A last line that was cut short (the

@@ -104,7 +104,7 @@ export function explainerOfWalk({ steps, fault }: Walk): Explainer {
 function blameOf(walk: Walk, explainer: Explainer): string {
   const { faultCause, text } = walk.fault!;
   const last = walk.steps.at(-1);
-  const { blame } = explainer.explainFault(faultCause);
+  const { blame } = explainer.explainFault(faultCause, walk.fault!);
   // The load that failed says more than the cause alone: an access fault in a second-stage table is the host's.
   const where =
     last === undefined

@@ -38,8 +38,8 @@ export function whyText(grid: WalkGrid): string | null {
   const { fault } = grid.walk;
   if (fault === null) return null;
   const explainer = explainerOfWalk(grid.walk);
-  const { blame, why, section } = explainer.explainFault(fault.faultCause);
-  return `Cause ${fault.faultCause}, at ${blame}'s door. ${why} (${explainer.specification} ${section})`;
+  const { name, blame, why, section } = explainer.explainFault(fault.faultCause, fault);
+  return `${name ?? `Cause ${fault.faultCause}`}, at ${blame}'s door. ${why} (${explainer.specification} ${section})`;
 }
 
 type Paint = ReturnType<typeof pico.createColors>;

@@ -8,6 +8,8 @@ export type WalkStep = Extract<TracedEvent, { type: "walk" }>;
 export type WalkFault = Extract<TracedEvent, { type: "fault" }>;
 
 export interface FaultExplanation {
+  /** What the architecture calls it, where that says more than its number. */
+  readonly name?: string;
   /** "the guest": its own tables, context or commands. "the host": what stage 2 maps. "the device": what it asked for. */
   readonly blame: "the guest" | "the host" | "the device" | "the guest or the host";
   readonly why: string;
@@ -37,7 +39,8 @@ export interface Explainer {
   faultAddress(fault: WalkFault): bigint | null;
   /** True if the transaction that faulted was a write. */
   faultWrites(fault: WalkFault): boolean;
-  explainFault(cause: number): FaultExplanation;
+  /** `fault`: what else was recorded; left out: of the number alone. */
+  explainFault(cause: number, fault?: WalkFault): FaultExplanation;
   /** The registers that software can read without changing anything: name to value and meaning. */
   registers(port: MmioPort): Readonly<Record<string, string>>;
 }

@@ -58,11 +58,15 @@ export function caps(): Command {
         const values = Object.entries(registers).map(([register, value]) => `${register} ${hex(value, 16)}`);
         console.log(fitted(`${name}, over ${iommu}: ${values.join(", ")}`));
         const cells: string[][] = [];
+        // Bits say little by themselves where there are several registers.
+        const several = rows.some(({ register }) => register !== undefined);
         for (const row of rows) {
           const bits = row.high === row.low ? String(row.low) : `${row.high}:${row.low}`;
-          cells.push([bits, row.name, String(row.host ?? "-"), String(row.guest), row.rule]);
+          const cell = [bits, row.name, String(row.host ?? "-"), String(row.guest), row.rule];
+          cells.push(several ? [row.register ?? "", ...cell] : cell);
         }
-        console.log(tableText(["bits", "name", "host", "guest", "rule"], cells));
+        const head = ["bits", "name", "host", "guest", "rule"];
+        console.log(tableText(several ? ["register", ...head] : head, cells));
       }
       if (machine.assignment.viommus.length === 0) {
         console.log(fitted("no device is assigned, so there is no vIOMMU; give --assign HOST-BDF@GUEST-BDF"));

@@ -23,12 +23,12 @@ import {
   F_VMS_FETCH,
   F_WALK_EABT,
 } from "../../../host/arch/smmuv3/event-records.ts";
-import type { FaultExplanation } from "../explainer.ts";
+import type { FaultExplanation, WalkFault } from "../explainer.ts";
 
-/** What the record's S2 bit adds: a stage-2 event is about what the host maps for the guest, and its IPA says where. */
-const EITHER_STAGE =
-  "With S2 = 0 it is stage 1's tables, the guest's; with S2 = 1 stage 2's, the host's, at the record's IPA, and CLASS says what the access was for: a " +
-  "context descriptor (CD), a stage-1 table (TT) or the transaction itself (IN). Linux relays no record with S2 = 1 to a guest.";
+/** Of a trace event: S2 and CLASS, bits of the upper half of a record's second doubleword (§7.3). */
+const STAGE_2 = 1 << 7;
+const CLASS_SHIFT = 8;
+const CLASSES = ["a context descriptor", "a stage-1 table", "the transaction itself", "the access"] as const;
 
 const EXPLANATIONS: Readonly<Record<number, FaultExplanation>> = {
   [F_UUT]: {
@@ -88,22 +88,22 @@ const EXPLANATIONS: Readonly<Record<number, FaultExplanation>> = {
   },
   [F_TRANSLATION]: {
     blame: "the guest or the host",
-    why: `No valid page or block maps the address, or it lies outside the range of the tables. ${EITHER_STAGE}`,
+    why: "No valid page or block maps the address, or it lies outside the range of the tables.",
     section: "§7.3.13",
   },
   [F_ADDR_SIZE]: {
     blame: "the guest or the host",
-    why: `A descriptor leads past the output size (CD.IPS, STE.S2PS), or an untranslated address is too wide. ${EITHER_STAGE}`,
+    why: "A descriptor leads past the output size (CD.IPS, STE.S2PS), or an untranslated address is too wide.",
     section: "§7.3.14",
   },
   [F_ACCESS]: {
     blame: "the guest or the host",
-    why: `The page's access flag is 0 and hardware may not set it (HA, S2HA, AFFD). ${EITHER_STAGE}`,
+    why: "The page's access flag is 0 and hardware may not set it (HA, S2HA, AFFD).",
     section: "§7.3.15",
   },
   [F_PERMISSION]: {
     blame: "the guest or the host",
-    why: `A page maps the address without the right that is needed: to write, to execute, or for unprivileged access. ${EITHER_STAGE}`,
+    why: "A page maps the address without the right that is needed: to write, to execute, or for unprivileged access.",
     section: "§7.3.16",
   },
   [F_TLB_CONFLICT]: {
@@ -128,13 +128,25 @@ const EXPLANATIONS: Readonly<Record<number, FaultExplanation>> = {
   },
 };
 
-/** The explanation of an event's number; numbers the specification does not define get a sentence that says so. */
-export function explainFault(number: number): FaultExplanation {
-  return (
-    EXPLANATIONS[number] ?? {
-      blame: "the guest or the host",
-      why: `${eventName(number)} is not one that the specification defines.`,
-      section: "§7.3",
-    }
-  );
+/**
+ * The explanation of an event's number; numbers the specification does not define get a sentence that says so. What was recorded tells the guest's
+ * stage from the host's.
+ */
+export function explainFault(number: number, fault?: WalkFault): FaultExplanation {
+  const known = EXPLANATIONS[number];
+  const name = eventName(number);
+  if (known === undefined) {
+    const why = `${name} is not one that the specification defines.`;
+    return { blame: "the guest or the host", why, section: "§7.3" };
+  }
+  if (fault === undefined || number < F_TRANSLATION || number > F_PERMISSION) return { name, ...known };
+  if ((fault.ttyp & STAGE_2) === 0)
+    return { name, ...known, blame: "the guest", why: `${known.why} It is stage 1's: S2 = 0.` };
+  const what = CLASSES[(fault.ttyp >> CLASS_SHIFT) & 3];
+  return {
+    ...{ name, section: known.section, blame: "the host" },
+    why:
+      `${known.why} It is stage 2's (S2 = 1), at the record's IPA, and was for ${what}: memory that is absent for the guest. Linux relays no such record, so ` +
+      "that a guest hears nothing of it.",
+  };
 }
