@@ -201,10 +201,21 @@ export class PageTable<Shape extends TableShape = TableShape> implements Statefu
       }
     }
     const kind = this.shape.leafKind(level) | bits.lo;
-    let frame = output;
+    const { frameShift } = this.shape;
+    const frameLow = this.#frameLow;
+    let low = output % frameLow;
+    let high = Math.floor(output / frameLow);
     for (let i = index; i < last; i++) {
-      this.#store(table, i, frame, kind, bits.hi);
-      frame += span;
+      memory.store64(
+        (table + (i >> 9)) as HpaPfn,
+        (i & 511) * 8,
+        ((low << frameShift) | kind) >>> 0,
+        (high | bits.hi) >>> 0,
+      );
+      low += span;
+      if (low < frameLow) continue;
+      high += Math.floor(low / frameLow);
+      low %= frameLow;
     }
     this.#count(table, last - index);
     return (last - index) * span;
@@ -238,7 +249,7 @@ export class PageTable<Shape extends TableShape = TableShape> implements Statefu
         } else if (leaf && level > 0) {
           const child = this.#split(table, index, level, lo, hi);
           if (child >= 0) unmapped += this.#unmapIn(child as HpaPfn, level - 1, at, next);
-        } else {
+        } else if (!leaf) {
           const child = this.#frameOf(lo, hi);
           unmapped += this.#unmapIn(child, level - 1, at, next);
           if (this.#used.get(child) === 0) {
@@ -367,7 +378,7 @@ export class PageTable<Shape extends TableShape = TableShape> implements Statefu
   }
 
   #clear(table: HpaPfn, index: number): void {
-    this.#store(table, index, 0, 0, 0);
+    this.#memory.store64((table + (index >> 9)) as HpaPfn, (index & 511) * 8, 0, 0);
     this.#count(table, -1);
   }
 
