@@ -164,6 +164,10 @@ export class IommufdHost implements ViommuHost, Stateful {
     return hwpt < 0 ? hwpt : this.#devices.attachTo(record, hwpt, 0);
   }
 
+  get #countsUnissued(): boolean {
+    return this.#codec.shape === "viommu" && this.#codec.countsUnissued === true;
+  }
+
   setNested(handle: DeviceHandle, data: Uint8Array, pasid?: number): number {
     const record = this.#devices.find(handle);
     if (record === undefined) return -ENODEV;
@@ -202,6 +206,11 @@ export class IommufdHost implements ViommuHost, Stateful {
     if (result < 0) {
       counters.refusals++;
       this.#devices.report(`IOMMU_HWPT_INVALIDATE: command ${done} of ${count}: ${errnoName(result)}`);
+      if (result === -EIO && done > 0 && this.#countsUnissued) {
+        // What was issued is done twice, which does no harm.
+        view.setUint32(ENTRY_NUM, done, true);
+        this.#invalidation.ioctl(this.#devices.space.iommufd, IOMMU_HWPT_INVALIDATE);
+      }
     }
     reply.done = done;
     reply.errno = Math.min(result, 0);

@@ -32,6 +32,11 @@ export interface ViommuNesting extends Stage1Formats {
    * The host tells the translations of vIOMMUs apart by the second stage that they are on, so that each needs one of its own. Left out: by themselves.
    */
   readonly ownParent?: true;
+  /**
+   * Of a batch with a command that the host refuses (EIO), it counts commands as done that it has not issued: they have to be given to it again.
+   * Left out: what is counted was done.
+   */
+  readonly countsUnissued?: true;
   /** Command queues of the guest's own that the hardware executes; absent: the kind has none. */
   readonly hardwareQueues?: HardwareQueueFormat;
 }

@@ -38,6 +38,8 @@ export const SMMUV3_NESTING: ViommuNesting = {
     ((stage1[0]! >>> 1) & 7) === CONFIG_S1 && ((stage1[11]! & STALLD) === 0 || (stage1[11]! & EATS_FULL) !== 0),
   invalidationType: IOMMU_VIOMMU_INVALIDATE_DATA_ARM_SMMUV3,
   invalidationBytes: iommuViommuArmSmmuv3Invalidate.bytes,
+  // Linux has those that wait for their batch of 63 counted already (arm_vsmmu_cache_invalidate).
+  countsUnissued: true,
   eventType: IOMMU_VEVENTQ_TYPE_ARM_SMMUV3,
   eventBytes: iommuVeventArmSmmuv3.bytes,
   hardwareQueues: {

@@ -54,8 +54,9 @@ export function handleEvent(driver: Smmuv3Driver, smmu: Smmuv3Instance, words: E
     smmu.unhandledEvents++;
     resume(smmu, event.streamId, event.stag, false);
   } else if (relayed !== null) {
-    // Without a vEVENTQ of the type nobody listens: the event is dropped (-EOPNOTSUPP).
-    viommu!.core.reportEvent(IOMMU_VEVENTQ_TYPE_ARM_SMMUV3, relayed);
+    // Without a vEVENTQ of the type nobody listens: the event is dropped, and the kernel's own (-EOPNOTSUPP).
+    const reported = viommu!.core.reportEvent(IOMMU_VEVENTQ_TYPE_ARM_SMMUV3, relayed);
+    if (reported < 0) smmu.unhandledEvents++;
   } else {
     smmu.unhandledEvents++;
   }
