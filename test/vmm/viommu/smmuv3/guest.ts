@@ -219,6 +219,11 @@ export class Guest {
     }
   }
 
+  /** The SMMU was taken back from a document: the queue is where its registers say. */
+  takeOver(): void {
+    this.#prod = this.read32(REG.CMDQ_PROD);
+  }
+
   ring(): void {
     this.write32(REG.CMDQ_PROD, this.#prod);
   }
