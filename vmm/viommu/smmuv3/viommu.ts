@@ -202,6 +202,12 @@ export class Smmuv3Viommu implements GuestVisibleIommu, RegisterEffects, Statefu
   plug(device: PluggedDevice): number {
     this.#observe(device.guestId);
     if (device.emulated) this.#translates = true;
+    const bits = this.#state.features.SIDSIZE;
+    if (device.held !== true && device.guestId >= 2 ** bits)
+      this.#report(
+        `${this.name}: guest device ${device.name} has StreamID ${hex(BigInt(device.guestId))}, but StreamIDs have ${bits} bits (sidBits): ` +
+          "it can do no DMA",
+      );
     const errno = this.dispositions.add(device);
     if (errno === 0) this.dispositions.installMarked();
     return errno;

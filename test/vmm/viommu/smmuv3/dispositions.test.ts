@@ -152,4 +152,47 @@ describe("dispositions", () => {
     guest.write32(REG.CR0, 0xd);
     expect(disposition(guest, 1)).toBe("nested");
   });
+
+  it("a device whose StreamID the guest cannot use is said to do no DMA", () => {
+    const guest = new Guest({ configuration: { sidBits: 8 } });
+    guest.plug(0x100);
+    expect(guest.reports).toEqual([expect.stringContaining("StreamIDs have 8 bits (sidBits)")]);
+  });
+});
+
+describe("devices of one iommu group are one stream", () => {
+  function grouped() {
+    const guest = new Guest();
+    const allowed = new Map<number, boolean>();
+    for (const sid of [1, 2]) guest.plug(sid, { stream: "iommu group 3", allowDma: (is) => allowed.set(sid, is) });
+    guest.bringUp();
+    guest.host.calls.length = 0;
+    return { guest, allowed };
+  }
+
+  it("one entry for all of them is installed once", () => {
+    const { guest } = grouped();
+    for (const sid of [1, 2]) guest.writeStage1Stream(sid);
+    guest.run(["CFGI_STE_RANGE", { Range: 31 }]);
+    expect([disposition(guest, 1), disposition(guest, 2)]).toEqual(["nested", "nested"]);
+    expect(guest.host.calls.map(({ call }) => call)).toEqual(["setNested"]);
+  });
+
+  it("one without an entry is kept from DMA while its neighbour has one", () => {
+    const { guest, allowed } = grouped();
+    guest.writeStage1Stream(1);
+    guest.run(["CFGI_STE_RANGE", { Range: 31 }]);
+    expect([disposition(guest, 1), disposition(guest, 2)]).toEqual(["nested", "blocked"]);
+    expect([allowed.get(1), allowed.get(2)]).toEqual([true, false]);
+  });
+
+  it("entries that differ block all of it, which is said once", () => {
+    const { guest } = grouped();
+    guest.writeStage1Stream(1);
+    guest.writeStage1Stream(2, PLACE.contexts + 64n);
+    guest.run(["CFGI_STE_RANGE", { Range: 31 }], ["CFGI_STE", { SID: 1 }]);
+    expect([disposition(guest, 1), disposition(guest, 2)]).toEqual(["blocked", "blocked"]);
+    expect([cause(guest, 1), cause(guest, 2)]).toEqual([4, 4]);
+    expect(guest.reports).toEqual([expect.stringContaining("all of it is blocked, with C_BAD_STE, until they agree")]);
+  });
 });
