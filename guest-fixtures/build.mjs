@@ -15,6 +15,7 @@ const IMAGES = [
   ["hello", "hello/assembly/index.ts"],
   ["nested-dma", "nested-dma/assembly/index.ts"],
   ["edu-intx", "edu-intx/assembly/index.ts"],
+  ["platform-edu", "platform-edu/assembly/index.ts"],
   ["two-iommus", "two-iommus/assembly/index.ts"],
   ["trap-bench", "trap-bench/assembly/index.ts"],
   ["error-trap", "errors/assembly/trap.ts"],

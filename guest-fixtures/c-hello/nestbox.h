@@ -32,11 +32,14 @@ NESTBOX_IMPORT("platform", "size") u64 nestbox_size(u32 kind, u32 index);
 NESTBOX_IMPORT("platform", "iommu-line") s32 nestbox_iommu_line(u32 index, u32 vector);
 NESTBOX_IMPORT("platform", "iommu-of") s32 nestbox_iommu_of(u32 requester_id);
 NESTBOX_IMPORT("platform", "pci-line") s32 nestbox_pci_line(u32 requester_id, u32 pin);
+NESTBOX_IMPORT("platform", "device-id") s32 nestbox_device_id(u32 kind, u32 index);
+NESTBOX_IMPORT("platform", "device-iommu") s32 nestbox_device_iommu(u32 kind, u32 index);
+NESTBOX_IMPORT("platform", "device-line") s32 nestbox_device_line(u32 kind, u32 index);
 NESTBOX_IMPORT("time", "now") u64 nestbox_now(void);
 NESTBOX_IMPORT("time", "alarm") void nestbox_alarm(u64 delay_ns, u32 number);
 NESTBOX_IMPORT("power", "exit") _Noreturn void nestbox_exit(u32 status);
 
-enum { RAM, IOMMU, PCI_CONFIG, PCI_MEMORY32, PCI_MEMORY64, MSI_PAGE, IDENTITY, SMMUV3 };
+enum { RAM, IOMMU, PCI_CONFIG, PCI_MEMORY32, PCI_MEMORY64, MSI_PAGE, IDENTITY, SMMUV3, PLATFORM_EDU };
 
 /* Guest-physical address of a pointer. Make what devices read or write `volatile`. */
 static inline u64 gpa_of(const volatile void *pointer) { return 0x80000000ull + (u32)pointer; }

@@ -5,6 +5,7 @@ import { expect } from "vitest";
 import { Clock } from "../../host/base/clock.ts";
 import { Trace, type TracedEvent } from "../../host/base/trace.ts";
 import { builtInHosts } from "../../host/built-in-hosts.ts";
+import type { HostDescription } from "../../host/description.ts";
 import { Host } from "../../host/host.ts";
 import { ComponentMachine } from "../../vmm/component-machine.ts";
 import { CountingCalls } from "../../vmm/counting-calls.ts";
@@ -25,6 +26,10 @@ export interface HostedOptions {
   readonly kind?: ViommuKind;
   /** Host BDF to guest requester id. The default guest's: crossed over. */
   readonly assign?: readonly (readonly [string, number])[];
+  /** Names of platform devices to their ids at the guest's IOMMU. Default none. */
+  readonly platform?: readonly (readonly [string, number])[];
+  /** Default: the built-in host that has the kind. */
+  readonly host?: HostDescription;
   readonly memoryBytes?: number;
   /** Keeps the trace's events. */
   readonly traced?: boolean;
@@ -59,7 +64,7 @@ export function bootHosted(image: PreparedComponent, options: HostedOptions = {}
   const events: TracedEvent[] = [];
   if (options.traced === true) trace.addSink({ event: (event) => void events.push(event) });
   const kind: ViommuKind = options.kind ?? VIOMMU_KINDS[DEFAULT_KIND];
-  const host = new Host(builtInHosts.find(({ name }) => name === kind.guest.host)!, { clock, trace });
+  const host = new Host(options.host ?? builtInHosts.find(({ name }) => name === kind.guest.host)!, { clock, trace });
   const process = host.createProcess();
   const calls = new TamperedCalls(process);
   calls.tamper = options.tamper;
@@ -71,6 +76,9 @@ export function bootHosted(image: PreparedComponent, options: HostedOptions = {}
     output += text;
     options.onLine?.(text, host);
   };
+  for (const [name, guestId] of options.platform ?? []) {
+    machine.assignment.platform.assign({ ...host.assignable(name), guestId });
+  }
   for (const [name, routingId] of options.assign ?? CROSSED) {
     machine.assignment.assign({ ...host.assignable(name), routingId });
   }

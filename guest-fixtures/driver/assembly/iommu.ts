@@ -1,6 +1,7 @@
 // An IOMMU in words that hold for every kind, so that a guest tells one story on whichever its machine has. A kind's driver (riscv-iommu.ts, smmuv3.ts)
 // turns them into registers, structures and commands; find-iommu.ts makes the one that the platform names.
 
+import { fail } from "./console";
 import { PageTable } from "./page-table";
 
 /** What can go wrong with a device's access. */
@@ -32,6 +33,8 @@ export class Fault {
     readonly other: u64,
     /** One line. */
     readonly text: string,
+    /** By which `resume` names the transaction, which waits; -1: it has ended. */
+    readonly waits: i32 = -1,
   ) {}
 
   describe(): string {
@@ -80,6 +83,19 @@ export abstract class Iommu {
   abstract switchFirstStage(deviceId: u32, table: PageTable | null): void;
   /** Makes the device's context one that is not valid. */
   abstract breakContext(deviceId: u32): void;
+
+  /** Transactions of a device that can wait may be made to: what faults then is no end but a question, which `resume` answers. */
+  get canStall(): bool {
+    return false;
+  }
+  /** As `setFirstStage`, and what faults waits. */
+  setStallingFirstStage(deviceId: u32, tag: u32, table: PageTable): void {
+    fail("this IOMMU lets nothing wait");
+  }
+  /** The transaction of a fault that waits: made anew, or aborted. */
+  resume(fault: Fault, retry: bool): void {
+    fail("this IOMMU lets nothing wait");
+  }
 
   abstract invalidatePage(tag: u32, iova: u64): void;
   abstract invalidateAddressSpace(tag: u32): void;

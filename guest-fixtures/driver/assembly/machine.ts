@@ -34,6 +34,15 @@ export declare function iommuOf(requesterId: u32): i32;
 /** The wire of a function's INTx pin 1 to 4; -1 none. */
 @external("nestbox:guest/platform@0.1.0", "pci-line")
 export declare function pciLine(requesterId: u32, pin: u32): i32;
+/** Of the device whose registers a region is: its id at its IOMMU; -1 none. */
+@external("nestbox:guest/platform@0.1.0", "device-id")
+export declare function deviceId(kind: u32, index: u32): i32;
+/** Index of that IOMMU; -1 none. */
+@external("nestbox:guest/platform@0.1.0", "device-iommu")
+export declare function deviceIommu(kind: u32, index: u32): i32;
+/** The wire that the device drives; -1 none. */
+@external("nestbox:guest/platform@0.1.0", "device-line")
+export declare function deviceLine(kind: u32, index: u32): i32;
 /** Lets time pass until an interrupt is pending and takes it; -1 nothing can happen any more, -2 the run is being stopped. */
 @external("nestbox:guest/interrupts@0.1.0", "wait")
 export declare function waitForInterrupt(): i32;
@@ -61,6 +70,7 @@ export const PCI_MEMORY64: u32 = 4;
 export const MSI_PAGE: u32 = 5;
 export const IDENTITY: u32 = 6;
 export const SMMUV3: u32 = 7;
+export const PLATFORM_EDU: u32 = 8;
 
 /** Guest-physical address of pointer 0. */
 export const RAM_BASE: u64 = 0x80000000;

@@ -80,6 +80,9 @@ const CFGI_CD: u64 = 0x05;
 const TLBI_NH_ASID: u64 = 0x11;
 const TLBI_NH_VA: u64 = 0x12;
 const TLBI_NSNH_ALL: u64 = 0x30;
+const RESUME: u64 = 0x44;
+const RESUME_RETRY: u64 = 1 << 12;
+const RESUME_ABORT: u64 = 1 << 13;
 const SYNC: u64 = 0x46;
 const SYNC_SEV: u64 = 2 << 12;
 
@@ -262,18 +265,36 @@ export class Smmuv3 extends Iommu {
   }
 
   setFirstStage(deviceId: u32, tag: u32, table: PageTable): void {
+    this.setStream(deviceId, tag, table, false);
+  }
+
+  /** STALL_MODEL 0: streams may stall (§3.12.2). */
+  get canStall(): bool {
+    return ((this.idr0 >> 24) & 3) == 0;
+  }
+
+  setStallingFirstStage(deviceId: u32, tag: u32, table: PageTable): void {
+    this.setStream(deviceId, tag, table, true);
+  }
+
+  /** CMD_RESUME (§4.7.1). */
+  resume(fault: Fault, retry: bool): void {
+    this.command(RESUME | (retry ? RESUME_RETRY : RESUME_ABORT) | ((<u64>fault.deviceId) << 32), <u64>fault.waits);
+  }
+
+  private setStream(deviceId: u32, tag: u32, table: PageTable, stalls: bool): void {
     if (!this.descriptors.has(deviceId)) this.descriptors.set(deviceId, allocatePages());
     const descriptor = this.descriptors.get(deviceId);
-    // §5.4: TTB0 alone, write-back and inner shareable, faults recorded and aborted.
+    // §5.4: TTB0 alone, write-back and inner shareable, faults recorded and aborted, or stalled (S).
     const word0 =
       VMSA_T0SZ | (1 << 8) | (1 << 10) | (3 << 12) | (1 << 30) | ((<u64>1) << 31) | (this.oas << 32) |
-      ((<u64>1) << 41) | ((<u64>1) << 45) | ((<u64>1) << 46) | ((<u64>1) << 47) | ((<u64>tag) << 48);
+      ((<u64>1) << 41) | (stalls ? (<u64>1) << 44 : 0) | ((<u64>1) << 45) | ((<u64>1) << 46) | ((<u64>1) << 47) | ((<u64>tag) << 48);
     store<u64>(descriptor, 0);
     store<u64>(descriptor + 8, gpaOf(table.root));
     store<u64>(descriptor + 24, 0xf404ff44);
     store<u64>(descriptor, word0);
     const stream = this.stream(deviceId);
-    store<u64>(stream + 8, STE_WRITE_BACK | (((this.idr0 >> 24) & 3) == 0 ? STE_S1STALLD : 0));
+    store<u64>(stream + 8, STE_WRITE_BACK | (this.canStall && !stalls ? STE_S1STALLD : 0));
     store<u64>(stream, STE_S1 | gpaOf(descriptor));
     this.invalidateStream(deviceId);
   }
@@ -396,8 +417,11 @@ function decodeEvent(word0: u64, word1: u64, input: u64, other: u64): Fault {
   const write = ((word1 >> 35) & 1) == 0;
   let text = nameOf(number) + ", stream " + hex(streamId);
   if (hasAddress) text += (write ? ", write, address " : ", read, address ") + hex(input);
+  // Stall and STAG (§7.3): the transaction waits.
+  const waits = ((word1 >> 31) & 1) == 0 ? -1 : <i32>(word1 & 0xffff);
+  if (waits >= 0) text += ", stalled";
   const access = !hasAddress ? ACCESS_UNKNOWN : write ? ACCESS_WRITE : ACCESS_READ;
-  return new Fault(number, streamId, access, hasAddress ? input : 0, hasAddress, other, text);
+  return new Fault(number, streamId, access, hasAddress ? input : 0, hasAddress, other, text, waits);
 }
 
 function nameOf(number: u32): string {
