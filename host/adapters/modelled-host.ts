@@ -8,7 +8,7 @@ import type { PciDevice } from "../kernel/pci/pci-device.ts";
 import type { PlatformDevice } from "../kernel/platform/platform-bus.ts";
 import { VfioDeviceFile } from "../kernel/vfio/device-file.ts";
 import { splitOffset } from "../kernel/vfio/region.ts";
-import { ENODEV, ENOENT } from "../uapi/errno.ts";
+import { ENODEV, ENOENT, ENOTTY } from "../uapi/errno.ts";
 import type { ForeignProcess } from "./foreign-process.ts";
 import { HostedFrames } from "./hosted-frames.ts";
 import {
@@ -34,6 +34,8 @@ export class ModelledHost implements ServedHost {
   readonly #time: WallTime;
   readonly #complain: (message: string) => void;
   readonly #ioctls = new Map<string, number>();
+  /** Requests that were said to be unknown. */
+  readonly #unknown = new Set<string>();
   /** Reads and writes of a device's regions. */
   readonly #accesses = new Map<string, number>();
 
@@ -67,7 +69,12 @@ export class ModelledHost implements ServedHost {
     const { trace, injector } = this.#host.kernel;
     const name = file.ioctlName(request) ?? `0x${request.toString(16)}`;
     this.#ioctls.set(name, (this.#ioctls.get(name) ?? 0) + 1);
-    return callIoctl(file, caller, fd, request, argument, trace, injector);
+    const result = callIoctl(file, caller, fd, request, argument, trace, injector);
+    if (result === -ENOTTY && !this.#unknown.has(name)) {
+      this.#unknown.add(name);
+      this.#complain(`${caller.name} asks ${name} of ${file.path}, which this host does not know (ENOTTY)`);
+    }
+    return result;
   }
 
   transfer(

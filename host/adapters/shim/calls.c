@@ -123,7 +123,7 @@ EXPORT int ioctl(int fd, unsigned long cmd, ...)
 static ssize_t do_rw(int type, int fd, uint64_t ino, const void *buf, size_t count, int64_t pos)
 {
 	struct hs_rw q = { .ino = ino, .addr = (uintptr_t)buf, .count = count, .pos = pos };
-	char bytes[HS_INLINE];
+	char bytes[HS_INLINE] = "";
 	struct reply out;
 	ssize_t n = 0;
 	int64_t r;

@@ -5,6 +5,15 @@
 #include "hostshim.h"
 #include <poll.h>
 #include <signal.h>
+#include <time.h>
+
+/* not every architecture has poll itself */
+static int sys_poll(struct pollfd *fds, unsigned int n, const struct timespec *timeout)
+{
+	struct timespec t = timeout ? *timeout : (struct timespec){ 0, 0 };
+
+	return syscall(SYS_ppoll, fds, n, timeout ? &t : NULL, NULL, 0);
+}
 
 #define MAX_SLOTS 65536
 #define MAX_WATCHED 256
@@ -37,7 +46,7 @@ static void arrived(uint32_t slot, uint64_t token, int fd)
 	struct hs_event e = { .token = token, .slot = slot, .op = HS_EVENT_ARRIVED };
 	struct pollfd p = { fd, POLLIN, 0 };
 
-	if (syscall(SYS_poll, &p, 1, 0) == 1 && sys_read(fd, &e.count, 8) == 8)
+	if (sys_poll(&p, 1, &(struct timespec){ 0, 0 }) == 1 && sys_read(fd, &e.count, 8) == 8)
 		hs_send(events_conn, HS_EVENT, 0, &e, sizeof(e), NULL, 0);
 }
 
@@ -62,7 +71,7 @@ static void *events_thread(void *unused)
 				which[n++].slot = i;
 			}
 		pthread_mutex_unlock(&table);
-		if (syscall(SYS_poll, polled, n, -1) < 0)
+		if (sys_poll(polled, n, NULL) < 0)
 			continue;
 		for (int i = 2; i < n; i++)
 			if (polled[i].revents & POLLIN)

@@ -196,6 +196,29 @@ static void memories(void)
 	CHECK(plain[0] == 0x11 && plain[4095] == 0x11);
 }
 
+/* DMA to huge pages, private and of a memfd; skipped (4) where there is no pool of them */
+static int huge(void)
+{
+	const size_t size = 2 << 20;
+	unsigned char *private = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB, -1, 0);
+	int fd = memfd_create("huge", MFD_HUGETLB);
+	struct ioas_map_file file = { .size = sizeof(file), .flags = 7, .ioas = ioas, .fd = fd, .length = size, .iova = 0x40000000 };
+	unsigned char *shared;
+
+	if (private == MAP_FAILED || fd < 0 || ftruncate(fd, size))
+		return 4;
+	shared = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	if (shared == MAP_FAILED)
+		return 4;
+	map(private, size, 0x10000000);
+	copy_page(private, 0x10000000, 0x1000, 0x180000);
+	map(shared, size, 0x20000000);
+	copy_page(shared, 0x20000000, 0x2000, 0x190000);
+	CHECK(!ioctl(iommufd, IOMMUFD(0x8f), &file));
+	copy_page(shared, 0x40000000, 0x3000, 0x1a0000);
+	return 0;
+}
+
 /* MSIs arrive at an eventfd, as many as were raised; unmask eventfds do not exist for them */
 static void interrupts(void)
 {
@@ -504,6 +527,12 @@ int main(int argc, char **argv)
 		interrupts();
 	} else if (!strcmp(what, "posted")) {
 		posted();
+	} else if (!strcmp(what, "huge")) {
+		return huge();
+	} else if (!strcmp(what, "unknown")) {
+		uint32_t size = 64;
+
+		CHECK(ioctl(iommufd, IOMMUFD(0xf0), &size) == -1 && errno == ENOTTY);
 	} else if (!strcmp(what, "replaced")) {
 		return replaced();
 	} else if (!strcmp(what, "slow")) {

@@ -112,6 +112,22 @@ describe.skipIf(!possible)("a program on a modelled host", () => {
     });
   });
 
+  it("huge: it reaches huge pages, private, shared and by descriptor", ({ skip }) => {
+    const result = onHost(program, "huge", EDU);
+    expect(result.errors).not.toMatch(/line \d+:/);
+    // No pool of huge pages here (vm.nr_hugepages).
+    if (result.status === 4) skip();
+    expect(result.status).toBe(0);
+  });
+
+  it("is told in a line of a call that the host does not know", () => {
+    const result = onHost(program, "unknown", EDU);
+    expect(result.status).toBe(0);
+    expect(result.errors).toMatch(
+      /^nestbox: pid \d+ asks 0x3bf0 of \/dev\/iommu, which this host does not know \(ENOTTY\)$/m,
+    );
+  });
+
   it("that is killed leaves nothing behind", () => {
     const result = onHost(program, "killed", EDU);
     expect(result.status).toBe(128 + 9);
