@@ -198,3 +198,36 @@ describe("translation", () => {
     expect(without.exception).toMatchObject({ ec: 0x25, iss: 0x04 });
   });
 });
+
+describe("a new address space", () => {
+  const UPPER_VA = 0xffff_0000_0000_0000n + VA;
+  /** ldr x0, [x1] through TTBR1's half, whose leaf changes meanwhile; then what `code` with x2 does, and the load again. */
+  function reloaded(leafBits: bigint, code: number, operand: (it: Board) => bigint): bigint {
+    const it = board({ leaf: FRAME | PAGE | AF | leafBits });
+    it.setX(1, UPPER_VA + 8n);
+    it.execute(LDR);
+    expect(it.x(0)).toBe(0xf00dn);
+    it.store64(L3 + ((VA >> 12n) & 511n) * 8n, (FRAME + 0x1000n) | PAGE | AF | leafBits);
+    it.store64(FRAME + 0x1008n, 0xbeefn);
+    it.setX(2, operand(it));
+    it.execute(code, ISB, LDR);
+    return it.x(0);
+  }
+  const NOT_GLOBAL = 1n << 11n;
+  const TTBR0 = 0xd5182002; // msr ttbr0_el1, x2
+  const TTBR1 = 0xd5182022;
+
+  it("keeps what is global in TTBR1's half", () => {
+    expect(reloaded(0n, TTBR0, () => L0 | (5n << 48n))).toBe(0xf00dn);
+    expect(reloaded(0n, TTBR1, () => UPPER | (5n << 48n))).toBe(0xf00dn);
+  });
+
+  it("makes void what is not, and all of another TTBR1's table (D8.13)", () => {
+    expect(reloaded(NOT_GLOBAL, TTBR1, () => UPPER | (5n << 48n))).toBe(0xbeefn);
+    const other = (it: Board): bigint => {
+      it.store64(UPPER + 0x1000n, L1 | VALID_TABLE);
+      return UPPER + 0x1000n;
+    };
+    expect(reloaded(0n, TTBR1, other)).toBe(0xbeefn);
+  });
+});

@@ -23,6 +23,8 @@ export const UNPRIVILEGED = 0x1120; // u32, 1 while LDTR and STTR access memory 
 export const IRQ = 0x1124; // u32, the interrupt controller signals an interrupt
 export const TIMER_ROUTED = 0x1128; // u32, it would signal one as soon as the virtual timer fires
 
+export const TLB_HALVES = 0x112c; // u32, what the TLBs may hold: 1 of TTBR0's half, 2 of TTBR1's half for one ASID only
+
 export const SP_EL0 = 0x1130; // u64; valid while SP is another's
 export const SP_EL1 = 0x1138; // u64; valid while SP is SP_EL0
 export const ELR_EL1 = 0x1140; // u64

@@ -2,16 +2,17 @@
 import { CONTINUE, RESUME } from "../../engine/assembly/isa";
 import { NS_PER_TICK, PC } from "../../engine/assembly/layout";
 import { synchronise, ticks } from "../../engine/assembly/time";
-import { flushAll } from "../../engine/assembly/tlb";
+import { flushAll, flushLower } from "../../engine/assembly/tlb";
 import { EC_FP, EC_SYSTEM_REGISTER, exception, pending, useStack } from "./exceptions";
 import { UNDEFINED } from "./faults";
 import {
   AFSR0_EL1, AFSR1_EL1, AMAIR_EL1, CNTKCTL_EL1, CNTP_CTL_EL0, CNTP_CVAL_EL0, CNTV_CTL_EL0, CNTV_CVAL_EL0, CONTEXTIDR_EL1, CPACR_EL1, CSSELR_EL1, DAIF,
   EL, ELR_EL1, ESR_EL1, FAR_EL1, FEATURES, FEATURE_CRC32, FEATURE_FP, FPCR, MAIR_EL1, MDSCR_EL1, MPIDR_EL1, NZCV, OSLSR_EL1, PAR_EL1,
-  SCTLR_EL1, SP, SPSEL, SPSR_EL1, SP_EL0, TCR_EL1, TPIDRRO_EL0, TPIDR_EL0, TPIDR_EL1, TTBR0_EL1, TTBR1_EL1, VBAR_EL1, X,
+  SCTLR_EL1, SP, SPSEL, SPSR_EL1, SP_EL0, TCR_EL1, TLB_HALVES, TPIDRRO_EL0, TPIDR_EL0, TPIDR_EL1, TTBR0_EL1, TTBR1_EL1, VBAR_EL1, X,
 } from "./layout";
 import { readStatus, writeStatus } from "./float-rules";
 import { source, target } from "./slot";
+import { TTBR0_HALF, TTBR1_HALF_OF_ASID } from "./translate";
 
 /** op0 (2, 3), op1, CRn, CRm, op2. */
 @inline
@@ -24,6 +25,8 @@ function nameOf(code: u32): u32 {
   return (code >> 5) & 0x7fff;
 }
 
+/** TTBRn_EL1 without ASID and CnP. */
+const TTBR_TABLE: u64 = 0x0000fffffffffffe;
 const SCTLR_UMA: u64 = 1 << 9;
 const SCTLR_UCT: u64 = 1 << 15;
 /** Bits of SCTLR_EL1 that exist here as they are written; RES1 where no feature gives them a meaning. */
@@ -217,6 +220,26 @@ function changed(): u32 {
   return next();
 }
 
+/**
+ * TTBR0 and TTBR1. TLB entries hold no ASID: a new table or ASID makes those of TTBR0's half void, and those of TTBR1's that are not global. What is global there
+ * holds as long as TTBR1's table does.
+ */
+function changeTables(word: u32, value: u64): u32 {
+  const before = load<u64>(word);
+  if (before == value) return CONTINUE;
+  store<u64>(word, value);
+  const held = load<u32>(TLB_HALVES);
+  const otherKernel = word == TTBR1_EL1 && ((before ^ value) & TTBR_TABLE) != 0;
+  if (otherKernel || held & TTBR1_HALF_OF_ASID) {
+    store<u32>(TLB_HALVES, 0);
+    flushAll();
+  } else if (held & TTBR0_HALF) {
+    store<u32>(TLB_HALVES, 0);
+    flushLower();
+  }
+  return next();
+}
+
 /** Goes on behind the instruction, looking at interrupts, mode and time. */
 export function next(): u32 {
   store<u64>(PC, load<u64>(PC) + 4);
@@ -268,7 +291,8 @@ function writePrivileged(register: u32, value: u64): u32 {
       return CONTINUE;
     case name(3, 0, 4, 2, 0): selectStack(<u32>value & 1); return CONTINUE;
     case name(3, 3, 13, 0, 3): store<u64>(TPIDRRO_EL0, value); return CONTINUE;
-    case name(3, 0, 2, 0, 0): case name(3, 0, 2, 0, 1): case name(3, 0, 2, 0, 2): case name(3, 0, 10, 2, 0): {
+    case name(3, 0, 2, 0, 0): case name(3, 0, 2, 0, 1): return changeTables(plainWord(register), value);
+    case name(3, 0, 2, 0, 2): case name(3, 0, 10, 2, 0): {
       const word = plainWord(register);
       if (load<u64>(word) == value) return CONTINUE;
       store<u64>(word, value);

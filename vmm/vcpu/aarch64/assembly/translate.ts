@@ -2,13 +2,17 @@
 import { ACCESS_FETCH, ACCESS_STORE } from "../../engine/assembly/isa";
 import { LEAF_BITS, PHYSICAL } from "../../engine/assembly/layout";
 import { hostAddress } from "../../engine/assembly/tlb";
-import { EL, SCTLR_EL1, TCR_EL1, TTBR0_EL1, TTBR1_EL1, UNPRIVILEGED } from "./layout";
+import { EL, SCTLR_EL1, TCR_EL1, TLB_HALVES, TTBR0_EL1, TTBR1_EL1, UNPRIVILEGED } from "./layout";
 
 export const SCTLR_M: u64 = 1 << 0;
 const SCTLR_WXN: u64 = 1 << 19;
 
 /** ID_AA64MMFR0_EL1.PARange = 2. */
 export const PHYSICAL_BITS: u64 = 40;
+
+/** Bits of TLB_HALVES. */
+export const TTBR0_HALF: u32 = 1;
+export const TTBR1_HALF_OF_ASID: u32 = 2;
 
 // fault status codes (ISS.DFSC, IFSC), level in the low bits
 export const FAULT_ADDRESS_SIZE: u32 = 0x00;
@@ -23,6 +27,7 @@ export const IS_FAULT: u32 = 0x100;
 const PTE_AP_EL0: u64 = 1 << 6;
 const PTE_AP_READ_ONLY: u64 = 1 << 7;
 const PTE_AF: u64 = 1 << 10;
+const PTE_NG: u64 = 1 << 11;
 const PTE_PXN: u64 = 1 << 53;
 const PTE_UXN: u64 = 1 << 54;
 const TABLE_PXN: u64 = 1 << 59;
@@ -74,6 +79,8 @@ export function translate(va: u64, access: u32): u32 {
     if (address >> outputBits) return IS_FAULT | FAULT_ADDRESS_SIZE | level;
     if (!(descriptor & PTE_AF)) return IS_FAULT | FAULT_ACCESS_FLAG | level;
     if (!permits(descriptor, inherited, access)) return IS_FAULT | FAULT_PERMISSION | level;
+    if (!upper) store<u32>(TLB_HALVES, load<u32>(TLB_HALVES) | TTBR0_HALF);
+    else if (descriptor & PTE_NG) store<u32>(TLB_HALVES, load<u32>(TLB_HALVES) | TTBR1_HALF_OF_ASID);
     const inside = ((<u64>1) << shift) - 1;
     store<u64>(PHYSICAL, (address & ~inside) | (va & inside));
     store<u32>(LEAF_BITS, <u32>shift);

@@ -66,6 +66,22 @@ export function flushAll(): void {
   store<u32>(SUPERPAGES, 0);
 }
 
+/** Forgets the translations of addresses whose top bit is 0, and all of contexts 0: another address space has come in under the same kernel. */
+export function flushLower(): void {
+  const used = load<u32>(CONTEXTS);
+  for (let context: u32 = 1; context < 3; context++) {
+    if (used & (1 << context)) forgetLower(dataTable(context), TLB_CONTEXT_BYTES);
+  }
+  if (used & (8 << 1)) forgetLower(fetchTable(1), TLB_STORE);
+  if (used & 1) memory.fill(dataTable(0), 0xff, TLB_CONTEXT_BYTES);
+  if (used & 8) memory.fill(fetchTable(0), 0xff, TLB_STORE);
+  store<u32>(CONTEXTS, used & ~9);
+}
+
+function forgetLower(table: usize, bytes: usize): void {
+  for (let entry = table; entry < table + bytes; entry += 16) if (load<i64>(entry) >= 0) store<u64>(entry, <u64>-1);
+}
+
 /** Forgets where code is. */
 export function flushFetch(): void {
   const used = load<u32>(CONTEXTS);
