@@ -127,6 +127,7 @@ function gic(): TreeNode {
   };
 }
 
+const MSI_WINDOW = "msi-window";
 const functionLabel = (requesterId: number): string => `function${requesterId.toString(16)}`;
 
 /** A PCI function of bus 0 (IEEE 1275 PCI binding: the first cell holds bus, device and function). */
@@ -136,18 +137,23 @@ function functionNode(requesterId: number): TreeNode {
   return {
     name: `device@${slot.toString(16)}${fn === 0 ? "" : `,${fn}`}`,
     label: functionLabel(requesterId),
-    properties: { reg: [requesterId << 8, 0, 0, 0, 0] },
+    properties: { reg: [requesterId << 8, 0, 0, 0, 0], "memory-region": [ref(MSI_WINDOW)] },
   };
 }
 
 function reservedMemory(functions: readonly number[]): TreeNode {
-  const forAll: Cell[] = functions.flatMap((id) => [ref(functionLabel(id)), ...range(SW_MSI_BASE, SW_MSI_SIZE)]);
+  // an address of the function's bus: three cells, the first says memory of 32 bits
+  const forAll: Cell[] = functions.flatMap((id) => [
+    ...[ref(functionLabel(id)), 0x02000000, 0, SW_MSI_BASE],
+    BigInt(SW_MSI_SIZE),
+  ]);
   return {
     name: "reserved-memory",
     properties: { "#address-cells": [2], "#size-cells": [2], ranges: true },
     children: [
       {
         name: `msi-window@${SW_MSI_BASE.toString(16)}`,
+        label: MSI_WINDOW,
         properties: { reg: range(SW_MSI_BASE, SW_MSI_SIZE), "iommu-addresses": forAll },
       },
     ],
