@@ -1,11 +1,12 @@
 // `npm run demo:debian`: boots the Debian fixture with an NVMe drive assigned through VFIO behind the guest's own IOMMU. Runs the built-in
 // script (partition, file system, checksummed file, verified after dropping caches), or with --interactive a shell.
 
-import { Command } from "commander";
+import { Command, Option } from "commander";
 import { bootFixture } from "./boot-fixture.ts";
-import { debianFixture, MissingHere } from "./recipe.ts";
+import { debianFixture, type FixtureArchitecture, MissingHere } from "./recipe.ts";
 
 interface DemoOptions {
+  readonly arch: FixtureArchitecture;
   readonly interactive?: true;
   readonly memory: string;
   readonly cpus: string;
@@ -14,7 +15,11 @@ interface DemoOptions {
 }
 
 async function demo(options: DemoOptions, more: readonly string[]): Promise<number> {
-  const fixture = debianFixture({ suite: options.suite, log: (line) => console.error(line) });
+  const fixture = debianFixture({
+    architecture: options.arch,
+    suite: options.suite,
+    log: (line) => console.error(line),
+  });
   const interactive = options.interactive === true;
   const { memory, cpus, disk } = options;
   const words = interactive ? "" : "nestbox.script";
@@ -29,10 +34,11 @@ async function demo(options: DemoOptions, more: readonly string[]): Promise<numb
 }
 
 await new Command("demo:debian")
-  .description("boot a stock Debian riscv64 kernel with an NVMe drive behind the guest's own IOMMU")
+  .description("boot a stock Debian kernel with an NVMe drive behind the guest's own IOMMU")
+  .addOption(new Option("--arch <name>", "Debian port").choices(["riscv64", "arm64"]).default("riscv64"))
   .option("--interactive", "a shell on this terminal instead of the built-in script (Ctrl-A h helps)")
   .option("--memory <size>", "guest RAM", "512M")
-  .option("--cpus <n>", "harts", "1")
+  .option("--cpus <n>", "CPUs", "1")
   .option("--disk <file>", "disk image to use; a fresh one if left out")
   .option("--suite <name>", "Debian suite, forky or newer", "forky")
   .argument("[options...]", "after --: further options of nestbox boot, such as --report json")

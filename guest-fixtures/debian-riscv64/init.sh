@@ -1,7 +1,7 @@
 #!/bin/busybox sh
 # First process of the Debian fixture: loads the modules of its initramfs, then a shell; or, by words on the kernel's command line:
 #   nestbox.poweroff   powers off at once, before modules
-#   nestbox.script     the drive test
+#   nestbox.script     the drive test; with nestbox.reads=N, N direct reads of 4 KiB after it
 #   nestbox.bench      reads from the drive, saying when it begins and ends
 bb=/bin/busybox
 $bb mkdir -p /proc /sys /dev /tmp /mnt /etc
@@ -83,6 +83,11 @@ if grep -q nestbox.bench /proc/cmdline; then
 fi
 if grep -q nestbox.script /proc/cmdline; then
   drive_test
+  reads=$(sed -n 's/.*nestbox.reads=\([0-9]*\).*/\1/p' /proc/cmdline)
+  if [ -n "$reads" ]; then
+    dd if=/dev/nvme0n1 of=/dev/null bs=4k count="$reads" iflag=direct 2>/dev/null || fail "direct reads"
+    echo "nestbox-demo: $reads direct reads"
+  fi
   poweroff -f
   sleep 60
 fi

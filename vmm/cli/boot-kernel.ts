@@ -10,12 +10,13 @@ import type { Assignment } from "../assignment.ts";
 import type { DescribedViommu, KernelMachine } from "../kernel-machine.ts";
 import { formatPlace, UNREACHABLE } from "../pci/host-bridge.ts";
 import { compressionOf, type KernelImage, KernelImageError, parseKernelImage } from "../platform/kernel-image.ts";
+import { kindOfArchitecture } from "../viommu/kinds.ts";
 import { type BootOptions, DEFAULT_WALL_LIMIT, inspected } from "./boot-component.ts";
 import { type ConsoleInput, openConsoleInput } from "./console.ts";
 import { EXIT_FAILED, EXIT_PASS, EXIT_TIME_LIMIT, UsageError } from "./exit-codes.ts";
 import { assignmentsOf, HostRun } from "./host-run.ts";
 import { readInput } from "./input-file.ts";
-import { viommuOf } from "./options.ts";
+import { type ViommuChoice, viommuOf } from "./options.ts";
 import { type KernelOutcome, runKernel } from "./run-kernel.ts";
 import { RunShell } from "./run-shell.ts";
 import { Termination } from "./termination.ts";
@@ -38,14 +39,18 @@ const PROJECT = new URL("../../../", import.meta.url);
 /** Instructions between two looks at input, where somebody types. */
 const INTERACTIVE_SLICE = 2_000_000;
 
-/** Runs the machine, again after each reboot; the exit status. */
-export async function bootKernel(kernelFile: string, options: BootOptions & KernelOptions): Promise<number> {
+/** Runs the machine, again after each reboot; the exit status. Without a choice of IOMMU: what kernels of the instruction set expect. */
+export async function bootKernel(
+  kernelFile: string,
+  given: Omit<BootOptions, "viommu"> & KernelOptions & { readonly viommu?: ViommuChoice },
+): Promise<number> {
+  const kernel = readKernel(kernelFile);
+  const options = { ...given, viommu: given.viommu ?? kindOfArchitecture(kernel.architecture) };
   if (options.cpus < 1 || options.cpus > 8) throw new UsageError("boot: --cpus takes 1 to 8");
   const memoryBytes = options.memory ?? DEFAULT_MEMORY;
   if (memoryBytes % 0x200000 !== 0 || memoryBytes > 2 ** 31) {
     throw new UsageError("boot: --memory takes a multiple of 2M up to 2G for a kernel");
   }
-  const kernel = readKernel(kernelFile);
   const initrd = options.initrd === undefined ? null : readFile(options.initrd, "--initrd");
   const coreFile = fileURLToPath(new URL(ARCHITECTURES[kernel.architecture].core, PROJECT));
   const core = new WebAssembly.Module(new Uint8Array(readFile(coreFile, "the vCPU core (npm run build)")));

@@ -53,7 +53,9 @@ export type ViommuChoice = ViommuKindName | "none";
 
 export function viommuOption(none: boolean): Option {
   const kinds = [...Object.keys(VIOMMU_KINDS), ...(none ? ["none"] : [])];
-  return new Option("--viommu <kind>", "kind of the guest-visible IOMMU").choices(kinds).default(DEFAULT_KIND);
+  const option = new Option("--viommu <kind>", "kind of the guest-visible IOMMU").choices(kinds);
+  // where a machine without is possible there are kernels, too, and what they expect depends on their instruction set
+  return none ? option.default(undefined, `${DEFAULT_KIND}, or what a kernel expects`) : option.default(DEFAULT_KIND);
 }
 
 /** The built-in host of a choice of IOMMU, where none is named. */

@@ -1,5 +1,6 @@
 // The kinds of guest-visible IOMMU there are: a folder and a line each (README.md: "Another kind").
 
+import type { Architecture } from "../platform/kernel-image.ts";
 import type { Explainer } from "./explainer.ts";
 import type { ViommuKind } from "./kind.ts";
 import { RISCV } from "./riscv/kind.ts";
@@ -14,6 +15,13 @@ export type ViommuKindName = keyof typeof VIOMMU_KINDS;
 
 export const DEFAULT_KIND = "riscv" satisfies ViommuKindName;
 export type DefaultKind = typeof DEFAULT_KIND;
+
+/** The kind that kernels of an instruction set expect. */
+export function kindOfArchitecture(architecture: Architecture): ViommuKindName {
+  const names = Object.keys(VIOMMU_KINDS) as ViommuKindName[];
+  const kinds: Readonly<Record<string, ViommuKind>> = VIOMMU_KINDS;
+  return names.find((name) => kinds[name]!.node.architecture === architecture) ?? DEFAULT_KIND;
+}
 
 // What a kind's own types are, for scenarios that name the kind.
 type Kind<K extends ViommuKindName> = (typeof VIOMMU_KINDS)[K];

@@ -1,6 +1,7 @@
 // How a platform tells its guest of a vIOMMU of a kind: the device tree's node, and the component world's region.
 
 import type { Cell, PropertyValue, Reference } from "../platform/flattened-device-tree.ts";
+import type { Architecture } from "../platform/kernel-image.ts";
 import type { RegionKind } from "../vcpu/component/world.ts";
 
 export interface NodeSurroundings {
@@ -26,6 +27,8 @@ export interface CompanionNode {
 }
 
 export interface PlatformNode {
+  /** Kernels of this instruction set expect it where nothing else is said. */
+  readonly architecture?: Architecture;
   /** Properties of the device-tree node but for `reg`, by the kind's binding. */
   deviceTree(surroundings: NodeSurroundings): Readonly<Record<string, PropertyValue>>;
   /** What stands beside a vIOMMU whose guest has command queues of the hardware's. */

@@ -1,15 +1,28 @@
-// `nestbox boot [IMAGE]`: a component guest, or with --kernel an RV64 kernel, on a machine with assigned devices.
+// `nestbox boot [IMAGE]`: a component guest, or with --kernel a kernel, on a machine with assigned devices.
 
 import { Command, Option } from "commander";
+import { DEFAULT_KIND } from "../../viommu/kinds.ts";
 import { type BootOptions, bootComponent } from "../boot-component.ts";
 import { bootKernel, type KernelOptions } from "../boot-kernel.ts";
 import { verdictPending } from "../closed-output.ts";
 import { UsageError } from "../exit-codes.ts";
-import { collect, duration, INJECTION_RULES, memorySize, viommuOption, wholeNumber } from "../options.ts";
+import {
+  collect,
+  duration,
+  INJECTION_RULES,
+  memorySize,
+  type ViommuChoice,
+  viommuOption,
+  wholeNumber,
+} from "../options.ts";
+
+/** As given: what a kernel is asked for in its absence, a component is not. */
+type GivenOptions = Omit<BootOptions, "viommu"> &
+  KernelOptions & { readonly viommu?: ViommuChoice; readonly kernel?: string };
 
 export function boot(): Command {
   return new Command("boot")
-    .description("boot a guest image: a WebAssembly component, or with --kernel a RISC-V kernel")
+    .description("boot a guest image: a WebAssembly component, or with --kernel a riscv64 or arm64 kernel")
     .argument("[image]", "component file (default: the nested-dma guest that ships)")
     .option(
       "--assign <host@guest[/name]>",
@@ -18,7 +31,7 @@ export function boot(): Command {
       [],
     )
     .option("--allow-shared-group", "assign devices that share an iommu group, as one stream with one context")
-    .option("--memory <size>", "guest RAM, such as 64M (default: 64M; 512M for a RISC-V kernel)", memorySize)
+    .option("--memory <size>", "guest RAM, such as 64M (default: 64M; 512M for a kernel)", memorySize)
     .option("--host <name|file>", "host to run on: a built-in name or a JSON file (see: nestbox hosts)")
     .option("--trace <file>", "write the trace as JSON Lines")
     .addOption(
@@ -43,16 +56,16 @@ export function boot(): Command {
     .addOption(viommuOption(true))
     .option("--inspect [path]", "print the machine as a tree at the end (see: nestbox inspect)")
     .option("--fail-on-fault", "exit status 3 if a fault reached the guest")
-    .optionsGroup("RISC-V kernels:")
-    .option("--kernel <file>", "Linux Image (may be gzipped) or bare-metal ELF for RV64")
+    .optionsGroup("Kernels:")
+    .option("--kernel <file>", "Linux Image (may be gzipped) or bare-metal ELF, riscv64 or arm64")
     .option("--initrd <file>", "initial RAM disk")
     .option("--append <args>", "kernel command line", "console=ttyS0")
-    .option("--cpus <n>", "harts, 1 to 8", wholeNumber, 1)
+    .option("--cpus <n>", "CPUs, 1 to 8", wholeNumber, 1)
     .option("--nvme <file>", "assign an NVMe drive backed by this host file; repeatable", collect, [])
     .option("--interactive", "console on this terminal; Ctrl-A x ends, Ctrl-A h helps")
     .option("--no-reboot", "end the run when the guest asks for a reboot")
     .addHelpText("after", `\n${INJECTION_RULES}`)
-    .action(async (image: string | undefined, options: BootOptions & KernelOptions & { kernel?: string }) => {
+    .action(async (image: string | undefined, options: GivenOptions) => {
       verdictPending();
       if (options.kernel !== undefined) {
         if (image !== undefined) throw new UsageError("boot: give either an image or --kernel, not both");
@@ -64,7 +77,7 @@ export function boot(): Command {
             throw new UsageError(`boot: --${name} needs --kernel`);
           }
         }
-        process.exitCode = await bootComponent(image, options);
+        process.exitCode = await bootComponent(image, { ...options, viommu: options.viommu ?? DEFAULT_KIND });
       }
     });
 }

@@ -3,6 +3,7 @@
 import type { PlatformNode } from "../platform-node.ts";
 
 export const RISCV_NODE: PlatformNode = {
+  architecture: "riscv64",
   deviceTree: ({ msiParent, identityRegion }) => ({
     compatible: "riscv,iommu",
     "#iommu-cells": [1],

@@ -9,6 +9,7 @@ const WIRES = ["eventq", "priq", "cmdq-sync", "gerror"];
 const CMDQV_WIRE = 4;
 
 export const SMMUV3_NODE: PlatformNode = {
+  architecture: "arm64",
   deviceTree: ({ msiParent, identityRegion, wires, companion }) => ({
     ...(companion === undefined
       ? { compatible: "arm,smmu-v3" }
