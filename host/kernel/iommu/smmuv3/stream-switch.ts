@@ -39,7 +39,8 @@ const S1DSS_TERMINATE = 0;
 /** Makes the device's stream what is wanted; page tables and descriptors that it leads to are in place. Cannot fail. */
 export function switchStream(device: IommuDevice, target: StreamTarget): void {
   const data = deviceDataOf(device);
-  const ats = target.ats && data.smmu.features.ATS && device.hasAts;
+  // What may stall is no PCIe stream, and EATS = 1 with stalls of stage 2 is ILLEGAL (§5.2.2): where the SMMU forces stalls there is no ATS.
+  const ats = target.ats && data.smmu.features.ATS && device.hasAts && !data.traits.stalls;
   // The device stops asking before its SMMU stops answering, and begins after it has begun to.
   if (!ats) setPageRequests(device, data, false);
   if (data.ats && !ats) device.services?.setAts(false);

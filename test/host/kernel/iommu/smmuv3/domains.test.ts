@@ -3,8 +3,8 @@
 import { describe, expect, it } from "vitest";
 import * as R from "../../../../../host/devices/edu/registers.ts";
 import type { Smmuv3Options } from "../../../../../host/hw/iommu/smmuv3/options.ts";
-import type { IommuCapability } from "../../../../../host/kernel/iommu/driver.ts";
-import { EINVAL, EOPNOTSUPP } from "../../../../../host/uapi/errno.ts";
+import type { IommuCapability, PagingDomain } from "../../../../../host/kernel/iommu/driver.ts";
+import { EBUSY, EINVAL, ENOSPC, EOPNOTSUPP } from "../../../../../host/uapi/errno.ts";
 import * as I from "../../../../../host/uapi/iommufd.ts";
 import { IOMMU_HW_INFO_TYPE_ARM_SMMUV3 } from "../../../../../host/uapi/smmuv3-nesting.ts";
 import * as X from "../../../../../host/uapi/vfio.ts";
@@ -50,6 +50,9 @@ const variety: [string, Smmuv3Options][] = [
   ["no PASIDs", { features: { SSIDSIZE: 0 } }],
   ["no ATS", { features: { ATS: false } }],
   ["no stalls", { features: { STALL_MODEL: 1 } }],
+  ["stalls forced", { features: { STALL_MODEL: 2 } }],
+  ["incoming attributes overridden", { features: { ATTR_TYPES_OVR: true, ATTR_PERMS_OVR: true } }],
+  ["tables of either order", { features: { TTENDIAN: 0 } }],
   ["small queues", { features: { CMDQS: 7, EVENTQS: 2, PRIQS: 2 } }],
   ["no caches", { caches: { streams: 0, contexts: 0, translations: 0 } }],
 ];
@@ -134,6 +137,41 @@ describe("what the driver says of its hardware", () => {
     const { driver, device } = hardwareInfo(options, 0);
     expect(driver.capable(device, capability)).toBe(expected);
   });
+});
+
+it("VFIO takes no device behind an SMMUv3 that is not coherent (vfio_register_group_dev)", () => {
+  const host = machine({ smmus: [{ features: { COHACC: false } }] });
+  expect(host.problems).toEqual([]);
+  expect(host.kernel.pci.bind(name(RID), "vfio-pci")).toBe(-EINVAL);
+});
+
+describe("tags", () => {
+  it.each([
+    ["ASIDs", 0, -EBUSY],
+    ["VMIDs", I.IOMMU_HWPT_ALLOC_NEST_PARENT, -ENOSPC],
+  ])(
+    "%s of 8 bits are 255; without any left a domain is refused, and one that goes gives its own back",
+    (_what, flags, errno) => {
+      const host = machine({ smmus: [{ features: { ASID16: false, VMID16: false } }] });
+      const device = host.kernel.iommu.deviceNamed(name(RID))!;
+      const driver = host.kernel.iommu.driverOf(device)!;
+      const make = () => driver.allocPaging(device, flags, null);
+      const domains: PagingDomain[] = [];
+      for (let made = make(); ; made = make()) {
+        if (typeof made === "number") {
+          expect(made).toBe(errno);
+          break;
+        }
+        domains.push(made);
+      }
+      expect(domains.length).toBe(255);
+      domains.pop()!.free();
+      const again = make();
+      if (typeof again === "number") throw new Error(`no domain: ${again}`);
+      for (const domain of [...domains, again]) domain.free();
+      expect(host.kernel.liveKinds).toEqual([]);
+    },
+  );
 });
 
 describe("domains", () => {

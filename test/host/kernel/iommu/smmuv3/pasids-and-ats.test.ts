@@ -358,6 +358,17 @@ describe("ATS", () => {
     end();
   });
 
+  it.each([0, I.IOMMU_HWPT_ALLOC_NEST_PARENT])("is off where every stream stalls (flags %d)", (flags) => {
+    const { user, vfio, space, stream, end, host } = withAts({ features: { STALL_MODEL: 2 } });
+    const rid = space(1, flags);
+    expect(user.attach(vfio, rid.hwpt)).toBe(rid.hwpt);
+    expect(stream().EATS).toBe(0);
+    expect(host.iommus[0]!.translate(RID, NO_PASID, false, ACCESS_READ, Number(IOVA >> 12n), 0, false, -1)).toBe(
+      TRANSLATED,
+    );
+    end();
+  });
+
   it("is nothing where the SMMU has none", () => {
     const { known, user, vfio, space, stream, end } = withAts({ features: { ATS: false } });
     expect(known().hasAts).toBe(false);
