@@ -1,6 +1,6 @@
 // The command line with an SMMUv3: the host comes with the kind; walk, ids, inspect and caps speak its words.
 
-import { mkdtempSync, rmSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
@@ -41,6 +41,21 @@ describe("nestbox boot --viommu smmuv3", () => {
     const run = nestbox("boot", "--viommu", "smmuv3", "--inject", "ioctl:IOMMU_HWPT_ALLOC@4=ENOMEM");
     expect(run.errors).toMatch(/IOMMU_HWPT_ALLOC.*00:0[12]\.0.*0000:00:0[12]\.0.*ENOMEM/);
     expect(run.status).toBe(1);
+  });
+});
+
+describe("the README's commands", () => {
+  const readme = readFileSync("README.md", "utf8");
+  const block = /<!-- commands: smmuv3 -->\n```sh\n(.*?)```/s.exec(readme)?.[1] ?? "";
+  const commands = block.trim().split("\n");
+
+  it("are there", () => expect(commands.length).toBeGreaterThan(1));
+  it.each(commands)("%s", (command) => {
+    const [npx, name, ...args] = command.split(" ");
+    expect([npx, name]).toEqual(["npx", "nestbox"]);
+    const run = nestbox(...args);
+    expect(run.errors).toBe("");
+    expect(run.status).toBe(0);
   });
 });
 
