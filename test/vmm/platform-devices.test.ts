@@ -10,10 +10,11 @@ import { Trace } from "../../host/base/trace.ts";
 import { parseHost } from "../../host/description.ts";
 import * as R from "../../host/devices/edu/registers.ts";
 import { Host } from "../../host/host.ts";
+import { Arm64Machine } from "../../vmm/arm64-machine.ts";
 import { Assignment } from "../../vmm/assignment.ts";
 import { ASSIGNMENT_FORM, parseAssignment } from "../../vmm/assignment-text.ts";
 import { ComponentMachine } from "../../vmm/component-machine.ts";
-import { PLATFORM_BASE, RAM_BASE } from "../../vmm/memory-map.ts";
+import { GICD_BASE, PLATFORM_BASE, RAM_BASE } from "../../vmm/memory-map.ts";
 import { Rv64Machine } from "../../vmm/rv64-machine.ts";
 import type { ScenarioContext } from "../../vmm/scenario/context.ts";
 import { runScenario } from "../../vmm/scenario/run-scenario.ts";
@@ -23,6 +24,7 @@ import { buildHart } from "../../vmm/vcpu/riscv64/build.mjs";
 import { RISCV } from "../../vmm/viommu/riscv/kind.ts";
 import { restoreWhole, saveWhole } from "../../vmm/whole-machine.ts";
 import { eduDma } from "../host/kernel/machine.ts";
+import { coreModule } from "./vcpu/aarch64/core-module.ts";
 
 const HOST = parseHost(
   {
@@ -225,6 +227,29 @@ describe("a machine with a platform device, written down and read back", () => {
 });
 
 describe("a kernel machine", () => {
+  it("of AArch64 takes the wire to the GIC as a shared peripheral interrupt of its own", () => {
+    const { clock, trace, host } = onHost();
+    const arm64 = new Arm64Machine({ core: coreModule(), clock, trace, memoryBytes: 4 * 2 ** 20, cpus: 1 });
+    const assignment = arm64.iommuWorld({
+      ...{ configuration: {}, calls: host.createProcess(), kind: RISCV, report: () => {} },
+      viommu: false,
+    });
+    const { device } = assignment.platform.assign({ ...host.assignable("edu0"), guestId: GUEST_ID });
+    const pending = () => {
+      // GICD_ISPENDR7 (IHI 0048B §4.3.7): interrupts 224 to 255; ids from 256 on are in ISPENDR8.
+      const words = [7, 8].map((n) => arm64.machine.load(GICD_BASE + 0x200 + 4 * n, 4));
+      return words.map((word) => word >>> 0);
+    };
+    expect(pending()).toEqual([0, 0]);
+    device.regions[0]!.registers.mmioWrite(R.INTERRUPT_RAISE, 4, 1, 0);
+    arm64.machine.settle();
+    // SPI 224 is interrupt 256: behind the wires and the messages.
+    expect(pending()).toEqual([0, 1]);
+    device.regions[0]!.registers.mmioWrite(R.INTERRUPT_ACKNOWLEDGE, 4, 1, 0);
+    arm64.machine.settle();
+    expect(pending()).toEqual([0, 0]);
+  });
+
   it("takes the wire to its interrupt controller, and without wires refuses the device", async () => {
     const core = await WebAssembly.compile(readFileSync(await buildHart()));
     const { clock, trace, host } = onHost();

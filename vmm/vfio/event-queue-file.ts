@@ -1,7 +1,7 @@
 // A vEVENTQ of a vIOMMU and its file: allocated, watched, read. Sequence numbers count lost events too: a gap is a loss even where its header was
 // overtaken.
 
-import type { StateReader, StateRecord } from "../../host/base/state.ts";
+import type { Stateful, StateReader, StateRecord } from "../../host/base/state.ts";
 import { ENODEV } from "../../host/uapi/errno.ts";
 import {
   IOMMU_VEVENTQ_ALLOC,
@@ -15,7 +15,7 @@ import type { HostDevices } from "./host-devices.ts";
 const READ_BYTES = 64 * 1024;
 const SEQUENCE_MODULUS = 2 ** 31;
 
-export class EventQueueFile {
+export class EventQueueFile implements Stateful {
   readonly #devices: HostDevices;
   readonly #onEvents: () => void;
   #id = 0;

@@ -48,7 +48,7 @@ export class CmdqvRegisters implements MmioPort, Stateful {
   readonly #shape: CmdqvShape;
   readonly #count: number;
   readonly #masks = new Uint32Array(2);
-  #queues!: QueueRegisters;
+  #queues!: QueueRegisters; // not state: wiring
   #config = CMDQV_CONFIG_RESET;
 
   /** `mayOwn`: VINTFs can be the hypervisor's. */
