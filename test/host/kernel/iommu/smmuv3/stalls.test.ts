@@ -226,6 +226,17 @@ describe("with transactions stalled", () => {
     end();
   });
 
+  it("closing the fault queue's file leaves them, for its HWPT holds the queue; a detach aborts them", () => {
+    const { host, user, fd, smmu, leave, ended, end } = stalled();
+    host.run(10_000);
+    expect(user.process.close(fd)).toBe(0);
+    host.run(10_000);
+    expect(smmu.stalledTransactions).toBe(2);
+    leave();
+    expect(ended).toEqual(ABORTED);
+    end();
+  });
+
   it("the end of the process aborts them", () => {
     const { messages, end, ended } = stalled();
     expect(messages().length).toBe(2);
