@@ -2,6 +2,7 @@
 
 import { type HostDescription, parseHost } from "./description.ts";
 import arm from "./examples/arm.json" with { type: "json" };
+import armCmdqv from "./examples/arm-cmdqv.json" with { type: "json" };
 import oneIommu from "./examples/one-iommu.json" with { type: "json" };
 import twoIommus from "./examples/two-iommus.json" with { type: "json" };
 
@@ -9,6 +10,7 @@ const DOCUMENTS = {
   "two-iommus": twoIommus,
   "one-iommu": oneIommu,
   arm: arm,
+  "arm-cmdqv": armCmdqv,
 };
 
 export const builtInHosts: readonly HostDescription[] = Object.values(DOCUMENTS).map((document) =>

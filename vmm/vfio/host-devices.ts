@@ -128,6 +128,10 @@ export class HostDevices implements Stateful {
     return this.#records.get(handle);
   }
 
+  get records(): IterableIterator<DeviceRecord> {
+    return this.#records.values();
+  }
+
   get handles(): IterableIterator<DeviceHandle> {
     return this.#records.keys();
   }

@@ -153,6 +153,12 @@ export class ViommuObject implements Stage1Place {
     return 0;
   }
 
+  /** On behalf of any device that will be behind it. */
+  #createForAny(): number {
+    const [record] = this.#devices.records;
+    return record === undefined ? -ENODEV : this.#create(record);
+  }
+
   /** A vIOMMU that could not be completed leaves nothing behind. */
   #giveUp(errno: number): number {
     this[Symbol.dispose]();
@@ -195,6 +201,9 @@ export class ViommuObject implements Stage1Place {
     const { space, calls } = this.#devices;
     return {
       allocate: (index, gpa, length) => {
+        // A guest brings its IOMMU up before its bus has numbered what is behind it.
+        const ready = this.parent === 0 ? this.#createForAny() : 0;
+        if (ready < 0) return ready;
         if (this.#reply.length === 0) return -EOPNOTSUPP;
         const { result, out } = calls.ioctl(space.iommufd, IOMMU_HW_QUEUE_ALLOC, iommuHwQueueAlloc, {
           viommu_id: this.parent,

@@ -30,9 +30,7 @@ export function hostDescription(cmdqv: object | null) {
   return parseHost(
     {
       name: "arm with queues",
-      iommus: [
-        { name: "smmu0", kind: "smmuv3", options: { features: { HTTU: 0 }, ...(cmdqv === null ? {} : { cmdqv }) } },
-      ],
+      iommus: [{ name: "smmu0", kind: "smmuv3", options: cmdqv === null ? {} : { cmdqv } }],
       devices: [
         { model: "edu", bdf: A, iommu: "smmu0", options: { ats: true } },
         { model: "edu", bdf: B, iommu: "smmu0" },
