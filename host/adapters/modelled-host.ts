@@ -67,10 +67,12 @@ export class ModelledHost implements ServedHost {
 
   ioctl(caller: ForeignProcess, file: OpenFile, fd: number, request: number, argument: bigint): number {
     const { trace, injector } = this.#host.kernel;
-    const name = file.ioctlName(request) ?? `0x${request.toString(16)}`;
+    const known = file.ioctlName(request);
+    const name = known ?? `0x${request.toString(16)}`;
     this.#ioctls.set(name, (this.#ioctls.get(name) ?? 0) + 1);
     const result = callIoctl(file, caller, fd, request, argument, trace, injector);
-    if (result === -ENOTTY && !this.#unknown.has(name)) {
+    // A feature that a known request asks for and is not there is what programs probe with.
+    if (result === -ENOTTY && known === null && !this.#unknown.has(name)) {
       this.#unknown.add(name);
       this.#complain(`${caller.name} asks ${name} of ${file.path}, which this host does not know (ENOTTY)`);
     }

@@ -158,7 +158,7 @@ async function end(service: HostService, options: HostServeOptions, closed: () =
   if (options.quiet !== true) {
     const { calls, totalNs } = server.statistics;
     say(`host: ${calls} requests, ${(calls === 0 ? 0 : totalNs / calls / 1000).toFixed(1)} us each`);
-    if (calls === 0) say("host: the program asked nothing of the host (one that is linked statically cannot)");
+    if (calls === 0) say("host: the program opened nothing of the host (one that is linked statically cannot)");
     for (const line of host.statistics()) say(`host: ${line}`);
     say(
       `host: left over: ${left === "" ? "nothing" : left}${held > 0 ? ` (held by ${held} open files and processes)` : ""}`,

@@ -116,7 +116,7 @@ EXPORT int statx(int d, const char *restrict p, int flags, unsigned int mask, st
 
 	if (r)
 		return r;
-	if (real == buf ? stat_at(d, p, &st, 0) : !(p && !p[0] && hs_ours(d)) || stat_fd(d, &st))
+	if (real == buf ? stat_at(d, p, &st, flags & AT_SYMLINK_NOFOLLOW) : !(p && !p[0] && hs_ours(d)) || stat_fd(d, &st))
 		return 0;
 	sx->stx_mode = st.st_mode;
 	sx->stx_rdev_major = major(st.st_rdev);
@@ -149,6 +149,31 @@ EXPORT ssize_t readlinkat(int d, const char *restrict path, char *restrict to, s
 	char buf[PATH_MAX];
 
 	return syscall(SYS_readlinkat, d, hs_path(path, buf), to, n);
+}
+
+EXPORT ssize_t getxattr(const char *path, const char *name, void *value, size_t n)
+{
+	char buf[PATH_MAX];
+
+	return syscall(SYS_getxattr, hs_path(path, buf), name, value, n);
+}
+EXPORT ssize_t lgetxattr(const char *path, const char *name, void *value, size_t n)
+{
+	char buf[PATH_MAX];
+
+	return syscall(SYS_lgetxattr, hs_path(path, buf), name, value, n);
+}
+EXPORT ssize_t listxattr(const char *path, char *list, size_t n)
+{
+	char buf[PATH_MAX];
+
+	return syscall(SYS_listxattr, hs_path(path, buf), list, n);
+}
+EXPORT ssize_t llistxattr(const char *path, char *list, size_t n)
+{
+	char buf[PATH_MAX];
+
+	return syscall(SYS_llistxattr, hs_path(path, buf), list, n);
 }
 
 /* the C library's own function behind an interposed one */

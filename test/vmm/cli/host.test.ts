@@ -160,6 +160,16 @@ describe.skipIf(!possible)("a program on a modelled host", () => {
     expect(existsSync(tree)).toBe(false);
   });
 
+  it("lists them without a complaint", () => {
+    const result = onHost("ls", "-l", "/dev/vfio/devices", "/sys/bus/pci/devices");
+    expect(result.output).toMatch(/^crw-------.* 511, +0 .* vfio0$/m);
+    expect(result.output).toMatch(
+      /^lrwxrwxrwx.* 0000:00:01\.0 -> \.\.\/\.\.\/\.\.\/devices\/pci0000:00\/0000:00:01\.0$/m,
+    );
+    expect(result.errors).not.toMatch(/^ls: /m);
+    expect(result.status).toBe(0);
+  });
+
   it("is named $NESTBOX_SYS in its arguments, and ends with its own status", () => {
     const result = onHost("sh", "-c", 'test "$1" = "$NESTBOX_SYS/x" && exit 7', "sh", "$NESTBOX_SYS/x");
     expect(result.status).toBe(7);
