@@ -1,8 +1,12 @@
 // `npm run demo:debian`: boots the Debian fixture with an NVMe drive assigned through VFIO behind the guest's own IOMMU. Runs the built-in
 // script (partition, file system, checksummed file, verified after dropping caches), or with --interactive a shell.
 
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { Command, Option } from "commander";
 import { bootFixture } from "./boot-fixture.ts";
+import { nestingReport } from "./nesting-report.ts";
 import { debianFixture, type FixtureArchitecture, MissingHere } from "./recipe.ts";
 
 interface DemoOptions {
@@ -24,13 +28,32 @@ async function demo(options: DemoOptions, more: readonly string[]): Promise<numb
   const { memory, cpus, disk } = options;
   const words = interactive ? "" : "nestbox.script";
   const place = disk === undefined ? {} : { disk };
-  const run = await bootFixture({ fixture, words, memory, cpus, ...place, more, interactive, echo: true });
+  const folder = mkdtempSync(join(tmpdir(), "nestbox-demo-"));
+  const trace = join(folder, "trace.jsonl");
+  const nests = options.arch === "arm64" && !interactive && !more.includes("--trace");
+  const traced = nests ? ["--trace", trace] : [];
+  const all = [...more, ...traced];
+  const run = await bootFixture({ fixture, words, memory, cpus, ...place, more: all, interactive, echo: true });
+  if (nests && run.status === 0) await printNesting(trace);
+  rmSync(folder, { recursive: true, force: true });
   const verified = run.lines.some(({ text }) => /nestbox-demo: checksum verified: [0-9a-f]{64}/.test(text));
   if (run.status === 0 && !interactive && !verified) {
     console.error("demo:debian: the guest ended without a verified checksum");
     return 1;
   }
   return run.status;
+}
+
+/** Where `nestbox boot` puts the first drive: at the host, and its id at the guest's IOMMU. */
+const DRIVE = { host: "0000:40:00.0", guestId: 0x80 } as const;
+
+async function printNesting(trace: string): Promise<void> {
+  const { host, guestId } = DRIVE;
+  const it = await nestingReport(trace, host, guestId);
+  console.log(`guest's STE  ${it.streamTableEntry} (StreamID 0x${guestId.toString(16)})`);
+  console.log(`guest's CD   ${it.contextDescriptor}`);
+  console.log(`domains      ${it.domains.join(", ")}`);
+  console.log(`nested DMA   ${it.dmas - it.beforeNesting} of ${it.dmas}, ${it.refused} refused`);
 }
 
 await new Command("demo:debian")

@@ -1,0 +1,211 @@
+// Random instruction streams on the AArch64 vCPU: whatever the guest executes, the VMM sees no exception, no overrun of a budget and no store outside
+// guest RAM, and the same stream ends in the same state twice, interpreted and translated. Exceptions are the guest's own affair.
+//
+// Streams are a mixture: uniformly random words; valid encodings with random fields; system registers, page tables, TTBRs and registers of random
+// bits; two CPUs that share it all. The memory before and behind guest RAM is guarded by a pattern where the core keeps nothing.
+import type { Fuzzer } from "../../vmm/cli/fuzzer.ts";
+import { AArch64Core, type AArch64CoreOptions, Exit, type HartMmioPort } from "../../vmm/vcpu/aarch64/core.ts";
+import { coreModule } from "../vmm/vcpu/aarch64/core-module.ts";
+import { randomInstruction } from "../vmm/vcpu/aarch64/random-instructions.ts";
+import { randomVector, randomVectorInstruction } from "../vmm/vcpu/aarch64/random-vector-instructions.ts";
+import { generator } from "../vmm/vcpu/riscv64/reference/integer.ts";
+
+type Translate = NonNullable<AArch64CoreOptions["translate"]>;
+/** Translates what is met once, so that translated code is what runs. */
+const EAGER: Translate = { interval: 16, samples: 1 };
+
+const RAM = 0x8000_0000n;
+/** Not whole WebAssembly pages: what is left behind it is guarded, too. */
+const RAM_BYTES = 248 * 1024;
+/** SCTLR, TCR, TTBR0, TTBR1, MAIR, VBAR, ELR, SPSR, SP_EL0, CPACR, CNTKCTL, TPIDR, CNTV_CTL, CNTV_CVAL, CNTV_TVAL, NZCV, DAIF, FPCR, FPSR, CurrentEL, ESR, FAR, PAR, CNTVCT. */
+const REGISTERS = [
+  0x181000, 0x182040, 0x182000, 0x182020, 0x18a200, 0x18c000, 0x184020, 0x184000, 0x184100, 0x181040, 0x18e100,
+  0x18d080, 0x1be320, 0x1be340, 0x1be300, 0x1b4200, 0x1b4220, 0x1b4400, 0x1b4420, 0x184240, 0x185200, 0x186000,
+  0x187400, 0x1be040,
+];
+/** SVC, HVC, SMC, BRK, ERET, WFE, WFI, ISB, CLREX, DAIFSet, DAIFClr, SPSel, TLBI, IC, DC, AT. */
+const SYSTEM = [
+  0xd4000001, 0xd4000002, 0xd4000003, 0xd4200000, 0xd69f03e0, 0xd503205f, 0xd503207f, 0xd5033fdf, 0xd5033f5f,
+  0xd50342df, 0xd50342ff, 0xd50040bf, 0xd50041bf, 0xd508871f, 0xd5088720, 0xd5088320, 0xd5088340, 0xd508751f,
+  0xd50b7521, 0xd50b7a21, 0xd50b7421, 0xd5087801, 0xd5087841,
+];
+
+/** A device that interrupts, moves time and cuts slices short at random, but reproducibly. */
+class RandomPort implements HartMmioPort {
+  high = 0;
+  core: AArch64Core | null = null;
+  readonly #next: () => number;
+  constructor(next: () => number) {
+    this.#next = next;
+  }
+  load(): number {
+    this.#meddle();
+    this.high = this.#next();
+    return this.#next();
+  }
+  store(): void {
+    this.#meddle();
+  }
+  #meddle(): void {
+    const core = this.core;
+    if (core === null) return;
+    const value = this.#next();
+    if (value % 3 === 0) core.setInterrupt((value >>> 8) % core.harts, (value & 0x400) !== 0, (value & 0x800) !== 0);
+    if (value % 5 === 0) core.now += (value >>> 8) % 100_000;
+    if (value % 7 === 0) core.limitSlice((value >>> 8) % 100);
+    if (value % 97 === 0) core.stop();
+  }
+}
+
+/** One stream: builds a machine from `seed`, runs it, returns a digest of its end state. Throws what the VMM must never throw. */
+export function stream(module: WebAssembly.Module, seed: number, translate: Translate): string {
+  const next = generator(seed);
+  const port = new RandomPort(generator(seed ^ 0x5bd1e995));
+  const harts = 1 + (next() % 2);
+  const decodePages = 8 + (next() % 60);
+  const core = new AArch64Core({ module, ramBytes: RAM_BYTES, mmio: port, harts, decodePages, translate });
+  port.core = core;
+  const ram = new DataView(core.memory.buffer, core.ramOffset, RAM_BYTES);
+  for (let at = 0; at < RAM_BYTES; at += 4) ram.setUint32(at, instruction(next), true);
+  // a root table, and next-level tables, of random descriptors that mostly point into RAM
+  for (let at = RAM_BYTES - 0x8000; at < RAM_BYTES; at += 8) {
+    const frame = RAM + BigInt(next() % (RAM_BYTES / 4096)) * 4096n;
+    const low = next() % 3 === 0 ? 3n : BigInt(next() & 0xfff) | 0x401n;
+    const high = next() % 8 === 0 ? BigInt(next() & 0xfff0) << 48n : 0n;
+    const odd = next() % 32 === 0 ? BigInt(next() & 0xffff) << 32n : 0n;
+    ram.setBigUint64(at, BigInt.asUintN(64, frame | low | high | odd), true);
+  }
+  const guards = [
+    new Uint8Array(core.memory.buffer, 0x800, 0x800),
+    new Uint8Array(core.memory.buffer, core.ramOffset + RAM_BYTES),
+  ];
+  for (const guard of guards) guard.fill(0xa5);
+  for (let cpu = 0; cpu < harts; cpu++) prepare(core, cpu, next);
+  for (let slice = 0; slice < 60; slice++) {
+    const cpu = slice % harts;
+    const budget = 1 + (next() % 2000);
+    const before = core.executed;
+    const reason = core.run(cpu, budget);
+    if (core.executed - before > budget)
+      throw new Error(`${core.executed - before} instructions in a budget of ${budget}`);
+    if (reason === Exit.Call) core.setX(cpu, 0, BigInt(next()));
+    if (reason === Exit.Wfi) core.now += next() % 10_000;
+    // a guest that lost its way gets a new start somewhere in RAM
+    if (next() % 4 === 0) {
+      core.write(cpu, "pc", RAM + BigInt((next() % RAM_BYTES) & ~3));
+      if (next() % 2 === 0) {
+        core.write(cpu, "sctlr_el1", 0x30d0_0800n);
+        core.flushTranslations(cpu);
+      }
+      for (let n = 0; n < 31; n++) if (next() % 2 === 0) core.setX(cpu, n, RAM + BigInt(next() % RAM_BYTES));
+    }
+  }
+  if (guards.some((guard) => guard.length === 0 || guard.some((byte) => byte !== 0xa5)))
+    throw new Error("the core stored where it keeps nothing");
+  return digest(core, harts);
+}
+
+function instruction(next: () => number): number {
+  const draw = (bound: number): number => next() % bound;
+  const word = next();
+  switch (draw(10)) {
+    case 0:
+      return word;
+    case 1:
+      return (0xd5000000 | ((word & 1) << 21) | REGISTERS[draw(REGISTERS.length)]! | draw(32)) >>> 0;
+    case 2:
+      return draw(4) === 0 ? (SYSTEM[draw(SYSTEM.length)]! | (draw(8) === 0 ? draw(32) : 0)) >>> 0 : word & 0x1fffffff;
+    case 3:
+      return (0x08000000 | (word & 0xc0df8000) | (draw(32) << 16) | (31 << 10) | (draw(32) << 5) | draw(32)) >>> 0; // exclusives
+    case 4:
+    case 5:
+      return randomVectorInstruction(draw) >>> 0;
+    default:
+      return randomInstruction(draw);
+  }
+}
+
+function prepare(core: AArch64Core, cpu: number, next: () => number): void {
+  const within = (): bigint => RAM + BigInt(next() % RAM_BYTES);
+  core.start(cpu, RAM + BigInt((next() % RAM_BYTES) & ~3), 0n);
+  for (let n = 0; n < 31; n++) {
+    const kind = next() % 4;
+    const wide = (BigInt(next()) << 32n) | BigInt(next());
+    core.setX(cpu, n, kind === 0 ? wide : kind === 1 ? 0x1000_0000n + BigInt(next() % 4096) : within());
+  }
+  for (let n = 0; n < 32; n++)
+    core.setV(
+      cpu,
+      n,
+      randomVector((bound) => next() % bound),
+    );
+  core.write(cpu, "sp", within());
+  core.write(cpu, "vbar_el1", within() & ~0x7ffn);
+  core.write(cpu, "elr_el1", within() & ~3n);
+  core.write(cpu, "spsr_el1", BigInt(next()) & 0xf00003c5n);
+  core.write(cpu, "cpacr_el1", next() % 4 === 0 ? 0n : 3n << 20n);
+  core.write(cpu, "daif", BigInt(next() % 16));
+  core.write(cpu, "cntv_ctl_el0", BigInt(next() % 4));
+  core.write(cpu, "cntv_cval_el0", BigInt(next() % 1000));
+  core.write(cpu, "cntkctl_el1", BigInt(next() & 0x3ff));
+  if (next() % 3 === 0) {
+    core.write(cpu, "el", 0n);
+    core.write(cpu, "spsel", 0n);
+  }
+  core.setInterrupt(cpu, next() % 8 === 0, next() % 2 === 0);
+  if (next() % 2 === 0) {
+    const root = RAM + BigInt(RAM_BYTES / 4096 - 1 - (next() % 8)) * 4096n;
+    core.write(cpu, "ttbr0_el1", root);
+    core.write(cpu, "ttbr1_el1", root);
+    const size = BigInt(16 + (next() % 24));
+    core.write(cpu, "tcr_el1", size | (size << 16n) | (2n << 30n) | (2n << 32n) | (BigInt(next() & 3) << 37n));
+    core.write(cpu, "sctlr_el1", 0x30d0_0801n | (next() % 4 === 0 ? 1n << 19n : 0n));
+    core.flushTranslations(cpu);
+  }
+}
+
+const DIGESTED = [
+  "pc",
+  "sp",
+  "sp_el0",
+  "sp_el1",
+  "elr_el1",
+  "spsr_el1",
+  "esr_el1",
+  "far_el1",
+  "ttbr0_el1",
+  "sctlr_el1",
+  "nzcv",
+  "daif",
+  "el",
+  "spsel",
+  "fpcr",
+  "par_el1",
+  "cntv_ctl_el0",
+  "cntv_cval_el0",
+  "instret",
+] as const;
+
+function digest(core: AArch64Core, harts: number): string {
+  let sum = 0;
+  const words = new Uint32Array(core.memory.buffer, core.ramOffset, RAM_BYTES / 4);
+  for (const word of words) sum = (Math.imul(sum, 31) + word) | 0;
+  const parts: (string | number | bigint)[] = [sum, core.now, core.executed];
+  for (let cpu = 0; cpu < harts; cpu++) {
+    for (let n = 0; n < 31; n++) parts.push(core.x(cpu, n));
+    for (let n = 0; n < 32; n++) parts.push(core.v(cpu, n));
+    for (const name of DIGESTED) parts.push(core.read(cpu, name));
+  }
+  return parts.join(" ");
+}
+
+export const fuzzer: Fuzzer = {
+  about: "random instruction streams: AArch64 vCPU, interpreted and translated",
+  round: (seed) => {
+    const module = coreModule();
+    const first = stream(module, seed, false);
+    if (stream(module, seed, EAGER) !== first) return { problem: "interpreted and translated, it ends in two states" };
+    if (seed % 8 === 0 && stream(module, seed, false) !== first) return { problem: "run twice, it ends in two states" };
+    return null;
+  },
+};
