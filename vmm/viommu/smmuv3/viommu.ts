@@ -9,7 +9,7 @@
 // Registers, interrupts, the event queue and translation are what hardware is made of too (host/arch/smmuv3/parts). Everything is done within the
 // access that asks for it: ACK registers agree at once. Nothing a guest or a host does throws here.
 
-import { F_ACCESS, F_ADDR_SIZE, F_PERMISSION, F_TRANSLATION } from "../../../host/arch/smmuv3/event-records.ts";
+import { F_PERMISSION, F_TRANSLATION } from "../../../host/arch/smmuv3/event-records.ts";
 import { AtsTranslator } from "../../../host/arch/smmuv3/parts/ats-translation.ts";
 import { type CacheSizes, SmmuCaches } from "../../../host/arch/smmuv3/parts/caches.ts";
 import type { ConfigurationCache } from "../../../host/arch/smmuv3/parts/configuration-cache.ts";
@@ -30,7 +30,7 @@ import type { Trace } from "../../../host/base/trace.ts";
 import { type AtsTarget, type DeviceClock, type DmaPort, NO_PASID } from "../../../host/devices/ports.ts";
 import { DeviceInvalidations } from "../device-invalidations.ts";
 import { Dispositions } from "../dispositions.ts";
-import type { HostEvent, InvalidationReply, ViommuHost } from "../host-port.ts";
+import { type HostEvent, type InvalidationReply, RESPONSE_INVALID, type ViommuHost } from "../host-port.ts";
 import type {
   CapabilitySheet,
   GuestVisibleIommu,
@@ -367,7 +367,11 @@ export class Smmuv3Viommu implements GuestVisibleIommu, RegisterEffects, Statefu
       this.#pageRequestArrived(event);
       return;
     }
-    this.stalls.arrived(event, state.device.guestId, this.#stallEvent(event, state.device.guestId));
+    const { guestId } = state.device;
+    const number = this.#stallEvent(event, guestId);
+    // Nothing that the guest could mend: for it that is an access that memory aborts.
+    if (number === 0) this.#host?.respond(event.cookie, RESPONSE_INVALID);
+    else this.stalls.arrived(event, guestId, number);
   }
 
   #pageRequestArrived(event: HostEvent & { kind: "page-request" }): void {
@@ -402,14 +406,20 @@ export class Smmuv3Viommu implements GuestVisibleIommu, RegisterEffects, Statefu
     return (code) => ats.target.pageResponse(processId, asked, code);
   }
 
-  /** Which of the four events that may stall a page request is: the fault queue says what was accessed, not what was wrong. */
+  /**
+   * Which of the four events that may stall a page request is: the fault queue says what was accessed, not what was wrong. 0: none, it was the host's
+   * second stage that stalled the transaction, where the guest has no memory.
+   */
   #stallEvent(event: HostEvent & { kind: "page-request" }, sid: number): number {
     const { permissions, pasid } = event;
     const kind = (permissions & 2) !== 0 ? KIND_WRITE : (permissions & 4) !== 0 ? KIND_EXECUTE : KIND_READ;
     const pfn = Number(BigInt.asUintN(64, event.address) >> 12n);
     this.#observe(sid);
     const found = this.#probe(sid, pasid === null ? -1 : pasid & 0xfffff, (permissions & 8) !== 0, kind, pfn);
-    return found === F_ADDR_SIZE || found === F_ACCESS || found === F_PERMISSION ? found : F_TRANSLATION;
+    if (found >= F_TRANSLATION && found <= F_PERMISSION) return found;
+    // The guest may have mapped the page meanwhile: it is told all the same, and resumes.
+    const page = this.#translator.walker.guestPfn as GpaPfn;
+    return found === 0 && this.#state.memory.load32(page, 0) === ACCESS_OK ? F_TRANSLATION : 0;
   }
 
   #actions(): CommandActions {

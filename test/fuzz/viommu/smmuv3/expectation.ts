@@ -5,12 +5,13 @@
 // stage 2 refuses.
 
 import { REG } from "../../../../host/arch/smmuv3/registers.ts";
+import { everyOutcome } from "../../../oracle/latitude.ts";
 import type { Injected, Memory } from "../../../oracle/memory.ts";
-import { allowedOutcomes } from "../../../oracle/smmuv3/allowed.ts";
 import { type Features, features, type Programming } from "../../../oracle/smmuv3/identification.ts";
 import { type EventRecord, Fault, type Outcome } from "../../../oracle/smmuv3/outcome.ts";
 import { locateStreamTableEntry } from "../../../oracle/smmuv3/stream-table.ts";
-import { DirectTables } from "../../../oracle/smmuv3/tables.ts";
+import { DirectTables, type EntryTag } from "../../../oracle/smmuv3/tables.ts";
+import { translate } from "../../../oracle/smmuv3/translate.ts";
 import { type Guest, RAM } from "../../../vmm/viommu/smmuv3/guest.ts";
 
 const RAM_BYTES = 0x10_0000n;
@@ -58,7 +59,7 @@ export interface ExpectedDma {
 /** Everything that is right; null: the specification leaves it open, or it leads into the message window. */
 export function expectedDma(
   guest: Guest,
-  device: { readonly guestId: number; readonly emulated: boolean },
+  device: { readonly guestId: number; readonly emulated: boolean; readonly stalls: boolean },
   ssid: number,
   address: bigint,
   write: boolean,
@@ -83,18 +84,28 @@ export function expectedDma(
     // EATS = 3 acts as 0 here (§5.2), but is nothing that Linux takes from a guest: such a stream aborts.
     if (streamTakesNoAts(f, programming, new DirectTables(memory), BigInt(device.guestId))) return [REFUSED];
   }
-  const outcomes = allowedOutcomes(identification, programming, memory, {
-    kind: "untranslated",
-    sid: BigInt(device.guestId),
-    ssid: ssid < 0 ? null : BigInt(ssid),
-    privileged: false,
-    instruction: false,
-    write,
-    iova: address,
+  const request = {
+    ...({ kind: "untranslated", sid: BigInt(device.guestId), ssid: ssid < 0 ? null : BigInt(ssid) } as const),
+    ...{ privileged: false, instruction: false, write, iova: address },
+  };
+  // A PCI function never stalls: for one that is assigned S1STALLD is as good as set, where the guest may set it.
+  const forbidsStalls = !device.emulated && !device.stalls && f.STALL_MODEL === 0n;
+  const outcomes = everyOutcome((choose) => {
+    const tables = forbidsStalls ? new TablesWithoutStalls(memory) : new DirectTables(memory);
+    return translate(identification, programming, tables, request, choose);
   });
   if (outcomes === null || memory.windowTouched) return null;
   const answers = outcomes.map((outcome) => answer(outcome, device.emulated));
   return answers.includes(null) ? null : (answers as ExpectedDma[]);
+}
+
+/** Stream table entries that have S1STALLD. */
+class TablesWithoutStalls extends DirectTables {
+  override load(address: bigint, doublewords: number, tag?: EntryTag): readonly bigint[] | null {
+    const values = super.load(address, doublewords);
+    if (values === null || tag?.kind !== "STE") return values;
+    return values.map((value, index) => (index === 1 ? value | (1n << 27n) : value));
+  }
 }
 
 const REFUSED: ExpectedDma = { address: null, record: null };
@@ -115,7 +126,8 @@ function answer({ result, record }: Outcome, emulated: boolean): ExpectedDma | n
     // What memory aborts behind a sound translation is nobody's event.
     return { address: inRam(result.address) ? result.address : null, record: null };
   }
-  if (result.kind !== "aborted") return null;
+  // A model on the VM's bus cannot wait: that it is refused is nothing that the specification says.
+  if (result.kind !== "aborted" && (result.kind !== "stalled" || emulated)) return null;
   const heard = record !== null && (emulated || HEARD.has(Number(record.doublewords[0]! & 0xffn)));
   return { address: null, record: heard ? record : null };
 }

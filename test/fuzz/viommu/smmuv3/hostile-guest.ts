@@ -18,9 +18,10 @@ import * as R from "../../../../host/devices/edu/registers.ts";
 import type { PciFunction } from "../../../../host/devices/ports.ts";
 import { NO_INJECTION } from "../../../../host/kernel/inject.ts";
 import { deviceDataOf } from "../../../../host/kernel/iommu/smmuv3/device-data.ts";
+import { AssignedDevice } from "../../../../vmm/vfio/assigned-device.ts";
 import type { DeviceState } from "../../../../vmm/viommu/dispositions.ts";
 import type { StreamContext } from "../../../../vmm/viommu/smmuv3/stream-context.ts";
-import { eduDma, eduOutcome, name } from "../../../host/kernel/machine.ts";
+import { eduDma, eduOutcome } from "../../../host/kernel/machine.ts";
 import { wrongRecord } from "../../../oracle/smmuv3/harness/compare.ts";
 import { EVENTS_LOG2, type Guest, PLACE, RAM } from "../../../vmm/viommu/smmuv3/guest.ts";
 import { KINDS, type Operation } from "../operations.ts";
@@ -30,6 +31,7 @@ import {
   GUEST_IDS,
   iovaPage,
   LEVEL_1_STREAMS,
+  PLATFORM_ID,
   storeContext,
   storeDescriptor,
   storeStream,
@@ -97,7 +99,12 @@ interface Target {
   readonly config: Pick<PciFunction, "configRead" | "configWrite">;
   readonly pasids: boolean;
   readonly emulated: boolean;
+  /** Its transactions may wait for the guest. */
+  readonly stalls: boolean;
 }
+
+/** What a device on no bus has of PCI's configuration space. */
+const NO_CONFIG: Target["config"] = { configRead: () => 0, configWrite: () => {} };
 
 /** Sets bits in a register of a function's extended capability. */
 function enable(device: Edu, id: number, offset: number, bits: number): void {
@@ -110,7 +117,8 @@ function enable(device: Edu, id: number, offset: number, bits: number): void {
 
 export class HostileSmmuGuest {
   readonly vm: SmmuVm;
-  readonly devices: (Plugged | null)[] = [null, null];
+  /** Two PCI functions, and on some hosts a device on no bus. */
+  readonly devices: (Plugged | null)[] = [null, null, null];
   /** What went wrong, in one line; null: nothing so far. */
   problem: string | null = null;
   readonly compared = new Map<string, number>();
@@ -118,6 +126,7 @@ export class HostileSmmuGuest {
   readonly #ramFrame: number;
   readonly #emulated: Target;
   readonly #rids = [FIRST, SECOND];
+  readonly #platform: string | null;
   readonly #globalErrors: number;
   #injecting = 0;
   /** Requests that reached the hardware SMMU. */
@@ -130,7 +139,10 @@ export class HostileSmmuGuest {
       { rid: FIRST, options: FULL },
       { rid: SECOND, options: seed % 2 === 0 ? FULL : {} },
     ];
-    this.vm = new SmmuVm({ features, devices });
+    // Where the hardware can stall, one guest in two has a device that may be: on no bus.
+    this.#platform = seed % 2 === 0 && features.STALL_MODEL !== 1 ? "edu0" : null;
+    this.vm = new SmmuVm({ features, devices, ...(this.#platform === null ? {} : { platform: this.#platform }) });
+    if (this.#platform !== null) this.devices[2] = this.vm.assignPlatform(this.#platform, PLATFORM_ID);
     this.devices[0] = this.vm.assign(FIRST, GUEST_IDS[0]!);
     this.devices[1] = this.vm.assign(SECOND, GUEST_IDS[1]!);
     this.#guest = this.vm.guest;
@@ -155,7 +167,14 @@ export class HostileSmmuGuest {
     enable(edu, 0x13, 4, 1);
     enable(edu, 0x1b, 6, 1);
     edu.configWrite(4, 2, 6);
-    return { guestId: EMULATED_ID, bar: edu.bars[0]!.registers, config: edu, pasids: true, emulated: true };
+    return {
+      guestId: EMULATED_ID,
+      bar: edu.bars[0]!.registers,
+      config: edu,
+      pasids: true,
+      emulated: true,
+      stalls: false,
+    };
   }
 
   /** Does one operation and checks the invariants. */
@@ -269,11 +288,12 @@ export class HostileSmmuGuest {
         const size = ([1, 2, 4] as const)[b % 3]!;
         const at = a % 2 === 0 ? a & 0xff : a & 0xfff;
         // Function-level resets are an operation of their own.
-        this.devices[c & 1]?.device.configWrite(at & ~(size - 1), size, value(d, a));
+        const device = this.devices[c & 1]?.device;
+        if (device instanceof AssignedDevice) device.configWrite(at & ~(size - 1), size, value(d, a));
         return;
       }
       case "functionReset":
-        this.devices[a & 1]?.device.reset();
+        this.#functionReset(a);
         return;
       case "barWrite": {
         const register = BAR_REGISTERS[c % BAR_REGISTERS.length] ?? b & 0xfc;
@@ -297,7 +317,8 @@ export class HostileSmmuGuest {
 
   #command(a: number, b: number, c: number, d: number): void {
     const which = COMMANDS[a % COMMANDS.length]!;
-    const SID = [...GUEST_IDS, EMULATED_ID][b % (GUEST_IDS.length + 1)]!;
+    const ids = [...GUEST_IDS, EMULATED_ID, PLATFORM_ID];
+    const SID = ids[b % ids.length]!;
     const flag = (bit: number) => (b >>> bit) & 1;
     const range = flag(9) === 1 ? { TG: c & 3, NUM: (c >>> 2) & 31, SCALE: (c >>> 7) & 31, TTL: (c >>> 12) & 3 } : {};
     const page = { Address: BigInt(iovaPage(d)) & ((1n << 52n) - 1n), Leaf: flag(8), ...range };
@@ -353,11 +374,25 @@ export class HostileSmmuGuest {
 
   /** One of the assigned devices, or the emulated one; null: it is unplugged. */
   #target(a: number): Target | null {
-    if ((a >>> 24) % 3 === 2) return this.#emulated;
-    const plugged = this.devices[a & 1];
-    if (plugged === null || plugged === undefined) return null;
-    const pasids = this.vm.machine.edus.get(plugged.rid)!.atsTarget !== undefined;
-    return { guestId: plugged.guestId, bar: plugged.bar, config: plugged.device, pasids, emulated: false };
+    const which = (a >>> 24) % 4;
+    if (which === 2) return this.#emulated;
+    return this.#targetOf(this.devices[which === 3 && this.#platform !== null ? 2 : a & 1] ?? null);
+  }
+
+  #targetOf(plugged: Plugged | null): Target | null {
+    if (plugged === null) return null;
+    const { guestId, bar, device, hostName } = plugged;
+    if (!(device instanceof AssignedDevice))
+      return { guestId, bar, config: NO_CONFIG, pasids: false, emulated: false, stalls: true };
+    const edu = [...this.vm.machine.edus.values()].find((each) => each.name === hostName);
+    return { guestId, bar, config: device, pasids: edu?.atsTarget !== undefined, emulated: false, stalls: false };
+  }
+
+  #functionReset(a: number): void {
+    const plugged = this.devices[a % 3];
+    const errno = plugged?.device.reset();
+    // The machine tells the vIOMMU of a function's reset by itself (AssignedDevice.onReset).
+    if (plugged !== null && plugged !== undefined && errno === 0) this.#guest.smmu.deviceReset(plugged.guestId);
   }
 
   #startDma(a: number, b: number, c: number, d: number): void {
@@ -381,12 +416,18 @@ export class HostileSmmuGuest {
     guest.write32(REG.GERRORN, guest.read32(REG.GERROR));
     if (choice % 5 === 4) guest.write32(REG.GBPA, 0x8000_1000);
     else guest.write32(REG.CR0, CR0_CMDQEN | CR0_EVENTQEN | 1 | (choice & 16));
-    for (const plugged of this.devices) plugged?.device.configWrite(4, 2, 6);
+    for (const plugged of this.devices) this.#targetOf(plugged)?.config.configWrite(4, 2, 6);
   }
 
-  /** Takes what is in the event queue, or acknowledges errors. */
+  /** Takes what is in the event queue, or acknowledges errors, or answers what stalls. */
   #acknowledge(a: number): void {
     const guest = this.#guest;
+    if (this.#platform !== null && (a & 6) === 0) {
+      for (const STAG of [0, 1, 2])
+        this.#push(encodeCommand("RESUME", { SID: PLATFORM_ID, STAG, Ac: (a >>> 3) & 1, Ab: 1 }));
+      this.vm.run(50_000);
+      return;
+    }
     if ((a & 1) === 0) guest.write32(REG.GERRORN, guest.read32(REG.GERROR));
     else guest.write32(REG.EVENTQ_CONS, guest.read32(REG.EVENTQ_PROD));
   }
@@ -422,12 +463,16 @@ export class HostileSmmuGuest {
     const guest = this.#guest;
     // What is under way ends first, and its records go. So does what the other devices have under way: where two contexts share an ASID and differ in
     // their tables, the SMMU may answer either from what it cached of the other (§3.17).
-    const others = this.devices.map((_, index) => this.#target(index));
+    const others = this.devices.map((device) => this.#targetOf(device));
     for (const device of [plugged, this.#emulated, ...others]) {
       if (device === null) continue;
       device.config.configWrite(4, 2, 6);
       const running = () => (device.bar.mmioRead(R.DMA_COMMAND, 4) & R.COMMAND_RUN) !== 0;
-      for (let i = 0; i < 20 && running(); i++) this.vm.run(400_000);
+      // What stalls is ended: it waits for the guest.
+      for (let i = 0; i < 20 && running(); i++) {
+        if (device.stalls) this.#functionReset(2);
+        this.vm.run(400_000);
+      }
       if (running()) return;
     }
     plugged.bar.mmioWrite(R.TRANSLATION_MODE, 4, 0, 0);
@@ -450,7 +495,8 @@ export class HostileSmmuGuest {
     const outcome = eduOutcome(plugged.bar);
     if (outcome === R.OUTCOME_PASID_DISABLED) return;
     const records = guest.takeRecords();
-    const done = outcome === R.OUTCOME_DONE;
+    const waits = (plugged.bar.mmioRead(R.DMA_COMMAND, 4) & R.COMMAND_RUN) !== 0;
+    const done = !waits && outcome === R.OUTCOME_DONE;
     const where = `DMA of guest device 0x${plugged.guestId.toString(16)} SSID ${ssid} at 0x${address.toString(16)}`;
     const complaints = new Set<string>();
     for (const { address: target, record } of expected) {
@@ -463,7 +509,7 @@ export class HostileSmmuGuest {
             : wrongRecord(records, record);
       if (why === null) {
         const event = records[0] === undefined ? "" : `, event 0x${(records[0][0]! & 0xffn).toString(16)}`;
-        const how = `${plugged.emulated ? "emulated" : "assigned"} ${done ? "done" : `refused${event}`}`;
+        const how = `${plugged.emulated ? "emulated" : "assigned"} ${done ? "done" : `${waits ? "stalled" : "refused"}${event}`}`;
         this.compared.set(how, (this.compared.get(how) ?? 0) + 1);
         if (done && (a & 16) !== 0) {
           // The page of a well-formed table moves: after an invalidation the device must follow.
@@ -479,9 +525,9 @@ export class HostileSmmuGuest {
   }
 
   #replug(a: number, b: number): void {
-    const index = a & 1;
+    const index = this.#platform !== null && (a & 12) === 12 ? 2 : a & 1;
     const plugged = this.devices[index];
-    const guestId = GUEST_IDS[b % GUEST_IDS.length]!;
+    const guestId = index === 2 ? PLATFORM_ID : GUEST_IDS[b % GUEST_IDS.length]!;
     if (plugged !== null && plugged !== undefined) {
       this.vm.unplug(plugged);
       this.devices[index] = null;
@@ -490,7 +536,8 @@ export class HostileSmmuGuest {
     if (this.devices.some((other) => other?.guestId === guestId)) return;
     const injecting = this.#injecting > 0;
     try {
-      this.devices[index] = this.vm.assign(this.#rids[index]!, guestId);
+      this.devices[index] =
+        index === 2 ? this.vm.assignPlatform(this.#platform!, guestId) : this.vm.assign(this.#rids[index]!, guestId);
     } catch (error) {
       if (!injecting) throw error;
     }
@@ -519,9 +566,11 @@ export class HostileSmmuGuest {
 
   #check(): void {
     const { kernel } = this.vm.machine;
-    for (const state of this.#guest.smmu.dispositions.all) this.#checkDisposition(state);
+    const { smmu } = this.#guest;
+    for (const state of smmu.dispositions.all) this.#checkDisposition(state);
     const errors = this.#readGlobalErrors();
     if (errors !== this.#globalErrors) this.#fail(`the host's GERROR became 0x${errors.toString(16)}`);
+    if (smmu.stalls.waiting > 64) this.#fail(`${smmu.stalls.waiting} stalled transactions`);
     if (this.vm.process.openFiles > 64) this.#fail(`${this.vm.process.openFiles} open files`);
     if (kernel.live.total > 400) this.#fail(`${kernel.live.total} live objects`);
     if (this.vm.machine.clock.pending > 2_000) this.#fail(`${this.vm.machine.clock.pending} clock events`);
@@ -537,7 +586,7 @@ export class HostileSmmuGuest {
       this.#fail(`${where} is behind the SMMU but not in the machine`);
       return;
     }
-    const known = this.vm.machine.kernel.iommu.deviceNamed(name(plugged.rid))!;
+    const known = this.vm.machine.kernel.iommu.deviceNamed(plugged.hostName)!;
     const entry = deviceDataOf(known).smmu.streamEntryOf(known);
     const config = (entry[0]! & 1n) === 0n ? 0n : STE.get(entry, "Config");
     const kind = config < 4n ? "blocked" : config === 6n ? "bypass" : "nested";

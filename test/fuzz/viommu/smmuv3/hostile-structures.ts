@@ -6,7 +6,9 @@ import { type Guest, PLACE } from "../../../vmm/viommu/smmuv3/guest.ts";
 /** An edu model on the VM's own bus, behind the same SMMU. */
 export const EMULATED_ID = 0x30;
 export const GUEST_IDS = [0x10, 0x08, 0x21, 0x3f, 0x05, 0x41];
-const STREAM_IDS = [0x10, 0x08, 0x21, 0x3f, EMULATED_ID];
+/** A device on no bus. */
+export const PLATFORM_ID = 0x2a;
+const STREAM_IDS = [0x10, 0x08, 0x21, 0x3f, EMULATED_ID, PLATFORM_ID];
 /** Context descriptors, eight of them, also as a table of SubstreamIDs. */
 const CONTEXTS = PLACE.contexts;
 const LEVEL_1_CONTEXTS = PLACE.contexts + 0x1000n;
@@ -107,6 +109,7 @@ export function storeWellFormed(guest: Guest, a: number, b: number, c: number): 
   for (let ssid = 0; ssid < 8; ssid++) {
     guest.writeContext(CONTEXTS + BigInt(64 * ssid), {
       ...{ V: 1, AA64: 1, T0SZ: 25, EPD1: 1, IPS: 5, A: 1, R: 1, ASID: ssid, TTB0: root >> 4n },
+      S: (a >>> 16) % 4 === 0 ? 1 : 0,
     });
   }
   const sid = STREAM_IDS[(a >>> 8) % STREAM_IDS.length]!;

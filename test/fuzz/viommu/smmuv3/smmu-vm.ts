@@ -8,6 +8,7 @@ import type { Smmuv3Options } from "../../../../host/hw/iommu/smmuv3/options.ts"
 import type { Process } from "../../../../host/kernel/process.ts";
 import { iommuHwInfoArmSmmuv3 } from "../../../../host/uapi/smmuv3-nesting.ts";
 import { AssignedDevice } from "../../../../vmm/vfio/assigned-device.ts";
+import { AssignedPlatformDevice } from "../../../../vmm/vfio/assigned-platform-device.ts";
 import { GuestAddressSpace } from "../../../../vmm/vfio/guest-address-space.ts";
 import { IommufdHost } from "../../../../vmm/vfio/iommufd-host.ts";
 import { SMMUV3_NESTING } from "../../../../vmm/viommu/smmuv3/nested-codec.ts";
@@ -16,14 +17,17 @@ import { Guest, RAM } from "../../../vmm/viommu/smmuv3/guest.ts";
 
 export interface Plugged {
   readonly guestId: number;
-  readonly rid: number;
-  readonly device: AssignedDevice;
+  /** As the host's kernel calls it. */
+  readonly hostName: string;
+  readonly device: AssignedDevice | AssignedPlatformDevice;
   readonly bar: MmioPort;
 }
 
 export interface SmmuVmOptions {
   readonly features: Partial<SmmuFeatures>;
   readonly caches?: Smmuv3Options["caches"];
+  /** Host's name of an edu on no bus, which can stall; left out: none. */
+  readonly platform?: string;
   readonly devices: readonly { readonly rid: number; readonly options: EduOptions }[];
 }
 
@@ -34,12 +38,15 @@ export class SmmuVm {
   readonly host: IommufdHost;
   readonly reports: string[] = [];
   readonly plugged: Plugged[] = [];
+  readonly #stalls: boolean;
   #guest: Guest | null = null;
   #nextHandle = 100;
 
-  constructor({ features, caches, devices }: SmmuVmOptions) {
+  constructor({ features, caches, devices, platform }: SmmuVmOptions) {
+    const platforms = platform === undefined ? [] : [{ name: platform, deviceId: 0x300, canStall: true }];
+    this.#stalls = platform !== undefined;
     const smmu = { features, atsTimeoutNs: 20_000, ...(caches === undefined ? {} : { caches }) };
-    this.machine = machine({ smmus: [smmu], devices, ramPages: 1024 });
+    this.machine = machine({ smmus: [smmu], devices, platform: platforms, ramPages: 1024 });
     if (this.machine.problems.length > 0) throw new Error(this.machine.problems.join("; "));
     this.process = this.machine.kernel.createProcess("vmm");
     this.space = new GuestAddressSpace(this.process);
@@ -84,7 +91,32 @@ export class SmmuVm {
     });
     device.onReset = () => this.guest.smmu.deviceReset(guestId);
     device.configWrite(4, 2, 6);
-    const plugged: Plugged = { guestId, rid, device, bar: device.bars[0]!.registers };
+    const plugged: Plugged = { guestId, hostName: name(rid), device, bar: device.bars[0]!.registers };
+    this.plugged.push(plugged);
+    return plugged;
+  }
+
+  /** The same of a device on no bus, whose transactions may stall. */
+  assignPlatform(hostName: string, guestId: number): Plugged {
+    const { machine: host } = this;
+    const bound = host.vfio.nodeOf(hostName) === null ? host.kernel.platform.bind(hostName, "vfio-platform") : 0;
+    if (bound < 0) throw new Error(`vfio-platform does not bind: ${bound}`);
+    const handle = this.#nextHandle++;
+    const guestName = `guest ${guestId.toString(16)}`;
+    const path = host.vfio.nodeOf(hostName)!;
+    const device = new AssignedPlatformDevice({
+      ...{ addressSpace: this.space, path, handle, guestName, hostName, trace: host.trace },
+    });
+    this.host.register({ handle, fd: device.fd, deviceId: device.deviceId, guestName, hostName, faults: true });
+    this.#guest ??= this.#makeGuest(handle);
+    const identity = { handle, guestId, name: guestName, hostName };
+    const errno = this.guest.smmu.plug({ ...identity, ats: false, pri: false, emulated: false, canStall: true });
+    if (errno < 0) {
+      this.host.unregister(handle);
+      device[Symbol.dispose]();
+      throw new Error(`plug: ${errno}`);
+    }
+    const plugged: Plugged = { guestId, hostName, device, bar: device.regions[0]!.registers };
     this.plugged.push(plugged);
     return plugged;
   }
@@ -101,7 +133,7 @@ export class SmmuVm {
       IDR5: BigInt(idr5),
       AIDR: BigInt(aidr),
     };
-    const guest = new Guest({ host: this.host, hardware: words, clock, trace });
+    const guest = new Guest({ host: this.host, hardware: words, stalls: this.#stalls, clock, trace });
     this.space.mapRam(RAM, guest.buffer, 0, guest.buffer.byteLength);
     return guest;
   }

@@ -158,7 +158,14 @@ describe("stalled transactions of a device that can stall", () => {
     guest.plug(1);
     guest.plug(3, { canStall: true, name: "platform edu" });
     guest.bringUp();
-    for (const sid of [1, 3]) guest.writeStage1Stream(sid, PLACE.contexts + BigInt(sid * 64));
+    guest.writeStage1Stream(1);
+    // Contexts 0 and 5 of the device that can stall, with tables that map nothing: 4K, T0SZ 39 starts at level 2.
+    guest.writeStage1Stream(3, PLACE.contexts + 0x200n, { S1CDMax: 3, S1DSS: 2 });
+    for (const ssid of [0n, 5n]) {
+      guest.writeContext(PLACE.contexts + 0x200n + ssid * 64n, {
+        ...{ V: 1, AA64: 1, T0SZ: 39, TG0: 0, EPD1: 1, IPS: 5, A: 1, R: 1, S: 1, TTB0: PLACE.tables >> 4n },
+      });
+    }
     guest.run(["CFGI_STE_RANGE", { Range: 31 }]);
     return guest;
   }
@@ -282,22 +289,40 @@ describe("stalled transactions of a device that can stall", () => {
     expect(guest.host.responses).toEqual([{ cookie: 1, code: RESPONSE_SUCCESS }]);
   });
 
+  /** The level-3 entry of page 7, where the stalled transactions go. */
+  const page = (guest: Guest, entry: bigint) => {
+    guest.store64(PLACE.tables, (PLACE.tables + 0x1000n) | 3n);
+    guest.store64(PLACE.tables + 0x1000n + 7n * 8n, entry);
+  };
+
   it("which of the four faults it was is what the guest's tables say (§7.3.16)", () => {
     const guest = stalling();
-    // One level-3 page, read-only: 4K, T0SZ 39 starts at level 2.
-    const page = (entry: bigint) => {
-      guest.store64(PLACE.tables, (PLACE.tables + 0x1000n) | 3n);
-      guest.store64(PLACE.tables + 0x1000n + 7n * 8n, entry);
-    };
-    guest.writeContext(PLACE.contexts + 3n * 64n, {
-      ...{ V: 1, AA64: 1, T0SZ: 39, TG0: 0, EPD1: 1, IPS: 5, A: 1, R: 1, S: 1, TTB0: PLACE.tables >> 4n },
-    });
-    page(0n);
     stall(guest, 1, 2);
     expect(only(guest).number).toBe(F_TRANSLATION);
-    page(PLACE.free | 0x4c3n | (1n << 7n));
+    page(guest, PLACE.free | 0x4c3n);
     stall(guest, 2, 2);
     expect(only(guest).number).toBe(F_PERMISSION);
+  });
+
+  it("a page that the guest has mapped meanwhile is told of all the same: it is for the guest to resume", () => {
+    const guest = stalling();
+    page(guest, PLACE.free | 0x443n);
+    stall(guest, 1, 2);
+    expect(only(guest)).toMatchObject({ number: F_TRANSLATION, stall: true });
+  });
+
+  it("what the host's second stage stalled is nothing that the guest could mend: refused, silently", () => {
+    const beyond = stalling();
+    page(beyond, 0x1000_0000n | 0x443n);
+    const tables = stalling();
+    tables.store64(PLACE.tables, 0x1000_0000n | 3n);
+    const contexts = stalling();
+    contexts.writeStage1Stream(3, 0x1000_0000n);
+    contexts.run(["CFGI_STE", { SID: 3 }]);
+    for (const guest of [beyond, tables, contexts]) {
+      stall(guest, 1);
+      expect([guest.takeEvents(), guest.host.responses]).toEqual([[], [{ cookie: 1, code: RESPONSE_INVALID }]]);
+    }
   });
 
   it("more than STALL_MAX at once are answered for the guest", () => {

@@ -50,6 +50,11 @@ function running() {
   const { guest } = machine;
   guest.bringUp();
   for (const sid of [1, STALLING]) guest.writeStage1Stream(sid);
+  const nothing = {
+    ...{ V: 1, AA64: 1, T0SZ: 39, EPD1: 1, IPS: 5, A: 1, R: 1, S: 1 },
+    TTB0: (PLACE.free + 0x4000n) >> 4n,
+  };
+  guest.writeContext(PLACE.contexts, nothing);
   guest.store64(PLACE.free, 7n);
   guest.store64(PLACE.tables, (PLACE.tables + 0x1000n) | 3n);
   guest.store64(PLACE.tables + 0x1000n, PLACE.free | 0xc43n);
