@@ -85,7 +85,7 @@ module.exports = {
       severity: "error",
       comment: "host/kernel's shared rooms reach a driver through host/kernel/iommu/driver.ts and hardware.ts",
       from: {
-        path: "^host/(kernel/(iommufd|vfio|pci|iommu/[^/]+\\.ts$|[^/]+\\.ts$)|[^/]+\\.ts$)",
+        path: "^host/(kernel/(iommufd|vfio|pci|platform|iommu/[^/]+\\.ts$|[^/]+\\.ts$)|[^/]+\\.ts$)",
         pathNot: "^host/kernel/iommu/kinds\\.ts$",
       },
       to: { path: "^host/(arch/|hw/iommu/[^/]+/|kernel/iommu/(?!mock/)[^/]+/|uapi/[a-z0-9]+-nesting\\.ts)" },

@@ -311,9 +311,9 @@ export class Host implements Stateful {
 
   /** The model of a PCI function itself: what a person with a screwdriver reaches. */
   functionOf(name: string): PciFunction {
-    const function_ = this.#kernel.pci.device(name)?.function;
-    if (function_ === undefined) throw new HostDescriptionError(`${name} is no PCI function`);
-    return (function_ as AilingFunction).inner;
+    const plugged = this.#kernel.pci.device(name)?.function;
+    if (plugged === undefined) throw new HostDescriptionError(`${name} is no PCI function`);
+    return (plugged as AilingFunction).inner;
   }
 
   /** Pulls a device out of its slot, or takes it off the interconnect. */

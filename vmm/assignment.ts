@@ -11,11 +11,11 @@
 // member does DMA through a context that is not its own (its kind's folder says how).
 
 import type { GpaPfn } from "../host/base/address.ts";
-import { ACCESS_OK, type PhysicalMemory } from "../host/base/memory.ts";
+import { ACCESS_OK } from "../host/base/memory.ts";
 import type { Stateful, StateReader, StateRecord } from "../host/base/state.ts";
 import type { FunctionPorts, PciFunction } from "../host/devices/ports.ts";
 import { EBUSY, ENODEV, errnoName } from "../host/uapi/errno.ts";
-import type { SystemCalls } from "../host/uapi/system-calls.ts";
+import type { AssignmentParts } from "./assignment-parts.ts";
 import {
   type AssignmentRequest,
   groupName,
@@ -25,45 +25,16 @@ import {
   type PlatformRequest,
   streamOf,
 } from "./assignment-request.ts";
-import type { Machine } from "./machine.ts";
 import { RAM_BASE, VIOMMU_BASE } from "./memory-map.ts";
-import { formatBdf, formatPlace, type PciHostBridge, UNREACHABLE } from "./pci/host-bridge.ts";
+import { formatBdf, formatPlace, UNREACHABLE } from "./pci/host-bridge.ts";
 import { PlatformDevices, type PlatformViommu } from "./platform-devices.ts";
+import { sameRecords } from "./same-records.ts";
 import { AssignedDevice } from "./vfio/assigned-device.ts";
 import { GuestAddressSpace, HostRefusal } from "./vfio/guest-address-space.ts";
 import { IommufdHost } from "./vfio/iommufd-host.ts";
 import type { HwInfoReply } from "./viommu/host-port.ts";
-import type { CommonConfiguration, GuestVisibleIommu, PluggedDevice, ViommuKind } from "./viommu/kind.ts";
+import type { GuestVisibleIommu, PluggedDevice, ViommuKind } from "./viommu/kind.ts";
 import { limitedReport } from "./viommu/limited-report.ts";
-
-/** Wires of the machine that vIOMMUs and devices drive. */
-export interface AssignmentWires {
-  viommu(index: number, vector: number, asserted: boolean): void;
-  /** INTx of a function; `pin` 1 to 4. */
-  intx(routingId: number, pin: number, asserted: boolean): void;
-  /** Wire of a platform device, 0 to PLATFORM_WIRES - 1; absent: the machine has none for them. */
-  platform?(wire: number, asserted: boolean): void;
-}
-
-export interface AssignmentParts {
-  readonly machine: Machine;
-  readonly memory: PhysicalMemory<GpaPfn>;
-  readonly pci: PciHostBridge;
-  readonly wires: AssignmentWires;
-  /** Kind of the guest-visible IOMMUs, and what the machine says about them. */
-  readonly kind: ViommuKind;
-  readonly configuration: CommonConfiguration;
-  /** The host process; null: no assigned devices, only emulated ones. */
-  readonly calls: SystemCalls | null;
-  /** False: no vIOMMU; devices do DMA with guest-physical addresses, through stage 2 only. Default true. */
-  readonly viommu?: boolean;
-  /** Takes devices that share an iommu group, as one stream with one context. Default: they are refused. */
-  readonly allowSharedGroup?: boolean;
-  /** Guest RAM as a window of the VMM's memory. */
-  readonly ram: { readonly buffer: ArrayBufferLike; readonly offset: number; readonly length: number };
-  /** One line each, for the person who runs the VM. */
-  readonly report: (message: string) => void;
-}
 
 /** One vIOMMU with its half of the host. */
 export interface VirtualIommu {
@@ -559,29 +530,13 @@ export class Assignment implements Stateful {
   }
 
   restoreState(state: StateReader): void {
-    const same = (name: string, list: readonly Readonly<Record<string, string | number>>[]): StateReader[] => {
-      const saved = state.records(name);
-      const has = (each: StateReader | undefined, field: string): string =>
-        each === undefined
-          ? "nothing"
-          : typeof list[0]![field] === "number"
-            ? `${each.number(field)}`
-            : each.text(field);
-      if (saved.length > list.length) state.fail(name, `are more than the ${list.length} here`);
-      for (const [index, here] of list.entries()) {
-        for (const field of Object.keys(here)) {
-          if (has(saved[index], field) !== `${here[field]}`) {
-            state.fail(name, `${index}: ${field} is ${has(saved[index], field)}, here it is ${here[field]}`);
-          }
-        }
-      }
-      return saved;
-    };
-    const viommus = same(
+    const viommus = sameRecords(
+      state,
       "viommus",
       this.viommus.map(({ name, key }) => ({ name, key })),
     );
-    const devices = same(
+    const devices = sameRecords(
+      state,
       "devices",
       this.devices.map(({ device, request }) => ({
         guest: formatPlace(request),
@@ -589,7 +544,8 @@ export class Assignment implements Stateful {
         handle: device.handle,
       })),
     );
-    same(
+    sameRecords(
+      state,
       "held",
       this.#held.map(({ device, id }) => ({ host: device.hostName, handle: device.handle, id })),
     );

@@ -8,7 +8,8 @@ import { PhysicalMemory } from "../host/base/memory.ts";
 import { bytesOf, type Stateful, type StateReader, type StateRecord } from "../host/base/state.ts";
 import type { Trace } from "../host/base/trace.ts";
 import type { SystemCalls } from "../host/uapi/system-calls.ts";
-import { Assignment, type AssignmentWires } from "./assignment.ts";
+import { Assignment } from "./assignment.ts";
+import type { AssignmentWires } from "./assignment-parts.ts";
 import { type InterruptSource, Machine } from "./machine.ts";
 import {
   ECAM_BASE,

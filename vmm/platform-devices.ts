@@ -10,6 +10,7 @@ import { ENODEV, ENOSPC } from "../host/uapi/errno.ts";
 import { formatDeviceId, nameInGroup, type PlatformRequest } from "./assignment-request.ts";
 import type { Machine } from "./machine.ts";
 import { PLATFORM_BASE, PLATFORM_SIZE } from "./memory-map.ts";
+import { sameRecords } from "./same-records.ts";
 import { AssignedPlatformDevice } from "./vfio/assigned-platform-device.ts";
 import type { GuestAddressSpace } from "./vfio/guest-address-space.ts";
 import { HostRefusal } from "./vfio/host-refusal.ts";
@@ -171,16 +172,7 @@ export class PlatformDevices implements Stateful {
   }
 
   restoreState(state: StateReader): void {
-    const saved = state.records("devices");
-    if (saved.length !== this.#entries.length) state.fail("devices", `are not the ${this.#entries.length} here`);
-    this.#entries.forEach((entry, index) => {
-      const here = savedEntry(entry);
-      const { guest, host } = here;
-      const record = saved[index]!;
-      if (record.text("guest") !== guest || record.text("host") !== host || record.number("handle") !== here.handle) {
-        record.fail("host", `is not ${host} as ${guest}, which is here`);
-      }
-    });
+    sameRecords(state, "devices", this.#entries.map(savedEntry));
   }
 
   *stateParts(): Generator<readonly [string, Stateful]> {
