@@ -63,7 +63,7 @@ export class GuestCmdqv implements Stateful {
       mostLog2,
       showPage: (page) => {
         mapPage(CMDQV_OFFSET + vintfPage0(0), null);
-        this.#map(vintfPage0(0), CMDQV_PAGE_BYTES, page ?? trapped, page === null ? "cmdqv" : "cmdqv-page");
+        this.#map(vintfPage0(0), CMDQV_PAGE_BYTES, page ?? trapped, page === null ? "cmdqv-trap" : "cmdqv-page");
       },
       failed: (queue) => {
         if (!this.registers.isSilent(queue)) this.#raise();
@@ -72,8 +72,8 @@ export class GuestCmdqv implements Stateful {
     });
     this.registers.queues = this.queues;
     this.#map(0, vintfPage0(0), this.registers, "cmdqv");
-    this.#map(vintfPage0(0), CMDQV_PAGE_BYTES, trapped, "cmdqv");
-    this.#map(vintfPage1(0), CMDQV_PAGE_BYTES, new PartOfRegisters(this.registers, vintfPage1(0)), "cmdqv");
+    this.#map(vintfPage0(0), CMDQV_PAGE_BYTES, trapped, "cmdqv-trap");
+    this.#map(vintfPage1(0), CMDQV_PAGE_BYTES, new PartOfRegisters(this.registers, vintfPage1(0)), "cmdqv-page1");
   }
 
   #map(offset: number, bytes: number, port: MmioPort, name: string): void {

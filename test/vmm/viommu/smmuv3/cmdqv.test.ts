@@ -3,7 +3,7 @@
 import { describe, expect, it } from "vitest";
 import { encodeCommand } from "../../../../host/arch/smmuv3/commands.ts";
 import { REG } from "../../../../host/arch/smmuv3/registers.ts";
-import { RAM_BASE } from "../../../../vmm/memory-map.ts";
+import { RAM_BASE, VIOMMU_BASE } from "../../../../vmm/memory-map.ts";
 import { MEMORY, OTHER_SID, QueueVm, SID } from "./cmdqv-vm.ts";
 
 const IOVA = 0x4000_0000n;
@@ -72,6 +72,13 @@ describe("the guest's CMDQV", () => {
     expect(vm.calls.counts).toMatchObject({ IOMMU_HW_QUEUE_ALLOC: 2 });
     expect([vm.get(PAGE0 + STATUS), vm.get(PAGE0 + 0x80 + STATUS)]).toEqual([1, 1]);
     expect(vm.reports).toEqual([]);
+    const ranges = vm.machine.machine.bus.ranges.filter(({ name }) => name.startsWith("viommu0"));
+    expect(ranges.map(({ name, base, size }) => [name, base - VIOMMU_BASE, size])).toEqual([
+      ["viommu0", 0, 0x20000],
+      ["viommu0-cmdqv", 0x20000, 0x30000],
+      ["viommu0-cmdqv-page", 0x50000, 0x10000],
+      ["viommu0-cmdqv-page1", 0x60000, 0x10000],
+    ]);
     expect(vm.end()).toBe(0);
   });
 });
@@ -190,7 +197,7 @@ describe("when a queue is the hardware's", () => {
     vm.ram.write64(vm.ram.allocate(), 0n);
     vm.put(0x1000, 0);
     expect(vm.viommu.cmdqv!.queues.hosted).toBe(0);
-    expect(vm.during(() => vm.get(PAGE0 + PROD))[0]).toMatchObject({ device: "viommu0-cmdqv" });
+    expect(vm.during(() => vm.get(PAGE0 + PROD))[0]).toMatchObject({ device: "viommu0-cmdqv-trap" });
     expect(vm.get(PAGE0 + STATUS)).toBe(0);
     vm.put(0x1000, 1);
     expect([vm.viommu.cmdqv!.queues.hosted, vm.get(PAGE0 + STATUS)]).toEqual([1, 1]);
