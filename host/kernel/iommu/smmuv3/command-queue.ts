@@ -70,9 +70,13 @@ export class CommandQueue implements Stateful {
   #dead = false;
   /** Slot of the CMD_SYNC that is waited for. */
   #awaited = 0; // not state: within a call
-  readonly #done = (): boolean => this.#completed() || this.#stopped;
-  readonly #taken = (): boolean => this.#isEmpty() || this.#stopped;
-  readonly #room = (): boolean => this.#hasRoom() || this.#stopped;
+  // What is waited for, and when a wait for it ends: made once, for the path of every unmap.
+  readonly #isCompleted = (): boolean => this.#completed();
+  readonly #isTaken = (): boolean => this.#isEmpty();
+  readonly #isRoom = (): boolean => this.#hasRoom();
+  readonly #completedOrStopped = (): boolean => this.#completed() || this.#stopped;
+  readonly #takenOrStopped = (): boolean => this.#isEmpty() || this.#stopped;
+  readonly #roomOrStopped = (): boolean => this.#hasRoom() || this.#stopped;
 
   constructor(place: CommandQueuePlace) {
     this.#place = place;
@@ -102,7 +106,7 @@ export class CommandQueue implements Stateful {
   /** Hands over what was pushed and waits until the hardware has taken it, for commands whose effect no CMD_SYNC waits for. */
   handOver(): void {
     this.flush();
-    if (!this.#dead) this.#waitFor(this.#taken, () => this.#isEmpty());
+    if (!this.#dead) this.#waitFor(this.#takenOrStopped, this.#isTaken);
   }
 
   /** Waits until everything pushed so far has taken effect: 0 or -ETIMEDOUT. */
@@ -147,12 +151,12 @@ export class CommandQueue implements Stateful {
       this.#put(signal === "event" ? SYNC_BY_EVENT : SYNC_BY_NOTHING, 0, 0, 0);
     }
     this.#publish();
-    return this.#waitFor(this.#done, () => this.#completed()) ? 0 : -ETIMEDOUT;
+    return this.#waitFor(this.#completedOrStopped, this.#isCompleted) ? 0 : -ETIMEDOUT;
   }
 
   #makeRoom(): boolean {
     this.#publish();
-    if (!this.#waitFor(this.#room, () => this.#hasRoom())) this.#dead = true;
+    if (!this.#waitFor(this.#roomOrStopped, this.#isRoom)) this.#dead = true;
     return !this.#dead;
   }
 
