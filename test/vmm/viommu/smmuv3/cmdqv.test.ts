@@ -260,6 +260,23 @@ describe("when a queue is the hardware's", () => {
 });
 
 describe("devices behind it", () => {
+  it("that are models see what the guest's own queue invalidates, although nobody here hears of it", () => {
+    const vm = new QueueVm();
+    const model = { handle: 999, guestId: 0x20, name: "00:04.0", ats: false, pri: false, emulated: true };
+    expect(vm.viommu.plug(model)).toBe(0);
+    const dma = vm.viommu.emulatedDma(() => 0x20);
+    const stage1 = vm.stage1();
+    stage1.map(IOVA, vm.ram.allocate(), 4096n);
+    vm.driver.installTranslation(0x20, { whole: stage1, pasids: new Map(), ats: false, pageRequests: false });
+    const read = () => dma.read(Number(IOVA >> 12n), 0, new Uint8Array(1), 0, 1, -1);
+    expect(read()).toBe(0);
+    stage1.unmap(IOVA, 4096n);
+    vm.driver.invalidate({ stage1, iova: IOVA });
+    vm.driver.ownQueues!.fence();
+    expect(read()).not.toBe(0);
+    expect(vm.end()).toBe(0);
+  });
+
   it("are as many as pairs of StreamIDs: the next is refused, with the host's word", () => {
     const vm = new QueueVm({ cmdqv: { log2vcmdqs: 3, log2vintfs: 2, log2vsids: 0 }, driver: false });
     expect(() => vm.assign("0000:00:02.0", OTHER_SID)).toThrow(/ENOSPC/);

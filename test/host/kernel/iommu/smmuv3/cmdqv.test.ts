@@ -2,8 +2,13 @@
 
 import { describe, expect, it } from "vitest";
 import { encodeCommand } from "../../../../../host/arch/smmuv3/commands.ts";
+import { CmdqvRegisters } from "../../../../../host/arch/smmuv3/parts/cmdqv-registers.ts";
+import type { HpaPfn } from "../../../../../host/base/address.ts";
+import { PhysicalMemory } from "../../../../../host/base/memory.ts";
 import * as R from "../../../../../host/devices/edu/registers.ts";
-import { EBUSY, EEXIST, EINVAL, EIO, ENOENT, ENOSPC, EOPNOTSUPP } from "../../../../../host/uapi/errno.ts";
+import type { CommandQueue } from "../../../../../host/kernel/iommu/smmuv3/command-queue.ts";
+import { Tegra241Cmdqv } from "../../../../../host/kernel/iommu/smmuv3/tegra241-cmdqv.ts";
+import { EBUSY, EEXIST, EINVAL, EIO, ENOENT, ENOSPC, EOPNOTSUPP, ETIMEDOUT } from "../../../../../host/uapi/errno.ts";
 import * as I from "../../../../../host/uapi/iommufd.ts";
 import * as S from "../../../../../host/uapi/smmuv3-nesting.ts";
 import { machine } from "../../machine.ts";
@@ -61,6 +66,44 @@ describe("the kernel's own VINTF", () => {
     expect(queues.globalErrors()).toEqual([0, 0]);
     queues.host.run(10_000);
     expect(register(queues.host, 0x14), "the interrupt that follows finds nothing").toBe(0);
+  });
+
+  it("stays unused where HYP_OWN reads 0, as in a virtual machine: the SMMU's own queue takes everything", () => {
+    const shape = { version: 1, log2vcmdqs: 1, log2vintfs: 0, log2vsids: 2 };
+    const registers = new CmdqvRegisters(shape, false);
+    registers.queues = {
+      ...{ read: () => 0, write: () => {}, readPage1: () => 0, writePage1: () => {}, errors: () => 0 },
+      ...{ setOn: () => {}, conditionsChanged: () => {} },
+    };
+    const commands: bigint[] = [];
+    const main = { push: ([word0]: readonly [bigint, bigint]) => commands.push(word0), sync: () => 0 };
+    const cmdqv = new Tegra241Cmdqv({
+      name: "smmu",
+      cmdqv: registers,
+      hardware: { drain: () => {} },
+      wait: (_hardware, done) => done(),
+      memory: new PhysicalMemory<HpaPfn>(),
+      ring: () => ({ base: 1 as HpaPfn, log2: 4 }),
+      defer: () => {},
+    });
+    expect(cmdqv.prepare()).toBe(true);
+    expect(cmdqv.start(main as unknown as CommandQueue)).toBe(0);
+    expect([cmdqv.queues.length, registers.vintfs.enabled(0), registers.allocation.count(0)]).toEqual([0, true, 0]);
+  });
+
+  it("that does not answer is -ETIMEDOUT", () => {
+    const dead = { high: 0, registerBytes: 0x50000, mmioRead: () => 0, mmioWrite: () => {} };
+    const cmdqv = new Tegra241Cmdqv({
+      name: "smmu",
+      cmdqv: dead,
+      hardware: { drain: () => {} },
+      wait: (_hardware, done) => done(),
+      memory: new PhysicalMemory<HpaPfn>(),
+      ring: () => null,
+      defer: () => {},
+    });
+    expect(cmdqv.prepare(), "no memory for its queues").toBe(false);
+    expect(cmdqv.start(null as unknown as CommandQueue)).toBe(-ETIMEDOUT);
   });
 
   it("is not there without a CMDQV: neither info nor vIOMMU of its type", () => {
