@@ -74,7 +74,7 @@ describe("the default guest on the SMMUv3 hardware model, without a host between
     ["wires, no messages", { features: { MSI: false } }],
     ["no choice about stalls", { features: { STALL_MODEL: 1 } }],
     ["no range invalidation, no ATS, ASIDs of 8 bits", { features: { RIL: false, ATS: false, ASID16: false } }],
-    ["no caches", { caches: { streams: 0, contexts: 0, translations: 0 } }],
+    ["no caches", { caches: { streams: 0, contexts: 0, translations: 0, tables: 0 } }],
   ])("all its steps hold with %s", (_name, options) => {
     const bare = machine(options);
     const outcome = bare.boot(guest);

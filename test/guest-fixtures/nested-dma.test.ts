@@ -78,7 +78,7 @@ describe("the default guest on the hardware model, without a host between", () =
     ["wires only", { capabilities: { IGS: IGS_WSI } }],
     ["a single interrupt vector", { vectorBits: 0 }],
     ["a single wire", { vectorBits: 0, capabilities: { IGS: IGS_WSI } }],
-    ["no caches", { caches: { devices: 0, processes: 0, translations: 0, messages: 0 } }],
+    ["no caches", { caches: { devices: 0, processes: 0, translations: 0, messages: 0, tables: 0 } }],
   ])("all its steps hold but the one that needs a second stage, with %s", (_name, options) => {
     const bare = new BareMachine(hardwareIommu((parts) => new RiscvIommu(parts, { automaticDelayNs: 50, ...options })));
     bare.plug(0x10, new Edu({ name: "edu0" }));

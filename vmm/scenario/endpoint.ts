@@ -125,7 +125,8 @@ export abstract class ScenarioEndpoint<K extends ViommuKindName = DefaultKind> {
 
   /**
    * The walk the hardware makes for a 4-byte access, as data and as lines to compare with: "DDT 2", "PDT 0", "stage1 1", each with the
-   * second-stage levels loaded for it ("stage1 1 <- 3 2 1"), then "final <- 3 2 1"; no lines when the IOTLB answers.
+   * second-stage levels loaded for it ("stage1 1 <- 3 2 1"), then "final <- 3 2 1"; no lines when the IOTLB answers. A level in parentheses was not
+   * loaded: the hardware remembered the pointer from an earlier walk, and began there.
    */
   walk(iova: bigint, options: { write?: boolean; pasid?: number } = {}): { walk: Walk; lines: string[] } {
     const [walk] = this.vm.walksOf(() => {
@@ -133,9 +134,11 @@ export abstract class ScenarioEndpoint<K extends ViommuKindName = DefaultKind> {
       else this.dmaRead(iova, 4, options);
     });
     if (walk === undefined) throw new Error(`device ${this.name} made no access at all: is bus mastering on?`);
-    const lines = walkGrid(walk).rows.map(({ table, level, stage2 }) => {
-      const what = table === "final" ? "final" : `${table} ${level}`;
-      return stage2.length === 0 ? what : `${what} <- ${stage2.map(({ level }) => level).join(" ")}`;
+    const levelText = (level: number, cached: boolean): string => (cached ? `(${level})` : `${level}`);
+    const lines = walkGrid(walk).rows.map(({ table, level, stage2, fetch }) => {
+      const what = table === "final" ? "final" : `${table} ${levelText(level, fetch?.cached === true)}`;
+      const loads = stage2.map(({ level, cached }) => levelText(level, cached));
+      return loads.length === 0 ? what : `${what} <- ${loads.join(" ")}`;
     });
     return { walk, lines };
   }

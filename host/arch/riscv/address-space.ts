@@ -1,6 +1,7 @@
 // What a two-stage walk needs to know of a device's or process's address space: roots, modes, byte orders, A/D policy. One mutable
 // object per cached context, filled from a device context (and process context) and read by the walker.
 
+import { type AddressTag, NO_TAG } from "../../base/caches/address-tags.ts";
 import type { Stateful, StateReader, StateRecord } from "../../base/state.ts";
 import type { StructureRules } from "./capabilities.ts";
 import { MODE_BARE, MSIPTP_FLAT, TC_GADE, TC_SADE, TC_SBE, TC_SXL } from "./device-context.ts";
@@ -40,6 +41,9 @@ export class AddressSpace implements Stateful {
   messagePatternHigh = 0;
   /** True if the plain way of the walker can take this space: little-endian, 8-byte entries. */
   plain = true;
+  /** Tags under which pointers to tables of this space, and of its second stage, are remembered. */
+  tag: AddressTag = NO_TAG; // not state: found again by whoever caches
+  secondTag: AddressTag = NO_TAG; // not state: found again by whoever caches
   /** PC.ta.SUM: supervisor requests may touch user pages. */
   sum = false;
 

@@ -6,6 +6,7 @@
 // allocated or thrown. Frame numbers are pairs of 32-bit integers (bits 31:0; bits 51:32), descriptors two halves.
 
 import { swap32 } from "../../base/byte-order.ts";
+import { FollowedPointer, TABLE_SHIFTS, type TableCache } from "../../base/caches/table-cache.ts";
 import { ACCESS_OK, type MemoryPort } from "../../base/memory.ts";
 import { TableReader } from "../../base/table-reader.ts";
 import { WORLD_EL2 } from "./context-descriptor.ts";
@@ -49,6 +50,27 @@ const RETRY = -1;
 /** Memory that never stops changing under us is an external abort after so many tries. */
 const RETRY_LIMIT = 64;
 
+/** Tells of a pointer that was not loaded, but remembered. */
+export function tellRemembered(
+  observer: WalkObserver | null,
+  table: WalkTable,
+  tree: TableTree,
+  tables: TableCache,
+  entry: number,
+  serves: number,
+  inputLow: number,
+  inputHigh: number,
+): void {
+  if (observer === null) return;
+  const shift = TABLE_SHIFTS[tables.classAt(entry)]!;
+  const lo = tables.pointerLoAt(entry) >>> 0;
+  const hi = tables.pointerHiAt(entry) >>> 0;
+  const pfn = tables.pointerPfnAt(entry);
+  const offset = tables.pointerOffsetAt(entry);
+  const input = (inputHigh & 0xfffff) * 0x100000000 + (inputLow >>> 0);
+  observer.tableLoaded(table, tree.levelOf(shift), pfn, offset, lo, hi, serves, shift + 12, input, true);
+}
+
 // Not state: what one walk found
 export class StageWalks<P extends number> {
   guestLow = 0;
@@ -74,9 +96,12 @@ export class StageWalks<P extends number> {
   /** Rights besides read and write that an ATS request is after: EXECUTE where its reads count as fetches. */
   wanted = 0;
   observer: WalkObserver | null = null;
+  /** Pointers to tables that earlier walks went through; null: none are kept. */
+  tables: TableCache | null = null;
+  protected readonly firstPointer = new FollowedPointer();
+  protected readonly secondPointer = new FollowedPointer();
   protected secondRights = ALL_RIGHTS;
   protected serves = -1;
-  protected told = 0;
 
   readonly memory: MemoryPort<P>;
   protected readonly first: TableReader<P>;
@@ -126,11 +151,23 @@ export class StageWalks<P extends number> {
     const second = regime.second;
     const descent = this.#firstDescent;
     descent.start(half, low, high);
+    this.firstPointer.shift = 0;
+    const { tables } = this;
+    const remembered = tables !== null && regime.plain ? tables.find(regime.tag, low, high) : -1;
+    // Where the table's frames are in memory is known already.
+    let known = tables !== null && remembered >= 0 && descent.resume(tables, remembered);
+    if (tables !== null && known) tellRemembered(this.observer, TABLE_STAGE_1, half, tables, remembered, -1, low, high);
     let restrictions = 0;
     for (let tries = 0; tries <= RETRY_LIMIT; ) {
-      this.serves = half.levelOf(descent.shift);
-      const translated = this.#tableAddress(second, descent.frameLow, descent.frameHigh, USE_TABLE_READ);
-      if (translated !== 0) return translated;
+      if (tables !== null && known) {
+        // Only tables of one frame are remembered behind stage 2; without one, all that lies in a table lies as it should.
+        this.hostLow = tables.frameLowAt(remembered) | (descent.frameLow & ~half.tableMask);
+        this.hostHigh = tables.frameHighAt(remembered);
+      } else {
+        this.serves = half.levelOf(descent.shift);
+        const translated = this.#tableAddress(second, descent.frameLow, descent.frameHigh, USE_TABLE_READ);
+        if (translated !== 0) return translated;
+      }
       const { hostLow, hostHigh } = this;
       const { offset } = descent;
       if (!descent.load(hostLow, hostHigh, regime.bigEndian)) {
@@ -167,9 +204,15 @@ export class StageWalks<P extends number> {
       }
       if (descent.pointer) {
         restrictions |= hi & TABLE_RESTRICTIONS;
+        this.firstPointer.follow(descent.shift, hostLow, hostHigh, offset >>> 3, lo, hi);
+        known = false;
         descent.follow();
         continue;
       }
+      this.firstPointer.tableLow = hostLow & half.tableMask;
+      this.firstPointer.tableHigh = hostHigh;
+      // Pointers under which less is granted are not remembered.
+      if (restrictions !== 0) this.firstPointer.shift = 0;
       this.guestLow = descent.leafLow;
       this.guestHigh = descent.outHigh;
       this.firstShift = descent.shift;
@@ -183,9 +226,25 @@ export class StageWalks<P extends number> {
     return F_WALK_EABT;
   }
 
+  /** Remembers the table that stage 1 came to. The pages of one larger than a page may lie apart behind stage 2. */
+  protected rememberFirst(regime: TranslationRegime, low: number, high: number): void {
+    const { tables, firstPointer } = this;
+    if (tables === null || firstPointer.shift === 0 || !regime.plain) return;
+    if (!regime.second.enabled || this.firstGranule === 12) tables.insert(regime.tag, low, high, firstPointer);
+  }
+
+  /**
+   * Remembers the table that stage 2 came to for the address itself. Those on the way to tables are left to themselves, so that a first walk shows
+   * all there is.
+   */
+  protected rememberSecond(second: SecondStage): void {
+    const { tables, secondPointer } = this;
+    if (tables === null || secondPointer.shift === 0 || !second.plain) return;
+    tables.insert(second.tag, this.guestLow, this.guestHigh, secondPointer);
+  }
+
   /** Stage 2 for a context descriptor or its level-1 descriptor: 0 with the frame in host*, or an event of CLASS_CD. */
   contextAddress(second: SecondStage, low: number, high: number): number {
-    this.told = 0;
     this.serves = -1;
     const number = this.walkSecond(second, low, high, USE_CONTEXT_READ, true);
     if (number !== 0) this.faultClass = CLASS_CD;
@@ -214,6 +273,11 @@ export class StageWalks<P extends number> {
     if (((low & second.inputLow) | (high & second.inputHigh)) !== 0) return this.#secondFault(F_TRANSLATION, low, high);
     const descent = this.#secondDescent;
     descent.start(second, low, high);
+    this.secondPointer.shift = 0;
+    const { tables } = this;
+    const remembered = tables !== null && second.plain ? tables.find(second.tag, low, high) : -1;
+    if (tables !== null && remembered >= 0 && descent.resume(tables, remembered))
+      tellRemembered(this.observer, TABLE_STAGE_2, second, tables, remembered, this.serves, low, high);
     for (let tries = 0; tries <= RETRY_LIMIT; ) {
       const { frameLow, frameHigh, offset } = descent;
       if (!descent.load(frameLow, frameHigh, second.bigEndian)) break;
@@ -246,9 +310,12 @@ export class StageWalks<P extends number> {
         if (updated !== 0) break;
       }
       if (descent.pointer) {
+        this.secondPointer.follow(descent.shift, frameLow, frameHigh, offset >>> 3, lo, hi);
         descent.follow();
         continue;
       }
+      this.secondPointer.tableLow = frameLow & second.tableMask;
+      this.secondPointer.tableHigh = frameHigh;
       this.hostLow = descent.leafLow;
       this.hostHigh = descent.outHigh;
       this.secondShift = descent.shift;
@@ -321,10 +388,6 @@ export class StageWalks<P extends number> {
     inputHigh: number,
   ): void {
     if (this.observer === null) return;
-    if (this.told > 0) {
-      this.told--;
-      return;
-    }
     const pfn = high * 0x100000000 + (low >>> 0);
     const inputPfn = (inputHigh & 0xfffff) * 0x100000000 + (inputLow >>> 0);
     const level = tree.levelOf(shift);

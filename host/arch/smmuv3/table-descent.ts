@@ -4,6 +4,7 @@
 // are intermediate, and `load` is told where that frame really is.
 
 import { swap32 } from "../../base/byte-order.ts";
+import { TABLE_SHIFTS, TABLE_STRIDES, type TableCache } from "../../base/caches/table-cache.ts";
 import { ACCESS_OK } from "../../base/memory.ts";
 import type { TableReader } from "../../base/table-reader.ts";
 import { F_ADDR_SIZE, F_TRANSLATION } from "./event-records.ts";
@@ -48,6 +49,18 @@ export class TableDescent<P extends number> {
     this.#high = high;
     this.shift = tree.startShift;
     this.#locate(tree.rootLow, tree.rootHigh, tree.startMask, tree.rootEntry);
+  }
+
+  /** To the descriptor in a table that is remembered; false if that is of another granule. */
+  resume(tables: TableCache, entry: number): boolean {
+    const tree = this.#tree!;
+    const size = tables.classAt(entry);
+    if (TABLE_STRIDES[size] !== tree.stride) return false;
+    this.shift = TABLE_SHIFTS[size]! - tree.stride;
+    const lo = tables.pointerLoAt(entry);
+    const hi = tables.pointerHiAt(entry);
+    this.#locate(((lo >>> 12) | (hi << 20)) & tree.tableMask, (hi >>> 12) & 0xf, tree.strideMask, 0);
+    return true;
   }
 
   /** On to the table that the descriptor names. */

@@ -3,6 +3,7 @@
 // Frame numbers are pairs of 32-bit integers (bits 31:0; bits 51:32), sizes are masks of the bits that must be clear. `shift` of a level is log2 of
 // the 4 KiB pages that one of its entries covers.
 
+import { type AddressTag, NO_TAG } from "../../base/caches/address-tags.ts";
 import { type StreamWorld, WORLD_EL1, WORLD_EL2 } from "./context-descriptor.ts";
 import { effectiveBits, type SmmuFeatures } from "./identification.ts";
 import {
@@ -102,10 +103,14 @@ export class FirstStageHalf extends TableTree {
 // Not state: made of structures that whoever holds this keeps
 export class SecondStage extends TableTree {
   enabled = false;
+  /** Tag under which pointers to its tables are remembered. */
+  tag: AddressTag = NO_TAG;
   /** Frame-number bits above the input size. */
   inputLow = 0;
   inputHigh = 0;
   bigEndian = false;
+  /** Little-endian, no access flags of tables. */
+  plain = true;
   accessFlag = false;
   dirty = false;
   accessFaultsDisabled = false;
@@ -138,6 +143,7 @@ export class SecondStage extends TableTree {
     // Dirty without access flag acts as neither (§5.2).
     this.dirty = this.accessFlag && (w5 & (1 << 23)) !== 0;
     this.tableAccessFlag = this.accessFlag && features.HTTU === 3 && (w5 & (1 << 27)) !== 0;
+    this.plain = !this.bigEndian && !this.tableAccessFlag;
     this.stalls = (w5 & (1 << 25)) !== 0;
     this.records = (w5 & (1 << 26)) !== 0;
     this.forcedWriteBack = features.FWB && (words[2]! & (1 << 25)) !== 0;
@@ -150,6 +156,8 @@ export class SecondStage extends TableTree {
 export class TranslationRegime {
   /** Stage 1 is on. */
   first = false;
+  /** Tag under which pointers to its tables are remembered. */
+  tag: AddressTag = NO_TAG;
   world: StreamWorld = WORLD_EL1;
   readonly lower = new FirstStageHalf();
   readonly upper = new FirstStageHalf();

@@ -3,9 +3,12 @@
 //     input ── stage 1 ──▶ guestLow/High ── stage 2 ──▶ hostLow/High
 //                │ each table's address through stage 2 (CLASS TT)
 //
-// The common case (access flags set, nothing to mark dirty, no restrictions in tables) is one loop over both stages; whatever it does not
+// The common case (access flags set, nothing to mark dirty, no restrictions in tables) goes from the tables that earlier walks came to
+// (`#walkShortly`), else from the root or wherever is known, in one loop over both stages (`walkPlainly`); whatever these do not
 // recognise goes through the stages one after the other, step by step (stage-walks.ts, where the results are described too).
 
+import { TABLE_SHIFTS, TABLE_STRIDES, type TableCache } from "../../base/caches/table-cache.ts";
+import { PendingLoads } from "../../base/walk-observer.ts";
 import { WORLD_EL2 } from "./context-descriptor.ts";
 import { CLASS_IN } from "./event-records.ts";
 import {
@@ -19,7 +22,7 @@ import {
   UNPRIVILEGED,
   WRITE,
 } from "./leaf-rights.ts";
-import { KIND_ATS, NEEDS, StageWalks } from "./stage-walks.ts";
+import { KIND_ATS, NEEDS, NO_STAGE_SHIFT, StageWalks, tellRemembered } from "./stage-walks.ts";
 import type { FirstStageHalf, TableTree, TranslationRegime } from "./translation-regime.ts";
 import { TABLE_STAGE_1, TABLE_STAGE_2, type WalkTable } from "./walk-observer.ts";
 
@@ -27,16 +30,20 @@ export * from "./stage-walks.ts";
 
 // Not state: what one walk found
 export class TwoStageWalker<P extends number> extends StageWalks<P> {
+  /** What a plain walk has loaded so far. */
+  readonly #pending = new PendingLoads();
+
   /**
-   * The plain way through both stages. True with the results in place; false at anything else: `walkCarefully` must then follow and starts over (the
-   * observer is not told twice). `low`, `high`: the frame number of the address, its top byte already replaced if it is ignored.
+   * The plain way through both stages. True with the results in place; false at anything else: `walkCarefully` must then follow and starts over
+   * (the observer is told of that alone). `low`, `high`: the frame number of the address, its top byte already replaced if it is ignored.
    */
   walkPlainly(regime: TranslationRegime, low: number, high: number, kind: number, privileged: boolean): boolean {
-    this.told = 0;
     if (kind > 1 || !regime.plain) return false;
     const second = regime.second;
     const hasSecond = second.enabled;
     const watched = this.observer !== null;
+    if (watched) this.#pending.forget();
+    const tables = this.tables;
     const first = this.first;
     const firstWords = first.words;
     const firstBaseLow = first.baseLow | 0;
@@ -69,11 +76,30 @@ export class TwoStageWalker<P extends number> extends StageWalks<P> {
     }
     const lastShift1 = half.lastShift | 0;
     const right = (NEEDS[kind]! & (privileged ? 56 : 7)) | 0;
+    if (tables !== null && !watched && this.#walkShortly(tables, regime, half, low, high, kind, right)) return true;
     let rights1 = 63;
     let rights2 = 63;
     let firstShift = 52;
     let secondShift = 52;
     let global = false;
+    let hostLow = 0;
+    let hostHigh = 0;
+    const { firstPointer, secondPointer } = this;
+    firstPointer.shift = 0;
+    secondPointer.shift = 0;
+    let remembered = false;
+    if (tables !== null && shift1 >= 0 && regime.tag.tables !== 0) {
+      const entry = tables.find(regime.tag, low, high);
+      if (entry >= 0 && TABLE_STRIDES[tables.classAt(entry)] === half.stride) {
+        remembered = true;
+        hostLow = tables.frameLowAt(entry);
+        hostHigh = tables.frameHighAt(entry);
+        shift1 = TABLE_SHIFTS[tables.classAt(entry)]! - half.stride;
+        mask1 = half.strideMask;
+        entry1 = 0;
+        if (watched) tellRemembered(this.#pending, TABLE_STAGE_1, half, tables, entry, -1, low, high);
+      }
+    }
     for (;;) {
       let index1 = 0;
       if (shift1 >= 0) {
@@ -81,15 +107,33 @@ export class TwoStageWalker<P extends number> extends StageWalks<P> {
           ((shift1 < 32 ? (low >>> shift1) | ((high << 1) << (31 - shift1)) : high >>> (shift1 - 32)) & mask1) + entry1;
         guestLow |= index1 >>> 9;
       }
-      let hostLow = guestLow;
-      let hostHigh = guestHigh;
-      if (hasSecond) {
+      if (remembered) {
+        remembered = false;
+        hostLow |= index1 >>> 9;
+      } else if (!hasSecond) {
+        hostLow = guestLow;
+        hostHigh = guestHigh;
+      } else {
         if (((guestLow & second.inputLow) | (guestHigh & second.inputHigh)) !== 0) return false;
         let shift = second.startShift | 0;
         let mask = second.startMask | 0;
         let entry = second.rootEntry | 0;
         hostLow = second.rootLow;
         hostHigh = second.rootHigh;
+        if (tables !== null && second.tag.tables !== 0) {
+          const known = tables.find(second.tag, guestLow, guestHigh);
+          if (known >= 0 && TABLE_STRIDES[tables.classAt(known)] === second.stride) {
+            hostLow = tables.frameLowAt(known);
+            hostHigh = tables.frameHighAt(known);
+            shift = TABLE_SHIFTS[tables.classAt(known)]! - second.stride;
+            mask = second.strideMask | 0;
+            entry = 0;
+            const serves = shift1 < 0 ? -1 : half.levelOf(shift1);
+            if (watched)
+              tellRemembered(this.#pending, TABLE_STAGE_2, second, tables, known, serves, guestLow, guestHigh);
+          }
+        }
+        secondPointer.shift = 0;
         for (;;) {
           const index =
             ((shift < 32 ? (guestLow >>> shift) | ((guestHigh << 1) << (31 - shift)) : guestHigh >>> (shift - 32)) &
@@ -122,16 +166,21 @@ export class TwoStageWalker<P extends number> extends StageWalks<P> {
               guestHigh,
             );
           }
+          const tableLow = hostLow;
+          const tableHigh = hostHigh;
           hostLow = (lo >>> 12) | (hi << 20);
           hostHigh = (hi >>> 12) & 0xf;
           if (((hostLow & second.outputLow) | (hostHigh & second.outputHigh)) !== 0) return false;
           if (pointer) {
+            secondPointer.follow(shift, frame, tableHigh, index, lo, hi);
             hostLow &= second.tableMask;
             shift = (shift - second.stride) | 0;
             mask = second.strideMask | 0;
             entry = 0;
             continue;
           }
+          secondPointer.tableLow = tableLow;
+          secondPointer.tableHigh = tableHigh;
           const within = (1 << shift) - 1;
           hostLow = (hostLow & ~within) | (guestLow & within);
           if (shift1 >= 0) {
@@ -157,6 +206,11 @@ export class TwoStageWalker<P extends number> extends StageWalks<P> {
         this.guestHigh = guestHigh;
         this.hostLow = hostLow;
         this.hostHigh = hostHigh;
+        if (tables !== null) {
+          this.rememberFirst(regime, low, high);
+          this.rememberSecond(second);
+        }
+        if (watched) this.#pending.tell(this.observer!);
         return true;
       }
       const page = (hostLow - firstBaseLow) >>> 0;
@@ -176,12 +230,15 @@ export class TwoStageWalker<P extends number> extends StageWalks<P> {
       guestHigh = (hi >>> 12) & 0xf;
       if (((guestLow & half.outputLow) | (guestHigh & half.outputHigh)) !== 0) return false;
       if (pointer) {
+        firstPointer.follow(shift1, hostLow, hostHigh, index1, lo, hi);
         guestLow &= half.tableMask;
         shift1 = (shift1 - half.stride) | 0;
         mask1 = half.strideMask;
         entry1 = 0;
         continue;
       }
+      firstPointer.tableLow = hostLow & half.tableMask;
+      firstPointer.tableHigh = hostHigh;
       const within = (1 << shift1) - 1;
       guestLow = (guestLow & ~within) | (low & within);
       rights1 = firstRights(lo, hi, 0, regime);
@@ -197,8 +254,11 @@ export class TwoStageWalker<P extends number> extends StageWalks<P> {
    * of the access itself never comes.
    */
   walkCarefully(regime: TranslationRegime, low: number, high: number, kind: number, privileged: boolean): number {
+    this.firstPointer.shift = 0;
+    this.secondPointer.shift = 0;
     const first = this.walkFirst(regime, low, high, kind, privileged);
     if (first !== 0) return first;
+    this.rememberFirst(regime, low, high);
     const granted = this.rights;
     let use = kind;
     const own = privileged ? PRIVILEGED : UNPRIVILEGED;
@@ -214,10 +274,90 @@ export class TwoStageWalker<P extends number> extends StageWalks<P> {
     const second = this.walkSecond(regime.second, this.guestLow, this.guestHigh, use, privileged);
     this.rights = (granted & this.secondRights & ALL_RIGHTS) | ((granted | this.secondRights) & CLEAN);
     if (second !== 0) this.faultClass = CLASS_IN;
+    else this.rememberSecond(regime.second);
     return second;
   }
 
-  /** As `#tell`, from the plain way: the careful one, should it start over, keeps quiet about as many entries. */
+  /**
+   * The shortest way: one load a stage, of a descriptor for 4 KiB (at stage 2 also 2 MiB) in a table that is remembered. True with the results in place,
+   * as `walkPlainly` would find them; it has looked whether the address is one that stage 1 may translate.
+   */
+  #walkShortly(
+    tables: TableCache,
+    regime: TranslationRegime,
+    half: FirstStageHalf,
+    low: number,
+    high: number,
+    kind: number,
+    right: number,
+  ): boolean {
+    let guestLow = low | 0;
+    let guestHigh = high | 0;
+    let rights = 63;
+    let firstShift = NO_STAGE_SHIFT;
+    let global = false;
+    if (regime.first) {
+      const entry = tables.find(regime.tag, low, high);
+      if (entry < 0 || tables.classAt(entry) !== 0 || half.granule !== 12) return false;
+      const { words, baseLow, baseHigh, pages } = this.first;
+      const page = (tables.frameLowAt(entry) - baseLow) >>> 0;
+      if (page >= pages || tables.frameHighAt(entry) !== baseHigh) return false;
+      const at = (page << 10) | ((low & 511) << 1);
+      const lo = words[at]!;
+      const hi = words[at | 1]!;
+      // DESCRIPTOR_VALID, DESCRIPTOR_TABLE (a page), DESCRIPTOR_AF.
+      if ((lo & 0x403) !== 0x403) return false;
+      guestLow = (lo >>> 12) | (hi << 20);
+      guestHigh = (hi >>> 12) & 0xf;
+      if (((guestLow & half.outputLow) | (guestHigh & half.outputHigh)) !== 0) return false;
+      rights = firstRights(lo, hi, 0, regime);
+      firstShift = 0;
+      global = (lo & 0x800) === 0;
+    }
+    const second = regime.second;
+    let hostLow = guestLow;
+    let hostHigh = guestHigh;
+    let secondShift = NO_STAGE_SHIFT;
+    let clean = rights & CLEAN;
+    if (second.enabled) {
+      if (((guestLow & second.inputLow) | (guestHigh & second.inputHigh)) !== 0 || second.granule !== 12) return false;
+      const entry = tables.find(second.tag, guestLow, guestHigh);
+      if (entry < 0) return false;
+      secondShift = TABLE_SHIFTS[tables.classAt(entry)]! - 9;
+      if (secondShift !== 0 && secondShift !== 9) return false;
+      const { words, baseLow, baseHigh, pages } = this.second;
+      const page = (tables.frameLowAt(entry) - baseLow) >>> 0;
+      if (page >= pages || tables.frameHighAt(entry) !== baseHigh) return false;
+      const at = (page << 10) | (((guestLow >>> secondShift) & 511) << 1);
+      const lo = words[at]!;
+      const hi = words[at | 1]!;
+      // A page at the last level, a block above it.
+      if ((lo & 0x403) !== (secondShift === 0 ? 0x403 : 0x401) || secondShift > second.blockShift) return false;
+      hostLow = (lo >>> 12) | (hi << 20);
+      hostHigh = (hi >>> 12) & 0xf;
+      if (((hostLow & second.outputLow) | (hostHigh & second.outputHigh)) !== 0) return false;
+      const within = (1 << secondShift) - 1;
+      hostLow = (hostLow & ~within) | (guestLow & within);
+      const granted = secondRights(lo, hi, second);
+      clean |= granted & CLEAN;
+      rights &= granted;
+    }
+    rights &= ALL_RIGHTS;
+    if ((rights & right) === 0 || (clean !== 0 && kind === 1)) return false;
+    this.rights = rights | clean;
+    this.firstShift = firstShift;
+    this.firstGranule = half.granule;
+    this.secondShift = secondShift;
+    this.secondGranule = second.granule;
+    this.global = global;
+    this.guestLow = guestLow;
+    this.guestHigh = guestHigh;
+    this.hostLow = hostLow;
+    this.hostHigh = hostHigh;
+    return true;
+  }
+
+  /** As `tell`, from the plain way. */
   #tellPlainly(
     table: WalkTable,
     tree: TableTree,
@@ -232,10 +372,20 @@ export class TwoStageWalker<P extends number> extends StageWalks<P> {
     inputLow: number,
     inputHigh: number,
   ): void {
-    const told = this.told;
-    this.told = 0;
+    const pfn = high * 0x100000000 + (low >>> 0);
+    const inputPfn = (inputHigh & 0xfffff) * 0x100000000 + (inputLow >>> 0);
     const serves = servedShift < 0 ? -1 : half.levelOf(servedShift);
-    this.tell(table, tree, shift, low, high, (index & 511) << 3, lo, hi, serves, inputLow, inputHigh);
-    this.told = told + 1;
+    const offset = (index & 511) << 3;
+    this.#pending.tableLoaded(
+      table,
+      tree.levelOf(shift),
+      pfn,
+      offset,
+      lo >>> 0,
+      hi >>> 0,
+      serves,
+      shift + 12,
+      inputPfn,
+    );
   }
 }

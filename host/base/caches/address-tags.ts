@@ -32,6 +32,8 @@ export class AddressTag {
   sizes = 0;
   /** Classes of leaves that were cached in smaller pieces. */
   split = 0;
+  /** Classes of tables that pointers of this space may lead to (table-cache.ts). */
+  tables = 0;
   /** Stands in its machine's list of those that may have entries; the next one there. */
   live = false;
   nextLive: AddressTag | null = null;
@@ -66,6 +68,9 @@ export class MachineTags {
     this.machine = machine;
   }
 }
+
+/** Stands where no context has been loaded yet; holds nothing. */
+export const NO_TAG = new AddressTag(new MachineTags(-1), UNNUMBERED, 0, null, -1);
 
 export class AddressTags implements Stateful {
   readonly #stamps: Stamps;
@@ -138,13 +143,14 @@ export class AddressTags implements Stateful {
 
   /** Makes every entry of this space stale. */
   invalidate(tag: AddressTag): void {
-    if (tag.live) this.#restamp(tag);
+    if ((tag.sizes | tag.tables) !== 0) this.#restamp(tag);
   }
 
   #restamp(tag: AddressTag): void {
     tag.stamp = this.#stamps.next();
     tag.sizes = 0;
     tag.split = 0;
+    tag.tables = 0;
   }
 
   /** Makes every entry of every space of a machine stale. */
@@ -187,13 +193,14 @@ export class AddressTags implements Stateful {
   /** Each machine's tags in the order in which they were made: a global one before those that lead to it. `live` are places among them. */
   saveState(): StateRecord {
     const all = [...this.#machines.values()].flatMap((owner) => owner.all);
-    const tags = all.map(({ machine, space, variant, stamp, sizes, split }) => ({
+    const tags = all.map(({ machine, space, variant, stamp, sizes, split, tables }) => ({
       machine,
       space,
       variant,
       stamp,
       sizes,
       split,
+      tables,
     }));
     const places = new Map(all.map((tag, place) => [tag, place]));
     const live: number[] = [];
@@ -218,6 +225,7 @@ export class AddressTags implements Stateful {
       const tag = this.#add(machine, space, variant, global, stamp);
       tag.sizes = saved.number("sizes");
       tag.split = saved.number("split");
+      tag.tables = saved.number("tables");
       return tag;
     });
     // The order matters, stamps are given out in it; and the last one comes to stand first.

@@ -27,7 +27,7 @@ export const ORIGIN_AT = 16;
 export const ORIGIN_BITS = 0xff << ORIGIN_AT;
 
 const WAYS = 4;
-/** Int32 words per entry: block number, stamp and class, rest of the block number, flags, frame (two halves), two spare. */
+/** Int32 words per entry, of which a set of four takes 2^5: block number, stamp and class, rest of the block number, flags, frame (two halves), two spare. */
 const STRIDE = 8;
 const CLASS_BITS = 4;
 
@@ -40,37 +40,47 @@ function blockOf(low: number, high: number, shift: number): number {
 export class TranslationCache implements Stateful {
   /** Entries are named by their first word's index. */
   readonly #words: Int32Array;
-  readonly #span: number;
   readonly #setMask: number;
-  readonly #wayMask: number;
   readonly #victims: Uint8Array;
+  /** Entries of 4 KiB pages, by more bits of the same hash than choose the set. */
+  readonly #found: Int32Array; // not state: our speed, nothing is believed unseen
+  readonly #foundMask: number;
   readonly #enabled: boolean;
   readonly #tags: AddressTags;
 
+  /** Of at least four entries, or of none that are ever found. */
   constructor(entries: number, tags: AddressTags) {
     this.#enabled = entries > 0;
     this.#tags = tags;
-    const rounded = 2 ** Math.ceil(Math.log2(Math.max(1, entries)));
-    const ways = Math.min(WAYS, rounded);
-    const sets = rounded / ways;
-    this.#span = ways * STRIDE;
+    const sets = 2 ** Math.ceil(Math.log2(Math.max(1, entries / WAYS)));
     this.#setMask = sets - 1;
-    this.#wayMask = ways - 1;
-    this.#words = new Int32Array(rounded * STRIDE);
+    this.#words = new Int32Array(sets * WAYS * STRIDE);
     this.#victims = new Uint8Array(sets);
+    this.#found = new Int32Array(sets * WAYS);
+    this.#foundMask = sets * WAYS - 1;
   }
 
   /** The entry for a frame (bits 31:0, the rest) in the space of `tag`, or -1. */
   find(tag: AddressTag, low: number, high: number): number {
+    const words = this.#words;
+    const stamp = tag.stamp << CLASS_BITS;
+    // 4 KiB pages, the common case: where the last one with such an address was found. It may have gone since, or be another's.
+    const e = this.#found[(low ^ (low >>> 9) ^ Math.imul(stamp, 0x9e3779b1)) & this.#foundMask]!;
+    if (words[e] === low && words[e | 1] === stamp && words[e | 2] === high) return e;
+    return tag.sizes === 0 ? -1 : this.#search(tag, low, high);
+  }
+
+  #search(tag: AddressTag, low: number, high: number): number {
     let sizes = tag.sizes;
     const words = this.#words;
     const stamp = tag.stamp << CLASS_BITS;
     if ((sizes & 1) !== 0) {
-      // 4 KiB pages, the common case, without the arithmetic of the others.
-      const first = ((low ^ (low >>> 9) ^ Math.imul(stamp, 0x9e3779b1)) & this.#setMask) * this.#span;
-      const last = first + this.#span;
-      for (let e = first; e < last; e += 8) {
-        if (words[e] === low && words[e | 1] === stamp && words[e | 2] === high) return e;
+      const hash = low ^ (low >>> 9) ^ Math.imul(stamp, 0x9e3779b1);
+      const first = (hash & this.#setMask) << 5;
+      for (let e = first; e < first + WAYS * STRIDE; e += STRIDE) {
+        if (words[e] !== low || words[e | 1] !== stamp || words[e | 2] !== high) continue;
+        this.#found[hash & this.#foundMask] = e;
+        return e;
       }
       sizes &= ~1;
     }
@@ -81,8 +91,8 @@ export class TranslationCache implements Stateful {
       const block = shift < 32 ? (low >>> shift) | (high << (32 - shift)) : high >>> (shift - 32);
       const rest = shift < 32 ? high : 0;
       const key = stamp | size;
-      let e = ((block ^ (block >>> 9) ^ Math.imul(stamp, 0x9e3779b1)) & this.#setMask) * this.#span;
-      const end = e + this.#span;
+      let e = ((block ^ (block >>> 9) ^ Math.imul(stamp, 0x9e3779b1)) & this.#setMask) << 5;
+      const end = e + WAYS * STRIDE;
       for (; e < end; e += STRIDE) {
         if (words[e] === block && words[e + 1] === key && words[e + 2] === rest) return e;
       }
@@ -100,7 +110,7 @@ export class TranslationCache implements Stateful {
     const size = words[entry + 1]! & 15;
     const baseLow = words[entry + 4]!;
     const baseHigh = words[entry + 5]!;
-    if (size === 0) return baseHigh * 4294967296 + (baseLow >>> 0);
+    if (size === 0) return baseHigh === 0 ? baseLow >>> 0 : baseHigh * 4294967296 + (baseLow >>> 0);
     const shift = CLASS_SHIFTS[size]!;
     if (shift < 32) return baseHigh * 0x100000000 + ((baseLow | (low & ((1 << shift) - 1))) >>> 0);
     return (baseHigh | (high & ((1 << (shift - 32)) - 1))) * 0x100000000 + (low >>> 0);
@@ -118,10 +128,12 @@ export class TranslationCache implements Stateful {
     const words = this.#words;
     const victims = this.#victims;
     const stamp = tag.stamp << CLASS_BITS;
-    const set = (low ^ (low >>> 9) ^ Math.imul(stamp, 0x9e3779b1)) & this.#setMask;
+    const hash = low ^ (low >>> 9) ^ Math.imul(stamp, 0x9e3779b1);
+    const set = hash & this.#setMask;
     const way = victims[set]!;
-    victims[set] = (way + 1) & this.#wayMask;
-    const e = (set * this.#span + (way << 3)) | 0;
+    victims[set] = (way + 1) & (WAYS - 1);
+    const e = (set << 5) | (way << 3);
+    this.#found[hash & this.#foundMask] = e;
     words[e] = low;
     words[e | 1] = stamp;
     words[e | 2] = high;
@@ -154,8 +166,8 @@ export class TranslationCache implements Stateful {
     const block = blockOf(low, high, shift);
     const set = (block ^ (block >>> 9) ^ Math.imul(stamp, 0x9e3779b1)) & this.#setMask;
     const way = this.#victims[set]!;
-    this.#victims[set] = (way + 1) & this.#wayMask;
-    const e = set * this.#span + way * STRIDE;
+    this.#victims[set] = (way + 1) & (WAYS - 1);
+    const e = (set << 5) | (way << 3);
     words[e] = block;
     words[e + 1] = stamp | size;
     words[e + 2] = shift < 32 ? high : 0;
@@ -214,8 +226,8 @@ export class TranslationCache implements Stateful {
     const block = blockOf(low, high, shift);
     const rest = shift < 32 ? high : 0;
     const key = stamp | size;
-    const start = ((block ^ (block >>> 9) ^ Math.imul(stamp, 0x9e3779b1)) & this.#setMask) * this.#span;
-    for (let e = start; e < start + this.#span; e += STRIDE) {
+    const start = ((block ^ (block >>> 9) ^ Math.imul(stamp, 0x9e3779b1)) & this.#setMask) << 5;
+    for (let e = start; e < start + WAYS * STRIDE; e += STRIDE) {
       if (words[e] !== block || words[e + 1] !== key || words[e + 2] !== rest) continue;
       const flags = words[e + 3]!;
       if ((flags & mask) !== origin || !coversSome(flags, page, first, end)) continue;

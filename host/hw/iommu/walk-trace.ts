@@ -40,6 +40,7 @@ export class WalkTrace implements WalkObserver {
     serves: number,
     covers = -1,
     inputPfn = 0,
+    cached = false,
   ): void {
     const event: TraceEvent & { type: "walk" } = {
       type: "walk",
@@ -52,7 +53,7 @@ export class WalkTrace implements WalkObserver {
       space: "spa",
       address: addressOf(pfn as HpaPfn, offset),
       entry: (BigInt(hi >>> 0) << 32n) | BigInt(lo >>> 0),
-      cached: false,
+      cached,
     };
     if (serves >= 0) event.serves = serves;
     if (covers >= 0) Object.assign(event, { covers, input: BigInt(inputPfn) << 12n });

@@ -65,8 +65,8 @@ const ACCESSES = { read: ACCESS_READ, write: ACCESS_WRITE, execute: ACCESS_EXECU
 
 /** The options that make the hardware model what `implementation` describes. */
 const CACHES = {
-  none: { devices: 0, processes: 0, translations: 0, messages: 0 },
-  tiny: { devices: 2, processes: 2, translations: 4, messages: 1 },
+  none: { devices: 0, processes: 0, translations: 0, messages: 0, tables: 0 },
+  tiny: { devices: 2, processes: 2, translations: 4, messages: 1, tables: 64 },
 } as const;
 
 function options(implementation: Implementation, caches: CacheSize): RiscvIommuOptions {

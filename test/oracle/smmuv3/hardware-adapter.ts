@@ -53,8 +53,8 @@ const LOG2_EVENTS = 7n;
 const CMD_SYNC: Command = [0x46n, 0n];
 
 const CACHES = {
-  none: { streams: 0, contexts: 0, translations: 0 },
-  tiny: { streams: 2, contexts: 2, translations: 4 },
+  none: { streams: 0, contexts: 0, translations: 0, tables: 0 },
+  tiny: { streams: 2, contexts: 2, translations: 4, tables: 64 },
 } as const;
 
 class HardwareSubject implements Subject {

@@ -33,6 +33,8 @@ export const RISCV_EXPLAINER: Explainer = {
     const leaf = loads.at(-1);
     if (leaf === undefined || !isLeaf(leaf)) return null;
     const root = loads[0]!;
+    // A walk that began at a remembered pointer does not say what is above it.
+    if (root.cached) return null;
     let gpa = ((root.address & 0x3fffn) >> 3n) << BigInt(12 + 9 * root.level);
     for (const load of loads.slice(1)) gpa |= ((load.address & 0xfffn) >> 3n) << BigInt(12 + 9 * load.level);
     const reach = (1n << BigInt(12 + 9 * leaf.level)) - 1n;

@@ -61,6 +61,8 @@ export class GuestDirectories implements ContextReader {
   readonly #directory: DirectoryWalker<GpaPfn>;
   readonly #space = new AddressSpace();
   readonly #noSecondStage = new Uint32Array(16);
+  readonly #seen = new Uint32Array(8);
+  #seenAs: CanonicalContext | null = null;
   readonly #leaf: LeafRights = { read: false, write: false, execute: false, global: false, shift: 0 };
   readonly #trace: Trace;
   readonly #walkTrace: WalkTrace;
@@ -140,10 +142,14 @@ export class GuestDirectories implements ContextReader {
         space.setFirstStage(pc[2]!, pc[3]!, false, (pc[0]! & PC_SUM) !== 0);
       }
     }
-    const cause = this.#walker.firstStage(space, pfn, kind, supervisor);
-    if (cause !== 0) return cause;
-    this.resultPfn = this.#walker.gpaPfn as GpaPfn;
-    this.resultPbmt = (this.#walker.firstHi >>> 29) & 3;
+    const walker = this.#walker;
+    // The second stage is Bare: the plain way ends with the first.
+    if (!walker.walkPlainly(space, pfn | 0, (pfn * 2 ** -32) | 0, kind, supervisor)) {
+      const cause = walker.firstStage(space, pfn, kind, supervisor);
+      if (cause !== 0) return cause;
+    }
+    this.resultPfn = walker.gpaPfn as GpaPfn;
+    this.resultPbmt = (walker.firstHi >>> 29) & 3;
     return 0;
   }
 
@@ -169,8 +175,21 @@ export class GuestDirectories implements ContextReader {
     const located = this.locate(deviceId);
     this.faultsDisabled = located.cause === 0 && !located.bare && (this.words[0]! & TC_DTF) !== 0;
     if (located.cause !== 0) return located.cause;
-    const context = located.bare ? null : canonicalise(this.words, { ats: true, pri: true });
+    const context = located.bare ? null : this.#canonical();
     return this.translate(deviceId, context, processId, supervisor, kind, pfn);
+  }
+
+  /** Of the context just located, for a device that can do all: the last answer again, if the words are the same. */
+  #canonical(): CanonicalContext {
+    const words = this.words;
+    const seen = this.#seen;
+    let same = this.#seenAs !== null;
+    for (let i = 0; i < seen.length; i++) {
+      if (seen[i] !== words[i]) same = false;
+      seen[i] = words[i]!;
+    }
+    if (!same) this.#seenAs = canonicalise(words, { ats: true, pri: true });
+    return this.#seenAs!;
   }
 
   /** True if guest-physical `address` lies in an entry that is read to find `processId`'s context. */

@@ -67,7 +67,7 @@ export interface Smmuv3ViommuOptions extends Omit<ViommuOptions<Smmuv3Configurat
 /** Events handled in one `service`, so that a host that never runs dry cannot hang the VM. */
 const EVENTS_A_SERVICE = 4096;
 /** What is kept for emulated devices. */
-const CACHES: CacheSizes = { streams: 64, contexts: 64, translations: 512 };
+const CACHES: CacheSizes = { streams: 64, contexts: 64, translations: 512, tables: 0 };
 /** A host that does not say what its hardware is: nothing that needs it is promised. */
 const UNKNOWN: HardwareIdentification = { IDR0: 0n, IDR1: 0n, IDR3: 0n, IDR5: 0n, AIDR: 0n };
 

@@ -1,6 +1,6 @@
 // A translation regime with the tag that its translations carry (§3.17), and what cached translations remember of their leaves.
 
-import { AddressTag, type AddressTags, MachineTags, UNNUMBERED } from "../../../base/caches/address-tags.ts";
+import { type AddressTags, UNNUMBERED } from "../../../base/caches/address-tags.ts";
 import { ORIGIN_AT } from "../../../base/caches/translation-cache.ts";
 import { WORLD_EL1, WORLD_EL2 } from "../context-descriptor.ts";
 import { TranslationRegime } from "../translation-regime.ts";
@@ -24,12 +24,8 @@ export function originOf(granule: number, level: number): number {
   return (((granule - 12) >>> 1) | (level << 2)) << ORIGIN_AT;
 }
 
-/** Stands where no context has been loaded yet; holds nothing. */
-const NO_TAG = new AddressTag(new MachineTags(-1), UNNUMBERED, 0, null, 0);
-
 // Not state: made of the words that the cache saves
 export class CachedSpace extends TranslationRegime {
-  tag: AddressTag = NO_TAG;
   /** Neither stage is on: addresses pass unchanged. */
   transparent = false;
 
@@ -37,7 +33,8 @@ export class CachedSpace extends TranslationRegime {
   ignoresTop = false;
 
   settle(tags: AddressTags, asid: number, aset: boolean, vmid: number): void {
-    if (!this.first) this.tag = tags.tagFor(machineOf(TAGGED_IPA, vmid), UNNUMBERED, 0);
+    // Loaded with its stream, before any context.
+    if (!this.first) this.second.tag = this.tag = tags.tagFor(machineOf(TAGGED_IPA, vmid), UNNUMBERED, 0);
     else if (this.world === WORLD_EL2) this.tag = tags.tagFor(machineOf(TAGGED_EL2, 0), UNNUMBERED, 0);
     else {
       const machine = this.world === WORLD_EL1 ? machineOf(TAGGED_EL1, vmid) : machineOf(TAGGED_EL2, 0);

@@ -2,6 +2,7 @@
 
 import { AddressTags } from "../../../base/caches/address-tags.ts";
 import { Stamps } from "../../../base/caches/stamps.ts";
+import { TableCache } from "../../../base/caches/table-cache.ts";
 import { TranslationCache } from "../../../base/caches/translation-cache.ts";
 import type { Stateful, StateRecord } from "../../../base/state.ts";
 import type { SmmuFeatures } from "../identification.ts";
@@ -12,12 +13,16 @@ export interface CacheSizes {
   readonly streams: number;
   readonly contexts: number;
   readonly translations: number;
+  /** Pointers to translation tables of both stages kept, so that a walk begins at the deepest table known; 0: every walk begins at the root. */
+  readonly tables: number;
 }
 
 export class SmmuCaches implements Stateful {
   readonly tags: AddressTags;
   readonly configurations: ConfigurationCache;
   readonly translations: TranslationCache;
+  /** Null: none are kept. */
+  readonly tables: TableCache | null;
   readonly #stamps = new Stamps();
 
   /** `e2h`: CR2.E2H as it is. */
@@ -25,6 +30,7 @@ export class SmmuCaches implements Stateful {
     this.tags = new AddressTags(this.#stamps);
     this.configurations = new ConfigurationCache(sizes.streams, sizes.contexts, this.#stamps, this.tags, features, e2h);
     this.translations = new TranslationCache(sizes.translations, this.tags);
+    this.tables = sizes.tables === 0 ? null : new TableCache(sizes.tables, this.tags);
     this.#stamps.onExhausted = () => this.clear();
   }
 
@@ -38,6 +44,7 @@ export class SmmuCaches implements Stateful {
     this.tags.dropAll();
     this.configurations.clear();
     this.translations.clear();
+    this.tables?.clear();
   }
 
   saveState(): StateRecord {
@@ -53,6 +60,7 @@ export class SmmuCaches implements Stateful {
       ["tags", this.tags],
       ["configurations", this.configurations],
       ["translations", this.translations],
+      ...(this.tables === null ? [] : [["tables", this.tables] as const]),
     ];
   }
 }

@@ -2,6 +2,7 @@
 
 import type { AddressTag, AddressTags } from "../../../base/caches/address-tags.ts";
 import { GLOBAL } from "../../../base/caches/address-tags.ts";
+import type { TableCache } from "../../../base/caches/table-cache.ts";
 import type { TranslationCache } from "../../../base/caches/translation-cache.ts";
 import {
   CMD_TLBI_EL2_ALL,
@@ -39,15 +40,19 @@ export class TlbInvalidations {
   readonly #state: Pick<SmmuState<number>, "features" | "reg">;
   readonly #tags: AddressTags;
   readonly #translations: TranslationCache;
+  readonly #tables: TableCache | null;
   // not state, to the blank line: the command under way
   #vmid = 0;
   /** CR0.VMW: bits of the VMID that are compared (§6.3.9). */
   #vmidMask = 0xffff;
+  /** Without the Leaf hint pointers to tables on the way to an address go too. */
+  #leaf = false;
 
   constructor(state: Pick<SmmuState<number>, "features" | "reg">, caches: SmmuCaches) {
     this.#state = state;
     this.#tags = caches.tags;
     this.#translations = caches.translations;
+    this.#tables = caches.tables;
   }
 
   /** Executes a TLBI command by its words; false: it is illegal here. */
@@ -130,6 +135,7 @@ export class TlbInvalidations {
   /** By the address and, with RIL, range of a command (§4.4.1); false for the combination that is Reserved. */
   #addressed(tagged: number, asid: number, w0: number, w2: number, w3: number): boolean {
     const pfn = (w3 >>> 0) * 0x100000 + (w2 >>> 12);
+    this.#leaf = (w2 & 1) !== 0;
     const tg = this.#state.features.RIL ? (w2 >>> 10) & 3 : 0;
     if (tg === 0) {
       this.#range(tagged, asid, pfn, 1, 0, 0);
@@ -141,7 +147,7 @@ export class TlbInvalidations {
     if (num === 0 && scale === 0 && ttl === 0) return false;
     const granule = 10 + 2 * tg;
     const unit = 2 ** (granule - 12);
-    // Without Leaf only entries above the level would go besides, and none are kept. There are no level-1 blocks of 16K.
+    // There are no level-1 blocks of 16K.
     const level = ttl === 1 && granule === 14 ? 0 : ttl;
     const mask = level === 0 ? ORIGIN_GRANULE : ORIGIN_GRANULE | ORIGIN_LEVEL;
     this.#range(tagged, asid, pfn - (pfn % unit), (num + 1) * 2 ** scale * unit, mask, originOf(granule, level));
@@ -174,8 +180,13 @@ export class TlbInvalidations {
     const start = pfn % WHOLE;
     const end = Math.min(start + pages, WHOLE);
     const split = Math.min(Math.max(start, HALF), end);
-    const translations = this.#translations;
-    if (start < split) translations.invalidatePages(tag, start, split - start, mask, origin);
-    if (split < end) translations.invalidatePages(tag, split + ALL_FRAMES - WHOLE, end - split, mask, origin);
+    if (start < split) this.#half(tag, start, split - start, mask, origin);
+    if (split < end) this.#half(tag, split + ALL_FRAMES - WHOLE, end - split, mask, origin);
+  }
+
+  /** Pointers go whatever their granule and level. */
+  #half(tag: AddressTag, pfn: number, pages: number, mask: number, origin: number): void {
+    this.#translations.invalidatePages(tag, pfn, pages, mask, origin);
+    if (!this.#leaf) this.#tables?.invalidatePages(tag, pfn, pages);
   }
 }

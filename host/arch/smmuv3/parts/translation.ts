@@ -95,6 +95,7 @@ export class Translator<P extends number> {
     this.#events = events;
     this.#guestLimit = 2 ** (intermediateBits(state.features) - 12);
     this.walker = new TwoStageWalker(state.memory, state.frameLimit);
+    this.walker.tables = caches.tables;
     this.structures = new StructureWalker(state.memory, state.frameLimit);
   }
 

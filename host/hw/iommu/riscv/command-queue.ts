@@ -210,7 +210,7 @@ export class CommandQueue implements Stateful {
     // ADDR[63:12] stands in bits 61:10.
     const pfn = (w3 & 0x3fffffff) * 0x400000 + (w2 >>> 10);
     if (secondStage) this.#caches.invalidateSecondStage(gv ? gscid : -1);
-    else this.#caches.invalidateFirstStage(gv ? gscid : -1, pscv ? pscid : -1, av ? pfn : -1, range);
+    else this.#caches.invalidateFirstStage(gv ? gscid : -1, pscv ? pscid : -1, av ? pfn : -1, range, (w1 & 4) !== 0);
     return DONE;
   }
 

@@ -16,7 +16,7 @@ import {
   TC_T2GPA,
 } from "../../../arch/riscv/device-context.ts";
 import { PC_ENS, PC_SUM, processIdBits } from "../../../arch/riscv/process-context.ts";
-import { AddressTag, type AddressTags, MachineTags, UNNUMBERED } from "../../../base/caches/address-tags.ts";
+import { type AddressTags, NO_TAG, UNNUMBERED } from "../../../base/caches/address-tags.ts";
 import type { StructureSlot, SubstructureSlot } from "../../../base/caches/structure-cache.ts";
 import type { StateReader, StateRecord } from "../../../base/state.ts";
 
@@ -25,15 +25,11 @@ export const HOST = -1;
 /** "First stage Bare": second-stage translations of a guest-physical address. The other spaces are PSCIDs. */
 export const SECOND_STAGE_ONLY = UNNUMBERED;
 
-/** Stands where no context has been loaded yet; holds nothing. */
-const NO_TAG = new AddressTag(new MachineTags(HOST), SECOND_STAGE_ONLY, 0, null, 0);
-
 /** An address space with the tag its cached translations carry. */
 export class CachedSpace extends AddressSpace {
   gscid = HOST;
   pscid = SECOND_STAGE_ONLY;
   variant = 0;
-  tag: AddressTag = NO_TAG; // not state: found again by findTag
   /** Both stages Bare and no MSI recognition: addresses pass unchanged. */
   transparent = false;
 
@@ -44,6 +40,7 @@ export class CachedSpace extends AddressSpace {
     this.variant = variant;
     this.transparent = this.firstLevels === 0 && this.secondLevels === 0 && variant === 0;
     this.tag = tags.tagFor(this.gscid, this.pscid, variant);
+    this.secondTag = tags.tagFor(this.gscid, SECOND_STAGE_ONLY, variant);
   }
 
   override saveState(): StateRecord {
@@ -67,8 +64,10 @@ export class CachedSpace extends AddressSpace {
   /** After a restore: the tag that stands for this space; false if there is none. */
   findTag(tags: AddressTags): boolean {
     const tag = tags.find(this.gscid, this.pscid, this.variant);
+    const second = tags.find(this.gscid, SECOND_STAGE_ONLY, this.variant);
     this.tag = tag ?? NO_TAG;
-    return tag !== null;
+    this.secondTag = second ?? NO_TAG;
+    return tag !== null && second !== null;
   }
 }
 

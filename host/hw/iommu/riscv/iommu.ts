@@ -178,7 +178,7 @@ export class RiscvIommu extends QueuedIommu implements HardwareIommu, RegisterEf
     translated: boolean,
     data: number,
   ): TranslationStatus {
-    if (this.trace.on || this.walkTrace.attached) this.observe(deviceId);
+    if (this.trace.on) this.observe(deviceId);
     const translator = this.#translator;
     if (!this.#watched) {
       return translator.translate(deviceId, pasid, privileged, access, pfn, offset, translated, data);

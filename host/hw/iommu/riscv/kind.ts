@@ -23,7 +23,10 @@ const options = z.strictObject({
   atsTags: z.number().int().optional(),
   atsTimeoutNs: z.number().positive().optional(),
   caches: z
-    .partialRecord(z.enum(["devices", "processes", "translations", "messages"]), z.number().int().min(0).max(65536))
+    .partialRecord(
+      z.enum(["devices", "processes", "translations", "messages", "tables"]),
+      z.number().int().min(0).max(65536),
+    )
     .optional(),
   bareRangeLog2: z.number().int().optional(),
 });

@@ -19,6 +19,8 @@ export interface CacheSizes {
   readonly translations: number;
   /** MSI page-table entries kept. */
   readonly messages: number;
+  /** Pointers to page tables of both stages kept, so that a walk begins at the deepest table known; 0: every walk begins at the root. */
+  readonly tables: number;
 }
 
 export interface RiscvIommuOptions {
@@ -98,7 +100,7 @@ export const DEFAULT_CAPABILITIES: RiscvCapabilities = {
   custom: 0,
 };
 
-const DEFAULT_CACHES: CacheSizes = { devices: 64, processes: 256, translations: 1024, messages: 64 };
+const DEFAULT_CACHES: CacheSizes = { devices: 64, processes: 256, translations: 1024, messages: 64, tables: 4096 };
 
 /** Options with every default filled in. */
 export interface RiscvIommuConfiguration {
@@ -171,6 +173,7 @@ export function configure(options: RiscvIommuOptions = {}): RiscvIommuConfigurat
       processes: bound(caches.processes, 0, 2 ** 16, "caches.processes"),
       translations: bound(caches.translations, 0, 2 ** 20, "caches.translations"),
       messages: bound(caches.messages, 0, 2 ** 16, "caches.messages"),
+      tables: bound(caches.tables, 0, 2 ** 16, "caches.tables"),
     },
     bareRangeLog2: bound(options.bareRangeLog2 ?? 30, 12, 52, "bareRangeLog2"),
     bareNeedsMsiOff: options.bareNeedsMsiOff ?? true,

@@ -2,9 +2,10 @@
 
 import { deviceIdBits } from "../../../arch/riscv/device-context.ts";
 import { DDTP_1LVL, REG } from "../../../arch/riscv/registers.ts";
-import { AddressTags } from "../../../base/caches/address-tags.ts";
+import { type AddressTag, AddressTags } from "../../../base/caches/address-tags.ts";
 import { Stamps } from "../../../base/caches/stamps.ts";
 import { StructureCache, SubstructureCache } from "../../../base/caches/structure-cache.ts";
+import { TableCache } from "../../../base/caches/table-cache.ts";
 import { TranslationCache } from "../../../base/caches/translation-cache.ts";
 import type { Stateful, StateRecord } from "../../../base/state.ts";
 import { CachedDevice, CachedProcess, HOST, SECOND_STAGE_ONLY } from "./context-cache.ts";
@@ -15,6 +16,8 @@ export class TranslationCaches implements Stateful {
   readonly processes: SubstructureCache<CachedProcess>;
   readonly translations: TranslationCache;
   readonly messages: TranslationCache;
+  /** Pointers to tables of both stages; null: none are kept. */
+  readonly tables: TableCache | null;
   readonly tags: AddressTags;
   readonly #state: HardwareState;
   readonly #stamps: Stamps;
@@ -29,6 +32,7 @@ export class TranslationCaches implements Stateful {
     this.processes = new SubstructureCache(sizes.processes, () => new CachedProcess(this.tags));
     this.translations = new TranslationCache(sizes.translations, this.tags);
     this.messages = new TranslationCache(sizes.messages, this.tags);
+    this.tables = sizes.tables === 0 ? null : new TableCache(sizes.tables, this.tags);
     stamps.onExhausted = () => this.clear();
   }
 
@@ -44,6 +48,7 @@ export class TranslationCaches implements Stateful {
     this.processes.clear();
     this.translations.clear();
     this.messages.clear();
+    this.tables?.clear();
   }
 
   /** True if a device_id is not wider than the directory's mode allows. In Off and Bare no directory limits it. */
@@ -74,9 +79,9 @@ export class TranslationCaches implements Stateful {
 
   /**
    * IOTINVAL.VMA. `gscid` -1: the host's spaces (second stage Bare); `pscid` -1: all address spaces, globals included; `pfn` -1: all
-   * addresses. `range`: the frame number carries a size (S bit, §9.3).
+   * addresses. `range`: the frame number carries a size (S bit, §9.3). `nonLeaf`: with an address, pointers to tables on the way to it go too.
    */
-  invalidateFirstStage(gscid: number, pscid: number, pfn: number, range: boolean): void {
+  invalidateFirstStage(gscid: number, pscid: number, pfn: number, range: boolean, nonLeaf: boolean): void {
     const pages = range && pfn >= 0 ? napotPages(pfn) : 1;
     const everything = pfn < 0 || pages > 2 ** 51;
     const first = everything ? 0 : pfn - (pfn % pages);
@@ -84,15 +89,20 @@ export class TranslationCaches implements Stateful {
     if (pscid >= 0) {
       for (let tag = tags.first(gscid, pscid); tag !== null; tag = tag.next) {
         if (everything) tags.invalidate(tag);
-        else this.translations.invalidatePages(tag, first, pages, 0, 0);
+        else this.#invalidatePages(tag, first, pages, nonLeaf);
       }
       return;
     }
     for (let tag = tags.firstLive(gscid); tag !== null; tag = tag.nextLive) {
       if (tag.space === SECOND_STAGE_ONLY) continue;
       if (everything) tags.invalidate(tag);
-      else this.translations.invalidatePages(tag, first, pages, 0, 0);
+      else this.#invalidatePages(tag, first, pages, nonLeaf);
     }
+  }
+
+  #invalidatePages(tag: AddressTag, first: number, pages: number, nonLeaf: boolean): void {
+    this.translations.invalidatePages(tag, first, pages, 0, 0);
+    if (nonLeaf) this.tables?.invalidatePages(tag, first, pages);
   }
 
   /**
@@ -126,6 +136,7 @@ export class TranslationCaches implements Stateful {
       ["processes", this.processes],
       ["translations", this.translations],
       ["messages", this.messages],
+      ...(this.tables === null ? [] : [["tables", this.tables] as const]),
     ];
   }
 }

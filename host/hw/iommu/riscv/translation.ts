@@ -89,6 +89,7 @@ export class Translator {
     this.#translations = caches.translations;
     this.#faults = faults;
     this.walker = new TwoStageWalker(state.memory, state.rules);
+    this.walker.tables = caches.tables;
     this.directories = new DirectoryWalker(state.memory, this.walker, state.rules);
     this.messages = new MessageTableWalker(state.memory, state.rules);
   }

@@ -12,7 +12,7 @@ const value = (name: keyof typeof DEFAULT_FEATURES) =>
 const options = z.strictObject({
   features: z.strictObject(Object.fromEntries(FEATURE_NAMES.map((name) => [name, value(name)]))).optional(),
   caches: z
-    .partialRecord(z.enum(["streams", "contexts", "translations"]), z.number().int().min(0).max(65536))
+    .partialRecord(z.enum(["streams", "contexts", "translations", "tables"]), z.number().int().min(0).max(65536))
     .optional(),
   iidr: z.number().int().nonnegative().optional(),
   abortsAtReset: z.boolean().optional(),

@@ -77,7 +77,7 @@ export const DEFAULT_FEATURES: SmmuFeatures = {
   ArchRev: 3,
 };
 
-const DEFAULT_CACHES: CacheSizes = { streams: 64, contexts: 256, translations: 1024 };
+const DEFAULT_CACHES: CacheSizes = { streams: 64, contexts: 256, translations: 1024, tables: 4096 };
 
 const bound = (value: number, low: number, high: number, what: string): number => {
   if (!Number.isInteger(value) || value < low || value > high)
@@ -125,6 +125,7 @@ export function configure(options: Smmuv3Options = {}): Smmuv3Configuration {
       streams: bound(caches.streams, 0, 2 ** 16, "caches.streams"),
       contexts: bound(caches.contexts, 0, 2 ** 16, "caches.contexts"),
       translations: bound(caches.translations, 0, 2 ** 16, "caches.translations"),
+      tables: bound(caches.tables, 0, 2 ** 16, "caches.tables"),
     },
     iidr: bound(options.iidr ?? 0, 0, 2 ** 32 - 1, "iidr"),
     abortsAtReset: options.abortsAtReset ?? false,

@@ -161,7 +161,7 @@ export class Smmuv3 extends QueuedIommu implements HardwareIommu, RegisterEffect
     translated: boolean,
     _data: number,
   ): TranslationStatus {
-    if (this.trace.on || this.walkTrace.attached) this.observe(deviceId);
+    if (this.trace.on) this.observe(deviceId);
     return this.#translator.translate(deviceId, pasid, privileged, access, pfn, offset, translated);
   }
 

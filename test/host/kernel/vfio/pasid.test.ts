@@ -11,7 +11,7 @@ import { eduDma, eduOutcome, KIND, machine, name } from "../machine.ts";
 const RID = 0x0108;
 const IOVA = 0x10_0000n;
 
-const NO_CACHES = { devices: 0, processes: 0, translations: 0, messages: 0 };
+const NO_CACHES = { devices: 0, processes: 0, translations: 0, messages: 0, tables: 0 };
 
 function setUp(capabilities = {}, caches: object = NO_CACHES) {
   const host = machine({

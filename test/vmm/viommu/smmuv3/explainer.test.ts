@@ -22,7 +22,7 @@ const SID = 5;
 const MEMORY = 0x80000;
 
 class Nested {
-  readonly machine = new Machine({ caches: { streams: 0, contexts: 0, translations: 0 } });
+  readonly machine = new Machine({ caches: { streams: 0, contexts: 0, translations: 0, tables: 0 } });
   readonly events: TracedEvent[] = [];
   readonly root: number;
   readonly secondRoot: number;

@@ -530,6 +530,7 @@ describe("both stages (§3.3.3)", () => {
       inputAddress: 0x123abcn,
     });
     machine.map(root2, guest(root1), root1, S2_W | AF | S2_NORMAL, { startLevel: 1 });
+    machine.command("TLBI_NSNH_ALL");
     expect(machine.request(1, 0x124000n)).toBeNull();
     expect(only(machine.takeEvents())).toMatchObject({
       number: F_PERMISSION,

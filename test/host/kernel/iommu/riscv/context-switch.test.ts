@@ -27,7 +27,7 @@ const PDTV = 1n << 5n;
 const IOVA = 0x9000_0000n;
 
 /** A hardware that reads every context and table anew shows each store at once; one that caches shows what is kept too long. */
-const NO_CACHES = { devices: 0, processes: 0, translations: 0, messages: 0 };
+const NO_CACHES = { devices: 0, processes: 0, translations: 0, messages: 0, tables: 0 };
 
 function setUp(directoryLevels: 1 | 2 | 3 = 3, cached = true) {
   const rid = directoryLevels === 1 ? 0x18 : RID;

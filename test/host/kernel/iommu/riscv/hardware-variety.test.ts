@@ -33,7 +33,7 @@ const variety: [string, RiscvIommuOptions][] = [
   ["no ATS", { capabilities: { ATS: false, T2GPA: false } }],
   ["Bare after reset", { resetMode: "bare" }],
   ["Sv39 and Sv39x4 only", { capabilities: { Sv48: false, Sv57: false, Sv48x4: false, Sv57x4: false } }],
-  ["no caches", { caches: { devices: 0, processes: 0, translations: 0, messages: 0 } }],
+  ["no caches", { caches: { devices: 0, processes: 0, translations: 0, messages: 0, tables: 0 } }],
   ["no NL, no S, no hardware A/D", { capabilities: { NL: false, S: false, AMO_HWAD: false } }],
 ];
 

@@ -54,7 +54,7 @@ const variety: [string, Smmuv3Options][] = [
   ["incoming attributes overridden", { features: { ATTR_TYPES_OVR: true, ATTR_PERMS_OVR: true } }],
   ["tables of either order", { features: { TTENDIAN: 0 } }],
   ["small queues", { features: { CMDQS: 7, EVENTQS: 2, PRIQS: 2 } }],
-  ["no caches", { caches: { streams: 0, contexts: 0, translations: 0 } }],
+  ["no caches", { caches: { streams: 0, contexts: 0, translations: 0, tables: 0 } }],
 ];
 
 describe.each(variety)("an SMMUv3 with %s", (_name, options) => {

@@ -182,7 +182,7 @@ describe("PASIDs", () => {
 
   it("leave the requester id's DMA alone while they come and go, on identity, blocked and a first stage", () => {
     const { host, space, at, detachAt, user, vfio, end } = setUp({
-      caches: { streams: 0, contexts: 0, translations: 0 },
+      caches: { streams: 0, contexts: 0, translations: 0, tables: 0 },
     });
     const [five, six, rid] = [space(0x55), space(0x66), space(0x11)];
     const smmu = host.iommus[0]!;

@@ -34,7 +34,7 @@ function story() {
   machine.vdevice(0x20n, platform);
   const events = machine.listen();
   const [fault, faults] = user.faultQueue(iommufd);
-  const [first, second] = [machine.stage1(), machine.stage1({ stalls: true })];
+  const [first, second] = [machine.stage1(), machine.stage1({ stalls: true, asid: ASID + 1 })];
   first.stage.map(IOVA, ram.page());
   const nested = [
     machine.install(first.entry, eats(1), { fault }),
