@@ -1,0 +1,189 @@
+// The guest of `bench -- qemu`: one bare-metal RV64 program an operation, for S-mode, the same file here and on QEMU's virt machine, whose IOMMU stands
+// at the same address. It does its operation so many times and shuts the machine down.
+//
+//     file:  header ── program ── 0x4000 device directory ── 0x5000.. tables of three levels ── 0x8000 pointers to chase
+//
+// The device directory has one level and one device, 0: its context is the same in the base and the extended format, but for what follows it (0).
+
+import { REG } from "../../../host/arch/riscv/registers.ts";
+import { VIOMMU_BASE } from "../../../vmm/memory-map.ts";
+import { Program, T0, T1 } from "../../vmm/rv64-program.ts";
+import { addi, b, i, ld, load, r, sd, store } from "../../vmm/vcpu/riscv64/encode.ts";
+
+/** Where both machines put the file (its header asks for 2 MiB above RAM's beginning), and memory that it does not fill. */
+const LOADED = 0x8020_0000;
+const QUEUE = 0x8040_0000;
+const COPY = 0x8050_0000;
+const DIRECTORY = 0x4000;
+const TABLES = 0x5000;
+const CHASE = 0x8000;
+/** A node every 64 bytes: 256 KiB. */
+const NODES = 4096;
+const FILE_BYTES = CHASE + NODES * 64;
+const QUEUE_LOG2 = 12;
+
+const IOFENCE = 2n | (3n << 12n);
+/** PSCID 5. */
+const IOTINVAL_VMA = 1n | (5n << 12n) | (1n << 32n);
+const IODIR_INVAL_DDT = 3n | (1n << 33n);
+/** fence ow,ow */
+const FENCE = 0x0550000f;
+
+// Registers of the programs: queue or memory, IOMMU, tail, command, fence, mask, repetitions left.
+const [S0, S1, S2, S3, S4, S5, S6] = [8, 9, 18, 19, 20, 21, 22];
+const [T2, T3] = [7, 28];
+
+/** Repeats `body` `count` times, and shuts down. */
+function repeated(start: Program, count: number, body: (program: Program) => void): Program {
+  start.li(S6, count);
+  const again = start.here;
+  body(start);
+  start.emit(addi(S6, S6, -1), b(0, S6, 0, 8));
+  return start.jump(again).reset();
+}
+
+/** The command queue is on, the directory has one level. */
+function withIommu(): Program {
+  return new Program()
+    .store(8, VIOMMU_BASE + REG.ddtp, (BigInt((LOADED + DIRECTORY) >>> 12) << 10n) | 2n)
+    .store(8, VIOMMU_BASE + REG.cqb, (BigInt(QUEUE >>> 12) << 10n) | BigInt(QUEUE_LOG2 - 1))
+    .store(4, VIOMMU_BASE + REG.cqcsr, 1)
+    .li(S1, VIOMMU_BASE);
+}
+
+/** `commands` - 1 times `command` and a fence, awaited. */
+function fences(count: number, command: bigint, commands: number): Program {
+  const guest = withIommu().li(S0, QUEUE).li(S2, 0).li(S3, command).li(S4, IOFENCE);
+  guest.li(S5, 2 ** QUEUE_LOG2 - 1);
+  const put = (program: Program, register: number): Program =>
+    program.emit(
+      i(0x13, 1, T2, S2, 4),
+      r(0x33, 0, 0, T2, T2, S0),
+      sd(register, T2, 0),
+      sd(0, T2, 8),
+      addi(S2, S2, 1),
+      r(0x33, 7, 0, S2, S2, S5),
+    );
+  return repeated(guest, count, (program) => {
+    program.li(T1, commands - 1);
+    const next = program.here;
+    put(program, S3)
+      .emit(addi(T1, T1, -1))
+      .branchZero(T1, false, next);
+    put(program, S4).emit(FENCE, store(2, S1, S2, REG.cqt));
+    program.emit(load(2, T0, S1, REG.cqh), b(1, T0, S2, -4));
+  });
+}
+
+/** Asks by the debug registers for a page of device 0, another one each time. */
+function debugTranslations(count: number): Program {
+  const guest = withIommu().li(S3, 0b1001).li(S5, 511);
+  return repeated(guest, count, (program) => {
+    program.emit(r(0x33, 7, 0, T0, S6, S5), i(0x13, 1, T0, T0, 12));
+    program.emit(sd(T0, S1, REG.tr_req_iova), sd(S3, S1, REG.tr_req_ctl));
+    program.emit(ld(T1, S1, REG.tr_req_ctl), i(0x13, 7, T1, T1, 1), b(1, T1, 0, -8));
+    program.emit(ld(T2, S1, REG.tr_response));
+  });
+}
+
+/** Eight loads of a register, or stores to one, a round. */
+const registerReads = (count: number): Program =>
+  repeated(withIommu(), count / 8, (program) => {
+    for (let n = 0; n < 8; n++) program.emit(load(2, T0, S1, REG.capabilities));
+  });
+const registerWrites = (count: number): Program =>
+  repeated(withIommu(), count / 8, (program) => {
+    for (let n = 0; n < 8; n++) program.emit(store(2, S1, S6, REG.tr_req_iova));
+  });
+
+/** Twelve instructions of arithmetic a round, with the two that count: 16. */
+const arithmetic = (count: number): Program =>
+  repeated(new Program().li(T0, 88172645463325252n).li(T2, 0), count / 16, (program) => {
+    for (let n = 0; n < 2; n++) {
+      program.emit(i(0x13, 1, T1, T0, 13), r(0x33, 4, 0, T0, T0, T1), i(0x13, 5, T1, T0, 7));
+      program.emit(r(0x33, 4, 0, T0, T0, T1), i(0x13, 1, T1, T0, 17), r(0x33, 4, 0, T0, T0, T1));
+    }
+    program.emit(r(0x33, 0, 0, T2, T2, T0));
+  });
+
+/** Dependent loads over 256 KiB, eight a round. */
+const pointerChase = (count: number): Program =>
+  repeated(new Program().li(T0, LOADED + CHASE), count / 8, (program) => {
+    for (let n = 0; n < 8; n++) program.emit(ld(T0, T0, 0));
+  });
+
+/** Copies 64 KiB over and over, 64 bytes a step; an operation is 64 bytes. */
+const copy = (count: number): Program =>
+  repeated(new Program().li(S0, LOADED).li(S1, COPY), count / 1024, (program) => {
+    program.emit(addi(T0, S0, 0), addi(T1, S1, 0)).li(T2, 1024);
+    const next = program.here;
+    for (let n = 0; n < 8; n++) program.emit(ld(T3, T0, 8 * n), sd(T3, T1, 8 * n));
+    program.emit(addi(T0, T0, 64), addi(T1, T1, 64), addi(T2, T2, -1)).branchZero(T2, false, next);
+  });
+
+export interface GuestOperation {
+  readonly name: string;
+  /** What a rate counts. */
+  readonly unit: string;
+  /** As the file of a guest that does it `count` times. */
+  readonly guest: (count: number) => Program;
+  /** A count that takes about a second. */
+  readonly count: number;
+  /** Units in one. */
+  readonly units: number;
+}
+
+export const OPERATIONS: readonly GuestOperation[] = [
+  {
+    name: "IOTINVAL.VMA and IOFENCE, awaited",
+    unit: "pairs/s",
+    guest: (count) => fences(count, IOTINVAL_VMA, 2),
+    count: 800_000,
+    units: 1,
+  },
+  {
+    name: "IODIR.INVAL_DDT and IOFENCE, awaited",
+    unit: "pairs/s",
+    guest: (count) => fences(count, IODIR_INVAL_DDT, 2),
+    count: 800_000,
+    units: 1,
+  },
+  {
+    name: "batches of 512 commands",
+    unit: "commands/s",
+    guest: (count) => fences(count, IOTINVAL_VMA, 512),
+    count: 16_384,
+    units: 512,
+  },
+  { name: "debug translation", unit: "translations/s", guest: debugTranslations, count: 500_000, units: 1 },
+  { name: "register read", unit: "reads/s", guest: registerReads, count: 4_000_000, units: 1 },
+  { name: "register write", unit: "writes/s", guest: registerWrites, count: 4_000_000, units: 1 },
+  { name: "arithmetic", unit: "instructions/s", guest: arithmetic, count: 1_600_000_000, units: 1 },
+  { name: "pointer chase, 256 KiB", unit: "loads/s", guest: pointerChase, count: 120_000_000, units: 1 },
+  { name: "copy", unit: "bytes/s", guest: copy, count: 16_384_000, units: 64 },
+];
+
+/** A guest as a file in Linux's Image format. */
+export function guestFile(program: Program): Uint8Array {
+  const code = program.imageFile;
+  if (code.length > DIRECTORY) throw new Error("the program reaches into the directory");
+  const file = new Uint8Array(FILE_BYTES);
+  file.set(code);
+  const view = new DataView(file.buffer);
+  view.setBigUint64(16, BigInt(FILE_BYTES), true);
+  const pointer = (offset: number, flags: bigint): bigint => (BigInt((LOADED + offset) >>> 12) << 10n) | flags;
+  // tc.V; ta; fsc: Sv39 (§3.1.3).
+  view.setBigUint64(DIRECTORY, 1n, true);
+  view.setBigUint64(DIRECTORY + 16, 5n << 12n, true);
+  view.setBigUint64(DIRECTORY + 24, (8n << 60n) | BigInt((LOADED + TABLES) >>> 12), true);
+  view.setBigUint64(TABLES, pointer(TABLES + 0x1000, 1n), true);
+  view.setBigUint64(TABLES + 0x1000, pointer(TABLES + 0x2000, 1n), true);
+  // V, R, W, U, A, D.
+  for (let n = 0; n < 512; n++) view.setBigUint64(TABLES + 0x2000 + 8 * n, (BigInt(0x80400 + n) << 10n) | 0xd7n, true);
+  // One cycle through all nodes: a step that has no factor in common with their number.
+  for (let n = 0; n < NODES; n++) {
+    const next = (n + 1597) % NODES;
+    view.setBigUint64(CHASE + 64 * n, BigInt(LOADED + CHASE + 64 * next), true);
+  }
+  return file;
+}

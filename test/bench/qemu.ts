@@ -1,0 +1,120 @@
+// `npm run bench -- qemu [--short] [--store]`: the same bare-metal RV64 guests here and on QEMU's virt machine (TCG), in pairs, one after the other; a
+// row an operation, with the median rates of both and the median of the pairs' ratios. Rates are of CPU time (user and system of the whole
+// process), between a short and a long run of the same guest, so that what a start costs falls out.
+//
+// QEMU is qemu-system-riscv64 from PATH, or what NESTBOX_QEMU names; it needs iommu-sys (11 or newer), and OpenSBI as Debian packages it. Without it
+// each row says what is missing, and has our rate alone. `--short` takes one pair of a tenth of the length: a look, no measurement. `--store`
+// writes the rows with the machine's description to test/bench/results/.
+//
+// The other rows of the comparison are booted Linux: `npm run compare:qemu`, and `bench -- boot nvme cpu` for our side alone.
+
+import { spawnSync } from "node:child_process";
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { cpus, tmpdir, totalmem } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { type GuestOperation, guestFile, OPERATIONS } from "./guests/iommu-operations.ts";
+
+const QEMU = process.env.NESTBOX_QEMU ?? "qemu-system-riscv64";
+/** The first whose virt machine has iommu-sys and that this was compared with. */
+const OLDEST = 11;
+const PAIRS = 5;
+const ROOT = fileURLToPath(new URL("../../../", import.meta.url));
+
+/** Runs a program; its CPU time in seconds. `times` is POSIX: its second line is that of the shell's children. */
+function cpuSeconds(program: readonly string[]): number {
+  const { stdout, stderr, status } = spawnSync("sh", ["-c", '"$@" >&2 </dev/null || exit; times', "sh", ...program], {
+    encoding: "utf8",
+    timeout: 120_000,
+  });
+  const line = /\n(\d+)m([\d.]+)s (\d+)m([\d.]+)s/.exec(stdout ?? "");
+  if (status !== 0 || line === null) throw new Error(`${program[0]} ended with ${status}: ${stderr?.slice(-400)}`);
+  const [userMinutes, user, systemMinutes, system] = line.slice(1).map(Number);
+  return userMinutes! * 60 + user! + systemMinutes! * 60 + system!;
+}
+
+const ours = (image: string): string[] => {
+  const options = ["--assign", "0000:00:01.0@00:01.0", "--memory", "64M", "--report", "json"];
+  return [process.execPath, join(ROOT, "vmm/cli/nestbox.mjs"), "boot", "--kernel", image, ...options];
+};
+const theirs = (image: string): string[] => {
+  const machine = ["-machine", "virt,aia=aplic-imsic,iommu-sys=on", "-m", "64M", "-smp", "1"];
+  return [QEMU, ...machine, "-display", "none", "-monitor", "none", "-serial", "none", "-kernel", image];
+};
+
+/** Null if it can be run here, else what is missing. */
+function missing(): string | null {
+  const { stdout, status, error } = spawnSync(QEMU, ["--version"], { encoding: "utf8" });
+  const major = Number(/version (\d+)/.exec(stdout ?? "")?.[1] ?? 0);
+  if (error !== undefined || status !== 0)
+    return `${QEMU} is not in PATH (Debian: qemu-system-riscv; or set NESTBOX_QEMU)`;
+  return major < OLDEST ? `${QEMU} is version ${major}; its virt machine has iommu-sys from ${OLDEST} on` : null;
+}
+
+const median = (values: number[]): number => values.sort((x, y) => x - y)[values.length >> 1]!;
+const rounded = (value: number): number => Number(value.toPrecision(3));
+
+/** Units a second of CPU time. */
+function rate(program: (image: string) => string[], images: readonly [string, string], units: number): number {
+  return units / Math.max(1e-6, cpuSeconds(program(images[1])) - cpuSeconds(program(images[0])));
+}
+
+function compare(operation: GuestOperation, folder: string, short: boolean, against: boolean): Record<string, unknown> {
+  const long = short ? operation.count / 8 : operation.count;
+  const counts = [long / 4, long].map((count) => Math.floor(count / 2048) * 2048 || 2048);
+  const images = counts.map((count, at) => {
+    const file = join(folder, `${at}.img`);
+    writeFileSync(file, guestFile(operation.guest(count)));
+    return file;
+  }) as [string, string];
+  const units = (counts[1]! - counts[0]!) * operation.units;
+  const pairs = Array.from({ length: short ? 1 : PAIRS }, () => ({
+    nestbox: rate(ours, images, units),
+    qemu: against ? rate(theirs, images, units) : Number.NaN,
+  }));
+  const row = {
+    unit: operation.unit,
+    nestbox: rounded(median(pairs.map(({ nestbox }) => nestbox))),
+    pairs: pairs.length,
+  };
+  if (!against) return row;
+  const qemu = rounded(median(pairs.map((pair) => pair.qemu)));
+  return { ...row, qemu, ratio: rounded(median(pairs.map((pair) => pair.nestbox / pair.qemu))) };
+}
+
+export async function bench(emit: (line: Record<string, unknown>) => void): Promise<void> {
+  const short = process.argv.includes("--short");
+  const lacks = missing();
+  const folder = mkdtempSync(join(tmpdir(), "nestbox-bench-"));
+  const rows: Record<string, unknown>[] = [];
+  try {
+    for (const operation of OPERATIONS) {
+      const row = { bench: `qemu/${operation.name}`, ...compare(operation, folder, short, lacks === null) };
+      rows.push(lacks === null ? row : { ...row, missing: lacks });
+      emit(rows.at(-1)!);
+    }
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+  if (process.argv.includes("--store")) store(rows);
+}
+
+/** Writes rows down beside what they were measured on. */
+function store(rows: readonly Record<string, unknown>[]): void {
+  const version = spawnSync(QEMU, ["--version"], { encoding: "utf8" }).stdout?.split("\n")[0] ?? null;
+  const commit = spawnSync("git", ["rev-parse", "--short", "HEAD"], { encoding: "utf8", cwd: ROOT }).stdout?.trim();
+  const machine = {
+    cpu: cpus()[0]?.model ?? "unknown",
+    cpus: cpus().length,
+    memoryGiB: Math.round(totalmem() / 2 ** 30),
+    node: process.version,
+    qemu: version,
+    commit: commit === "" ? null : commit,
+  };
+  const results = join(ROOT, "test/bench/results");
+  mkdirSync(results, { recursive: true });
+  const date = new Date().toISOString().slice(0, 10);
+  const file = join(results, `qemu-${date}.json`);
+  writeFileSync(file, `${JSON.stringify({ date, machine, rows }, null, 2)}\n`);
+  console.error(`bench: ${file}`);
+}
