@@ -95,7 +95,7 @@ describe("the device's ATS", () => {
     machine.install(entry, eats(1));
     expect(transfer(IOVA)).toBe(R.OUTCOME_DONE);
     let before = taken();
-    machine.install(machine.stage1().entry, eats(1));
+    machine.install(machine.stage1({ asid: ASID + 1 }).entry, eats(1));
     expect(taken()).toBeGreaterThan(before);
     expect(transfer(IOVA)).not.toBe(R.OUTCOME_DONE);
     machine.install(entry, eats(1));
