@@ -1,6 +1,6 @@
 /**
  * A CMDQV as Linux's driver and QEMU's model describe it (tegra241-cmdqv.c): plain objects, every condition looked at anew whenever it matters, nothing
- * remembered that follows from something else. Shares no code with the hardware model; written for `nestbox fuzz cmdqv`.
+ * remembered that follows from something else. Shares no code with the hardware model; written for `nestbox fuzz smmuv3-cmdqv`.
  */
 import type { Command } from "./adapter.ts";
 import { bits } from "./identification.ts";

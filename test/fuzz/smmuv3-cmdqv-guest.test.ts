@@ -1,6 +1,6 @@
-/** Fixed seeds; `nestbox fuzz cmdqv-guest` runs as many as one likes. */
+/** Fixed seeds; `nestbox fuzz smmuv3-cmdqv-guest` runs as many as one likes. */
 import { expect, it } from "vitest";
-import { hostileCmdqvGuest } from "./cmdqv-guest.ts";
+import { hostileCmdqvGuest } from "./smmuv3-cmdqv-guest.ts";
 
 it("a hostile guest on its CMDQV disturbs neither another guest nor the host: 12 machines, 150 operations each", () => {
   let fetched = 0;

@@ -1,5 +1,5 @@
 /**
- * `nestbox fuzz cmdqv-guest`: a hostile guest on its CMDQV, through the whole machine. It stores anything to any of its registers, the hardware's page among
+ * `nestbox fuzz smmuv3-cmdqv-guest`: a hostile guest on its CMDQV, through the whole machine. It stores anything to any of its registers, the hardware's page among
  * them, and keeps commands of every kind in its queues. No exception; another guest, whose device has a translation cached, keeps it and its own
  * queue works; the host's SMMU never has a global error; nothing is left in the host.
  */
