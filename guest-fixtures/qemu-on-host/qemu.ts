@@ -15,8 +15,9 @@ const BACKPORTS = "trixie-backports";
 /** First whose vfio-pci takes an iommufd object. */
 const OLDEST = 9;
 
-// This file runs from dist/guest-fixtures/qemu-on-host; the project is three folders up.
-const cache = fileURLToPath(new URL("../../../.cache/qemu", import.meta.url));
+// The project is two folders up, or three from dist/.
+const built = !existsSync(new URL("../../package.json", import.meta.url));
+const cache = fileURLToPath(new URL(`${built ? "../" : ""}../../.cache/qemu`, import.meta.url));
 
 const tree = join(cache, "tree");
 const complete = join(cache, "complete");
@@ -26,19 +27,21 @@ export interface Qemu {
   readonly command: readonly string[];
   /** First line of --version. */
   readonly version: string;
+  /** What its environment must add: where its modules lie. */
+  readonly environment: Readonly<Record<string, string>>;
 }
 
-function tried(command: readonly string[]): Qemu | null {
+function tried(command: readonly string[], environment: Qemu["environment"] = {}): Qemu | null {
   const [program, ...args] = command as [string, ...string[]];
   const { status, stdout } = spawnSync(program, [...args, "--version"], { encoding: "utf8" });
   const version = stdout?.split("\n")[0] ?? "";
   const major = Number(/version (\d+)/.exec(version)?.[1] ?? 0);
-  return status === 0 && major >= OLDEST ? { command, version } : null;
+  return status === 0 && major >= OLDEST ? { command, version, environment } : null;
 }
 
 /** What is installed, or was downloaded before; null: neither. */
 export function qemuHere(): Qemu | null {
-  return tried([PROGRAM]) ?? (existsSync(complete) ? tried(unpackedCommand()) : null);
+  return tried([PROGRAM]) ?? (existsSync(complete) ? tried(unpackedCommand(), unpackedModules()) : null);
 }
 
 /** Throws MissingHere where it cannot be had. */
@@ -58,7 +61,7 @@ export function findQemu(log: (line: string) => void): Qemu {
   for (const deb of packages.downloadAll(PACKAGE, BACKPORTS)) unpack(deb, tree);
   rmSync(join(cache, "apt"), { recursive: true, force: true });
   writeFileSync(complete, "");
-  const found = tried(unpackedCommand());
+  const found = tried(unpackedCommand(), unpackedModules());
   if (found === null) throw new MissingHere(`${PROGRAM} of ${BACKPORTS} does not run here`);
   return found;
 }
@@ -74,12 +77,23 @@ export function machineOf({ command }: Qemu, { kernel, initrd }: DebianFixture, 
   ];
 }
 
-/** The program by its own dynamic loader, with its own libraries. */
-function unpackedCommand(): string[] {
+/** Folders of architectures among its libraries. */
+function libraryFolders(): string[] {
   const libraries = join(tree, "usr/lib");
-  const folders = readdirSync(libraries)
+  return readdirSync(libraries)
     .filter((name) => name.endsWith("-linux-gnu"))
     .map((name) => join(libraries, name));
+}
+
+function unpackedModules(): Record<string, string> {
+  const modules = libraryFolders().map((folder) => join(folder, "qemu"));
+  const found = modules.find((folder) => existsSync(folder));
+  return found === undefined ? {} : { QEMU_MODULE_DIR: found };
+}
+
+/** The program by its own dynamic loader, with its own libraries. */
+function unpackedCommand(): string[] {
+  const folders = libraryFolders();
   const loader = folders
     .flatMap((folder) => readdirSync(folder).map((file) => join(folder, file)))
     .find((file) => /\/ld-linux-[^/]+\.so\.\d$/.test(file));

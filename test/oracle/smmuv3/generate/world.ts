@@ -20,6 +20,18 @@ export interface World {
 }
 
 const IPA_OFFSET = 0x100_0000n;
+/** Where a world's machine has its memory and its endpoints, and what it does not survive. */
+export interface Place {
+  /** Physical address that stands for 0: structures lie in the 16 MiB from it. A multiple of 16 MiB. */
+  readonly base: bigint;
+  /** A StreamID of `bits` bits. */
+  readonly streamId: (random: Random, bits: bigint) => bigint;
+  /** Encodings of CD.IPS and STE.S2PS lie below it. */
+  readonly outputSizes: number;
+}
+
+const ANYWHERE: Place = { base: 0n, streamId: (random, bits) => random.bits(bits), outputSizes: 8 };
+
 /** Where data pages lie: nothing is stored there. */
 const DATA = 0xe0_0000n;
 const AF = 1n << 10n;
@@ -41,10 +53,16 @@ class Maker {
   /** Structures whose reads may abort. */
   readonly fetched: { at: bigint; doublewords: number }[] = [];
   readonly streams: Stream[] = [];
-  #free = 0x10_0000n;
+  readonly place: Place;
+  /** From a physical address to the IPA that means it. */
+  readonly ipaOffset: bigint;
+  #free: bigint;
 
-  constructor(random: Random, identify: (random: Random) => Identification) {
+  constructor(random: Random, identify: (random: Random) => Identification, place: Place) {
     this.random = random;
+    this.place = place;
+    this.ipaOffset = IPA_OFFSET - place.base;
+    this.#free = place.base + 0x10_0000n;
     this.identification = identify(random);
     this.f = features(this.identification);
   }
@@ -54,7 +72,7 @@ class Maker {
     this.#free = (this.#free + align - 1n) & ~(align - 1n);
     const at = this.#free;
     this.#free += bytes;
-    if (this.#free > DATA) throw new RangeError("a world outgrew its memory");
+    if (this.#free > this.place.base + DATA) throw new RangeError("a world outgrew its memory");
     for (let page = at >> 12n; page << 12n < this.#free; page++) this.memory.pages.add(page);
     return at;
   }
@@ -122,7 +140,7 @@ function makeStage2(maker: Maker): Second {
     addresses.push(ipa);
     if (random.chance(90)) tables.map(ipa, 3, outputPage(maker, granule), leafFlags2(maker));
   }
-  const size = BigInt(random.chance(85) ? Number(bitsOf(maker)) : random.below(8));
+  const size = BigInt(random.chance(85) ? Number(bitsOf(maker)) : random.below(maker.place.outputSizes));
   const HA = f.HTTU > 0n && random.chance(50);
   const HD = HA && f.HTTU >= 2n && random.chance(70);
   const stalls = f.STALL_MODEL === 2n || (f.STALL_MODEL === 0n && random.chance(25));
@@ -194,9 +212,9 @@ function structure(maker: Maker, second: Second | null, bytes: bigint): { addres
   for (let page = physical & ~(step - 1n); page < physical + bytes; page += step) {
     // Readable, writable and accessed, but for a few.
     const flags = random.chance(85) ? (0xfn << 2n) | (3n << 6n) | AF : leafFlags2(maker) | (1n << 6n);
-    second.tables.map(page + IPA_OFFSET, 3, page, flags);
+    second.tables.map(page + maker.ipaOffset, 3, page, flags);
   }
-  return { address: physical + IPA_OFFSET, physical };
+  return { address: physical + maker.ipaOffset, physical };
 }
 
 interface Base {
@@ -270,7 +288,7 @@ function makeContext(maker: Maker, second: Second | null, S1STALLD: boolean, add
   const HD = HA && f.HTTU >= 2n && random.chance(70);
   const stalls = f.STALL_MODEL === 2n || (f.STALL_MODEL === 0n && !S1STALLD && random.chance(25));
   const aborts = f.TERM_MODEL || random.chance(85);
-  const size = random.chance(85) ? bitsOf(maker) : BigInt(random.below(8));
+  const size = random.chance(85) ? bitsOf(maker) : BigInt(random.below(maker.place.outputSizes));
   const dw0 =
     one.TSZ |
     (TG0[one.granule.toString()]! << 6n) |
@@ -384,7 +402,7 @@ function makeContexts(maker: Maker, stream: Stream, second: Second | null, S1STA
       maker.put(at, leafTable);
       note(maker, at, [1n | (1n << 50n)], 1);
     }
-    const offset = second === null ? 0n : IPA_OFFSET;
+    const offset = second === null ? 0n : maker.ipaOffset;
     put((leafTable & ~1n) - offset + (ssid & ((1n << leafBits) - 1n)) * 64n, ssid);
   }
   return table.address | (format << 4n) | (S1CDMax << 59n);
@@ -401,7 +419,7 @@ function makeStreamTable(maker: Maker): Pick<Programming, "STRTAB_BASE" | "STRTA
   const bytes = twoLevels ? (log2Size > split ? 8n << (log2Size - split) : 64n) : 64n << log2Size;
   const base = maker.allocate(bytes < 64n ? 64n : bytes);
   const sids = new Set<bigint>();
-  for (let index = 0; index < 4; index++) sids.add(random.bits(size < 16n ? size : 16n));
+  for (let index = 0; index < 4; index++) sids.add(maker.place.streamId(random, size < 16n ? size : 16n));
   for (const sid of sids) {
     if (!twoLevels) {
       makeStream(maker, sid, base + sid * 64n);
@@ -446,14 +464,15 @@ function makeRequest(maker: Maker): Request {
   };
 }
 
-/** `identify` chooses the SMMU; by default any that the specification allows. */
+/** `identify` chooses the SMMU; by default any that the specification allows. `place`: see there; by default no limits. */
 export function randomWorld(
   seed: number,
   count: number,
   identify: (random: Random) => Identification = randomIdentification,
+  place: Place = ANYWHERE,
 ): World {
   const random = new Random(seed);
-  const maker = new Maker(random, identify);
+  const maker = new Maker(random, identify, place);
   const streamTable = makeStreamTable(maker);
   const { memory, spoilable, fetched } = maker;
   for (let times = random.pick([0, 1, 2, 4]); times > 0 && spoilable.length > 0; times--) {
