@@ -21,7 +21,10 @@ async function main(): Promise<number> {
   console.log(qemu.version);
   const comparison = new Comparison(qemu);
   try {
-    for (let seed = first; seed < first + worlds; seed++) await comparison.world(seed);
+    for (let seed = first; seed < first + worlds; seed++) {
+      await comparison.world(seed);
+      await comparison.sequence(seed);
+    }
   } finally {
     await comparison.stop();
   }

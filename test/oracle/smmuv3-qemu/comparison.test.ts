@@ -15,7 +15,10 @@ describe.skipIf(qemu === null)("QEMU's SMMUv3 beside our model (needs QEMU)", ()
   async function findings(options: ComparisonOptions = {}): Promise<number> {
     comparison = new Comparison(qemu!, { log: () => {}, ...options });
     // Linear and two-level stream tables.
-    for (let seed = 1; seed <= 3; seed++) await comparison.world(seed);
+    for (let seed = 1; seed <= 3; seed++) {
+      await comparison.world(seed);
+      await comparison.sequence(seed);
+    }
     return comparison.findings;
   }
 
@@ -26,6 +29,12 @@ describe.skipIf(qemu === null)("QEMU's SMMUv3 beside our model (needs QEMU)", ()
   test("a model that reads every write as a read is found", async () => {
     const model = oracleSubject({ request: (request) => ({ ...request, write: false }) });
     expect(await findings({ model })).toBeGreaterThan(0);
+  }, 60_000);
+
+  test("a model that drops nothing when told to is found", async () => {
+    comparison = new Comparison(qemu!, { log: () => {}, model: oracleSubject({ obeys: () => false }) });
+    for (let seed = 1; seed <= 8 && comparison.findings === 0; seed++) await comparison.sequence(seed);
+    expect(comparison.findings).toBeGreaterThan(0);
   }, 60_000);
 
   test("an event record that QEMU loses is found", async () => {

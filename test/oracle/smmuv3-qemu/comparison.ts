@@ -3,9 +3,12 @@
  * otherwise is counted by name (qemu-gaps.ts), and what nothing explains is a finding.
  */
 import type { Qemu } from "../../../guest-fixtures/qemu-on-host/qemu.ts";
-import { copyMemory } from "../memory.ts";
+import { copyMemory, word } from "../memory.ts";
 import { Random } from "../random.ts";
-import type { MakeSubject } from "../smmuv3/adapter.ts";
+import type { MakeSubject, Subject } from "../smmuv3/adapter.ts";
+import { allowedOutcomesWithCaches } from "../smmuv3/allowed.ts";
+import { MemoryHistory } from "../smmuv3/cached-tables.ts";
+import { randomSequence, type Sequence } from "../smmuv3/generate/sequence.ts";
 import { randomWorld, type World } from "../smmuv3/generate/world.ts";
 import { hardware } from "../smmuv3/hardware-adapter.ts";
 import { compare, hex, showRecord, wrongRecord } from "../smmuv3/harness/compare.ts";
@@ -13,12 +16,13 @@ import { describeScenario, scenarioOfWorld } from "../smmuv3/harness/scenario.ts
 import type { Identification } from "../smmuv3/identification.ts";
 import type { Outcome, Request } from "../smmuv3/outcome.ts";
 import { QemuMachine, reachable, type Seen, STRUCTURES, streamId } from "./machine.ts";
-import { GAPS, wrongBitsOf } from "./qemu-gaps.ts";
+import { GAPS, wrongBitsOf, wrongByCachedEntry } from "./qemu-gaps.ts";
 import { QemuEnded } from "./qtest.ts";
 import { inRam, RAM, RAM_PAGES } from "./ram.ts";
 import { type Allowed, allowed, placesOf } from "./walked-tables.ts";
 
 const REQUESTS = 24;
+const CHANGES = 20;
 /** Findings printed whole. */
 const MOST_PRINTED = 10;
 
@@ -36,6 +40,11 @@ function worldFor(seed: number, identification: Identification): World {
     return { ...request, sid, ssid: null, privileged: false, instruction: false, iova: request.iova & ~7n };
   });
   return { ...world, requests };
+}
+
+/** What edu's four bytes are at. */
+function onWord(request: Request): Request {
+  return { ...request, iova: request.iova & ~7n };
 }
 
 function wrongArrival({ arrived }: Seen, { result }: Outcome): string | null {
@@ -162,6 +171,71 @@ export class Comparison {
     }
   }
 
+  /**
+   * A sequence of changes and invalidations, with nothing invalidated besides: both may answer with what they may still have cached, and with nothing else.
+   */
+  async sequence(seed: number): Promise<void> {
+    const machine = await this.#machine(false);
+    const { identification } = machine;
+    const sequence = randomSequence(seed, CHANGES, { identification, base: STRUCTURES, streamId: (nth) => nth * 8n });
+    const { programming, memory, steps } = sequence;
+    await machine.program(programming, memory);
+    await machine.forget();
+    const subject = this.#model(identification, programming, memory, sequence.caches);
+    if (subject === null) throw new Error("the model cannot be made like QEMU's SMMUv3");
+    const history = new MemoryHistory({ ...copyMemory(memory), pages: RAM_PAGES });
+    for (const [index, step] of steps.entries()) {
+      if (step.kind === "store") {
+        for (const [address, value] of step.words) machine.store(address, value);
+        subject.store(step.words);
+        history.change(step.words);
+      } else if (step.kind === "command") {
+        await machine.execute([step.command]);
+        if (!subject.invalidate(step.command)) throw new Error(`seed ${seed} step ${index}: the model's queue stopped`);
+        history.invalidate(step.command);
+      } else await this.#ask(machine, subject, history, { seed, index, sequence, request: onWord(step.request) });
+    }
+  }
+
+  async #ask(
+    machine: QemuMachine,
+    subject: Subject,
+    history: MemoryHistory,
+    asked: { readonly seed: number; readonly index: number; readonly sequence: Sequence; readonly request: Request },
+  ): Promise<void> {
+    const { seed, index, sequence, request } = asked;
+    const outcomes = allowedOutcomesWithCaches(sequence.identification, sequence.programming, history, request);
+    const observed = subject.request(request);
+    if (outcomes === null) return this.count("sequences: not compared: too much is permitted");
+    const verdict = compare(subject, history.now, observed, outcomes);
+    const where = `sequence seed ${seed} step ${index}, SID ${hex(request.sid)} at ${hex(request.iova)}`;
+    if (!verdict.agrees) this.#find(`${where}: our model: ${verdict.why}`);
+    const possible = outcomes.map((outcome) => ({ outcome, reads: [] }));
+    const asWrite = { ...request, write: true };
+    const written = allowedOutcomesWithCaches(sequence.identification, sequence.programming, history, asWrite) ?? [];
+    const writable = placesOf(
+      written.map((outcome) => ({ outcome, reads: [] })),
+      request,
+    );
+    const places = [...new Set([...placesOf(possible, request), ...writable])];
+    const seen = this.#sees(await machine.access(request.sid, request.iova, request.write, places));
+    this.count("sequences: DMAs");
+    if (outcomes.length > 1) this.count("sequences: with more than one permitted outcome");
+    const why = wrongOfQemu(seen, possible);
+    if (why === null) return;
+    const met = { request, allowed: possible };
+    const entry = word(history.now, sequence.programming.STRTAB_BASE + request.sid * 64n);
+    const cached = wrongByCachedEntry(met, seen, writable, ((entry >> 1n) & 7n) === 6n);
+    if (cached !== null) return this.count(`sequences: QEMU: ${cached}`);
+    const wrongBits = wrongBitsOf(met, seen);
+    if (wrongBits !== null) this.count(`sequences: QEMU: ${wrongBits.join(", ")}`);
+    else this.#find(`${where}: QEMU: ${why}, arrived ${seen.arrived === null ? "nowhere" : hex(seen.arrived)}`);
+  }
+
+  #find(what: string): void {
+    if (++this.findings <= MOST_PRINTED) this.#log(`disagreement: ${what}`);
+  }
+
   /** Names of the gaps that together explain what QEMU did; null: nothing does. */
   async #explain(
     machine: QemuMachine,
@@ -176,7 +250,7 @@ export class Comparison {
     let answers = possible;
     let seen = first;
     for (;;) {
-      const met = { request, programming, memory, allowed: answers };
+      const met = { identification: world.identification, request, programming, memory, allowed: answers };
       const wrongBits = wrongBitsOf(met, seen);
       if (wrongBits !== null) return [...names, ...wrongBits];
       const named = GAPS.find(({ explains }) => explains?.(met, seen));

@@ -3,15 +3,15 @@
  * answer must then be one that the specification permits in that world. The rest tell by what lay on the way, and then nothing of the answer is compared. A
  * disagreement that none explains is a finding.
  */
-import type { Memory } from "../memory.ts";
-import { word } from "../memory.ts";
-import { addressBits, bit, bits, type Programming } from "../smmuv3/identification.ts";
+import { copyMemory, type Memory, word } from "../memory.ts";
+import { addressBits, bit, bits, type Identification, type Programming } from "../smmuv3/identification.ts";
 import { EVENT, type Request } from "../smmuv3/outcome.ts";
 import type { Seen } from "./machine.ts";
-import type { Allowed, Read } from "./walked-tables.ts";
+import { type Allowed, allowed, type Read } from "./walked-tables.ts";
 
 /** What a request met. */
 export interface Case {
+  readonly identification: Identification;
   readonly request: Request;
   readonly programming: Programming;
   readonly memory: Memory;
@@ -38,7 +38,7 @@ interface WrongBits {
   readonly name: string;
   readonly why: string;
   /** Whether a record that is permitted comes out so. */
-  readonly of: (permitted: readonly bigint[]) => boolean;
+  readonly of: (permitted: readonly bigint[], seen: readonly bigint[]) => boolean;
   /** Doubleword, and bits of it. */
   readonly bits: readonly [number, bigint];
 }
@@ -75,10 +75,16 @@ const WRONG_BITS: readonly WrongBits[] = [
       bits(permitted[1]!, 41n, 40n) !== CLASS_IN,
     bits: [1, RnW],
   },
+  {
+    name: "no IPA from a cached entry",
+    why: "a stage-2 F_PERMISSION that a cached entry gives has IPA = 0 (§7.3.16)",
+    of: (permitted, seen) => eventOf(permitted) === EVENT.F_PERMISSION && (permitted[1]! & S2) !== 0n && seen[3] === 0n,
+    bits: [3, 0xff_ffff_ffff_f000n],
+  },
 ];
 
 /** Names of the wrong bits that are all that sets the record apart from one that is permitted; null: more does. */
-export function wrongBitsOf({ allowed }: Case, { records }: Seen): string[] | null {
+export function wrongBitsOf({ allowed }: Pick<Case, "allowed">, { records }: Seen): string[] | null {
   if (records.length !== 1) return null;
   for (const { outcome } of allowed) {
     const { record } = outcome;
@@ -90,7 +96,7 @@ export function wrongBitsOf({ allowed }: Case, { records }: Seen): string[] | nu
       of,
       bits: [at, mask],
     } of WRONG_BITS) {
-      if (!of(record.doublewords) || (left[at]! & mask) === 0n) continue;
+      if (!of(record.doublewords, records[0]!) || (left[at]! & mask) === 0n) continue;
       left[at]! &= ~mask;
       names.push(name);
     }
@@ -100,7 +106,7 @@ export function wrongBitsOf({ allowed }: Case, { records }: Seen): string[] | nu
 }
 
 /** Number of the record that is permitted; null without one, or if more is permitted. */
-function expectedEvent({ allowed }: Case): number | null {
+function expectedEvent({ allowed }: Pick<Case, "allowed">): number | null {
   const numbers = new Set(
     allowed.map(({ outcome }) => (outcome.record === null ? null : eventOf(outcome.record.doublewords))),
   );
@@ -122,6 +128,36 @@ function configOf(met: Case): bigint {
 
 function isEvent(records: Seen["records"], event: number): boolean {
   return records.length === 1 && eventOf(records[0]!) === event;
+}
+
+/**
+ * Name of what QEMU does with the rights of cached entries (§3.17 keeps them with the entry), if that is what was seen; null: it is not. `writable`: places
+ * that a write might reach.
+ */
+export function wrongByCachedEntry(
+  { request, allowed }: Pick<Case, "request" | "allowed">,
+  { records, arrived }: Seen,
+  writable: readonly bigint[],
+  stage2Only: boolean,
+): string | null {
+  const refused = allowed.some(
+    ({ outcome: { record } }) => record !== null && eventOf(record.doublewords) === EVENT.F_PERMISSION,
+  );
+  if (!refused || records.length !== 0) return null;
+  // One of stage 2 alone refuses, but a write as stage 1, whose CD.R there is not, and a read not in the SMMU at all: no record.
+  if (stage2Only && arrived === null) return "no record from a cached entry of stage 2 alone";
+  // Another is asked only for its right to write: what may only be written is read.
+  return !request.write && arrived !== null && writable.includes(arrived) ? "reading by a cached entry" : null;
+}
+
+/** Whether stage 2 of the stream has no translation for reading at `ipa`. */
+function stage2Refuses(met: Case, ipa: bigint): boolean {
+  const { identification, programming, memory, request } = met;
+  const ste = last(met, "STE")!;
+  const alone = copyMemory(memory);
+  alone.words.set(ste.address, (ste.values![0]! & ~0b1110n) | (6n << 1n));
+  const answers = allowed(identification, programming, alone, { ...request, iova: ipa, write: false });
+  return answers?.every(({ outcome: { result } }) => result.kind !== "translated") ?? false;
 }
 
 /** Doublewords of reads, changed. */
@@ -203,6 +239,17 @@ export const GAPS: readonly Gap[] = [
       ),
   },
   {
+    name: "tables side by side",
+    why: "of concatenated tables at the start of stage 2 only the first is walked (Arm ARM, concatenated tables; §5.2, S2SL0)",
+    explains: (met) => {
+      const start = readsOf(met).find(({ tag }) => tag.kind === "stage-2");
+      if (start?.tag.kind !== "stage-2") return false;
+      const { granule, level } = start.tag;
+      const whole = granule + (granule - 3n) * BigInt(4 - level);
+      return readsOf(met).some(({ tag }) => tag.kind === "stage-2" && tag.ipa >> whole !== 0n);
+    },
+  },
+  {
     name: "a table is translated once",
     why: "stage 2 translates the base of a stage-1 table, of both TTBx already when the context is read, not each descriptor's address (§3.3.3)",
     explains: (met, { records }) => {
@@ -216,8 +263,10 @@ export const GAPS: readonly Gap[] = [
         ({ tag }) => tag.kind === "stage-2" && (tag.ipa & ((1n << whole) - 1n)) >> tag.granule !== 0n,
       );
       if (beyond) return true;
-      // The other base faults.
+      // The other base faults, which S2R = 0 keeps silent.
       const [record] = records;
+      if (record === undefined && !bit(last(met, "STE")!.values![2]!, 58n))
+        return [1, 2].some((at) => stage2Refuses(met, bits(cd.values![at]!, 55n, 4n) << 4n));
       if (record === undefined || (record[1]! & S2) === 0n || bits(record[1]!, 41n, 40n) !== CLASS_TT) return false;
       return [1, 2].some((at) => bits(cd.values![at]!, 47n, 12n) === bits(record[3]!, 47n, 12n));
     },

@@ -5,7 +5,7 @@
 import { copyMemory, emptyMemory, type Memory, word } from "../../memory.ts";
 import { Random } from "../../random.ts";
 import type { CacheSize, Command } from "../adapter.ts";
-import type { Identification, Programming } from "../identification.ts";
+import { type Features, features, type Identification, type Programming } from "../identification.ts";
 import type { Request } from "../outcome.ts";
 import {
   type Addressed,
@@ -69,8 +69,32 @@ interface FirstStage {
   readonly contextAt: bigint;
 }
 
+/** The SMMU and its surroundings, if not the oracle's own. */
+export interface SequencePlace {
+  readonly identification: Identification;
+  /** Structures lie from 1 MiB above it. */
+  readonly base: bigint;
+  /** StreamID of the nth stream, below 64. */
+  readonly streamId: (nth: bigint) => bigint;
+}
+
+const ANYWHERE: SequencePlace = {
+  identification: {
+    // S2P S1P VMSAv8-64 COHACC HTTU=2 Hyp ATS ASID16 VMID16 CD2L TTENDIAN=2 TERM_MODEL=0 STALL_MODEL=1
+    IDR0: 0b1011n | (1n << 4n) | (2n << 6n) | (3n << 9n) | (1n << 12n) | (3n << 18n) | (2n << 21n) | (1n << 24n),
+    IDR1: 6n | (8n << 6n) | (8n << 11n) | (8n << 16n) | (8n << 21n),
+    IDR3: (1n << 2n) | (1n << 4n) | (1n << 8n) | (1n << 10n) | (2n << 11n),
+    IDR5: 5n | (7n << 4n),
+    AIDR: 2n,
+  },
+  base: 0n,
+  streamId: (nth) => nth,
+};
+
 class Machine {
   readonly random: Random;
+  readonly place: SequencePlace;
+  readonly f: Features;
   readonly memory = emptyMemory();
   readonly firsts: FirstStage[] = [];
   readonly seconds: SecondStage[] = [];
@@ -82,25 +106,30 @@ class Machine {
   readonly steps: Step[] = [];
   /** Doublewords since the last `take`. */
   #before = new Map<bigint, bigint>();
-  #free = 0x10_0000n;
+  #free: bigint;
   #page = 0x4000_0000n;
 
-  constructor(random: Random) {
+  constructor(random: Random, place: SequencePlace) {
     this.random = random;
-    this.E2H = random.chance(50);
+    this.place = place;
+    this.f = features(place.identification);
+    this.#free = place.base + 0x10_0000n;
+    this.E2H = random.chance(50) && this.f.Hyp;
     this.streamTable = this.allocate(4096n);
     const stage2 = () => this.#newSecond(BigInt(this.seconds.length + 2));
+    const stream = place.streamId;
     // Two address spaces under one VMID, without stage 2.
-    this.#stage1Stream(1n, 1n, 1n);
-    this.#stage1Stream(2n, 1n, 2n);
+    this.#stage1Stream(stream(1n), 1n, 1n);
+    this.#stage1Stream(stream(2n), 1n, 2n);
     const shared = stage2();
-    this.#nestedStream(3n, shared, [[null, 3n]]);
-    this.put(this.#entry(4n), 1n | (0b110n << 1n), 0n, shared.dw2, shared.dw3);
-    this.#nestedStream(5n, stage2(), [
+    this.#nestedStream(stream(3n), shared, [[null, 3n]]);
+    this.put(this.#entry(stream(4n)), 1n | (0b110n << 1n), 0n, shared.dw2, shared.dw3);
+    const substreams: [bigint, bigint][] = [
       [0n, 4n],
       [1n, 5n],
-    ]);
-    this.#stage1Stream(6n, 0n, 6n, this.E2H ? "EL2-E2H" : "EL2");
+    ];
+    this.#nestedStream(stream(5n), stage2(), this.f.SSIDSIZE > 0n ? substreams : [[null, 4n]]);
+    if (this.f.Hyp) this.#stage1Stream(stream(6n), 0n, 6n, this.E2H ? "EL2-E2H" : "EL2");
   }
 
   allocate(bytes: bigint): bigint {
@@ -152,7 +181,7 @@ class Machine {
       (5n << 16n) |
       (1n << 19n) |
       (1n << 26n);
-    const updates = this.random.chance(30) ? 3n << 23n : 0n;
+    const updates = this.random.chance(30) && this.f.HTTU > 0n ? 3n << 23n : 0n;
     const second = { vmid, tables, granule, dw2: vmid | ((high | updates) << 32n), dw3: root };
     this.seconds.push(second);
     for (let index = 0n; index < 8n; index++)
@@ -207,7 +236,7 @@ class Machine {
     this.firsts.push(first);
     for (const address of addresses)
       if (random.chance(75)) tables.map(address, 3, this.target(first), this.flags1(first));
-    const updates = random.chance(40) ? 3n << 42n : 0n;
+    const updates = random.chance(40) && this.f.HTTU > 0n ? 3n << 42n : 0n;
     const TG0 = { 12: 0n, 14: 2n, 16: 1n }[Number(granule)]! << 6n;
     const dw0 =
       25n | TG0 | (1n << 30n) | (1n << 31n) | (5n << 32n) | (1n << 41n) | updates | (3n << 45n) | (parts.asid << 48n);
@@ -341,7 +370,7 @@ function changeStage2(machine: Machine): Change {
   return {
     commands: [s2Ipa(vmid, by()), s2Ipa(vmid, by()), nhAll(vmid), s12Vmall(vmid), nsnhAll()],
     ask: () => {
-      if (second.vmid === 2n && random.chance(35)) return request(machine, 4n, null, ipa);
+      if (second.vmid === 2n && random.chance(35)) return request(machine, machine.place.streamId(4n), null, ipa);
       const first = random.pick(users);
       return ask(machine, first, random.pick(first.addresses));
     },
@@ -387,9 +416,9 @@ function changeConfiguration(machine: Machine): Change {
   return { commands: [cfgiCd(sid, ssid ?? 0n, true), cfgiCd(sid, 9n, true), cfgiCdAll(sid), ...stream], ask: anything };
 }
 
-function request({ random }: Machine, sid: bigint, ssid: bigint | null, iova: bigint): Request {
+function request({ random, f }: Machine, sid: bigint, ssid: bigint | null, iova: bigint): Request {
   return {
-    kind: random.chance(12) ? "ats" : "untranslated",
+    kind: random.chance(12) && f.ATS ? "ats" : "untranslated",
     sid,
     ssid,
     privileged: false,
@@ -404,9 +433,9 @@ function ask(machine: Machine, first: FirstStage, address: bigint): Request {
 }
 
 /** The sequence of a seed, with `count` changes. */
-export function randomSequence(seed: number, count: number): Sequence {
+export function randomSequence(seed: number, count: number, place: SequencePlace = ANYWHERE): Sequence {
   const random = new Random(seed);
-  const machine = new Machine(random);
+  const machine = new Machine(random, place);
   machine.forget();
   const memory = copyMemory(machine.memory);
   const { steps } = machine;
@@ -425,16 +454,9 @@ export function randomSequence(seed: number, count: number): Sequence {
     for (let times = 1 + random.below(3); times > 0; times--) put(change.ask());
   }
   for (const page of machine.memory.pages) memory.pages.add(page);
-  const identification: Identification = {
-    // S2P S1P VMSAv8-64 COHACC HTTU=2 Hyp ATS ASID16 VMID16 CD2L TTENDIAN=2 TERM_MODEL=0 STALL_MODEL=1
-    IDR0: 0b1011n | (1n << 4n) | (2n << 6n) | (3n << 9n) | (1n << 12n) | (3n << 18n) | (2n << 21n) | (1n << 24n),
-    IDR1: 6n | (8n << 6n) | (8n << 11n) | (8n << 16n) | (8n << 21n),
-    IDR3: (1n << 2n) | (1n << 4n) | (1n << 8n) | (1n << 10n) | (2n << 11n),
-    IDR5: 5n | (7n << 4n),
-    AIDR: 2n,
-  };
+  const { identification } = place;
   const programming: Programming = {
-    CR0: 0b1_0001n,
+    CR0: machine.f.ATS ? 0b1_0001n : 1n,
     CR2: (machine.E2H ? 1n : 0n) | 2n,
     GBPA: 0n,
     STRTAB_BASE: machine.streamTable,
