@@ -250,7 +250,8 @@ export class HostshimServer implements ForeignFiles {
     const answer = wire.reply(seq, result, actions);
     const heldMs = this.#nodes.heldMs();
     if (heldMs === 0) connection.socket.write(answer);
-    else setTimeout(() => connection.gone || connection.socket.write(answer), heldMs);
+    // timers count whole milliseconds, and may be one of them early
+    else setTimeout(() => connection.gone || connection.socket.write(answer), Math.ceil(heldMs) + 1);
   }
 
   #hello(connection: Connection, body: Uint8Array): number {

@@ -116,7 +116,10 @@ export class ModelledHost implements ServedHost {
     return match === null ? -ENODEV : ((match[1] === undefined ? GROUP_MAJOR : DEVICE_MAJOR) << 20) | Number(match[2]);
   }
 
-  entering(_process: ForeignProcess | null): void {}
+  /** A call begins now, not when the clock was last looked at: what it takes is counted from here. */
+  entering(process: ForeignProcess | null): void {
+    if (process !== null) this.#time.pump();
+  }
 
   heldMs(): number {
     return this.#time.aheadMs;
