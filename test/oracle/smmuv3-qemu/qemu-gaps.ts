@@ -208,12 +208,23 @@ export const GAPS: readonly Gap[] = [
     },
   },
   {
+    name: "S2HA and S2HD",
+    why: "they are not looked at; without HTTU they are ILLEGAL (§5.2.2)",
+    takes: (met) => {
+      const ste = last(met, "STE");
+      if (ste === undefined || configOf(met) < 6n || bits(ste.values![2]!, 56n, 55n) === 0n) return null;
+      return { words: [[ste.address + 16n, ste.values![2]! & ~(3n << 55n)]] };
+    },
+  },
+  {
     name: "size of a bypassed stage 1",
     why: "where stage 1 is bypassed an address beyond the IAS passes (Config = 100) or aborts without a record (§3.4, §7.3.14: F_ADDR_SIZE)",
     explains: (met, { records }) =>
       met.request.iova >> OAS !== 0n &&
       records.length === 0 &&
-      expectedEvent(met) === EVENT.F_ADDR_SIZE &&
+      met.allowed.some(
+        ({ outcome: { record } }) => record !== null && eventOf(record.doublewords) === EVENT.F_ADDR_SIZE,
+      ) &&
       [4n, 6n].includes(configOf(met)),
   },
   {
