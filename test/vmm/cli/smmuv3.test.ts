@@ -61,7 +61,7 @@ describe("the README's commands", () => {
 
 describe("what looks at an SMMUv3", () => {
   it("walk shows levels from 0 down, and tells the guest's stage from the host's, with the section", () => {
-    const at = ["--device", "00:01.0", "--trace", trace, "--why"];
+    const at = ["--device", "00:01.0", "--trace", trace, "--why", "--width", "60"];
     const own = nestbox("walk", ...at, "--iova", "0x1234567000");
     expect(own.output).toMatch(/stage 1 level 1 {2}gpa 0x8/);
     const outside = nestbox("walk", "--trace", trace, "--why", "--iova", "0x3456789000", "--device", "00:02.0");
