@@ -1,6 +1,6 @@
 // Takes a kind of IOMMU out of a tree, by the rule of vmm/viommu/README.md ("Without a kind"):
 //
-//   1. folders named after the kind go, and files whose name has the kind's as a word ("smmuv3-nesting.ts", "nested-dma-smmuv3.test.ts")
+//   1. folders and files go whose name has the kind's as a word ("smmuv3", "smmuv3-qemu", "smmuv3-nesting.ts", "nested-dma-smmuv3.test.ts")
 //   2. built-in hosts (host/examples) whose IOMMUs are all of the kind go
 //   3. tests, scenarios and fuzzers that import something that is gone go with it
 //   4. of every other file the lines go that import or re-export something that is gone, and the lines that use a name so imported: table lines
@@ -43,7 +43,7 @@ function takeNamed(folder) {
   for (const entry of readdirSync(folder, { withFileTypes: true })) {
     const path = join(folder, entry.name);
     if (entry.isDirectory()) {
-      if (entry.name === kind) take(path, taken.folders);
+      if (NAMED.test(entry.name)) take(path, taken.folders);
       else if (entry.name !== "node_modules" && entry.name !== "build") takeNamed(path);
     } else if (NAMED.test(entry.name)) take(path, taken.files);
   }
