@@ -6,6 +6,12 @@ import { addressOf } from "../base/address.ts";
 import type { InterruptFiles, Message } from "../hw/interrupt-files.ts";
 import type { LiveObjects } from "./live-objects.ts";
 
+/**
+ * From a level interrupt's handler to the same interrupt again. A signal may unmask what it tells of (an eventfd that is both): without time between, the two
+ * would go on for ever at one instant.
+ */
+export const NEXT_INTERRUPT_NS = 1000;
+
 export interface KernelInterrupt {
   /** Physical address of the doorbell. */
   readonly address: bigint;

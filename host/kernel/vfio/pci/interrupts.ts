@@ -26,7 +26,7 @@ import {
 } from "../../../uapi/vfio.ts";
 import type { EventConsumer, EventFd } from "../../eventfd.ts";
 import type { CallContext } from "../../file.ts";
-import type { KernelInterrupt, KernelInterrupts } from "../../interrupts.ts";
+import { type KernelInterrupt, type KernelInterrupts, NEXT_INTERRUPT_NS } from "../../interrupts.ts";
 import type { IommuCore } from "../../iommu/core.ts";
 import type { ObjectNames } from "../../object-names.ts";
 import {
@@ -78,6 +78,7 @@ export class VfioInterrupts implements Stateful {
   #msiVectorsLog2 = 0;
   #intxMasked = false;
   #intxDisabledByUser = false;
+  #inHandler = false; // not state: there is state between events only
   /** The eventfd that unmasks INTx. */
   #unmaskEvents: EventConsumer | null = null;
   #error: EventFd | null = null;
@@ -205,7 +206,7 @@ export class VfioInterrupts implements Stateful {
     this.#active = VFIO_PCI_INTX_IRQ_INDEX;
     this.#intxMasked = this.#intxDisabledByUser;
     device.slot.onPin = (asserted) => {
-      if (asserted) clock.schedule(0, this.#intxDue);
+      if (asserted) clock.schedule(this.#inHandler ? NEXT_INTERRUPT_NS : 0, this.#intxDue);
     };
     this.#applyIntx();
     if (device.slot.pin) clock.schedule(0, this.#intxDue);
@@ -216,7 +217,9 @@ export class VfioInterrupts implements Stateful {
     if (this.#active !== VFIO_PCI_INTX_IRQ_INDEX || this.#intxMasked || !this.#parts.device.slot.pin) return;
     this.#intxMasked = true;
     this.#applyIntx();
+    this.#inHandler = true;
     this.#signal(0);
+    this.#inHandler = false;
   }
 
   #setIntxMask(mask: boolean): void {

@@ -20,6 +20,7 @@ import {
 } from "../../../uapi/vfio.ts";
 import type { EventConsumer, EventFd } from "../../eventfd.ts";
 import type { CallContext } from "../../file.ts";
+import { NEXT_INTERRUPT_NS } from "../../interrupts.ts";
 import type { ObjectNames } from "../../object-names.ts";
 import { requireText } from "../../same-objects.ts";
 import { eventfdOf, type IrqSet, readS32 } from "../irq-set.ts";
@@ -47,6 +48,7 @@ export class WiredInterrupts implements Stateful {
   /** A wire was asserted, or is unmasked while it is; the argument is its index. */
   readonly #due: ClockEvent;
   readonly clockEvents: readonly ClockEvent[];
+  #inHandler = false; // not state: there is state between events only
 
   constructor(parts: WiredInterruptParts) {
     this.#parts = parts;
@@ -152,7 +154,7 @@ export class WiredInterrupts implements Stateful {
   /** A level that stands comes through as soon as nothing holds it. */
   #lookAgain(index: number): void {
     const { slot, clock } = this.#parts;
-    if (slot.wires[index] === true) clock.schedule(0, this.#due, index);
+    if (slot.wires[index] === true) clock.schedule(this.#inHandler ? NEXT_INTERRUPT_NS : 0, this.#due, index);
   }
 
   #arrived(index: number): void {
@@ -170,7 +172,9 @@ export class WiredInterrupts implements Stateful {
     const { slot, trace } = this.#parts;
     const previous = trace.cause;
     if (trace.on) trace.cause = trace.emit({ type: "irq", where: "vfio", source: `${slot.name} wire`, vector: index });
+    this.#inHandler = true;
     wire.trigger.signal();
+    this.#inHandler = false;
     trace.leave(previous);
   }
 
