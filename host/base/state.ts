@@ -149,7 +149,7 @@ export class StateReader {
   }
 }
 
-function isRecord(value: StateValue): boolean {
+function isRecord(value: StateValue | undefined): value is StateRecord {
   return typeof value === "object" && value !== null && !Array.isArray(value) && !(value instanceof Uint8Array);
 }
 
@@ -171,13 +171,15 @@ export function saveTree(root: Stateful): StateRecord {
 
 /** Takes `saveTree`'s record back, in place. Throws StateError. */
 export function restoreTree(root: Stateful, record: StateRecord, path = "machine"): void {
-  const reader = new StateReader(record, path);
-  root.restoreState(new StateReader(record.state as StateRecord, path));
-  const saved = reader.has("parts") ? reader.record("parts") : null;
-  const names = new Set(saved?.names ?? []);
+  const { state, parts = {} } = record;
+  if (!isRecord(state) || !isRecord(parts)) throw new StateError(`${path}: the document has no fields or parts of it`);
+  root.restoreState(new StateReader(state, path));
+  const names = new Set(Object.keys(parts));
   for (const [name, part] of root.stateParts?.() ?? []) {
     if (!names.delete(name)) throw new StateError(`${path}: the document has no part "${name}"`);
-    restoreTree(part, (record.parts as StateRecord)[name] as StateRecord, `${path}/${name}`);
+    const saved = parts[name];
+    if (!isRecord(saved)) throw new StateError(`${path}: part "${name}" of the document is no record`);
+    restoreTree(part, saved, `${path}/${name}`);
   }
   for (const name of names) throw new StateError(`${path}: there is no part "${name}" here`);
 }

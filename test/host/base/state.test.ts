@@ -112,6 +112,15 @@ describe("a tree of objects", () => {
     expect(() => restoreTree(larger, saved)).toThrow('machine: the document has no part "third"');
   });
 
+  it.each<[string, StateRecord]>([
+    ["no fields", { parts: {} }],
+    ["fields that are a list", { state: [] }],
+    ["parts that are null", { state: {}, parts: null }],
+    ["a part that is a number", { state: { value: 1 }, parts: { left: 1, right: 1 } }],
+  ])("refuses a document with %s", (_what, document) => {
+    expect(() => restoreTree(tree(), document)).toThrow(StateError);
+  });
+
   it("says where a field is missing or of another kind", () => {
     const root = tree();
     expect(() => restoreTree(root, { ...saveTree(root), state: {} })).toThrow("machine: value is missing");
