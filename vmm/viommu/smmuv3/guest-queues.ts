@@ -244,6 +244,9 @@ export class GuestQueues implements QueueRegisters, Stateful {
       queue: each.number("queue"),
       base: each.bigint("base"),
     }));
+    const named = new Set(hosted.map(({ queue }) => queue));
+    if (named.size < hosted.length || hosted.some(({ queue }) => this.#refused[queue] === undefined))
+      state.fail("hosted", `are not of ${this.#refused.length} queues`);
     this.#hosted.splice(0, this.#hosted.length, ...hosted);
     const refused = state.places("refused");
     if (refused.length !== this.#refused.length) state.fail("refused", `are not ${this.#refused.length}`);

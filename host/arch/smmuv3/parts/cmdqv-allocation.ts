@@ -34,9 +34,16 @@ export class QueueAllocation implements Stateful {
     for (let queue = 0; queue < this.#words.length; queue++) {
       const vintf = this.vintfOf(queue);
       if (vintf < 0) continue;
-      this.#queues[vintf * MOST_LOGICAL_QUEUES + this.logicalOf(queue)] = queue;
+      const at = vintf * MOST_LOGICAL_QUEUES + this.logicalOf(queue);
+      if (vintf >= this.#vintfs || this.#queues[at] !== -1)
+        state.fail("words", `have VCMDQ ${queue} where none can be`);
+      this.#queues[at] = queue;
       this.#counts[vintf]!++;
     }
+    for (let vintf = 0; vintf < this.#vintfs; vintf++)
+      for (let logical = 0; logical < this.count(vintf); logical++)
+        if (this.queueOf(vintf, logical) < 0)
+          state.fail("words", `leave out logical queue ${logical} of VINTF ${vintf}`);
   }
 
   reset(): void {

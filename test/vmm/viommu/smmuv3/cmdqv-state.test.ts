@@ -1,13 +1,16 @@
 // A machine whose guest has queues of the hardware's, saved, moved on and taken back.
 
-import { expect, it } from "vitest";
+import { describe, expect, it } from "vitest";
 import { encodeCommand } from "../../../../host/arch/smmuv3/commands.ts";
+import { restoreTree, StateError, type StateRecord, type StateValue, saveTree } from "../../../../host/base/state.ts";
 import { decodeState, encodeState } from "../../../../host/base/state-text.ts";
 import { restoreWhole, saveWhole } from "../../../../vmm/whole-machine.ts";
 import { QueueVm, SID } from "./cmdqv-vm.ts";
 
 const IOVA = 0x4000_0000n;
 const PAGE0 = 0x30000;
+
+type Changeable = Record<string, StateValue>;
 
 /** A device nested over a page, an error in the guest's queue that the guest has not seen to. */
 function story() {
@@ -68,4 +71,49 @@ it("goes on like its twin: queues, the page between guest and hardware, errors",
   restore(told, text);
   expect(save(told) === text).toBe(true);
   expect(go(told)).toEqual(go(twin));
+});
+
+describe("a document that no run has made is refused", () => {
+  /** CMDQ_ALLOC: allocated to a VINTF as this logical queue. */
+  const allocated = (vintf: number, logical: number): number => ((vintf << 15) | (logical << 1) | 1) >>> 0;
+
+  /** The saved CMDQV with one field of one part changed. */
+  function changed(path: readonly string[], field: string, change: (value: StateValue) => StateValue): () => void {
+    const { cmdqv } = story().vm.viommu;
+    const saved = saveTree(cmdqv!);
+    let part = saved as Changeable;
+    for (const name of path) part = (part.parts as Changeable)[name] as Changeable;
+    const state = part.state as Changeable;
+    expect(state[field]).toBeDefined();
+    state[field] = change(state[field]!);
+    return () => restoreTree(cmdqv!, saved);
+  }
+
+  it.each([
+    ["a logical queue is left out", allocated(0, 5), 0, "words leave out logical queue 0 of VINTF 0"],
+    ["two queues are one", allocated(0, 0), allocated(0, 0), "words have VCMDQ 1 where none can be"],
+    ["a VINTF is not there", allocated(9, 0), 0, "words have VCMDQ 0 where none can be"],
+  ])("%s", (_name, first, second, complaint) => {
+    const restore = changed(["registers", "allocation"], "words", (value) => {
+      const words = new Uint32Array((value as Uint8Array).length / 4);
+      words.set([first, second]);
+      return new Uint8Array(words.buffer);
+    });
+    expect(restore).toThrow(StateError);
+    expect(restore).toThrow(complaint);
+  });
+
+  it.each([
+    ["a queue that is not there", [99]],
+    ["half a queue", [0.5]],
+    ["one queue twice", [0, 0]],
+  ])("the hardware has %s", (_name, queues) => {
+    const restore = changed(["queues"], "hosted", (value) => {
+      const [hosted] = value as StateRecord[];
+      expect(hosted).toMatchObject({ queue: 0 });
+      return queues.map((queue) => ({ ...hosted!, queue }));
+    });
+    expect(restore).toThrow(StateError);
+    expect(restore).toThrow("hosted are not of 2 queues");
+  });
 });
