@@ -7,8 +7,8 @@ import type { InterruptFiles, Message } from "../hw/interrupt-files.ts";
 import type { LiveObjects } from "./live-objects.ts";
 
 /**
- * From a level interrupt's handler to the same interrupt again. A signal may unmask what it tells of (an eventfd that is both): without time between, the two
- * would go on for ever at one instant.
+ * From a level interrupt's handler to the same interrupt again, unless user space asks for it: of itself the handler runs once at an instant. A signal may unmask
+ * what it tells of (an eventfd that is both), or another device's interrupt whose signal unmasks this one: without time between, they would go on for ever.
  */
 export const NEXT_INTERRUPT_NS = 1000;
 

@@ -78,7 +78,8 @@ export class VfioInterrupts implements Stateful {
   #msiVectorsLog2 = 0;
   #intxMasked = false;
   #intxDisabledByUser = false;
-  #inHandler = false; // not state: there is state between events only
+  /** When INTx's handler ran last; -1: user space has been at it since. */
+  #intxHandledAt = -1;
   /** The eventfd that unmasks INTx. */
   #unmaskEvents: EventConsumer | null = null;
   #error: EventFd | null = null;
@@ -132,6 +133,7 @@ export class VfioInterrupts implements Stateful {
    */
   set(call: CallContext, { action, kind, index, start, count, data }: IrqSet): number {
     if (index === VFIO_PCI_INTX_IRQ_INDEX) {
+      this.#intxHandledAt = -1;
       if (action === VFIO_IRQ_SET_ACTION_MASK) return this.#maskAction(call, kind, start, count, data, true);
       if (action === VFIO_IRQ_SET_ACTION_UNMASK) return this.#maskAction(call, kind, start, count, data, false);
       if (action === VFIO_IRQ_SET_ACTION_TRIGGER) return this.#intxTrigger(call, kind, start, count, data);
@@ -202,14 +204,19 @@ export class VfioInterrupts implements Stateful {
   }
 
   #startIntx(): void {
-    const { device, clock } = this.#parts;
+    const { device } = this.#parts;
     this.#active = VFIO_PCI_INTX_IRQ_INDEX;
     this.#intxMasked = this.#intxDisabledByUser;
     device.slot.onPin = (asserted) => {
-      if (asserted) clock.schedule(this.#inHandler ? NEXT_INTERRUPT_NS : 0, this.#intxDue);
+      if (asserted) this.#expectIntx();
     };
     this.#applyIntx();
-    if (device.slot.pin) clock.schedule(0, this.#intxDue);
+    if (device.slot.pin) this.#expectIntx();
+  }
+
+  #expectIntx(): void {
+    const { clock } = this.#parts;
+    clock.schedule(this.#intxHandledAt === clock.now ? NEXT_INTERRUPT_NS : 0, this.#intxDue);
   }
 
   /** The interrupt handler: the pin is a level, so it is silenced at the function until user space has served it. */
@@ -217,9 +224,8 @@ export class VfioInterrupts implements Stateful {
     if (this.#active !== VFIO_PCI_INTX_IRQ_INDEX || this.#intxMasked || !this.#parts.device.slot.pin) return;
     this.#intxMasked = true;
     this.#applyIntx();
-    this.#inHandler = true;
+    this.#intxHandledAt = this.#parts.clock.now;
     this.#signal(0);
-    this.#inHandler = false;
   }
 
   #setIntxMask(mask: boolean): void {
@@ -237,6 +243,7 @@ export class VfioInterrupts implements Stateful {
   intxDisabledByUser(disabled: boolean): void {
     if (this.#intxDisabledByUser === disabled) return;
     this.#intxDisabledByUser = disabled;
+    this.#intxHandledAt = -1;
     if (this.#active === VFIO_PCI_INTX_IRQ_INDEX) this.#setIntxMask(disabled);
   }
 
@@ -508,6 +515,7 @@ export class VfioInterrupts implements Stateful {
       msiVectorsLog2: this.#msiVectorsLog2,
       intxMasked: this.#intxMasked,
       intxDisabledByUser: this.#intxDisabledByUser,
+      intxHandledAt: this.#intxHandledAt,
       signals: this.signals,
     };
   }
@@ -520,6 +528,7 @@ export class VfioInterrupts implements Stateful {
     this.#msiVectorsLog2 = state.number("msiVectorsLog2");
     this.#intxMasked = state.boolean("intxMasked");
     this.#intxDisabledByUser = state.boolean("intxDisabledByUser");
+    this.#intxHandledAt = state.number("intxHandledAt");
     this.signals = state.number("signals");
   }
 

@@ -35,12 +35,14 @@ export interface WiredInterruptParts {
 interface Wire {
   trigger: EventFd | null;
   masked: boolean;
+  /** When its handler ran last; -1: user space has been at it since. */
+  handledAt: number;
   /** Eventfds that mask and unmask it. */
   mask: EventConsumer | null;
   unmask: EventConsumer | null;
 }
 
-const noWire = (): Wire => ({ trigger: null, masked: false, mask: null, unmask: null });
+const noWire = (): Wire => ({ trigger: null, masked: false, handledAt: -1, mask: null, unmask: null });
 
 export class WiredInterrupts implements Stateful {
   readonly #parts: WiredInterruptParts;
@@ -48,7 +50,6 @@ export class WiredInterrupts implements Stateful {
   /** A wire was asserted, or is unmasked while it is; the argument is its index. */
   readonly #due: ClockEvent;
   readonly clockEvents: readonly ClockEvent[];
-  #inHandler = false; // not state: there is state between events only
 
   constructor(parts: WiredInterruptParts) {
     this.#parts = parts;
@@ -64,9 +65,8 @@ export class WiredInterrupts implements Stateful {
 
   /** Nothing is masked, nobody is told. */
   open(): void {
-    const { slot, clock } = this.#parts;
-    slot.onWire = (index, asserted) => {
-      if (asserted) clock.schedule(0, this.#due, index);
+    this.#parts.slot.onWire = (index, asserted) => {
+      if (asserted) this.#expect(index);
     };
   }
 
@@ -83,6 +83,7 @@ export class WiredInterrupts implements Stateful {
 
   /** SET_IRQS after its checks. 0 or a negated errno: -ENOTTY without exactly one action. */
   set(call: CallContext, request: IrqSet): number {
+    this.#wires[request.index]!.handledAt = -1;
     switch (request.action) {
       case VFIO_IRQ_SET_ACTION_MASK:
         return this.#maskAction(call, request, true);
@@ -153,8 +154,12 @@ export class WiredInterrupts implements Stateful {
 
   /** A level that stands comes through as soon as nothing holds it. */
   #lookAgain(index: number): void {
-    const { slot, clock } = this.#parts;
-    if (slot.wires[index] === true) clock.schedule(this.#inHandler ? NEXT_INTERRUPT_NS : 0, this.#due, index);
+    if (this.#parts.slot.wires[index] === true) this.#expect(index);
+  }
+
+  #expect(index: number): void {
+    const { clock } = this.#parts;
+    clock.schedule(this.#wires[index]!.handledAt === clock.now ? NEXT_INTERRUPT_NS : 0, this.#due, index);
   }
 
   #arrived(index: number): void {
@@ -169,27 +174,33 @@ export class WiredInterrupts implements Stateful {
     if (wire.masked) return;
     wire.masked = true;
     if (wire.trigger === null) return;
-    const { slot, trace } = this.#parts;
+    const { slot, clock, trace } = this.#parts;
+    wire.handledAt = clock.now;
     const previous = trace.cause;
     if (trace.on) trace.cause = trace.emit({ type: "irq", where: "vfio", source: `${slot.name} wire`, vector: index });
-    this.#inHandler = true;
     wire.trigger.signal();
-    this.#inHandler = false;
     trace.leave(previous);
   }
 
   // --- state: eventfds must be the same ---
 
   saveState(): StateRecord {
-    return { eventfds: this.#what(), masked: this.#wires.map(({ masked }) => masked) };
+    return {
+      eventfds: this.#what(),
+      masked: this.#wires.map(({ masked }) => masked),
+      handledAt: this.#wires.map(({ handledAt }) => handledAt),
+    };
   }
 
   restoreState(state: StateReader): void {
     requireText(state, "eventfds", this.#what());
     const masked = state.list("masked");
+    const handledAt = new Array<number>(this.#wires.length).fill(-1);
+    state.numbers("handledAt", handledAt);
     if (masked.length !== this.#wires.length) state.fail("masked", `are not ${this.#wires.length} wires`);
     this.#wires.forEach((wire, index) => {
       wire.masked = masked[index] === true;
+      wire.handledAt = handledAt[index]!;
     });
   }
 
