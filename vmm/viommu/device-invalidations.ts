@@ -7,6 +7,8 @@ import type { AtsTarget, DeviceClock } from "../../host/devices/ports.ts";
 
 /** How long a model may take over an invalidation, in virtual time. */
 const INVALIDATION_TIMEOUT_NS = 1_000_000;
+/** Invalidations under way at most: an ITag has five bits (PCIe 6.0 §10.3.1). */
+const TAGS = 32;
 
 export class DeviceInvalidations implements Stateful {
   readonly clockEvents: readonly ClockEvent[];
@@ -17,6 +19,8 @@ export class DeviceInvalidations implements Stateful {
   readonly #underWay = new Map<number, number>();
   readonly #givenUp: ClockEvent;
   #nextTag = 0;
+  /** The model is being told of this one: if it completes it right then, nobody has begun to wait. */
+  #beginning = -1; // not state: within a call
 
   /** `owner` names the device in the clock's events. `completed` is called for each invalidation that was to be waited for. */
   constructor(target: AtsTarget, clock: DeviceClock, owner: string, completed: (timedOut: boolean) => void) {
@@ -27,12 +31,19 @@ export class DeviceInvalidations implements Stateful {
     this.clockEvents = [this.#givenUp];
   }
 
-  /** Arguments as `AtsTarget.invalidate`: 1 if the completion is to be waited for, 0 if it is in. */
+  /**
+   * Arguments as `AtsTarget.invalidate`: 1 if the completion is to be waited for, 0 if it is in, -1 if no tag is free: nothing has been done, and the
+   * queue waits.
+   */
   begin(firstPfn: number, pages: number, pasid: number, global: boolean): number {
+    if (this.#underWay.size >= TAGS) return -1;
     const tag = this.#nextTag++;
     const expire = this.#clock.schedule(INVALIDATION_TIMEOUT_NS, this.#givenUp, tag);
     this.#underWay.set(tag, expire);
-    if (this.#target.invalidate(firstPfn, pages, pasid, global, tag)) {
+    this.#beginning = tag;
+    const complete = this.#target.invalidate(firstPfn, pages, pasid, global, tag);
+    this.#beginning = -1;
+    if (complete) {
       this.#clock.cancel(expire);
       this.#underWay.delete(tag);
       return 0;
@@ -64,7 +75,7 @@ export class DeviceInvalidations implements Stateful {
     if (event === undefined) return;
     this.#underWay.delete(tag);
     if (!timedOut) this.#clock.cancel(event);
-    this.#completed(timedOut);
+    if (tag !== this.#beginning) this.#completed(timedOut);
   }
 
   saveState(): StateRecord {
@@ -76,6 +87,7 @@ export class DeviceInvalidations implements Stateful {
 
   restoreState(state: StateReader): void {
     const underWay = state.records("invalidations").map((each) => [each.number("tag"), each.number("event")] as const);
+    if (underWay.length > TAGS) state.fail("invalidations", `are more than ${TAGS}`);
     this.#underWay.clear();
     for (const [tag, event] of underWay) this.#underWay.set(tag, event);
     this.#nextTag = state.number("nextTag");

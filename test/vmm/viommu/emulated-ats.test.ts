@@ -193,6 +193,23 @@ describe("ATS of an emulated device", () => {
     expect(guest.cqh).toBe(before + 2);
   });
 
+  it("no more than 32 are under way, as many as ITags (PCIe 6.0 §10.3.1): the queue waits for the others, and goes on with them", () => {
+    const scene = new Scene();
+    const { guest, bar } = scene;
+    scene.context(ATS_CONTROL);
+    bar.mmioWrite(R.MISBEHAVIOUR, 4, R.MISBEHAVE_NEVER_COMPLETE, 0);
+    const before = guest.cqh;
+    for (let i = 0; i < 40; i++) guest.run(["ATS.INVAL", { RID: ID, ADDR: IOVA >> 12n }]);
+    expect([guest.cqh, guest.clock.pending]).toEqual([before + 32, 32]);
+    scene.run(1_500_000);
+    expect([guest.cqh, guest.clock.pending]).toEqual([before + 40, 8]);
+    bar.mmioWrite(R.MISBEHAVIOUR, 4, 0, 0);
+    scene.run(1_500_000);
+    expect(guest.clock.pending).toBe(0);
+    guest.run(["IOFENCE.C", {}]);
+    expect(guest.read32(REG.cqcsr) & 0xf00).toBe(1 << 9);
+  });
+
   it("unplugging the device a fence waits for ends the wait", () => {
     const scene = new Scene();
     const { guest, bar } = scene;

@@ -57,7 +57,7 @@ export interface CommandActions {
   forwards(deviceId: number): boolean;
   /** As `forwards`, for ATS.INVAL: the device has ATS and its context turns it on. */
   forwardsAts(deviceId: number): boolean;
-  /** Device invalidation of an emulated device; the number of completions still to come. */
+  /** Device invalidation of an emulated device; the number of completions still to come, -1 if the device takes no more of them now. */
   invalidateEmulated(deviceId: number, processId: number, lo1: number, hi1: number): number;
   answerPageRequest(deviceId: number, processId: number, group: number, code: number): void;
   /** Reads again what `rereadContext` marked, and installs it. */
@@ -155,7 +155,7 @@ export class CommandQueue implements Stateful {
     if ((csr & CSR_INTERRUPT_ENABLE) !== 0 && (csr & CONDITIONS) !== 0) this.#interrupts.raise(CIP);
   }
 
-  /** An emulated device completed an invalidation (or its time ran out); a waiting fence goes on. */
+  /** An emulated device completed an invalidation (or its time ran out); a fence, or an ATS.INVAL, that waits goes on when the last one has. */
   completed(timedOut: boolean): void {
     if (this.#awaited === 0) return;
     this.#awaited--;
@@ -215,35 +215,38 @@ export class CommandQueue implements Stateful {
         if (!this.#flush()) return;
         const processId = (hi0 & PV) !== 0 ? lo0 >>> 12 : -1;
         this.#actions.answerPageRequest(atsDeviceId(hi0), processId, hi1 & 0x1ff, (hi1 >>> 12) & 15);
-      } else {
-        this.#take(kind, index, lo0, hi0, lo1, hi1);
+      } else if (!this.#take(kind, index, lo0, hi0, lo1, hi1)) {
+        if (this.#flush()) ring.head = index;
+        return;
       }
       index = (index + 1) & mask;
     }
     if (this.#flush()) ring.head = tail;
   }
 
-  /** An invalidation: into the batch, if the host has anything to do with it. */
-  #take(kind: number, index: number, lo0: number, hi0: number, lo1: number, hi1: number): void {
+  /** An invalidation: into the batch, if the host has anything to do with it. False: a device takes no more yet, the queue waits here. */
+  #take(kind: number, index: number, lo0: number, hi0: number, lo1: number, hi1: number): boolean {
     // The guest has no second stage, so nothing is tagged as IOTINVAL.GVMA would find it.
-    if (kind === IOTINVAL_GVMA) return;
+    if (kind === IOTINVAL_GVMA) return true;
     const actions = this.#actions;
     if (kind === IODIR_INVAL_DDT) {
       const deviceId = (hi0 & DV) !== 0 ? hi0 >>> 8 : -1;
-      if (!actions.rereadContext(deviceId)) return;
+      if (!actions.rereadContext(deviceId)) return true;
       this.#rereads = true;
-      if (deviceId >= 0 && !actions.forwards(deviceId)) return;
+      if (deviceId >= 0 && !actions.forwards(deviceId)) return true;
     } else if (kind === IODIR_INVAL_PDT) {
-      if (!actions.forwards(hi0 >>> 8)) return;
+      if (!actions.forwards(hi0 >>> 8)) return true;
     } else if (kind === ATS_INVAL) {
       const deviceId = atsDeviceId(hi0);
       if (!actions.forwardsAts(deviceId)) {
         const processId = (hi0 & PV) !== 0 ? lo0 >>> 12 : -1;
-        this.#awaited += actions.invalidateEmulated(deviceId, processId, lo1 >>> 0, hi1 >>> 0);
-        return;
+        const begun = actions.invalidateEmulated(deviceId, processId, lo1 >>> 0, hi1 >>> 0);
+        if (begun > 0) this.#awaited += begun;
+        return begun >= 0;
       }
     }
     this.#batch.add(index, lo0, hi0, lo1, hi1);
+    return true;
   }
 
   /** Has the host do the batch. False: it did not all succeed, the queue is stopped at the command that failed. */

@@ -118,7 +118,7 @@ export class EmulatedAts implements AtsPort {
     this.#message(0, pasid, 0, 4);
   }
 
-  /** ATS.INVAL for this device: 1 if its completion is to be waited for, 0 if it is in. `lo1`, `hi1` are the command's payload. */
+  /** ATS.INVAL for this device: as `DeviceInvalidations.begin`. `lo1`, `hi1` are the command's payload. */
   invalidate(pasid: number, lo1: number, hi1: number): number {
     const pfn = hi1 * 0x10_0000 + (lo1 >>> 12);
     let first = pfn;

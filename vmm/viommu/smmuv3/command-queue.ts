@@ -55,7 +55,7 @@ export interface CommandActions {
   forwardsAts(sid: number): boolean;
   /** True if there is hardware whose TLB may hold the guest's translations. */
   readonly forwardsTlb: boolean;
-  /** The same command for emulated devices; the number of completions of ATS invalidations still to come. */
+  /** The same command for emulated devices; the number of completions of ATS invalidations still to come, -1 if the device takes no more of them now. */
   invalidateEmulated(kind: number, word0: number, word1: number, word2: number, word3: number): number;
   resume(sid: number, tag: number, retry: boolean, abort: boolean): void;
   terminate(sid: number): void;
@@ -146,7 +146,7 @@ export class CommandQueue implements Stateful {
     this.#awaited = 0;
   }
 
-  /** An emulated device completed an invalidation (or its time ran out); a waiting CMD_SYNC goes on. */
+  /** An emulated device completed an invalidation (or its time ran out); a CMD_SYNC, or a CMD_ATC_INV, that waits goes on when the last one has. */
   completed(timedOut: boolean): void {
     if (this.#awaited === 0) return;
     this.#awaited--;
@@ -209,7 +209,7 @@ export class CommandQueue implements Stateful {
     if (this.#flush()) state.setReg(REG.CMDQ_CONS, (first + waiting) & mask);
   }
 
-  /** Everything but CMD_SYNC. False: the host did not do what came before, the queue is stopped. */
+  /** Everything but CMD_SYNC. False: the host did not do what came before, or a device takes no more yet: the queue stops or waits here. */
   #take(kind: number, w0: number, w1: number, w2: number, w3: number): boolean {
     const actions = this.#actions;
     const sid = w1 >>> 0;
@@ -224,7 +224,12 @@ export class CommandQueue implements Stateful {
       return true;
     }
     this.#invalidated = true;
-    this.#awaited += actions.invalidateEmulated(kind, w0, w1, w2, w3);
+    const begun = actions.invalidateEmulated(kind, w0, w1, w2, w3);
+    if (begun < 0) {
+      if (this.#flush()) this.#state.setReg(REG.CMDQ_CONS, this.#place);
+      return false;
+    }
+    this.#awaited += begun;
     if (kind === CFGI_STE || kind === CFGI_STE_RANGE) {
       if (!actions.rereadStreams(sid, kind === CFGI_STE ? 0 : (w2 & 0x1f) + 1)) return true;
       this.#rereads = true;

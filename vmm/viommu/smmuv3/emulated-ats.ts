@@ -80,7 +80,7 @@ export class EmulatedAts implements AtsPort {
     this.#parts.pageRequestArrived(this.sid, pasid, 0, 0, 4);
   }
 
-  /** CMD_ATC_INV for this device, by its words: 1 if its completion is to be waited for, 0 if it is in. */
+  /** CMD_ATC_INV for this device, by its words: as `DeviceInvalidations.begin`. */
   invalidate(word0: number, word2: number, word3: number): number {
     const size = word2 & 0x3f;
     const ssid = (word0 & SSV) !== 0 ? word0 >>> 12 : NO_PASID;

@@ -470,8 +470,9 @@ export class Smmuv3Viommu implements GuestVisibleIommu, RegisterEffects, Statefu
         return 0;
       case ATC_INV: {
         const sid = word1 >>> 0;
-        const ats = this.#state.enabled ? this.#emulatedAts.find((each) => each.sid === sid) : undefined;
-        return ats !== undefined && this.dispositions.find(sid) !== undefined ? ats.invalidate(word0, word2, word3) : 0;
+        if (!this.#state.enabled || this.dispositions.find(sid) === undefined) return 0;
+        for (const ats of this.#emulatedAts) if (ats.sid === sid) return ats.invalidate(word0, word2, word3);
+        return 0;
       }
       default:
         // The TLB is that of device models alone.

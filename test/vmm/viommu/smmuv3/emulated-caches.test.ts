@@ -183,9 +183,11 @@ describe("ATS of device models", () => {
     readonly responses: [number, number, number][] = [];
     answersAtOnce = true;
     lastTag = -1;
+    told: (tag: number) => void = () => {};
     invalidate(pfn: number, pages: number, pasid: number, global: boolean, itag: number): boolean {
       this.invalidations.push([pfn, pages, pasid, global]);
       this.lastTag = itag;
+      this.told(itag);
       return this.answersAtOnce;
     }
     pageResponse(pasid: number, group: number, code: number): void {
@@ -254,6 +256,38 @@ describe("ATS of device models", () => {
     guest.clock.advanceTo(guest.clock.nextDeadline);
     guest.clock.fireDue();
     expect([guest.cons, guest.commandError]).toEqual([place, CERROR_ATC_INV_SYNC]);
+  });
+
+  it("no more than 32 are under way, as many as ITags (PCIe 6.0 §10.3.1): the queue waits for the others, and goes on with them", () => {
+    const { guest, dma, target } = withAts();
+    target.answersAtOnce = false;
+    const tags: number[] = [];
+    target.told = (tag) => tags.push(tag);
+    for (let i = 0; i < 32; i++) guest.queue(["ATC_INV", { SID, Size: 0, Address: i }]);
+    const place = guest.prod;
+    guest.queue(["ATC_INV", { SID, Size: 0, Address: 32 }], ["SYNC"]);
+    guest.ring();
+    expect([target.invalidations.length, guest.cons]).toEqual([32, place]);
+    for (const tag of tags.slice()) dma.ats!.invalidationCompleted(tag);
+    expect([target.invalidations.length, guest.cons]).toEqual([33, place + 1]);
+    dma.ats!.invalidationCompleted(target.lastTag);
+    expect([guest.cons, guest.commandError]).toEqual([guest.prod, 0]);
+  });
+
+  it("one that is completed within the call that tells of it is none of those that a CMD_SYNC waits for", () => {
+    const { guest, dma, target } = withAts();
+    target.answersAtOnce = false;
+    guest.queue(["ATC_INV", { SID, Size: 0 }]);
+    guest.ring();
+    const first = target.lastTag;
+    target.told = (tag) => dma.ats!.invalidationCompleted(tag);
+    guest.queue(["ATC_INV", { SID, Size: 1 }]);
+    const place = guest.prod;
+    guest.queue(["SYNC"]);
+    guest.ring();
+    expect([target.lastTag === first, guest.cons]).toEqual([false, place]);
+    dma.ats!.invalidationCompleted(first);
+    expect([guest.cons, guest.commandError]).toEqual([guest.prod, 0]);
   });
 
   it("one that is plugged out completes nothing any more: the same", () => {
