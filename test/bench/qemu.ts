@@ -10,7 +10,7 @@
 
 import { spawnSync } from "node:child_process";
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
-import { cpus, tmpdir, totalmem } from "node:os";
+import { cpus, loadavg, tmpdir, totalmem } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { type GuestOperation, guestFile, OPERATIONS } from "./guests/iommu-operations.ts";
@@ -87,6 +87,7 @@ function compare(operation: GuestOperation, folder: string, short: boolean, agai
 
 export async function bench(emit: (line: Record<string, unknown>) => void): Promise<void> {
   const short = process.argv.includes("--short");
+  const load = loadavg()[0]!;
   const lacks = missing();
   const folder = mkdtempSync(join(tmpdir(), "nestbox-bench-"));
   const rows: Record<string, unknown>[] = [];
@@ -99,11 +100,14 @@ export async function bench(emit: (line: Record<string, unknown>) => void): Prom
   } finally {
     rmSync(folder, { recursive: true, force: true });
   }
-  if (process.argv.includes("--store")) store(rows);
+  if (process.argv.includes("--store")) store(rows, load);
 }
 
-/** Writes rows down beside what they were measured on. */
-function store(rows: readonly Record<string, unknown>[]): void {
+/** A run that began under more load than this shared its caches and its clock: a result of it says so. */
+const IDLE = 0.3;
+
+/** Writes rows down beside what they were measured on; `load`: runnable processes before, over a minute. */
+function store(rows: readonly Record<string, unknown>[], load: number): void {
   const version = spawnSync(QEMU, ["--version"], { encoding: "utf8" }).stdout?.split("\n")[0] ?? null;
   const commit = spawnSync("git", ["rev-parse", "--short", "HEAD"], { encoding: "utf8", cwd: ROOT }).stdout?.trim();
   const machine = {
@@ -113,11 +117,14 @@ function store(rows: readonly Record<string, unknown>[]): void {
     node: process.version,
     qemu: version,
     commit: commit === "" ? null : commit,
+    load: rounded(load),
   };
+  const provisional =
+    load < IDLE ? {} : { provisional: "other programs ran on these CPUs meanwhile: measure again on an idle machine" };
   const results = join(ROOT, "test/bench/results");
   mkdirSync(results, { recursive: true });
   const date = new Date().toISOString().slice(0, 10);
   const file = join(results, `qemu-${date}.json`);
-  writeFileSync(file, `${JSON.stringify({ date, machine, rows }, null, 2)}\n`);
+  writeFileSync(file, `${JSON.stringify({ date, ...provisional, machine, rows }, null, 2)}\n`);
   console.error(`bench: ${file}`);
 }
