@@ -287,7 +287,12 @@ EXPORT FILE *fopen(const char *path, const char *mode)
 	if (!src)
 		return NULL;
 	mfd = syscall(SYS_memfd_create, "status", 1U);
-	dst = fdopen(mfd, "w+");
+	dst = mfd < 0 ? NULL : fdopen(mfd, "w+");
+	if (!dst) {
+		if (mfd >= 0)
+			sys_close(mfd);
+		return src;
+	}
 	while (fgets(line, sizeof(line), src)) {
 		if (!strncmp(line, "VmLck:", 6))
 			fprintf(dst, "VmLck:\t%8llu kB\n", (unsigned long long)out.pinned.vm_lck_kb);

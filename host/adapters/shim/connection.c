@@ -22,6 +22,14 @@ static pid_t ctl_pid;
 static uint64_t ctl_cookie;
 static uint32_t ctl_seq;
 
+static uint64_t cookie_of(int fd)
+{
+	uint64_t cookie = 0;
+	socklen_t sl = sizeof(cookie);
+
+	return syscall(SYS_getsockopt, fd, SOL_SOCKET, SO_COOKIE, &cookie, &sl) ? 0 : cookie;
+}
+
 static void atfork_prepare(void)
 {
 	pthread_mutex_lock(&lock);
@@ -34,7 +42,8 @@ static void atfork_parent(void)
 }
 static void atfork_child(void)
 {
-	if (ctl_fd >= 0)
+	/* the program may have closed it, and used the number again */
+	if (ctl_fd >= 0 && cookie_of(ctl_fd) == ctl_cookie)
 		sys_close(ctl_fd);
 	ctl_fd = -1;
 	hs_events_forked();
@@ -148,14 +157,6 @@ static uint16_t cap_flags(void)
 }
 
 /* ---- connections ---- */
-
-static uint64_t cookie_of(int fd)
-{
-	uint64_t cookie = 0;
-	socklen_t sl = sizeof(cookie);
-
-	return syscall(SYS_getsockopt, fd, SOL_SOCKET, SO_COOKIE, &cookie, &sl) ? 0 : cookie;
-}
 
 /* returns fd or -errno */
 int hs_connect(int kind, uint64_t token, int oflags, const char *path, bool cloexec)
@@ -336,6 +337,8 @@ static void run_actions(struct hs_rsp *rsp, char *p, char *end, struct reply *ou
 		char *pl = p + sizeof(*a);
 		size_t n;
 
+		if (a->len > (size_t)(end - pl))
+			return;
 		p = pl + ((a->len + 7) & ~7UL);
 		switch (a->type) {
 		case HS_ACT_WRITE:

@@ -121,8 +121,12 @@ void hs_event_keep(const struct hs_act_eventfd *ev)
 
 	if (fd < 0)
 		fd = syscall(SYS_fcntl, ev->fd, F_DUPFD_CLOEXEC, 0);
-	if (fd < 0 || ev->slot >= MAX_SLOTS)
+	if (fd < 0)
 		return;
+	if (ev->slot >= MAX_SLOTS) {
+		sys_close(fd);
+		return;
+	}
 	pthread_mutex_lock(&table);
 	if (ev->slot >= n_slots) {
 		uint32_t n = ev->slot < 64 ? 64 : 2 * ev->slot;
@@ -134,8 +138,14 @@ void hs_event_keep(const struct hs_act_eventfd *ev)
 			n_slots = n;
 		}
 	}
-	if (ev->slot < n_slots)
+	if (ev->slot < n_slots) {
+		/* the slot is given again before the thread has been told to drop what was there */
+		if (slots[ev->slot].token)
+			sys_close(slots[ev->slot].fd);
 		slots[ev->slot] = (struct slot){ ev->token, fd, ev->watch };
+	} else {
+		sys_close(fd);
+	}
 	pthread_mutex_unlock(&table);
 	if (events_conn < 0)
 		start();

@@ -3,6 +3,7 @@
  * docs/specs/edu.rst) named by the second. Ends with 0, or says on standard error what went wrong.
  */
 #define _GNU_SOURCE
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -245,6 +246,36 @@ static void interrupts(void)
 	set.flags = 0x21;
 	set.count = 0;
 	CHECK(!ioctl(device, VFIO(10), &set));
+}
+
+static int descriptors(void)
+{
+	DIR *list = opendir("/proc/self/fd");
+	int n = 0;
+
+	CHECK(list);
+	while (readdir(list))
+		n++;
+	closedir(list);
+	return n;
+}
+
+/* an eventfd in another's place, again and again: the duplicates of those before it go, as the kernel's references would */
+static void replaced_eventfds(void)
+{
+	struct irq_set set = { .argsz = sizeof(set), .flags = 0x24, .index = 1, .count = 1 };
+	int before = 0;
+
+	for (int i = 0; i < 2000; i++) {
+		if (i == 1)
+			before = descriptors();
+		set.fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+		CHECK(!ioctl(device, VFIO(10), &set));
+		close(set.fd);
+	}
+	for (int i = 0; descriptors() > before && i < 20000; i++)
+		usleep(1000);
+	CHECK(descriptors() == before);
 }
 
 /*
@@ -523,6 +554,8 @@ int main(int argc, char **argv)
 	open_device(bdf);
 	if (!strcmp(what, "memories")) {
 		memories();
+	} else if (!strcmp(what, "eventfds")) {
+		replaced_eventfds();
 	} else if (!strcmp(what, "interrupts")) {
 		interrupts();
 	} else if (!strcmp(what, "posted")) {

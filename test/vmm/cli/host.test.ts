@@ -35,6 +35,7 @@ function onHost(...words: string[]) {
 describe.skipIf(!possible)("a program on a modelled host", () => {
   it.each([
     ["memories", "reaches its memory, private, shared and by descriptor, by the device's DMA, and is charged for it"],
+    ["eventfds", "keeps no duplicate of an eventfd that another has replaced"],
     ["interrupts", "gets every MSI on its eventfd"],
     ["posted", "writes registers without waiting, and is refused what the device cannot take"],
     ["pin", "gets INTx, and unmasks it by an eventfd that the host listens to"],
