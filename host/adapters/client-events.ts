@@ -45,7 +45,8 @@ export class ClientEvents {
   hold(fd: number, arrived: (() => void) | null): number {
     const free = this.#slots.indexOf(null);
     const slot = free < 0 ? this.#slots.length : free;
-    if (slot >= MOST_SLOTS) return -1;
+    // What has been given up is told once somebody listens: whoever never does has no more of them.
+    if (slot >= MOST_SLOTS || this.#dropped.length >= MOST_SLOTS) return -1;
     const token = this.#nextToken++;
     this.#slots[slot] = { token, arrived, count: 0n };
     this.pending.push({ token, slot, fd, watch: arrived !== null });
@@ -113,10 +114,12 @@ export class ClientEvents {
   #flush(): void {
     const connection = this.#connection;
     if (connection === null) return;
-    while (this.#room && this.#dropped.length > 0) {
-      const { slot, token } = this.#dropped.shift()!;
+    let told = 0;
+    while (this.#room && told < this.#dropped.length) {
+      const { slot, token } = this.#dropped[told++]!;
       this.#room = connection.send(message(EVENT_TYPE, 0, event.encode({ token, slot, op: EVENT_DROP })));
     }
+    this.#dropped.splice(0, told);
     for (const slot of this.#waiting) {
       if (!this.#room) return;
       const held = this.#slots[slot]!;

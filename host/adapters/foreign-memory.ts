@@ -40,7 +40,12 @@ export class ForeignMemory implements AddressSpace, PrivateMemory {
     this.pid = pid;
     this.#frames = frames;
     this.#memory = fs.openSync(`/proc/${pid}/mem`, "r+");
-    this.#maps = fs.openSync(`/proc/${pid}/maps`, "r");
+    try {
+      this.#maps = fs.openSync(`/proc/${pid}/maps`, "r");
+    } catch (error) {
+      fs.closeSync(this.#memory);
+      throw error;
+    }
     frames.memories.add(this);
   }
 

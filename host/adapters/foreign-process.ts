@@ -47,13 +47,19 @@ export class ForeignProcess implements CallContext {
   readonly #files: ForeignFiles;
   readonly #limits: number;
 
+  /** Throws if the process is gone or may not be looked into. */
   constructor(pid: number, user: UserAccount, frames: ForeignPages, files: ForeignFiles) {
     this.name = `pid ${pid}`;
     this.pid = pid;
     this.user = user;
     this.frames = frames;
-    this.memory = new ForeignMemory(pid, frames);
     this.#limits = fs.openSync(`/proc/${pid}/limits`, "r");
+    try {
+      this.memory = new ForeignMemory(pid, frames);
+    } catch (error) {
+      fs.closeSync(this.#limits);
+      throw error;
+    }
     this.#files = files;
     this.descriptors = {
       lookup: (fd) => this.#lookup(fd),

@@ -38,7 +38,13 @@ export class HostService {
       options.folder === undefined ? mkdtempSync(join(tmpdir(), "nestbox-host-")) : makeFolder(options.folder);
     process.on("exit", this.#remove);
     const socket = join(this.folder, "socket");
-    if (socket.length > LONGEST_SOCKET) {
+    // The dynamic linker takes either as the end of a name in LD_PRELOAD, and goes on without the library.
+    if (/[\s:]/.test(this.folder)) {
+      throw new HostFolderError(
+        `${this.folder}: LD_PRELOAD cannot name a folder with spaces or colons; take another (TMPDIR)`,
+      );
+    }
+    if (Buffer.byteLength(socket) > LONGEST_SOCKET) {
       throw new HostFolderError(
         `${socket}: a socket's path has at most ${LONGEST_SOCKET} bytes; take a shorter folder (TMPDIR)`,
       );

@@ -12,7 +12,7 @@ import fs from "node:fs";
 import net from "node:net";
 import { dirname, join } from "node:path";
 import type { CallContext, FileMapping, OpenFile, UserAccount } from "../kernel/file.ts";
-import { EBADF, EINVAL, EIO, ENODEV } from "../uapi/errno.ts";
+import { EBADF, EINVAL, EIO, ENODEV, ENOMEM } from "../uapi/errno.ts";
 import { POLLIN } from "../uapi/system-calls.ts";
 import type { ForeignPages } from "./foreign-pages.ts";
 import { type ForeignFiles, ForeignProcess } from "./foreign-process.ts";
@@ -72,6 +72,8 @@ interface Connection {
   ring: (() => void) | null;
   /** Whose eventfds are told of here. */
   events: ForeignProcess | null;
+  /** Its answer is kept back (heldMs). */
+  held: boolean;
   gone: boolean;
 }
 
@@ -101,9 +103,11 @@ export class HostshimServer implements ForeignFiles {
 
   /** Listens; `ready` is called when programs can connect, with a sentence when they cannot. */
   listen(ready: (problem: string | null) => void): void {
-    this.#server.once("error", (error) => ready(`${this.#path}: ${error.message}`));
+    const failed = (error: Error) => ready(`${this.#path}: ${error.message}`);
+    this.#server.once("error", failed);
     this.#server.listen(this.#path, () => {
       fs.chmodSync(this.#path, 0o600);
+      this.#server.off("error", failed).on("error", (error) => this.#nodes.complain(`${this.#path}: ${error.message}`));
       ready(null);
     });
   }
@@ -139,10 +143,12 @@ export class HostshimServer implements ForeignFiles {
       mapping: null,
       ring: null,
       events: null,
+      held: false,
       gone: false,
     };
     this.#connections.add(connection);
     socket.on("data", (data) => this.#received(connection, data));
+    socket.on("drain", () => socket.resume());
     socket.on("end", () => this.#ended(connection));
     socket.on("error", () => this.#ended(connection));
     socket.on("close", () => this.#ended(connection));
@@ -187,7 +193,7 @@ export class HostshimServer implements ForeignFiles {
     if (connection.gone) return;
     connection.gone = true;
     this.#connections.delete(connection);
-    if (connection.inode !== 0n) this.#files.delete(connection.inode);
+    if (this.#files.get(connection.inode) === connection) this.#files.delete(connection.inode);
     connection.events?.events.disconnect();
     if (connection.process !== null) this.#processGone(connection.process);
     if (connection.ring !== null) connection.file?.unwatch(connection.ring);
@@ -220,7 +226,7 @@ export class HostshimServer implements ForeignFiles {
     const body = bytes.subarray(wire.HEADER_BYTES);
     if (type === wire.HELLO) {
       const err = this.#hello(connection, body);
-      connection.socket.write(wire.message(wire.HELLO_ACK, seq, wire.helloAck.encode({ err })));
+      this.#send(connection, wire.message(wire.HELLO_ACK, seq, wire.helloAck.encode({ err })));
       if (err < 0) connection.socket.end();
       return;
     }
@@ -229,7 +235,8 @@ export class HostshimServer implements ForeignFiles {
       return;
     }
     const caller = connection.process;
-    if (caller === null || body.length < (wire.REQUEST_BYTES[type] ?? 0)) {
+    // One request at a time: the next comes after the answer.
+    if (caller === null || connection.held || body.length < (wire.REQUEST_BYTES[type] ?? 0)) {
       this.#ended(connection);
       return;
     }
@@ -249,16 +256,30 @@ export class HostshimServer implements ForeignFiles {
     if (!answered) return;
     const answer = wire.reply(seq, result, actions);
     const heldMs = this.#nodes.heldMs();
-    if (heldMs === 0) connection.socket.write(answer);
+    if (heldMs === 0) {
+      this.#send(connection, answer);
+      return;
+    }
+    connection.held = true;
+    const release = (): void => {
+      connection.held = false;
+      if (!connection.gone) this.#send(connection, answer);
+    };
     // timers count whole milliseconds, and may be one of them early
-    else setTimeout(() => connection.gone || connection.socket.write(answer), Math.ceil(heldMs) + 1);
+    setTimeout(release, Math.ceil(heldMs) + 1);
+  }
+
+  /** A client that does not read what it is answered is not read from until it does: no more waits for it than a stream's worth. */
+  #send({ socket }: Connection, bytes: Uint8Array): void {
+    if (!socket.write(bytes)) socket.pause();
   }
 
   #hello(connection: Connection, body: Uint8Array): number {
     if (body.length < wire.hello.bytes) return -EINVAL;
     const hello = wire.hello.decode(body);
     if (hello.version !== wire.PROTOCOL_VERSION) return -EINVAL;
-    if (connection.process !== null || connection.file !== null || connection.mapping !== null) return -EINVAL;
+    const { process, file: opened, mapping, events } = connection;
+    if (process !== null || opened !== null || mapping !== null || events !== null) return -EINVAL;
     switch (hello.kind) {
       case wire.KIND_CONTROL: {
         let user = this.#users.get(hello.uid);
@@ -283,8 +304,7 @@ export class HostshimServer implements ForeignFiles {
         const file = this.#nodes.open(path, caller, hello.open_flags);
         this.#nodes.entering(null);
         if (typeof file === "number") return file;
-        this.#adopt(connection, hello.ino, file);
-        return 0;
+        return this.#adopt(connection, hello.ino, file);
       }
       case wire.KIND_EVENTS: {
         const owner = this.#processes.get(hello.pid);
@@ -302,17 +322,23 @@ export class HostshimServer implements ForeignFiles {
         if (pending === undefined) return -EBADF;
         this.#tokens.delete(hello.token);
         if (pending.path !== null) fs.rmSync(pending.path, { force: true });
-        if (pending.file !== null) this.#adopt(connection, hello.ino, pending.file);
         connection.mapping = pending.mapping;
-        return 0;
+        return pending.file === null ? 0 : this.#adopt(connection, hello.ino, pending.file);
       }
       default:
         return -EINVAL;
     }
   }
 
-  /** The connection is an open file now; a byte on it says that the file has become readable. */
-  #adopt(connection: Connection, inode: bigint, file: OpenFile): void {
+  /**
+   * The connection is an open file now; a byte on it says that the file has become readable. Requests name a file by the inode number that the
+   * client says its socket has: -EINVAL for one that another's has.
+   */
+  #adopt(connection: Connection, inode: bigint, file: OpenFile): number {
+    if (inode === 0n || this.#files.has(inode)) {
+      file.put();
+      return -EINVAL;
+    }
     connection.inode = inode;
     connection.file = file;
     this.#files.set(inode, connection);
@@ -321,6 +347,7 @@ export class HostshimServer implements ForeignFiles {
       if (connection.socket.writableLength === 0) connection.socket.write(DOORBELL);
     };
     file.watch(connection.ring);
+    return 0;
   }
 
   #request(caller: ForeignProcess, type: number, body: Uint8Array): { result: number; actions: wire.Action[] } {
@@ -412,7 +439,14 @@ export class HostshimServer implements ForeignFiles {
     // Its side may see the folder by another path: it is told the name alone.
     const name = `region-${this.#nextRegion++}`;
     const path = join(dirname(this.#path), name);
-    fs.writeFileSync(path, mapping.memory, { mode: 0o600 });
+    try {
+      fs.writeFileSync(path, mapping.memory, { mode: 0o600 });
+    } catch {
+      // No room in the file system, or no descriptor.
+      fs.rmSync(path, { force: true });
+      mapping.close();
+      return { result: -ENOMEM, actions: [] };
+    }
     const token = this.#nextToken++;
     this.#tokens.set(token, { owner: caller, file: null, mapping, path });
     return { result: 0, actions: [{ kind: "backing", token, name }] };

@@ -74,7 +74,8 @@ export async function runProgram(words: readonly string[], options: HostServeOpt
 /** Serves a host until a signal. */
 export async function serveHost(options: HostServeOptions & { readonly dir: string }): Promise<number> {
   const serving = await begin({ ...options, dir: resolve(options.dir) });
-  for (const [name, value] of Object.entries(serving.service.environment())) console.log(`export ${name}='${value}'`);
+  for (const [name, value] of Object.entries(serving.service.environment()))
+    console.log(`export ${name}='${value.replaceAll("'", `'\\''`)}'`);
   await new Promise<void>((done) => {
     for (const signal of SIGNALS) process.on(signal, () => done());
   });

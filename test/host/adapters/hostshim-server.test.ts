@@ -9,7 +9,7 @@ import * as wire from "../../../host/adapters/hostshim-protocol.ts";
 import { HostshimServer } from "../../../host/adapters/hostshim-server.ts";
 import { SelftestHost } from "../../../host/adapters/selftest-host.ts";
 import { SeededRandom } from "../../../host/base/seeded-random.ts";
-import { EBADF, EINVAL, ENOENT } from "../../../host/uapi/errno.ts";
+import { EBADF, EINVAL, ENOENT, ENOTTY } from "../../../host/uapi/errno.ts";
 
 let folder: string;
 let server: HostshimServer;
@@ -162,6 +162,65 @@ describe("the server of emulated device nodes", () => {
     expect(complaints).toEqual([
       expect.stringMatching(/^\/dev\/iommu: a program writes to it by a way round the C library/),
     ]);
+    control.close();
+    await works();
+  });
+
+  it("takes an inode number for one file at a time, and none for 0", async () => {
+    const control = new Client().send(hello(wire.KIND_CONTROL));
+    await control.next();
+    const file = new Client().send(hello(wire.KIND_OPEN, { ino: 79n }, "/dev/iommu"));
+    await file.next();
+    expect(await answer(hello(wire.KIND_OPEN, { ino: 79n }, "/dev/iommu"))).toBe(-EINVAL);
+    expect(await answer(hello(wire.KIND_OPEN, {}, "/dev/iommu"))).toBe(-EINVAL);
+    // The first is still there: an unknown request is refused as one, by the file.
+    control.send(wire.message(wire.IOCTL, 5, wire.ioctlRequest.encode({ ino: 79n, cmd: 0x1234, arg: 0n })));
+    const { body } = (await control.next())!;
+    expect(new DataView(body.buffer, body.byteOffset).getBigInt64(0, true)).toBe(BigInt(-ENOTTY));
+    control.close();
+    file.close();
+    await works();
+  });
+
+  it("has one process's eventfds on a connection", async () => {
+    const control = new Client().send(hello(wire.KIND_CONTROL));
+    await control.next();
+    const events = new Client().send(hello(wire.KIND_EVENTS));
+    expect(wire.helloAck.decode((await events.next())!.body).err).toBe(0);
+    events.send(hello(wire.KIND_EVENTS));
+    expect(wire.helloAck.decode((await events.next())!.body).err).toBe(-EINVAL);
+    control.close();
+    events.close();
+    await works();
+  });
+
+  it("reads no more from a client that does not read its answers, until it does", async () => {
+    const control = new Client().send(hello(wire.KIND_CONTROL));
+    await control.next();
+    const requests = 200_000;
+    const deaf = net.connect(socket);
+    deaf.write(hello(wire.KIND_CONTROL));
+    const request = wire.message(wire.PROCSTAT, 9, wire.procstat.encode({ pid: 1 }));
+    const flood = Buffer.alloc(requests * request.length);
+    for (let n = 0; n < requests; n++) flood.set(request, n * request.length);
+    deaf.write(flood);
+    const before = server.statistics.calls;
+    // At each of these turns the server would read another piece of it, 64 KiB at most.
+    const turns = 4 * Math.ceil(flood.length / 65536);
+    for (let turn = 0; turn < turns; turn++) await control.send(request).next();
+    expect(server.statistics.calls - before - turns).toBeLessThan(requests / 2);
+    // What it has been sent is answered all the same.
+    let answered = 0;
+    let left = Buffer.alloc(0);
+    await new Promise<void>((resolve) => {
+      deaf.on("data", (data) => {
+        left = Buffer.concat([left, data]);
+        for (; left.length >= 4 && left.length >= left.readUInt32LE(0); answered++)
+          left = left.subarray(left.readUInt32LE(0));
+        if (answered === requests + 1) resolve();
+      });
+    });
+    deaf.destroy();
     control.close();
     await works();
   });

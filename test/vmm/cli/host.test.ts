@@ -257,6 +257,14 @@ describe.skipIf(!possible)("nestbox host serve", () => {
     expect(existsSync(place)).toBe(false);
   });
 
+  it("refuses a folder that LD_PRELOAD cannot name", () => {
+    const dir = join(folder, "two words");
+    const { status, errors } = nestbox("host", "serve", "--dir", dir);
+    expect(status).toBe(2);
+    expect(errors).toMatch(/two words: LD_PRELOAD cannot name a folder with spaces or colons/);
+    expect(existsSync(dir)).toBe(false);
+  });
+
   it("refuses a folder that exists", () => {
     const result = nestbox("host", "serve", "--dir", folder);
     expect(result.errors).toMatch(/^nestbox: .*: exists already\n$/);
