@@ -3,7 +3,7 @@
 // A finite non-zero value is (sign, exponent, significand): significand / 2⁶³ × 2^exponent with bit 63 set. Bit 0 is sticky: it stands for
 // everything below. Every operation computes such a triple and calls round(), which sets NX, UF, OF; an instruction set
 // says whether tininess is detected before or after rounding. Values of type u64; narrower ones are in the low bits.
-// A `format` is as RISC-V numbers them; where only the first two can come, callers pass whether it is binary64.
+// A `format` is SINGLE, DOUBLE or HALF; where only the first two can come, callers pass whether it is binary64.
 import { FLOAT_FLAGS, TINY_BEFORE_ROUNDING } from "./layout";
 
 export const SINGLE: u32 = 0;

@@ -4,7 +4,7 @@
 // looking: NX already raised (flags are sticky) and a result so far from zero and infinity that nothing else can be raised; or NX computed from
 // the operation's exact error.
 import { add, divide, fusedMultiplyAdd, multiply, squareRoot, subtract } from "../../engine/assembly/float-arithmetic";
-import { classify, compare, convertFormat, extremum, fromInteger, toInteger } from "../../engine/assembly/float-convert";
+import { classify, compare, convertFormat, extremum, fromInteger, toInteger } from "./float-convert";
 import { canonicalNaN, DOUBLE, HALF, NX, RNE } from "../../engine/assembly/float-format";
 import { FLOAT_FLAGS } from "../../engine/assembly/layout";
 import { F, FRM, X } from "./layout";

@@ -1,8 +1,9 @@
-// Conversions between the formats, and between binary32, binary64 and the four integer types, and the comparisons (as RISC-V's F and D extensions have them).
+// Conversions between the formats, and between binary32, binary64 and the four integer types, and the comparisons (F and D extensions, "Conversion and Move" and
+// "Compare" sections).
 import {
   canonicalNaN, exponentOf, infinity, isInfinite, isNaN, isSignaling, isZero, magnitude, NV, NX, raise, RDN, RMM, RNE, round, RUP,
   shiftRightJam, significandOf, signOf, zero,
-} from "./float-format";
+} from "../../engine/assembly/float-format";
 
 /** Integer types as instructions number them: 0 w, 1 wu, 2 l, 3 lu. */
 @inline
