@@ -231,3 +231,39 @@ describe("a new address space", () => {
     expect(reloaded(0n, TTBR1, other)).toBe(0xbeefn);
   });
 });
+
+describe("TLBI for all CPUs", () => {
+  /** CPU 1 has the page cached; CPU 0 executes `code` with x2; what CPU 1 then loads. */
+  function seenByOther(code: number): bigint {
+    const it = board();
+    const two = new Board({ translate: false, harts: 2 });
+    two.core.ram.set(it.core.ram);
+    two.core.fenceInstructions(0);
+    for (const cpu of [0, 1]) {
+      two.core.start(cpu, RAM, 0n);
+      for (const name of ["ttbr0_el1", "ttbr1_el1", "tcr_el1", "sctlr_el1"] as const)
+        two.core.write(cpu, name, it.read(name));
+      two.core.flushTranslations(cpu);
+      two.core.setX(cpu, 1, VA + 8n);
+    }
+    two.place(RAM, LDR, code, ISB);
+    two.core.run(1, 1);
+    expect(two.core.x(1, 0)).toBe(0xf00dn);
+    two.store64(L3 + ((VA >> 12n) & 511n) * 8n, (FRAME + 0x1000n) | PAGE | AF);
+    two.store64(FRAME + 0x1008n, 0xbeefn);
+    two.core.write(0, "pc", RAM + 4n);
+    two.core.setX(0, 2, VA >> 12n);
+    two.core.run(0, 1);
+    two.core.write(1, "pc", RAM);
+    two.core.run(1, 1);
+    return two.core.x(1, 0);
+  }
+
+  it.each([
+    ["VAE1IS", 0xd5088322, 0xbeefn],
+    ["VMALLE1IS", 0xd508831f, 0xbeefn],
+    ["VAE1, which is for its own CPU", 0xd5088722, 0xf00dn],
+  ])("%s", (_name, code, value) => {
+    expect(seenByOther(code)).toBe(value);
+  });
+});

@@ -109,6 +109,7 @@ export function flushAddressEverywhere(va: u64): void {
     if (hart == running) continue;
     // what the hart knows of its superpages is in its saved state
     const state = SAVED_HARTS + hart * HART_STATE_BYTES - HART_STATE;
+    if (load<u32>(state + CONTEXTS) == 0) continue;
     const count = load<u32>(state + SUPERPAGES);
     let all = count > 8;
     for (let i: u32 = 0; !all && i < count; i++) all = load<u64>(state + SUPERPAGE_LIST + i * 8) == va >> 30;
@@ -131,6 +132,8 @@ export function flushEverywhere(): void {
   for (let hart: u32 = 0; hart < load<u32>(HARTS); hart++) {
     if (hart == running) continue;
     const state = SAVED_HARTS + hart * HART_STATE_BYTES - HART_STATE;
+    // one that holds nothing costs nothing: a guest may flush all the others as often as it likes
+    if (load<u32>(state + CONTEXTS) == 0) continue;
     memory.fill(TLBS + hart * TLB_BYTES, 0xff, TLB_BYTES);
     store<u32>(state + CONTEXTS, 0);
     store<u32>(state + SUPERPAGES, 0);
