@@ -130,23 +130,19 @@ export class GicV2 implements Stateful {
     return offset === 0xfe8 ? 0x2b : 0; // ICPIDR2: architecture version 2
   }
 
+  /** Behind the last byte of a store `settle` signals what has changed. */
   writeByte(offset: number, value: number): void {
     const cpu = this.#ports.running();
     const bits = bitArray(offset);
-    if (offset === 0) {
-      this.#enabled = (value & 1) === 1;
-      this.#signalAll();
-    } else if (bits !== 0) {
+    if (offset === 0) this.#enabled = (value & 1) === 1;
+    else if (bits !== 0) {
       for (let i = 0; i < 8; i++) if ((value >> i) & 1) this.#writeBit(cpu, bits, (offset & 0x7f) * 8 + i);
-      this.#signalAll();
     } else if (offset >= IPRIORITYR && offset < ITARGETSR) {
       const id = offset - IPRIORITYR;
       if (id < this.#lines) this.#priority[this.#at(cpu, id)] = value;
-      this.#signalAll();
     } else if (offset >= ITARGETSR && offset < ICFGR) {
       const id = offset - ITARGETSR;
       if (id >= 32 && id < this.#lines) this.#targets[this.#at(cpu, id)] = value & ((1 << this.#cpus) - 1);
-      this.#signalAll();
     } else if (offset >= ICFGR && offset < 0xd00) {
       for (let i = 0; i < 4; i++) {
         const id = (offset - ICFGR) * 4 + i;
@@ -155,8 +151,11 @@ export class GicV2 implements Stateful {
     } else if (offset >= CPENDSGIR && offset < 0xf30) {
       const at = this.#at(cpu, offset & 15);
       this.#pending[at] = offset < SPENDSGIR ? this.#pending[at]! & ~value : this.#pending[at]! | value;
-      this.#signal(cpu);
     }
+  }
+
+  settle(): void {
+    for (let cpu = 0; cpu < this.#cpus; cpu++) this.#signal(cpu);
   }
 
   /** GICD_SGIR: an interrupt to CPUs of a list, to all others, or to oneself. */
@@ -363,10 +362,6 @@ export class GicV2 implements Stateful {
     this.#ports.signal(cpu, this.#highest(cpu, false) !== SPURIOUS, routed);
   }
 
-  #signalAll(): void {
-    for (let cpu = 0; cpu < this.#cpus; cpu++) this.#signal(cpu);
-  }
-
   #signalTargets(at: number): void {
     for (let cpu = 0; cpu < this.#cpus; cpu++) {
       if (this.#cpus === 1 || ((this.#targets[at]! >> cpu) & 1) === 1) this.#signal(cpu);
@@ -449,6 +444,7 @@ class DistributorPort implements MmioPort {
       return;
     }
     for (let i = 0; i < size; i++) this.#gic.writeByte(offset + i, (lo >>> (8 * i)) & 0xff);
+    this.#gic.settle();
   }
 }
 
