@@ -1,14 +1,16 @@
 // Loads and stores of V registers (DDI 0487, C4.1.93): single registers of 1 to 16 bytes in every addressing form, pairs, literals, and the structures of
 // LD1…LD4, ST1…ST4 and LD1R…LD4R.
-import { CONTINUE, RESUME } from "../../engine/assembly/isa";
-import { PC, VALUE } from "../../engine/assembly/layout";
+import { ACCESS_LOAD, ACCESS_STORE, CONTINUE, PAGE_MASK, RESUME } from "../../engine/assembly/isa";
+import { PC, TLB_STORE, VALUE } from "../../engine/assembly/layout";
 import { OUTSIDE, readMemory, writeMemory } from "../../engine/assembly/memory-access";
+import { dataTable } from "../../engine/assembly/tlb";
 import { AArch64 } from "./aarch64";
+import { loadEntry } from "./access";
 import { extended } from "./arithmetic";
 import { extension } from "./decode-register";
 import { UNDEFINED } from "./faults";
 import { lane, setLane, vector } from "./lanes";
-import { LANES, X } from "./layout";
+import { EL, LANES, X } from "./layout";
 import { orSp, signedField, source } from "./slot";
 
 /** Executes a load or store with bit 26 set. CONTINUE, RESUME or UNDEFINED. */
@@ -165,16 +167,31 @@ function multipleInterleave(opcode: u32): u32 {
   return opcode == 0 ? 4 : opcode == 4 ? 3 : opcode == 8 ? 2 : 1;
 }
 
+/** The host address of `bytes` bytes at va that lie in one page which the TLB knows; 0 if they do not. */
+function cached(va: u64, bytes: u32, access: u32): usize {
+  if ((<u32>va & 0xfff) + bytes > 4096) return 0;
+  const entry = loadEntry(dataTable(load<u32>(EL)), va) + access * TLB_STORE;
+  return load<u64>(entry) == (va & PAGE_MASK) ? <u32>va + load<u32>(entry, 8) : 0;
+}
+
 /** A fault may leave registers or memory partly written, and the base as it was: the instruction is executed again (B2.2). */
 function multipleStructures(code: u32, base: u64, registers: u32, interleave: u32, size: u32, bytes: u32): u32 {
   const loads = (code >> 22) & 1;
   const count = bytes >> size;
   let va = base;
   let status = CONTINUE;
+  let host = cached(base, registers * bytes, loads ? ACCESS_LOAD : ACCESS_STORE);
   for (let group: u32 = 0; group < registers / interleave; group++) {
     for (let i: u32 = 0; i < count; i++) {
       for (let s: u32 = 0; s < interleave; s++) {
         const register = vector((code & 31) + group + s);
+        if (loads && bytes == 8 && i == 0 && host) store<u64>(register, 0, 8);
+        if (host) {
+          if (loads) setLane(register, size, i, lane(host, size, 0));
+          else setLane(host, size, 0, lane(register, size, i));
+          host += 1 << size;
+          continue;
+        }
         if (loads) {
           const got = readMemory<AArch64>(va, 1 << size);
           if (got == RESUME) return RESUME;
