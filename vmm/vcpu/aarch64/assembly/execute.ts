@@ -9,15 +9,14 @@ import {
   ldp, ldpSignedWords, ldpWords, ldrb, ldrh, ldrsb, ldrsbWord, ldrsh, ldrshWord, ldrsw, ldrw, ldrx, stp, stpWords, strb, strh, strw, strx, zeroBlock,
 } from "./access";
 import {
-  countSigns, divideSigned, divideSignedWord, divideUnsigned, divideUnsignedWord, extended, flagsOfDifference, flagsOfDifferenceWord, flagsOfLogic,
-  flagsOfLogicWord, flagsOfSum, flagsOfSumWord, flagsWithCarry, flagsWithCarryWord, low, multiplyHighSigned, reverseBits, shifted, shiftedWord,
-  swapHalfwordBytes, swapWordBytes,
+  countSigns, divideSigned, divideSignedWord, divideUnsigned, divideUnsignedWord, extended, flagsOfDifference, flagsOfDifferenceWord, flagsOfSum,
+  flagsOfSumWord, low, multiplyHighSigned, reverseBits, shifted, shiftedWord, swapHalfwordBytes, swapWordBytes,
 } from "./arithmetic";
 import { multiplyHigh } from "../../engine/assembly/arithmetic";
 import { PAGE_MASK, RESUME, STEP } from "../../engine/assembly/isa";
 import { LEFT, PAGE_BASE, PAGE_VA, PC, REFETCH, SLOT } from "../../engine/assembly/layout";
 import { dataTable, fetchTable } from "../../engine/assembly/tlb";
-import { EL, NZCV, SPSEL, X } from "./layout";
+import { EL, NZCV, SPSEL } from "./layout";
 import {
   ADC, ADCS, ADCS_W, ADC_W, ADD, ADDI, ADDI_W, ADDS, ADDSI, ADDSI_W, ADDS_EXTEND, ADDS_EXTEND_W, ADDS_SHIFT, ADDS_SHIFT_W, ADDS_W, ADD_EXTEND,
   ADD_EXTEND_W, ADD_SHIFT, ADD_SHIFT_W, ADD_W, ADR, AND, ANDI, ANDS, ANDSI, ANDSI_W, ANDS_SHIFT, ANDS_SHIFT_W, ANDS_W, AND_SHIFT, AND_SHIFT_W, AND_W,
@@ -33,138 +32,10 @@ import {
   STRW_USER, STRW_WB, STRX, STRX_REG, STRX_USER, STRX_WB, SUB, SUBS, SUBSI, SUBSI_W, SUBS_EXTEND, SUBS_EXTEND_W, SUBS_SHIFT, SUBS_SHIFT_W, SUBS_W,
   SUB_EXTEND, SUB_EXTEND_W, SUB_SHIFT, SUB_SHIFT_W, SUB_W, TBNZ, TBNZ_FAR, TBZ, TBZ_FAR, UBFIZ, UBFX, UDIV, UDIV_W, UMADDL, UMSUBL, UMULH, ZVA,
 } from "./opcodes";
-
-/** The register in field n. */
-@inline
-function a(ip: usize): u64 {
-  return load<u64>(load<u16>(ip, 4), X);
-}
-
-/** The register in field m. */
-@inline
-function b(ip: usize): u64 {
-  return load<u64>(load<u16>(ip, 6), X);
-}
-
-@inline
-function d(ip: usize): u64 {
-  return load<u64>(load<u16>(ip, 2), X);
-}
-
-@inline
-function third(ip: usize): u64 {
-  return load<u64>(load<u32>(ip, 8), X);
-}
-
-@inline
-function immediate(ip: usize): u64 {
-  return load<u64>(ip, 8);
-}
-
-@inline
-function how(ip: usize): u32 {
-  return load<u32>(ip, 8);
-}
-
-@inline
-function shift(ip: usize): u64 {
-  return <u64>load<u16>(ip, 6);
-}
-
-@inline
-function distance(ip: usize): u32 {
-  return load<u32>(ip, 8);
-}
-
-/** Of pairs and of accesses that write the base: where the access is, from the base. */
-@inline
-function accessOffset(ip: usize): u64 {
-  return <u64>(<i64>load<i32>(ip, 8));
-}
-
-/** And what the base grows by. */
-@inline
-function growth(ip: usize): u64 {
-  return <u64>(<i64>load<i32>(ip, 12));
-}
-
-@inline
-function set(ip: usize, value: u64): void {
-  store<u64>(load<u16>(ip, 2), value, X);
-}
-
-@inline
-function setBase(ip: usize, value: u64): void {
-  store<u64>(load<u16>(ip, 4), value, X);
-}
-
-@inline
-function setLink(value: u64): void {
-  store<u64>(X + 30 * 8, value);
-}
-
-@inline
-function carry(): u64 {
-  return <u64>((load<u32>(NZCV) >> 1) & 1);
-}
-
-@inline
-function holds(ip: usize): bool {
-  return <bool>((load<u16>(ip, 8) >> load<u32>(NZCV)) & 1);
-}
-
-@inline
-function otherwise(ip: usize): u32 {
-  return <u32>load<u8>(ip, 10);
-}
-
-@inline
-function setSum(ip: usize, x: u64, y: u64): void {
-  store<u32>(NZCV, flagsOfSum(x, y));
-  set(ip, x + y);
-}
-
-@inline
-function setSumWord(ip: usize, x: u32, y: u32): void {
-  store<u32>(NZCV, flagsOfSumWord(x, y));
-  set(ip, <u64>(x + y));
-}
-
-@inline
-function setDifference(ip: usize, x: u64, y: u64): void {
-  store<u32>(NZCV, flagsOfDifference(x, y));
-  set(ip, x - y);
-}
-
-@inline
-function setDifferenceWord(ip: usize, x: u32, y: u32): void {
-  store<u32>(NZCV, flagsOfDifferenceWord(x, y));
-  set(ip, <u64>(x - y));
-}
-
-@inline
-function setLogic(ip: usize, r: u64): void {
-  store<u32>(NZCV, flagsOfLogic(r));
-  set(ip, r);
-}
-
-@inline
-function setLogicWord(ip: usize, r: u32): void {
-  store<u32>(NZCV, flagsOfLogicWord(r));
-  set(ip, <u64>r);
-}
-
-@inline
-function setWithCarry(ip: usize, x: u64, y: u64, c: u64): void {
-  store<u32>(NZCV, flagsWithCarry(x, y, c));
-  set(ip, x + y + c);
-}
-
-@inline
-function setWithCarryWord(ip: usize, x: u32, y: u32, c: u32): void {
-  store<u32>(NZCV, flagsWithCarryWord(x, y, c));
-  set(ip, <u64>(x + y + c));
-}
+import {
+  a, accessOffset, b, carry, d, distance, growth, holds, how, immediate, otherwise, set, setBase, setDifference, setDifferenceWord, setLink, setLogic,
+  setLogicWord, setSum, setSumWord, setWithCarry, setWithCarryWord, shift, third,
+} from "./slot-fields";
 
 @inline
 function save(ip: usize, n: u32, pageVa: u64, pageBase: usize): void {

@@ -30,7 +30,7 @@ const TTBR_TABLE: u64 = 0x0000fffffffffffe;
 const SCTLR_UMA: u64 = 1 << 9;
 const SCTLR_UCT: u64 = 1 << 15;
 /** Bits of SCTLR_EL1 that exist here as they are written; RES1 where no feature gives them a meaning. */
-const SCTLR_WRITABLE: u64 = 0x050df21f;
+const SCTLR_WRITABLE: u64 = 0x040dd21f;
 const SCTLR_RES1: u64 = 0x30d00800;
 
 /** The word of the state that is all there is to reading the register an MRS names; 0 if more is to be done or checked than the level. */
