@@ -140,7 +140,9 @@ export class TrivialDriver implements IommuHardwareDriver {
     const viommu = new TrivialViommuObject(this, this.instanceOf(device), parent as TrivialPaging, core);
     if (type === VIOMMU) return viommu;
     if (data === null) return -EINVAL;
-    const offset = core.exportRegion?.({ registers: viommu.hardware.guestPage, registerBytes: 4096 }) ?? -EOPNOTSUPP;
+    const offset =
+      core.exportRegion?.({ registers: viommu.hardware.guestPage, registerStart: 0, registerBytes: 4096 }) ??
+      -EOPNOTSUPP;
     if (typeof offset === "number") return offset;
     viommu.reply = queueReply.encode({ offset, length: 4096n });
     return viommu;

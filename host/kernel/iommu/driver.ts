@@ -182,12 +182,15 @@ export interface HwQueueBackend {
   destroy(): void;
 }
 
-/** What iommufd gives a driver's vIOMMU: lookups and event reporting (Linux: iommufd_viommu_find_dev, _report_event, …). */
-/** What a driver lets user space map through the iommufd: memory, or registers of the hardware as they are. Whole pages. */
+/**
+ * What a driver lets user space map through the iommufd: memory, or registers of the hardware as they are, from `registerStart` on. Whole
+ * pages.
+ */
 export type ExportedRegion =
   | { readonly memory: Uint8Array }
-  | { readonly registers: MmioPort; readonly registerBytes: number };
+  | { readonly registers: MmioPort; readonly registerStart: number; readonly registerBytes: number };
 
+/** What iommufd gives a driver's vIOMMU: lookups and event reporting (Linux: iommufd_viommu_find_dev, _report_event, …). */
 export interface ViommuCore {
   /** Device behind a guest's id, or null. */
   findDevice(virtualId: bigint | number): IommuDevice | null;

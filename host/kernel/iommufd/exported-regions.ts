@@ -6,6 +6,7 @@ import { EINVAL, ENXIO, EPERM } from "../../uapi/errno.ts";
 import { MAP_SHARED, PROT_EXEC } from "../../uapi/system-calls.ts";
 import type { FileMapping, MmapRequest, OpenFile } from "../file.ts";
 import type { ExportedRegion } from "../iommu/driver.ts";
+import { mapRegisters } from "../mapped-registers.ts";
 import { requireSame } from "../same-objects.ts";
 import { type IommufdObject, nameOfObject } from "./object-table.ts";
 
@@ -47,9 +48,11 @@ export class ExportedRegions implements Stateful {
     if (region === undefined) return -ENXIO;
     region.owner.users++;
     file.get();
+    const mapping = mappingOf(region.what);
     return {
-      ...("memory" in region.what ? { memory: region.what.memory } : { registers: region.what.registers }),
+      ...mapping,
       close: () => {
+        mapping.close();
         region.owner.users--;
         file.put();
       },
@@ -74,6 +77,11 @@ export class ExportedRegions implements Stateful {
       if ("memory" in what) saved[index]!.memory("memory", what.memory);
     }
   }
+}
+
+function mappingOf(what: ExportedRegion): FileMapping {
+  if ("memory" in what) return { memory: what.memory, close: () => {} };
+  return mapRegisters(what.registers, what.registerStart, what.registerBytes, () => true);
 }
 
 function regionName({ offset, length, owner }: Region): string {

@@ -33,7 +33,6 @@ import type { CmdqvHardware } from "../../../hw/iommu/smmuv3/cmdqv/port.ts";
 import { ENOSPC, ETIMEDOUT } from "../../../uapi/errno.ts";
 import type { Drainable, WaitingCall } from "../wait.ts";
 import { CommandQueue } from "./command-queue.ts";
-import { RegisterPage } from "./register-page.ts";
 
 /** Linux: ARM_SMMU_POLL_TIMEOUT_US. */
 const TIMEOUT_NS = 1e9;
@@ -50,6 +49,12 @@ export interface CmdqvParts {
   /** Memory for a queue of the kernel's; null: there is none left. */
   readonly ring: () => { readonly base: HpaPfn; readonly log2: number } | null;
   readonly defer: (event: ClockEvent) => void;
+}
+
+interface VintfPage {
+  readonly registers: MmioPort;
+  readonly registerStart: number;
+  readonly registerBytes: number;
 }
 
 /** Told of the logical queues of a VINTF that stand at errors. */
@@ -187,11 +192,8 @@ export class Tegra241Cmdqv implements Stateful {
   }
 
   /** The page of a VINTF that a guest may have: indexes, enables and errors of its queues. */
-  pageOf(vintf: number): { readonly registers: MmioPort; readonly registerBytes: number } {
-    return {
-      registers: new RegisterPage(this.#registers, vintfPage0(vintf), CMDQV_PAGE_BYTES),
-      registerBytes: CMDQV_PAGE_BYTES,
-    };
+  pageOf(vintf: number): VintfPage {
+    return { registers: this.#registers, registerStart: vintfPage0(vintf), registerBytes: CMDQV_PAGE_BYTES };
   }
 
   /** The guest's name for a stream. */

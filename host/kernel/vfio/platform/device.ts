@@ -25,10 +25,11 @@ import {
 import type { CallContext, FileMapping, MmapRequest } from "../../file.ts";
 import type { IommuDevice } from "../../iommu/driver.ts";
 import type { Kernel } from "../../kernel.ts";
+import { mapRegisters } from "../../mapped-registers.ts";
 import type { PlatformDevice } from "../../platform/platform-bus.ts";
 import type { VfioDeviceOperations } from "../device-operations.ts";
 import { readIrqSet } from "../irq-set.ts";
-import { loadPiece, mapRegisters, pieceSize, regionOffset, splitOffset, storePiece } from "../region.ts";
+import { loadPiece, pieceSize, regionOffset, splitOffset, storePiece } from "../region.ts";
 import { readBytes, readRequest, writeBytes } from "../user-request.ts";
 import { WiredInterrupts } from "./interrupts.ts";
 

@@ -342,4 +342,17 @@ describe("the end", () => {
     expect(register(queues.host, vintf(1, 0x40))).toBe(0);
     expect([0x208, 0x20c].map((offset) => register(queues.host, offset) & 1)).toEqual([0, 0]);
   });
+
+  it("ends with its process: the VINTF is the next one's, and what the first has left of the mapping does not reach it", () => {
+    const { user, host, page } = new QueueMachine();
+    user.process.exit();
+    const next = new QueueMachine(SMALL, host);
+    must(next.queue(0, next.ram.page(), 4096n));
+    page.mmioWrite(PROD, 4, 3, 0);
+    page.mmioWrite(CONFIG, 4, 1, 0);
+    expect([PROD, CONFIG, STATUS].map((offset) => next.read(0, offset))).toEqual([0, 0, 0]);
+    next.write(0, CONFIG, 1);
+    expect(next.read(0, STATUS)).toBe(1);
+    expect(page.mmioRead(STATUS, 4)).toBe(0xffff_ffff);
+  });
 });

@@ -38,10 +38,10 @@ export class GuestMachine {
   readonly viommu: number;
   readonly #eventFiles = new Map<number, number>();
 
-  /** `options.devices` must have A behind the first SMMU. */
-  constructor(options: MachineOptions = {}) {
-    this.host = machine({ smmus: [{}], devices: [{ rid: A }, { rid: B }], ...options });
-    this.host.assign();
+  /** `options.devices` must have A behind the first SMMU. With a `host` that is there already it is one more process of that. */
+  constructor(options: MachineOptions = {}, host: Machine | null = null) {
+    this.host = host ?? machine({ smmus: [{}], devices: [{ rid: A }, { rid: B }], ...options });
+    if (host === null) this.host.assign();
     this.user = this.host.user();
     this.va = this.user.process.memory.mapBuffer(this.ram.buffer, 0, this.ram.buffer.byteLength);
     this.iommufd = this.user.iommufd();

@@ -28,8 +28,8 @@ export class QueueMachine extends GuestMachine {
   readonly cmdqvIommu: number;
   readonly page: MmioPort;
 
-  constructor(cmdqv: CmdqvOptions = SMALL) {
-    super({ smmus: [{ cmdqv }], devices: [{ rid: A, options: { ats: true } }, { rid: B }] });
+  constructor(cmdqv: CmdqvOptions = SMALL, host: Machine | null = null) {
+    super({ smmus: [{ cmdqv }], devices: [{ rid: A, options: { ats: true } }, { rid: B }] }, host);
     const { id, offset, length } = this.newQueueViommu();
     this.cmdqvIommu = id;
     this.page = this.map(offset, length);
