@@ -7,8 +7,8 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { freshDisk } from "../debian-riscv64/boot-fixture.ts";
-import { type DebianFixture, debianFixture, MissingHere } from "../debian-riscv64/recipe.ts";
+import { freshDisk } from "../debian/boot-fixture.ts";
+import { type DebianFixture, debianFixture, MissingHere } from "../debian/recipe.ts";
 import { findQemu, machineOf, type Qemu } from "./qemu.ts";
 
 const nestbox = fileURLToPath(new URL("../../../vmm/cli/nestbox.mjs", import.meta.url));

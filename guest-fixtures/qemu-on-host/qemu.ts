@@ -5,8 +5,8 @@ import { spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { DebianPackages, MissingHere, nativeArchitecture, unpack } from "../debian-riscv64/debian-packages.ts";
-import type { DebianFixture } from "../debian-riscv64/recipe.ts";
+import { DebianPackages, MissingHere, nativeArchitecture, unpack } from "../debian/debian-packages.ts";
+import type { DebianFixture } from "../debian/recipe.ts";
 
 const PROGRAM = "qemu-system-aarch64";
 const PACKAGE = "qemu-system-arm";

@@ -1,8 +1,8 @@
 // The Debian fixture: boot to userland, and an NVMe drive behind the guest's own IOMMU. Wall time is taken when a line of the guest's arrives,
 // virtual time from the guest's own clock. Says why it skips where the fixture has not been fetched (npm run fixture:debian).
 
-import { bootFixture, type FixtureRun, summaryOf } from "../../guest-fixtures/debian-riscv64/boot-fixture.ts";
-import { cachedFixture } from "../../guest-fixtures/debian-riscv64/recipe.ts";
+import { bootFixture, type FixtureRun, summaryOf } from "../../guest-fixtures/debian/boot-fixture.ts";
+import { cachedFixture } from "../../guest-fixtures/debian/recipe.ts";
 
 type Emit = (line: Record<string, unknown>) => void;
 const ROUNDS = 3;

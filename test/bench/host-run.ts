@@ -6,7 +6,7 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { cachedFixture } from "../../guest-fixtures/debian-riscv64/recipe.ts";
+import { cachedFixture } from "../../guest-fixtures/debian/recipe.ts";
 import { machineOf, qemuHere } from "../../guest-fixtures/qemu-on-host/qemu.ts";
 
 type Emit = (line: Record<string, unknown>) => void;

@@ -2,7 +2,7 @@
 // forgives nothing else.
 
 import { describe, expect, it } from "vitest";
-import { commonLines, missingFrom } from "../../guest-fixtures/debian-riscv64/console-lines.ts";
+import { commonLines, missingFrom } from "../../guest-fixtures/debian/console-lines.ts";
 
 const BOOT = [
   "OpenSBI v1.6",

@@ -2,7 +2,7 @@
  * `npm run compare:smmuv3-qemu [-- --worlds N --seed S]`: see comparison.ts. 77 where QEMU cannot be had.
  */
 import { parseArgs } from "node:util";
-import { MissingHere } from "../../../guest-fixtures/debian-riscv64/debian-packages.ts";
+import { MissingHere } from "../../../guest-fixtures/debian/debian-packages.ts";
 import { findQemu } from "../../../guest-fixtures/qemu-on-host/qemu.ts";
 import { Comparison } from "./comparison.ts";
 import { QemuEnded } from "./qtest.ts";

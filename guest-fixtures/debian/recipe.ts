@@ -11,9 +11,9 @@ import { moduleClosure } from "./kernel-modules.ts";
 
 export { MissingHere } from "./debian-packages.ts";
 
-// This file runs from dist/guest-fixtures/debian-riscv64; the project is three folders up.
+// This file runs from dist/guest-fixtures/debian; the project is three folders up.
 const projectRoot = fileURLToPath(new URL("../../..", import.meta.url));
-const sources = join(projectRoot, "guest-fixtures/debian-riscv64");
+const sources = join(projectRoot, "guest-fixtures/debian");
 const SUITE = "forky";
 const MODULES = ["nvme", "ext4", "vfat", "nls_cp437", "nls_iso8859_1", "nls_ascii"];
 
