@@ -45,7 +45,7 @@ import type { CommandRules } from "./commands.ts";
 import { type CanonicalContext, DDTP_BARE_CONTEXT, DeviceContexts, faultsDisabled } from "./context.ts";
 import { DebugTranslation } from "./debug-translation.ts";
 import { EmulatedAts } from "./emulated-ats.ts";
-import { EmulatedDma } from "./emulated-devices.ts";
+import { RiscvEmulatedDma } from "./emulated-devices.ts";
 import { FaultQueue } from "./fault-queue.ts";
 import { decodeHostRecord, relayRecord } from "./fault-relay.ts";
 import { GuestDirectories } from "./guest-directories.ts";
@@ -210,13 +210,13 @@ export class RiscvViommu implements GuestVisibleIommu, Stateful {
       memory: this.#memory,
       trace: this.#trace,
     };
-    if (target === undefined) return new EmulatedDma(deviceId, parts);
+    if (target === undefined) return new RiscvEmulatedDma(deviceId, parts);
     const ats = new EmulatedAts(deviceId, target, parts, this.#clock, {
       pageRequestArrived: (state, request) => this.#pageRequestArrived(state, request),
       invalidationCompleted: (timedOut) => this.commands.completed(timedOut),
     });
     this.#emulatedAts.push(ats);
-    return new EmulatedDma(deviceId, parts, ats);
+    return new RiscvEmulatedDma(deviceId, parts, ats);
   }
 
   /**

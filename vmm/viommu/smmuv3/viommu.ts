@@ -51,7 +51,7 @@ import {
 import { type CommandActions, CommandQueue } from "./command-queue.ts";
 import { ATC_INV, CFGI_CD, CFGI_CD_ALL, CFGI_STE, CFGI_STE_RANGE } from "./commands.ts";
 import { EmulatedAts } from "./emulated-ats.ts";
-import { EmulatedDma } from "./emulated-devices.ts";
+import { Smmuv3EmulatedDma } from "./emulated-devices.ts";
 import { loadRecord, relayRecord } from "./event-relay.ts";
 import { GuestCmdqv, guestShape } from "./guest-cmdqv.ts";
 import { PageRequests } from "./page-requests.ts";
@@ -245,7 +245,7 @@ export class Smmuv3Viommu implements GuestVisibleIommu, RegisterEffects, Statefu
       trace: this.#trace,
     };
     // An invalidation that the guest gives one of the hardware's queues would not come to a device model: with those, none caches.
-    if (target === undefined || this.cmdqv !== null) return new EmulatedDma(deviceId, parts);
+    if (target === undefined || this.cmdqv !== null) return new Smmuv3EmulatedDma(deviceId, parts);
     const owner = `${this.name} device ${hex(BigInt(deviceId()))}`;
     const completed = (timedOut: boolean) => this.commands.completed(timedOut);
     const ats = new EmulatedAts(deviceId, target, new DeviceInvalidations(target, this.#clock, owner, completed), {
@@ -259,7 +259,7 @@ export class Smmuv3Viommu implements GuestVisibleIommu, RegisterEffects, Statefu
       },
     });
     this.#emulatedAts.push(ats);
-    return new EmulatedDma(deviceId, parts, ats);
+    return new Smmuv3EmulatedDma(deviceId, parts, ats);
   }
 
   /** Walks the guest's tables without a trace in them or in the event queue: 0 (the walker has the page), or the event that a transaction would cause. */
