@@ -10,27 +10,21 @@
 import type { RiscvCapabilities } from "../../../host/arch/riscv/capabilities.ts";
 import { type CommandName, encodeCommand } from "../../../host/arch/riscv/commands.ts";
 import { REG, REGISTERS } from "../../../host/arch/riscv/registers.ts";
-import type { MmioPort } from "../../../host/base/mmio.ts";
-import { Edu } from "../../../host/devices/edu/edu.ts";
 import * as R from "../../../host/devices/edu/registers.ts";
-import type { PciFunction } from "../../../host/devices/ports.ts";
-import { NO_INJECTION } from "../../../host/kernel/inject.ts";
 import { RiscvDriver } from "../../../host/kernel/iommu/riscv/driver.ts";
 import type { RiscvIommu as DriverInstance } from "../../../host/kernel/iommu/riscv/instance.ts";
 import type { DeviceState } from "../../../vmm/viommu/dispositions.ts";
 import type { CanonicalContext } from "../../../vmm/viommu/riscv/context.ts";
+import type { RiscvViommu } from "../../../vmm/viommu/riscv/viommu.ts";
 import { eduDma, eduOutcome, machine } from "../../host/kernel/machine.ts";
 import { type Plugged, Vm } from "../../vmm/vfio/vm.ts";
 import { type Guest, PLACE, RAM } from "../../vmm/viommu/guest.ts";
 import { expectedDma } from "./expectation.ts";
 import { EMULATED_ID, iovaPage, pagePool, storeContext, storeEntry, storeWellFormed, value } from "./hostile-tables.ts";
-import { KINDS, type Operation } from "./operations.ts";
+import { FIRST, FULL, HostileVm, SECOND, type Target } from "./hostile-vm.ts";
+import type { Kind } from "./operations.ts";
 
-const FIRST = 0x0108;
-const SECOND = 0x0110;
 const GUEST_IDS = [0x10, 0x08, 0x21, 0x7f, 0x100, 0x1_0000];
-const RAM_PAGES = 256;
-const FULL = { pasidBits: 20, ats: true, pri: true, misbehaviour: true };
 
 /** Hosts with less, by number. */
 const HOSTS: readonly Partial<RiscvCapabilities>[] = [
@@ -42,18 +36,6 @@ const HOSTS: readonly Partial<RiscvCapabilities>[] = [
   { Sv57x4: false },
   { T2GPA: false },
 ];
-
-const INJECTED = [
-  "IOMMU_HWPT_ALLOC",
-  "VFIO_DEVICE_ATTACH_IOMMUFD_PT",
-  "IOMMU_HWPT_INVALIDATE",
-  "VFIO_DEVICE_DETACH_IOMMUFD_PT",
-  "IOMMU_VDEVICE_ALLOC",
-  "IOMMU_DESTROY",
-  "VFIO_DEVICE_SET_IRQS",
-  "VFIO_DEVICE_RESET",
-];
-const ERRNOS = [5, 12, 14, 16, 22, 95, 110];
 
 const COMMANDS: readonly CommandName[] = [
   "IOTINVAL.VMA",
@@ -71,158 +53,46 @@ const COMMANDS: readonly CommandName[] = [
 /** Offsets of registers that do something. */
 const OFFSETS = REGISTERS.map((register) => register.offset).filter((offset) => offset !== 0);
 
-/** Registers of edu that make it interesting; undefined: any of the first. */
-const BAR_REGISTERS = [
-  R.PASID,
-  R.TRANSLATION_MODE,
-  R.MISBEHAVIOUR,
-  R.INTERRUPT_RAISE,
-  R.INTERRUPT_ACKNOWLEDGE,
-  R.INVALIDATION_DELAY,
-  R.STOP_MARKER,
-  undefined,
-];
-
-/** A device a guest can drive. */
-interface Target {
-  readonly guestId: number;
-  readonly bar: MmioPort;
-  readonly config: Pick<PciFunction, "configRead" | "configWrite">;
-  readonly pasids: boolean;
-  readonly emulated: boolean;
-}
-
-/** Sets bits in a register of a function's extended capability. */
-function enable(device: Edu, id: number, offset: number, bits: number): void {
-  for (let at = 0x100; at >= 0x100; ) {
-    const header = device.configRead(at, 4);
-    if ((header & 0xffff) === id) device.configWrite(at + offset, 2, bits);
-    at = header >>> 20;
-  }
-}
-
-export class HostileGuest {
-  readonly vm: Vm;
-  readonly devices: (Plugged | null)[] = [null, null];
-  /** What went wrong, in one line; null: nothing so far. */
-  problem: string | null = null;
+export class HostileGuest extends HostileVm<Vm, CanonicalContext> {
+  readonly devices: (Plugged | null)[];
+  protected readonly registerMask = 0xfff;
+  protected readonly offsets = OFFSETS;
+  protected readonly iovaPage = iovaPage;
   readonly #guest: Guest;
   readonly #instance: DriverInstance;
-  readonly #ramFrame: number;
   readonly #emulated: Target;
-  readonly #rids = [FIRST, SECOND];
   /** The host's IOMMU keeps translated requests behind the second stage. */
   readonly #contained: boolean;
-  #injecting = 0;
-  /** Requests that reached the hardware IOMMU. */
-  #translations = 0;
-  #lastFrame = -1;
 
   constructor(seed: number) {
     const capabilities = HOSTS[seed % HOSTS.length]!;
-    this.#contained = capabilities.T2GPA !== false;
     const devices = [
       { rid: FIRST, options: FULL },
       { rid: SECOND, options: seed % 2 === 0 ? FULL : {} },
     ];
-    this.vm = new Vm(machine({ iommus: [{ capabilities, atsTimeoutNs: 20_000 }], devices, ramPages: 1024 }));
-    this.#plug(0, GUEST_IDS[0]!);
-    this.#plug(1, GUEST_IDS[1]!);
-    this.#guest = this.vm.guest;
-    const [iommu] = this.vm.machine.iommus;
-    const driver = this.vm.machine.kernel.iommuHardware.driverOf(iommu!);
+    const vm = new Vm(machine({ iommus: [{ capabilities, atsTimeoutNs: 20_000 }], devices, ramPages: 1024 }));
+    const plugged = [vm.assign(FIRST, GUEST_IDS[0]!), vm.assign(SECOND, GUEST_IDS[1]!)];
+    super(vm);
+    this.devices = plugged;
+    this.#contained = capabilities.T2GPA !== false;
+    this.#guest = vm.guest;
+    const driver = vm.machine.kernel.iommuHardware.driverOf(vm.machine.iommus[0]!);
     if (!(driver instanceof RiscvDriver)) throw new Error("not a RISC-V host");
     this.#instance = driver.instances[0]!;
-    const ram = this.vm.machine.memory.banks.find(({ pages }) => pages === RAM_PAGES);
-    this.#ramFrame = ram!.basePfn;
-    this.#watchTranslations();
-    this.#emulated = this.#emulate();
+    this.#emulated = this.emulate(EMULATED_ID);
   }
 
-  #emulate(): Target {
-    const edu = new Edu({ name: "emulated", ...FULL });
-    const { viommu } = this.#guest;
-    viommu.plug({ handle: 1, guestId: EMULATED_ID, name: "emulated", ats: true, pri: true, emulated: true });
-    edu.connect({
-      dma: viommu.emulatedDma(() => EMULATED_ID, edu.atsTarget),
-      interrupt: { intx: () => {} },
-      clock: this.vm.machine.clock,
-    });
-    enable(edu, 0x0f, 6, 0x8000);
-    enable(edu, 0x13, 0x0c, 32);
-    enable(edu, 0x13, 4, 1);
-    enable(edu, 0x1b, 6, 1);
-    edu.configWrite(4, 2, 6);
-    return { guestId: EMULATED_ID, bar: edu.bars[0]!.registers, config: edu, pasids: true, emulated: true };
+  protected override get iommu(): RiscvViommu {
+    return this.vm.guest.viommu;
   }
 
-  /** Does one operation and checks the invariants. */
-  step(operation: Operation): void {
-    const [kind, a, b, c, d] = operation;
-    try {
-      this.#do(KINDS[kind % KINDS.length]!, a, b, c, d);
-      this.vm.settle();
-      this.#check();
-    } catch (error) {
-      this.#fail(`exception: ${error instanceof Error ? error.message : String(error)}`);
-    }
+  protected override value(a: number, b: number): number {
+    return value(a, b);
   }
 
-  /** Takes everything down; the host must be as it was. */
-  finish(): void {
-    try {
-      this.vm.machine.kernel.injector = NO_INJECTION;
-      this.vm[Symbol.dispose]();
-      if (this.vm.process.openFiles !== 0) this.#fail(`${this.vm.process.openFiles} descriptors left open`);
-      this.vm.process.exit();
-      const left = this.vm.machine.kernel.liveKinds;
-      if (left.length > 0)
-        this.#fail(`left in the host: ${left.map(([kind, count]) => `${count} ${kind}`).join(", ")}`);
-    } catch (error) {
-      this.#fail(`exception at the end: ${error instanceof Error ? error.message : String(error)}`);
-    }
-  }
-
-  #fail(problem: string): void {
-    this.problem ??= problem;
-  }
-
-  #plug(index: number, guestId: number): void {
-    this.devices[index] = this.vm.assign(this.#rids[index]!, guestId);
-  }
-
-  #watchTranslations(): void {
-    const [iommu] = this.vm.machine.iommus;
-    const translate = iommu!.translate.bind(iommu);
-    iommu!.translate = (...request) => {
-      const status = translate(...request);
-      this.#translations++;
-      if (status === 0) {
-        const frame = iommu!.resultPfn as number;
-        this.#lastFrame = frame;
-        const inRam = frame >= this.#ramFrame && frame < this.#ramFrame + RAM_PAGES;
-        if (!inRam && (frame < 0x2_8000 || frame >= 0x2_8002)) {
-          this.#fail(`device ${request[0].toString(16)} reached host frame 0x${frame.toString(16)}`);
-        }
-      }
-      return status;
-    };
-  }
-
-  #do(kind: (typeof KINDS)[number], a: number, b: number, c: number, d: number): void {
+  protected override act(kind: Kind, a: number, b: number, c: number, d: number): void {
     const guest = this.#guest;
-    const { viommu } = guest;
-    const offset = OFFSETS[a % OFFSETS.length]!;
     switch (kind) {
-      case "write32":
-        viommu.mmioWrite(a % 7 === 0 ? b & 0xfff : offset, 4, value(c, d), 0);
-        return;
-      case "write64":
-        viommu.mmioWrite(offset, 8, value(c, d), value(d, c));
-        return;
-      case "read":
-        viommu.mmioRead(b & 0xfff, a % 3 === 0 ? 8 : 4);
-        return;
       case "storeWord":
         guest.store64(RAM + BigInt((a % 0x10_0000) & ~7), (BigInt(b) << 32n) | BigInt(c));
         return;
@@ -242,29 +112,17 @@ export class HostileGuest {
       case "rawCommand":
         this.#push([(BigInt(a) << 32n) | BigInt(b), (BigInt(c) << 32n) | BigInt(d)]);
         return;
-      case "dma":
-        this.#startDma(a, b, c, d);
-        return;
       case "checkedDma":
         this.#checkedDma(a, b, c);
         return;
-      case "run":
-        this.vm.run(a % 30_000);
-        return;
       case "setUp":
         this.#setUp(a);
-        return;
-      case "reset":
-        viommu.reset();
         return;
       case "replug":
         this.#replug(a, b);
         return;
       case "renumber":
         this.#renumber(a, b);
-        return;
-      case "inject":
-        this.#inject(a, b, c);
         return;
       case "configWrite": {
         const size = ([1, 2, 4] as const)[b % 3]!;
@@ -276,20 +134,17 @@ export class HostileGuest {
       case "functionReset":
         this.devices[a & 1]?.device.reset();
         return;
-      case "barWrite": {
-        const register = BAR_REGISTERS[c % BAR_REGISTERS.length] ?? b & 0xfc;
-        // Without T2GPA in the host an ATS device is trusted: it may send what addresses it likes as translated.
-        const trusted = !this.#contained && register === R.MISBEHAVIOUR;
-        const word = value(d, b) & (trusted ? ~R.MISBEHAVE_FORGE_TRANSLATED : -1);
-        this.#target(a)?.bar.mmioWrite(register, 4, word >>> 0, 0);
-        return;
-      }
       case "answer":
         this.#answer(a, b);
         return;
       case "wellFormed":
         storeWellFormed(guest, a, b, c, d);
     }
+  }
+
+  /** Without T2GPA in the host an ATS device is trusted: it may send what addresses it likes as translated. */
+  protected override forbiddenBits(_target: Target, register: number): number {
+    return !this.#contained && register === R.MISBEHAVIOUR ? R.MISBEHAVE_FORGE_TRANSLATED : 0;
   }
 
   #command(a: number, b: number, c: number, d: number): void {
@@ -328,21 +183,12 @@ export class HostileGuest {
     guest.write32(REG.cqt, (tail + 1) & mask);
   }
 
-  /** One of the assigned devices, or the emulated one; null: it is unplugged. */
-  #target(a: number): Target | null {
+  protected override target(a: number): Target | null {
     if ((a >>> 24) % 3 === 2) return this.#emulated;
     const plugged = this.devices[a & 1];
     if (plugged === null || plugged === undefined) return null;
     const pasids = this.vm.machine.edus.get(plugged.rid)!.atsTarget !== undefined;
     return { guestId: plugged.guestId, bar: plugged.bar, config: plugged.device, pasids, emulated: false };
-  }
-
-  #startDma(a: number, b: number, c: number, d: number): void {
-    const plugged = this.#target(a);
-    if (plugged === null) return;
-    const address = (BigInt(iovaPage(b)) << 12n) | BigInt(c & 0xfff);
-    eduDma(plugged.bar, address, 1 + (d % 4096), (a & 2) !== 0, (a & 4) !== 0);
-    this.vm.run(d % 50_000);
   }
 
   /** A driver's good hour: queues and directory on, everything it holds invalidated. */
@@ -365,7 +211,7 @@ export class HostileGuest {
     guest.write64(REG.cqb, ((PLACE.commands >> 12n) << 10n) | 5n);
     guest.write32(REG.cqt, 0);
     guest.write32(REG.cqcsr, 1);
-    const before = this.#injecting;
+    const before = this.injecting;
     this.#push(encodeCommand("IODIR.INVAL_DDT", {}));
     this.#push(encodeCommand("IOTINVAL.VMA", {}));
     this.#push(encodeCommand("IOFENCE.C", {}));
@@ -374,14 +220,14 @@ export class HostileGuest {
     if ((guest.read32(REG.cqcsr) & (1 << 9)) !== 0) guest.write32(REG.cqcsr, (1 << 9) | 1);
     const done = guest.cqh === 3;
     if (!done && before === 0)
-      this.#fail(`the queue stands at ${guest.cqh} with status ${guest.read32(REG.cqcsr).toString(16)}`);
+      this.fail(`the queue stands at ${guest.cqh} with status ${guest.read32(REG.cqcsr).toString(16)}`);
     return done;
   }
 
   /** One burst of a device after everything was invalidated, against the oracle. */
   #checkedDma(a: number, b: number, c: number): void {
-    const plugged = this.#target(a);
-    if (plugged === null || this.#injecting > 0) return;
+    const plugged = this.target(a);
+    if (plugged === null || this.injecting > 0) return;
     const guest = this.#guest;
     guest.write32(REG.fqcsr, 0);
     guest.write64(REG.fqb, ((PLACE.faults >> 12n) << 10n) | 3n);
@@ -389,20 +235,8 @@ export class HostileGuest {
     guest.write32(REG.fqcsr, 0x301);
     // What is under way ends first, and its records go. So does what the other devices have under way: where two contexts share a PSCID
     // and differ in their tables, the IOMMU may answer either from what it cached of the other (specification 3.8).
-    const others = this.devices.map((_, index) => this.#target(index));
-    for (const device of [plugged, this.#emulated, ...others]) {
-      if (device === null) continue;
-      device.config.configWrite(4, 2, 6);
-      const running = () => (device.bar.mmioRead(R.DMA_COMMAND, 4) & R.COMMAND_RUN) !== 0;
-      for (let i = 0; i < 20 && running(); i++) this.vm.run(400_000);
-      if (running()) return;
-    }
-    for (const [register, cleared] of [
-      [R.TRANSLATION_MODE, 0],
-      [R.MISBEHAVIOUR, 0],
-    ] as const) {
-      plugged.bar.mmioWrite(register, 4, cleared, 0);
-    }
+    const others = this.devices.map((_, index) => this.target(index));
+    if (!this.quiet(plugged, [this.#emulated, ...others])) return;
     const processId = plugged.pasids && (a & 8) !== 0 ? (a >>> 8) & 7 : -1;
     plugged.bar.mmioWrite(R.PASID, 4, processId >= 0 ? (R.PASID_VALID | processId) >>> 0 : 0, 0);
     if (!this.#invalidateAll()) return;
@@ -413,12 +247,12 @@ export class HostileGuest {
     const address = (BigInt(iovaPage(b)) << 12n) | BigInt(c & 0xfc0);
     const expected = expectedDma(guest, plugged.guestId, processId, address, toRam);
     if (expected === null) return;
-    const before = this.#translations;
+    const before = this.translations;
     eduDma(plugged.bar, address, 64, toRam);
     this.vm.run(100_000);
     // A function that is asleep (power state) sends nothing.
-    if (!plugged.emulated && this.#translations === before) return;
-    const frame = this.#lastFrame;
+    if (!plugged.emulated && this.translations === before) return;
+    const frame = this.lastFrame;
     const outcome = eduOutcome(plugged.bar);
     const faults = guest.takeFaults();
     const seen =
@@ -432,10 +266,10 @@ export class HostileGuest {
     if (outcome === R.OUTCOME_PASID_DISABLED) return;
     const wanted = expected.cause === 0 ? "done" : expected.reported ? `cause ${expected.cause}` : "refused";
     const where = `DMA of guest device 0x${plugged.guestId.toString(16)} pasid ${processId} at 0x${address.toString(16)}`;
-    if (seen !== wanted) this.#fail(`${where}: the oracle says ${wanted}, it was ${seen}`);
-    const wantedFrame = this.#ramFrame + Number((expected.address - RAM) >> 12n);
+    if (seen !== wanted) this.fail(`${where}: the oracle says ${wanted}, it was ${seen}`);
+    const wantedFrame = this.ramFrame + Number((expected.address - RAM) >> 12n);
     if (!plugged.emulated && seen === "done" && wanted === seen && frame !== wantedFrame) {
-      this.#fail(`${where}: the oracle says page ${wantedFrame - this.#ramFrame}, it was ${frame - this.#ramFrame}`);
+      this.fail(`${where}: the oracle says page ${wantedFrame - this.ramFrame}, it was ${frame - this.ramFrame}`);
     }
     if (seen === "done" && (a & 16) !== 0) {
       // The page of a well-formed table moves: after an invalidation the device must follow.
@@ -453,7 +287,7 @@ export class HostileGuest {
       record.processId === processId &&
       record.ttyp === (toRam ? 3 : 2);
     if (!same || faults.length > 1)
-      this.#fail(
+      this.fail(
         `${where}: ${faults.length} records, the first ${JSON.stringify(record, (_key, item) => (typeof item === "bigint" ? `0x${item.toString(16)}` : item))}`,
       );
   }
@@ -468,9 +302,9 @@ export class HostileGuest {
       if ((a & 2) !== 0) return;
     }
     if (this.devices.some((other) => other?.guestId === guestId)) return;
-    const injecting = this.#injecting > 0;
+    const injecting = this.injecting > 0;
     try {
-      this.#plug(index, guestId);
+      this.devices[index] = this.vm.assign(index === 0 ? FIRST : SECOND, guestId);
     } catch (error) {
       if (!injecting) throw error;
     }
@@ -480,36 +314,15 @@ export class HostileGuest {
     const plugged = this.devices[a & 1];
     const guestId = GUEST_IDS[b % GUEST_IDS.length]!;
     if (plugged === null || plugged === undefined || this.devices.some((other) => other?.guestId === guestId)) return;
-    const injecting = this.#injecting > 0;
-    const errno = this.#guest.viommu.renumber(plugged.guestId, guestId);
+    const injecting = this.injecting > 0;
+    const errno = this.iommu.renumber(plugged.guestId, guestId);
     if (errno < 0) {
-      if (!injecting) this.#fail(`renumbering failed with ${errno}`);
+      if (!injecting) this.fail(`renumbering failed with ${errno}`);
       this.vm.unplug(plugged);
       this.devices[a & 1] = null;
     } else {
       plugged.guestId = guestId;
     }
-  }
-
-  /** The next few calls of one kind, allocations, or events fail. */
-  #inject(a: number, b: number, c: number): void {
-    this.#injecting = 1 + (b % 3);
-    const call = INJECTED[a % INJECTED.length]!;
-    const errno = ERRNOS[c % ERRNOS.length]!;
-    const spend = () => {
-      this.#injecting--;
-      if (this.#injecting <= 0) {
-        this.#injecting = 0;
-        this.vm.machine.kernel.injector = NO_INJECTION;
-      }
-      return true;
-    };
-    const kind = (a >>> 8) % 4;
-    this.vm.machine.kernel.injector = {
-      ioctl: (name) => (kind < 2 && name === call && spend() ? -errno : 0),
-      allocation: () => kind === 2 && spend(),
-      loseEvent: () => kind === 3 && spend(),
-    };
   }
 
   /** Answers a page request that is in the queue. */
@@ -533,36 +346,30 @@ export class HostileGuest {
     );
   }
 
-  #check(): void {
-    const { kernel } = this.vm.machine;
-    for (const state of this.#guest.viommu.dispositions.all) this.#checkDisposition(state);
-    if (this.#guest.viommu.pageRequests.unanswered > 4096) this.#fail("page requests pile up");
-    if (this.vm.process.openFiles > 64) this.#fail(`${this.vm.process.openFiles} open files`);
-    if (kernel.live.total > 400) this.#fail(`${kernel.live.total} live objects`);
-    if (this.vm.machine.clock.pending > 2_000) this.#fail(`${this.vm.machine.clock.pending} clock events`);
-    if (this.vm.reports.length > 100) this.vm.reports.splice(0, 50);
+  protected override invariants(): void {
+    if (this.iommu.pageRequests.unanswered > 4096) this.fail("page requests pile up");
   }
 
   /** The kernel's context for the device, as the hardware reads it, is of the kind the guest's IOMMU says. */
-  #checkDisposition(state: DeviceState<CanonicalContext>): void {
+  protected override disposition(state: DeviceState<CanonicalContext>): void {
     if (state.lost || state.device.emulated) return;
     const plugged = this.vm.plugged.find(({ device }) => device.handle === state.device.handle);
     if (plugged === undefined) {
-      this.#fail(`guest device 0x${state.device.guestId.toString(16)} is behind the IOMMU but not in the machine`);
+      this.fail(`guest device 0x${state.device.guestId.toString(16)} is behind the IOMMU but not in the machine`);
       return;
     }
     const [tc, , , fsc] = this.#instance.contextOf(plugged.rid);
     const nested = state.context;
     const kind = (tc & 1n) === 0n ? "blocked" : fsc >> 60n === 0n ? "bypass" : "nested";
     if (kind !== state.disposition) {
-      this.#fail(
+      this.fail(
         `guest device 0x${plugged.guestId.toString(16)} is ${state.disposition}, the hardware's context ${kind}`,
       );
     }
     if (kind === "nested" && nested !== null) {
       const given = (BigInt(nested.fscHigh) << 32n) | BigInt(nested.fscLow);
       if (fsc !== given)
-        this.#fail(`the hardware has fsc 0x${fsc.toString(16)}, the guest gave 0x${given.toString(16)}`);
+        this.fail(`the hardware has fsc 0x${fsc.toString(16)}, the guest gave 0x${given.toString(16)}`);
     }
   }
 }

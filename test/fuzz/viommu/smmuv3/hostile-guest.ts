@@ -12,19 +12,17 @@ import { type CommandName, encodeCommand } from "../../../../host/arch/smmuv3/co
 import type { SmmuFeatures } from "../../../../host/arch/smmuv3/identification.ts";
 import { CR0_CMDQEN, CR0_EVENTQEN, REG, REGISTERS } from "../../../../host/arch/smmuv3/registers.ts";
 import { STE } from "../../../../host/arch/smmuv3/stream-table-entry.ts";
-import type { MmioPort } from "../../../../host/base/mmio.ts";
-import { Edu } from "../../../../host/devices/edu/edu.ts";
 import * as R from "../../../../host/devices/edu/registers.ts";
-import type { PciFunction } from "../../../../host/devices/ports.ts";
-import { NO_INJECTION } from "../../../../host/kernel/inject.ts";
 import { deviceDataOf } from "../../../../host/kernel/iommu/smmuv3/device-data.ts";
 import { AssignedDevice } from "../../../../vmm/vfio/assigned-device.ts";
 import type { DeviceState } from "../../../../vmm/viommu/dispositions.ts";
 import type { StreamContext } from "../../../../vmm/viommu/smmuv3/stream-context.ts";
+import type { Smmuv3Viommu } from "../../../../vmm/viommu/smmuv3/viommu.ts";
 import { eduDma, eduOutcome } from "../../../host/kernel/machine.ts";
 import { wrongRecord } from "../../../oracle/smmuv3/harness/compare.ts";
 import { EVENTS_LOG2, type Guest, PLACE, RAM } from "../../../vmm/viommu/smmuv3/guest.ts";
-import { KINDS, type Operation } from "../operations.ts";
+import { type Target as CommonTarget, FIRST, FULL, HostileVm, SECOND } from "../hostile-vm.ts";
+import type { Kind } from "../operations.ts";
 import { expectedDma } from "./expectation.ts";
 import {
   EMULATED_ID,
@@ -40,11 +38,6 @@ import {
 } from "./hostile-structures.ts";
 import { type Plugged, SmmuVm } from "./smmu-vm.ts";
 
-const FIRST = 0x0108;
-const SECOND = 0x0110;
-const RAM_PAGES = 256;
-const FULL = { pasidBits: 20, ats: true, pri: true, misbehaviour: true };
-
 /** Hosts with less, by number. */
 const HOSTS: readonly Partial<SmmuFeatures>[] = [
   {},
@@ -56,18 +49,6 @@ const HOSTS: readonly Partial<SmmuFeatures>[] = [
   { ASID16: false, STT: false, CD2L: false, GRAN64K: false },
 ];
 
-const INJECTED = [
-  "IOMMU_HWPT_ALLOC",
-  "VFIO_DEVICE_ATTACH_IOMMUFD_PT",
-  "IOMMU_HWPT_INVALIDATE",
-  "VFIO_DEVICE_DETACH_IOMMUFD_PT",
-  "IOMMU_VDEVICE_ALLOC",
-  "IOMMU_DESTROY",
-  "VFIO_DEVICE_SET_IRQS",
-  "VFIO_DEVICE_RESET",
-];
-const ERRNOS = [5, 12, 14, 16, 22, 95, 110];
-
 const COMMANDS: readonly CommandName[] = [
   ...(["TLBI_NH_VA", "TLBI_NH_VA", "TLBI_NH_VAA", "TLBI_NH_ASID", "TLBI_NH_ALL", "TLBI_NSNH_ALL"] as const),
   ...(["CFGI_STE", "CFGI_STE", "CFGI_STE_RANGE", "CFGI_CD", "CFGI_CD_ALL", "ATC_INV", "ATC_INV"] as const),
@@ -78,27 +59,9 @@ const COMMANDS: readonly CommandName[] = [
 /** Offsets of registers that do something. */
 const OFFSETS = REGISTERS.map((register) => register.offset).filter((offset) => offset >= REG.CR0);
 
-/** Registers of edu that make it interesting; undefined: any of the first. */
-const BAR_REGISTERS = [
-  R.PASID,
-  R.TRANSLATION_MODE,
-  R.MISBEHAVIOUR,
-  R.INTERRUPT_RAISE,
-  R.INTERRUPT_ACKNOWLEDGE,
-  R.INVALIDATION_DELAY,
-  R.STOP_MARKER,
-  undefined,
-];
-
 const FORBIDDEN = R.MISBEHAVE_FORGE_TRANSLATED | R.MISBEHAVE_NEVER_COMPLETE;
 
-/** A device a guest can drive. */
-interface Target {
-  readonly guestId: number;
-  readonly bar: MmioPort;
-  readonly config: Pick<PciFunction, "configRead" | "configWrite">;
-  readonly pasids: boolean;
-  readonly emulated: boolean;
+interface Target extends CommonTarget {
   /** Its transactions may wait for the guest. */
   readonly stalls: boolean;
 }
@@ -106,32 +69,17 @@ interface Target {
 /** What a device on no bus has of PCI's configuration space. */
 const NO_CONFIG: Target["config"] = { configRead: () => 0, configWrite: () => {} };
 
-/** Sets bits in a register of a function's extended capability. */
-function enable(device: Edu, id: number, offset: number, bits: number): void {
-  for (let at = 0x100; at >= 0x100; ) {
-    const header = device.configRead(at, 4);
-    if ((header & 0xffff) === id) device.configWrite(at + offset, 2, bits);
-    at = header >>> 20;
-  }
-}
-
-export class HostileSmmuGuest {
-  readonly vm: SmmuVm;
+export class HostileSmmuGuest extends HostileVm<SmmuVm, StreamContext> {
   /** Two PCI functions, and on some hosts a device on no bus. */
-  readonly devices: (Plugged | null)[] = [null, null, null];
-  /** What went wrong, in one line; null: nothing so far. */
-  problem: string | null = null;
-  readonly compared = new Map<string, number>();
+  readonly devices: (Plugged | null)[];
+  protected readonly registerMask = 0x1_ffff;
+  protected readonly offsets = OFFSETS;
+  protected readonly iovaPage = iovaPage;
   readonly #guest: Guest;
-  readonly #ramFrame: number;
   readonly #emulated: Target;
   readonly #rids = [FIRST, SECOND];
   readonly #platform: string | null;
   readonly #globalErrors: number;
-  #injecting = 0;
-  /** Requests that reached the hardware SMMU. */
-  #translations = 0;
-  #lastFrame = -1;
 
   constructor(seed: number) {
     const features = HOSTS[seed % HOSTS.length]!;
@@ -140,110 +88,33 @@ export class HostileSmmuGuest {
       { rid: SECOND, options: seed % 2 === 0 ? FULL : {} },
     ];
     // Where the hardware can stall, one guest in two has a device that may be: on no bus.
-    this.#platform = seed % 2 === 0 && features.STALL_MODEL !== 1 ? "edu0" : null;
-    this.vm = new SmmuVm({ features, devices, ...(this.#platform === null ? {} : { platform: this.#platform }) });
-    if (this.#platform !== null) this.devices[2] = this.vm.assignPlatform(this.#platform, PLATFORM_ID);
-    this.devices[0] = this.vm.assign(FIRST, GUEST_IDS[0]!);
-    this.devices[1] = this.vm.assign(SECOND, GUEST_IDS[1]!);
-    this.#guest = this.vm.guest;
-    const ram = this.vm.machine.memory.banks.find(({ pages }) => pages === RAM_PAGES);
-    this.#ramFrame = ram!.basePfn;
+    const platform = seed % 2 === 0 && features.STALL_MODEL !== 1 ? "edu0" : null;
+    const vm = new SmmuVm({ features, devices, ...(platform === null ? {} : { platform }) });
+    const stalling = platform === null ? null : vm.assignPlatform(platform, PLATFORM_ID);
+    const plugged = [vm.assign(FIRST, GUEST_IDS[0]!), vm.assign(SECOND, GUEST_IDS[1]!), stalling];
+    super(vm);
+    this.devices = plugged;
+    this.#platform = platform;
+    this.#guest = vm.guest;
     this.#globalErrors = this.#readGlobalErrors();
-    this.#watchTranslations();
-    this.#emulated = this.#emulate();
+    this.#emulated = { ...this.emulate(EMULATED_ID), stalls: false };
   }
 
-  #emulate(): Target {
-    const edu = new Edu({ name: "emulated", ...FULL });
-    const { smmu } = this.#guest;
-    smmu.plug({ handle: 1, guestId: EMULATED_ID, name: "emulated", ats: true, pri: true, emulated: true });
-    edu.connect({
-      dma: smmu.emulatedDma(() => EMULATED_ID, edu.atsTarget),
-      interrupt: { intx: () => {} },
-      clock: this.vm.machine.clock,
-    });
-    enable(edu, 0x0f, 6, 0x8000);
-    enable(edu, 0x13, 0x0c, 32);
-    enable(edu, 0x13, 4, 1);
-    enable(edu, 0x1b, 6, 1);
-    edu.configWrite(4, 2, 6);
-    return {
-      guestId: EMULATED_ID,
-      bar: edu.bars[0]!.registers,
-      config: edu,
-      pasids: true,
-      emulated: true,
-      stalls: false,
-    };
-  }
-
-  /** Does one operation and checks the invariants. */
-  step(operation: Operation): void {
-    const [kind, a, b, c, d] = operation;
-    try {
-      this.#do(KINDS[kind % KINDS.length]!, a, b, c, d);
-      this.vm.settle();
-      this.#check();
-    } catch (error) {
-      this.#fail(`exception: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`);
-    }
-  }
-
-  /** Takes everything down; the host must be as it was. */
-  finish(): void {
-    try {
-      this.vm.machine.kernel.injector = NO_INJECTION;
-      this.vm[Symbol.dispose]();
-      if (this.vm.process.openFiles !== 0) this.#fail(`${this.vm.process.openFiles} descriptors left open`);
-      this.vm.process.exit();
-      const left = this.vm.machine.kernel.liveKinds;
-      if (left.length > 0)
-        this.#fail(`left in the host: ${left.map(([kind, count]) => `${count} ${kind}`).join(", ")}`);
-    } catch (error) {
-      this.#fail(`exception at the end: ${error instanceof Error ? error.message : String(error)}`);
-    }
-  }
-
-  #fail(problem: string): void {
-    this.problem ??= problem;
+  protected override get iommu(): Smmuv3Viommu {
+    return this.vm.guest.smmu;
   }
 
   #readGlobalErrors(): number {
     return this.vm.machine.iommus[0]!.registers.mmioRead(REG.GERROR, 4);
   }
 
-  #watchTranslations(): void {
-    const [iommu] = this.vm.machine.iommus;
-    const translate = iommu!.translate.bind(iommu);
-    iommu!.translate = (...request) => {
-      const status = translate(...request);
-      this.#translations++;
-      if (status === 0) {
-        const frame = iommu!.resultPfn as number;
-        this.#lastFrame = frame;
-        const inRam = frame >= this.#ramFrame && frame < this.#ramFrame + RAM_PAGES;
-        if (!inRam && (frame < 0x2_8000 || frame >= 0x2_8002)) {
-          this.#fail(`device ${request[0].toString(16)} reached host frame 0x${frame.toString(16)}`);
-        }
-      }
-      return status;
-    };
+  protected override value(a: number, b: number): number {
+    return value(a, b);
   }
 
-  #do(kind: (typeof KINDS)[number], a: number, b: number, c: number, d: number): void {
+  protected override act(kind: Kind, a: number, b: number, c: number, d: number): void {
     const guest = this.#guest;
-    const { smmu } = guest;
-    const offset = OFFSETS[a % OFFSETS.length]!;
     switch (kind) {
-      case "write32":
-        smmu.mmioWrite(a % 7 === 0 ? b & 0x1_ffff : offset, 4, value(c, d), 0);
-        return;
-      case "write64":
-        smmu.mmioWrite(offset, 8, value(c, d), value(d, c));
-        return;
-      case "read":
-        smmu.mmioRead(b & 0x1_ffff, a % 3 === 0 ? 8 : 4);
-        return;
       case "storeWord":
         guest.store64(RAM + BigInt((a % 0x10_0000) & ~7), (BigInt(b) << 32n) | BigInt(c));
         return;
@@ -262,27 +133,15 @@ export class HostileSmmuGuest {
       case "rawCommand":
         this.#push([(BigInt(a) << 32n) | BigInt(b), (BigInt(c) << 32n) | BigInt(d)]);
         return;
-      case "dma":
-        this.#startDma(a, b, c, d);
-        return;
       case "checkedDma":
         this.#checkedDma(a, b, c);
-        return;
-      case "run":
-        this.vm.run(a % 30_000);
         return;
       case "setUp":
         this.#setUp(a);
         return;
-      case "reset":
-        smmu.reset();
-        return;
       case "replug":
       case "renumber":
         this.#replug(a, b);
-        return;
-      case "inject":
-        this.#inject(a, b, c);
         return;
       case "configWrite": {
         const size = ([1, 2, 4] as const)[b % 3]!;
@@ -295,24 +154,22 @@ export class HostileSmmuGuest {
       case "functionReset":
         this.#functionReset(a);
         return;
-      case "barWrite": {
-        const register = BAR_REGISTERS[c % BAR_REGISTERS.length] ?? b & 0xfc;
-        const target = this.#target(a);
-        // An assigned device with full ATS (EATS = 1) is trusted: what it forges as translated nothing checks. Nor does it keep completions back here:
-        // that is the host's CERROR_ATC_INV_SYNC by design.
-        const trusted = target?.emulated === false;
-        if (trusted && register === R.INVALIDATION_DELAY) return;
-        const forbidden = trusted && register === R.MISBEHAVIOUR ? FORBIDDEN : 0;
-        const word = value(d, b) & ~forbidden;
-        target?.bar.mmioWrite(register, 4, word >>> 0, 0);
-        return;
-      }
       case "answer":
         this.#acknowledge(a);
         return;
       case "wellFormed":
         storeWellFormed(guest, a, b, c);
     }
+  }
+
+  /**
+   * An assigned device with full ATS (EATS = 1) is trusted: what it forges as translated nothing checks. Nor does it keep completions back here: that is
+   * the host's CERROR_ATC_INV_SYNC by design.
+   */
+  protected override forbiddenBits({ emulated }: CommonTarget, register: number): number | null {
+    if (emulated) return 0;
+    if (register === R.INVALIDATION_DELAY) return null;
+    return register === R.MISBEHAVIOUR ? FORBIDDEN : 0;
   }
 
   #command(a: number, b: number, c: number, d: number): void {
@@ -372,8 +229,7 @@ export class HostileSmmuGuest {
     guest.write32(REG.CMDQ_PROD, (prod + 1) & ((2 << log2) - 1));
   }
 
-  /** One of the assigned devices, or the emulated one; null: it is unplugged. */
-  #target(a: number): Target | null {
+  protected override target(a: number): Target | null {
     const which = (a >>> 24) % 4;
     if (which === 2) return this.#emulated;
     return this.#targetOf(this.devices[which === 3 && this.#platform !== null ? 2 : a & 1] ?? null);
@@ -393,14 +249,6 @@ export class HostileSmmuGuest {
     const errno = plugged?.device.reset();
     // The machine tells the vIOMMU of a function's reset by itself (AssignedDevice.onReset).
     if (plugged !== null && plugged !== undefined && errno === 0) this.#guest.smmu.deviceReset(plugged.guestId);
-  }
-
-  #startDma(a: number, b: number, c: number, d: number): void {
-    const plugged = this.#target(a);
-    if (plugged === null) return;
-    const address = (BigInt(iovaPage(b)) << 12n) | BigInt(c & 0xfff);
-    eduDma(plugged.bar, address, 1 + (d % 4096), (a & 2) !== 0, (a & 4) !== 0);
-    this.vm.run(d % 50_000);
   }
 
   /** A driver's good hour: queues and stream table on, everything it holds invalidated. */
@@ -452,31 +300,23 @@ export class HostileSmmuGuest {
     if (guest.cons === 2) this.vm.run(2_000_000);
     guest.write32(REG.GERRORN, guest.read32(REG.GERROR));
     const done = guest.cons === 3;
-    if (!done && this.#injecting === 0) this.#fail(`the queue stands at ${guest.cons}`);
+    if (!done && this.injecting === 0) this.fail(`the queue stands at ${guest.cons}`);
     return done;
   }
 
   /** One burst of a device after everything was invalidated, against the oracle. */
   #checkedDma(a: number, b: number, c: number): void {
-    const plugged = this.#target(a);
-    if (plugged === null || this.#injecting > 0) return;
+    const plugged = this.target(a);
+    if (plugged === null || this.injecting > 0) return;
     const guest = this.#guest;
     // What is under way ends first, and its records go. So does what the other devices have under way: where two contexts share an ASID and differ in
     // their tables, the SMMU may answer either from what it cached of the other (§3.17).
     const others = this.devices.map((device) => this.#targetOf(device));
-    for (const device of [plugged, this.#emulated, ...others]) {
-      if (device === null) continue;
-      device.config.configWrite(4, 2, 6);
-      const running = () => (device.bar.mmioRead(R.DMA_COMMAND, 4) & R.COMMAND_RUN) !== 0;
-      // What stalls is ended: it waits for the guest.
-      for (let i = 0; i < 20 && running(); i++) {
-        if (device.stalls) this.#functionReset(2);
-        this.vm.run(400_000);
-      }
-      if (running()) return;
-    }
-    plugged.bar.mmioWrite(R.TRANSLATION_MODE, 4, 0, 0);
-    plugged.bar.mmioWrite(R.MISBEHAVIOUR, 4, 0, 0);
+    // What stalls is ended: it waits for the guest.
+    const hurry = (target: CommonTarget) => {
+      if (target.guestId === PLATFORM_ID) this.#functionReset(2);
+    };
+    if (!this.quiet(plugged, [this.#emulated, ...others], hurry)) return;
     const ssid = plugged.pasids && (a & 8) !== 0 ? (a >>> 8) & 7 : -1;
     plugged.bar.mmioWrite(R.PASID, 4, ssid >= 0 ? (R.PASID_VALID | ssid) >>> 0 : 0, 0);
     if (!this.#invalidateAll()) return;
@@ -487,11 +327,11 @@ export class HostileSmmuGuest {
     const address = (BigInt(iovaPage(b)) << 12n) | BigInt(c & 0xfc0);
     const expected = expectedDma(guest, plugged, ssid, address, toRam);
     if (expected === null) return;
-    const before = this.#translations;
+    const before = this.translations;
     eduDma(plugged.bar, address, 64, toRam);
     this.vm.run(100_000);
     // A function that is asleep (power state) sends nothing.
-    if (!plugged.emulated && this.#translations === before) return;
+    if (!plugged.emulated && this.translations === before) return;
     const outcome = eduOutcome(plugged.bar);
     if (outcome === R.OUTCOME_PASID_DISABLED) return;
     const records = guest.takeRecords();
@@ -500,17 +340,17 @@ export class HostileSmmuGuest {
     const where = `DMA of guest device 0x${plugged.guestId.toString(16)} SSID ${ssid} at 0x${address.toString(16)}`;
     const complaints = new Set<string>();
     for (const { address: target, record } of expected) {
-      const wanted = target === null ? null : this.#ramFrame + Number((target - RAM) >> 12n);
+      const wanted = target === null ? null : this.ramFrame + Number((target - RAM) >> 12n);
       const why =
         (target !== null) !== done
           ? `the oracle says ${target === null ? "refused" : "done"}, it was outcome ${outcome}`
-          : !plugged.emulated && wanted !== null && this.#lastFrame !== wanted
-            ? `the oracle says page ${wanted - this.#ramFrame}, it was ${this.#lastFrame - this.#ramFrame}`
+          : !plugged.emulated && wanted !== null && this.lastFrame !== wanted
+            ? `the oracle says page ${wanted - this.ramFrame}, it was ${this.lastFrame - this.ramFrame}`
             : wrongRecord(records, record);
       if (why === null) {
         const event = records[0] === undefined ? "" : `, event 0x${(records[0][0]! & 0xffn).toString(16)}`;
         const how = `${plugged.emulated ? "emulated" : "assigned"} ${done ? "done" : `${waits ? "stalled" : "refused"}${event}`}`;
-        this.compared.set(how, (this.compared.get(how) ?? 0) + 1);
+        this.counted(how);
         if (done && (a & 16) !== 0) {
           // The page of a well-formed table moves: after an invalidation the device must follow.
           const leaf = PLACE.tables + 0x5000n + 8n * BigInt(iovaPage(b) & 7);
@@ -521,7 +361,7 @@ export class HostileSmmuGuest {
       }
       complaints.add(why);
     }
-    this.#fail(`${where}: ${[...complaints].join("; or ")}`);
+    this.fail(`${where}: ${[...complaints].join("; or ")}`);
   }
 
   #replug(a: number, b: number): void {
@@ -534,7 +374,7 @@ export class HostileSmmuGuest {
       if ((a & 2) !== 0) return;
     }
     if (this.devices.some((other) => other?.guestId === guestId)) return;
-    const injecting = this.#injecting > 0;
+    const injecting = this.injecting > 0;
     try {
       this.devices[index] =
         index === 2 ? this.vm.assignPlatform(this.#platform!, guestId) : this.vm.assign(this.#rids[index]!, guestId);
@@ -543,59 +383,32 @@ export class HostileSmmuGuest {
     }
   }
 
-  /** The next few calls of one kind, allocations, or events fail. */
-  #inject(a: number, b: number, c: number): void {
-    this.#injecting = 1 + (b % 3);
-    const call = INJECTED[a % INJECTED.length]!;
-    const errno = ERRNOS[c % ERRNOS.length]!;
-    const spend = () => {
-      this.#injecting--;
-      if (this.#injecting <= 0) {
-        this.#injecting = 0;
-        this.vm.machine.kernel.injector = NO_INJECTION;
-      }
-      return true;
-    };
-    const kind = (a >>> 8) % 4;
-    this.vm.machine.kernel.injector = {
-      ioctl: (ioctl) => (kind < 2 && ioctl === call && spend() ? -errno : 0),
-      allocation: () => kind === 2 && spend(),
-      loseEvent: () => kind === 3 && spend(),
-    };
-  }
-
-  #check(): void {
-    const { kernel } = this.vm.machine;
-    const { smmu } = this.#guest;
-    for (const state of smmu.dispositions.all) this.#checkDisposition(state);
+  protected override invariants(): void {
     const errors = this.#readGlobalErrors();
-    if (errors !== this.#globalErrors) this.#fail(`the host's GERROR became 0x${errors.toString(16)}`);
-    if (smmu.stalls.waiting > 64) this.#fail(`${smmu.stalls.waiting} stalled transactions`);
-    if (this.vm.process.openFiles > 64) this.#fail(`${this.vm.process.openFiles} open files`);
-    if (kernel.live.total > 400) this.#fail(`${kernel.live.total} live objects`);
-    if (this.vm.machine.clock.pending > 2_000) this.#fail(`${this.vm.machine.clock.pending} clock events`);
-    if (this.vm.reports.length > 100) this.vm.reports.splice(0, 50);
+    if (errors !== this.#globalErrors) this.fail(`the host's GERROR became 0x${errors.toString(16)}`);
+    const { waiting } = this.iommu.stalls;
+    if (waiting > 64) this.fail(`${waiting} stalled transactions`);
   }
 
   /** The kernel's entry for the device, as the hardware reads it, is of the kind the guest's SMMU says. */
-  #checkDisposition(state: DeviceState<StreamContext>): void {
+  protected override disposition(state: DeviceState<StreamContext>): void {
     if (state.lost || state.device.emulated) return;
     const where = `guest device 0x${state.device.guestId.toString(16)}`;
     const plugged = this.vm.plugged.find(({ device }) => device.handle === state.device.handle);
     if (plugged === undefined) {
-      this.#fail(`${where} is behind the SMMU but not in the machine`);
+      this.fail(`${where} is behind the SMMU but not in the machine`);
       return;
     }
     const known = this.vm.machine.kernel.iommu.deviceNamed(plugged.hostName)!;
     const entry = deviceDataOf(known).smmu.streamEntryOf(known);
     const config = (entry[0]! & 1n) === 0n ? 0n : STE.get(entry, "Config");
     const kind = config < 4n ? "blocked" : config === 6n ? "bypass" : "nested";
-    if (kind !== state.disposition) this.#fail(`${where} is ${state.disposition}, the hardware's entry ${kind}`);
+    if (kind !== state.disposition) this.fail(`${where} is ${state.disposition}, the hardware's entry ${kind}`);
     const { context } = state;
     if (kind !== "nested" || context === null) return;
     const given = (BigInt(context.word1) << 32n) | BigInt(context.word0);
     // All but Config, which is the guest's 101 there and 111 here.
     if ((entry[0]! | 0xen) !== (given | 0xen))
-      this.#fail(`${where}: the hardware has 0x${entry[0]!.toString(16)}, the guest gave 0x${given.toString(16)}`);
+      this.fail(`${where}: the hardware has 0x${entry[0]!.toString(16)}, the guest gave 0x${given.toString(16)}`);
   }
 }
