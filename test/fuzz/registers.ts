@@ -3,19 +3,17 @@
  * (cyclic, all ones, half valid), random requests and messages in any order. Whatever happens: no exception, no operation that accesses memory without
  * end, no growth without bound, and registers keep their read-only and reserved bits (§6).
  */
+import type { HardwareIommu } from "../../host/hw/iommu/port.ts";
 import type { Fuzzer } from "../../vmm/cli/fuzzer.ts";
 import { Random } from "../oracle/random.ts";
 import { randomConfiguration } from "../oracle/riscv-iommu/generate/configuration.ts";
 import { type HostileMachine, hostileMachine } from "../oracle/riscv-iommu/hardware-adapter.ts";
 import type { Request } from "../oracle/riscv-iommu/outcome.ts";
+import { HostileHardware, MOST_ACCESSES, OPERATIONS, runHostile } from "./hardware/hostile-hardware.ts";
 
 /** Pages of garbage, from frame 0 on; queues and most pointers point into them. Behind them lie pages for a machine that is mostly valid. */
 const PAGES = 48;
 const ALL_PAGES = 0x180;
-const OPERATIONS = 400;
-/** Memory accesses one operation may make. The longest is draining a command queue that fills all of memory, with a walk each. */
-const MOST_ACCESSES = 2_000_000;
-
 /** Registers by offset and size (§6.1). */
 const REGISTERS: readonly (readonly [number, 4 | 8])[] = [
   [0, 8],
@@ -80,15 +78,17 @@ const QUEUES = [
   { base: 56, software: 64, hardware: 68, control: 80 },
 ] as const;
 
-class Hostility {
-  readonly random: Random;
+class HostileRiscv extends HostileHardware {
+  protected readonly pages = PAGES;
+  protected readonly devices = 8;
   readonly machine: HostileMachine;
+  readonly #capabilities: bigint;
   readonly #requests: readonly Request[];
   /** Bases of queues that were moved while on. */
   readonly #moved = new Set<number>();
 
   constructor(seed: number) {
-    this.random = new Random(seed);
+    super(new Random(seed));
     // Half of the machines start from a valid directory and tables, so that requests come far.
     const start = this.random.chance(50) ? randomConfiguration(seed, 12) : null;
     this.#requests = start?.requests ?? [];
@@ -112,6 +112,37 @@ class Hostility {
       words[index] = lo;
       words[index + 1] = hi;
     }
+    this.#capabilities = this.machine.read(0, 8);
+  }
+
+  protected get iommu(): HardwareIommu {
+    return this.machine.iommu;
+  }
+
+  protected begin(): void {
+    this.machine.beginOperation();
+  }
+
+  protected advance(ns: number): void {
+    this.machine.advance(ns);
+  }
+
+  protected readRegister(): void {
+    this.machine.read(this.random.below(4096), this.random.pick([1, 2, 4, 8] as const));
+  }
+
+  protected fill(): void {
+    const { random, machine } = this;
+    const [lo, hi] = this.#word(random.below(5));
+    const at = random.below(PAGES * 512) * 2;
+    machine.words[at] = lo;
+    machine.words[at + 1] = hi;
+  }
+
+  protected override askKnown(): boolean {
+    if (this.#requests.length === 0 || !this.random.chance(70)) return false;
+    this.#ask(this.random.pick(this.#requests));
+    return true;
   }
 
   #word(style: number): [number, number] {
@@ -141,64 +172,6 @@ class Hostility {
     return [((page << 10) | flags) >>> 0, high >>> 0];
   }
 
-  operate(): void {
-    const { random, machine } = this;
-    const { iommu } = machine;
-    const deviceId = random.chance(70) ? random.below(8) : random.word() & 0xff_ffff;
-    const pasid = random.pick([-1, -1, 0, 1, random.below(1 << 20)]);
-    const pfn = random.pick([random.below(PAGES), random.below(1 << 20), 2 ** 52 - 1, random.word() * 2 ** 20]);
-    switch (random.below(16)) {
-      case 0:
-      case 1:
-      case 2:
-      case 3:
-        this.#writeRegister();
-        return;
-      case 4:
-        machine.read(random.below(4096), random.pick([1, 2, 4, 8] as const));
-        return;
-      case 5:
-      case 6: {
-        const [lo, hi] = this.#word(random.below(5));
-        const at = random.below(PAGES * 512) * 2;
-        machine.words[at] = lo;
-        machine.words[at + 1] = hi;
-        return;
-      }
-      case 7:
-      case 8:
-      case 9: {
-        if (this.#requests.length > 0 && random.chance(70)) {
-          this.#ask(random.pick(this.#requests));
-          return;
-        }
-        const access = random.pick([1, 2, 4]);
-        const offset = random.below(1024) * 4;
-        iommu.translate(deviceId, pasid, random.chance(50), access, pfn, offset, random.chance(30), random.word());
-        return;
-      }
-      case 10:
-        iommu.translateForDevice(deviceId, pasid, pfn, random.chance(50), random.chance(50), random.chance(50));
-        return;
-      case 11:
-        if (random.chance(80)) iommu.pageRequest(deviceId, pasid, pfn, random.below(512), random.below(32));
-        else iommu.stopMarker(deviceId, Math.max(pasid, 0));
-        return;
-      case 12:
-        iommu.invalidationCompleted(deviceId, random.below(40));
-        return;
-      case 13:
-        for (let count = random.below(8); count > 0; count--) iommu.step();
-        return;
-      case 14:
-        if (random.chance(90)) iommu.drain();
-        else iommu.reset();
-        return;
-      default:
-        machine.advance(random.below(1 << 20) * 1000);
-    }
-  }
-
   #ask({ deviceId, processId, privileged, type, access, iova, noWrite, executeRequested }: Request): void {
     const { iommu } = this.machine;
     const pasid = processId === null ? -1 : Number(processId);
@@ -210,7 +183,7 @@ class Hostility {
     }
   }
 
-  #writeRegister(): void {
+  protected writeRegister(): void {
     const { random, machine } = this;
     const [offset, size] = random.chance(92)
       ? random.pick(REGISTERS)
@@ -235,9 +208,9 @@ class Hostility {
   }
 
   /** A broken register promise, or null. */
-  brokenPromise(capabilities: bigint): string | null {
+  brokenPromise(): string | null {
     const { machine } = this;
-    if (machine.read(0, 8) !== capabilities) return "capabilities changed";
+    if (machine.read(0, 8) !== this.#capabilities) return "capabilities changed";
     for (const [offset, size, zero] of READ_ZERO) {
       const value = machine.read(offset, size);
       if ((value & zero) !== 0n) return `register ${offset} reads 0x${value.toString(16)}: reserved bits are set`;
@@ -257,25 +230,8 @@ class Hostility {
 }
 
 /** Runs one seed; what went wrong, or null. `pause` is called after every operation. */
-export function hostileSeed(
-  seed: number,
-  operations = OPERATIONS,
-  pause: (operation: number) => void = () => {},
-): string | null {
-  const hostility = new Hostility(seed);
-  const capabilities = hostility.machine.read(0, 8);
-  for (let operation = 0; operation < operations; operation++) {
-    try {
-      hostility.machine.beginOperation();
-      hostility.operate();
-    } catch (error) {
-      return `operation ${operation} threw: ${error instanceof Error ? error.stack : String(error)}`;
-    }
-    const broken = hostility.brokenPromise(capabilities);
-    if (broken !== null) return `after operation ${operation}: ${broken}`;
-    pause(operation);
-  }
-  return null;
+export function hostileSeed(seed: number, operations?: number, pause?: (operation: number) => void): string | null {
+  return runHostile(new HostileRiscv(seed), operations, pause);
 }
 
 export const fuzzer: Fuzzer = {

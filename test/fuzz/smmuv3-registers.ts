@@ -8,15 +8,13 @@ import type { HpaPfn } from "../../host/base/address.ts";
 import { Clock } from "../../host/base/clock.ts";
 import { ACCESS_FAULT, ACCESS_OK, type AccessStatus, DATA_CORRUPTION, PhysicalMemory } from "../../host/base/memory.ts";
 import { Trace } from "../../host/base/trace.ts";
+import type { HardwareIommu } from "../../host/hw/iommu/port.ts";
 import { Smmuv3 } from "../../host/hw/iommu/smmuv3/smmu.ts";
 import type { Fuzzer } from "../../vmm/cli/fuzzer.ts";
 import { Random } from "../oracle/random.ts";
+import { HostileHardware, MOST_ACCESSES, OPERATIONS, runHostile } from "./hardware/hostile-hardware.ts";
 
 const PAGES = 0x100;
-const OPERATIONS = 400;
-/** Memory accesses one operation may make: a queue that fills all of memory with commands, each with its walk. */
-const MOST_ACCESSES = 2_000_000;
-
 /** Offsets of registers (§6.2), and their bytes. */
 const REGISTERS: readonly (readonly [offset: number, size: 4 | 8])[] = [
   ...[0x20, 0x28, 0x2c, 0x44, 0x50, 0x64, 0x70, 0x74, 0x88, 0x98, 0x9c].map((it) => [it, 4] as const),
@@ -41,8 +39,9 @@ const COMMANDS = [
   0x46,
 ] as const;
 
-class Hostility {
-  readonly random: Random;
+class HostileSmmu extends HostileHardware {
+  protected readonly pages = PAGES;
+  protected readonly devices = 16;
   readonly #smmu: Smmuv3;
   readonly #words: Uint32Array;
   readonly #clock = new Clock();
@@ -51,7 +50,7 @@ class Hostility {
 
   constructor(seed: number) {
     const random = new Random(seed);
-    this.random = random;
+    super(random);
     const memory = new PhysicalMemory<HpaPfn>();
     this.#words = memory.addBank(0 as HpaPfn, new ArrayBuffer(PAGES * 4096)).words;
     memory.faults = {
@@ -116,67 +115,28 @@ class Hostility {
     this.#words[index + 1] = pair[1] >>> 0;
   }
 
-  operate(): void {
-    this.#accesses = 0;
-    const { random } = this;
-    const smmu = this.#smmu;
-    const deviceId = random.chance(70) ? random.below(16) : random.word() & 0xffffff;
-    const pasid = random.pick([-1, -1, 0, 1, random.below(1 << 20)]);
-    const pfn = random.pick([random.below(PAGES), random.below(1 << 20), 2 ** 52 - 1, random.word() * 2 ** 20]);
-    switch (random.below(16)) {
-      case 0:
-      case 1:
-      case 2:
-      case 3:
-        this.#writeRegister();
-        return;
-      case 4:
-        smmu.registers.mmioRead(random.below(0x20000), random.pick([1, 2, 4, 8] as const));
-        return;
-      case 5:
-      case 6:
-        this.#fill(random.below(this.#words.length / 2) * 2, random.below(5));
-        return;
-      case 7:
-      case 8:
-      case 9: {
-        const access = random.pick([1, 2, 4]);
-        smmu.translate(
-          deviceId,
-          pasid,
-          random.chance(50),
-          access,
-          pfn,
-          random.below(1024) * 4,
-          random.chance(30),
-          random.word(),
-        );
-        return;
-      }
-      case 10:
-        smmu.translateForDevice(deviceId, pasid, pfn, random.chance(50), random.chance(50), random.chance(50));
-        return;
-      case 11:
-        if (random.chance(80)) smmu.pageRequest(deviceId, pasid, pfn, random.below(512), random.below(32));
-        else smmu.stopMarker(deviceId, Math.max(pasid, 0));
-        return;
-      case 12:
-        smmu.invalidationCompleted(deviceId, random.below(40));
-        return;
-      case 13:
-        for (let count = random.below(8); count > 0; count--) smmu.step();
-        return;
-      case 14:
-        if (random.chance(90)) smmu.drain();
-        else smmu.reset();
-        return;
-      default:
-        this.#clock.advance(random.below(1 << 20) * 1000);
-        this.#clock.fireDue();
-    }
+  protected get iommu(): HardwareIommu {
+    return this.#smmu;
   }
 
-  #writeRegister(): void {
+  protected begin(): void {
+    this.#accesses = 0;
+  }
+
+  protected advance(ns: number): void {
+    this.#clock.advance(ns);
+    this.#clock.fireDue();
+  }
+
+  protected readRegister(): void {
+    this.#smmu.registers.mmioRead(this.random.below(0x20000), this.random.pick([1, 2, 4, 8] as const));
+  }
+
+  protected fill(): void {
+    this.#fill(this.random.below(this.#words.length / 2) * 2, this.random.below(5));
+  }
+
+  protected writeRegister(): void {
     const { random } = this;
     const [offset, size] = random.chance(92)
       ? random.pick(REGISTERS)
@@ -237,19 +197,9 @@ class Hostility {
   }
 }
 
-/** Runs one seed; what went wrong, or null. */
-export function hostileSeed(seed: number, operations = OPERATIONS): string | null {
-  const hostility = new Hostility(seed);
-  for (let operation = 0; operation < operations; operation++) {
-    try {
-      hostility.operate();
-    } catch (error) {
-      return `operation ${operation} threw: ${error instanceof Error ? error.stack : String(error)}`;
-    }
-    const broken = hostility.brokenPromise();
-    if (broken !== null) return `after operation ${operation}: ${broken}`;
-  }
-  return null;
+/** Runs one seed; what went wrong, or null. `pause` is called after every operation. */
+export function hostileSeed(seed: number, operations?: number, pause?: (operation: number) => void): string | null {
+  return runHostile(new HostileSmmu(seed), operations, pause);
 }
 
 export const fuzzer: Fuzzer = {
