@@ -28,6 +28,7 @@ import { type BlockStore, MemoryBlockStore } from "./devices/nvme/block-store.ts
 import { NvmeController } from "./devices/nvme/controller.ts";
 import type { DmaPort, PciFunction } from "./devices/ports.ts";
 import { InterruptFiles } from "./hw/interrupt-files.ts";
+import { type CorruptedEntries, corruptedEntries } from "./hw/iommu/corrupted-entries.ts";
 import { HARDWARE_KINDS, type HardwareKinds } from "./hw/iommu/kinds.ts";
 import type { HardwareIommu } from "./hw/iommu/port.ts";
 import { reportStaleAccesses, type StaleAccess } from "./hw/iommu/stale-accesses.ts";
@@ -115,6 +116,8 @@ export class Host implements Stateful {
   readonly #iommus = new Map<string, HardwareIommu>();
   readonly #roots = new Map<number, RootComplex>();
   readonly #interconnect: Interconnect;
+  /** IOMMUs that have been asked about their entries, by name. */
+  readonly #corrupted = new Map<string, CorruptedEntries>();
   readonly #files: { close(): void }[] = [];
 
   #processes = 0;
@@ -333,6 +336,7 @@ export class Host implements Stateful {
     const plan = new InjectionPlan(rules, seed, this.trace, known, (ns) => this.clock.advance(ns));
     const skip = plan.skipsCommands ? (name: string) => plan.skipCommand(name) : null;
     for (const iommu of this.#iommus.values()) iommu.skipCommand = skip;
+    this.#corruptEntries(plan);
     const ailing = plan.devices.map((rule) => ({ rule, ailment: this.#ailing(this.resolve(rule.device)).ailment }));
     for (const name of this.deviceNames) Object.assign(this.#ailing(name).ailment, { dead: false, delayNs: 0 });
     for (const { rule, ailment } of ailing) {
@@ -341,6 +345,36 @@ export class Host implements Stateful {
     }
     this.#kernel.injector = plan;
     return plan;
+  }
+
+  /** A device's DMA goes through a first stage that user space owns. */
+  #isNested(name: string): boolean {
+    const group = this.#kernel.iommu.groups.find(({ devices }) => devices.some((one) => one.name === name));
+    return group?.domain.kind === "nested";
+  }
+
+  /** Has the IOMMUs ask a plan with entry rules, and no longer one from before. */
+  #corruptEntries(plan: InjectionPlan): void {
+    const written = [...new Set(plan.entryDevices)].map((name) => ({ name, device: this.resolve(name) }));
+    for (const { device } of written) {
+      const name = this.iommuOf(device);
+      const iommu = this.#iommus.get(name);
+      if (iommu === undefined) throw new HostDescriptionError(`${device} is behind no IOMMU: it has no entries`);
+      const entries = this.#corrupted.get(name) ?? corruptedEntries(iommu, this.#memory);
+      if (entries === null)
+        throw new HostDescriptionError(`${name}: entries of a ${iommu.kind} IOMMU cannot be corrupted`);
+      this.#corrupted.set(name, entries);
+    }
+    for (const [iommu, entries] of this.#corrupted) {
+      const behind = written.filter(({ device }) => this.iommuOf(device) === iommu);
+      const names = new Map(behind.map(({ name, device }) => [this.deviceIdOf(device), name]));
+      // A kernel whose own tables rot is no longer one whose behaviour is modelled: a guest's stage 1 only.
+      entries.ask = (deviceId, address, entry) => {
+        const name = names.get(deviceId);
+        return name === undefined || !this.#isNested(this.resolve(name)) ? -1 : plan.corruptedBit(name, address, entry);
+      };
+      if (behind.length === 0) entries.ask = null;
+    }
   }
 
   /**
@@ -353,8 +387,7 @@ export class Host implements Stateful {
         const device = this.deviceNames.find(
           (known) => this.iommuOf(known) === name && this.deviceIdOf(known) === access.deviceId,
         );
-        const group = this.#kernel.iommu.groups.find(({ devices }) => devices.some((one) => one.name === device));
-        const nested = group?.domain.kind === "nested";
+        const nested = device !== undefined && this.#isNested(device);
         report(device ?? `device 0x${access.deviceId.toString(16)}`, name, nested, access);
       });
       if (!able) throw new HostDescriptionError(`${name}: a ${iommu.kind} IOMMU cannot be checked for stale accesses`);

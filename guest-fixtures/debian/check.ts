@@ -9,6 +9,7 @@ import { join } from "node:path";
 import { Command, Option } from "commander";
 import { SeededRandom } from "../../host/base/seeded-random.ts";
 import { bootFixture, summaryOf } from "./boot-fixture.ts";
+import { CORRUPTED_ENTRY, DRIVE, EVENT_ON_CONSOLE } from "./corrupted-entry.ts";
 import { nestingReport } from "./nesting-report.ts";
 import { type DebianFixture, debianFixture, type FixtureArchitecture, MissingHere } from "./recipe.ts";
 import { savedRun } from "./saved-run.ts";
@@ -48,13 +49,15 @@ const PORTS: Readonly<Record<FixtureArchitecture, Port>> = {
   },
 };
 
+const VERIFIED = /nestbox-demo: checksum verified: [0-9a-f]{64}/;
+
 /** Lines that the guest must print, and what each shows. */
 const WANTED: Wanted = [
   [/pci 0000:00:10\.0: Adding to iommu group \d+/, "the drive is in an IOMMU group"],
   [/nestbox-demo: group \d+ type \S+ devices .*0000:00:10\.0/, "sysfs shows the drive in its group"],
   [/nvme nvme0: pci function 0000:00:10\.0/, "the guest's nvme driver has the drive"],
   [/EXT4-fs \(nvme0n1p1\): mounted filesystem/, "a file system on the drive's partition is mounted"],
-  [/nestbox-demo: checksum verified: [0-9a-f]{64}/, "the file's checksum is verified after dropping caches"],
+  [VERIFIED, "the file's checksum is verified after dropping caches"],
 ];
 
 async function checkDemo(
@@ -140,7 +143,7 @@ async function checkArm64(fixture: DebianFixture): Promise<void> {
   const folder = mkdtempSync(join(tmpdir(), "nestbox-trace-"));
   const trace = join(folder, "trace.jsonl");
   const summary = await checkDemo(fixture, PORTS.arm64, ["--trace", trace]);
-  const { dmas, refused, beforeNesting, domains } = await nestingReport(trace, "0000:40:00.0", 0x80);
+  const { dmas, refused, beforeNesting, domains } = await nestingReport(trace, DRIVE.host, DRIVE.guestId);
   rmSync(folder, { recursive: true, force: true });
   const counted = (summary.dma ?? {}) as Record<string, number>;
   const all = (counted.transfers ?? 0) + (counted.messages ?? 0);
@@ -151,6 +154,26 @@ async function checkArm64(fixture: DebianFixture): Promise<void> {
   check(refused === 0 && beforeNesting === 0, `all of them nested (${beforeNesting} before, ${refused} refused)`);
   check(domains.includes("nested"), `the drive was on ${domains.join(", ")}`);
   await checkNesting(fixture, summary);
+  await checkCorruptedEntry(fixture);
+}
+
+/** An entry of the guest's stage 1 with its access flag gone: the guest's own kernel says so on its console, its driver tries again. */
+async function checkCorruptedEntry(fixture: DebianFixture): Promise<void> {
+  const more = ["--report", "json", "--inject", CORRUPTED_ENTRY];
+  const run = await bootFixture({ fixture, words: "nestbox.script", more });
+  const events = run.lines.flatMap(({ text }) => EVENT_ON_CONSOLE.exec(text) ?? []);
+  for (const event of events) console.log(`       ${event}`);
+  check(
+    events.length === 1,
+    `with ${CORRUPTED_ENTRY} the guest's kernel prints an event of its SMMU (${events.length})`,
+  );
+  const { faults, dma } = summaryOf(run) as { faults?: number; dma?: { aborted?: number } };
+  check(
+    faults === 1 && dma?.aborted === 1,
+    `it is the one event, of the one DMA that was aborted (${faults}, ${dma?.aborted})`,
+  );
+  const verified = run.lines.some(({ text }) => VERIFIED.test(text));
+  check(run.status === 0 && verified, "the guest's driver tries again: the checksum is verified all the same");
 }
 
 async function checkAll(arch: FixtureArchitecture, part: string | undefined, words: string): Promise<void> {

@@ -6,12 +6,14 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Command, Option } from "commander";
 import { bootFixture } from "./boot-fixture.ts";
+import { CORRUPTED_ENTRY, DRIVE, EVENT_ON_CONSOLE } from "./corrupted-entry.ts";
 import { nestingReport } from "./nesting-report.ts";
 import { debianFixture, type FixtureArchitecture, MissingHere } from "./recipe.ts";
 
 interface DemoOptions {
   readonly arch: FixtureArchitecture;
   readonly interactive?: true;
+  readonly fault?: true;
   readonly memory: string;
   readonly cpus: string;
   readonly disk?: string;
@@ -32,20 +34,23 @@ async function demo(options: DemoOptions, more: readonly string[]): Promise<numb
   const trace = join(folder, "trace.jsonl");
   const nests = options.arch === "arm64" && !interactive && !more.includes("--trace");
   const traced = nests ? ["--trace", trace] : [];
-  const all = [...more, ...traced];
+  const injected = options.fault === true ? ["--inject", CORRUPTED_ENTRY] : [];
+  const all = [...more, ...traced, ...injected];
   const run = await bootFixture({ fixture, words, memory, cpus, ...place, more: all, interactive, echo: true });
   if (nests && run.status === 0) await printNesting(trace);
+  const shown = run.lines.some(({ text }) => EVENT_ON_CONSOLE.test(text));
   rmSync(folder, { recursive: true, force: true });
   const verified = run.lines.some(({ text }) => /nestbox-demo: checksum verified: [0-9a-f]{64}/.test(text));
   if (run.status === 0 && !interactive && !verified) {
     console.error("demo:debian: the guest ended without a verified checksum");
     return 1;
   }
+  if (run.status === 0 && !interactive && options.fault === true && !shown) {
+    console.error("demo:debian: the guest's kernel printed no event of its IOMMU");
+    return 1;
+  }
   return run.status;
 }
-
-/** Where `nestbox boot` puts the first drive: at the host, and its id at the guest's IOMMU. */
-const DRIVE = { host: "0000:40:00.0", guestId: 0x80 } as const;
 
 async function printNesting(trace: string): Promise<void> {
   const { host, guestId } = DRIVE;
@@ -60,6 +65,10 @@ await new Command("demo:debian")
   .description("boot a stock Debian kernel with an NVMe drive behind the guest's own IOMMU")
   .addOption(new Option("--arch <name>", "Debian port").choices(["riscv64", "arm64"]).default("riscv64"))
   .option("--interactive", "a shell on this terminal instead of the built-in script (Ctrl-A h helps)")
+  .option(
+    "--fault",
+    "corrupts a stage-1 entry while the guest uses it: its kernel prints the event and tries again (arm64)",
+  )
   .option("--memory <size>", "guest RAM", "512M")
   .option("--cpus <n>", "CPUs", "1")
   .option("--disk <file>", "disk image to use; a fresh one if left out")

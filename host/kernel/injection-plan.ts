@@ -8,6 +8,8 @@
 //     ioctl:IOMMU_HWPT_INVALIDATE@2=corrupt   one bit of its entries (its data, or its structure) is another
 //     command:IOTINVAL.VMA@3=drop         a command in the queue of the host's IOMMU is taken as done
 //     allocation@12                       the twelfth allocation fails; allocation:domain@2 the second of that kind
+//     entry:0000:00:01.0@3=corrupt/10     bit 10 of the third entry of user space's stage 1 that this device's DMA comes to use is another, in memory;
+//                                         without /10: some bit
 //     event:veventq@5                     the fifth event is lost (the queue says so); event:fault%10 page requests, answered INVALID
 //     erratum:read-only-stage2            the hardware has this quirk
 //     device:0000:00:01.0=dead            the device no longer answers and sends nothing
@@ -31,7 +33,7 @@ type When =
 
 interface Rule {
   readonly text: string;
-  readonly point: "ioctl" | "allocation" | "event" | "erratum" | "command";
+  readonly point: "ioctl" | "allocation" | "event" | "erratum" | "command" | "entry";
   /** Name of what fails; "" any. */
   readonly name: string;
   readonly when: When;
@@ -40,6 +42,8 @@ interface Rule {
   /** What other ioctl rules do. */
   readonly effect: "drop" | "corrupt" | "delay" | null;
   readonly delayNs: number;
+  /** Which bit of an entry; -1: any. */
+  readonly bit: number;
   seen: number;
 }
 
@@ -57,6 +61,11 @@ export class InjectionSyntaxError extends Error {}
 const RULE =
   /^(ioctl|allocation|event|erratum|command)(?::([A-Za-z0-9_. -]+?))?(?:@(\d+)(\+)?|%(\d+))?(?:=(\w+)(?:\/(\d+))?)?$/;
 
+const ENTRY_RULE = /^entry:([0-9a-z:._-]+?)(?:@(\d+)(\+)?|%(\d+))?=corrupt(?:\/(\d+))?$/;
+
+/** Entries that a device's DMA has come by; what is beyond is forgotten all at once. */
+const REMEMBERED_ENTRIES = 65536;
+
 const DEVICE_RULE = /^device:([0-9a-z:._-]+)=(?:(dead)|slow\/(\d+))$/;
 
 function parseDevice(text: string): DeviceRule {
@@ -68,19 +77,42 @@ function parseDevice(text: string): DeviceRule {
   return { text, device: match[1]!, dead: match[2] !== undefined, delayNs: Number(match[3] ?? 0) };
 }
 
+function parseEntry(text: string): Rule {
+  const match = ENTRY_RULE.exec(text);
+  const bit = Number(match?.[5] ?? -1);
+  if (match === null || bit > 63)
+    throw new InjectionSyntaxError(
+      `injection "${text}": expected entry:DEVICE[@N|@N+|%P]=corrupt[/BIT], a name as 0000:00:01.0 or edu0, a bit from 0 to 63`,
+    );
+  const [, name, nth, later, percent] = match;
+  const when = parseWhen(nth, later, percent, text);
+  return { text, point: "entry", name: name!, when, error: 0, effect: "corrupt", delayNs: 0, bit, seen: 0 };
+}
+
+function parseWhen(
+  nth: string | undefined,
+  later: string | undefined,
+  percent: string | undefined,
+  text: string,
+): When {
+  const fail = (why: string) => new InjectionSyntaxError(`injection "${text}": ${why}`);
+  if (nth !== undefined && Number(nth) === 0) throw fail("occasions are counted from 1");
+  if (nth !== undefined) return { kind: "nth", nth: Number(nth), andLater: later !== undefined };
+  if (percent === undefined) return { kind: "always" };
+  if (Number(percent) > 100) throw fail("a chance is at most 100 percent");
+  return { kind: "chance", percent: Number(percent) };
+}
+
 function parse(text: string): Rule {
+  if (text.startsWith("entry:")) return parseEntry(text);
   const match = RULE.exec(text);
   const fail = (why: string) => new InjectionSyntaxError(`injection "${text}": ${why}`);
   if (match === null)
     throw fail(
-      "expected ioctl:NAME[@N|@N+|%P]=ERRNO|drop|corrupt|delay/NS, command:NAME[@N|@N+|%P]=drop, allocation[:KIND][@N|%P], event:QUEUE[@N|%P], erratum:NAME or device:NAME=…",
+      "expected ioctl:NAME[@N|@N+|%P]=ERRNO|drop|corrupt|delay/NS, command:NAME[@N|@N+|%P]=drop, allocation[:KIND][@N|%P], event:QUEUE[@N|%P], erratum:NAME, entry:DEVICE[@N|@N+|%P]=corrupt[/BIT] or device:NAME=…",
     );
   const [, point, name = "", nth, later, percent, word, ns] = match;
-  let when: When = { kind: "always" };
-  if (nth !== undefined) when = { kind: "nth", nth: Number(nth), andLater: later !== undefined };
-  if (percent !== undefined) when = { kind: "chance", percent: Number(percent) };
-  if (when.kind === "nth" && when.nth === 0) throw fail("occasions are counted from 1");
-  if (when.kind === "chance" && when.percent > 100) throw fail("a chance is at most 100 percent");
+  const when = parseWhen(nth, later, percent, text);
   let error = 0;
   let effect: Rule["effect"] = null;
   if ((ns !== undefined) !== (word === "delay")) throw fail("a delay, and nothing else, takes a time: delay/NS");
@@ -101,7 +133,7 @@ function parse(text: string): Rule {
   if (point === "event" && name !== "veventq" && name !== "fault") throw fail("the queues are veventq and fault");
   if (point === "erratum" && !ERRATA.includes(name as Erratum)) throw fail(`the errata are ${ERRATA.join(", ")}`);
   if (point === "erratum" && when.kind !== "always") throw fail("an erratum is there or not");
-  return { text, point: point as Rule["point"], name, when, error, effect, delayNs: Number(ns ?? 0), seen: 0 };
+  return { text, point: point as Rule["point"], name, when, error, effect, delayNs: Number(ns ?? 0), bit: -1, seen: 0 };
 }
 
 /** Names that rules may use. */
@@ -141,6 +173,8 @@ export class InjectionPlan implements Injector, Stateful {
   readonly #trace: Trace | null;
   readonly #passTime: (ns: number) => void;
   #injected = 0;
+  /** Of each device that entry rules name: entries that its DMA has used, by address. */
+  readonly #entries = new Map<string, Map<bigint, bigint>>();
 
   /** Throws InjectionSyntaxError for a rule it does not understand, or that names a call or an allocation there is not (`known`). */
   constructor(
@@ -193,6 +227,31 @@ export class InjectionPlan implements Injector, Stateful {
     return this.#rules.some(({ point }) => point === "command");
   }
 
+  /** Names of the devices that entry rules are about. */
+  get entryDevices(): readonly string[] {
+    return this.#rules.filter(({ point }) => point === "entry").map(({ name }) => name);
+  }
+
+  /**
+   * A device's DMA goes by a stage-1 entry: the bit of it that is to be another, -1 none. An occasion is the first use of an entry as it
+   * stands: one that an IOMMU has cached already would show nothing.
+   */
+  corruptedBit(device: string, address: bigint, entry: bigint): number {
+    let known = this.#entries.get(device);
+    if (known === undefined) {
+      known = new Map();
+      this.#entries.set(device, known);
+    }
+    if (known.get(address) === entry) return -1;
+    if (known.size >= REMEMBERED_ENTRIES) known.clear();
+    known.set(address, entry);
+    const rule = this.#hit("entry", device);
+    if (rule === null) return -1;
+    const bit = rule.bit >= 0 ? rule.bit : this.#random.below(64);
+    known.set(address, entry ^ (1n << BigInt(bit)));
+    return bit;
+  }
+
   allocation(what: string): boolean {
     return this.#hit("allocation", what) !== null;
   }
@@ -229,7 +288,14 @@ export class InjectionPlan implements Injector, Stateful {
   }
 
   saveState(): StateRecord {
-    return { injected: this.#injected, seen: this.#rules.map(({ text, seen }) => ({ rule: text, seen })) };
+    return {
+      injected: this.#injected,
+      seen: this.#rules.map(({ text, seen }) => ({ rule: text, seen })),
+      entries: [...this.#entries].map(([device, known]) => ({
+        device,
+        known: [...known].map(([address, entry]) => ({ address, entry })),
+      })),
+    };
   }
 
   /** The rules must be the same. */
@@ -242,6 +308,12 @@ export class InjectionPlan implements Injector, Stateful {
     );
     for (const [index, rule] of this.#rules.entries()) rule.seen = saved[index]!.number("seen");
     this.#injected = state.number("injected");
+    this.#entries.clear();
+    for (const device of state.records("entries")) {
+      const known = new Map<bigint, bigint>();
+      for (const entry of device.records("known")) known.set(entry.bigint("address"), entry.bigint("entry"));
+      this.#entries.set(device.text("device"), known);
+    }
   }
 
   *stateParts(): Generator<readonly [string, Stateful]> {

@@ -19,12 +19,12 @@ describe("a rule", () => {
   const documented = section!
     .split("\n")
     .filter((line) => line.startsWith("| `"))
-    .flatMap((line) => [.../`((?:ioctl|allocation|event|erratum|device)[^`]*)`/g[Symbol.matchAll](line)])
+    .flatMap((line) => [.../`((?:ioctl|allocation|event|erratum|device|command|entry)[^`]*)`/g[Symbol.matchAll](line)])
     .map(([, rule]) => rule!);
 
   it("of every form is documented", () => {
     const forms = documented.map((rule) => /^\w+/.exec(rule)![0]);
-    expect(new Set(forms)).toEqual(new Set(["ioctl", "allocation", "event", "erratum", "device"]));
+    expect(new Set(forms)).toEqual(new Set(["ioctl", "allocation", "event", "erratum", "device", "command", "entry"]));
   });
   it.each(documented)("of the documentation is understood: %s", (rule) => {
     host.inject([rule]);

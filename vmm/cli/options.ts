@@ -77,6 +77,9 @@ export const INJECTION_RULES = `Rules of --inject:
   ioctl:NAME[…]=corrupt         one bit of its entries, data or structure is another
   command:NAME[…]=drop          a command in the queue of the host's IOMMU does nothing
   allocation[:KIND][@N|%P]      an allocation (ENOMEM)
+  entry:DEVICE[@N|@N+|%P]=corrupt[/BIT]
+                                one bit (BIT, or any) of an entry of the guest's stage 1,
+                                the N-th that the device's DMA comes to use
   event:veventq|fault[@N|%P]    an event is lost
   erratum:NAME                  the hardware has this quirk
   device:NAME=dead|slow/NS      a device answers nothing, or NS ns later`;

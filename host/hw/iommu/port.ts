@@ -83,8 +83,8 @@ export interface HardwareIommu extends Partial<Stateful> {
   drain(): void;
   /** Asked before a command of its queue is executed; true: it is taken as done. For failures on purpose; absent or null: all are. */
   skipCommand?: ((name: string) => boolean) | null;
-  /** A second IOMMU with this one's registers as they are, that caches nothing and writes nothing: what the tables say now. */
-  withoutCaches?(): Pick<HardwareIommu, "translate" | "resultPfn">;
+  /** A second IOMMU with this one's registers as they are, that caches nothing and writes nothing: what the tables say now. Its trace is its own. */
+  withoutCaches?(): Pick<HardwareIommu, "translate" | "resultPfn"> & { readonly trace: Trace };
   /** Architectural reset. */
   reset(): void;
 }

@@ -29,7 +29,7 @@ export abstract class QueuedIommu implements Stateful {
   abstract readonly registers: MmioPort;
   readonly clockEvents: readonly ClockEvent[];
   protected readonly ats: AtsInvalidations;
-  protected readonly trace: Trace;
+  readonly trace: Trace;
   protected readonly walkTrace: WalkTrace;
   /** Where wires are driven from. */
   protected abstract readonly wires: { onWire: (vector: number, asserted: boolean) => void };
