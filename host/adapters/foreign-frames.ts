@@ -4,13 +4,8 @@
 import type { FrameRun } from "../kernel/file.ts";
 import { PinnedFrames } from "../kernel/pinned-frames.ts";
 import { EFAULT } from "../uapi/errno.ts";
-import {
-  copyShared,
-  type FileIdentity,
-  type ForeignPages,
-  OpenForeignFiles,
-  type PrivateMemory,
-} from "./foreign-pages.ts";
+import { copyShared, type ForeignPages, OpenForeignFiles, type PrivateMemory } from "./foreign-pages.ts";
+import type { FileIdentity } from "./outside.ts";
 
 /** Spans of frames: one a file from here on, */
 const FILE_BASE = 2 ** 34;

@@ -1,9 +1,9 @@
-// The address space of a foreign process, through /proc/PID/mem and /proc/PID/maps, synchronously.
+// The address space of a foreign process: copies, and which pages its mappings are, from the text of /proc/PID/maps.
 
-import fs from "node:fs";
 import type { AddressSpace, FrameRun, UserAddress, UserBytes } from "../kernel/file.ts";
 import { EFAULT } from "../uapi/errno.ts";
-import type { FileIdentity, ForeignPages, PrivateMemory } from "./foreign-pages.ts";
+import type { ForeignPages, PrivateMemory } from "./foreign-pages.ts";
+import type { FileIdentity, OutsideProcess } from "./outside.ts";
 
 interface Mapping {
   readonly start: number;
@@ -20,32 +20,20 @@ interface Mapping {
 const PAGE = 4096;
 /** No user address of a 64-bit process is above. */
 const USER_LIMIT = 2 ** 47;
-/** Shared by all processes: nothing of it is kept from one call to the next. */
-let mapsBuffer = Buffer.alloc(65536);
 /** A reply carries this much of what was read. */
 const MOST_TAKEN = 4096;
 const NOTHING = new Uint8Array(0);
 
 export class ForeignMemory implements AddressSpace, PrivateMemory {
-  readonly pid: number;
   alive = true;
   lockedPages = 0;
   pinnedPages = 0;
   readonly #frames: ForeignPages;
-  readonly #memory: number;
-  readonly #maps: number;
+  readonly #process: OutsideProcess;
 
-  /** Throws if the process is gone or may not be looked into. */
-  constructor(pid: number, frames: ForeignPages) {
-    this.pid = pid;
+  constructor(process: OutsideProcess, frames: ForeignPages) {
+    this.#process = process;
     this.#frames = frames;
-    this.#memory = fs.openSync(`/proc/${pid}/mem`, "r+");
-    try {
-      this.#maps = fs.openSync(`/proc/${pid}/maps`, "r");
-    } catch (error) {
-      fs.closeSync(this.#memory);
-      throw error;
-    }
     frames.memories.add(this);
   }
 
@@ -54,8 +42,6 @@ export class ForeignMemory implements AddressSpace, PrivateMemory {
     if (!this.alive) return;
     this.alive = false;
     this.#frames.ended(this);
-    fs.closeSync(this.#memory);
-    fs.closeSync(this.#maps);
   }
 
   // Where the caller's buffer for the data of a short read lies, and what was written there: it goes with the reply.
@@ -74,7 +60,7 @@ export class ForeignMemory implements AddressSpace, PrivateMemory {
     return this.#taken.subarray(0, this.#takenBytes);
   }
 
-  // Bytes at the argument's address that came with the request, until the call writes to memory or ends.
+  // Bytes at the argument's address that came with the request, and what the call has written there since.
   #sent: Uint8Array = NOTHING;
   #sentAt = 0;
   #writableEnd = 0;
@@ -91,16 +77,20 @@ export class ForeignMemory implements AddressSpace, PrivateMemory {
     // Beyond 2^53 a double is off by less than what lies between that and the limit.
     const address = Number(va);
     if (!this.alive || !(address >= 0 && address + length <= USER_LIMIT)) return -EFAULT;
+    return this.known(address, bytes) || this.readAt(address, bytes) ? 0 : -EFAULT;
+  }
+
+  /** Copies what the call's request and its answer hold of memory; false if that is not all of it. */
+  known(address: number, into: Uint8Array): boolean {
+    const { length } = into;
     if (address === this.#takenAt && length <= this.#takenBytes) {
-      bytes.set(this.#taken.subarray(0, length));
-      return 0;
+      into.set(this.#taken.subarray(0, length));
+      return true;
     }
     const at = address - this.#sentAt;
-    if (at >= 0 && at + length <= this.#sent.length) {
-      bytes.set(this.#sent.subarray(at, at + length));
-      return 0;
-    }
-    return this.readAt(address, bytes) ? 0 : -EFAULT;
+    if (at < 0 || at + length > this.#sent.length) return false;
+    into.set(this.#sent.subarray(at, at + length));
+    return true;
   }
 
   write(va: UserAddress, from: UserBytes, length = from.byteLength): number {
@@ -111,26 +101,26 @@ export class ForeignMemory implements AddressSpace, PrivateMemory {
       this.#takenBytes = length;
       return 0;
     }
-    this.#sent = NOTHING;
     // /proc/PID/mem writes through read-only mappings; a real copy_to_user does not.
     if (!this.#allWritable(address, length)) return -EFAULT;
-    return this.writeAt(address, new Uint8Array(from.buffer, from.byteOffset, length)) ? 0 : -EFAULT;
+    const bytes = new Uint8Array(from.buffer, from.byteOffset, length);
+    if (!this.writeAt(address, bytes)) {
+      // Some of it may be there.
+      this.#sent = NOTHING;
+      return -EFAULT;
+    }
+    const first = Math.max(address, this.#sentAt);
+    const last = Math.min(address + length, this.#sentAt + this.#sent.length);
+    if (first < last) this.#sent.set(bytes.subarray(first - address, last - address), first - this.#sentAt);
+    return 0;
   }
 
   readAt(address: number, into: Uint8Array): boolean {
-    try {
-      return fs.readSync(this.#memory, into, 0, into.length, address) === into.length;
-    } catch {
-      return false;
-    }
+    return this.#process.read(address, into);
   }
 
   writeAt(address: number, from: Uint8Array): boolean {
-    try {
-      return fs.writeSync(this.#memory, from, 0, from.length, address) === from.length;
-    } catch {
-      return false;
-    }
+    return this.#process.write(address, from);
   }
 
   // The main thread's stack, where most calls want their answers: always writable, and it only grows.
@@ -199,7 +189,7 @@ export class ForeignMemory implements AddressSpace, PrivateMemory {
   /** The process's mappings that touch [start, end), ascending. */
   #mappingsIn(start: number, end: number): Mapping[] {
     if (this.#mappingsOf !== this.#frames.request) {
-      const text = this.#readMaps();
+      const text = this.#process.maps();
       if (!text.equals(this.#text)) {
         this.#text = Buffer.from(text);
         this.#mappings = parseMaps(this.#text.toString("latin1"));
@@ -207,24 +197,6 @@ export class ForeignMemory implements AddressSpace, PrivateMemory {
       this.#mappingsOf = this.#frames.request;
     }
     return this.#mappings.filter((mapping) => mapping.end > start && mapping.start < end);
-  }
-
-  /** The text of /proc/PID/maps, in a buffer that the next call uses again. */
-  #readMaps(): Buffer {
-    let length = 0;
-    try {
-      for (;;) {
-        if (length === mapsBuffer.length) mapsBuffer = Buffer.concat([mapsBuffer], 2 * mapsBuffer.length);
-        const got = fs.readSync(this.#maps, mapsBuffer, length, mapsBuffer.length - length, length);
-        if (got === 0) break;
-        length += got;
-        // The kernel's own page is always the last line where there is one: no need to read on to find the end.
-        if (mapsBuffer.subarray(Math.max(0, length - 16), length).includes("[vsyscall]")) break;
-      }
-    } catch {
-      length = 0;
-    }
-    return mapsBuffer.subarray(0, length);
   }
 }
 
@@ -247,11 +219,4 @@ function parseMaps(text: string): Mapping[] {
     });
   }
   return mappings;
-}
-
-/** A file's identity as /proc/PID/maps writes it, from its stat numbers. */
-export function identityOf(device: number, inode: number): FileIdentity {
-  const major = (device >>> 8) & 0xfff;
-  const minor = (device & 0xff) | ((device >>> 12) & 0xfff00);
-  return `${major.toString(16).padStart(2, "0")}:${minor.toString(16).padStart(2, "0")}:${inode}`;
 }

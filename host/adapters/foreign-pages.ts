@@ -2,11 +2,8 @@
 // file (shared mappings, memfds). Two ways to give such pages frame numbers exist: identities that nothing else uses (foreign-frames.ts,
 // for the iommufd selftests), and page frames of a modelled host's physical memory, which its IOMMUs reach (hosted-frames.ts).
 
-import fs from "node:fs";
 import type { FrameMemory, FrameRun } from "../kernel/file.ts";
-
-/** Device and inode number of a file, as /proc/PID/maps and stat show them. */
-export type FileIdentity = string;
+import type { FileIdentity, OutsideFile, OutsideProcess } from "./outside.ts";
 
 /** A foreign process's address space. */
 export interface PrivateMemory {
@@ -40,32 +37,30 @@ export interface ForeignPages extends FrameMemory {
 
 /** Files of foreign processes that are open here, once each. */
 export class OpenForeignFiles {
-  readonly #files = new Map<FileIdentity, { readonly descriptor: number; users: number }>();
+  readonly #files = new Map<FileIdentity, { readonly file: OutsideFile; users: number }>();
 
-  descriptorOf(file: FileIdentity): number | undefined {
-    return this.#files.get(file)?.descriptor;
+  of(identity: FileIdentity): OutsideFile | undefined {
+    return this.#files.get(identity)?.file;
   }
 
-  /** Opens a file by a path such as /proc/PID/fd/N, or counts one more user; false if it cannot be opened. */
-  open(file: FileIdentity, path: string): boolean {
-    const known = this.#files.get(file);
+  /** Opens a file by the descriptor that a process has of it, or counts one more user; false if it cannot be opened. */
+  open(identity: FileIdentity, process: OutsideProcess, fd: number): boolean {
+    const known = this.#files.get(identity);
     if (known !== undefined) {
       known.users++;
       return true;
     }
-    try {
-      this.#files.set(file, { descriptor: fs.openSync(path, "r+"), users: 1 });
-      return true;
-    } catch {
-      return false;
-    }
+    const file = process.openFile(fd);
+    if (file === null) return false;
+    this.#files.set(identity, { file, users: 1 });
+    return true;
   }
 
-  close(file: FileIdentity): void {
-    const known = this.#files.get(file);
+  close(identity: FileIdentity): void {
+    const known = this.#files.get(identity);
     if (known === undefined || --known.users > 0) return;
-    this.#files.delete(file);
-    fs.closeSync(known.descriptor);
+    this.#files.delete(identity);
+    known.file.close();
   }
 }
 
@@ -77,9 +72,9 @@ export function copyShared(
   bytes: Uint8Array,
   write: boolean,
 ): boolean {
-  const descriptor = pages.openFiles.descriptorOf(file);
+  const open = pages.openFiles.of(file);
   // A file of huge pages can be read so, not written.
-  if (descriptor !== undefined && copyFile(descriptor, position, bytes, write)) return true;
+  if (open !== undefined && (write ? open.write(position, bytes) : open.read(position, bytes))) return true;
   const page = Math.floor(position / 4096);
   for (const memory of pages.memories) {
     const address = memory.alive ? memory.addressOf(file, page) : null;
@@ -88,15 +83,4 @@ export function copyShared(
     if (write ? memory.writeAt(at, bytes) : memory.readAt(at, bytes)) return true;
   }
   return false;
-}
-
-function copyFile(descriptor: number, position: number, bytes: Uint8Array, write: boolean): boolean {
-  try {
-    const moved = write
-      ? fs.writeSync(descriptor, bytes, 0, bytes.length, position)
-      : fs.readSync(descriptor, bytes, 0, bytes.length, position);
-    return moved === bytes.length;
-  } catch {
-    return false;
-  }
 }

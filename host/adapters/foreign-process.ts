@@ -1,8 +1,7 @@
-// A foreign process as the kernel's call handlers see it: its memory through /proc, its descriptors through /proc/PID/fd, its
-// capabilities as it says them with each call.
+// A foreign process as the kernel's call handlers see it: its memory, its descriptors, its capabilities as it says them with each call.
 
-import fs from "node:fs";
 import {
+  type AddressSpace,
   type CallContext,
   type Capabilities,
   type DescriptorTable,
@@ -11,14 +10,11 @@ import {
   type PageFile,
   type UserAccount,
 } from "../kernel/file.ts";
-import { EBADF, EINVAL } from "../uapi/errno.ts";
+import { EBADF, EFAULT, EINVAL } from "../uapi/errno.ts";
 import { ClientEvents, ForeignEventFd } from "./client-events.ts";
-import { ForeignMemory, identityOf } from "./foreign-memory.ts";
-import type { FileIdentity, ForeignPages } from "./foreign-pages.ts";
-
-const TMPFS = 0x01021994;
-const HUGETLBFS = 0x958458f6;
-const limitsBuffer = Buffer.alloc(8192);
+import { ForeignMemory } from "./foreign-memory.ts";
+import type { ForeignPages } from "./foreign-pages.ts";
+import type { FileIdentity, OutsideProcess } from "./outside.ts";
 
 /** A descriptor that the process's side will make when the call returns. */
 export interface PendingDescriptor {
@@ -44,23 +40,20 @@ export class ForeignProcess implements CallContext {
   readonly events = new ClientEvents();
   /** Descriptors installed by the current call. */
   pending: PendingDescriptor[] = [];
+  /** What a trace says of a call is what its request and its answer hold: watching reads nothing that the call itself did not. */
+  readonly shown: CallContext;
   readonly #files: ForeignFiles;
-  readonly #limits: number;
+  readonly #process: OutsideProcess;
 
-  /** Throws if the process is gone or may not be looked into. */
-  constructor(pid: number, user: UserAccount, frames: ForeignPages, files: ForeignFiles) {
+  constructor(pid: number, process: OutsideProcess, user: UserAccount, frames: ForeignPages, files: ForeignFiles) {
     this.name = `pid ${pid}`;
     this.pid = pid;
     this.user = user;
     this.frames = frames;
-    this.#limits = fs.openSync(`/proc/${pid}/limits`, "r");
-    try {
-      this.memory = new ForeignMemory(pid, frames);
-    } catch (error) {
-      fs.closeSync(this.#limits);
-      throw error;
-    }
+    this.#process = process;
+    this.memory = new ForeignMemory(process, frames);
     this.#files = files;
+    this.shown = shownOf(this);
     this.descriptors = {
       lookup: (fd) => this.#lookup(fd),
       // The number is made by the other side; until then there is nothing to hold.
@@ -73,59 +66,76 @@ export class ForeignProcess implements CallContext {
   }
 
   get memlockLimit(): number {
-    try {
-      const length = fs.readSync(this.#limits, limitsBuffer, 0, limitsBuffer.length, 0);
-      const line = /^Max locked memory\s+(\S+)/m.exec(limitsBuffer.toString("latin1", 0, length));
-      return line === null || line[1] === "unlimited" ? Number.POSITIVE_INFINITY : Number(line[1]);
-    } catch {
-      return 0;
-    }
+    return this.#process.memlockLimit();
   }
 
   /** The process is gone. */
   close(): void {
     this.memory.close();
-    fs.closeSync(this.#limits);
+    this.#process.close();
   }
 
   #lookup(fd: number): OpenFile | number {
     if (fd < 0) return -EBADF;
-    const path = `/proc/${this.pid}/fd/${fd}`;
-    try {
-      const target = fs.readlinkSync(path);
-      const socket = /^socket:\[(\d+)\]$/.exec(target);
-      if (socket !== null) {
-        const file = this.#files.bySocket(BigInt(socket[1]!));
-        if (file !== null) return file;
-      }
-      if (target === "anon_inode:[eventfd]") return new ForeignEventFd(this.events, fd);
-      const { type } = fs.statfsSync(path);
-      const { dev, ino } = fs.statSync(path);
-      return new ForeignFile(path, identityOf(dev, ino), this.frames, type === TMPFS || type === HUGETLBFS);
-    } catch {
-      return -EBADF;
+    const found = this.#process.descriptor(fd);
+    if (found === null) return -EBADF;
+    switch (found.kind) {
+      case "eventfd":
+        return new ForeignEventFd(this.events, fd);
+      case "socket":
+        return this.#files.bySocket(found.inode) ?? this.#foreignFile(fd, `socket:${found.inode}`, false);
+      case "file":
+        return this.#foreignFile(fd, found.identity, found.pinnable);
     }
   }
+
+  #foreignFile(fd: number, identity: FileIdentity, pinnable: boolean): OpenFile {
+    return new ForeignFile({ pid: this.pid, process: this.#process, fd }, identity, this.frames, pinnable);
+  }
+}
+
+function shownOf(caller: ForeignProcess): CallContext {
+  const memory: AddressSpace = {
+    alive: true,
+    lockedPages: 0,
+    pinnedPages: 0,
+    read: (va, into, length = into.byteLength) =>
+      caller.memory.known(Number(va), new Uint8Array(into.buffer, into.byteOffset, length)) ? 0 : -EFAULT,
+    write: () => -EFAULT,
+    pin: () => -EFAULT,
+  };
+  return {
+    ...{ name: caller.name, memory, frames: caller.frames, descriptors: caller.descriptors, user: caller.user },
+    ...{ capabilities: caller.capabilities, memlockLimit: 0 },
+  };
+}
+
+interface OwnDescriptor {
+  readonly pid: number;
+  readonly process: OutsideProcess;
+  readonly fd: number;
 }
 
 /** A file of the process's own, as IOAS_MAP_FILE uses it: open here from the first reference on. */
 class ForeignFile extends OpenFile {
   readonly path: string;
   declare readonly pages?: PageFile;
+  readonly #own: OwnDescriptor;
   readonly #identity: FileIdentity;
   readonly #frames: ForeignPages;
   #open = false;
 
-  constructor(path: string, identity: FileIdentity, frames: ForeignPages, pinnable: boolean) {
+  constructor(own: OwnDescriptor, identity: FileIdentity, frames: ForeignPages, pinnable: boolean) {
     super();
-    this.path = path;
+    this.path = `/proc/${own.pid}/fd/${own.fd}`;
+    this.#own = own;
     this.#identity = identity;
     this.#frames = frames;
     if (pinnable) this.pages = { pageBytes: 4096, pin: (first, count) => this.#pin(first, count) };
   }
 
   override get(): this {
-    if (!this.#open) this.#open = this.#frames.openFiles.open(this.#identity, this.path);
+    if (!this.#open) this.#open = this.#frames.openFiles.open(this.#identity, this.#own.process, this.#own.fd);
     return super.get();
   }
 
@@ -138,13 +148,9 @@ class ForeignFile extends OpenFile {
   }
 
   #pin(first: number, count: number): FrameRun[] | number {
-    try {
-      const descriptor = this.#frames.openFiles.descriptorOf(this.#identity);
-      const { size } = descriptor === undefined ? fs.statSync(this.path) : fs.fstatSync(descriptor);
-      if ((first + count) * 4096 > Math.ceil(size / 4096) * 4096) return -EINVAL;
-    } catch {
-      return -EINVAL;
-    }
+    const { process, fd } = this.#own;
+    const size = this.#frames.openFiles.of(this.#identity)?.size() ?? process.fileSize(fd);
+    if (size < 0 || (first + count) * 4096 > Math.ceil(size / 4096) * 4096) return -EINVAL;
     const runs = this.#frames.fileRuns(this.#identity, first, count);
     if (typeof runs !== "number") for (const run of runs) this.#frames.pins.pin(run);
     return runs;

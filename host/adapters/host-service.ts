@@ -4,7 +4,9 @@
 import { copyFileSync, mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
+import { HostshimListener } from "./hostshim-listener.ts";
 import { HostshimServer } from "./hostshim-server.ts";
+import type { Outside } from "./outside.ts";
 import type { ServedHost } from "./served-host.ts";
 import { writeSysfs } from "./sysfs-tree.ts";
 
@@ -27,11 +29,12 @@ export class HostService {
   readonly folder: string;
   readonly host: ServedHost;
   readonly server: HostshimServer;
+  readonly listener: HostshimListener;
   readonly #asRoot: boolean;
   readonly #remove = (): void => rmSync(this.folder, { recursive: true, force: true });
 
   /** Throws HostFolderError. */
-  constructor(host: ServedHost, options: HostServiceOptions) {
+  constructor(host: ServedHost, outside: Outside, options: HostServiceOptions) {
     this.host = host;
     this.#asRoot = options.asRoot;
     this.folder =
@@ -51,13 +54,14 @@ export class HostService {
     }
     copyFileSync(options.library, join(this.folder, "hostshim.so"));
     writeSysfs(this.folder, host);
-    this.server = new HostshimServer(socket, host, host.frames);
+    this.server = new HostshimServer(socket, host, host.frames, outside);
+    this.listener = new HostshimListener(socket, this.server, (line) => host.complain(line));
   }
 
   /** Resolves when programs can connect; rejects with HostFolderError. */
   listen(): Promise<void> {
     return new Promise((resolve, reject) => {
-      this.server.listen((problem) => (problem === null ? resolve() : reject(new HostFolderError(problem))));
+      this.listener.listen((problem) => (problem === null ? resolve() : reject(new HostFolderError(problem))));
     });
   }
 
@@ -74,7 +78,7 @@ export class HostService {
 
   /** Ends it: what programs hold open is released, and the folder goes. */
   close(): void {
-    this.server.close();
+    this.listener.close();
     this.#remove();
     process.off("exit", this.#remove);
   }

@@ -8,13 +8,8 @@
 
 import type { FrameRun, PinCounts } from "../kernel/file.ts";
 import type { HostFrames } from "../kernel/host-frames.ts";
-import {
-  copyShared,
-  type FileIdentity,
-  type ForeignPages,
-  OpenForeignFiles,
-  type PrivateMemory,
-} from "./foreign-pages.ts";
+import { copyShared, type ForeignPages, OpenForeignFiles, type PrivateMemory } from "./foreign-pages.ts";
+import type { FileIdentity } from "./outside.ts";
 
 /** Pages of one process, or of one file, by number. */
 interface Space {

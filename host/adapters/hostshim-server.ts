@@ -5,11 +5,9 @@
 //     program's descriptors ═══════════════ OPEN / OBJ connections ═══ end → file released; a byte = "readable now"
 //     program's mappings ═════════════════ VMA connections ═══════════ end → mapping closed
 //
-// Ordering: a request is handled only after every end of a connection that happened before it. Requests therefore wait for the check
-// phase of the event-loop turn in which they arrived: the polling before it has delivered all ends that were there by then.
+// The sockets themselves, and the order in which what they bring is handled, are hostshim-listener.ts's. What it calls here, together with what the
+// handlers learn of the world outside (outside.ts), is all that enters a served host.
 
-import fs from "node:fs";
-import net from "node:net";
 import { dirname, join } from "node:path";
 import type { CallContext, FileMapping, OpenFile, UserAccount } from "../kernel/file.ts";
 import { EBADF, EINVAL, EIO, ENODEV, ENOMEM } from "../uapi/errno.ts";
@@ -17,6 +15,7 @@ import { POLLIN } from "../uapi/system-calls.ts";
 import type { ForeignPages } from "./foreign-pages.ts";
 import { type ForeignFiles, ForeignProcess } from "./foreign-process.ts";
 import * as wire from "./hostshim-protocol.ts";
+import type { Outside } from "./outside.ts";
 
 /** What is served. */
 export interface ServedNodes {
@@ -44,14 +43,34 @@ export interface ServedNodes {
   complain(message: string): void;
 }
 
-/** What has happened so far. */
-export interface ServerStatistics {
-  readonly calls: number;
-  /** Sum of the time from a request's arrival until its reply was written, in ns. */
-  readonly totalNs: number;
+/** A program's socket, as the server uses it. */
+export interface ClientSocket {
+  /** False once more waits than the socket takes; `drained` is called when there is room again. */
+  send(bytes: Uint8Array): boolean;
+  /** Sends one byte, unless something waits already: a program that does not look is not told again and again. */
+  ring(): void;
+  /** Asks for `released` in so many milliseconds. */
+  hold(ms: number): void;
+  /** Ends it after what has been sent. */
+  end(): void;
+  destroy(): void;
 }
 
-const DOORBELL = Uint8Array.of(1);
+/** What comes in, in the order in which it is handled. */
+export interface ClientEntry {
+  /** A program has connected; the number that names the connection. */
+  opened(socket: ClientSocket): number;
+  /** A whole message. */
+  message(connection: number, bytes: Uint8Array): void;
+  /** Bytes outside of any message: the program goes round the C library. True: so it does, and the connection is no more. */
+  stray(connection: number): boolean;
+  drained(connection: number): void;
+  released(connection: number): void;
+  ended(connection: number): void;
+  /** The service ends: what programs hold open is released as if they had ended. */
+  close(): void;
+}
+
 const NOTHING = new Uint8Array(0);
 const NO_POSITION = 0xffff_ffff_ffff_ffffn;
 
@@ -63,8 +82,8 @@ interface PendingToken {
 }
 
 interface Connection {
-  readonly socket: net.Socket;
-  buffer: Uint8Array;
+  readonly number: number;
+  readonly socket: ClientSocket;
   process: ForeignProcess | null;
   inode: bigint;
   file: OpenFile | null;
@@ -72,54 +91,34 @@ interface Connection {
   ring: (() => void) | null;
   /** Whose eventfds are told of here. */
   events: ForeignProcess | null;
-  /** Its answer is kept back (heldMs). */
-  held: boolean;
-  gone: boolean;
+  /** An answer that is kept back (heldMs). */
+  held: Uint8Array | null;
 }
 
-export class HostshimServer implements ForeignFiles {
+export class HostshimServer implements ForeignFiles, ClientEntry {
   readonly frames: ForeignPages;
   readonly #nodes: ServedNodes;
-  readonly #path: string;
-  readonly #server: net.Server;
+  readonly #outside: Outside;
+  readonly #folder: string;
   readonly #files = new Map<bigint, Connection>();
   readonly #tokens = new Map<bigint, PendingToken>();
   readonly #users = new Map<number, UserAccount>();
   readonly #processes = new Map<number, ForeignProcess>();
-  readonly #connections = new Set<Connection>();
-  #waiting: { connection: Connection; bytes: Uint8Array; arrived: number }[] = [];
+  readonly #connections = new Map<number, Connection>();
+  #nextConnection = 1;
   #nextToken = 1n;
   #nextRegion = 0;
-  #calls = 0;
-  #totalNs = 0;
 
-  /** `path`: of the socket, which only the user of this process can reach. */
-  constructor(path: string, nodes: ServedNodes, frames: ForeignPages) {
+  /** `socket`: its path; what programs map lies in files beside it. */
+  constructor(socket: string, nodes: ServedNodes, frames: ForeignPages, outside: Outside) {
     this.frames = frames;
-    this.#path = path;
+    this.#folder = dirname(socket);
     this.#nodes = nodes;
-    this.#server = net.createServer((socket) => this.#accept(socket));
+    this.#outside = outside;
   }
 
-  /** Listens; `ready` is called when programs can connect, with a sentence when they cannot. */
-  listen(ready: (problem: string | null) => void): void {
-    const failed = (error: Error) => ready(`${this.#path}: ${error.message}`);
-    this.#server.once("error", failed);
-    this.#server.listen(this.#path, () => {
-      fs.chmodSync(this.#path, 0o600);
-      this.#server.off("error", failed).on("error", (error) => this.#nodes.complain(`${this.#path}: ${error.message}`));
-      ready(null);
-    });
-  }
-
-  /** Ends all connections: what programs hold open is released as if they had ended. */
   close(): void {
-    this.#server.close();
-    for (const connection of this.#connections) this.#ended(connection);
-  }
-
-  get statistics(): ServerStatistics {
-    return { calls: this.#calls, totalNs: this.#totalNs };
+    for (const connection of this.#connections.keys()) this.ended(connection);
   }
 
   /** Open files and processes that are connected. */
@@ -133,66 +132,39 @@ export class HostshimServer implements ForeignFiles {
 
   // --- connections ---
 
-  #accept(socket: net.Socket): void {
-    const connection: Connection = {
-      socket,
-      buffer: new Uint8Array(0),
-      process: null,
-      inode: 0n,
-      file: null,
-      mapping: null,
-      ring: null,
-      events: null,
-      held: false,
-      gone: false,
-    };
-    this.#connections.add(connection);
-    socket.on("data", (data) => this.#received(connection, data));
-    socket.on("drain", () => socket.resume());
-    socket.on("end", () => this.#ended(connection));
-    socket.on("error", () => this.#ended(connection));
-    socket.on("close", () => this.#ended(connection));
+  opened(socket: ClientSocket): number {
+    const number = this.#nextConnection++;
+    this.#connections.set(number, {
+      ...{ number, socket, process: null, inode: 0n, file: null, mapping: null, ring: null, events: null, held: null },
+    });
+    return number;
   }
 
-  #received(connection: Connection, data: Uint8Array): void {
-    const arrived = performance.now();
-    if (connection.file !== null) {
-      const went = "a program writes to it by a way round the C library, which the model does not see";
-      this.#nodes.complain(`${connection.file.path}: ${went}; the file is closed`);
-      this.#ended(connection);
-      return;
-    }
-    let bytes = connection.buffer.length > 0 ? Buffer.concat([connection.buffer, data]) : data;
-    while (bytes.length >= wire.HEADER_BYTES) {
-      const { len } = wire.header.decode(bytes);
-      if (len < wire.HEADER_BYTES || len > wire.MAX_MESSAGE) {
-        connection.socket.destroy();
-        return;
-      }
-      if (bytes.length < len) break;
-      this.#waiting.push({ connection, bytes: bytes.subarray(0, len), arrived });
-      if (this.#waiting.length === 1) setImmediate(() => this.#handleWaiting());
-      bytes = bytes.subarray(len);
-    }
-    connection.buffer = bytes;
+  stray(number: number): boolean {
+    const file = this.#connections.get(number)?.file;
+    if (file == null) return false;
+    const went = "a program writes to it by a way round the C library, which the model does not see";
+    this.#nodes.complain(`${file.path}: ${went}; the file is closed`);
+    this.ended(number);
+    return true;
   }
 
-  #handleWaiting(): void {
-    const waiting = this.#waiting;
-    this.#waiting = [];
-    for (const { connection, bytes, arrived } of waiting) {
-      if (connection.gone) continue;
-      this.#handle(connection, bytes);
-      this.#calls++;
-      this.#totalNs += (performance.now() - arrived) * 1e6;
-      this.#nodes.answered();
-    }
+  drained(number: number): void {
+    this.#connections.get(number)?.events?.events.drained();
   }
 
-  #ended(connection: Connection): void {
-    if (connection.gone) return;
-    connection.gone = true;
-    this.#connections.delete(connection);
+  released(number: number): void {
+    const connection = this.#connections.get(number);
+    if (connection === undefined || connection.held === null) return;
+    const answer = connection.held;
+    connection.held = null;
+    connection.socket.send(answer);
+  }
+
+  ended(number: number): void {
+    const connection = this.#connections.get(number);
+    if (connection === undefined) return;
+    this.#connections.delete(number);
     if (this.#files.get(connection.inode) === connection) this.#files.delete(connection.inode);
     connection.events?.events.disconnect();
     if (connection.process !== null) this.#processGone(connection.process);
@@ -215,19 +187,28 @@ export class HostshimServer implements ForeignFiles {
       this.#tokens.delete(token);
       pending.file?.put();
       pending.mapping?.close();
-      if (pending.path !== null) fs.rmSync(pending.path, { force: true });
+      if (pending.path !== null) this.#outside.removeFile(pending.path);
     }
   }
 
   // --- messages ---
 
+  message(number: number, bytes: Uint8Array): void {
+    const connection = this.#connections.get(number);
+    if (connection === undefined) return;
+    this.#handle(connection, bytes);
+    this.#nodes.answered();
+  }
+
   #handle(connection: Connection, bytes: Uint8Array): void {
     const { type, flags, seq } = wire.header.decode(bytes);
     const body = bytes.subarray(wire.HEADER_BYTES);
+    const { socket } = connection;
     if (type === wire.HELLO) {
       const err = this.#hello(connection, body);
-      this.#send(connection, wire.message(wire.HELLO_ACK, seq, wire.helloAck.encode({ err })));
-      if (err < 0) connection.socket.end();
+      socket.send(wire.message(wire.HELLO_ACK, seq, wire.helloAck.encode({ err })));
+      if (err < 0) socket.end();
+      else connection.events?.events.connect(socket);
       return;
     }
     if (type === wire.EVENT && connection.events !== null && body.length >= wire.event.bytes) {
@@ -236,8 +217,8 @@ export class HostshimServer implements ForeignFiles {
     }
     const caller = connection.process;
     // One request at a time: the next comes after the answer.
-    if (caller === null || connection.held || body.length < (wire.REQUEST_BYTES[type] ?? 0)) {
-      this.#ended(connection);
+    if (caller === null || connection.held !== null || body.length < (wire.REQUEST_BYTES[type] ?? 0)) {
+      this.ended(connection.number);
       return;
     }
     this.#claimLeftOver(caller);
@@ -257,21 +238,12 @@ export class HostshimServer implements ForeignFiles {
     const answer = wire.reply(seq, result, actions);
     const heldMs = this.#nodes.heldMs();
     if (heldMs === 0) {
-      this.#send(connection, answer);
+      socket.send(answer);
       return;
     }
-    connection.held = true;
-    const release = (): void => {
-      connection.held = false;
-      if (!connection.gone) this.#send(connection, answer);
-    };
+    connection.held = answer;
     // timers count whole milliseconds, and may be one of them early
-    setTimeout(release, Math.ceil(heldMs) + 1);
-  }
-
-  /** A client that does not read what it is answered is not read from until it does: no more waits for it than a stream's worth. */
-  #send({ socket }: Connection, bytes: Uint8Array): void {
-    if (!socket.write(bytes)) socket.pause();
+    socket.hold(Math.ceil(heldMs) + 1);
   }
 
   #hello(connection: Connection, body: Uint8Array): number {
@@ -287,11 +259,9 @@ export class HostshimServer implements ForeignFiles {
           user = { lockedPages: 0 };
           this.#users.set(hello.uid, user);
         }
-        try {
-          connection.process = new ForeignProcess(hello.pid, user, this.frames, this);
-        } catch {
-          return -EIO;
-        }
+        const process = this.#outside.process(hello.pid);
+        if (process === null) return -EIO;
+        connection.process = new ForeignProcess(hello.pid, process, user, this.frames, this);
         this.#processes.set(hello.pid, connection.process);
         return 0;
       }
@@ -310,10 +280,6 @@ export class HostshimServer implements ForeignFiles {
         const owner = this.#processes.get(hello.pid);
         if (owner === undefined) return -EINVAL;
         connection.events = owner;
-        const { socket } = connection;
-        socket.on("drain", () => owner.events.drained());
-        // After the answer to this message.
-        setImmediate(() => owner.events.connect({ send: (bytes) => socket.write(bytes) }));
         return 0;
       }
       case wire.KIND_OBJ:
@@ -321,7 +287,7 @@ export class HostshimServer implements ForeignFiles {
         const pending = this.#tokens.get(hello.token);
         if (pending === undefined) return -EBADF;
         this.#tokens.delete(hello.token);
-        if (pending.path !== null) fs.rmSync(pending.path, { force: true });
+        if (pending.path !== null) this.#outside.removeFile(pending.path);
         connection.mapping = pending.mapping;
         return pending.file === null ? 0 : this.#adopt(connection, hello.ino, pending.file);
       }
@@ -342,10 +308,7 @@ export class HostshimServer implements ForeignFiles {
     connection.inode = inode;
     connection.file = file;
     this.#files.set(inode, connection);
-    // A process that does not look is not told again and again.
-    connection.ring = () => {
-      if (connection.socket.writableLength === 0) connection.socket.write(DOORBELL);
-    };
+    connection.ring = () => connection.socket.ring();
     file.watch(connection.ring);
     return 0;
   }
@@ -438,12 +401,8 @@ export class HostshimServer implements ForeignFiles {
     }
     // Its side may see the folder by another path: it is told the name alone.
     const name = `region-${this.#nextRegion++}`;
-    const path = join(dirname(this.#path), name);
-    try {
-      fs.writeFileSync(path, mapping.memory, { mode: 0o600 });
-    } catch {
-      // No room in the file system, or no descriptor.
-      fs.rmSync(path, { force: true });
+    const path = join(this.#folder, name);
+    if (!this.#outside.putFile(path, mapping.memory)) {
       mapping.close();
       return { result: -ENOMEM, actions: [] };
     }

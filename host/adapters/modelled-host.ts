@@ -11,6 +11,7 @@ import { splitOffset } from "../kernel/vfio/region.ts";
 import { ENODEV, ENOENT, ENOTTY } from "../uapi/errno.ts";
 import type { ForeignProcess } from "./foreign-process.ts";
 import { HostedFrames } from "./hosted-frames.ts";
+import type { Outside } from "./outside.ts";
 import {
   CONTAINER_NUMBER,
   DEVICE_MAJOR,
@@ -46,13 +47,14 @@ export class ModelledHost implements ServedHost {
     host: Host,
     clock: Clock,
     mode: TimeMode,
+    outside: Outside,
     complain: (message: string) => void,
     plan: InjectionPlan | null = null,
   ) {
     this.#host = host;
     this.#plan = plan;
     this.frames = new HostedFrames(host.kernel.frames);
-    this.#time = new WallTime(clock, mode);
+    this.#time = new WallTime(clock, mode, outside);
     this.#complain = complain;
     for (const device of [...host.kernel.pci.devices, ...host.kernel.platform.devices]) {
       if (device.driver === null && device.iommuDevice !== null) host.vfioPath(device.name);
@@ -97,7 +99,7 @@ export class ModelledHost implements ServedHost {
     const bytes = new Uint8Array(8);
     const result = write ? 0 : move();
     if (result < 0) return result;
-    if (caller.memory.read(va, bytes, length) < 0) return write ? move() : result;
+    if (!caller.memory.known(Number(va), bytes.subarray(0, length))) return write ? move() : result;
     const { index, at } = splitOffset(position);
     const previous = trace.enter({
       ...{ type: "mmio", device: name, offset: Number(at), size: length, write },

@@ -5,6 +5,7 @@
 //     leap   a latency under 200 us is over at once: what a program waits for is there when it looks, and costs no timer
 
 import type { Clock } from "../base/clock.ts";
+import type { Outside } from "./outside.ts";
 
 export type TimeMode = "real" | "leap";
 
@@ -15,15 +16,19 @@ const MOST_ROUNDS = 1000;
 export class WallTime {
   readonly #clock: Clock;
   readonly #leap: boolean;
+  readonly #outside: Outside;
   readonly #start: number;
-  #timer: NodeJS.Timeout | null = null;
-  #immediate: NodeJS.Immediate | null = null;
   #timerFor = Number.POSITIVE_INFINITY;
 
-  constructor(clock: Clock, mode: TimeMode) {
+  constructor(clock: Clock, mode: TimeMode, outside: Outside) {
     this.#clock = clock;
     this.#leap = mode === "leap";
-    this.#start = performance.now() - clock.now / 1e6;
+    this.#outside = outside;
+    this.#start = outside.now() - clock.now;
+    outside.onWake = () => {
+      this.#timerFor = Number.POSITIVE_INFINITY;
+      this.pump();
+    };
   }
 
   /** Lets happen what is due. */
@@ -45,29 +50,17 @@ export class WallTime {
   }
 
   close(): void {
-    if (this.#timer !== null) clearTimeout(this.#timer);
-    if (this.#immediate !== null) clearImmediate(this.#immediate);
+    this.#outside.wake(null);
   }
 
   #now(): number {
-    return Math.floor((performance.now() - this.#start) * 1e6);
+    return this.#outside.now() - this.#start;
   }
 
-  /** A timer has a millisecond's grain: what is due sooner is looked for again and again. */
   #wait(): void {
     const due = this.#clock.nextDeadline;
     if (due === this.#timerFor) return;
-    this.close();
-    this.#timer = null;
-    this.#immediate = null;
     this.#timerFor = due;
-    if (due === Number.POSITIVE_INFINITY) return;
-    const again = () => {
-      this.#timerFor = Number.POSITIVE_INFINITY;
-      this.pump();
-    };
-    const ms = (due - this.#now()) / 1e6;
-    if (ms < 1) this.#immediate = setImmediate(again);
-    else this.#timer = setTimeout(again, Math.min(ms, 0x7fff_ffff));
+    this.#outside.wake(due === Number.POSITIVE_INFINITY ? null : (due - this.#now()) / 1e6);
   }
 }

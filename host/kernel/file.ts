@@ -103,6 +103,8 @@ export interface CallContext {
   readonly capabilities: Capabilities;
   /** RLIMIT_MEMLOCK in bytes; Infinity for none. */
   readonly memlockLimit: number;
+  /** The same process for the eyes of a trace, where looking at its memory is not free of consequences (host/adapters). */
+  readonly shown?: CallContext;
 }
 
 export interface MmapRequest {

@@ -41,7 +41,8 @@ function observed(
   if (!trace.on) return run();
   const span = trace.open();
   const result = run();
-  const fields = name === null ? {} : file.ioctlFields(call, request, BigInt.asUintN(64, BigInt(argument)));
+  const fields =
+    name === null ? {} : file.ioctlFields(call.shown ?? call, request, BigInt.asUintN(64, BigInt(argument)));
   trace.close(span, {
     type: "ioctl",
     process: call.name,

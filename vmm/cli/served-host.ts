@@ -5,9 +5,11 @@ import { spawn } from "node:child_process";
 import { accessSync, constants, statSync } from "node:fs";
 import { constants as osConstants } from "node:os";
 import { delimiter, join, resolve } from "node:path";
-import { BlockFile, BlockFileError } from "../../host/adapters/block-file.ts";
+import { BlockFileError } from "../../host/adapters/block-file.ts";
 import { HostFolderError, HostService } from "../../host/adapters/host-service.ts";
+import { LinuxOutside } from "../../host/adapters/linux-outside.ts";
 import { ModelledHost } from "../../host/adapters/modelled-host.ts";
+import type { Outside } from "../../host/adapters/outside.ts";
 import { whyNotPreloadable } from "../../host/adapters/preloadable.ts";
 import { SelftestHost } from "../../host/adapters/selftest-host.ts";
 import type { ServedHost } from "../../host/adapters/served-host.ts";
@@ -106,8 +108,10 @@ async function begin(options: HostServeOptions): Promise<Serving> {
   if (sink !== null) trace.addSink(sink);
   let service: HostService;
   try {
-    const host: ServedHost = options.selftest === true ? new SelftestHost(say) : makeHost(options, clock, trace);
-    service = new HostService(host, {
+    const outside = new LinuxOutside(say);
+    const host: ServedHost =
+      options.selftest === true ? new SelftestHost(say) : makeHost(options, clock, trace, outside);
+    service = new HostService(host, outside, {
       library,
       asRoot: options.ownPrivileges !== true,
       ...(options.dir === undefined ? {} : { folder: options.dir }),
@@ -131,16 +135,16 @@ function preloadLibrary(): string {
   }
 }
 
-function makeHost(options: HostServeOptions, clock: Clock, trace: Trace): ModelledHost {
+function makeHost(options: HostServeOptions, clock: Clock, trace: Trace, outside: Outside): ModelledHost {
   const host = new Host(findHost(options.host), {
     clock,
     trace,
     vfio: { mappableBars: false },
-    openBlockFile: (path, blockBytes) => new BlockFile({ path, blockBytes, onProblem: say }),
+    openBlockFile: (path, blockBytes) => outside.openBlockFile(path, blockBytes),
   });
   for (const problem of host.problems) say(problem);
   const plan = options.inject.length === 0 ? null : host.inject(options.inject, options.seed);
-  const served = new ModelledHost(host, clock, options.time, say, plan);
+  const served = new ModelledHost(host, clock, options.time, outside, say, plan);
   if (options.check === "stale") {
     const stale = new StaleReport(host, say);
     served.findings = () => [`stale accesses: ${stale.count}`];
@@ -151,13 +155,13 @@ function makeHost(options: HostServeOptions, clock: Clock, trace: Trace): Modell
 
 /** When the program has ended: what its connections still hold is released first. */
 async function end(service: HostService, options: HostServeOptions, closed: () => void): Promise<boolean> {
-  const { host, server } = service;
+  const { host, server, listener } = service;
   // The ends of connections of a process that is gone arrive one by one; children may live on.
   for (let turn = 0; turn < 100 && server.connected > 0; turn++) await new Promise((next) => setTimeout(next, 1));
   const held = server.connected;
   const left = host.leftOver;
   if (options.quiet !== true) {
-    const { calls, totalNs } = server.statistics;
+    const { calls, totalNs } = listener.statistics;
     say(`host: ${calls} requests, ${(calls === 0 ? 0 : totalNs / calls / 1000).toFixed(1)} us each`);
     if (calls === 0) say("host: the program opened nothing of the host (one that is linked statically cannot)");
     for (const line of host.statistics()) say(`host: ${line}`);

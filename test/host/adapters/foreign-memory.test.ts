@@ -4,6 +4,7 @@ import { readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
 import { ForeignFrames } from "../../../host/adapters/foreign-frames.ts";
 import { ForeignMemory } from "../../../host/adapters/foreign-memory.ts";
+import { LinuxOutside } from "../../../host/adapters/linux-outside.ts";
 import { readUser } from "../../../host/kernel/iommufd/user-copy.ts";
 import { EFAULT } from "../../../host/uapi/errno.ts";
 
@@ -15,8 +16,10 @@ describe.skipIf(process.platform !== "linux")("a foreign process's memory", () =
     return Number.parseInt(line!.split("-")[0]!, 16);
   };
 
+  const self = () => new LinuxOutside(() => {}).process(process.pid)!;
+
   it("is copied from numbers and bigints alike, as much as is asked for and no more", () => {
-    const memory = new ForeignMemory(process.pid, new ForeignFrames());
+    const memory = new ForeignMemory(self(), new ForeignFrames());
     const at = header();
     for (const va of [at, BigInt(at)]) {
       const bytes = new Uint8Array(8).fill(0xee);
@@ -30,7 +33,7 @@ describe.skipIf(process.platform !== "linux")("a foreign process's memory", () =
   });
 
   it("is refused beyond user space, whatever the address is given as", () => {
-    const memory = new ForeignMemory(process.pid, new ForeignFrames());
+    const memory = new ForeignMemory(self(), new ForeignFrames());
     for (const va of [2 ** 47 - 4, 2n ** 47n - 4n, (1n << 64n) - 4n]) {
       expect(readUser(memory, va, new Uint8Array(8))).toBe(-EFAULT);
     }

@@ -5,27 +5,31 @@ import net from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { HostshimListener } from "../../../host/adapters/hostshim-listener.ts";
 import * as wire from "../../../host/adapters/hostshim-protocol.ts";
 import { HostshimServer } from "../../../host/adapters/hostshim-server.ts";
+import { LinuxOutside } from "../../../host/adapters/linux-outside.ts";
 import { SelftestHost } from "../../../host/adapters/selftest-host.ts";
 import { SeededRandom } from "../../../host/base/seeded-random.ts";
 import { EBADF, EINVAL, ENOENT, ENOTTY } from "../../../host/uapi/errno.ts";
 
 let folder: string;
 let server: HostshimServer;
+let listener: HostshimListener;
 let socket: string;
 const complaints: string[] = [];
 beforeAll(async () => {
   folder = mkdtempSync(join(tmpdir(), "nestbox-server-"));
   socket = join(folder, "socket");
   const host = new SelftestHost((line) => complaints.push(line));
-  server = new HostshimServer(socket, host, host.frames);
+  server = new HostshimServer(socket, host, host.frames, new LinuxOutside(() => {}));
+  listener = new HostshimListener(socket, server, (line) => complaints.push(line));
   await new Promise<void>((resolve, reject) =>
-    server.listen((problem) => (problem === null ? resolve() : reject(new Error(problem)))),
+    listener.listen((problem) => (problem === null ? resolve() : reject(new Error(problem)))),
   );
 });
 afterAll(() => {
-  server.close();
+  listener.close();
   rmSync(folder, { recursive: true, force: true });
 });
 
@@ -204,11 +208,11 @@ describe("the server of emulated device nodes", () => {
     const flood = Buffer.alloc(requests * request.length);
     for (let n = 0; n < requests; n++) flood.set(request, n * request.length);
     deaf.write(flood);
-    const before = server.statistics.calls;
+    const before = listener.statistics.calls;
     // At each of these turns the server would read another piece of it, 64 KiB at most.
     const turns = 4 * Math.ceil(flood.length / 65536);
     for (let turn = 0; turn < turns; turn++) await control.send(request).next();
-    expect(server.statistics.calls - before - turns).toBeLessThan(requests / 2);
+    expect(listener.statistics.calls - before - turns).toBeLessThan(requests / 2);
     // What it has been sent is answered all the same.
     let answered = 0;
     let left = Buffer.alloc(0);
