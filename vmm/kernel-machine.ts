@@ -174,9 +174,12 @@ export class KernelMachine<Parts extends KernelParts = KernelParts> implements S
   readonly #slice: number;
   readonly #input: number[] = [];
   #off: Extract<KernelStop, { kind: "off" }> | null = null;
-  /** Whose turn it is next, and who executes now (-1: nobody). */
+  /** Whose turn it is next, whose it is, and at which count of executed instructions it ends: over once that is reached. */
   #cpu = 0;
+  #turnCpu = 0;
+  #turnEnd = 0;
   #running = -1; // not state: there is state between slices only
+  #pausing = false; // not state: a call of run's
   #kind: ViommuKind = VIOMMU_KINDS[DEFAULT_KIND]; // not state: wiring
   /** Commands that the guest's stores have had executed by its IOMMUs. */
   commandsExecuted: () => number = () => 0; // not state: wiring
@@ -200,7 +203,7 @@ export class KernelMachine<Parts extends KernelParts = KernelParts> implements S
         this.#off = { kind: "off", reset, failure };
       },
       woken: (cpu) => {
-        if (this.#running >= 0 && cpu !== this.#running) this.parts.core.limitSlice(TURN_AFTER_MESSAGE);
+        if (this.#running >= 0 && cpu !== this.#running) this.#shortenTurn(TURN_AFTER_MESSAGE);
       },
     });
     const { core } = this.parts;
@@ -293,40 +296,69 @@ export class KernelMachine<Parts extends KernelParts = KernelParts> implements S
   }
 
   /**
-   * Executes until something needs the shell: at most one slice. CPUs that have work take turns; one that has none is passed over until an
-   * interrupt is pending for it. Everything is decided by counts of instructions: the same run every time.
+   * Executes until something needs the shell: at most one slice, or `budget` instructions. CPUs that have work take turns; one that has none is passed
+   * over until an interrupt is pending for it. Everything is decided by counts of instructions, and a turn goes on where a slice has cut it: the same
+   * run every time, in whatever pieces.
    */
-  run(): KernelStop {
+  run(budget: number = this.#slice): KernelStop {
     const { machine } = this;
     const { core, exits } = this.parts;
     const clock = this.#clock;
     this.#work = 0;
-    for (let left = this.#slice; left > 0 && this.#work < WORK_OF_A_SLICE; ) {
+    this.#pausing = false;
+    for (let left = Math.min(budget, this.#slice); left > 0 && this.#work < WORK_OF_A_SLICE && !this.#pausing; ) {
       machine.settle();
       if (this.#off !== null) return this.#off;
       if (machine.stopping) return { kind: "stopped" };
+      if (this.#pausing) break;
       core.now = clock.now;
-      const cpu = this.#nextCpu();
-      if (cpu < 0) return { kind: "idle", until: this.#wakeTime() };
       const before = core.executed;
+      if (before >= this.#turnEnd && !this.#beginTurn()) return { kind: "idle", until: this.#wakeTime() };
+      const cpu = this.#turnCpu;
       this.#running = cpu;
-      const exit = core.run(cpu, Math.min(left, this.#turn(cpu)));
+      const exit = core.run(cpu, Math.min(left, this.#turnEnd - before));
       this.#running = -1;
       left -= Math.max(1, core.executed - before);
       this.#work++;
       clock.advanceTo(core.now);
       if (exit === exits.firmware) {
+        this.#turnEnd = 0;
         this.parts.firmwareCall(cpu);
         this.#work += WORK_OF_A_CALL;
-      } else if (exit === exits.wait) this.#waiting[cpu] = true;
-      this.#cpu = (cpu + 1) % this.#started.length;
+      } else if (exit === exits.wait) {
+        this.#turnEnd = 0;
+        this.#waiting[cpu] = true;
+      }
     }
     return this.#off ?? { kind: "slice" };
+  }
+
+  /** From within `run`: it returns after the instruction that is being executed. */
+  pause(): void {
+    this.#pausing = true;
+    if (this.#running >= 0) this.parts.core.stop();
   }
 
   /** Lets an idle machine's time pass to `until`. */
   skipTo(until: number): void {
     this.#clock.advanceTo(until);
+  }
+
+  /** Gives the next CPU that has work its turn; false if none has. */
+  #beginTurn(): boolean {
+    const cpu = this.#nextCpu();
+    if (cpu < 0) return false;
+    this.#turnCpu = cpu;
+    this.#cpu = (cpu + 1) % this.#started.length;
+    this.#turnEnd = this.parts.core.executed + this.#turn(cpu);
+    return true;
+  }
+
+  /** Ends the turn of the CPU that executes after at most `instructions` more. */
+  #shortenTurn(instructions: number): void {
+    const { core } = this.parts;
+    this.#turnEnd = Math.min(this.#turnEnd, core.executed + instructions);
+    core.limitSlice(instructions);
   }
 
   /** The next CPU in turn that has work, -1 if none has. */
@@ -345,7 +377,7 @@ export class KernelMachine<Parts extends KernelParts = KernelParts> implements S
   /** Instructions until the clock's next event, or until another CPU must have its turn. */
   #turn(cpu: number): number {
     let until = Math.min(this.#clock.nextDeadline, this.machine.timeLimit);
-    let longest = this.#slice;
+    let longest = LONGEST_SLICE;
     for (let other = 0; other < this.#started.length; other++) {
       if (other === cpu || this.#started[other] !== true) continue;
       if (this.#waiting[other] !== true) longest = TURN;
@@ -387,7 +419,7 @@ export class KernelMachine<Parts extends KernelParts = KernelParts> implements S
     // The host's kernel waits for its hardware by letting time pass.
     if (clock.now > core.now) core.now = clock.now;
     const until = Math.ceil((clock.nextDeadline - clock.now) / core.nsPerInstruction);
-    if (until < this.#slice) core.limitSlice(Math.max(1, until));
+    if (until < LONGEST_SLICE) this.#shortenTurn(Math.max(1, until));
   }
 
   #feedUart(): void {
@@ -409,6 +441,8 @@ export class KernelMachine<Parts extends KernelParts = KernelParts> implements S
       input: this.#input.slice(),
       off: off === null ? null : { reset: off.reset, failure: off.failure },
       cpu: this.#cpu,
+      turnCpu: this.#turnCpu,
+      turnEnd: this.#turnEnd,
       commandsSeen: this.#commandsSeen,
     };
   }
@@ -431,6 +465,8 @@ export class KernelMachine<Parts extends KernelParts = KernelParts> implements S
       return { kind: "off" as const, reset, failure: off.boolean("failure") };
     });
     this.#cpu = state.number("cpu") % this.#started.length;
+    this.#turnCpu = state.number("turnCpu") % this.#started.length;
+    this.#turnEnd = state.number("turnEnd");
     this.#commandsSeen = state.number("commandsSeen");
   }
 

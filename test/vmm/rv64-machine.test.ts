@@ -11,8 +11,9 @@ import { type KernelImage, KernelImageError } from "../../vmm/platform/kernel-im
 import { Rv64Machine, type Rv64Stop } from "../../vmm/rv64-machine.ts";
 import { buildHart } from "../../vmm/vcpu/riscv64/build.mjs";
 import { happens } from "../host/base/happens.ts";
-import { A0, A1, CSR, HSM, Program, S0, T0 } from "./rv64-program.ts";
-import { addi, csr } from "./vcpu/riscv64/encode.ts";
+import { Random } from "../oracle/random.ts";
+import { A0, A1, CSR, HSM, Program, S0, T0, T1 } from "./rv64-program.ts";
+import { addi, b, csr, i } from "./vcpu/riscv64/encode.ts";
 
 const MEMORY = 8 * 2 ** 20;
 /** The APLIC source of the UART, as the device tree says. */
@@ -267,6 +268,58 @@ describe("several harts", () => {
       return [bench.clock.now, bench.rv64.core.executed];
     });
     expect(ends[0]).toEqual(ends[1]);
+  });
+
+  it("and in whatever pieces it is run: two harts that race for a word, prints, timers and messages", () => {
+    // Hart 1 counts in DATA and prints now and then; hart 0 adds what it finds there to DATA + 16 until it has found enough, then ends the machine.
+    const program = new Program();
+    const other = 0x4000;
+    program.enableIdentity(IDENTITY).sbi(HSM, 0, 1, RAM_BASE + other, 0xabcd);
+    const poll = program.here;
+    program
+      .load(4, S0, DATA)
+      .storeRegister(4, DATA + 16, S0)
+      .emit(addi(9, 9, 1))
+      .storeRegister(4, DATA + 20, 9)
+      .li(T0, 9_000);
+    program.ifLess(S0, T0, (inner) => inner.jump(poll));
+    program.reset();
+    while (program.here < other) program.emit(addi(0, 0, 0));
+    const count = program.here;
+    program
+      .load(4, S0, DATA)
+      .emit(addi(S0, S0, 1))
+      .storeRegister(4, DATA, S0)
+      .emit(i(0x13, 7, T1, S0, 1023)); // andi
+    program
+      .emit(b(1, T1, 0, count - program.here))
+      .print(UART_BASE, ".")
+      .store(4, MSI_BASE, IDENTITY)
+      .jump(count);
+
+    const inPieces = (budget: () => number, pauses = false) => {
+      const bench = new Bench(program, { harts: 2 });
+      const events: string[] = [];
+      bench.trace.addSink({
+        event: (event) => {
+          events.push(JSON.stringify(event, (_key, value) => (typeof value === "bigint" ? `${value}` : value)));
+          if (pauses) bench.rv64.pause();
+        },
+      });
+      for (;;) {
+        const stop = bench.rv64.run(budget());
+        if (stop.kind === "off") break;
+        if (stop.kind === "idle") bench.rv64.skipTo(stop.until);
+      }
+      const words = [DATA, DATA + 16, DATA + 20].map((address) => bench.word(address));
+      return { events, words, now: bench.clock.now, executed: bench.rv64.core.executed, output: bench.output };
+    };
+    const whole = inPieces(() => Number.POSITIVE_INFINITY);
+    expect(whole.output).toMatch(/^\.{8,}$/);
+    const random = new Random(5);
+    expect(inPieces(() => 1)).toEqual(whole);
+    expect(inPieces(() => 1 + random.below(300))).toEqual(whole);
+    expect(inPieces(() => Number.POSITIVE_INFINITY, true)).toEqual(whole);
   });
 
   it("harts that all wait are idle until the earliest of their timers", () => {
