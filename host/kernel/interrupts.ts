@@ -1,6 +1,8 @@
 // Message-signalled interrupts of the kernel: ids of the machine's interrupt files handed to drivers with a handler (Linux: the
 // platform's MSI domain). Files are used in order; a driver writes address and data into a device's MSI or MSI-X registers or into
 // an IOMMU. Handlers run when the machine's run loop fires events, never inside of what sent the message.
+//
+// Where an IOMMU remaps interrupts, a function is given a message that names an entry of its table instead (`MessageRemapper`), and the entry the id.
 
 import { addressOf } from "../base/address.ts";
 import type { InterruptFiles, Message } from "../hw/interrupt-files.ts";
@@ -19,13 +21,31 @@ export interface KernelInterrupt {
   free(): void;
 }
 
+/** What a device is programmed to write, instead of what it stands for. */
+export interface RemappedMessage {
+  readonly address: bigint;
+  readonly data: number;
+  free(): void;
+}
+
+/**
+ * Messages by which a requester (a PCI function's name) sends these, whose count is a power of two; those it gets have one address, and data that
+ * differ as these do. null: they are sent as they are; a negated errno: there is no room.
+ */
+export type MessageRemapper = (
+  requester: string,
+  messages: readonly { readonly address: bigint; readonly data: number }[],
+) => readonly RemappedMessage[] | null | number;
+
 export class KernelInterrupts {
   readonly #files: InterruptFiles | null;
   readonly #live: LiveObjects;
+  readonly #remap: MessageRemapper;
 
-  constructor(files: InterruptFiles | null, live: LiveObjects) {
+  constructor(files: InterruptFiles | null, live: LiveObjects, remap: MessageRemapper = () => null) {
     this.#files = files;
     this.#live = live;
+    this.#remap = remap;
   }
 
   /**
@@ -56,10 +76,7 @@ export class KernelInterrupts {
       }
       for (const message of taken) if (found === null || !found.includes(message)) files.release(message);
       if (found === null) continue;
-      return found.map((message, index) => {
-        files.setHandler(message, handlerOf(index));
-        return this.#handOut(message, false);
-      });
+      return this.#handOut(found, requester, false, handlerOf);
     }
     return null;
   }
@@ -76,23 +93,39 @@ export class KernelInterrupts {
       message = files.allocate(file, source, requester);
     }
     if (message === null) return null;
-    files.setHandler(message, handler);
-    return this.#handOut(message, boot);
+    return this.#handOut([message], requester, boot, () => handler)?.[0] ?? null;
   }
 
-  #handOut({ pfn, data }: Message, boot: boolean): KernelInterrupt {
+  /** null, and the ids given back, if they cannot be remapped. */
+  #handOut(
+    messages: readonly Message[],
+    requester: string | null,
+    boot: boolean,
+    handlerOf: (index: number) => () => void,
+  ): KernelInterrupt[] | null {
     const files = this.#files!;
-    if (!boot) this.#live.created("interrupt");
-    let freed = false;
-    return {
-      address: addressOf(pfn),
-      data,
-      free: () => {
-        if (freed) return;
-        freed = true;
-        files.release({ pfn, data });
-        if (!boot) this.#live.destroyed("interrupt");
-      },
-    };
+    const direct = messages.map(({ pfn, data }) => ({ address: addressOf(pfn), data }));
+    const remapped = requester === null ? null : this.#remap(requester, direct);
+    if (typeof remapped === "number") {
+      for (const message of messages) files.release(message);
+      return null;
+    }
+    return messages.map((message, index) => {
+      files.setHandler(message, handlerOf(index));
+      if (!boot) this.#live.created("interrupt");
+      let freed = false;
+      const { address, data } = remapped?.[index] ?? direct[index]!;
+      return {
+        address,
+        data,
+        free: () => {
+          if (freed) return;
+          freed = true;
+          remapped?.[index]!.free();
+          files.release(message);
+          if (!boot) this.#live.destroyed("interrupt");
+        },
+      };
+    });
   }
 }

@@ -68,7 +68,10 @@ export class Kernel implements Stateful {
     this.trace = parts.trace;
     this.frames = new HostFrames(parts.memory, parts.ram);
     this.iommu = new IommuCore(parts.trace);
-    this.interrupts = new KernelInterrupts(parts.interruptFiles ?? null, this.live);
+    this.interrupts = new KernelInterrupts(parts.interruptFiles ?? null, this.live, (requester, messages) => {
+      const device = this.iommu.deviceNamed(requester);
+      return device === null ? null : (this.iommu.driverOf(device)?.remapMessages?.(device, messages) ?? null);
+    });
     this.iommuHardware = new IommuHardware(
       parts.drivers ?? DRIVER_KINDS,
       {

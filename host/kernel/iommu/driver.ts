@@ -6,6 +6,7 @@
 // simulated memory, an identity of a foreign process's page under `host run --selftest`; drivers pass frames through.
 
 import type { MmioPort } from "../../base/mmio.ts";
+import type { RemappedMessage } from "../interrupts.ts";
 import type { Attachment, AttachmentList, DeviceAttachments } from "./attachments.ts";
 import type { WaitingCall } from "./wait.ts";
 
@@ -238,6 +239,11 @@ export interface IommuDriver {
   reservedRegions(device: IommuDevice): readonly ReservedRegion[];
   /** No DMA write of the device can raise an interrupt that is not its own; absent: true (Linux: iommu_group_has_isolated_msi). */
   isolatesMsi?(device: IommuDevice): boolean;
+  /** Messages that reach the device's interrupts through the IOMMU's table of them (MessageRemapper). Absent: there is none. */
+  remapMessages?(
+    device: IommuDevice,
+    messages: readonly { readonly address: bigint; readonly data: number }[],
+  ): readonly RemappedMessage[] | null | number;
   /** Under a nested domain the guest owns the PASID table: page requests of any PASID go to the nested domain's handler. */
   readonly userPasidTable?: boolean;
   /** Domain type the core gives a group at boot. */

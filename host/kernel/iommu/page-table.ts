@@ -15,15 +15,13 @@ import { EINVAL, ENOMEM, ERANGE } from "../../uapi/errno.ts";
 import type { HostFrames } from "../host-frames.ts";
 import { numbersOf, refillMap } from "../same-objects.ts";
 
-const PRESENT = 1;
-
 /** Bits of a leaf beside its frame and its kind. */
 export interface LeafBits {
   readonly lo: number;
   readonly hi: number;
 }
 
-/** What an architecture's tables look like. Bit 0 of an entry says that there is one. */
+/** What an architecture's tables look like. */
 export interface TableShape {
   /** As a state document says it. */
   readonly name: string;
@@ -41,6 +39,8 @@ export interface TableShape {
   /** Where an entry's frame number begins, and what of the high half belongs to it. */
   readonly frameShift: number;
   readonly frameHigh: number;
+  /** Bits of an entry's low half any of which says that there is one. */
+  readonly presentBits: number;
   /** Low half of an entry that points to a table. */
   readonly tableBits: number;
   /** Errno of a mapping where there is one already. */
@@ -76,6 +76,7 @@ export class PageTable<Shape extends TableShape = TableShape> implements Statefu
   readonly #spans: readonly number[];
   /** Frame numbers that an entry's low half can tell apart. */
   readonly #frameLow: number;
+  readonly #present: number;
   readonly #frames: HostFrames;
   readonly #memory: PhysicalMemory<HpaPfn>;
   readonly #accounting: TableAccounting;
@@ -91,6 +92,7 @@ export class PageTable<Shape extends TableShape = TableShape> implements Statefu
     this.#entries = entries;
     this.#spans = Array.from({ length: shape.levels }, (_, level) => shape.granulePages * entries ** level);
     this.#frameLow = 2 ** (32 - shape.frameShift);
+    this.#present = shape.presentBits;
     this.#frames = frames;
     this.#memory = frames.memory;
     this.#accounting = accounting;
@@ -166,7 +168,7 @@ export class PageTable<Shape extends TableShape = TableShape> implements Statefu
     this.#memory.load64((table + (index >> 9)) as HpaPfn, (index & 511) * 8);
     const { lo, hi } = this.#memory;
     let fresh = false;
-    if ((lo & PRESENT) === 0) {
+    if ((lo & this.#present) === 0) {
       const frame = this.#newTable();
       if (frame < 0) return frame;
       child = frame as HpaPfn;
@@ -194,7 +196,7 @@ export class PageTable<Shape extends TableShape = TableShape> implements Statefu
     const last = Math.min(limit, index + count);
     for (let i = index; i < last; i++) {
       memory.load64((table + (i >> 9)) as HpaPfn, (i & 511) * 8);
-      if ((memory.lo & PRESENT) !== 0) {
+      if ((memory.lo & this.#present) !== 0) {
         if (i === index) return -this.shape.occupied;
         // What was free before it is mapped by this call; the next one meets the obstacle and reports it.
         return this.#fill(table, level, index, output, i - index, bits);
@@ -239,7 +241,7 @@ export class PageTable<Shape extends TableShape = TableShape> implements Statefu
       const next = Math.min(end, start + span);
       memory.load64((table + (index >> 9)) as HpaPfn, (index & 511) * 8);
       const { lo, hi } = memory;
-      if ((lo & PRESENT) !== 0) {
+      if ((lo & this.#present) !== 0) {
         const whole = at === start && next === start + span;
         const leaf = this.shape.isLeaf(lo, level);
         if (leaf && whole) {
@@ -303,7 +305,7 @@ export class PageTable<Shape extends TableShape = TableShape> implements Statefu
       const index = this.#index(level, input);
       this.#memory.load64((table + (index >> 9)) as HpaPfn, (index & 511) * 8);
       const { lo, hi } = this.#memory;
-      if ((lo & PRESENT) === 0) return -1;
+      if ((lo & this.#present) === 0) return -1;
       if (this.shape.isLeaf(lo, level)) return this.#frameOf(lo, hi) + (input % this.#spans[level]!);
       table = this.#frameOf(lo, hi);
     }
@@ -333,7 +335,7 @@ export class PageTable<Shape extends TableShape = TableShape> implements Statefu
       const page = (table + (index >> 9)) as HpaPfn;
       memory.load64(page, (index & 511) * 8);
       const { lo, hi } = memory;
-      if ((lo & PRESENT) === 0) {
+      if ((lo & this.#present) === 0) {
         // Nothing is mapped here.
       } else if (!this.shape.isLeaf(lo, level)) {
         this.#dirtyIn(this.#frameOf(lo, hi), level - 1, at, next, keep, report);

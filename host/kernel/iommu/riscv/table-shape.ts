@@ -45,6 +45,7 @@ export function riscvTableShape(table: RiscvTable): RiscvTableShape {
     // PPN: bits 53:10.
     frameShift: 10,
     frameHigh: 0x3fffff,
+    presentBits: 1,
     tableBits: V,
     occupied: EADDRINUSE,
     leafKind: () => V,

@@ -73,6 +73,7 @@ export function vmsav8Shape(table: Vmsav8Table): Vmsav8Shape {
     // Bits 47:12.
     frameShift: 12,
     frameHigh: 0xffff,
+    presentBits: 1,
     tableBits: TABLE_OR_PAGE,
     occupied: EEXIST,
     leafKind: (level) => (level === 0 ? TABLE_OR_PAGE : BLOCK),
