@@ -114,14 +114,15 @@ export class KernelInterrupts {
       files.setHandler(message, handlerOf(index));
       if (!boot) this.#live.created("interrupt");
       let freed = false;
-      const { address, data } = remapped?.[index] ?? direct[index]!;
+      const sent = remapped?.[index] ?? null;
+      const { address, data } = sent ?? direct[index]!;
       return {
         address,
         data,
         free: () => {
           if (freed) return;
           freed = true;
-          remapped?.[index]!.free();
+          sent?.free();
           files.release(message);
           if (!boot) this.#live.destroyed("interrupt");
         },

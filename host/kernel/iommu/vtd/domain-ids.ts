@@ -50,7 +50,8 @@ export class DomainIds implements Stateful {
     const restored: [VtdUnit, number][] = units.map((name, index) => {
       const unit = [...this.#ids.keys()].find((known) => known.name === name);
       const id = ids[index];
-      if (unit === undefined || typeof id !== "number") return state.fail("units", `has ${String(name)}, which is not here`);
+      if (unit === undefined || typeof id !== "number")
+        return state.fail("units", `has ${String(name)}, which is not here`);
       return [unit, id];
     });
     this.#ids.clear();

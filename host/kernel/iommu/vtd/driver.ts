@@ -43,7 +43,7 @@ import { VtdNestedDomain } from "./nested-domain.ts";
 import { unitLargestLeaf, VtdPagingDomain } from "./paging-domain.ts";
 import { passThroughContext, passThroughEntry } from "./pasid-entries.ts";
 import { PasidTable } from "./pasid-table.ts";
-import { prepare, setUp, setUpScalableContext, tearDown, tearDownScalableContext } from "./placement.ts";
+import { detach, prepare, setUp, setUpScalableContext, tearDown, tearDownScalableContext } from "./placement.ts";
 import { answerRequest, handleFault, handlePageRequest } from "./records.ts";
 import { type VtdShape, vtdShape } from "./table-shape.ts";
 import { type UnitParts, VtdUnit } from "./unit.ts";
@@ -88,7 +88,7 @@ class FixedDomain implements IommuDomain {
 }
 
 function detachPasid(device: IommuDevice, pasid: number): number {
-  tearDown(device, pasid);
+  detach(device, pasid);
   return 0;
 }
 

@@ -4,8 +4,8 @@
 //
 //     remap(device, messages) ──▶ consecutive entries, one a message ──▶ interrupt entry cache told ──▶ remappable address and subhandles
 
-import { DESCRIPTOR_INTERRUPT_ENTRY } from "../../../arch/vtd/invalidation-descriptors.ts";
 import { IRTE, IRTE_BYTES } from "../../../arch/vtd/interrupt-remapping.ts";
+import { DESCRIPTOR_INTERRUPT_ENTRY } from "../../../arch/vtd/invalidation-descriptors.ts";
 import { IRTA_EIME } from "../../../arch/vtd/registers.ts";
 import type { HpaPfn } from "../../../base/address.ts";
 import type { Stateful, StateReader, StateRecord } from "../../../base/state.ts";

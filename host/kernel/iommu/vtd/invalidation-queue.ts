@@ -9,12 +9,12 @@
 // takes nothing any more.
 
 import {
+  DESCRIPTOR_BYTES,
   DESCRIPTOR_WAIT,
   WAIT_FN,
   WAIT_PD,
   WAIT_SW,
   WIDE_DESCRIPTOR_BYTES,
-  DESCRIPTOR_BYTES,
 } from "../../../arch/vtd/invalidation-descriptors.ts";
 import { FSTS_ICE, FSTS_IQE, FSTS_ITE, IQERCD, REG } from "../../../arch/vtd/registers.ts";
 import type { HpaPfn } from "../../../base/address.ts";
@@ -98,6 +98,7 @@ export class InvalidationQueue implements Stateful {
   }
 
   #taken(): number {
+    if (this.#dead) return -ETIMEDOUT;
     const failure = this.#failure;
     this.#failure = 0;
     return failure;

@@ -15,7 +15,12 @@ import {
   PASID_IOTLB_ALL,
   PASID_IOTLB_PAGE,
 } from "../../../arch/vtd/invalidation-descriptors.ts";
-import { GRANULARITY_DEVICE, GRANULARITY_DOMAIN, GRANULARITY_GLOBAL, GRANULARITY_PAGE } from "../../../arch/vtd/registers.ts";
+import {
+  GRANULARITY_DEVICE,
+  GRANULARITY_DOMAIN,
+  GRANULARITY_GLOBAL,
+  GRANULARITY_PAGE,
+} from "../../../arch/vtd/registers.ts";
 import { NO_PASID } from "../../../devices/ports.ts";
 import type { IommuDevice } from "../driver.ts";
 import type { VtdUnit } from "./unit.ts";
@@ -67,7 +72,13 @@ export function dropDomain(unit: VtdUnit, id: number): void {
 }
 
 /** Second-stage translations of a range, and nested ones of any address; all of the id where the unit cannot say so many. */
-export function dropSecondStage(unit: VtdUnit, id: number, firstPage: number, order: number, leavesOnly: boolean): void {
+export function dropSecondStage(
+  unit: VtdUnit,
+  id: number,
+  firstPage: number,
+  order: number,
+  leavesOnly: boolean,
+): void {
   const { PSI, MAMV } = unit.features;
   if (!PSI || order > MAMV) {
     dropDomain(unit, id);
@@ -109,14 +120,20 @@ export function dropDeviceRange(
 ): void {
   const sourceId = unit.sourceIdOf(device);
   // Of several pages: ones up to the bit below the size, which is 0 (ATS §10.2.3.2); everything: all but bit 63.
-  const page = order === 0 ? firstPage : firstPage - (firstPage % 2 ** order) + 2 ** (Math.min(order, EVERYTHING) - 1) - 1;
+  const page =
+    order === 0 ? firstPage : firstPage - (firstPage % 2 ** order) + 2 ** (Math.min(order, EVERYTHING) - 1) - 1;
   const low = rangeLow(page, 0);
   const high = Math.floor(page / PAGE_LOW);
   const pf = unit.features.DIT ? sourceId : 0;
   const pfLow = (pf & 0xf) << 12;
   const pfHigh = (pf >>> 4) << 20;
   if (pasid === 0) {
-    unit.queue.pushHalves(DESCRIPTOR_DEVICE_TLB | pfLow, sourceId | pfHigh, low | (order === 0 ? 0 : DEVICE_SIZE), high);
+    unit.queue.pushHalves(
+      DESCRIPTOR_DEVICE_TLB | pfLow,
+      sourceId | pfHigh,
+      low | (order === 0 ? 0 : DEVICE_SIZE),
+      high,
+    );
     return;
   }
   unit.queue.pushHalves(

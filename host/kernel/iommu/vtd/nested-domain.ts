@@ -16,7 +16,7 @@ import {
 } from "../../../uapi/vtd-nesting.ts";
 import { type Attachment, AttachmentList } from "../attachments.ts";
 import type { InvalidationBatch, IommuDevice, IommuDomain, NestedDomain } from "../driver.ts";
-import { attachTo, type Attaching, setPasidTo } from "./attach.ts";
+import { type Attaching, attachTo, setPasidTo } from "./attach.ts";
 import { type CacheTag, cacheTags, DEVICE_TLB, flushRange, PASID_IOTLB, tagsOf } from "./cache-tags.ts";
 import { deviceDataOf } from "./device-data.ts";
 import { DomainIds } from "./domain-ids.ts";

@@ -12,13 +12,22 @@ import { type Attachment, AttachmentList } from "../attachments.ts";
 import { type DirtyOperations, IOMMU_WRITE, type IommuDevice, type IommuDomain, type PagingDomain } from "../driver.ts";
 import type { PageTable } from "../page-table.ts";
 import { attachTo, setPasidTo } from "./attach.ts";
-import { type CacheTag, cacheTags, DEVICE_TLB, flushRange, IOTLB, NESTED_DEVICE_TLB, PASID_IOTLB, tagsOf } from "./cache-tags.ts";
+import {
+  type CacheTag,
+  cacheTags,
+  DEVICE_TLB,
+  flushRange,
+  IOTLB,
+  NESTED_DEVICE_TLB,
+  PASID_IOTLB,
+  tagsOf,
+} from "./cache-tags.ts";
 import { deviceDataOf } from "./device-data.ts";
 import { DomainIds } from "./domain-ids.ts";
 import type { VtdDriver } from "./driver.ts";
 import { coveringOrder } from "./invalidations.ts";
 import type { VtdNestedDomain } from "./nested-domain.ts";
-import { contextEntry, firstStageEntry, secondStageEntry, type SecondStage } from "./pasid-entries.ts";
+import { contextEntry, firstStageEntry, type SecondStage, secondStageEntry } from "./pasid-entries.ts";
 import { type Placement, setMarking } from "./placement.ts";
 import type { VtdShape } from "./table-shape.ts";
 import type { VtdUnit } from "./unit.ts";

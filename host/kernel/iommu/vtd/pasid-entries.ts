@@ -1,7 +1,13 @@
 // What the driver puts into PASID table entries (VT-d §9.6) and legacy context entries (§9.3), as Linux's does (pasid.c, pasid_pte_config_*). FPD stays
 // clear: faults are wanted.
 
-import { PASID_ENTRY, PGTT_FIRST, PGTT_NESTED, PGTT_PASS_THROUGH, PGTT_SECOND } from "../../../arch/vtd/pasid-entries.ts";
+import {
+  PASID_ENTRY,
+  PGTT_FIRST,
+  PGTT_NESTED,
+  PGTT_PASS_THROUGH,
+  PGTT_SECOND,
+} from "../../../arch/vtd/pasid-entries.ts";
 import { CONTEXT, TT_ALL, TT_PASS_THROUGH, TT_UNTRANSLATED } from "../../../arch/vtd/root-and-context.ts";
 import type { HpaPfn } from "../../../base/address.ts";
 import type { PasidEntry } from "./pasid-table.ts";

@@ -1,5 +1,5 @@
 // A device's PASID directory and its PASID tables (VT-d §9.5, §9.6), the host's own: the entry of PASID 0 is what requests without PASID use. A table of
-// 64 entries is made when one of them is wanted, and stays (Linux: intel_pasid_alloc_table, intel_pasid_get_entry).
+// 64 entries is made when one of them is wanted, and goes with its last one, but for the first (Linux, intel_pasid_get_entry, keeps them all).
 
 import { PASID_ENTRY_BYTES, PASID_TABLE_BITS } from "../../../arch/vtd/pasid-entries.ts";
 import { PRESENT } from "../../../arch/vtd/root-and-context.ts";
@@ -15,6 +15,7 @@ import type { TableAccounting } from "../page-table.ts";
 export type PasidEntry = readonly bigint[];
 
 const WORDS = PASID_ENTRY_BYTES / 8;
+const ENTRIES = 2 ** PASID_TABLE_BITS;
 /** Directory entries of a page. */
 const DIRECTORY_BITS = 9;
 
@@ -39,7 +40,6 @@ export class PasidTable implements Stateful {
     const pages = 2 ** Math.max(0, bits - PASID_TABLE_BITS - DIRECTORY_BITS);
     const directory = frames.allocate(pages, pages);
     if (directory < 0) return directory;
-    accounting.created();
     return new PasidTable(directory as HpaPfn, pages, frames, accounting);
   }
 
@@ -59,12 +59,33 @@ export class PasidTable implements Stateful {
     if (this.#accounting.fails()) return -ENOMEM;
     const table = this.#frames.allocate();
     if (table < 0) return table;
-    this.#accounting.created();
     this.#tables.set(index, table as HpaPfn);
-    const at = index * 8;
-    const entry = (BigInt(table) << 12n) | BigInt(PRESENT);
-    storeDoubleword(this.#frames.memory, (this.#directory + (at >> 12)) as HpaPfn, at & 4095, entry);
+    // The first one is the device's as long as it is there.
+    if (index > 0) this.#accounting.created();
+    this.#storeDirectory(index, (BigInt(table) << 12n) | BigInt(PRESENT));
     return 0;
+  }
+
+  /** Frees the table of a PASID if no entry of it is present; `forget` makes the hardware forget directory entries. */
+  freeIfEmpty(pasid: number, forget: () => void): void {
+    const index = pasid >>> PASID_TABLE_BITS;
+    const table = this.#tables.get(index);
+    if (index === 0 || table === undefined) return;
+    for (let i = 0; i < ENTRIES; i++) if ((this.#load(table, i, 0) & BigInt(PRESENT)) !== 0n) return;
+    this.#storeDirectory(index, 0n);
+    forget();
+    this.#release(index, table);
+  }
+
+  #storeDirectory(index: number, entry: bigint): void {
+    const at = index * 8;
+    storeDoubleword(this.#frames.memory, (this.#directory + (at >> 12)) as HpaPfn, at & 4095, entry);
+  }
+
+  #release(index: number, table: HpaPfn): void {
+    this.#tables.delete(index);
+    this.#frames.release(table);
+    if (index > 0) this.#accounting.destroyed();
   }
 
   /** The entry of a PASID, null if it is not present. */
@@ -87,17 +108,12 @@ export class PasidTable implements Stateful {
 
   /** Only when the hardware no longer reads it. */
   free(): void {
-    for (const table of this.#tables.values()) {
-      this.#frames.release(table);
-      this.#accounting.destroyed();
-    }
-    this.#tables.clear();
+    for (const [index, table] of [...this.#tables]) this.#release(index, table);
     this.#frames.release(this.#directory, this.#pages);
-    this.#accounting.destroyed();
   }
 
   #offset(pasid: number, word: number): number {
-    return (pasid & (2 ** PASID_TABLE_BITS - 1)) * PASID_ENTRY_BYTES + 8 * word;
+    return (pasid & (ENTRIES - 1)) * PASID_ENTRY_BYTES + 8 * word;
   }
 
   #load(table: HpaPfn, pasid: number, word: number): bigint {

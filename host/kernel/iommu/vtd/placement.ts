@@ -7,8 +7,14 @@
 // In between DMA is blocked: no switch is hitless here. In scalable mode the entry is a PASID table's, PASID 0 for the requester id, and the context
 // entry stands from probing to release; in legacy mode it is the context entry.
 
+import {
+  PASID_ENTRY,
+  PGTT_FIRST,
+  PGTT_NESTED,
+  PGTT_PASS_THROUGH,
+  PGTT_SECOND,
+} from "../../../arch/vtd/pasid-entries.ts";
 import { CONTEXT, PRESENT, SCALABLE_CONTEXT } from "../../../arch/vtd/root-and-context.ts";
-import { PASID_ENTRY, PGTT_FIRST, PGTT_NESTED, PGTT_PASS_THROUGH, PGTT_SECOND } from "../../../arch/vtd/pasid-entries.ts";
 import { EOPNOTSUPP } from "../../../uapi/errno.ts";
 import type { IommuDevice } from "../driver.ts";
 import { deviceDataOf } from "./device-data.ts";
@@ -17,6 +23,7 @@ import {
   dropDevice,
   dropDomain,
   dropFirstStage,
+  dropPasidEntries,
   dropPasidEntry,
   EVERYTHING,
   hardwarePasid,
@@ -77,6 +84,16 @@ export function tearDown(device: IommuDevice, pasid: number): void {
   unit.queue.sync();
   for (let word = 0; word < entry.length; word++) pasids.writeWord(number, word, 0n);
   if (pageRequests) drainPageRequests(device, number, Number(PASID_ENTRY.get(entry, "DID")));
+}
+
+/** Takes a PASID's entry away for good, and what it stood in with it, if that holds nothing else. */
+export function detach(device: IommuDevice, pasid: number): void {
+  tearDown(device, pasid);
+  const { unit, pasids } = deviceDataOf(device);
+  pasids?.freeIfEmpty(hardwarePasid(pasid), () => {
+    dropPasidEntries(unit);
+    unit.queue.sync();
+  });
 }
 
 /** Dirty state of a present second stage, alone or nested, is tracked from now on or no more (intel_pasid_setup_dirty_tracking). */

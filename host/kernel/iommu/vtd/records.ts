@@ -6,9 +6,14 @@
 //
 //     answer to a group                  ─▶ page group response, with the PASID that the request had
 
-import { DESCRIPTOR_PAGE_GROUP_RESPONSE } from "../../../arch/vtd/invalidation-descriptors.ts";
 import { decodeFaultRecord, describeFaultRecord } from "../../../arch/vtd/fault-records.ts";
-import { decodePageRequest, RESPONSE_FAILURE, RESPONSE_INVALID, RESPONSE_SUCCESS } from "../../../arch/vtd/page-requests.ts";
+import { DESCRIPTOR_PAGE_GROUP_RESPONSE } from "../../../arch/vtd/invalidation-descriptors.ts";
+import {
+  decodePageRequest,
+  RESPONSE_FAILURE,
+  RESPONSE_INVALID,
+  RESPONSE_SUCCESS,
+} from "../../../arch/vtd/page-requests.ts";
 import { NO_PASID } from "../../../devices/ports.ts";
 import type { IommuDevice, PageRequest } from "../driver.ts";
 import { PAGE_RESPONSE_INVALID, PAGE_RESPONSE_SUCCESS } from "../page-requests.ts";

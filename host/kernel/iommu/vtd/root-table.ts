@@ -1,12 +1,7 @@
 // The root table and the context tables below it (VT-d §9.1 to §9.4): 256 root entries by bus; in scalable mode two context tables a bus, each for half
 // of its functions, else one. Context tables are made when a device comes.
 
-import {
-  CONTEXT_BYTES,
-  PRESENT,
-  ROOT_BYTES,
-  SCALABLE_CONTEXT_BYTES,
-} from "../../../arch/vtd/root-and-context.ts";
+import { CONTEXT_BYTES, PRESENT, ROOT_BYTES, SCALABLE_CONTEXT_BYTES } from "../../../arch/vtd/root-and-context.ts";
 import type { HpaPfn } from "../../../base/address.ts";
 import type { Stateful, StateReader, StateRecord } from "../../../base/state.ts";
 import { ENOMEM } from "../../../uapi/errno.ts";

@@ -2,7 +2,19 @@
 // Linux's writes (generic_pt/fmt/x86_64.h, vtdss.h): first-stage leaves carry A, and D where writable, so that the hardware has nothing to mark; a second
 // stage's are marked only while dirty state is tracked.
 
-import { FS_A, FS_D, FS_P, FS_PS, FS_RW, FS_US, SS_D, SS_PS, SS_R, SS_SNP, SS_W } from "../../../arch/vtd/page-table-entry.ts";
+import {
+  FS_A,
+  FS_D,
+  FS_P,
+  FS_PS,
+  FS_RW,
+  FS_US,
+  SS_D,
+  SS_PS,
+  SS_R,
+  SS_SNP,
+  SS_W,
+} from "../../../arch/vtd/page-table-entry.ts";
 import { EADDRINUSE, EINVAL } from "../../../uapi/errno.ts";
 import { IOMMU_READ, IOMMU_WRITE } from "../driver.ts";
 import type { LeafBits, TableShape } from "../page-table.ts";

@@ -7,7 +7,11 @@
 
 import { decodeCapabilities, domainLimit, type VtdFeatures } from "../../../arch/vtd/capabilities.ts";
 import { FAULT_RECORD_BYTES } from "../../../arch/vtd/fault-records.ts";
-import { DESCRIPTOR_BYTES, DESCRIPTOR_INTERRUPT_ENTRY, WIDE_DESCRIPTOR_BYTES } from "../../../arch/vtd/invalidation-descriptors.ts";
+import {
+  DESCRIPTOR_BYTES,
+  DESCRIPTOR_INTERRUPT_ENTRY,
+  WIDE_DESCRIPTOR_BYTES,
+} from "../../../arch/vtd/invalidation-descriptors.ts";
 import { PAGE_REQUEST_BYTES } from "../../../arch/vtd/page-requests.ts";
 import {
   EVENT_IM,
@@ -296,7 +300,7 @@ export class VtdUnit implements Stateful {
 
   /** Makes a level what is wanted, if it is not. */
   #switch(level: number, on: boolean): number {
-    const is = (): boolean => (this.#status & level) !== 0 === on;
+    const is = (): boolean => ((this.#status & level) !== 0) === on;
     if (is()) return 0;
     const status = this.#status & GSTS_LEVELS;
     this.#write32(REG.GCMD, (on ? status | level : status & ~level) >>> 0);
@@ -450,4 +454,3 @@ export class VtdUnit implements Stateful {
     for (const device of this.devices.values()) yield [device.name, deviceDataOf(device)];
   }
 }
-
