@@ -1,0 +1,211 @@
+/**
+ * Memory with a history, read as a unit with caches may read it (§6.1, §6.2): a load gives the value that memory holds, or one that it held earlier, if that
+ * could be cached and no invalidation since had to drop it. Which one is a choice like any other (`../latitude.ts`).
+ *
+ * This is an upper bound of what is legal, made as small as stays sound: an entry may be cached whenever memory held it, walked or not. What is dropped of the
+ * structures on the way (contexts, PASID entries, paging entries that lead on) can still stand for leaf entries that were cached below, but only for them:
+ * root pointers change without the IOTLB being told (§6.5.3). Of software it supposes that a domain id means one second stage, and one with a PASID one first
+ * stage, once everything is invalidated (§6.2.1); and that large pages and tables replace each other with an invalidation in between.
+ */
+import { type Choose, Impossible } from "../latitude.ts";
+import { injectedOnLoad, type Memory } from "../memory.ts";
+import { covers, type Descriptor, decodeInvalidation, type Invalidation } from "./invalidation.ts";
+import type { Update } from "./outcome.ts";
+import { type EntryMeaning, type EntryTag, refusesStores, type Tables } from "./tables.ts";
+
+/** What a quadword held until a moment (exclusive). */
+interface Past {
+  readonly until: number;
+  readonly value: bigint;
+}
+
+export class MemoryHistory {
+  readonly now: Memory;
+  #time = 0;
+  readonly #past = new Map<bigint, Past[]>();
+  readonly #invalidations: { readonly time: number; readonly invalidation: Invalidation }[] = [];
+
+  /** The memory given is used, not copied. */
+  constructor(now: Memory) {
+    this.now = now;
+  }
+
+  /** Quadwords changed at one moment. */
+  change(words: Iterable<readonly [bigint, bigint]>): void {
+    this.#time++;
+    for (const [address, value] of words) {
+      const before = this.now.words.get(address) ?? 0n;
+      if (before === value) continue;
+      const past = this.#past.get(address) ?? [];
+      past.push({ until: this.#time, value: before });
+      this.#past.set(address, past);
+      this.now.words.set(address, value);
+    }
+  }
+
+  /** A descriptor whose completion a wait has told. */
+  invalidate(descriptor: Descriptor): void {
+    const invalidation = decodeInvalidation(descriptor);
+    if (invalidation !== null) this.drop(invalidation);
+  }
+
+  drop(invalidation: Invalidation): void {
+    this.#invalidations.push({ time: ++this.#time, invalidation });
+  }
+
+  /** Values of a structure, newest first, each with the moments it came and went; the newest is there still. */
+  values(
+    address: bigint,
+    quadwords: number,
+  ): { readonly values: readonly bigint[]; readonly from: number; readonly until: number }[] {
+    const places = Array.from({ length: quadwords }, (_, index) => address + BigInt(index) * 8n);
+    const moments = new Set(places.flatMap((at) => (this.#past.get(at) ?? []).map(({ until }) => until)));
+    const ends = [Number.POSITIVE_INFINITY, ...[...moments].sort((a, b) => b - a)];
+    return ends.map((until, index) => ({
+      values: places.map((at) => this.#before(at, until)),
+      from: ends[index + 1] ?? 0,
+      until,
+    }));
+  }
+
+  /** The quadword just before the moment `time`. */
+  #before(address: bigint, time: number): bigint {
+    for (const past of this.#past.get(address) ?? []) if (past.until >= time) return past.value;
+    return this.now.words.get(address) ?? 0n;
+  }
+
+  /**
+   * Whether an entry that memory held until `until` may still be cached. A number: it was dropped at that moment, but what was cached below it before may be
+   * there.
+   */
+  mayRemain(until: number, tag: EntryTag, meaning: EntryMeaning): boolean | number {
+    if (!meaning.cacheable) return false;
+    let answer: boolean | number = true;
+    for (const { time, invalidation } of this.#invalidations) {
+      if (time < until) continue;
+      const covered = covers(invalidation, tag, meaning);
+      if (covered === true) return false;
+      if (covered === "pointer-only" && answer === true) answer = time;
+    }
+    return answer;
+  }
+}
+
+/** A value that a load may give: since when memory held it, and when it was dropped, if it was. */
+interface Candidate {
+  readonly values: readonly bigint[];
+  from: number;
+  droppedAt: number | null;
+}
+
+/** One run over a history. Updates stay in the run: the caller commits what the unit really did. */
+export class CachedTables implements Tables {
+  readonly updates: Update[] = [];
+  readonly #history: MemoryHistory;
+  readonly #choose: Choose;
+  /** Something on the way was dropped at that moment, and so far nothing below it is known to have been cached before. By walk under way. */
+  readonly #owing = new Map<"first-stage" | "second-stage", number | null>();
+  /** The same of a context or PASID entry, which leads to every walk. */
+  #structureDropped: number | null = null;
+  #leaves = 0;
+
+  constructor(history: MemoryHistory, choose: Choose) {
+    this.#history = history;
+    this.#choose = choose;
+  }
+
+  load(
+    address: bigint,
+    quadwords: number,
+    tag: EntryTag,
+    meaning: (values: readonly bigint[]) => EntryMeaning,
+  ): readonly bigint[] | null {
+    const { now } = this.#history;
+    if (injectedOnLoad(now, address, quadwords * 8) !== null) return null;
+    const candidates: Candidate[] = [];
+    for (const { values, from, until } of this.#history.values(address, quadwords)) {
+      const fresh = until === Number.POSITIVE_INFINITY;
+      const remains = fresh || this.#history.mayRemain(until, tag, meaning(values));
+      if (remains === false) continue;
+      const droppedAt = remains === true ? null : remains;
+      // A dropped structure that is gone leads nowhere: the unit has looked again, and found nothing.
+      if (droppedAt !== null && isStructure(tag) && !samePlace(now, address, values)) continue;
+      const flags = FLAGS[tag.kind] ?? 0n;
+      const same = candidates.find((candidate) =>
+        candidate.values.every((value, at) => supersedes(value, values[at]!, flags)),
+      );
+      if (same === undefined) candidates.push({ values, from, droppedAt });
+      else {
+        same.from = Math.min(same.from, from);
+        if (droppedAt === null) same.droppedAt = null;
+      }
+    }
+    const taken = candidates.length === 1 ? candidates[0]! : candidates[this.#choose(candidates.length, "§6.2")]!;
+    if (tag.kind === "first-stage" || tag.kind === "second-stage") this.#judgeWalk(tag, meaning(taken.values), taken);
+    else if (taken.droppedAt !== null) this.#structureDropped = earlier(this.#structureDropped, taken.droppedAt);
+    return taken.values;
+  }
+
+  #judgeWalk(
+    tag: EntryTag & { readonly kind: "first-stage" | "second-stage" },
+    meaning: EntryMeaning,
+    { from, droppedAt }: Candidate,
+  ): void {
+    const { kind } = tag;
+    let owing = this.#owing.has(kind) ? this.#owing.get(kind)! : this.#structureDropped;
+    // An entry that was there before, and was not dropped since, is where the unit may go on from without what led to it.
+    const known = owing !== null && droppedAt === null && from < owing;
+    if (known && this.#history.mayRemain(owing!, tag, meaning) === true) owing = null;
+    if (droppedAt !== null) owing = earlier(owing, droppedAt);
+    if (!meaning.leaf) {
+      this.#owing.set(kind, owing);
+      return;
+    }
+    this.#leaves++;
+    this.#owing.delete(kind);
+    if (owing !== null) throw new Impossible("what led here was dropped, and nothing found through it can have stayed");
+  }
+
+  /** After a run: one that went through what was dropped and met nothing that was cached below has no outcome. */
+  settle(): void {
+    const owing = [...this.#owing.values()].some((moment) => moment !== null);
+    if (owing || (this.#structureDropped !== null && this.#leaves === 0))
+      throw new Impossible("what led here was dropped, and the walk met no leaf");
+  }
+
+  update(update: Update, before: bigint): boolean {
+    if (refusesStores(this.#history.now, update.address)) return false;
+    // An atomic update is of the entry that memory holds; where a cached one differs, the walk is done again (§3.6.3).
+    if ((this.#history.now.words.get(update.address) ?? 0n) !== before)
+      throw new Impossible("the entry in memory is another");
+    this.updates.push(update);
+    return true;
+  }
+}
+
+/** Accessed and dirty flags, which hardware sets by itself. */
+const FLAGS: Partial<Record<EntryTag["kind"], bigint>> = {
+  "first-stage": (3n << 5n) | (1n << 10n),
+  "second-stage": 3n << 8n,
+};
+
+/** An older value that lacks nothing but flags says nothing more: it cannot be updated any more where one is needed, and is the same where not. */
+function supersedes(newer: bigint, older: bigint, flags: bigint): boolean {
+  return ((newer ^ older) & ~flags) === 0n && (older & ~newer) === 0n;
+}
+
+function earlier(one: number | null, other: number): number {
+  return one === null || other < one ? other : one;
+}
+
+function isStructure(tag: EntryTag): boolean {
+  return tag.kind !== "first-stage" && tag.kind !== "second-stage";
+}
+
+/** Whether memory now holds a structure that differs from `values` in pointers only: present, and of the same domain. */
+function samePlace(now: Memory, address: bigint, values: readonly bigint[]): boolean {
+  return values.every((value, index) => {
+    const current = now.words.get(address + BigInt(index) * 8n) ?? 0n;
+    return ((current ^ value) & 0xfffn) === 0n && (index !== 1 || values.length === 1 || current === value);
+  });
+}
