@@ -5,7 +5,7 @@ import { copyFileSync, mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { HostshimListener } from "./hostshim-listener.ts";
-import { HostshimServer } from "./hostshim-server.ts";
+import { type ClientEntry, HostshimServer } from "./hostshim-server.ts";
 import type { Outside } from "./outside.ts";
 import type { ServedHost } from "./served-host.ts";
 import { writeSysfs } from "./sysfs-tree.ts";
@@ -23,6 +23,8 @@ export interface HostServiceOptions {
   readonly library: string;
   /** Programs count as root's, whoever runs them: all capabilities, no limit of locked memory. */
   readonly asRoot: boolean;
+  /** Puts something between the listener and the server. */
+  readonly between?: (server: ClientEntry) => ClientEntry;
 }
 
 export class HostService {
@@ -55,7 +57,8 @@ export class HostService {
     copyFileSync(options.library, join(this.folder, "hostshim.so"));
     writeSysfs(this.folder, host);
     this.server = new HostshimServer(socket, host, host.frames, outside);
-    this.listener = new HostshimListener(socket, this.server, (line) => host.complain(line));
+    const entry = options.between?.(this.server) ?? this.server;
+    this.listener = new HostshimListener(socket, entry, (line) => host.complain(line));
   }
 
   /** Resolves when programs can connect; rejects with HostFolderError. */

@@ -111,7 +111,10 @@ export class HostshimListener {
 
   #received(client: Client, data: Uint8Array): void {
     const arrived = performance.now();
-    if (this.#entry.stray(client.number)) return;
+    if (!this.#entry.takesMessages(client.number)) {
+      this.#entry.stray(client.number);
+      return;
+    }
     let bytes = client.buffer.length > 0 ? Buffer.concat([client.buffer, data]) : data;
     while (bytes.length >= HEADER_BYTES) {
       const { len } = header.decode(bytes);

@@ -62,8 +62,10 @@ export interface ClientEntry {
   opened(socket: ClientSocket): number;
   /** A whole message. */
   message(connection: number, bytes: Uint8Array): void;
-  /** Bytes outside of any message: the program goes round the C library. True: so it does, and the connection is no more. */
-  stray(connection: number): boolean;
+  /** False for the connection of an open file: nothing comes there. */
+  takesMessages(connection: number): boolean;
+  /** Something did: the program goes round the C library. */
+  stray(connection: number): void;
   drained(connection: number): void;
   released(connection: number): void;
   ended(connection: number): void;
@@ -140,13 +142,16 @@ export class HostshimServer implements ForeignFiles, ClientEntry {
     return number;
   }
 
-  stray(number: number): boolean {
+  takesMessages(number: number): boolean {
+    return this.#connections.get(number)?.file == null;
+  }
+
+  stray(number: number): void {
     const file = this.#connections.get(number)?.file;
-    if (file == null) return false;
+    if (file == null) return;
     const went = "a program writes to it by a way round the C library, which the model does not see";
     this.#nodes.complain(`${file.path}: ${went}; the file is closed`);
     this.ended(number);
-    return true;
   }
 
   drained(number: number): void {

@@ -13,6 +13,7 @@ import { hosts } from "./commands/hosts.ts";
 import { ids } from "./commands/ids.ts";
 import { inspect } from "./commands/inspect.ts";
 import { makeImageCommand } from "./commands/make-image.ts";
+import { replay } from "./commands/replay.ts";
 import { report } from "./commands/report.ts";
 import { scenarioCommand } from "./commands/scenario.ts";
 
@@ -56,6 +57,7 @@ const commands = [
   trace(),
   hosts(),
   host(),
+  replay(),
   makeImageCommand(),
   fuzz(),
   report(),

@@ -8,20 +8,19 @@ import { delimiter, join, resolve } from "node:path";
 import { BlockFileError } from "../../host/adapters/block-file.ts";
 import { HostFolderError, HostService } from "../../host/adapters/host-service.ts";
 import { LinuxOutside } from "../../host/adapters/linux-outside.ts";
-import { ModelledHost } from "../../host/adapters/modelled-host.ts";
-import type { Outside } from "../../host/adapters/outside.ts";
 import { whyNotPreloadable } from "../../host/adapters/preloadable.ts";
-import { SelftestHost } from "../../host/adapters/selftest-host.ts";
-import type { ServedHost } from "../../host/adapters/served-host.ts";
+import { RecordedEntry, RecordedOutside } from "../../host/adapters/recording/recorded-outside.ts";
+import { RecordingError } from "../../host/adapters/recording/recording-format.ts";
+import type { RecordingWriter } from "../../host/adapters/recording/recording-writer.ts";
 import { ShimMissing, shimLibrary } from "../../host/adapters/shim-library.ts";
 import { Clock } from "../../host/base/clock.ts";
 import { Trace } from "../../host/base/trace.ts";
 import { JsonLinesSink } from "../../host/base/trace-json.ts";
 import { HostDescriptionError } from "../../host/description.ts";
-import { Host, InjectionSyntaxError } from "../../host/host.ts";
+import { InjectionSyntaxError } from "../../host/host.ts";
 import { EXIT_BUG, EXIT_FAILED, EXIT_MISSING, EXIT_PASS, UsageError } from "./exit-codes.ts";
-import { findHost } from "./hosts.ts";
-import { StaleReport } from "./stale-report.ts";
+import { makeHost } from "./make-host.ts";
+import { beginRecording } from "./record-host.ts";
 import { TraceFile } from "./trace-output.ts";
 
 export interface HostServeOptions {
@@ -36,6 +35,7 @@ export interface HostServeOptions {
   readonly quiet?: true;
   readonly selftest?: true;
   readonly dir?: string;
+  readonly record?: string;
 }
 
 /** Replaced in the program's arguments, where its shell did not. */
@@ -107,23 +107,33 @@ async function begin(options: HostServeOptions): Promise<Serving> {
   const sink = file === null ? null : new JsonLinesSink((text) => file.write(text));
   if (sink !== null) trace.addSink(sink);
   let service: HostService;
+  let recording: RecordingWriter | null = null;
   try {
-    const outside = new LinuxOutside(say);
-    const host: ServedHost =
-      options.selftest === true ? new SelftestHost(say) : makeHost(options, clock, trace, outside);
+    const linux = new LinuxOutside(say);
+    if (options.record !== undefined) recording = beginRecording(options.record, options, say);
+    const outside = recording === null ? linux : new RecordedOutside(linux, recording);
+    const host = makeHost(options, clock, trace, outside, say);
     service = new HostService(host, outside, {
       library,
       asRoot: options.ownPrivileges !== true,
       ...(options.dir === undefined ? {} : { folder: options.dir }),
+      between: (server) => (recording === null ? server : new RecordedEntry(server, recording)),
     });
     await service.listen();
   } catch (error) {
     if (error instanceof InjectionSyntaxError) throw new UsageError(`--inject: ${error.message}`);
-    const users = [HostFolderError, HostDescriptionError, BlockFileError];
+    const users = [HostFolderError, HostDescriptionError, BlockFileError, RecordingError];
     if (users.some((kind) => error instanceof kind)) throw new UsageError((error as Error).message);
     throw error;
   }
-  return { service, end: () => end(service, options, () => closeTrace(sink, file)) };
+  // A bug of ours ends the recording, too.
+  process.on("exit", () => recording?.close({ leftOver: null }));
+  const closed = (leftOver: string) => {
+    const complete = recording?.close({ leftOver }) ?? true;
+    closeTrace(sink, file);
+    return complete;
+  };
+  return { service, end: () => end(service, options, closed) };
 }
 
 function preloadLibrary(): string {
@@ -135,26 +145,12 @@ function preloadLibrary(): string {
   }
 }
 
-function makeHost(options: HostServeOptions, clock: Clock, trace: Trace, outside: Outside): ModelledHost {
-  const host = new Host(findHost(options.host), {
-    clock,
-    trace,
-    vfio: { mappableBars: false },
-    openBlockFile: (path, blockBytes) => outside.openBlockFile(path, blockBytes),
-  });
-  for (const problem of host.problems) say(problem);
-  const plan = options.inject.length === 0 ? null : host.inject(options.inject, options.seed);
-  const served = new ModelledHost(host, clock, options.time, outside, say, plan);
-  if (options.check === "stale") {
-    const stale = new StaleReport(host, say);
-    served.findings = () => [`stale accesses: ${stale.count}`];
-    served.failed = () => stale.count > 0;
-  }
-  return served;
-}
-
 /** When the program has ended: what its connections still hold is released first. */
-async function end(service: HostService, options: HostServeOptions, closed: () => void): Promise<boolean> {
+async function end(
+  service: HostService,
+  options: HostServeOptions,
+  closed: (leftOver: string) => boolean,
+): Promise<boolean> {
   const { host, server, listener } = service;
   // The ends of connections of a process that is gone arrive one by one; children may live on.
   for (let turn = 0; turn < 100 && server.connected > 0; turn++) await new Promise((next) => setTimeout(next, 1));
@@ -172,8 +168,7 @@ async function end(service: HostService, options: HostServeOptions, closed: () =
   const failed = host.failed() || (left !== "" && options.strict === true);
   service.close();
   host.close();
-  closed();
-  return failed;
+  return !closed(left) || failed;
 }
 
 function closeTrace(sink: JsonLinesSink | null, file: TraceFile | null): void {

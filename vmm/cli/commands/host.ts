@@ -46,6 +46,7 @@ function withHost(command: Command): Command {
   return command
     .option("--host <name|file>", "the host: a built-in name or a JSON file (see: nestbox hosts)")
     .option("--trace <file>", "write the trace as JSON Lines")
+    .option("--record <file>", "record the run: nestbox replay FILE gives its trace again, without the programs")
     .addOption(
       new Option("--time <mode>", "real: devices take their time; leap: a latency under 200 us is over at once")
         .choices(["real", "leap"])
