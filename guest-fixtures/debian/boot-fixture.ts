@@ -8,7 +8,8 @@ import type { Readable } from "node:stream";
 import { fileURLToPath } from "node:url";
 import type { DebianFixture } from "./recipe.ts";
 
-const nestbox = fileURLToPath(new URL("../../../vmm/cli/nestbox.mjs", import.meta.url));
+/** The command line's program. */
+export const nestbox = fileURLToPath(new URL("../../../vmm/cli/nestbox.mjs", import.meta.url));
 const DISK_BYTES = 64 * 2 ** 20;
 
 export interface FixtureBoot {

@@ -2,13 +2,14 @@
 // run's report; then short boots to userland whose traces must be the same for the same seed, and a run that is saved and taken back.
 // `check.js state [WORDS]` does that last part alone.
 
+import { spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Command, Option } from "commander";
 import { SeededRandom } from "../../host/base/seeded-random.ts";
-import { bootFixture, summaryOf } from "./boot-fixture.ts";
+import { bootFixture, nestbox, summaryOf } from "./boot-fixture.ts";
 import { CORRUPTED_ENTRY, DRIVE, EVENT_ON_CONSOLE } from "./corrupted-entry.ts";
 import { nestingReport } from "./nesting-report.ts";
 import { type DebianFixture, debianFixture, type FixtureArchitecture, MissingHere } from "./recipe.ts";
@@ -144,6 +145,7 @@ async function checkArm64(fixture: DebianFixture): Promise<void> {
   const trace = join(folder, "trace.jsonl");
   const summary = await checkDemo(fixture, PORTS.arm64, ["--trace", trace]);
   const { dmas, refused, beforeNesting, domains } = await nestingReport(trace, DRIVE.host, DRIVE.guestId);
+  checkWalks(trace);
   rmSync(folder, { recursive: true, force: true });
   const counted = (summary.dma ?? {}) as Record<string, number>;
   const all = (counted.transfers ?? 0) + (counted.messages ?? 0);
@@ -155,6 +157,35 @@ async function checkArm64(fixture: DebianFixture): Promise<void> {
   check(domains.includes("nested"), `the drive was on ${domains.join(", ")}`);
   await checkNesting(fixture, summary);
   await checkCorruptedEntry(fixture);
+}
+
+/** `nestbox walk --why` shows DMAs of every sort, by both stages, to where the trace says that they went. */
+function checkWalks(trace: string): void {
+  const lines = readFileSync(trace, "utf8").split("\n");
+  const dmas = lines
+    .filter((line) => line.includes('"type":"dma"') && line.includes(`"device":"${DRIVE.host}"`))
+    .map((line) => JSON.parse(line) as { seq: number; length: number; write: boolean; result: string; spa: string });
+  const sorts = [
+    ["a command fetched from a queue", dmas.find(({ length, write }) => length === 64 && !write)],
+    ["a completion written to a queue", dmas.find(({ length, write }) => length === 16 && write)],
+    ["data read from the drive", dmas.findLast(({ length, write }) => length === 4096 && write)],
+    ["data written to the drive", dmas.findLast(({ length, write }) => length === 4096 && !write)],
+    ["a message", dmas.findLast(({ result }) => result === "msi")],
+  ] as const;
+  for (const [what, dma] of sorts) {
+    const shown = dma === undefined ? "" : walkText(trace, dma.seq);
+    const nested =
+      /stage 1 level 3/.test(shown) && /stage 2 level [23]/.test(shown) && shown.includes("nested, guest's STE");
+    check(
+      nested && shown.includes(`-> SPA ${dma!.spa}\n`),
+      `walk --why shows both stages of ${what} (event ${dma?.seq})`,
+    );
+  }
+}
+
+function walkText(trace: string, seq: number): string {
+  const args = [nestbox, "walk", "--trace", trace, "--event", `${seq}`, "--why", "--width", "160"];
+  return spawnSync(process.execPath, args, { encoding: "utf8" }).stdout;
 }
 
 /** An entry of the guest's stage 1 with its access flag gone: the guest's own kernel says so on its console, its driver tries again. */

@@ -74,6 +74,22 @@ export function collectWalks(events: Iterable<TracedEvent>): Walk[] {
   return walks;
 }
 
+/** Of a DMA that loaded no table: the last walk to its page that did, which filled the cache; null: none, or it loaded tables itself. */
+export function filledBy(walk: Walk, walks: readonly Walk[]): Walk | null {
+  if (walk.steps.length > 0 || walk.fault !== null) return null;
+  return (
+    walks.findLast(
+      (other) =>
+        other.seq < walk.seq &&
+        other.deviceId === walk.deviceId &&
+        other.pasid === walk.pasid &&
+        other.iova >> 12n === walk.iova >> 12n &&
+        other.fault === null &&
+        other.steps.length > 0,
+    ) ?? null
+  );
+}
+
 /**
  * Says what a device's DMA went through when a walk was made, as the host's driver had last set it; null if the trace never saw it set. The
  * trace is looked through once, however many walks are asked about.

@@ -140,6 +140,21 @@ describe("nestbox walk", () => {
     expect(output).toMatch(/the host had the device 0000:00:02\.0: .*fsc=0x8/);
   });
 
+  it("shows the walk of one DMA, by its number in the trace", () => {
+    const dmas = readFileSync(trace, "utf8")
+      .split("\n")
+      .filter((line) => line.includes('"type":"dma"'))
+      .map((line) => JSON.parse(line) as { seq: number; spa?: string });
+    const chosen = [dmas[0]!, dmas.at(-1)!];
+    for (const { seq, spa } of chosen) {
+      const { output, status } = nestbox("walk", "--trace", trace, "--event", `${seq}`, "--why");
+      expect(status).toBe(0);
+      expect(output).toContain(`(event ${seq}, `);
+      if (spa !== undefined) expect(output).toContain(`-> SPA ${spa}\n`);
+    }
+    expect(nestbox("walk", "--trace", trace, "--event", "1").errors).toContain("no such translation");
+  });
+
   it("finds the walks of a recorded trace, as data for tools", () => {
     const { output, status } = nestbox(
       "walk",

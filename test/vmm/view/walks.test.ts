@@ -4,7 +4,7 @@
 import { describe, expect, it } from "vitest";
 import type { TracedEvent } from "../../../host/base/trace.ts";
 import { walkGrid } from "../../../vmm/view/walk-grid.ts";
-import { collectWalks, type Walk, type WalkStep } from "../../../vmm/view/walks.ts";
+import { collectWalks, filledBy, type Walk, type WalkStep } from "../../../vmm/view/walks.ts";
 
 const LEAF = 0xdfn;
 const POINTER = 0x01n;
@@ -94,6 +94,16 @@ describe("the walk view", () => {
       "stage1 0",
       "stage2 2",
     ]);
+  });
+
+  it("names the walk that filled the cache, for a DMA to the same page that loaded nothing", () => {
+    const leaf = (0x80018n << 10n) | LEAF;
+    const walks = collectWalks([
+      ...[load("stage1", 0, leaf), dma(IOVA, 0x8_0001_8678n)],
+      ...[load("stage1", 0, leaf), dma(IOVA + 0x1000n, 0x8_0001_9678n)],
+      ...[dma(IOVA + 4n, 0x8_0001_867cn), dma(IOVA + 0x2000n)],
+    ]);
+    expect(walks.map((walk) => filledBy(walk, walks))).toEqual([null, null, walks[0], null]);
   });
 
   it("arranges a walk of any length: a trace file is a document from anywhere", () => {

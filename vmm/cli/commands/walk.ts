@@ -3,7 +3,7 @@
 import { Command } from "commander";
 import { walkGrid } from "../../view/walk-grid.ts";
 import { walkText, whyText } from "../../view/walk-text.ts";
-import { attachmentsOf, collectWalks, type Walk } from "../../view/walks.ts";
+import { attachmentsOf, collectWalks, filledBy, type Walk } from "../../view/walks.ts";
 import { EXIT_FAILED, UsageError } from "../exit-codes.ts";
 import { parseAddress, wallLimitOption, wholeNumber } from "../options.ts";
 import { findScenarioFiles } from "../scenario-files.ts";
@@ -20,6 +20,7 @@ interface WalkOptions {
   readonly host?: string;
   readonly device?: string;
   readonly iova?: string;
+  readonly event?: number;
   readonly pasid?: number;
   readonly write?: true;
   readonly why?: true;
@@ -46,10 +47,14 @@ export function walk(): Command {
     .option("--host <name|file>", "host for a scenario that names none")
     .option("--device <bdf>", "device")
     .option("--iova <address>", "I/O virtual address")
+    .option("--event <n>", "the one of this DMA, by its sequence number in the trace", wholeNumber)
     .option("--pasid <n>", "PASID of the request", wholeNumber)
     .option("--write", "a write")
     .option("--all", "every walk that fits, not just the last one that loaded tables")
-    .option("--why", "explain a fault in sentences, with the section of the specification")
+    .option(
+      "--why",
+      "explain a fault in sentences, with the section of the specification; of a cached translation, the walk that it is from",
+    )
     .option("--width <columns>", "width of the text; default the terminal's", wholeNumber)
     .addOption(wallLimitOption("give the scenario up after this much wall time"))
     .option("--json", "print JSON")
@@ -59,7 +64,8 @@ export function walk(): Command {
       }
       const probed = options.scenario === undefined ? null : await probe(options.scenario, options);
       const events = options.trace === undefined ? [] : readTraceFile(options.trace);
-      const walks = probed?.walks ?? collectWalks(events).filter(filterOf(options));
+      const all = probed?.walks ?? collectWalks(events);
+      const walks = probed?.walks ?? all.filter(filterOf(options));
       const chosen = options.all === true ? walks : lastTelling(walks);
       if (chosen.length === 0) {
         console.error("nestbox: walk: the trace holds no such translation");
@@ -82,6 +88,12 @@ export function walk(): Command {
         if (attachment !== null) console.log(fitted(`the host had the device ${attachment}`));
         const why = options.why === true ? whyText(grid) : null;
         if (why !== null) console.log(fitted(why));
+        const filled = options.why === true ? filledBy(one, all) : null;
+        if (filled !== null) {
+          console.log(`the translation was cached by event ${filled.seq}, ${one.time - filled.time} ns before:`);
+          const earlier = walkText(walkGrid(filled), { width, colours });
+          console.log(options.width === undefined ? fitted(earlier) : earlier);
+        }
       }
       for (const record of probed?.records ?? []) console.log(fitted(`the guest finds: ${record}`));
     });
@@ -107,6 +119,7 @@ function filterOf(options: WalkOptions): (walk: Walk) => boolean {
   return (walk) =>
     (device === null || walk.deviceId === device) &&
     (page === null || walk.iova >> 12n === page) &&
+    (options.event === undefined || walk.seq === options.event) &&
     (options.pasid === undefined || walk.pasid === options.pasid) &&
     (options.write !== true || walk.write);
 }
