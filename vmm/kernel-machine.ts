@@ -17,7 +17,7 @@ import type { Assignment } from "./assignment.ts";
 import type { Machine } from "./machine.ts";
 import { type IommuWorld, MachineFrame } from "./machine-frame.ts";
 import { RAM_BASE, UART_BASE } from "./memory-map.ts";
-import type { PciHostBridge } from "./pci/host-bridge.ts";
+import type { PciHostBridge, PciPlace } from "./pci/host-bridge.ts";
 import type { KernelImage } from "./platform/kernel-image.ts";
 import { KernelImageError } from "./platform/kernel-image.ts";
 import { uartRegister } from "./platform/register-names.ts";
@@ -89,6 +89,8 @@ export interface DescribedViommu {
   readonly requesterIds: readonly number[];
   /** Every requester id that no vIOMMU names is behind this one: those of buses that the guest has yet to number. At most one says so. */
   readonly otherIds?: boolean;
+  /** Devices behind it that stand behind root ports, on buses that the guest has yet to number. Default none. */
+  readonly behindPorts?: readonly PciPlace[];
   /** Its guest has command queues of the hardware's: a node of their own describes them (`PlatformNode.companion`). */
   readonly hardwareQueues?: boolean;
 }

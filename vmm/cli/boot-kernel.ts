@@ -172,7 +172,9 @@ function viommusOf(assignment: Assignment): DescribedViommu[] {
     const behind = assignment.devices.filter((entry) => entry.viommu === viommu && entry.routingId !== UNREACHABLE);
     const requesterIds = behind.map(({ routingId }) => routingId);
     const hardwareQueues = viommu.viommu.hardwareQueues === true;
-    return { base: viommu.base, requesterIds, otherIds: unnumbered[0]?.viommu === viommu, hardwareQueues };
+    const otherIds = unnumbered[0]?.viommu === viommu;
+    const behindPorts = otherIds ? unnumbered.map(({ request }) => request) : [];
+    return { base: viommu.base, requesterIds, otherIds, behindPorts, hardwareQueues };
   });
 }
 

@@ -6,6 +6,7 @@
 
 import type { TreeRequest } from "../kernel-machine.ts";
 import { GICC_BASE, GICD_BASE, GICV2M_BASE, SW_MSI_BASE, SW_MSI_SIZE, UART_BASE } from "../memory-map.ts";
+import { formatPlace, type PciPlace } from "../pci/host-bridge.ts";
 import {
   chosen,
   type InterruptWiring,
@@ -52,7 +53,10 @@ export function arm64DeviceTree(platform: Arm64Platform): Uint8Array {
     platform: (wire) => [SPI, platform.platformSpi + wire, LEVEL_HIGH],
     messages: ref("v2m"),
   };
-  const functions = platform.viommus.flatMap(({ requesterIds }) => requesterIds);
+  const functions: PciPlace[] = platform.viommus.flatMap(({ requesterIds, behindPorts = [] }) => [
+    ...requesterIds.map((routingId) => ({ routingId })),
+    ...behindPorts,
+  ]);
   return encodeDeviceTree({
     name: "",
     properties: {
@@ -85,7 +89,7 @@ export function arm64DeviceTree(platform: Arm64Platform): Uint8Array {
           gic(),
           serial(wiring),
           ...viommuNodes(platform, wiring),
-          pci(platform, wiring, functions.map(functionNode)),
+          pci(platform, wiring, functionNodes(functions)),
           ...platformDeviceNodes(platform, wiring),
         ],
       },
@@ -128,23 +132,48 @@ function gic(): TreeNode {
 }
 
 const MSI_WINDOW = "msi-window";
-const functionLabel = (requesterId: number): string => `function${requesterId.toString(16)}`;
+const functionLabel = (place: PciPlace): string => `function${formatPlace(place)}`;
 
-/** A PCI function of bus 0 (IEEE 1275 PCI binding: the first cell holds bus, device and function). */
-function functionNode(requesterId: number): TreeNode {
-  const slot = (requesterId >> 3) & 31;
-  const fn = requesterId & 7;
-  return {
-    name: `device@${slot.toString(16)}${fn === 0 ? "" : `,${fn}`}`,
-    label: functionLabel(requesterId),
-    properties: { reg: [requesterId << 8, 0, 0, 0, 0], "memory-region": [ref(MSI_WINDOW)] },
-  };
+const deviceFunctionName = (devfn: number): string =>
+  `${((devfn >> 3) & 31).toString(16)}${(devfn & 7) === 0 ? "" : `,${devfn & 7}`}`;
+
+/** IEEE 1275 PCI binding: the first cell holds bus, device and function. Linux looks at device and function alone (drivers/pci/of.c). */
+const configurationSpace = (devfn: number): Cell[] => [devfn << 8, 0, 0, 0, 0];
+
+/** Functions that the MSI window is for, those behind a root port under a node of that port. */
+function functionNodes(functions: readonly PciPlace[]): TreeNode[] {
+  const ports = new Map<number, TreeNode[]>();
+  const nodes: TreeNode[] = [];
+  for (const place of functions) {
+    const devfn = place.behind ?? place.routingId;
+    const node: TreeNode = {
+      name: `device@${deviceFunctionName(devfn)}`,
+      label: functionLabel(place),
+      properties: { reg: configurationSpace(devfn), "memory-region": [ref(MSI_WINDOW)] },
+    };
+    if (place.behind === undefined) nodes.push(node);
+    else ports.set(place.routingId, [...(ports.get(place.routingId) ?? []), node]);
+  }
+  for (const [port, children] of ports) {
+    nodes.push({
+      name: `pci@${deviceFunctionName(port)}`,
+      properties: {
+        device_type: "pci",
+        reg: configurationSpace(port),
+        "#address-cells": [3],
+        "#size-cells": [2],
+        ranges: true,
+      },
+      children,
+    });
+  }
+  return nodes;
 }
 
-function reservedMemory(functions: readonly number[]): TreeNode {
+function reservedMemory(functions: readonly PciPlace[]): TreeNode {
   // an address of the function's bus: three cells, the first says memory of 32 bits
-  const forAll: Cell[] = functions.flatMap((id) => [
-    ...[ref(functionLabel(id)), 0x02000000, 0, SW_MSI_BASE],
+  const forAll: Cell[] = functions.flatMap((place) => [
+    ...[ref(functionLabel(place)), 0x02000000, 0, SW_MSI_BASE],
     BigInt(SW_MSI_SIZE),
   ]);
   return {
