@@ -140,6 +140,9 @@ export interface KernelMachineOptions {
   readonly sliceInstructions?: number;
 }
 
+/** Bytes of a device tree (Linux: MAX_FDT_SIZE), which lies at the end of RAM. */
+export const LARGEST_TREE = 0x200000;
+
 export interface BootOptions {
   readonly kernel: KernelImage;
   readonly initrd: Uint8Array | null;
@@ -149,6 +152,8 @@ export interface BootOptions {
   readonly platformDevices?: readonly PlatformDeviceEntry[];
   /** 32 bytes, from the run's seed. */
   readonly seed: Uint8Array;
+  /** Given the flattened device tree that describes the machine: the one that the guest is handed. Default that one. */
+  readonly editTree?: (tree: Uint8Array) => Uint8Array;
 }
 
 /** Why `run` returned. */
@@ -271,12 +276,12 @@ export class KernelMachine<Parts extends KernelParts = KernelParts> implements S
       core.ram.set(segment.bytes, address - RAM_BASE);
       kernelEnd = Math.max(kernelEnd, address + segment.memoryBytes);
     }
-    const treeAt = end - 0x200000;
+    const treeAt = end - LARGEST_TREE;
     const initrdBytes = initrd?.length ?? 0;
     const initrdAt = Math.floor((treeAt - initrdBytes) / 0x200000) * 0x200000;
     if (initrdAt < kernelEnd) throw new KernelImageError("kernel and initrd do not fit into RAM (--memory)");
     if (initrd !== null) core.ram.set(initrd, initrdAt - RAM_BASE);
-    const tree = this.parts.deviceTree({
+    const described = this.parts.deviceTree({
       bootArguments: boot.bootArguments,
       initrd: initrd === null ? null : { start: initrdAt, end: initrdAt + initrdBytes },
       kind: this.#kind,
@@ -284,6 +289,8 @@ export class KernelMachine<Parts extends KernelParts = KernelParts> implements S
       platformDevices: boot.platformDevices ?? [],
       seed: boot.seed,
     });
+    const tree = boot.editTree?.(described) ?? described;
+    if (tree.length > LARGEST_TREE) throw new KernelImageError("the device tree is larger than 2 MiB");
     core.ram.set(tree, treeAt - RAM_BASE);
     const entry = kernel.relocatable ? RAM_BASE + kernel.entry : kernel.entry;
     this.parts.start(BigInt(entry), BigInt(treeAt));

@@ -4,16 +4,17 @@
 
 import { spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
-import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Command, Option } from "commander";
 import { SeededRandom } from "../../host/base/seeded-random.ts";
 import { bootFixture, nestbox, summaryOf } from "./boot-fixture.ts";
-import { CORRUPTED_ENTRY, DRIVE, EVENT_ON_CONSOLE } from "./corrupted-entry.ts";
+import { CORRUPTED_ENTRY, DRIVE, EVENT_ON_CONSOLE, MESSAGE_EVENT } from "./corrupted-entry.ts";
 import { nestingReport } from "./nesting-report.ts";
 import { type DebianFixture, debianFixture, type FixtureArchitecture, MissingHere } from "./recipe.ts";
 import { savedRun } from "./saved-run.ts";
+import { withoutNode } from "./without-node.ts";
 
 const failures: string[] = [];
 function check(holds: boolean, what: string): void {
@@ -157,6 +158,35 @@ async function checkArm64(fixture: DebianFixture): Promise<void> {
   check(domains.includes("nested"), `the drive was on ${domains.join(", ")}`);
   await checkNesting(fixture, summary);
   await checkCorruptedEntry(fixture);
+  await checkWithoutWindow(fixture);
+}
+
+/**
+ * A guest that is not told of the host's MSI window does not map it: its drive's messages fault in its own stage 1, it gets no interrupt, and its
+ * kernel says both. Its driver polls at each timeout, 60 s of virtual time for the first.
+ */
+async function checkWithoutWindow(fixture: DebianFixture): Promise<void> {
+  const folder = mkdtempSync(join(tmpdir(), "nestbox-tree-"));
+  const own = join(folder, "own.dtb");
+  const other = join(folder, "other.dtb");
+  const words = "nestbox.script";
+  const dumped = await bootFixture({ fixture, words, more: ["--dump-dtb", own] });
+  check(dumped.status === 0, `the machine's device tree is written down (${dumped.status})`);
+  writeFileSync(other, withoutNode(readFileSync(own), "reserved-memory"));
+  const more = ["--report", "json", "--dtb", other, "--time-limit", "70s"];
+  const run = await bootFixture({ fixture, words, more });
+  rmSync(folder, { recursive: true, force: true });
+  const { dma } = summaryOf(run) as { dma?: { messages?: number; aborted?: number } };
+  const says = (pattern: RegExp): boolean => run.lines.some(({ text }) => pattern.test(text));
+  check(
+    says(MESSAGE_EVENT),
+    "without iommu-addresses in its device tree the guest's kernel prints F_TRANSLATION at 0x8000000",
+  );
+  check(says(/nvme nvme0: I\/O tag .* timeout, completion polled/), "and its driver misses its interrupts");
+  check(
+    dma?.messages === 0 && (dma.aborted ?? 0) > 0,
+    `no message went through (${dma?.messages}, ${dma?.aborted} aborted)`,
+  );
 }
 
 /** `nestbox walk --why` shows DMAs of every sort, by both stages, to where the trace says that they went. */

@@ -12,3 +12,7 @@ export const CORRUPTED_ENTRY = `entry:${DRIVE.host}@60=corrupt/10`;
 /** What arm-smmu-v3 prints of it (IHI 0070 §7.3.15). */
 export const EVENT_ON_CONSOLE =
   /arm-smmu-v3 \S+\.iommu: event: F_ACCESS client: 0000:00:10\.0 sid: 0x80 ssid: 0x0 iova: 0x[0-9a-f]+ ipa: 0x0/;
+
+/** What it prints of a message that its stage 1 does not map: a write at the host's MSI window (Linux: MSI_IOVA_BASE). */
+export const MESSAGE_EVENT =
+  /arm-smmu-v3 \S+\.iommu: event: F_TRANSLATION client: 0000:00:10\.0 sid: 0x80 ssid: 0x0 iova: 0x8000000 ipa: 0x0/;

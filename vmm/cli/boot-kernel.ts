@@ -1,13 +1,13 @@
 // `nestbox boot --kernel`: a machine for the kernel's instruction set, a console on this terminal, and assigned devices.
 
-import { existsSync } from "node:fs";
+import { existsSync, writeFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { gunzipSync } from "node:zlib";
 import { SeededRandom } from "../../host/base/seeded-random.ts";
 import type { HostDescription } from "../../host/description.ts";
 import { ARCHITECTURES } from "../architectures.ts";
 import type { Assignment } from "../assignment.ts";
-import type { DescribedViommu, KernelMachine } from "../kernel-machine.ts";
+import { type DescribedViommu, type KernelMachine, LARGEST_TREE } from "../kernel-machine.ts";
 import { formatPlace, UNREACHABLE } from "../pci/host-bridge.ts";
 import { compressionOf, type KernelImage, KernelImageError, parseKernelImage } from "../platform/kernel-image.ts";
 import { kindOfArchitecture } from "../viommu/kinds.ts";
@@ -15,7 +15,7 @@ import { type BootOptions, DEFAULT_WALL_LIMIT, inspected } from "./boot-componen
 import { type ConsoleInput, openConsoleInput } from "./console.ts";
 import { EXIT_FAILED, EXIT_PASS, EXIT_TIME_LIMIT, UsageError } from "./exit-codes.ts";
 import { assignmentsOf, HostRun } from "./host-run.ts";
-import { readInput } from "./input-file.ts";
+import { fileProblem, readInput } from "./input-file.ts";
 import { type ViommuChoice, viommuOf } from "./options.ts";
 import { type KernelOutcome, runKernel } from "./run-kernel.ts";
 import { RunShell } from "./run-shell.ts";
@@ -24,6 +24,9 @@ import { Termination } from "./termination.ts";
 export interface KernelOptions {
   readonly initrd?: string;
   readonly append: string;
+  /** Flattened device tree to boot with, and where the machine's own is written instead of booting. */
+  readonly dtb?: string;
+  readonly dumpDtb?: string;
   readonly cpus: number;
   readonly nvme: readonly string[];
   readonly interactive?: true;
@@ -52,6 +55,7 @@ export async function bootKernel(
     throw new UsageError("boot: --memory takes a multiple of 2M up to 2G for a kernel");
   }
   const initrd = options.initrd === undefined ? null : readFile(options.initrd, "--initrd");
+  const dtb = options.dtb === undefined ? null : readTree(options.dtb);
   const coreFile = fileURLToPath(new URL(ARCHITECTURES[kernel.architecture].core, PROJECT));
   const core = new WebAssembly.Module(new Uint8Array(readFile(coreFile, "the vCPU core (npm run build)")));
   const shell = new RunShell(options);
@@ -65,7 +69,7 @@ export async function bootKernel(
   try {
     for (;;) {
       const vm = assembleVm(
-        { kernelFile, kernel, initrd, core, memoryBytes, drives, seed: random.bytes(32) },
+        { kernelFile, kernel, initrd, dtb, core, memoryBytes, drives, seed: random.bytes(32) },
         options,
         {
           shell,
@@ -74,6 +78,11 @@ export async function bootKernel(
       );
       if (options.interactive === true) input ??= openConsoleInput((text) => shell.writeConsole(Buffer.from(text)));
       const { machine, assignment } = vm;
+      if (options.dumpDtb !== undefined) {
+        writeTree(options.dumpDtb, vm.tree);
+        run.close(assignment);
+        return EXIT_PASS;
+      }
       const outcome = await runKernel({
         machine,
         wallDeadline,
@@ -111,6 +120,8 @@ interface VmPlan {
   readonly kernelFile: string;
   readonly kernel: KernelImage;
   readonly initrd: Uint8Array | null;
+  /** Handed to the guest in place of the machine's own. */
+  readonly dtb: Uint8Array | null;
   readonly core: WebAssembly.Module;
   readonly memoryBytes: number;
   readonly drives: readonly Drive[];
@@ -122,8 +133,8 @@ function assembleVm(
   plan: VmPlan,
   options: BootOptions & KernelOptions,
   { shell, run }: { readonly shell: RunShell; readonly run: HostRun },
-): { machine: KernelMachine; assignment: Assignment } {
-  const { kernelFile, kernel, initrd, core, memoryBytes, drives, seed } = plan;
+): { machine: KernelMachine; assignment: Assignment; tree: Uint8Array } {
+  const { kernelFile, kernel, initrd, dtb, core, memoryBytes, drives, seed } = plan;
   const { clock, trace } = shell;
   const slice = options.interactive === true ? { sliceInstructions: INTERACTIVE_SLICE } : {};
   const machine = ARCHITECTURES[kernel.architecture].create(core, {
@@ -146,15 +157,39 @@ function assembleVm(
     ...assignmentsOf(options.assign),
     ...drives.map(({ file, bdf, routingId }) => ({ text: `--nvme ${file}`, hostName: bdf, place: { routingId } })),
   ]);
+  let tree: Uint8Array = new Uint8Array(0);
   try {
     const viommus = viommusOf(assignment);
     const platformDevices = assignment.platform.entries;
-    machine.load({ kernel, initrd, bootArguments: options.append, viommus, platformDevices, seed });
+    const editTree = (described: Uint8Array): Uint8Array => {
+      tree = described;
+      return dtb ?? described;
+    };
+    machine.load({ kernel, initrd, bootArguments: options.append, viommus, platformDevices, seed, editTree });
   } catch (error) {
     if (error instanceof KernelImageError) throw new UsageError(`${kernelFile}: ${error.message}`);
     throw error;
   }
-  return { machine, assignment };
+  return { machine, assignment, tree };
+}
+
+const FDT_MAGIC = 0xd00dfeed;
+
+/** A flattened device tree as far as its header says that it is one. */
+function readTree(file: string): Uint8Array {
+  const bytes = readInput(file, LARGEST_TREE, `--dtb ${file}`);
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
+  const whole = bytes.length >= 40 && view.getUint32(0) === FDT_MAGIC && view.getUint32(4) <= bytes.length;
+  if (!whole) throw new UsageError(`--dtb ${file}: not a flattened device tree (dtc -O dtb makes one)`);
+  return bytes;
+}
+
+function writeTree(file: string, tree: Uint8Array): void {
+  try {
+    writeFileSync(file, tree);
+  } catch (error) {
+    throw new UsageError(`--dump-dtb ${file}: ${fileProblem(error)}`);
+  }
 }
 
 /** The vIOMMUs as the device tree names them. Throws UsageError for what no tree can say. */

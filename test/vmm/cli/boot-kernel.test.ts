@@ -1,11 +1,11 @@
 // `nestbox boot --kernel` as a user meets it, with small programs in Linux's Image format.
 
 import { spawn } from "node:child_process";
-import { mkdtempSync, rmSync, truncateSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync, truncateSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { APLIC_BASE, UART_BASE } from "../../../vmm/memory-map.ts";
+import { APLIC_BASE, RAM_BASE, UART_BASE } from "../../../vmm/memory-map.ts";
 import { CSR, Program, S0, T1 } from "../rv64-program.ts";
 import { nestbox, nestboxFile, report } from "./command-line.ts";
 
@@ -118,7 +118,45 @@ describe("nestbox boot --kernel", () => {
     expect(summary.ioctls).not.toHaveProperty("IOMMU_VIOMMU_ALLOC");
   });
 
+  it("writes its device tree down instead of booting, and hands out one that it is given", () => {
+    const own = join(folder, "own.dtb");
+    const hello = kernel("hello", new Program().print(UART_BASE, "executed\n").reset());
+    const dumped = boot(hello, "--dump-dtb", own);
+    expect([dumped.status, dumped.output, dumped.errors]).toEqual([0, "", ""]);
+    const tree = readFileSync(own);
+    // Devicetree Specification §5.2: magic, totalsize
+    expect([tree.readUInt32BE(0), tree.readUInt32BE(4)]).toEqual([0xd00dfeed, tree.length]);
+    const other = file("other.dtb", Buffer.concat([tree, Buffer.of(4, 0, 0, 0)]));
+    // The tree lies in the last 2 MiB of RAM.
+    const looks = new Program()
+      .load(4, S0, RAM_BASE + 0x200000 + tree.length)
+      .li(T1, 4)
+      .ifLess(S0, T1, (program) => program.reset(0, 1))
+      .reset();
+    expect(boot(kernel("looks", looks)).status).toBe(1);
+    expect(boot(kernel("looks", looks), "--dtb", other).status).toBe(0);
+  });
+
   it.each<[string, () => string[], RegExp]>([
+    [
+      "a device tree that is none",
+      () => [kernel("off", new Program().reset()), "--dtb", file("no.dtb", "x".repeat(64))],
+      /no\.dtb: not a flattened device tree/,
+    ],
+    [
+      "a device tree that is cut short",
+      () => [
+        kernel("off", new Program().reset()),
+        "--dtb",
+        file("short.dtb", Buffer.concat([Buffer.from("d00dfeed00000100", "hex"), Buffer.alloc(0xf0)])),
+      ],
+      /short\.dtb: not a flattened device tree/,
+    ],
+    [
+      "a place for its device tree where nothing can be written",
+      () => [kernel("off", new Program().reset()), "--dump-dtb", join(folder, "no/where.dtb")],
+      /where\.dtb: no such file or folder/,
+    ],
     ["no such file", () => [join(folder, "nothing")], /nothing: no such file/],
     [
       "something that is no kernel",

@@ -60,6 +60,8 @@ export function boot(): Command {
     .option("--kernel <file>", "Linux Image (may be gzipped) or bare-metal ELF, riscv64 or arm64")
     .option("--initrd <file>", "initial RAM disk")
     .option("--append <args>", "kernel command line", "console=ttyS0")
+    .option("--dtb <file>", "flattened device tree to hand to the kernel in place of the machine's own")
+    .option("--dump-dtb <file>", "write the device tree of this machine there, and do not boot")
     .option("--cpus <n>", "CPUs, 1 to 8", wholeNumber, 1)
     .option("--nvme <file>", "assign an NVMe drive backed by this host file; repeatable", collect, [])
     .option("--interactive", "console on this terminal; Ctrl-A x ends, Ctrl-A h helps")
@@ -71,10 +73,10 @@ export function boot(): Command {
         if (image !== undefined) throw new UsageError("boot: give either an image or --kernel, not both");
         process.exitCode = await bootKernel(options.kernel, options);
       } else {
-        for (const name of ["initrd", "nvme", "interactive"] as const) {
+        for (const name of ["initrd", "nvme", "interactive", "dtb", "dumpDtb"] as const) {
           const given = options[name];
           if (given !== undefined && !(Array.isArray(given) && given.length === 0)) {
-            throw new UsageError(`boot: --${name} needs --kernel`);
+            throw new UsageError(`boot: --${name === "dumpDtb" ? "dump-dtb" : name} needs --kernel`);
           }
         }
         process.exitCode = await bootComponent(image, { ...options, viommu: options.viommu ?? DEFAULT_KIND });
