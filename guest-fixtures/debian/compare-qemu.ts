@@ -1,28 +1,60 @@
-// `npm run compare:qemu`: the same kernel, initramfs and script here and on QEMU's virt machine with its RISC-V IOMMU; the two consoles must say
-// the same (console-lines.ts has what may differ). QEMU is qemu-system-riscv64 from PATH, or what NESTBOX_QEMU names; 77 without it.
+// `npm run compare:qemu [-- --arch arm64]`: the same kernel, initramfs and script here and on QEMU's virt machine with the port's IOMMU; the two consoles must say
+// the same (console-lines.ts has what may differ). 77 where QEMU cannot be had (qemu-on-host/qemu.ts).
 
-import { spawn, spawnSync } from "node:child_process";
+import { spawn } from "node:child_process";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { Command, Option } from "commander";
+import { findQemu, type Qemu, type QemuArchitecture } from "../qemu-on-host/qemu.ts";
 import { bootFixture, freshDisk } from "./boot-fixture.ts";
 import { commonLines, missingFrom } from "./console-lines.ts";
-import { type DebianFixture, debianFixture, MissingHere } from "./recipe.ts";
+import { type DebianFixture, debianFixture, type FixtureArchitecture, MissingHere } from "./recipe.ts";
 
-const QEMU = process.env.NESTBOX_QEMU ?? "qemu-system-riscv64";
-const APPEND = "console=ttyS0 cryptomgr.notests nestbox.script";
-/** The first with iommu-sys whose console this was compared with. */
+/** The first with iommu-sys (RISC-V), and whose consoles these were compared with. */
 const OLDEST = 11;
 const LIMIT_MS = 300_000;
 
-async function bootQemu({ kernel, initrd }: DebianFixture): Promise<string[]> {
+interface Port {
+  readonly qemu: QemuArchitecture;
+  readonly machine: readonly string[];
+  readonly console: string;
+  /** Lines of a whole run, so that an empty comparison cannot pass. */
+  readonly driver: RegExp;
+}
+
+const PORTS: Readonly<Record<FixtureArchitecture, Port>> = {
+  riscv64: {
+    qemu: "riscv64",
+    machine: ["-machine", "virt,aia=aplic-imsic,iommu-sys=on"],
+    console: "ttyS0",
+    driver: /using MSIs/,
+  },
+  arm64: {
+    qemu: "aarch64",
+    machine: ["-machine", "virt,iommu=smmuv3,gic-version=2", "-cpu", "cortex-a53"],
+    console: "ttyAMA0",
+    driver: /arm-smmu-v3 DEVICE: oas/,
+  },
+};
+
+async function bootQemu(
+  { command, environment }: Qemu,
+  port: Port,
+  { kernel, initrd }: DebianFixture,
+): Promise<string[]> {
   const folder = mkdtempSync(join(tmpdir(), "nestbox-qemu-"));
   const drive = `if=none,id=drive,format=raw,file=${freshDisk(folder)}`;
-  const machine = ["-machine", "virt,aia=aplic-imsic,iommu-sys=on", "-m", "512M", "-smp", "1"];
-  const devices = ["-drive", drive, "-device", "nvme,serial=nestbox,drive=drive"];
+  const machine = [...port.machine, "-m", "512M", "-smp", "1"];
+  const devices = ["-nic", "none", "-drive", drive, "-device", "nvme,serial=nestbox,drive=drive"];
   const console_ = ["-display", "none", "-monitor", "none", "-serial", "stdio", "-no-reboot"];
-  const files = ["-kernel", kernel, "-initrd", initrd, "-append", APPEND];
-  const child = spawn(QEMU, [...machine, ...console_, ...files, ...devices], { stdio: ["ignore", "pipe", "inherit"] });
+  const append = `console=${port.console} cryptomgr.notests nestbox.script`;
+  const files = ["-kernel", kernel, "-initrd", initrd, "-append", append];
+  const [program, ...before] = command as [string, ...string[]];
+  const child = spawn(program, [...before, ...machine, ...console_, ...files, ...devices], {
+    stdio: ["ignore", "pipe", "inherit"],
+    env: { ...process.env, ...environment },
+  });
   let output = "";
   child.stdout.on("data", (chunk: Buffer) => {
     output += chunk.toString("latin1");
@@ -35,25 +67,17 @@ async function bootQemu({ kernel, initrd }: DebianFixture): Promise<string[]> {
   return output.split("\n");
 }
 
-/** True if `lines` hold a whole run, so that an empty comparison cannot pass. */
-function whole(lines: readonly string[]): boolean {
-  const wanted = [/Linux version/, /using MSIs/, /nvme nvme0: pci function/, /checksum verified/, /Power down/];
-  return wanted.every((pattern) => lines.some((line) => pattern.test(line)));
-}
-
-async function compare(): Promise<number> {
-  const version = spawnSync(QEMU, ["--version"], { encoding: "utf8" });
-  const major = Number(/version (\d+)/.exec(version.stdout ?? "")?.[1] ?? 0);
-  if (version.error !== undefined || version.status !== 0 || major < OLDEST) {
-    throw new MissingHere(
-      `${QEMU} cannot be run here (Debian: qemu-system-riscv, ${OLDEST} or newer; or set NESTBOX_QEMU)`,
-    );
-  }
-  const fixture = debianFixture({ log: (line) => console.error(line) });
-  console.log(`${version.stdout.split("\n")[0]}; kernel ${fixture.release}`);
-  const theirs = commonLines(await bootQemu(fixture));
+async function compare(arch: FixtureArchitecture): Promise<number> {
+  const log = (line: string): void => console.error(line);
+  const port = PORTS[arch];
+  const qemu = findQemu(log, port.qemu, OLDEST);
+  const fixture = debianFixture({ architecture: arch, log });
+  console.log(`${qemu.version}; kernel ${fixture.release}`);
+  const theirs = commonLines(await bootQemu(qemu, port, fixture));
   const run = await bootFixture({ fixture, words: "nestbox.script" });
   const ours = commonLines(run.lines.map(({ text }) => text));
+  const wanted = [/Linux version/, port.driver, /nvme nvme0: pci function/, /checksum verified/, /Power down/];
+  const whole = (lines: readonly string[]): boolean => wanted.every((one) => lines.some((line) => one.test(line)));
   if (!whole(theirs) || !whole(ours)) {
     console.error(`compare:qemu: ${whole(ours) ? "QEMU's" : "our"} console does not hold a whole run`);
     return 1;
@@ -66,10 +90,16 @@ async function compare(): Promise<number> {
   return onlyTheirs.length + onlyOurs.length === 0 ? 0 : 1;
 }
 
-try {
-  process.exitCode = await compare();
-} catch (error) {
-  if (!(error instanceof MissingHere)) throw error;
-  console.error(`compare:qemu: ${error.message}`);
-  process.exitCode = 77;
-}
+await new Command("compare:qemu")
+  .description("boot the Debian fixture here and on QEMU: the consoles must say the same")
+  .addOption(new Option("--arch <name>", "Debian port").choices(["riscv64", "arm64"]).default("riscv64"))
+  .action(async ({ arch }: { arch: FixtureArchitecture }) => {
+    try {
+      process.exitCode = await compare(arch);
+    } catch (error) {
+      if (!(error instanceof MissingHere)) throw error;
+      console.error(`compare:qemu: ${error.message}`);
+      process.exitCode = 77;
+    }
+  })
+  .parseAsync();

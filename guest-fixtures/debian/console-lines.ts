@@ -19,6 +19,16 @@ const VALUES: readonly (readonly [RegExp, string])[] = [
   [/^riscv: base ISA extensions .*/, "riscv: base ISA extensions"], // QEMU's CPU has H
   [/^SBI implementation ID=.*/, "SBI implementation"], // ours, OpenSBI
   [/^Machine model: .*/, "Machine model"],
+  [/^(pci-host-generic|arm-smmu-v3) \S+:/, "$1 DEVICE:"], // named for where they stand
+  [/host bridge \S+ ranges:/, "host bridge NODE ranges:"],
+  [/\boas \d+-bit/, "oas N-bit"], // how large the machines are
+  [/allocated \d+ entries for (cmdq|evtq)/, "allocated N entries for $1"],
+  [/^GICv2m: range(.*), SPI\[\d+:\d+\]/, "GICv2m: range$1, SPI[N:N]"],
+  [/^Kernel command line: console=tty\w+ /, "Kernel command line: console=TTY "], // a 16550 here, a PL011 there
+  [/^printk: (?:legacy )?console \[tty\w+\] enabled/, "printk: console enabled"],
+  [/^\S+: tty(?:S0|AMA0) at MMIO .*/, "serial port"],
+  [/^Detected (?:VIPT|PIPT) I-cache/, "Detected I-cache"], // CTR_EL0
+  [/found \d+ breakpoint and \d+ watchpoint/, "found N breakpoint and N watchpoint"], // ID_AA64DFR0_EL1
   [/^ASID allocator .*/, "ASID allocator"], // implementations may have none (privileged specification §12.1.11)
   [/(?:Ticket spinlock: enabled|Queued spinlock .*)/, "spinlocks"], // Ziccrse and Zabha
   [/root bus resource \[mem ADDRESS-ADDRESS( pref)?\]/, "root bus resource [mem ADDRESS-ADDRESS]"], // QEMU's high window is not prefetchable
@@ -29,7 +39,14 @@ const MACHINES_OWN: readonly RegExp[] = [
   /^OF: reserved mem|^ {2}node {3}0: /, // M-mode firmware's memory
   /HugeTLB: .*64\.0 KiB page/, // Svnapot
   /riscv-pmu-sbi|Legacy PMU/, // SBI PMU
-  /goldfish_rtc/, // a clock
+  /goldfish_rtc|rtc-pl031|pl061_gpio/, // a clock, a power button
+  /KASLR|page table isolation/, // with a seed in the tree the kernel unmaps itself; ours has none
+  /^2G module region|pages in range for non-PLT usage/, // where KASLR puts modules
+  /^CPU features: detected: (ARM erratum 845719|Spectre-(v4|BHB))$/, // the cortex-a53's; an unknown CPU's
+  /^CPU features: detected: (32-bit EL[01] Support|PMUv3|Data cache clean to the PoU not required)/,
+  /^hw perfevents: .*armv8_pmuv3|^setend instruction emulation/, // with a PMU; without AArch32
+  /arm-smmu-v3 .*msi_domain absent/, // QEMU's SMMU has no messages of its own
+  /^printk: legacy console \[ttyS0\] disabled/,
   /^pci(-host-generic)? .*(IO |resource size exceeds)|\bio {2}0x/, // PCI I/O space
   /^pci_bus .*resource \d+/, // numbered with it
   /^pci BDF: /, // which functions there are, their BARs

@@ -2,7 +2,7 @@
 // row an operation, with the median rates of both and the median of the pairs' ratios. Rates are of CPU time (user and system of the whole
 // process), between a short and a long run of the same guest, so that what a start costs falls out.
 //
-// QEMU is qemu-system-riscv64 from PATH, or what NESTBOX_QEMU names; it needs iommu-sys (11 or newer), and OpenSBI as Debian packages it. Without it
+// QEMU is found as guest-fixtures/qemu-on-host/qemu.ts says, nothing is downloaded; it needs iommu-sys (11 or newer), and OpenSBI as Debian packages it. Without it
 // each row says what is missing, and has our rate alone. `--short` takes one pair of half the length: a look, no measurement. `--store`
 // writes the rows with the machine's description to test/bench/results/.
 //
@@ -13,11 +13,12 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { cpus, loadavg, tmpdir, totalmem } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { qemuHere } from "../../guest-fixtures/qemu-on-host/qemu.ts";
 import { type GuestOperation, guestFile, OPERATIONS } from "./guests/iommu-operations.ts";
 
-const QEMU = process.env.NESTBOX_QEMU ?? "qemu-system-riscv64";
 /** The first whose virt machine has iommu-sys and that this was compared with. */
 const OLDEST = 11;
+const qemu = qemuHere("riscv64", OLDEST);
 const PAIRS = 3;
 /** Less CPU time than this between two runs says nothing. */
 const SHORTEST_SECONDS = 0.05;
@@ -28,6 +29,7 @@ function cpuSeconds(program: readonly string[]): number {
   const { stdout, stderr, status } = spawnSync("sh", ["-c", '"$@" >&2 </dev/null || exit; times', "sh", ...program], {
     encoding: "utf8",
     timeout: 300_000,
+    env: { ...process.env, ...qemu?.environment },
   });
   const line = /\n(\d+)m([\d.]+)s (\d+)m([\d.]+)s/.exec(stdout ?? "");
   if (status !== 0 || line === null) throw new Error(`${program[0]} ended with ${status}: ${stderr?.slice(-400)}`);
@@ -41,17 +43,19 @@ const ours = (image: string): string[] => {
 };
 const theirs = (image: string): string[] => {
   const machine = ["-machine", "virt,aia=aplic-imsic,iommu-sys=on", "-m", "64M", "-smp", "1"];
-  return [QEMU, ...machine, "-display", "none", "-monitor", "none", "-serial", "none", "-kernel", image];
+  return [
+    ...(qemu?.command ?? []),
+    ...machine,
+    "-display",
+    "none",
+    "-monitor",
+    "none",
+    "-serial",
+    "none",
+    "-kernel",
+    image,
+  ];
 };
-
-/** Null if it can be run here, else what is missing. */
-function missing(): string | null {
-  const { stdout, status, error } = spawnSync(QEMU, ["--version"], { encoding: "utf8" });
-  const major = Number(/version (\d+)/.exec(stdout ?? "")?.[1] ?? 0);
-  if (error !== undefined || status !== 0)
-    return `${QEMU} is not in PATH (Debian: qemu-system-riscv; or set NESTBOX_QEMU)`;
-  return major < OLDEST ? `${QEMU} is version ${major}; its virt machine has iommu-sys from ${OLDEST} on` : null;
-}
 
 const median = (values: number[]): number => values.sort((x, y) => x - y)[values.length >> 1]!;
 const rounded = (value: number): number => Number(value.toPrecision(3));
@@ -88,7 +92,8 @@ function compare(operation: GuestOperation, folder: string, short: boolean, agai
 export async function bench(emit: (line: Record<string, unknown>) => void): Promise<void> {
   const short = process.argv.includes("--short");
   const load = loadavg()[0]!;
-  const lacks = missing();
+  const lacks =
+    qemu === null ? `no qemu-system-riscv64 ${OLDEST} or newer here (npm run compare:qemu fetches one)` : null;
   const folder = mkdtempSync(join(tmpdir(), "nestbox-bench-"));
   const rows: Record<string, unknown>[] = [];
   try {
@@ -108,7 +113,7 @@ const IDLE = 0.3;
 
 /** Writes rows down beside what they were measured on; `load`: runnable processes before, over a minute. */
 function store(rows: readonly Record<string, unknown>[], load: number): void {
-  const version = spawnSync(QEMU, ["--version"], { encoding: "utf8" }).stdout?.split("\n")[0] ?? null;
+  const version = qemu?.version ?? null;
   const commit = spawnSync("git", ["rev-parse", "--short", "HEAD"], { encoding: "utf8", cwd: ROOT }).stdout?.trim();
   const machine = {
     cpu: cpus()[0]?.model ?? "unknown",

@@ -43,3 +43,38 @@ describe("consoles of two machines", () => {
     expect(missingFrom(ours, theirs).length + missingFrom(theirs, ours).length).toBeGreaterThan(0);
   });
 });
+
+describe("consoles of two arm64 machines", () => {
+  const here = [
+    "[    0.0] Linux version 7.2.12",
+    "[    0.0] KASLR disabled due to lack of seed",
+    "[    0.0] Detected PIPT I-cache on CPU0",
+    "[    0.1] Kernel command line: console=ttyS0 nestbox.script",
+    "[    0.2] 10000000.serial: ttyS0 at MMIO 0x10000000 (irq = 14, base_baud = 230400) is a 16550A",
+    "[    0.3] arm-smmu-v3 3010000.iommu: oas 48-bit (features 0x0000000e)",
+    "[    0.4] reboot: Power down",
+  ];
+  const there = [
+    "[    0.0] Linux version 7.2.12",
+    "[    0.0] KASLR enabled",
+    "[    0.0] Detected VIPT I-cache on CPU0",
+    "[    0.1] Kernel command line: console=ttyAMA0 nestbox.script",
+    "[    0.2] 9000000.pl011: ttyAMA0 at MMIO 0x9000000 (irq = 13, base_baud = 0) is a PL011 rev1",
+    "[    0.3] arm-smmu-v3 9050000.smmuv3: oas 44-bit (features 0x0000000e)",
+    "[    0.4] reboot: Power down",
+  ];
+
+  it("have in common what is true of both", () => {
+    expect(commonLines(here)).toEqual(commonLines(there));
+    expect(commonLines(here)).toHaveLength(6);
+  });
+
+  it.each([
+    ["another word on the command line", 3, "console=ttyS0 nestbox.script iommu.passthrough=1"],
+    ["an event of the SMMU", 5, "arm-smmu-v3 3010000.iommu: event: F_TRANSLATION client: 0000:00:10.0"],
+    ["a CPU that is not as it should be", 2, "CPU features: SANITY CHECK: Unexpected variation"],
+  ])("differ in %s", (_what, index, line) => {
+    const other = here.with(index, `[    0.2] ${line}`);
+    expect(missingFrom(commonLines(other), commonLines(there))).toHaveLength(1);
+  });
+});
