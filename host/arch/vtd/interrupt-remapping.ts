@@ -81,8 +81,7 @@ export const IRTE_POSTED = 1 << 15;
 /** True if a present entry (4 halves) has reserved bits set. `extended`: IRTA.EIME, destinations of 32 bits instead of 8. */
 export function irteReserved(words: Int32Array, extended: boolean, rules: StructureRules): boolean {
   const w0 = words[0]!;
-  const svt = (words[2]! >>> 18) & 3;
-  if ((words[2]! & 0xfff00000) !== 0 || svt === 3) return true;
+  if ((words[2]! & 0xfff00000) !== 0) return true;
   if ((w0 & IRTE_POSTED) === 0) return ((w0 & 0xff007000) | (extended ? 0 : words[1]! & 0xffff00ff) | words[3]!) !== 0;
   if (!rules.features.PI) return true;
   return ((w0 & 0xff0030fc) | (words[1]! & 0x3f) | (words[3]! & rules.pointerReserved)) !== 0;

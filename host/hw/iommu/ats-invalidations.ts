@@ -27,6 +27,8 @@ export class AtsInvalidations implements Stateful {
   /** Per requester: a timeout not reported yet; the queue is closed. */
   readonly #timedOut: Uint8Array;
   readonly #closed: Uint8Array;
+  /** The function that did not answer last. */
+  #silent = -1;
 
   /** `tags` requests at most are outstanding, each for `timeoutNs` of virtual time. */
   constructor(clock: Clock, tags: number, timeoutNs: number, requesters = 1) {
@@ -47,6 +49,7 @@ export class AtsInvalidations implements Stateful {
       outstanding: this.#outstanding,
       timedOut: [...this.#timedOut],
       closed: [...this.#closed],
+      silent: this.#silent,
     };
   }
 
@@ -57,6 +60,12 @@ export class AtsInvalidations implements Stateful {
     this.#outstanding = state.number("outstanding");
     state.numbers("timedOut", this.#timedOut);
     state.numbers("closed", this.#closed);
+    this.#silent = state.number("silent");
+  }
+
+  /** Device id of the function whose request was given up last; -1: none was. */
+  get silent(): number {
+    return this.#silent;
   }
 
   reset(): void {
@@ -64,6 +73,7 @@ export class AtsInvalidations implements Stateful {
     this.#outstanding = 0;
     this.#timedOut.fill(0);
     this.#closed.fill(0);
+    this.#silent = -1;
   }
 
   /** When the next outstanding request is given up; Infinity if none is. */
@@ -143,6 +153,7 @@ export class AtsInvalidations implements Stateful {
     const now = this.#clock.now;
     for (let tag = 0; tag < this.#devices.length; tag++) {
       if (this.#devices[tag]! >= 0 && this.#deadlines[tag]! <= now) {
+        this.#silent = this.#devices[tag]!;
         this.#devices[tag] = -1;
         this.#outstanding--;
         this.#timedOut[this.#requesters[tag]!] = 1;

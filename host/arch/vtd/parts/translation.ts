@@ -1,0 +1,402 @@
+// Translating a request (§3.4–3.8, §3.14): from source id, PASID and address to a host-physical frame, or to a fault record.
+//
+//     translate ─ context ─ PASID entry ─ IOTLB ─┬─ hit ─────────────────────────────────▶ resultPfn
+//                 (cache or tables)              └─ miss: first stage, second stage ─▶ IOTLB ─▶ resultPfn
+//
+// The hit path allocates nothing and branches little; everything that is not a plain hit is in methods of its own. Writes to the interrupt address range are
+// not for here (interrupt-remapper.ts). ATS requests use the same pieces and make their own answers.
+
+import type { StructureCache } from "../../../base/caches/structure-cache.ts";
+import { CLASS_SHIFTS, classOf, type TranslationCache } from "../../../base/caches/translation-cache.ts";
+import { REFUSED, TRANSLATED, type TranslationStatus } from "../../../base/transaction.ts";
+import {
+  FAULT_ADDRESS_BEYOND_WIDTH,
+  FAULT_INTERRUPT_RANGE,
+  FAULT_NO_SUPERVISOR,
+  FAULT_PASS_THROUGH_BEYOND_WIDTH,
+  FAULT_RTA_ABORT,
+  FAULT_RTA_MODE,
+  FAULT_RTA_PAGE_REQUEST,
+  FAULT_RTA_PASID,
+  FAULT_SM_INTERRUPT_RANGE,
+  FAULT_SM_NO_ATS,
+  FAULT_SM_NO_PAGE_REQUEST,
+  FAULT_SM_NO_PASID,
+  FAULT_SM_PASID_TOO_LARGE,
+  FAULT_TRANSLATION_TYPE,
+} from "../fault-reasons.ts";
+import {
+  AT_TRANSLATED,
+  AT_TRANSLATION_REQUEST,
+  AT_UNTRANSLATED,
+  REQUEST_ATOMIC,
+  REQUEST_PAGE,
+  REQUEST_READ,
+  REQUEST_WRITE,
+} from "../fault-records.ts";
+import { INTERRUPT_FIRST_PFN, INTERRUPT_LAST_PFN, inInterruptRange } from "../interrupt-remapping.ts";
+import { TTM_ABORT, TTM_LEGACY, TTM_SCALABLE } from "../registers.ts";
+import { StructureWalker } from "../structure-walk.ts";
+import type { TranslationSpace } from "../translation-space.ts";
+import {
+  KIND_ATOMIC,
+  KIND_READ,
+  KIND_WRITE,
+  NO_STAGE_SHIFT,
+  SUPERVISOR_GRANTS,
+  TwoStageWalker,
+} from "../two-stage-walk.ts";
+import type { WalkObserver } from "../walk-observer.ts";
+import type { VtdCaches } from "./caches.ts";
+import {
+  type FaultRecording,
+  RECORD_EXECUTE,
+  RECORD_PRIVILEGED,
+  RECORD_T1,
+  RECORD_T2,
+  recordAddressType,
+} from "./fault-recording.ts";
+import type { CachedContext, CachedPasid, StructureCaches } from "./structure-caches.ts";
+import type { VtdState } from "./vtd-state.ts";
+
+/** Translations are off, or DMA goes by tables that need not be asked here. */
+const MODE_OFF = -1;
+
+// Not state: the last request, and what registers say
+export class Translator<P extends number> {
+  /** Where the last request that was TRANSLATED goes. A field that holds doubles from the first is never changed into one under compiled code. */
+  resultPfn = -0 as P;
+  /** Reason of the last `contextFor`, `spaceFor` or walk that failed. */
+  reason = 0;
+  readonly walker: TwoStageWalker<P>;
+  readonly structures: StructureWalker<P>;
+  readonly #state: VtdState<P>;
+  readonly #faults: FaultRecording;
+  readonly #caches: VtdCaches;
+  readonly #cached: StructureCaches;
+  readonly #contexts: StructureCache<CachedContext>;
+  readonly #translations: TranslationCache;
+  readonly #limit: number;
+  /** Root table: its mode, MODE_OFF without TE; and its frame. */
+  #mode = MODE_OFF;
+  #root = -0;
+  // The request under way, for records.
+  #sourceId = 0;
+  #pasid = -1;
+  #privileged = false;
+  #execute = false;
+  #type = REQUEST_READ;
+  #addressType = AT_UNTRANSLATED;
+  #pfn = -0;
+  #fpd = false;
+
+  constructor(state: VtdState<P>, caches: VtdCaches, faults: FaultRecording) {
+    this.#state = state;
+    this.#faults = faults;
+    this.#caches = caches;
+    this.#cached = caches.structures;
+    this.#contexts = caches.structures.contexts;
+    this.#translations = caches.translations;
+    this.#limit = state.rules.frameLimit;
+    this.walker = new TwoStageWalker(state.memory, state.rules);
+    this.walker.tables = caches.tables;
+    this.structures = new StructureWalker(state.memory, state.rules);
+  }
+
+  observe(observer: WalkObserver | null): void {
+    this.walker.observer = observer;
+    this.structures.observer = observer;
+  }
+
+  /** TE or the latched RTADDR changed. */
+  modeChanged(): void {
+    this.#mode = this.#state.translating ? this.#state.tableMode : MODE_OFF;
+    this.#root = this.#state.rootPfn;
+  }
+
+  get off(): boolean {
+    return this.#mode === MODE_OFF;
+  }
+
+  /** Arguments as HardwareIommu.translate; not a request to the interrupt address range without PASID. */
+  translate(
+    sourceId: number,
+    pasid: number,
+    privileged: boolean,
+    access: number,
+    pfn: number,
+    translated: boolean,
+  ): TranslationStatus {
+    if (pasid < 0 && !translated && this.#mode !== MODE_OFF) {
+      const context = this.#contexts.find(sourceId);
+      const space = context === null ? null : context.direct;
+      if (space !== null && !space.identity) {
+        const kind = access === 1 ? KIND_READ : access === 2 ? KIND_WRITE : kindOf(access);
+        const low = pfn | 0;
+        const high = (pfn * 2 ** -32) | 0;
+        const translations = this.#translations;
+        const entry = translations.find(space.tag, low, high);
+        if (entry >= 0) {
+          if ((translations.flagsAt(entry) & (1 << kind)) !== 0) {
+            this.resultPfn = translations.frameAt(entry, low, high) as P;
+            return TRANSLATED;
+          }
+          // Rights missing, or not known to be marked dirty: what the tables say now decides.
+          translations.drop(entry);
+        }
+        return this.#walkDirect(context!, space, low, high, kind, access, pfn);
+      }
+    }
+    return this.#fully(sourceId, pasid, privileged, access, pfn, translated);
+  }
+
+  /** A miss of the short way. */
+  #walkDirect(
+    context: CachedContext,
+    space: TranslationSpace,
+    low: number,
+    high: number,
+    kind: number,
+    access: number,
+    pfn: number,
+  ): TranslationStatus {
+    const walker = this.walker;
+    if (!walker.walkPlainly(space, low, high, kind, false)) {
+      const reason = walker.walkCarefully(space, low, high, kind, false);
+      if (reason !== 0) {
+        this.begin(context.id, -1, false, access, pfn, AT_UNTRANSLATED);
+        this.#fpd = context.fpd || (context.directEntry?.fpd ?? false);
+        return this.#refuse(reason);
+      }
+    }
+    this.#keep(space, low, high);
+    this.resultPfn = walker.hostPfn as P;
+    return TRANSLATED;
+  }
+
+  /** The whole process, for everything that the short way in `translate` does not decide. */
+  #fully(
+    sourceId: number,
+    pasid: number,
+    privileged: boolean,
+    access: number,
+    pfn: number,
+    translated: boolean,
+  ): TranslationStatus {
+    this.begin(sourceId, pasid, privileged, access, pfn, translated ? AT_TRANSLATED : AT_UNTRANSLATED);
+    if (this.#mode === MODE_OFF) {
+      // Nothing tells the unit what a PASID or a translated address would mean.
+      if (pasid >= 0 || translated || pfn >= this.#limit) return REFUSED;
+      this.resultPfn = pfn as P;
+      return TRANSLATED;
+    }
+    const context = this.contextFor();
+    if (context === null) return this.#refuse(this.reason);
+    if (translated) return this.#pass(context, pfn);
+    const space = this.spaceFor(context);
+    if (space === null) return this.#refuse(this.reason);
+    if (space.identity) {
+      const reason = this.identityFault(space, pfn);
+      if (reason !== 0) return this.#refuse(reason);
+      this.resultPfn = pfn as P;
+      return TRANSLATED;
+    }
+    return this.#through(space, kindOf(access), pfn);
+  }
+
+  /** A request with an address that an ATS completion gave. */
+  #pass(context: CachedContext, pfn: number): TranslationStatus {
+    if (!context.ats) return this.#refuse(context.scalable ? FAULT_SM_NO_ATS : FAULT_TRANSLATION_TYPE);
+    if (pfn >= this.#limit)
+      return this.#refuse(context.scalable ? FAULT_PASS_THROUGH_BEYOND_WIDTH : FAULT_ADDRESS_BEYOND_WIDTH);
+    if (inInterruptRange(pfn)) return this.#refuse(context.scalable ? FAULT_SM_INTERRUPT_RANGE : FAULT_INTERRUPT_RANGE);
+    this.resultPfn = pfn as P;
+    return TRANSLATED;
+  }
+
+  /** IOTLB, then tables. */
+  #through(space: TranslationSpace, kind: number, pfn: number): TranslationStatus {
+    const supervisor = this.#privileged;
+    const low = pfn | 0;
+    const high = (pfn * 2 ** -32) | 0;
+    const translations = this.#translations;
+    const entry = translations.find(space.tag, low, high);
+    if (entry >= 0) {
+      if ((translations.flagsAt(entry) & (1 << (supervisor ? kind + SUPERVISOR_GRANTS : kind))) !== 0) {
+        this.resultPfn = translations.frameAt(entry, low, high) as P;
+        return TRANSLATED;
+      }
+      translations.drop(entry);
+    }
+    const walker = this.walker;
+    if (!walker.walkPlainly(space, low, high, kind, supervisor)) {
+      const reason = walker.walkCarefully(space, low, high, kind, supervisor);
+      if (reason !== 0) return this.#refuse(reason);
+    }
+    this.#keep(space, low, high);
+    this.resultPfn = walker.hostPfn as P;
+    return TRANSLATED;
+  }
+
+  /** Says what the request under way is, for records. */
+  begin(sourceId: number, pasid: number, privileged: boolean, access: number, pfn: number, addressType: number): void {
+    this.#sourceId = sourceId;
+    this.#pasid = pasid;
+    // Without PASID there is no privilege, but what the context entry says (RID_PRIV).
+    this.#privileged = pasid >= 0 && privileged;
+    this.#execute = pasid >= 0 && (access & 4) !== 0;
+    this.#type = (access & 3) === 3 ? REQUEST_ATOMIC : (access & 2) !== 0 ? REQUEST_WRITE : REQUEST_READ;
+    this.#addressType = addressType;
+    this.#pfn = pfn;
+    this.#fpd = false;
+    this.reason = 0;
+  }
+
+  /** As `begin`, for a page request. */
+  beginPageRequest(sourceId: number, pasid: number, pfn: number): void {
+    this.begin(sourceId, pasid, false, 1, pfn, AT_UNTRANSLATED);
+    this.#type = REQUEST_PAGE;
+  }
+
+  /** The request is a supervisor's. */
+  get privileged(): boolean {
+    return this.#privileged;
+  }
+
+  /** The context entry of the request under way; null with `reason`. */
+  contextFor(): CachedContext | null {
+    const mode = this.#mode;
+    const scalable = mode === TTM_SCALABLE;
+    if (mode === TTM_ABORT) return this.#none(this.#state.features.ADMS ? FAULT_RTA_ABORT : FAULT_RTA_MODE);
+    if ((mode !== TTM_LEGACY && !scalable) || (scalable && !this.#state.features.SMTS))
+      return this.#none(FAULT_RTA_MODE);
+    if (!scalable && this.#pasid >= 0) return this.#none(FAULT_RTA_PASID);
+    if (!scalable && this.#type === REQUEST_PAGE) return this.#none(FAULT_RTA_PAGE_REQUEST);
+    const cached = this.#contexts.find(this.#sourceId);
+    if (cached !== null && cached.scalable === scalable) {
+      this.#fpd = cached.fpd;
+      return cached;
+    }
+    const { structures } = this;
+    const reason = scalable
+      ? structures.locateScalableContext(this.#sourceId, this.#root)
+      : structures.locateContext(this.#sourceId, this.#root);
+    this.#fpd = structures.fpd;
+    if (reason !== 0) return this.#none(reason);
+    this.#caches.makeRoom();
+    return this.#cached.loadContext(this.#sourceId, structures.context, scalable);
+  }
+
+  #none(reason: number): null {
+    this.reason = reason;
+    return null;
+  }
+
+  /** What the request goes through; null with `reason`. */
+  spaceFor(context: CachedContext): TranslationSpace | null {
+    const ats = this.#addressType === AT_TRANSLATION_REQUEST;
+    if (!context.scalable) return ats && !context.ats ? this.#none(FAULT_TRANSLATION_TYPE) : context.space;
+    if (ats && !context.ats) return this.#none(FAULT_SM_NO_ATS);
+    const reason = this.#pasidFault(context);
+    if (reason !== 0) return this.#none(reason);
+    const pasid = this.#pasid < 0 ? context.ridPasid : this.#pasid;
+    const entry = this.#cached.findPasid(this.#sourceId, pasid) ?? this.#loadPasid(context, pasid);
+    if (entry === null) return null;
+    this.#fpd = context.fpd || entry.fpd;
+    const { space } = entry;
+    if (this.#pasid < 0) {
+      this.#privileged = context.ridPrivileged;
+      this.#cached.shorten(context, entry);
+    } else if (this.#privileged && space.firstLevels !== 0 && !space.sre) return this.#none(FAULT_NO_SUPERVISOR);
+    return space;
+  }
+
+  /** Whether the request's PASID may be used with a scalable-mode context. */
+  #pasidFault(context: CachedContext): number {
+    if (this.#pasid < 0) return 0;
+    if (!context.pasids) return FAULT_SM_NO_PASID;
+    return this.#pasid >= context.pasidLimit ? FAULT_SM_PASID_TOO_LARGE : 0;
+  }
+
+  #loadPasid(context: CachedContext, pasid: number): CachedPasid | null {
+    const { structures } = this;
+    const reason = structures.locatePasid(pasid, context.directoryPfn, context.fpd);
+    this.#fpd = structures.fpd;
+    if (reason !== 0) return this.#none(reason);
+    this.#caches.makeRoom();
+    // The context's own bit is asked for anew each time.
+    return this.#cached.loadPasid(this.#sourceId, pasid, structures.pasid, structures.fpd && !context.fpd);
+  }
+
+  /** Whether a source may send page requests (§7.4): what is wrong is recorded. */
+  mayRequestPages(sourceId: number, pasid: number, pfn: number): boolean {
+    if (this.off) return false;
+    this.beginPageRequest(sourceId, pasid, pfn);
+    const context = this.contextFor();
+    if (context === null) {
+      this.report(this.reason);
+      return false;
+    }
+    const reason = this.#pasidFault(context) || (context.pageRequests ? 0 : FAULT_SM_NO_PAGE_REQUEST);
+    if (reason !== 0) this.report(reason);
+    return reason === 0;
+  }
+
+  /** The space that cached translations of a request are tagged for, if its structures are cached; else there are none. */
+  cachedSpace(sourceId: number, pasid: number): TranslationSpace | null {
+    const context = this.#contexts.find(sourceId);
+    if (context === null) return null;
+    if (!context.scalable) return context.space;
+    return this.#cached.findPasid(sourceId, pasid < 0 ? context.ridPasid : pasid)?.space ?? null;
+  }
+
+  /** Pass-through of an address; 0 or a reason. */
+  identityFault(space: TranslationSpace, pfn: number): number {
+    if (pfn >= this.#limit) return space.scalable ? FAULT_PASS_THROUGH_BEYOND_WIDTH : FAULT_ADDRESS_BEYOND_WIDTH;
+    if (inInterruptRange(pfn)) return space.scalable ? FAULT_SM_INTERRUPT_RANGE : FAULT_INTERRUPT_RANGE;
+    return 0;
+  }
+
+  /** Caches what the walker found. */
+  #keep(space: TranslationSpace, low: number, high: number): void {
+    const walker = this.walker;
+    const { firstShift, secondShift, hostLow, hostHigh } = walker;
+    const grants = walker.grants(space);
+    const leafShift = firstShift === NO_STAGE_SHIFT ? secondShift : firstShift;
+    const shift = firstShift < secondShift ? firstShift : secondShift;
+    if (shift === 0 && leafShift === 0) {
+      this.#translations.insertPage(space.tag, low, high, hostLow, hostHigh, grants);
+      return;
+    }
+    // A large page that reaches into the interrupt address range is kept page by page: the others must not stand for those.
+    const size = shift !== 0 && touchesInterrupts(walker.hostPfn, CLASS_SHIFTS[classOf(shift)]!) ? 0 : classOf(shift);
+    this.#translations.insert(space.tag, low, high, size, classOf(leafShift), hostLow, hostHigh, grants);
+  }
+
+  #refuse(reason: number): TranslationStatus {
+    this.report(reason);
+    return REFUSED;
+  }
+
+  /** Records a fault of the request under way, unless FPD keeps it out. */
+  report(reason: number): void {
+    const type = this.#type;
+    const third =
+      ((type & 1) !== 0 ? RECORD_T2 : 0) |
+      (this.#pasid >= 0 && this.#privileged ? RECORD_PRIVILEGED : 0) |
+      (this.#execute ? RECORD_EXECUTE : 0);
+    const fourth = ((type & 2) !== 0 ? RECORD_T1 : 0) | recordAddressType(this.#addressType);
+    this.#faults.report(reason, this.#fpd, this.#sourceId, this.#pasid, this.#pfn, third, fourth);
+  }
+}
+
+/** True if the block of 2^shift pages around a frame reaches into the interrupt address range. */
+function touchesInterrupts(pfn: number, shift: number): boolean {
+  const pages = 2 ** shift;
+  const first = pfn - (pfn % pages);
+  return first <= INTERRUPT_LAST_PFN && first + pages > INTERRUPT_FIRST_PFN;
+}
+
+function kindOf(access: number): number {
+  return (access & 3) === 3 ? KIND_ATOMIC : (access & 2) !== 0 ? KIND_WRITE : KIND_READ;
+}
