@@ -145,7 +145,7 @@ export function descriptorType(low: number): number {
 }
 
 /**
- * Reserved bits by type (0 to 15): four halves each of the first two quadwords; a type that does not exist is all reserved. Hot code looks here; the
+ * Reserved bits by type (0 to 15): four halves each of the first two quadwords; of a type that does not exist all. Hot code looks here; the
  * upper two quadwords of a 32-byte descriptor are reserved in every type.
  */
 export const RESERVED_BITS: Int32Array = (() => {

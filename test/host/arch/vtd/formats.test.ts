@@ -308,7 +308,7 @@ describe("invalidation descriptors (§6.5.2)", () => {
   it("the masks of reserved bits say what the decoder says", () => {
     const word = fc.bigInt({ min: 0n, max: (1n << 64n) - 1n });
     fc.assert(
-      fc.property(fc.integer({ min: 0, max: 15 }), word, word, word, word, (type, a, b, c, d) => {
+      fc.property(fc.integer({ min: 1, max: 9 }), word, word, word, word, (type, a, b, c, d) => {
         const q0 = (a & c & ~0xe0fn) | BigInt(type);
         const q1 = b & d;
         const words = halves([q0, q1]);
