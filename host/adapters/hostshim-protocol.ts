@@ -1,9 +1,10 @@
-// The wire protocol between an unmodified Linux program (through the preload shim) and the host model, version 2: messages and their
+// The wire protocol between an unmodified Linux program (through the preload shim) and the host model, version 3: messages and their
 // layouts. shim/README.md describes it; shim/proto.h is its C side.
 
 import { layout, s32, u16, u32, u64 } from "../base/layout.ts";
+import type { PostedWrites } from "../kernel/file.ts";
 
-export const PROTOCOL_VERSION = 2;
+export const PROTOCOL_VERSION = 3;
 export const HEADER_BYTES = 16;
 /** Nothing the shim sends is larger; more ends the connection. */
 export const MAX_MESSAGE = 1 << 20;
@@ -88,7 +89,15 @@ const backingAction = layout("hs_act_backing", 16, { token: u64(0), file_offset:
 const pinnedAction = layout("hs_act_pinned", 16, { vm_pin_kb: u64(0), vm_lck_kb: u64(8) });
 
 const eventfdAction = layout("hs_act_eventfd", 24, { token: u64(0), slot: u32(8), fd: s32(12), watch: u32(16) });
-const postedAction = layout("hs_act_posted", 16, { from: u64(0), to: u64(8) });
+const postedAction = layout("hs_act_posted", 32, {
+  from: u64(0),
+  to: u64(8),
+  every: u32(16),
+  width: u32(20),
+  how: u32(24),
+});
+const POST_AT_ONCE = 1;
+const POST_DEFERRED = 2;
 
 const ACT_WRITE = 1;
 const ACT_FD = 2;
@@ -108,8 +117,8 @@ export type Action =
   | { readonly kind: "pinned"; readonly pinnedKb: bigint; readonly lockedKb: bigint }
   /** Store bytes at an address of the program. */
   | { readonly kind: "write"; readonly at: bigint; readonly bytes: Uint8Array }
-  /** Writes of the file in [from, to) need not be waited for. */
-  | { readonly kind: "posted"; readonly from: bigint; readonly to: bigint }
+  /** Writes of the file need not be waited for there, nor where that was said before. */
+  | { readonly kind: "posted"; readonly writes: PostedWrites }
   /** Add to an eventfd before the call returns. */
   | { readonly kind: "signal"; readonly token: bigint; readonly slot: number; readonly count: bigint }
   /** Keep a duplicate of an eventfd. */
@@ -166,8 +175,10 @@ function encodeAction(wanted: Action): Uint8Array {
       const { token, slot, count } = wanted;
       return pad(ACT_SIGNAL, event.encode({ token, slot, count, op: EVENT_SIGNAL }));
     }
-    case "posted":
-      return pad(ACT_POSTED, postedAction.encode(wanted));
+    case "posted": {
+      const { deferrable, ...where } = wanted.writes;
+      return pad(ACT_POSTED, postedAction.encode({ ...where, how: deferrable ? POST_DEFERRED : POST_AT_ONCE }));
+    }
     case "pinned":
       return pad(ACT_PINNED, pinnedAction.encode({ vm_pin_kb: wanted.pinnedKb, vm_lck_kb: wanted.lockedKb }));
   }

@@ -37,8 +37,8 @@ export interface ServedNodes {
   entering(process: ForeignProcess | null): void;
   /** Milliseconds for which the answer that was found is kept back: what the call took in the host's time, and has not in the program's. */
   heldMs(): number;
-  /** A request has been answered. */
-  answered(): void;
+  /** A message has been handled, and is not answered yet: what it set off happens, as far as it is over at once. */
+  handled(): void;
   /** A program does what the server cannot go along with: one line. */
   complain(message: string): void;
 }
@@ -200,9 +200,7 @@ export class HostshimServer implements ForeignFiles, ClientEntry {
 
   message(number: number, bytes: Uint8Array): void {
     const connection = this.#connections.get(number);
-    if (connection === undefined) return;
-    this.#handle(connection, bytes);
-    this.#nodes.answered();
+    if (connection !== undefined) this.#handle(connection, bytes);
   }
 
   #handle(connection: Connection, bytes: Uint8Array): void {
@@ -214,10 +212,12 @@ export class HostshimServer implements ForeignFiles, ClientEntry {
       socket.send(wire.message(wire.HELLO_ACK, seq, wire.helloAck.encode({ err })));
       if (err < 0) socket.end();
       else connection.events?.events.connect(socket);
+      this.#nodes.handled();
       return;
     }
     if (type === wire.EVENT && connection.events !== null && body.length >= wire.event.bytes) {
       connection.events.events.received(body);
+      this.#nodes.handled();
       return;
     }
     const caller = connection.process;
@@ -237,9 +237,10 @@ export class HostshimServer implements ForeignFiles, ClientEntry {
     const answered = type !== wire.POST;
     if (answered) caller.events.callBegins();
     const { result, actions } = this.#request(caller, type, body);
-    if (answered) for (const signal of caller.events.callEnds()) actions.push({ kind: "signal", ...signal });
     this.#nodes.entering(null);
+    this.#nodes.handled();
     if (!answered) return;
+    for (const signal of caller.events.callEnds()) actions.push({ kind: "signal", ...signal });
     const answer = wire.reply(seq, result, actions);
     const heldMs = this.#nodes.heldMs();
     if (heldMs === 0) {
@@ -374,8 +375,8 @@ export class HostshimServer implements ForeignFiles, ClientEntry {
         caller.memory.sentWith(addr, body.subarray(32));
         const result = this.#nodes.transfer(caller, file, addr, lengthOf(count), BigInt.asIntN(64, pos), true);
         caller.memory.sentWith(0n, NOTHING);
-        const range = type === wire.WRITE && result > 0 ? file.postedWrites(BigInt.asIntN(64, pos)) : null;
-        return { result, actions: range === null ? [] : [{ kind: "posted", from: range[0], to: range[1] }] };
+        const writes = type === wire.WRITE && result > 0 ? file.postedWrites(BigInt.asIntN(64, pos)) : null;
+        return { result, actions: writes === null ? [] : [{ kind: "posted", writes }] };
       }
       case wire.MMAP: {
         const { length, offset, prot, flags } = wire.mmapRequest.decode(body);

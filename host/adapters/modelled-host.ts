@@ -34,6 +34,7 @@ export class ModelledHost implements ServedHost {
   readonly #host: Host;
   readonly #time: WallTime;
   readonly #complain: (message: string) => void;
+  #heldMs = 0;
   readonly #ioctls = new Map<string, number>();
   /** Requests that were said to be unknown. */
   readonly #unknown = new Set<string>();
@@ -118,16 +119,16 @@ export class ModelledHost implements ServedHost {
     return match === null ? -ENODEV : ((match[1] === undefined ? GROUP_MAJOR : DEVICE_MAJOR) << 20) | Number(match[2]);
   }
 
-  /** A call begins now, not when the clock was last looked at: what it takes is counted from here. */
   entering(process: ForeignProcess | null): void {
-    if (process !== null) this.#time.pump();
+    if (process === null) this.#heldMs = this.#time.callEnds();
+    else this.#time.callBegins();
   }
 
   heldMs(): number {
-    return this.#time.aheadMs;
+    return this.#heldMs;
   }
 
-  answered(): void {
+  handled(): void {
     this.#time.pump();
   }
 

@@ -74,7 +74,7 @@ export class SelftestHost implements ServedHost {
     return 0;
   }
 
-  answered(): void {}
+  handled(): void {}
 
   complain(message: string): void {
     this.#complain(message);

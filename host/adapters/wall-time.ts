@@ -19,6 +19,10 @@ export class WallTime {
   readonly #outside: Outside;
   readonly #start: number;
   #timerFor = Number.POSITIVE_INFINITY;
+  #lookedAt = 0;
+  /** Virtual time, and the wall clock's, when the current call began. */
+  #calledAt = 0;
+  #calledWhen = 0;
 
   constructor(clock: Clock, mode: TimeMode, outside: Outside) {
     this.#clock = clock;
@@ -34,7 +38,8 @@ export class WallTime {
   /** Lets happen what is due. */
   pump(): void {
     const clock = this.#clock;
-    clock.advanceTo(this.#now());
+    this.#lookedAt = this.#now();
+    clock.advanceTo(this.#lookedAt);
     for (let round = 0; round < MOST_ROUNDS; round++) {
       if (clock.fireDue() > 0) continue;
       if (!this.#leap || clock.nextDeadline - clock.now >= LEAP_NS) break;
@@ -43,10 +48,18 @@ export class WallTime {
     this.#wait();
   }
 
-  /** Milliseconds that virtual time is ahead of the wall clock, when a call took some; a leap does not count. */
-  get aheadMs(): number {
-    const ahead = this.#clock.now - this.#now();
-    return ahead < LEAP_NS ? 0 : ahead / 1e6;
+  /** A call begins now, not when the clock was last looked at: what it takes is counted from here. */
+  callBegins(): void {
+    this.pump();
+    this.#calledAt = this.#clock.now;
+    this.#calledWhen = this.#lookedAt;
+  }
+
+  /** The call is over: milliseconds of virtual time that it took and that have not passed. What devices leap over does not count. */
+  callEnds(): number {
+    const took = this.#clock.now - this.#calledAt;
+    if (took < LEAP_NS) return 0;
+    return Math.max(0, took - (this.#now() - this.#calledWhen)) / 1e6;
   }
 
   close(): void {

@@ -2,6 +2,16 @@
 
 export type AccessSize = 1 | 2 | 4 | 8;
 
+/** Registers at offsets in [from, to): the first `width` bytes of every `every`; all where that is 0. */
+export interface WritePosting {
+  readonly from: number;
+  readonly to: number;
+  readonly every: number;
+  readonly width: number;
+  /** The device needs not see them before what is asked of it next, or for some milliseconds. */
+  readonly deferrable: boolean;
+}
+
 export interface MmioPort {
   /** High half of the last 8-byte read, unsigned. */
   high: number;
@@ -9,4 +19,6 @@ export interface MmioPort {
   mmioRead(offset: number, size: AccessSize): number;
   /** Writes `size` bytes; `hi` is meaningful for size 8 only. Never throws. */
   mmioWrite(offset: number, size: AccessSize, lo: number, hi: number): void;
+  /** How writes at an offset may be posted as things are; null: whoever writes waits for what the device does. Absent: all, at once. */
+  posting?(offset: number): WritePosting | null;
 }

@@ -2,7 +2,7 @@
 // (registers and DMA take their time). Shared by whatever stands between an endpoint model and its bus (pci/ailing-function.ts,
 // platform/ailing-endpoint.ts); while nothing ails the device, all passes through.
 
-import type { AccessSize, MmioPort } from "../base/mmio.ts";
+import type { AccessSize, MmioPort, WritePosting } from "../base/mmio.ts";
 import { DMA_ABORTED, type DmaPort } from "../devices/ports.ts";
 
 /** What is wrong with a device. */
@@ -40,12 +40,14 @@ export function ailingDma(bus: DmaPort, answers: Answers): DmaPort {
 // Not state: the registers are the endpoint's.
 export class AilingRegisters implements MmioPort {
   high = 0;
+  readonly posting?: (offset: number) => WritePosting | null;
   readonly #inner: MmioPort;
   readonly #answers: Answers;
 
   constructor(inner: MmioPort, answers: Answers) {
     this.#inner = inner;
     this.#answers = answers;
+    if (inner.posting !== undefined) this.posting = (offset) => inner.posting!(offset);
   }
 
   mmioRead(offset: number, size: AccessSize): number {

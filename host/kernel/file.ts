@@ -143,6 +143,16 @@ export interface DmaBufferAttachment {
   detach(): void;
 }
 
+/** Aligned registers of a file, in [from, to), whose writes cannot fail as things are: a bus posts them. */
+export interface PostedWrites {
+  readonly from: bigint;
+  readonly to: bigint;
+  /** As WritePosting: `width` bytes in every so many, 0 all; */
+  readonly every: number;
+  readonly width: number;
+  readonly deferrable: boolean;
+}
+
 /**
  * An open file: reference-counted; `release` runs when the last descriptor and the last in-kernel reference (`get`) are gone.
  * The defaults are what the VFS answers for a file without that operation.
@@ -194,8 +204,8 @@ export abstract class OpenFile implements Stateful {
     return -EINVAL;
   }
 
-  /** The range around a position in which writes of aligned registers cannot fail as things are: a bus posts them. Null: none. */
-  postedWrites(_position: bigint): readonly [from: bigint, to: bigint] | null {
+  /** After a write there: what may be posted from now on, besides what was. Null: nothing at all. */
+  postedWrites(_position: bigint): PostedWrites | null {
     return null;
   }
 

@@ -114,7 +114,7 @@ EXPORT int ioctl(int fd, unsigned long cmd, ...)
 			q.writable = hs_copy(true, arg, inl, q.inline_len) == q.inline_len;
 		}
 	}
-	hs_may_post(fd, q.ino, &(struct hs_act_posted){ 0, 0 });
+	hs_may_post(fd, q.ino, NULL);
 	r = hs_call(HS_IOCTL, &q, sizeof(q), inl, q.inline_len, NULL);
 	TRACE("ioctl(%d, %#lx, %#lx) = %ld\n", fd, cmd, arg, (long)r);
 	return ret_errno(r);
@@ -138,7 +138,7 @@ static ssize_t do_rw(int type, int fd, uint64_t ino, const void *buf, size_t cou
 		return n;
 	r = hs_call(type, &q, sizeof(q), bytes, n > 0 ? n : 0, &out);
 	if (type == HS_WRITE)
-		hs_may_post(fd, ino, &out.posted);
+		hs_may_post(fd, ino, out.has_posted ? &out.posted : NULL);
 	TRACE("%s(%d, %zu, pos %ld) = %ld\n", type == HS_READ ? "read" : "write", fd, count, (long)pos, (long)r);
 	return ret_errno(r);
 }

@@ -1,10 +1,12 @@
 /* Connections to the server: framing, the process's CONTROL connection, requests and the actions of their replies. */
 #include "hostshim.h"
 #include <linux/capability.h>
+#include <sched.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 #include <sys/un.h>
+#include <time.h>
 
 #ifndef SO_COOKIE
 #define SO_COOKIE 57
@@ -21,6 +23,11 @@ static int ctl_fd = -1;
 static pid_t ctl_pid;
 static uint64_t ctl_cookie;
 static uint32_t ctl_seq;
+/* messages of posted writes that go with the next one */
+static char kept[512];
+static size_t kept_len;
+/* an answer is looked for so long before the thread sleeps: most are there sooner than it would be awake again */
+#define SOON_NS 50000
 
 static uint64_t cookie_of(int fd)
 {
@@ -46,6 +53,7 @@ static void atfork_child(void)
 	if (ctl_fd >= 0 && cookie_of(ctl_fd) == ctl_cookie)
 		sys_close(ctl_fd);
 	ctl_fd = -1;
+	kept_len = 0;
 	hs_events_forked();
 	pthread_mutex_init(&lock, NULL);
 	prctl(PR_SET_PTRACER, PR_SET_PTRACER_ANY, 0, 0, 0);
@@ -67,17 +75,26 @@ __attribute__((constructor(101))) static void hostshim_init(void)
 
 /* ---- framing ---- */
 
-static int send_all(int fd, const void *b, size_t n)
+static int send_all(int fd, struct iovec *iov, int n)
 {
-	while (n) {
-		ssize_t r = syscall(SYS_sendto, fd, b, n, MSG_NOSIGNAL, NULL, 0);
+	struct msghdr m = { .msg_iov = iov, .msg_iovlen = n };
+
+	while (m.msg_iovlen) {
+		ssize_t r = syscall(SYS_sendmsg, fd, &m, MSG_NOSIGNAL);
 
 		if (r < 0 && errno == EINTR)
 			continue;
 		if (r <= 0)
 			return -1;
-		b = (const char *)b + r;
-		n -= r;
+		while (m.msg_iovlen && (size_t)r >= m.msg_iov->iov_len) {
+			r -= m.msg_iov->iov_len;
+			m.msg_iov++;
+			m.msg_iovlen--;
+		}
+		if (m.msg_iovlen) {
+			m.msg_iov->iov_base = (char *)m.msg_iov->iov_base + r;
+			m.msg_iov->iov_len -= r;
+		}
 	}
 	return 0;
 }
@@ -97,25 +114,12 @@ int hs_recv(int fd, void *b, size_t n)
 	return 0;
 }
 
-static uint16_t cap_flags(void);
-
 int hs_send(int fd, int type, uint32_t seq, const void *a, size_t alen, const void *d, size_t dlen)
 {
 	struct hs_hdr h = { .len = sizeof(h) + alen + dlen, .type = type, .seq = seq };
-	char small[1024];
+	struct iovec iov[] = { { &h, sizeof(h) }, { (void *)a, alen }, { (void *)d, dlen } };
 
-	if (type >= HS_IOCTL && type < HS_RSP)
-		h.flags = cap_flags();
-	if (h.len <= sizeof(small)) {
-		memcpy(small, &h, sizeof(h));
-		memcpy(small + sizeof(h), a, alen);
-		if (dlen)
-			memcpy(small + sizeof(h) + alen, d, dlen);
-		return send_all(fd, small, h.len);
-	}
-	if (send_all(fd, &h, sizeof(h)) || send_all(fd, a, alen))
-		return -1;
-	return dlen ? send_all(fd, d, dlen) : 0;
+	return send_all(fd, iov, 3);
 }
 
 /* ---- capabilities ---- */
@@ -219,6 +223,7 @@ static int ctl(void)
 		ctl_fd = -1;
 	}
 	if (ctl_fd < 0) {
+		kept_len = 0;
 		ctl_fd = hs_connect(HS_CONTROL, 0, 0, NULL, true);
 		ctl_pid = getpid();
 		ctl_cookie = cookie_of(ctl_fd);
@@ -365,6 +370,7 @@ static void run_actions(struct hs_rsp *rsp, char *p, char *end, struct reply *ou
 			break;
 		case HS_ACT_POSTED:
 			memcpy(&out->posted, pl, sizeof(out->posted));
+			out->has_posted = true;
 			break;
 		case HS_ACT_PINNED:
 			memcpy(&out->pinned, pl, sizeof(out->pinned));
@@ -374,29 +380,74 @@ static void run_actions(struct hs_rsp *rsp, char *p, char *end, struct reply *ou
 	}
 }
 
-/* header and body of the reply; body is small, or allocated */
-static char *recv_reply(int fd, struct hs_hdr *h, char *small, size_t room)
+/* a message after what was kept; with lock held */
+static int send_request(int fd, int type, const void *a, size_t alen, const void *d, size_t dlen)
 {
-	char *body = small;
+	struct hs_hdr h = { .len = sizeof(h) + alen + dlen, .type = type, .flags = cap_flags(), .seq = ++ctl_seq };
+	struct iovec iov[] = { { kept, kept_len }, { &h, sizeof(h) }, { (void *)a, alen }, { (void *)d, dlen } };
 
-	if (hs_recv(fd, h, sizeof(*h)) || h->len < sizeof(*h) + sizeof(struct hs_rsp) || h->type != HS_RSP)
+	kept_len = 0;
+	return send_all(fd, iov, 4);
+}
+
+static uint64_t now_ns(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return t.tv_sec * 1000000000ULL + t.tv_nsec;
+}
+
+/* what there is of an answer */
+static ssize_t recv_some(int fd, void *b, size_t n)
+{
+	uint64_t until = now_ns() + SOON_NS;
+	ssize_t r;
+
+	do {
+		r = syscall(SYS_recvfrom, fd, b, n, MSG_DONTWAIT, NULL, NULL);
+		if (r >= 0 || (errno != EAGAIN && errno != EINTR))
+			return r;
+		/* whoever has something to do goes first: the server, where there is one CPU */
+		sched_yield();
+	} while (now_ns() < until);
+	do
+		r = sys_read(fd, b, n);
+	while (r < 0 && errno == EINTR);
+	return r;
+}
+
+/* the whole answer: in buf, or allocated where it is larger; NULL: the connection is broken */
+static struct hs_hdr *recv_reply(int fd, void *buf, size_t room)
+{
+	struct hs_hdr *h = buf;
+	ssize_t have = recv_some(fd, buf, room);
+
+	if (have <= 0 || (have < (ssize_t)sizeof(*h) && hs_recv(fd, (char *)buf + have, sizeof(*h) - have)))
 		return NULL;
-	if (h->len - sizeof(*h) > room)
-		body = malloc(h->len - sizeof(*h));
-	if (body && hs_recv(fd, body, h->len - sizeof(*h))) {
-		if (body != small)
-			free(body);
+	if (have < (ssize_t)sizeof(*h))
+		have = sizeof(*h);
+	if (h->type != HS_RSP || h->len < sizeof(*h) + sizeof(struct hs_rsp) || h->len < (size_t)have)
+		return NULL;
+	if (h->len > room) {
+		h = malloc(h->len);
+		if (!h)
+			return NULL;
+		memcpy(h, buf, have);
+	}
+	if (hs_recv(fd, (char *)h + have, h->len - have)) {
+		if (h != buf)
+			free(h);
 		return NULL;
 	}
-	return body;
+	return h;
 }
 
 int64_t hs_call(int type, const void *a, size_t alen, const void *d, size_t dlen, struct reply *out)
 {
 	char small[1024] __attribute__((aligned(8)));
 	struct reply tmp;
-	struct hs_hdr h;
-	char *body;
+	struct hs_hdr *h;
 	int fd;
 
 	out = out ? out : &tmp;
@@ -405,12 +456,14 @@ int64_t hs_call(int type, const void *a, size_t alen, const void *d, size_t dlen
 	pthread_mutex_lock(&lock);
 	fd = ctl();
 	if (fd >= 0) {
-		body = hs_send(fd, type, ++ctl_seq, a, alen, d, dlen) ? NULL : recv_reply(fd, &h, small, sizeof(small));
-		if (body) {
-			out->ret = ((struct hs_rsp *)body)->ret;
-			run_actions((void *)body, body + sizeof(struct hs_rsp), body + h.len - sizeof(h), out);
-			if (body != small)
-				free(body);
+		h = send_request(fd, type, a, alen, d, dlen) ? NULL : recv_reply(fd, small, sizeof(small));
+		if (h) {
+			struct hs_rsp *rsp = (void *)(h + 1);
+
+			out->ret = rsp->ret;
+			run_actions(rsp, (char *)(rsp + 1), (char *)h + h->len, out);
+			if ((char *)h != small)
+				free(h);
 		} else {
 			sys_close(fd);
 			ctl_fd = -1;
@@ -421,33 +474,82 @@ int64_t hs_call(int type, const void *a, size_t alen, const void *d, size_t dlen
 }
 
 /* by number of the descriptor; guarded by lock */
-static struct { uint64_t ino; struct hs_act_posted range; } posted[KNOWN];
+#define MOST_RANGES 4
+static struct posted { uint64_t ino; uint32_t ranges, next; struct hs_act_posted range[MOST_RANGES]; } posted[KNOWN];
 
 void hs_may_post(int fd, uint64_t ino, const struct hs_act_posted *range)
 {
-	if (fd >= KNOWN || (!range->to && posted[fd].ino != ino))
+	struct posted *p = &posted[fd];
+
+	if (fd >= KNOWN || (p->ino != ino && (!range || range->from == range->to)))
 		return;
 	pthread_mutex_lock(&lock);
-	posted[fd].ino = ino;
-	posted[fd].range = *range;
+	if (p->ino != ino || !range)
+		*p = (struct posted){ .ino = ino };
+	if (range && range->from < range->to) {
+		p->range[p->next] = *range;
+		p->next = (p->next + 1) % MOST_RANGES;
+		if (p->ranges < MOST_RANGES)
+			p->ranges++;
+	}
 	pthread_mutex_unlock(&lock);
+}
+
+/* how a write may be posted; 0: not */
+static uint32_t how_posted(const struct posted *p, const struct hs_rw *q)
+{
+	for (uint32_t i = 0; p->ino == q->ino && i < p->ranges; i++) {
+		const struct hs_act_posted *r = &p->range[i];
+		uint64_t at = q->pos - r->from;
+
+		if ((uint64_t)q->pos >= r->from && q->pos + q->count <= r->to &&
+		    (!r->every || at % r->every + q->count <= r->width))
+			return r->how;
+	}
+	return 0;
 }
 
 bool hs_post(int fd, const struct hs_rw *q, const void *bytes)
 {
+	size_t len = sizeof(struct hs_hdr) + sizeof(*q) + q->count;
 	bool sent = false;
+	uint32_t how;
 	int conn;
 
 	if (fd >= KNOWN || posted[fd].ino != q->ino)
 		return false;
 	pthread_mutex_lock(&lock);
-	if (posted[fd].ino == q->ino && (uint64_t)q->pos >= posted[fd].range.from &&
-	    q->pos + q->count <= posted[fd].range.to) {
+	how = how_posted(&posted[fd], q);
+	if (how) {
 		conn = ctl();
-		sent = conn >= 0 && !hs_send(conn, HS_POST, ++ctl_seq, q, sizeof(*q), bytes, q->count);
+		sent = conn >= 0;
+		if (sent && how == HS_POST_DEFERRED && kept_len + len <= sizeof(kept) && hs_flush_soon()) {
+			struct hs_hdr h = { .len = len, .type = HS_POST, .flags = cap_flags(), .seq = ++ctl_seq };
+
+			memcpy(kept + kept_len, &h, sizeof(h));
+			memcpy(kept + kept_len + sizeof(h), q, sizeof(*q));
+			memcpy(kept + kept_len + sizeof(h) + sizeof(*q), bytes, q->count);
+			kept_len += len;
+		} else if (sent) {
+			sent = !send_request(conn, HS_POST, q, sizeof(*q), bytes, q->count);
+		}
 	}
 	pthread_mutex_unlock(&lock);
 	return sent;
+}
+
+void hs_flush(void)
+{
+	struct iovec iov = { kept, 0 };
+	int conn;
+
+	pthread_mutex_lock(&lock);
+	conn = kept_len ? ctl() : -1;
+	iov.iov_len = kept_len;
+	kept_len = 0;
+	if (conn >= 0)
+		send_all(conn, &iov, 1);
+	pthread_mutex_unlock(&lock);
 }
 
 void hs_settle(void)

@@ -5,6 +5,7 @@
 #include "hostshim.h"
 #include <poll.h>
 #include <signal.h>
+#include <sys/timerfd.h>
 #include <time.h>
 
 /* not every architecture has poll itself */
@@ -21,7 +22,7 @@ static int sys_poll(struct pollfd *fds, unsigned int n, const struct timespec *t
 
 static struct slot { uint64_t token; int fd; bool watch; } *slots;
 static uint32_t n_slots;
-static int events_conn = -1, wake_pipe[2] = { -1, -1 };
+static int events_conn = -1, wake_pipe[2] = { -1, -1 }, timer = -1;
 static pthread_mutex_t table = PTHREAD_MUTEX_INITIALIZER;
 
 bool hs_event_take(const struct hs_event *e)
@@ -52,19 +53,20 @@ static void arrived(uint32_t slot, uint64_t token, int fd)
 
 static void *events_thread(void *unused)
 {
-	static struct pollfd polled[2 + MAX_WATCHED];
-	static struct { uint64_t token; uint32_t slot; } which[2 + MAX_WATCHED];
+	static struct pollfd polled[3 + MAX_WATCHED];
+	static struct { uint64_t token; uint32_t slot; } which[3 + MAX_WATCHED];
 
 	(void)unused;
 	for (;;) {
 		struct { struct hs_hdr h; struct hs_event e; } m;
 		char c[64];
-		int n = 2;
+		int n = 3;
 
 		polled[0] = (struct pollfd){ events_conn, POLLIN, 0 };
 		polled[1] = (struct pollfd){ wake_pipe[0], POLLIN, 0 };
+		polled[2] = (struct pollfd){ timer, POLLIN, 0 };
 		pthread_mutex_lock(&table);
-		for (uint32_t i = 0; i < n_slots && n < 2 + MAX_WATCHED; i++)
+		for (uint32_t i = 0; i < n_slots && n < 3 + MAX_WATCHED; i++)
 			if (slots[i].token && slots[i].watch) {
 				polled[n] = (struct pollfd){ slots[i].fd, POLLIN, 0 };
 				which[n].token = slots[i].token;
@@ -73,11 +75,15 @@ static void *events_thread(void *unused)
 		pthread_mutex_unlock(&table);
 		if (sys_poll(polled, n, NULL) < 0)
 			continue;
-		for (int i = 2; i < n; i++)
+		for (int i = 3; i < n; i++)
 			if (polled[i].revents & POLLIN)
 				arrived(which[i].slot, which[i].token, polled[i].fd);
 		if (polled[1].revents & POLLIN)
 			sys_read(wake_pipe[0], c, sizeof(c));
+		if (polled[2].revents & POLLIN) {
+			sys_read(timer, c, sizeof(c));
+			hs_flush();
+		}
 		if (!polled[0].revents)
 			continue;
 		if (hs_recv(events_conn, &m, sizeof(m)))
@@ -87,6 +93,24 @@ static void *events_thread(void *unused)
 			hs_settle();
 			hs_event_take(&m.e);
 		}
+	}
+}
+
+bool hs_flush_soon(void)
+{
+	struct itimerspec soon = { .it_value = { 0, HS_DEFER_NS } };
+
+	return timer >= 0 && !syscall(SYS_timerfd_settime, timer, 0, &soon, NULL);
+}
+
+/* keeps out of the program's numbering */
+static void raise_fd(int *fd)
+{
+	int high = syscall(SYS_fcntl, *fd, F_DUPFD_CLOEXEC, HIGH_FD);
+
+	if (high >= 0) {
+		sys_close(*fd);
+		*fd = high;
 	}
 }
 
@@ -100,14 +124,10 @@ static void start(void)
 	if (events_conn < 0)
 		return;
 	if (!syscall(SYS_pipe2, wake_pipe, O_CLOEXEC | O_NONBLOCK))
-		for (int i = 0; i < 2; i++) {
-			int hi = syscall(SYS_fcntl, wake_pipe[i], F_DUPFD_CLOEXEC, HIGH_FD);
-
-			if (hi >= 0) {
-				sys_close(wake_pipe[i]);
-				wake_pipe[i] = hi;
-			}
-		}
+		for (int i = 0; i < 2; i++)
+			raise_fd(&wake_pipe[i]);
+	timer = syscall(SYS_timerfd_create, CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+	raise_fd(&timer);
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &old);
 	if (!pthread_create(&t, NULL, events_thread, NULL))
@@ -167,9 +187,11 @@ void hs_events_forked(void)
 	for (int i = 0; i < 2; i++)
 		if (wake_pipe[i] >= 0)
 			sys_close(wake_pipe[i]);
+	if (timer >= 0)
+		sys_close(timer);
 	free(slots);
 	slots = NULL;
 	n_slots = 0;
-	events_conn = wake_pipe[0] = wake_pipe[1] = -1;
+	events_conn = wake_pipe[0] = wake_pipe[1] = timer = -1;
 	pthread_mutex_init(&table, NULL);
 }

@@ -57,7 +57,7 @@ struct reply {
 	struct hs_act_backing backing;
 	struct hs_act_pinned pinned;
 	struct hs_act_posted posted;
-	bool has_backing, has_pinned;
+	bool has_backing, has_pinned, has_posted;
 	char backing_path[PATH_MAX];
 };
 
@@ -69,10 +69,13 @@ uint64_t hs_ours(int fd);
 int64_t hs_call(int type, const void *body, size_t len, const void *more, size_t more_len, struct reply *out);
 /*
  * Register writes are posted, as on the bus: once the server has said that those in a range cannot fail, they are sent and not waited
- * for. What is asked afterwards is answered after them.
+ * for, or kept until something else is sent. What is asked afterwards is answered after them.
  */
 bool hs_post(int fd, const struct hs_rw *q, const void *bytes);
+/* what may be posted besides; NULL: nothing at all any more */
 void hs_may_post(int fd, uint64_t ino, const struct hs_act_posted *range);
+/* sends what was kept */
+void hs_flush(void);
 ssize_t hs_copy(bool write, uint64_t addr, void *buf, size_t len);
 void hs_caps_changed(void);
 int hs_send(int fd, int type, uint32_t seq, const void *a, size_t alen, const void *d, size_t dlen);
@@ -85,6 +88,8 @@ void hs_settle(void);
 /* does what an event says; false: no such slot */
 bool hs_event_take(const struct hs_event *e);
 void hs_event_keep(const struct hs_act_eventfd *ev);
+/* the thread calls hs_flush() HS_DEFER_NS from now; false: there is no thread */
+bool hs_flush_soon(void);
 void hs_events_fork_prepare(void);
 void hs_events_fork_parent(void);
 void hs_events_forked(void);

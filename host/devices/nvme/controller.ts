@@ -9,7 +9,7 @@
 
 import { pfnOfHalves } from "../../base/address.ts";
 import type { ClockEvent } from "../../base/clock.ts";
-import type { AccessSize, MmioPort } from "../../base/mmio.ts";
+import type { AccessSize, MmioPort, WritePosting } from "../../base/mmio.ts";
 import { bytesOf, isStateful, type Stateful, type StateReader, type StateRecord } from "../../base/state.ts";
 import type { MsixCapability } from "../capabilities/msix.ts";
 import { PciEndpoint } from "../pci-function.ts";
@@ -88,6 +88,7 @@ export class NvmeController extends PciEndpoint implements MmioPort {
   readonly #submission: (SubmissionQueue | null)[];
   readonly #completion: (CompletionQueue | null)[];
   readonly #capabilities: readonly [number, number];
+  readonly #completionDoorbells: WritePosting;
   // not state, to the blank line: a completion on its way.
   readonly #entry = new Uint8Array(COMPLETION_BYTES);
   readonly #entryWords = new Uint32Array(this.#entry.buffer);
@@ -156,6 +157,9 @@ export class NvmeController extends PciEndpoint implements MmioPort {
       identity: { serial },
       now: () => this.ports.clock.now,
     });
+    this.#completionDoorbells = {
+      ...{ from: R.DOORBELLS + 4, to: R.DOORBELLS + 8 * (ioQueues + 1), every: 8, width: 4, deferrable: true },
+    };
     const capabilities: bigint[] = [];
     R.CAP_FIELDS.set(capabilities, "MQES", BigInt(MOST_ENTRIES - 1));
     R.CAP_FIELDS.set(capabilities, "CQR", 1n);
@@ -254,6 +258,15 @@ export class NvmeController extends PciEndpoint implements MmioPort {
     }
     this.#writeWord(offset, lo >>> 0);
     if (size === 8) this.#writeWord(offset + 4, hi >>> 0);
+  }
+
+  /**
+   * A command is carried out soon after its doorbell, so whoever rings waits for the completion. The head of a completion queue matters only once
+   * the queue is full: with MSI-X (a pin follows the queue) there is time.
+   */
+  posting(offset: number): WritePosting | null {
+    const completion = offset >= R.DOORBELLS && offset < MSIX_TABLE && (offset & 4) !== 0;
+    return completion && this.#msix.enabled ? this.#completionDoorbells : null;
   }
 
   #writeWord(offset: number, value: number): void {

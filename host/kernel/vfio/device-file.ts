@@ -22,7 +22,7 @@ import {
   vfioDeviceDetachIommufdPt,
   vfioDeviceFeature,
 } from "../../uapi/vfio.ts";
-import { type CallContext, type FileMapping, type MmapRequest, OpenFile } from "../file.ts";
+import { type CallContext, type FileMapping, type MmapRequest, OpenFile, type PostedWrites } from "../file.ts";
 import { IommufdFile } from "../iommufd/context.ts";
 import { copyStruct } from "../iommufd/user-copy.ts";
 import type { VfioDevice } from "./device.ts";
@@ -196,7 +196,7 @@ export class VfioDeviceFile extends OpenFile {
     return done;
   }
 
-  override postedWrites(position: bigint): readonly [bigint, bigint] | null {
+  override postedWrites(position: bigint): PostedWrites | null {
     return this.#access && position >= 0n ? this.device.operations.postedWrites(position) : null;
   }
 

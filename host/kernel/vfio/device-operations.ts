@@ -2,7 +2,7 @@
 // an iommufd, attaching - is device.ts and device-file.ts.
 
 import type { Stateful } from "../../base/state.ts";
-import type { CallContext, FileMapping, MmapRequest } from "../file.ts";
+import type { CallContext, FileMapping, MmapRequest, PostedWrites } from "../file.ts";
 import type { IommuDevice } from "../iommu/driver.ts";
 
 export interface VfioDeviceOperations {
@@ -28,7 +28,7 @@ export interface VfioDeviceOperations {
   /** read or write at an offset of the file: bytes moved, or a negated errno. */
   access(call: CallContext, va: bigint, length: number, position: bigint, write: boolean): number;
   /** As `OpenFile.postedWrites`. */
-  postedWrites(position: bigint): readonly [from: bigint, to: bigint] | null;
+  postedWrites(position: bigint): PostedWrites | null;
   map(request: MmapRequest): FileMapping | number;
   /** Of what it keeps. */
   stateParts(): Iterable<readonly [string, Stateful]>;

@@ -2,6 +2,7 @@
 // accessed in naturally aligned pieces (mapped: ../mapped-registers.ts).
 
 import type { AccessSize, MmioPort } from "../../base/mmio.ts";
+import type { PostedWrites } from "../file.ts";
 
 const OFFSET_SHIFT = 40n;
 const OFFSET_MASK = (1n << OFFSET_SHIFT) - 1n;
@@ -34,4 +35,15 @@ export function storePiece(registers: MmioPort, at: number, size: AccessSize, vi
   else if (size === 2) registers.mmioWrite(at, 2, view.getUint16(from, true), 0);
   else if (size === 4) registers.mmioWrite(at, 4, view.getUint32(from, true), 0);
   else registers.mmioWrite(at, 8, view.getUint32(from, true), view.getUint32(from + 4, true));
+}
+
+/** Of a region at `base` in the file, what may be posted after a write at a position in it. */
+export function postedRegisters(registers: MmioPort, base: bigint, bytes: number, at: number): PostedWrites {
+  if (registers.posting === undefined) {
+    return { from: base, to: base + BigInt(bytes), every: 0, width: 0, deferrable: false };
+  }
+  const posting = registers.posting(at);
+  if (posting === null) return { from: base, to: base, every: 0, width: 0, deferrable: false };
+  const { from, to, every, width, deferrable } = posting;
+  return { from: base + BigInt(from), to: base + BigInt(to), every, width, deferrable };
 }

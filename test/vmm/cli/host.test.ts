@@ -11,6 +11,7 @@ import { nestbox, nestboxFile } from "./command-line.ts";
 
 const root = fileURLToPath(new URL("../../..", import.meta.url));
 const source = fileURLToPath(new URL("../../host/adapters/vfio-program.c", import.meta.url));
+const nvmeSource = fileURLToPath(new URL("../../host/adapters/nvme-program.c", import.meta.url));
 const EDU = "0000:00:01.0";
 const OTHER_EDU = "0000:80:01.0";
 
@@ -57,6 +58,21 @@ describe.skipIf(!possible)("a program on a modelled host", () => {
     const result = nestbox("host", "run", "--strict", "--host", file, "--", program, "window", EDU, "0xfee00000");
     expect(result.errors).not.toMatch(/line \d+:/);
     expect(result.status).toBe(0);
+  });
+
+  it("drives an NVMe drive: a completion is there when its doorbell has been rung, and a doorbell that is put off is not lost", () => {
+    const driver = join(folder, "nvme-program");
+    expect(spawnSync("cc", ["-Wall", "-O1", "-o", driver, nvmeSource], { encoding: "utf8" }).stderr).toBe("");
+    const file = join(folder, "nvme.json");
+    const device = { model: "nvme", bdf: EDU, iommu: "iommu0" };
+    writeFileSync(
+      file,
+      JSON.stringify({ name: "nvme", iommus: [{ name: "iommu0", kind: "riscv" }], devices: [device] }),
+    );
+    const result = nestbox("host", "run", "--strict", "--host", file, "--", driver, "check", EDU);
+    expect(result.errors).not.toMatch(/line \d+:/);
+    expect(result.status).toBe(0);
+    expect(result.errors).toMatch(/left over: nothing/);
   });
 
   it("finds platform devices by their names", () => {

@@ -14,7 +14,7 @@ import {
   VFIO_DEVICE_RESET,
   VFIO_DEVICE_SET_IRQS,
 } from "../../../uapi/vfio.ts";
-import type { CallContext, FileMapping, MmapRequest } from "../../file.ts";
+import type { CallContext, FileMapping, MmapRequest, PostedWrites } from "../../file.ts";
 import type { Kernel } from "../../kernel.ts";
 import { D0 } from "../../pci/config-access.ts";
 import type { PciDevice, PciIommuDevice } from "../../pci/pci-device.ts";
@@ -128,7 +128,7 @@ export class VfioPciFunction implements VfioDeviceOperations {
     return mapRegion(this, request);
   }
 
-  postedWrites(position: bigint): readonly [bigint, bigint] | null {
+  postedWrites(position: bigint): PostedWrites | null {
     return postedWrites(this, position);
   }
 

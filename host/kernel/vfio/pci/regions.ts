@@ -3,10 +3,10 @@
 import { EFAULT, EINVAL, EIO } from "../../../uapi/errno.ts";
 import { MAP_SHARED } from "../../../uapi/system-calls.ts";
 import { VFIO_PCI_CONFIG_REGION_INDEX, VFIO_PCI_NUM_REGIONS, VFIO_PCI_ROM_REGION_INDEX } from "../../../uapi/vfio.ts";
-import type { CallContext, FileMapping, MmapRequest } from "../../file.ts";
+import type { CallContext, FileMapping, MmapRequest, PostedWrites } from "../../file.ts";
 import { mapRegisters } from "../../mapped-registers.ts";
 import { CAP_MSIX, findCapability } from "../../pci/config-access.ts";
-import { loadPiece, pieceSize, regionOffset, splitOffset, storePiece } from "../region.ts";
+import { loadPiece, pieceSize, postedRegisters, regionOffset, splitOffset, storePiece } from "../region.ts";
 import { readBytes, writeBytes } from "../user-request.ts";
 import { CONFIG_BYTES } from "./config-permissions.ts";
 import type { VfioPciFunction } from "./function.ts";
@@ -99,11 +99,12 @@ function accessBar(
   return length;
 }
 
-/** A BAR whose function can be reached takes every write. */
-export function postedWrites(device: VfioPciFunction, position: bigint): readonly [bigint, bigint] | null {
-  const { index } = splitOffset(position);
-  if (index >= VFIO_PCI_ROM_REGION_INDEX || !device.config.reachable || device.pci.gone) return null;
-  return [regionOffset(index), regionOffset(index) + BigInt(regionBytes(device, index))];
+/** A BAR whose function can be reached takes every write; what of them may be posted its registers say. */
+export function postedWrites(device: VfioPciFunction, position: bigint): PostedWrites | null {
+  const { index, at } = splitOffset(position);
+  const bar = device.pci.function.bars[index] ?? null;
+  if (bar === null || !device.config.reachable || device.pci.gone) return null;
+  return postedRegisters(bar.registers, regionOffset(index), bar.size, Number(at));
 }
 
 function msixTable(device: VfioPciFunction, bar: number): readonly [number, number] {

@@ -22,14 +22,14 @@ import {
   vfioIrqInfo,
   vfioRegionInfo,
 } from "../../../uapi/vfio.ts";
-import type { CallContext, FileMapping, MmapRequest } from "../../file.ts";
+import type { CallContext, FileMapping, MmapRequest, PostedWrites } from "../../file.ts";
 import type { IommuDevice } from "../../iommu/driver.ts";
 import type { Kernel } from "../../kernel.ts";
 import { mapRegisters } from "../../mapped-registers.ts";
 import type { PlatformDevice } from "../../platform/platform-bus.ts";
 import type { VfioDeviceOperations } from "../device-operations.ts";
 import { readIrqSet } from "../irq-set.ts";
-import { loadPiece, pieceSize, regionOffset, splitOffset, storePiece } from "../region.ts";
+import { loadPiece, pieceSize, postedRegisters, regionOffset, splitOffset, storePiece } from "../region.ts";
 import { readBytes, readRequest, writeBytes } from "../user-request.ts";
 import { WiredInterrupts } from "./interrupts.ts";
 
@@ -178,10 +178,12 @@ export class VfioPlatformDevice implements VfioDeviceOperations {
     return bytes;
   }
 
-  postedWrites(position: bigint): readonly [bigint, bigint] | null {
-    const { index } = splitOffset(position);
+  postedWrites(position: bigint): PostedWrites | null {
+    const { index, at } = splitOffset(position);
     const region = this.#regions[index];
-    return region === undefined ? null : [regionOffset(index), regionOffset(index) + BigInt(region.size)];
+    return region === undefined
+      ? null
+      : postedRegisters(region.registers, regionOffset(index), region.size, Number(at));
   }
 
   /** -EINVAL for a private mapping, no such region, or a range beyond it. */
