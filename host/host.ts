@@ -2,7 +2,7 @@
 // of them. What is above (a VMM, a scenario, the command line) makes processes here and otherwise uses system calls.
 //
 // Host-physical map (nothing is identity with anything a guest sees):
-//   0x0_2800_0000   interrupt files, one page each
+//   0x0_2800_0000   interrupt files, one page each, unless an IOMMU's architecture says where they are
 //   0x0_3000_0000   registers of platform devices
 //   0x1_0000_0000   BARs, 32-bit window translated up; 0x40_0000_0000 64-bit window
 //   0x8_0000_0000   the kernel's RAM; buffers that processes lend (guest RAM) go above
@@ -129,16 +129,16 @@ export class Host implements Stateful {
     this.clock = clock;
     this.trace = trace;
     this.#memory.addBank(RAM_PFN as HpaPfn, this.#makeRam(description.memory));
+    const kinds = parts.kinds?.hardware ?? HARDWARE_KINDS;
+    const doorbells = description.iommus.map(({ kind }) => kinds[kind]?.doorbells).find((pfn) => pfn !== undefined);
     this.#interruptFiles = new InterruptFiles({
       memory: this.#memory,
       clock,
       trace,
-      basePfn: INTERRUPT_FILES_PFN as HpaPfn,
+      basePfn: (doorbells ?? INTERRUPT_FILES_PFN) as HpaPfn,
       files: 4,
     });
-    for (const iommu of description.iommus) {
-      this.#iommus.set(iommu.name, this.#makeIommu(iommu, parts.kinds?.hardware ?? HARDWARE_KINDS));
-    }
+    for (const iommu of description.iommus) this.#iommus.set(iommu.name, this.#makeIommu(iommu, kinds));
     const window32 = new BarWindow(WINDOW32.base, WINDOW32.size);
     const window64 = new BarWindow(WINDOW64.base, WINDOW64.size);
     const groups = new Map<string, string>();

@@ -2,7 +2,7 @@
 // processes, with allocations failing now and then; after every few calls the invariants of test/host/kernel/iommufd/invariants.ts
 // are checked, and at the end of every round everything must be gone. Devices are the selftests', and in most rounds some behind IOMMUs of
 // one kind that have hardware (ioctl/hardware.ts), which must see what the kernel says.
-// Then a round with SMMUv3s, real functions behind them and a guest whose tables change (ioctl/smmuv3-round.ts).
+// Then rounds with SMMUv3s and with VT-d units, real functions behind them and a guest whose tables change (ioctl/smmuv3-round.ts, ioctl/vtd-round.ts).
 //
 // A finding prints the seed of its round: `--seed N` repeats it.
 
@@ -33,6 +33,7 @@ import { MockHost } from "../host/kernel/iommufd/mock-host.ts";
 import { addHardware, HARDWARE_KINDS, type KindValues, mistranslation } from "./ioctl/hardware.ts";
 import { STEPS as SMMUV3_STEPS, smmuv3Round } from "./ioctl/smmuv3-round.ts";
 import { STEPS as VFIO_STEPS, vfioRound } from "./ioctl/vfio-round.ts";
+import { STEPS as VTD_STEPS, vtdRound } from "./ioctl/vtd-round.ts";
 
 const STEPS = 600;
 const MAX_ERRNO = 4095;
@@ -575,10 +576,10 @@ export function fuzzRound(seed: number): string | null {
 
 export const fuzzer: Fuzzer = {
   about:
-    "random iommufd and VFIO requests, on a mock, on SMMUv3s, on devices of both buses: invariants, DMA contained, all freed",
+    "random iommufd and VFIO requests, on a mock, on SMMUv3s, on VT-d units, on devices of both buses: invariants, DMA contained, all freed",
   round: (seed, count) => {
-    const problem = fuzzRound(seed) ?? smmuv3Round(seed) ?? vfioRound(seed);
-    count("calls", STEPS + SMMUV3_STEPS + VFIO_STEPS);
+    const problem = fuzzRound(seed) ?? smmuv3Round(seed) ?? vtdRound(seed) ?? vfioRound(seed);
+    count("calls", STEPS + SMMUV3_STEPS + VTD_STEPS + VFIO_STEPS);
     return problem === null ? null : { problem };
   },
 };

@@ -1,4 +1,4 @@
-// A host for kernel tests: memory, IOMMUs of one kind (RISC-V unless `smmus` are asked for), edu devices behind them, a booted kernel, and a user process with verbs for the
+// A host for kernel tests: memory, IOMMUs of one kind (RISC-V unless others are asked for), edu devices behind them, a booted kernel, and a user process with verbs for the
 // system calls, so that tests speak of HWPTs and contexts rather than of bytes.
 
 import type { HpaPfn } from "../../../host/base/address.ts";
@@ -11,7 +11,7 @@ import { Edu, type EduOptions } from "../../../host/devices/edu/edu.ts";
 import { PlatformEdu } from "../../../host/devices/edu/platform-edu.ts";
 import * as R from "../../../host/devices/edu/registers.ts";
 import { InterruptFiles } from "../../../host/hw/interrupt-files.ts";
-import type { HardwareIommu } from "../../../host/hw/iommu/port.ts";
+import type { HardwareIommu, IommuParts } from "../../../host/hw/iommu/port.ts";
 import { RiscvIommu } from "../../../host/hw/iommu/riscv/iommu.ts";
 import type { RiscvIommuOptions } from "../../../host/hw/iommu/riscv/options.ts";
 import type { Smmuv3Options } from "../../../host/hw/iommu/smmuv3/options.ts";
@@ -43,6 +43,11 @@ export interface MachineOptions {
   readonly iommus?: readonly RiscvIommuOptions[];
   /** SMMUv3s in their place. */
   readonly smmus?: readonly Smmuv3Options[];
+  /** Others in their place, made by whoever asks; `doorbells`: page frame of the machine's interrupt files. */
+  readonly hardware?: {
+    readonly make: readonly ((parts: IommuParts) => HardwareIommu)[];
+    readonly doorbells?: number;
+  };
   readonly devices?: readonly EduPlace[];
   /** An edu on no bus each. */
   readonly platform?: readonly {
@@ -65,7 +70,11 @@ export const name = (rid: number): string => {
 };
 
 /** The kind of IOMMU of machines that ask for none (vfio/behind-smmuv3.test.ts has another). */
-export const KIND: "riscv" | "smmuv3" = "riscv";
+export const KIND: "riscv" | "smmuv3" | "vtd" = "riscv";
+/** Where its devices' messages go, and how far: nothing can be mapped there. */
+export const MESSAGES: { readonly base: bigint; readonly bytes: bigint } = { base: 0x0800_0000n, bytes: 0x0010_0000n };
+/** Nesting by way of a vIOMMU object. */
+export const HAS_VIOMMU: boolean = true;
 
 export function machine(options: MachineOptions = {}) {
   const clock = new Clock();
@@ -74,9 +83,11 @@ export function machine(options: MachineOptions = {}) {
   const memory = new PhysicalMemory<HpaPfn>();
   const ramPages = options.ramPages ?? 4096;
   memory.addBank(RAM_BASE, new ArrayBuffer(ramPages * 4096));
-  const interruptFiles = new InterruptFiles({ memory, clock, trace, basePfn: DOORBELLS, files: 2 });
+  const basePfn = (options.hardware?.doorbells ?? DOORBELLS) as HpaPfn;
+  const interruptFiles = new InterruptFiles({ memory, clock, trace, basePfn, files: 2 });
   const partsOf = (i: number) => ({ name: `iommu${i}`, memory, clock, trace });
   const iommus: HardwareIommu[] =
+    options.hardware?.make.map((make, i) => make(partsOf(i))) ??
     options.smmus?.map((each, i) => new Smmuv3(partsOf(i), each)) ??
     (options.iommus ?? [{}]).map((each, i) => new RiscvIommu(partsOf(i), each));
   const root = new RootComplex({

@@ -48,9 +48,7 @@ export function handleFault({ trace }: VtdDriver, unit: VtdUnit, words: readonly
 
 export function handlePageRequest(driver: VtdDriver, unit: VtdUnit, words: readonly bigint[]): void {
   const { requesterId, pasid, address, group, read, write, execute, privileged, last } = decodePageRequest(words);
-  // A Stop Marker asks for nothing and gets no answer.
   const asks = read || write;
-  if (last && !asks && isCanonical(address) && !privileged && !execute) return;
   const device = unit.devices.get(requesterId);
   const request: PageRequest = {
     pasid: pasid < 0 ? NO_PASID : pasid,
@@ -61,19 +59,20 @@ export function handlePageRequest(driver: VtdDriver, unit: VtdUnit, words: reado
     answerWithPasid: pasid >= 0,
   };
   // Linux supports neither privileged requests nor such that want to execute.
-  const refused = !isCanonical(address) || (privileged && asks) || (execute && read);
+  const refused = !isCanonical(address, unit) || (privileged && asks) || (execute && read);
+  // A Stop Marker asks for nothing and gets no answer.
+  if (last && !asks && !refused) return;
   if (refused || device === undefined) {
     if (last) respond(unit, requesterId, request, RESPONSE_INVALID);
     return;
   }
-  if (!asks && last) return;
   driver.core.reportPageRequest(device, request);
 }
 
-/** Bits 63:47 are equal, or 63:56 where the processor has 5 levels; the narrower one is what the kernel here has. */
-function isCanonical(address: bigint): boolean {
-  const top = BigInt.asUintN(64, address) >> 47n;
-  return top === 0n || top === 0x1ffffn;
+/** Bits 63:47 are equal, or 63:56 with 5 levels, which the processor is taken to have if the unit has them. */
+function isCanonical(address: bigint, { features }: VtdUnit): boolean {
+  const bits = features.FS5LP ? 57 : 48;
+  return BigInt.asUintN(64, BigInt.asIntN(bits, address)) === address;
 }
 
 /** Answers what was reported of the device (iommufd's code, or PAGE_RESPONSE_FAILURE); only the last of a group gets an answer. */

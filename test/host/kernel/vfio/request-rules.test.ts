@@ -23,7 +23,7 @@ import * as N from "../../../../host/uapi/riscv-nesting.ts";
 import * as S from "../../../../host/uapi/smmuv3-nesting.ts";
 import * as X from "../../../../host/uapi/vfio.ts";
 import * as C from "../../../../host/uapi/vfio-container.ts";
-import { KIND, type MachineOptions, machine, name } from "../machine.ts";
+import { HAS_VIOMMU, KIND, type MachineOptions, machine, name } from "../machine.ts";
 import { RichFunction } from "./rich-function.ts";
 
 const RID = 0x0108;
@@ -504,24 +504,35 @@ describe("read and write without a position", () => {
 });
 
 describe("VIOMMU_ALLOC", () => {
-  it("refuses an unknown type before the parent is looked at, and type 0 and flags before the device", () => {
+  it.runIf(HAS_VIOMMU)(
+    "refuses an unknown type before the parent is looked at, and type 0 and flags before the device",
+    () => {
+      const { user, iommufd, device, end } = bound();
+      const alloc = (values: object) =>
+        user.call(iommufd, I.IOMMU_VIOMMU_ALLOC, I.iommuViommuAlloc, {
+          type: KIND === "riscv" ? N.IOMMU_VIOMMU_TYPE_RISCV : S.IOMMU_VIOMMU_TYPE_ARM_SMMUV3,
+          dev_id: device,
+          hwpt_id: 999,
+          ...values,
+        }).result;
+      expect(alloc({ type: 0, dev_id: 999 })).toBe(-EOPNOTSUPP);
+      expect(alloc({ flags: 1, dev_id: 999 })).toBe(-EOPNOTSUPP);
+      expect(alloc({ type: U32_MAX, dev_id: 999 })).toBe(-ENOENT);
+      for (const type of [KIND === "riscv" ? 1 : N.IOMMU_VIOMMU_TYPE_RISCV, 2, 99, U32_MAX])
+        expect(alloc({ type })).toBe(-EOPNOTSUPP);
+      expect(alloc({})).toBe(-ENOENT);
+      const plain = user.hwpt(iommufd, device, user.ioas(iommufd));
+      expect(alloc({ type: 99, hwpt_id: plain })).toBe(-EOPNOTSUPP);
+      expect(alloc({ hwpt_id: plain })).toBe(-EINVAL);
+      end();
+    },
+  );
+
+  it.skipIf(HAS_VIOMMU)("is not there where stage 1 stands on its parent", () => {
     const { user, iommufd, device, end } = bound();
-    const alloc = (values: object) =>
-      user.call(iommufd, I.IOMMU_VIOMMU_ALLOC, I.iommuViommuAlloc, {
-        type: KIND === "riscv" ? N.IOMMU_VIOMMU_TYPE_RISCV : S.IOMMU_VIOMMU_TYPE_ARM_SMMUV3,
-        dev_id: device,
-        hwpt_id: 999,
-        ...values,
-      }).result;
-    expect(alloc({ type: 0, dev_id: 999 })).toBe(-EOPNOTSUPP);
-    expect(alloc({ flags: 1, dev_id: 999 })).toBe(-EOPNOTSUPP);
-    expect(alloc({ type: U32_MAX, dev_id: 999 })).toBe(-ENOENT);
-    for (const type of [KIND === "riscv" ? 1 : N.IOMMU_VIOMMU_TYPE_RISCV, 2, 99, U32_MAX])
-      expect(alloc({ type })).toBe(-EOPNOTSUPP);
-    expect(alloc({})).toBe(-ENOENT);
-    const plain = user.hwpt(iommufd, device, user.ioas(iommufd));
-    expect(alloc({ type: 99, hwpt_id: plain })).toBe(-EOPNOTSUPP);
-    expect(alloc({ hwpt_id: plain })).toBe(-EINVAL);
+    const parent = user.hwpt(iommufd, device, user.ioas(iommufd), { flags: I.IOMMU_HWPT_ALLOC_NEST_PARENT });
+    expect(parent).toBeGreaterThan(0);
+    for (const type of [1, 2, U32_MAX]) expect(user.viommu(iommufd, device, parent, type)).toBe(-EOPNOTSUPP);
     end();
   });
 });
