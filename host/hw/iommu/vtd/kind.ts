@@ -1,6 +1,7 @@
 // Intel VT-d as a kind of hardware: the options of a host's description (README.md says what they mean).
 
 import { z } from "zod";
+import { INTERRUPT_FIRST_PFN } from "../../../arch/vtd/interrupt-remapping.ts";
 import type { HardwareIommuKind } from "../kind.ts";
 import { DEFAULT_FEATURES, type VtdOptions } from "./options.ts";
 import { VtdUnit } from "./unit.ts";
@@ -25,6 +26,8 @@ const options = z.strictObject({
 
 export const VTD_HARDWARE: HardwareIommuKind = {
   name: "vtd",
+  // Local APICs: a message's address names one, its data the vector.
+  doorbells: INTERRUPT_FIRST_PFN,
   options,
   // What the schema checked is what the constructor takes; it checks values and how they go together itself.
   create: (parts, checked) => new VtdUnit(parts, checked as VtdOptions),
