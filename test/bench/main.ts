@@ -15,7 +15,7 @@ if (unknown.length > 0) {
   process.exit(2);
 }
 // Whoever wants the other emulator beside ours asks for it: minutes of both.
-for (const name of asked.length > 0 ? asked : available.filter((one) => one !== "qemu")) {
+for (const name of asked.length > 0 ? asked : available.filter((one) => one !== "qemu" && one !== "debian")) {
   const file = new URL(`${name}.js`, here);
   if (!existsSync(file)) continue;
   const { bench } = (await import(pathToFileURL(file.pathname).href)) as {

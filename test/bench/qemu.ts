@@ -2,18 +2,19 @@
 // row an operation, with the median rates of both and the median of the pairs' ratios. Rates are of CPU time (user and system of the whole
 // process), between a short and a long run of the same guest, so that what a start costs falls out.
 //
-// QEMU is found as guest-fixtures/qemu-on-host/qemu.ts says, nothing is downloaded; it needs iommu-sys (11 or newer), and OpenSBI as Debian packages it. Without it
+// QEMU is qemu-system-riscv64 from PATH, or what NESTBOX_QEMU names; it needs iommu-sys (11 or newer), and OpenSBI as Debian packages it. Without it
 // each row says what is missing, and has our rate alone. `--short` takes one pair of half the length: a look, no measurement. `--store`
 // writes the rows with the machine's description to test/bench/results/.
 //
 // The other rows of the comparison are booted Linux: `npm run compare:qemu`, and `bench -- boot nvme cpu` for our side alone.
 
-import { spawnSync } from "node:child_process";
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
-import { cpus, loadavg, tmpdir, totalmem } from "node:os";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { loadavg, tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { qemuHere } from "../../guest-fixtures/qemu-on-host/qemu.ts";
+import { cpuSeconds, median, rounded } from "./beside/cpu-seconds.ts";
+import { storeResults } from "./beside/results.ts";
 import { type GuestOperation, guestFile, OPERATIONS } from "./guests/iommu-operations.ts";
 
 /** The first whose virt machine has iommu-sys and that this was compared with. */
@@ -23,19 +24,6 @@ const PAIRS = 3;
 /** Less CPU time than this between two runs says nothing. */
 const SHORTEST_SECONDS = 0.05;
 const ROOT = fileURLToPath(new URL("../../../", import.meta.url));
-
-/** Runs a program; its CPU time in seconds. `times` is POSIX: its second line is that of the shell's children. */
-function cpuSeconds(program: readonly string[]): number {
-  const { stdout, stderr, status } = spawnSync("sh", ["-c", '"$@" >&2 </dev/null || exit; times', "sh", ...program], {
-    encoding: "utf8",
-    timeout: 300_000,
-    env: { ...process.env, ...qemu?.environment },
-  });
-  const line = /\n(\d+)m([\d.]+)s (\d+)m([\d.]+)s/.exec(stdout ?? "");
-  if (status !== 0 || line === null) throw new Error(`${program[0]} ended with ${status}: ${stderr?.slice(-400)}`);
-  const [userMinutes, user, systemMinutes, system] = line.slice(1).map(Number);
-  return userMinutes! * 60 + user! + systemMinutes! * 60 + system!;
-}
 
 const ours = (image: string): string[] => {
   const options = ["--assign", "0000:00:01.0@00:01.0", "--memory", "64M", "--wall-limit", "5m"];
@@ -57,12 +45,10 @@ const theirs = (image: string): string[] => {
   ];
 };
 
-const median = (values: number[]): number => values.sort((x, y) => x - y)[values.length >> 1]!;
-const rounded = (value: number): number => Number(value.toPrecision(3));
-
 /** Units a second of CPU time; NaN (null in a row) if the runs were too short to tell. */
 function rate(program: (image: string) => string[], images: readonly [string, string], units: number): number {
-  const seconds = cpuSeconds(program(images[1])) - cpuSeconds(program(images[0]));
+  const [short, long] = images.map((image) => cpuSeconds(program(image), qemu?.environment).seconds);
+  const seconds = long! - short!;
   return seconds < SHORTEST_SECONDS ? Number.NaN : units / seconds;
 }
 
@@ -105,31 +91,7 @@ export async function bench(emit: (line: Record<string, unknown>) => void): Prom
   } finally {
     rmSync(folder, { recursive: true, force: true });
   }
-  if (process.argv.includes("--store")) store(rows, load);
-}
-
-/** A run that began under more load than this shared its caches and its clock: a result of it says so. */
-const IDLE = 0.3;
-
-/** Writes rows down beside what they were measured on; `load`: runnable processes before, over a minute. */
-function store(rows: readonly Record<string, unknown>[], load: number): void {
-  const version = qemu?.version ?? null;
-  const commit = spawnSync("git", ["rev-parse", "--short", "HEAD"], { encoding: "utf8", cwd: ROOT }).stdout?.trim();
-  const machine = {
-    cpu: cpus()[0]?.model ?? "unknown",
-    cpus: cpus().length,
-    memoryGiB: Math.round(totalmem() / 2 ** 30),
-    node: process.version,
-    qemu: version,
-    commit: commit === "" ? null : commit,
-    load: rounded(load),
-  };
-  const provisional =
-    load < IDLE ? {} : { provisional: "other programs ran on these CPUs meanwhile: measure again on an idle machine" };
-  const results = join(ROOT, "test/bench/results");
-  mkdirSync(results, { recursive: true });
-  const date = new Date().toISOString().slice(0, 10);
-  const file = join(results, `qemu-${date}.json`);
-  writeFileSync(file, `${JSON.stringify({ date, ...provisional, machine, rows }, null, 2)}\n`);
-  console.error(`bench: ${file}`);
+  if (process.argv.includes("--store")) {
+    storeResults("qemu", rows, load, qemu?.version ?? null);
+  }
 }
