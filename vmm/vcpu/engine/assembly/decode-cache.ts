@@ -4,11 +4,11 @@
 // device DMA need to know about decoded code, and, as on a machine with an instruction cache of its own, nothing between two of the guest's fences has
 // to notice a store. refetchLine() is the same for one line, at a cost that does not depend on how much is decoded.
 import {
-  DECODE_CODE, DECODE_EPOCH, DECODE_HEAT, DECODE_LINES, DECODE_PAGES, DECODE_PAGE_BYTES, DECODE_PHYSICAL, DECODE_POOL, DECODE_USED, EPOCH, HARTS,
-  PAGE_BASE, PAGE_MAP, PAGE_VA, PC, PHYSICAL, RAM_BYTES, RAM_OFFSET, REFETCH, TLBS, TLB_BYTES, TLB_FETCH, TLB_STORE,
+  DECODE_CODE, DECODE_EPOCH, DECODE_HEAT, DECODE_LINES, DECODE_PAGES, DECODE_PAGE_BYTES, DECODE_PHYSICAL, DECODE_POOL, DECODE_USED, EPOCH,
+  PAGE_BASE, PAGE_MAP, PAGE_VA, PC, PHYSICAL, RAM_BYTES, RAM_OFFSET, REFETCH, TLB_INDEX,
 } from "./layout";
 import { ACCESS_FETCH, PAGE_MASK } from "./isa";
-import { fetchTable, fillFetch, flushFetch, hostAddress } from "./tlb";
+import { fetchTable, fillFetch, flushFetch, flushFetchEverywhere, hostAddress } from "./tlb";
 
 function empty(page: usize): void {
   memory.fill(page, 0, 4096 * 4);
@@ -59,9 +59,7 @@ function differs(page: usize): bool {
 export function dropDecodePages(): void {
   memory.fill(PAGE_MAP, 0, (load<u32>(RAM_BYTES) >> 12) * 2);
   store<u32>(DECODE_USED, 0);
-  for (let hart: u32 = 0; hart < load<u32>(HARTS); hart++) {
-    memory.fill(TLBS + hart * TLB_BYTES + TLB_FETCH, 0xff, TLB_STORE * 2);
-  }
+  flushFetchEverywhere();
 }
 
 /** From here on, decode pages are compared with RAM before this hart enters them again: a fence of all code. */
@@ -110,7 +108,7 @@ function decodePage(host: usize): usize {
 /** The decode page of the virtual page of `va`, or 0 with a fault taken that names `va` (PC must be where it is reported). */
 export function fetchPage<Isa>(va: u64): usize {
   const isa = changetype<Isa>(0);
-  const entry = fetchTable(isa.fetchContext()) + (<u32>(va >> 8) & 0xff0);
+  const entry = fetchTable(isa.fetchContext()) + (<u32>(va >> 8) & TLB_INDEX);
   if (load<u64>(entry) == (va & PAGE_MASK)) return load<u32>(entry, 8);
   const fault = isa.translate(va, ACCESS_FETCH);
   if (fault) {

@@ -5,10 +5,10 @@
 //   0x001000  the running hart's state block (4 KiB)             swapped by selectHart; up to ENGINE_STATE the instruction set's own
 //   0x002000  saved state blocks of the other harts, 8 × 4 KiB
 //   0x00a000  a spare decode page, for what an instruction set cannot keep in the page it belongs to
-//   0x010000  TLBs, 32 KiB a hart
 //   0x050000  entries of translated code, {first 8 bytes of the original slot, function u32, block u32}
 //   0x100000  page map: physical page of RAM → decode page + 1 (u16)
-//   0x200000  decode pages; behind them, 64 KiB aligned, the guest's RAM
+//   0x200000  TLBs, 128 KiB a hart
+//   0x300000  decode pages; behind them, 64 KiB aligned, the guest's RAM
 
 // --- machine -------------------------------------------------------------------------------------------------------------------------
 export const NOW = 0x100; // u64, virtual time in ns at the last synchronisation
@@ -45,23 +45,27 @@ export const ENGINE_STATE = 0x1e00;
 export const PC = 0x1e00; // u64
 export const PAGE_VA = 0x1e08; // u64, virtual page of the current instruction
 export const PAGE_BASE = 0x1e10; // u32, its decode page
-export const CONTEXTS = 0x1e14; // u32, bits 2:0: data TLB of context n holds entries; 4:3: fetch TLB of context n
 export const INSTRET = 0x1e18; // u64, instructions this hart has executed
 export const SUPERPAGES = 0x1e20; // u32, used entries of SUPERPAGE_LIST; 9 = too many
 export const SUPERPAGE_LIST = 0x1e28; // 8 × u64, virtual GiB that have superpage fragments in a TLB
 
 export const FLOAT_FLAGS = 0x1e68; // u32, exceptions of float operations so far: NX 1, UF 2, OF 4, DZ 8, NV 16
 
+export const TLB_USED = 0x1e70; // 8 × u64, for each table of the TLBs: bit n, its 16 entries from the 16n-th on may hold something
+
 export const SAVED_HARTS = 0x2000;
 export const MAX_HARTS = 8;
 
 // --- TLBs: entries of 16 bytes {virtual page u64, host address − virtual address u32 | decode page u32} ---------------------------------
-// three contexts of data accesses (what may be accessed from where is the instruction set's): loads at +0, stores at +0x1000; two of fetches
-export const TLBS = 0x10000;
-export const TLB_BYTES = 0x8000;
-export const TLB_CONTEXT_BYTES = 0x2000;
-export const TLB_STORE = 0x1000;
-export const TLB_FETCH = 0x6000;
+// 1024 entries a table, by the low bits of the virtual page. Three contexts of data accesses (what may be accessed from where is the instruction set's):
+// loads at +0, stores at +TLB_STORE; two of fetches
+export const TLBS = 0x200000;
+export const TLB_BYTES = 0x20000;
+export const TLB_CONTEXT_BYTES = 0x8000;
+export const TLB_STORE = 0x4000;
+export const TLB_FETCH = 0x18000;
+export const TLB_TABLES = 8;
+export const TLB_INDEX = 0x3ff0; // of va >> 8: an entry's place in its table
 
 // --- decode cache -----------------------------------------------------------------------------------------------------------------------
 // A slot is 4 bytes for each byte of code: that of an instruction at byte n of its page is at the page + 4n, whatever its length and the
@@ -73,7 +77,7 @@ export const FIRST_OPERATION = 6;
 
 export const SPARE_DECODE_PAGE = 0xa000;
 export const PAGE_MAP = 0x100000;
-export const DECODE_POOL = 0x200000;
+export const DECODE_POOL = 0x300000;
 export const DECODE_PHYSICAL = 16400; // u32, RAM page number; before it the slots of 4096 bytes and two sentinels
 export const DECODE_EPOCH = 16404; // u32
 export const DECODE_LINES = 16408; // u32, bit n: DECODE_CODE holds the n-th 128 bytes of the page

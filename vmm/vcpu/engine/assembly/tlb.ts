@@ -1,11 +1,12 @@
-// TLBs: 256 entries a table, direct-mapped by virtual page. An entry maps a 4 KiB page to RAM in one context; loads, stores and fetches apart, so that a
-// hit needs no permission check. Contexts are the instruction set's: whatever decides about permissions without a flush selects one. MMIO never enters a
-// TLB. The interpreter compares the page of the *last* byte accessed with the entry of the first: an access across a page misses.
+// TLBs: 1024 entries a table, direct-mapped by virtual page. An entry maps a 4 KiB page to RAM in one context; loads, stores and fetches apart, so that
+// a hit needs no permission check. Contexts are the instruction set's: whatever decides about permissions without a flush selects one. MMIO never enters
+// a TLB. The interpreter compares the page of the *last* byte accessed with the entry of the first: an access across a page misses.
 //
-// A TLB holds one address space. With ASIDs, a change of ASID is a flush (an entry holds no ASID); larger pages are held in 4 KiB fragments.
+// A TLB holds one address space. With ASIDs, a change of ASID is a flush (an entry holds no ASID); larger pages are held in 4 KiB fragments. TLB_USED
+// says which groups of entries were filled since: a flush costs what has been filled, not what there is.
 import {
-  CONTEXTS, HART, HARTS, HART_STATE, HART_STATE_BYTES, LEAF_BITS, RAM_BASE_PAGE, RAM_BYTES, RAM_OFFSET, SAVED_HARTS, SUPERPAGES, SUPERPAGE_LIST, TLB,
-  TLBS, TLB_BYTES, TLB_CONTEXT_BYTES, TLB_FETCH, TLB_STORE,
+  HART, HARTS, HART_STATE, HART_STATE_BYTES, LEAF_BITS, RAM_BASE_PAGE, RAM_BYTES, RAM_OFFSET, SAVED_HARTS, SUPERPAGES, SUPERPAGE_LIST, TLB, TLBS,
+  TLB_BYTES, TLB_CONTEXT_BYTES, TLB_FETCH, TLB_INDEX, TLB_STORE, TLB_TABLES, TLB_USED,
 } from "./layout";
 import { PAGE_MASK } from "./isa";
 
@@ -27,21 +28,26 @@ export function fetchTable(context: u32): usize {
   return load<u32>(TLB) + TLB_FETCH + context * TLB_STORE;
 }
 
-/** Remembers a RAM translation (of LEAF_BITS) for loads or stores. */
-export function fillData(context: u32, va: u64, host: usize, access: u32): void {
-  const entry = dataTable(context) + access * TLB_STORE + (<u32>(va >> 8) & 0xff0);
+const TABLE_FETCH: u32 = 6;
+const GROUP_BYTES: u32 = 256;
+
+@inline
+function fill(table: u32, va: u64, target: u32): void {
+  const entry = load<u32>(TLB) + table * TLB_STORE + (<u32>(va >> 8) & TLB_INDEX);
   store<u64>(entry, va & PAGE_MASK);
-  store<u32>(entry, <u32>host - <u32>va, 8);
-  store<u32>(CONTEXTS, load<u32>(CONTEXTS) | (1 << context));
+  store<u32>(entry, target, 8);
+  const used = TLB_USED + table * 8;
+  store<u64>(used, load<u64>(used) | (<u64>1 << ((va >> 16) & 63)));
   noteSuperpage(va);
 }
 
+/** Remembers a RAM translation (of LEAF_BITS) for loads or stores. */
+export function fillData(context: u32, va: u64, host: usize, access: u32): void {
+  fill(context * 2 + access, va, <u32>host - <u32>va);
+}
+
 export function fillFetch(context: u32, va: u64, decodePage: usize): void {
-  const entry = fetchTable(context) + (<u32>(va >> 8) & 0xff0);
-  store<u64>(entry, va & PAGE_MASK);
-  store<u32>(entry, decodePage, 8);
-  store<u32>(CONTEXTS, load<u32>(CONTEXTS) | (8 << context));
-  noteSuperpage(va);
+  fill(TABLE_FETCH + context, va, <u32>decodePage);
 }
 
 /** Remembers in which GiB there are fragments of superpages, for invalidation by address. */
@@ -55,50 +61,103 @@ function noteSuperpage(va: u64): void {
   store<u32>(SUPERPAGES, count + 1);
 }
 
+/** Empties a table; `tables` and `used` are a hart's TLBs and TLB_USED. */
+function empty(tables: usize, used: usize, table: u32): void {
+  let groups = load<u64>(used + table * 8);
+  const first = tables + table * TLB_STORE;
+  while (groups) {
+    const group = first + <u32>ctz(groups) * GROUP_BYTES;
+    groups &= groups - 1;
+    for (let entry = group; entry < group + GROUP_BYTES; entry += 16) store<u64>(entry, <u64>-1);
+  }
+  store<u64>(used + table * 8, 0);
+}
+
+function emptyAll(tables: usize, used: usize): void {
+  for (let table: u32 = 0; table < <u32>TLB_TABLES; table++) empty(tables, used, table);
+}
+
+/** TLB_USED and its like in the saved state of another hart. */
+@inline
+function saved(hart: u32, field: u32): usize {
+  return SAVED_HARTS + hart * HART_STATE_BYTES + field - HART_STATE;
+}
+
+function holdsNothing(used: usize): bool {
+  let any: u64 = 0;
+  for (let table: u32 = 0; table < <u32>TLB_TABLES; table++) any |= load<u64>(used + table * 8);
+  return any == 0;
+}
+
 /** Forgets every translation of the running hart. */
 export function flushAll(): void {
-  flushFetch();
-  const used = load<u32>(CONTEXTS);
-  for (let context: u32 = 0; context < 3; context++) {
-    if (used & (1 << context)) memory.fill(dataTable(context), 0xff, TLB_CONTEXT_BYTES);
-  }
-  store<u32>(CONTEXTS, 0);
+  emptyAll(load<u32>(TLB), TLB_USED);
   store<u32>(SUPERPAGES, 0);
 }
 
 /** Forgets the translations of addresses whose top bit is 0, and all of contexts 0: another address space has come in under the same kernel. */
 export function flushLower(): void {
-  const used = load<u32>(CONTEXTS);
-  for (let context: u32 = 1; context < 3; context++) {
-    if (used & (1 << context)) forgetLower(dataTable(context), TLB_CONTEXT_BYTES);
-  }
-  if (used & (8 << 1)) forgetLower(fetchTable(1), TLB_STORE);
-  if (used & 1) memory.fill(dataTable(0), 0xff, TLB_CONTEXT_BYTES);
-  if (used & 8) memory.fill(fetchTable(0), 0xff, TLB_STORE);
-  store<u32>(CONTEXTS, used & ~9);
+  const tables: usize = load<u32>(TLB);
+  empty(tables, TLB_USED, 0);
+  empty(tables, TLB_USED, 1);
+  for (let table: u32 = 2; table < TABLE_FETCH; table++) emptyLower(tables, table);
+  empty(tables, TLB_USED, TABLE_FETCH);
+  emptyLower(tables, TABLE_FETCH + 1);
 }
 
-function forgetLower(table: usize, bytes: usize): void {
-  for (let entry = table; entry < table + bytes; entry += 16) if (load<i64>(entry) >= 0) store<u64>(entry, <u64>-1);
+function emptyLower(tables: usize, table: u32): void {
+  const used = TLB_USED + table * 8;
+  let groups = load<u64>(used);
+  let left: u64 = 0;
+  while (groups) {
+    const bit = ctz(groups);
+    groups &= groups - 1;
+    const group = tables + table * TLB_STORE + <u32>bit * GROUP_BYTES;
+    for (let entry = group; entry < group + GROUP_BYTES; entry += 16) {
+      const page = load<u64>(entry);
+      if (<i64>page >= 0) store<u64>(entry, <u64>-1);
+      else if (page != <u64>-1) left |= <u64>1 << bit;
+    }
+  }
+  store<u64>(used, left);
 }
 
 /** Forgets where code is. */
 export function flushFetch(): void {
-  const used = load<u32>(CONTEXTS);
-  for (let context: u32 = 0; context < 2; context++) {
-    if (used & (8 << context)) memory.fill(fetchTable(context), 0xff, TLB_STORE);
+  const tables: usize = load<u32>(TLB);
+  empty(tables, TLB_USED, TABLE_FETCH);
+  empty(tables, TLB_USED, TABLE_FETCH + 1);
+}
+
+/** The same on every hart. */
+export function flushFetchEverywhere(): void {
+  flushFetch();
+  const running = load<u32>(HART);
+  for (let hart: u32 = 0; hart < load<u32>(HARTS); hart++) {
+    if (hart == running) continue;
+    const tables = TLBS + hart * TLB_BYTES;
+    empty(tables, saved(hart, TLB_USED), TABLE_FETCH);
+    empty(tables, saved(hart, TLB_USED), TABLE_FETCH + 1);
   }
-  store<u32>(CONTEXTS, used & 7);
+}
+
+/** Whether fragments of superpages are held in the GiB of `va`, by a hart's list. */
+function inSuperpages(va: u64, superpages: usize, list: usize): bool {
+  const count = load<u32>(superpages);
+  if (count > 8) return true;
+  for (let i: u32 = 0; i < count; i++) if (load<u64>(list + i * 8) == va >> 30) return true;
+  return false;
+}
+
+function emptyPage(tables: usize, va: u64): void {
+  const first = tables + (<u32>(va >> 8) & TLB_INDEX);
+  for (let table: u32 = 0; table < <u32>TLB_TABLES; table++) store<u64>(first + table * TLB_STORE, <u64>-1);
 }
 
 /** Forgets the translations of one virtual address, all fragments of its superpage included. */
 export function flushAddress(va: u64): void {
-  const count = load<u32>(SUPERPAGES);
-  let all = count > 8;
-  for (let i: u32 = 0; !all && i < count; i++) all = load<u64>(SUPERPAGE_LIST + i * 8) == va >> 30;
-  if (all) return flushAll();
-  const first = load<u32>(TLB) + (<u32>(va >> 8) & 0xff0);
-  for (let table: u32 = 0; table < 8; table++) store<u64>(first + table * TLB_STORE, <u64>-1);
+  if (inSuperpages(va, SUPERPAGES, SUPERPAGE_LIST)) flushAll();
+  else emptyPage(load<u32>(TLB), va);
 }
 
 /** The same on every hart. */
@@ -106,23 +165,15 @@ export function flushAddressEverywhere(va: u64): void {
   flushAddress(va);
   const running = load<u32>(HART);
   for (let hart: u32 = 0; hart < load<u32>(HARTS); hart++) {
-    if (hart == running) continue;
-    // what the hart knows of its superpages is in its saved state
-    const state = SAVED_HARTS + hart * HART_STATE_BYTES - HART_STATE;
-    if (load<u32>(state + CONTEXTS) == 0) continue;
-    const count = load<u32>(state + SUPERPAGES);
-    let all = count > 8;
-    for (let i: u32 = 0; !all && i < count; i++) all = load<u64>(state + SUPERPAGE_LIST + i * 8) == va >> 30;
-    const tables = TLBS + hart * TLB_BYTES;
-    if (all) {
-      memory.fill(tables, 0xff, TLB_BYTES);
-      store<u32>(state + CONTEXTS, 0);
-      store<u32>(state + SUPERPAGES, 0);
-    } else {
-      const first = tables + (<u32>(va >> 8) & 0xff0);
-      for (let table: u32 = 0; table < 8; table++) store<u64>(first + table * TLB_STORE, <u64>-1);
-    }
+    if (hart == running || holdsNothing(saved(hart, TLB_USED))) continue;
+    if (inSuperpages(va, saved(hart, SUPERPAGES), saved(hart, SUPERPAGE_LIST))) flushOther(hart);
+    else emptyPage(TLBS + hart * TLB_BYTES, va);
   }
+}
+
+function flushOther(hart: u32): void {
+  emptyAll(TLBS + hart * TLB_BYTES, saved(hart, TLB_USED));
+  store<u32>(saved(hart, SUPERPAGES), 0);
 }
 
 /** Forgets every translation of every hart. */
@@ -130,12 +181,7 @@ export function flushEverywhere(): void {
   flushAll();
   const running = load<u32>(HART);
   for (let hart: u32 = 0; hart < load<u32>(HARTS); hart++) {
-    if (hart == running) continue;
-    const state = SAVED_HARTS + hart * HART_STATE_BYTES - HART_STATE;
-    // one that holds nothing costs nothing: a guest may flush all the others as often as it likes
-    if (load<u32>(state + CONTEXTS) == 0) continue;
-    memory.fill(TLBS + hart * TLB_BYTES, 0xff, TLB_BYTES);
-    store<u32>(state + CONTEXTS, 0);
-    store<u32>(state + SUPERPAGES, 0);
+    // one that holds nothing costs next to nothing: a guest may flush all the others as often as it likes
+    if (hart != running && !holdsNothing(saved(hart, TLB_USED))) flushOther(hart);
   }
 }

@@ -156,7 +156,7 @@ export class RegionWriter {
     code.tee(VA);
     code.i64(8);
     code.op("i64.shr_u", "i32.wrap_i64");
-    code.i32(0xff0);
+    code.i32(layout.TLB_INDEX);
     code.op("i32.and");
     if (lowest) {
       code.i32(0);
