@@ -5,7 +5,7 @@ import type { MemoryOp } from "../../engine/translator/wasm-code.ts";
 import * as layout from "../assembly/layout.ts";
 import * as o from "../assembly/opcodes.ts";
 import type { AArch64Instruction } from "./aarch64.ts";
-import { Emitting, low, popRegister, SINK_FIELD } from "./emitting.ts";
+import { Emitting, low, popRegister, RegionState, SINK_FIELD } from "./emitting.ts";
 import { DIFFERENCE, Flags, type Kind, LOGIC, SUM } from "./flags.ts";
 import { PACK_CARRY } from "./imports.ts";
 import { extended, OPERATIONS, shifted, shiftedWord } from "./operations.ts";
@@ -13,13 +13,13 @@ import { emitRaw, rawTranslatable } from "./raw.ts";
 
 type Emit = (x: Emitting) => void;
 
-const FLAGS = new WeakMap<RegionWriter, Flags>();
+const REGIONS = new WeakMap<RegionWriter, RegionState>();
 
 /** InstructionSet.prepare. */
 export function prepare(w: RegionWriter): () => void {
-  const flags = new Flags(w);
-  FLAGS.set(w, flags);
-  return () => flags.startBlock();
+  const region = new RegionState(new Flags(w));
+  REGIONS.set(w, region);
+  return () => region.startBlock();
 }
 
 /** Pops a 64-bit value of which the low 32 bits count, pushes them 32 bits up. */
@@ -385,5 +385,5 @@ export function translatable(it: AArch64Instruction): boolean {
 }
 
 export function emit(it: AArch64Instruction, w: RegionWriter): void {
-  EMITTERS.get(it.operation)!(new Emitting(it, w, FLAGS.get(w)!));
+  EMITTERS.get(it.operation)!(new Emitting(it, w, REGIONS.get(w)!));
 }

@@ -25,18 +25,36 @@ export function popRegister(w: RegionWriter, field: number): void {
   else w.set(X + field);
 }
 
+/** What is known where code is being written, whatever the instruction. Not state: made and dropped while a region is translated. */
+export class RegionState {
+  readonly flags: Flags;
+  /** Vectors may be used: looked at before in this block. (What changes that ends a region.) */
+  vectorsOpen = false;
+
+  constructor(flags: Flags) {
+    this.flags = flags;
+  }
+
+  startBlock(): void {
+    this.flags.startBlock();
+    this.vectorsOpen = false;
+  }
+}
+
 /** Not state: made and dropped while a region is translated. */
 export class Emitting {
   readonly code: Code;
   readonly w: RegionWriter;
   readonly it: AArch64Instruction;
   readonly flags: Flags;
+  readonly region: RegionState;
 
-  constructor(it: AArch64Instruction, w: RegionWriter, flags: Flags) {
+  constructor(it: AArch64Instruction, w: RegionWriter, region: RegionState) {
     this.it = it;
     this.w = w;
     this.code = w.code;
-    this.flags = flags;
+    this.flags = region.flags;
+    this.region = region;
   }
 
   /** Field m as an amount; the low half of the immediate; see opcodes.ts. */
