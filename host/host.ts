@@ -30,8 +30,13 @@ import type { DmaPort, PciFunction } from "./devices/ports.ts";
 import { InterruptFiles } from "./hw/interrupt-files.ts";
 import { type CorruptedEntries, corruptedEntries } from "./hw/iommu/corrupted-entries.ts";
 import { HARDWARE_KINDS, type HardwareKinds } from "./hw/iommu/kinds.ts";
-import type { HardwareIommu } from "./hw/iommu/port.ts";
-import { reportStaleAccesses, type StaleAccess } from "./hw/iommu/stale-accesses.ts";
+import { ACCESS_READ, ACCESS_WRITE, type HardwareIommu } from "./hw/iommu/port.ts";
+import {
+  type AskedTranslation,
+  askTranslation,
+  reportStaleAccesses,
+  type StaleAccess,
+} from "./hw/iommu/stale-accesses.ts";
 import { AilingFunction } from "./hw/pci/ailing-function.ts";
 import { BarWindow } from "./hw/pci/bar-window.ts";
 import { type PciSlot, RootComplex } from "./hw/pci/root-complex.ts";
@@ -57,6 +62,7 @@ const PLATFORM_WINDOW = { base: 0x3000_0000, size: 0x1000_0000 };
 const WINDOW32 = { base: 0x4000_0000, size: 0x4000_0000 };
 const WINDOW64 = { base: 0x40_0000_0000, size: 0x40_0000_0000 };
 
+export type { AskedTranslation } from "./hw/iommu/stale-accesses.ts";
 export { InjectionPlan, InjectionSyntaxError } from "./kernel/injection-plan.ts";
 
 /** Kinds of IOMMU besides those that ship: hardware, and the kernel's drivers for it. */
@@ -392,6 +398,16 @@ export class Host implements Stateful {
       });
       if (!able) throw new HostDescriptionError(`${name}: a ${iommu.kind} IOMMU cannot be checked for stale accesses`);
     }
+  }
+
+  /**
+   * What a device's IOMMU says of an access: by its caches, and by the tables as they are now. Nothing changes by asking. null without an
+   * IOMMU, or for a kind that cannot say what its tables hold. `pasid` -1: none.
+   */
+  askTranslation(device: string, iova: bigint, write: boolean, pasid = -1): AskedTranslation | null {
+    const { iommu } = this.#slot(device);
+    if (iommu === null) return null;
+    return askTranslation(iommu, this.deviceIdOf(device), pasid, write ? ACCESS_WRITE : ACCESS_READ, iova);
   }
 
   /** Physical memory, for tests that damage it on purpose. */

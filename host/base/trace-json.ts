@@ -3,7 +3,7 @@
 // The same run gives the same bytes.
 
 import type { TracedEvent, TraceSink } from "./trace.ts";
-import { eventProblem } from "./trace-shape.ts";
+import { checkedEvent, eventProblem } from "./trace-shape.ts";
 
 export const TRACE_VERSION = 1;
 
@@ -66,9 +66,6 @@ export class RecentEvents implements TraceSink {
 /** Why a trace file cannot be read: one line. */
 export class TraceFormatError extends Error {}
 
-/** Fields that are 64-bit values, per the event types of trace.ts. */
-const WIDE = new Set(["value", "address", "entry", "input", "iova", "spa", "iotval", "iotval2"]);
-
 /**
  * Events of a trace file, in order. Throws TraceFormatError with the line number for what is not one. A last line that was cut short (the
  * writer was killed, the disk was full) is told to `onCut` and ends the trace; without `onCut` it is an error as well.
@@ -81,10 +78,7 @@ export function* parseTrace(text: string, onCut?: (line: number) => void): Gener
     if (source === "") continue;
     let value: unknown;
     try {
-      value = JSON.parse(source, (key, field: unknown) => {
-        if (key === "words" && Array.isArray(field)) return field.map(wide);
-        return WIDE.has(key) ? wide(field) : field;
-      });
+      value = JSON.parse(source);
     } catch {
       // Whole lines end with a newline, so after the last one there is nothing.
       if (onCut !== undefined && line > 1 && line === lines.length) return onCut(line);
@@ -97,11 +91,6 @@ export function* parseTrace(text: string, onCut?: (line: number) => void): Gener
     }
     const problem = eventProblem(value);
     if (problem !== null) throw new TraceFormatError(`line ${line} is not a trace event: ${problem}`);
-    yield value as TracedEvent;
+    yield checkedEvent(value as object);
   }
-}
-
-/** A 64-bit value from its text; what is none stays what it is. */
-function wide(field: unknown): unknown {
-  return typeof field === "string" && /^0x[0-9a-f]{1,16}$/.test(field) ? BigInt(field) : field;
 }

@@ -1,7 +1,7 @@
 // What each type of trace event must hold, as a table: a trace file is a document from anywhere, and who reads one relies on this.
 
 import { isPrintable } from "./printable.ts";
-import type { TraceEvent, TraceEventType } from "./trace.ts";
+import type { TracedEvent, TraceEvent, TraceEventType } from "./trace.ts";
 
 type Kind = "text" | "whole" | "flag" | "wide" | "words" | "values";
 
@@ -22,6 +22,8 @@ const SHAPES: { readonly [T in TraceEventType]: Shape<T> } = {
     value: "wide",
     register: "text?",
   },
+  store: { process: "text", address: "wide", value: "wide" },
+  step: { name: "text" },
   command: { where: ["guest", "host"], iommu: "text", name: "text", words: "words", text: "text" },
   ioctl: { process: "text", fd: "whole", name: "text", result: "whole", fields: "values" },
   attach: { device: "text", group: "whole?", pasid: "whole?", domain: "text", detail: "text" },
@@ -68,49 +70,72 @@ const SHAPES: { readonly [T in TraceEventType]: Shape<T> } = {
   irq: { where: ["host", "vfio", "guest"], source: "text", vector: "whole" },
 };
 
-/** Why a value read from JSON is no trace event, in a few words; null if it is one. */
+type Check = (value: unknown) => boolean;
+
+const WIDE_TEXT = /^0x[0-9a-f]{1,16}$/;
+const isText: Check = (value) => typeof value === "string" && isPrintable(value);
+const CHECKS: Readonly<Record<Kind, Check>> = {
+  // It is shown on terminals.
+  text: isText,
+  whole: Number.isSafeInteger,
+  flag: (value) => typeof value === "boolean",
+  wide: (value) => typeof value === "string" && WIDE_TEXT.test(value),
+  words: (value) => Array.isArray(value) && value.every(CHECKS.wide),
+  values: (value) =>
+    typeof value === "object" &&
+    value !== null &&
+    Object.entries(value).every(([name, item]) => isPrintable(name) && (typeof item === "number" || isText(item))),
+};
+
+/** Of each event type: its fields with what each must be, and those that are 64-bit values in "0x…" texts. */
+interface CompiledShape {
+  readonly fields: readonly (readonly [name: string, check: Check])[];
+  readonly wide: readonly string[];
+}
+
+function compiled(shape: Readonly<Record<string, Kind | `${Kind}?` | readonly string[]>>): CompiledShape {
+  const fields = Object.entries(shape).map(([name, kind]): readonly [string, Check] => {
+    if (typeof kind !== "string") return [name, (value) => typeof value === "string" && kind.includes(value)];
+    if (!kind.endsWith("?")) return [name, CHECKS[kind as Kind]];
+    const check = CHECKS[kind.slice(0, -1) as Kind];
+    return [name, (value) => value === undefined || check(value)];
+  });
+  const wide = Object.keys(shape).filter((name) => /^wide/.test(String(shape[name])));
+  return { fields, wide };
+}
+
+const COMPILED = new Map<unknown, CompiledShape>(
+  Object.entries(SHAPES).map(([type, shape]) => [type, compiled(shape as Parameters<typeof compiled>[0])]),
+);
+
+/** The event types, and the fields of each by name: what the page about the format must say. */
+export const EVENT_FIELDS: ReadonlyMap<string, readonly string[]> = new Map(
+  Object.entries(SHAPES).map(([type, shape]) => [type, Object.keys(shape)]),
+);
+
+/** Why a value read from JSON, 64-bit values still texts, is no trace event, in a few words; null if it is one. */
 export function eventProblem(value: unknown): string | null {
   if (typeof value !== "object" || value === null) return "no object";
   const event = value as Record<string, unknown>;
   for (const key of ["seq", "cause"]) if (!Number.isSafeInteger(event[key])) return `no ${key}`;
   if (typeof event.time !== "number") return "no time";
-  const type = event.type as TraceEventType;
-  if (typeof type !== "string" || !Object.hasOwn(SHAPES, type)) return "an unknown type";
-  for (const [name, kind] of Object.entries<Kind | `${Kind}?` | readonly string[]>(SHAPES[type])) {
-    if (!fits(event[name], kind)) return `${type} without a proper ${name}`;
-  }
+  const shape = COMPILED.get(event.type);
+  if (shape === undefined) return "an unknown type";
+  for (const [name, check] of shape.fields) if (!check(event[name])) return `${event.type} without a proper ${name}`;
   if (event.type === "walk") {
-    const { level, covers = 0 } = event as { readonly level: number; readonly covers?: number };
+    const { level, covers = 0 } = value as { readonly level: number; readonly covers?: number };
     if (!(level >= 0 && level <= LEVELS)) return "walk without a proper level";
     if (!(covers >= 0 && covers <= 64)) return "walk without a proper covers";
   }
   return null;
 }
 
-function fits(value: unknown, kind: Kind | `${Kind}?` | readonly string[]): boolean {
-  switch (kind) {
-    case "text":
-      // It is shown on terminals.
-      return typeof value === "string" && isPrintable(value);
-    case "whole":
-      return Number.isSafeInteger(value);
-    case "flag":
-      return typeof value === "boolean";
-    case "wide":
-      return typeof value === "bigint";
-    case "words":
-      return Array.isArray(value) && value.every((word) => typeof word === "bigint");
-    case "values":
-      return (
-        typeof value === "object" &&
-        value !== null &&
-        Object.entries(value).every(
-          ([name, item]) =>
-            isPrintable(name) && (fits(item, "text") || typeof item === "number" || typeof item === "bigint"),
-        )
-      );
-    default:
-      if (typeof kind !== "string") return typeof value === "string" && kind.includes(value);
-      return value === undefined || fits(value, kind.slice(0, -1) as Kind);
+/** The event that a checked value is: its 64-bit values made bigints, in place. */
+export function checkedEvent(value: object): TracedEvent {
+  const event = value as Record<string, unknown>;
+  for (const name of COMPILED.get(event.type)!.wide) {
+    if (event[name] !== undefined) event[name] = BigInt(event[name] as string);
   }
+  if (event.type === "command") event.words = (event.words as string[]).map(BigInt);
+  return event as TracedEvent;
 }

@@ -21,6 +21,13 @@ export type TraceEvent =
       value: bigint;
       register?: string;
     }
+  /**
+   * A guest's store to a table or queue in its RAM, at a guest-physical address, where whoever plays the guest tells of it (scenarios): a store to RAM is no
+   * trap, and nobody sees a real guest's.
+   */
+  | { type: "store"; process: string; address: bigint; value: bigint }
+  /** A scenario's own step begins. */
+  | { type: "step"; name: string }
   /** One command taken from a command queue; `where` is "guest" (vIOMMU) or "host" (hardware). */
   | { type: "command"; where: "guest" | "host"; iommu: string; name: string; words: readonly bigint[]; text: string }
   /** A system call of the VMM's: name as in the uAPI headers, result >= 0 or -errno. */

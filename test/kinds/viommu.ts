@@ -429,6 +429,8 @@ export function trivialKind(shape: Shape): ViommuKind {
       specification: "test/kinds/README.md",
       beginsAnew: (walk, next) => next.table === "stage1" || walk.at(-1)!.table === "stage2",
       describeEntry: ({ entry }) => `0x${entry.toString(16)}`,
+      decodeEntry: () => ({ name: "run", specification: "test/kinds/README.md", section: "list", fields: [] }),
+      decodeCommand: () => null,
       stage1Output: () => null,
       stage2Input: () => null,
       servedTable: () => "stage1",

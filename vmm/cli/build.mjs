@@ -36,4 +36,6 @@ await buildFixtures({ building: (name) => progress(`build: guest image ${name}`)
 progress("build: RV64 core");
 await (await import("../vcpu/riscv64/build.mjs")).buildHart();
 await (await import("../vcpu/aarch64/build.mjs")).buildCpu();
+progress("build: walk theatre");
+await (await import("./build-ui.mjs")).buildUi();
 progress("");

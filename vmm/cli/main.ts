@@ -18,6 +18,7 @@ import { report } from "./commands/report.ts";
 import { scenarioCommand } from "./commands/scenario.ts";
 
 import { trace } from "./commands/trace.ts";
+import { ui } from "./commands/ui.ts";
 import { walk } from "./commands/walk.ts";
 import { EXIT_BUG, EXIT_PASS, EXIT_USAGE, UsageError } from "./exit-codes.ts";
 import { fitted } from "./terminal.ts";
@@ -55,6 +56,7 @@ const commands = [
   inspect(),
   caps(),
   trace(),
+  ui(),
   hosts(),
   host(),
   replay(),

@@ -2,6 +2,7 @@
 // still holds a live object then has leaked: the scenario fails.
 
 import type { Clock } from "../../host/base/clock.ts";
+import { printable } from "../../host/base/printable.ts";
 import { SeededRandom } from "../../host/base/seeded-random.ts";
 import type { Trace, TracedEvent } from "../../host/base/trace.ts";
 import type { HostDescription } from "../../host/description.ts";
@@ -115,6 +116,8 @@ export class ScenarioContext {
   /** Names the moment, for messages and `--at`. */
   step(name: string): void {
     this.#steps.push(name);
+    // A name of the scenario's own; what a trace holds is fit to be shown.
+    if (this.trace.on) this.trace.emit({ type: "step", name: printable(String(name)) });
     this.#parts.onStep(name, this);
   }
 

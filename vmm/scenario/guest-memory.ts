@@ -3,16 +3,24 @@
 
 import { type Gpa, type GpaPfn, offsetOf, pfnOf } from "../../host/base/address.ts";
 import { ACCESS_OK, type PhysicalMemory } from "../../host/base/memory.ts";
-
+import type { Trace } from "../../host/base/trace.ts";
 import type { GuestMemory } from "../viommu/guest-driver.ts";
 
 export class GuestRam implements GuestMemory {
   readonly memory: PhysicalMemory<GpaPfn>;
   readonly base: bigint;
   readonly bytes: bigint;
+  /** Who is told of 8-byte stores, those to tables and queues; and as whose. */
+  readonly #told: { readonly trace: Trace; readonly process: string } | null;
   #next: bigint;
 
-  constructor(memory: PhysicalMemory<GpaPfn>, base: bigint, bytes: bigint) {
+  constructor(
+    memory: PhysicalMemory<GpaPfn>,
+    base: bigint,
+    bytes: bigint,
+    told: { readonly trace: Trace; readonly process: string } | null = null,
+  ) {
+    this.#told = told;
     this.memory = memory;
     this.base = base;
     this.bytes = bytes;
@@ -38,6 +46,10 @@ export class GuestRam implements GuestMemory {
     const lo = Number(value & 0xffffffffn);
     const hi = Number((value >> 32n) & 0xffffffffn);
     this.#check(this.memory.store64(pfnOf(address as Gpa), offsetOf(address), lo, hi), address);
+    if (this.#told?.trace.on === true) {
+      const { trace, process } = this.#told;
+      trace.emit({ type: "store", process, address, value: BigInt.asUintN(64, value) });
+    }
   }
 
   read(address: bigint, length: number): Uint8Array {

@@ -108,7 +108,8 @@ export class ScenarioVm<K extends ViommuKindName = DefaultKind> {
         report,
       });
       this.machine = machine;
-      this.ram = new GuestRam(this.machine.memory, BigInt(RAM_BASE), BigInt(memoryBytes));
+      const told = { trace, process: this.name };
+      this.ram = new GuestRam(this.machine.memory, BigInt(RAM_BASE), BigInt(memoryBytes), told);
       // Platform devices first: whether transactions may stall is what a vIOMMU says from its start.
       const [platform, functions] = split(options.assign ?? [], isOnPlatform);
       for (const assignment of platform) this.assignPlatform(assignment, false);

@@ -76,6 +76,10 @@ function trackOf(event: TracedEvent): string {
   switch (event.type) {
     case "mmio":
       return "guest MMIO";
+    case "store":
+      return `guest stores of ${event.process}`;
+    case "step":
+      return "steps";
     case "command":
       return event.where === "guest" ? "guest command queue" : `host command queue ${event.iommu}`;
     case "ioctl":
@@ -103,8 +107,11 @@ function nameOf(event: TracedEvent): string {
   switch (event.type) {
     case "mmio":
       return `${event.write ? "store" : "load"} ${event.device}+0x${event.offset.toString(16)}`;
+    case "store":
+      return `store 0x${event.address.toString(16)}`;
     case "command":
     case "ioctl":
+    case "step":
       return event.name;
     case "attach":
       return `${event.device}: ${event.domain}`;

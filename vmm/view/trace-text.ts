@@ -9,7 +9,8 @@ export function eventText(event: TracedEvent): string {
   return `${(event.time / 1000).toFixed(1).padStart(9)} us  ${bodyText(event)}`;
 }
 
-function bodyText(event: TracedEvent): string {
+/** The same without the time. */
+export function bodyText(event: TracedEvent): string {
   switch (event.type) {
     case "mmio": {
       const where = `${event.device} ${event.register ?? `+${hex(event.offset)}`}`;
@@ -17,6 +18,10 @@ function bodyText(event: TracedEvent): string {
         ? `guest stores ${hex(event.value)} to ${where}`
         : `guest loads ${hex(event.value)} from ${where}`;
     }
+    case "store":
+      return `guest stores ${hex(event.value)} to its RAM at ${hex(event.address)}`;
+    case "step":
+      return `step: ${event.name}`;
     case "command":
       return `${event.where === "guest" ? "guest's" : "hardware's"} command: ${event.text}`;
     case "ioctl":

@@ -8,6 +8,8 @@ import type { Walk, WalkStep } from "./walks.ts";
 
 export interface WalkCell {
   readonly level: number;
+  /** Number of the load's event. */
+  readonly seq: number;
   /** Where the entry was loaded from: host-physical. */
   readonly spa: bigint;
   readonly entry: bigint;
@@ -49,6 +51,7 @@ export function walkGrid(walk: Walk): WalkGrid {
   const explainer = explainerOfWalk(walk);
   const cell = (step: WalkStep): WalkCell => ({
     level: step.level,
+    seq: step.seq,
     spa: step.address,
     entry: step.entry,
     cached: step.cached,

@@ -3,6 +3,7 @@
 
 import type { MmioPort } from "../../host/base/mmio.ts";
 import type { TracedEvent } from "../../host/base/trace.ts";
+import type { DecodedStructure } from "./decoded-structure.ts";
 
 export type WalkStep = Extract<TracedEvent, { type: "walk" }>;
 export type WalkFault = Extract<TracedEvent, { type: "fault" }>;
@@ -23,6 +24,10 @@ export interface Explainer {
   beginsAnew(walk: readonly WalkStep[], next: WalkStep): boolean;
   /** An entry in the specification's words. */
   describeEntry(step: WalkStep): string;
+  /** The same, field by field, of what the trace carries of it: a structure's first doubleword. */
+  decodeEntry(step: WalkStep): DecodedStructure;
+  /** A command's two doublewords, field by field; null: there is no such command. */
+  decodeCommand(words: readonly bigint[]): DecodedStructure | null;
   /** Address that a stage-1 leaf gives for an IOVA, bits below the leaf's reach included; null if the entry is no leaf. */
   stage1Output(leaf: WalkStep, iova: bigint): bigint | null;
   /**

@@ -114,6 +114,12 @@ export function commandName(word0: bigint): CommandName | null {
   return null;
 }
 
+/** The fields of the command that these words are; null for one that does not exist. */
+export function commandStructure(word0: bigint): Structure<Record<string, FieldSpec>> | null {
+  const name = commandName(word0);
+  return name === null ? null : (COMMANDS[name][2] as unknown as AnyStructure);
+}
+
 export function decodeCommand(word0: bigint, word1: bigint): DecodedCommand {
   const name = commandName(word0);
   const words = [word0, word1];

@@ -160,6 +160,11 @@ export function commandName(word0: bigint): CommandName | null {
   return LAYOUTS.get(Number(word0 & 0xffn))?.[0] ?? null;
 }
 
+/** The fields of the command that these words are; null for one that does not exist. */
+export function commandStructure(word0: bigint): Structure<Record<string, FieldSpec>> | null {
+  return LAYOUTS.get(Number(word0 & 0xffn))?.[1] ?? null;
+}
+
 export interface DecodedCommand {
   readonly name: CommandName | null;
   readonly opcode: number;

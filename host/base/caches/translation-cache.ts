@@ -100,6 +100,15 @@ export class TranslationCache implements Stateful {
     return -1;
   }
 
+  /** The frame that a frame in the space of `tag`, or in what is global to it, translates to; -1 if that is not cached. */
+  frameOf(tag: AddressTag, frame: number): number {
+    const low = frame | 0;
+    const high = (frame * 2 ** -32) | 0;
+    let entry = this.find(tag, low, high);
+    if (entry < 0 && tag.global !== null && tag.global.sizes !== 0) entry = this.find(tag.global, low, high);
+    return entry < 0 ? -1 : this.frameAt(entry, low, high);
+  }
+
   flagsAt(entry: number): number {
     return this.#words[entry + 3]!;
   }

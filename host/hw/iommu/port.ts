@@ -85,6 +85,8 @@ export interface HardwareIommu extends Partial<Stateful> {
   skipCommand?: ((name: string) => boolean) | null;
   /** A second IOMMU with this one's registers as they are, that caches nothing and writes nothing: what the tables say now. Its trace is its own. */
   withoutCaches?(): Pick<HardwareIommu, "translate" | "resultPfn"> & { readonly trace: Trace };
+  /** The frame that its caches would give an untranslated request (`pasid` -1: none), rights aside; -1: it would have to walk. Changes nothing. */
+  remembers?(deviceId: number, pasid: number, pfn: number): number;
   /** Architectural reset. */
   reset(): void;
 }

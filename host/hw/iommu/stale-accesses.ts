@@ -4,9 +4,9 @@
 // Every translation that an IOMMU grants is held against one that a second IOMMU, with the same registers and without caches, makes of the
 // tables as they are.
 
-import { addressOf, type HpaPfn, type IovaPfn } from "../../base/address.ts";
+import { addressOf, type HpaPfn, type Iova, type IovaPfn, offsetOf, pfnOf } from "../../base/address.ts";
 import { Clock } from "../../base/clock.ts";
-import { Trace } from "../../base/trace.ts";
+import { Trace, type TracedEvent } from "../../base/trace.ts";
 import { ACCESS_WRITE, type HardwareIommu, type IommuParts, TRANSLATED } from "./port.ts";
 import { unwrittenMemory } from "./unwritten-memory.ts";
 
@@ -43,6 +43,40 @@ export function reportStaleAccesses(iommu: HardwareIommu, report: (access: Stale
     return status;
   };
   return true;
+}
+
+/** What an IOMMU says of one access: by its caches, and by the tables as they are now. */
+export interface AskedTranslation {
+  /** Physical page that its caches would give, rights aside; null: it would have to walk, or cannot say. */
+  readonly remembered: bigint | null;
+  /** What the tables give; null: they refuse the access. */
+  readonly now: bigint | null;
+  /** The walk through the tables as they are, and the fault that ends it, as a trace tells it. */
+  readonly walk: readonly TracedEvent[];
+}
+
+/** Asks without changing anything; null for a kind that cannot say what its tables hold. `access` as HardwareIommu.translate. */
+export function askTranslation(
+  iommu: HardwareIommu,
+  deviceId: number,
+  pasid: number,
+  access: number,
+  iova: bigint,
+): AskedTranslation | null {
+  const tables = iommu.withoutCaches?.();
+  if (tables === undefined) return null;
+  const [pfn, offset] = [pfnOf(iova as Iova), offsetOf(iova)];
+  const remembered = iommu.remembers?.(deviceId, pasid, pfn) ?? -1;
+  const walk: TracedEvent[] = [];
+  const sink = { event: (event: TracedEvent) => void walk.push(event) };
+  tables.trace.addSink(sink);
+  const allowed = tables.translate(deviceId, pasid, false, access, pfn, offset, false, -1) === TRANSLATED;
+  tables.trace.removeSink(sink);
+  return {
+    remembered: remembered < 0 ? null : addressOf(remembered as HpaPfn, offset),
+    now: allowed ? addressOf(tables.resultPfn, offset) : null,
+    walk,
+  };
 }
 
 /** Of an IOMMU that is asked and does nothing: its own clock, no trace, memory that it cannot write. */

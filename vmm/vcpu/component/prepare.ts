@@ -72,22 +72,31 @@ export interface TranspiledComponent {
   readonly source: string;
 }
 
+/** The files that jco makes of an image, by name. Throws what jco throws. */
+export async function generateFiles(
+  bytes: Uint8Array,
+  generator: typeof generate = generate,
+): Promise<readonly (readonly [string, Uint8Array])[]> {
+  const { files } = await generator(bytes, {
+    name: "guest",
+    map: [],
+    instantiation: { tag: "sync" },
+    importBindings: { tag: "hybrid" },
+    noTypescript: true,
+    noNodejsCompat: true,
+    noNamespacedExports: true,
+    base64Cutoff: 0,
+  });
+  return files;
+}
+
 /** Runs jco (`generator`: one that a test loaded) and compiles the core modules. */
 export async function transpile(
   bytes: Uint8Array,
   generator: typeof generate = generate,
 ): Promise<TranspiledComponent | ImageRefusal> {
   try {
-    const { files } = await generator(bytes, {
-      name: "guest",
-      map: [],
-      instantiation: { tag: "sync" },
-      importBindings: { tag: "hybrid" },
-      noTypescript: true,
-      noNodejsCompat: true,
-      noNamespacedExports: true,
-      base64Cutoff: 0,
-    });
+    const files = await generateFiles(bytes, generator);
     const modules = new Map<string, WebAssembly.Module>();
     let source: string | null = null;
     for (const [name, contents] of files) {

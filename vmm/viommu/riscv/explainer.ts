@@ -1,11 +1,13 @@
 // The RISC-V IOMMU's tables, faults and registers in words (../explainer.ts).
 
+import { commandStructure } from "../../../host/arch/riscv/commands.ts";
 import { DEVICE_CONTEXT_BASE, DIRECTORY_ENTRY } from "../../../host/arch/riscv/device-context.ts";
-import { PTE } from "../../../host/arch/riscv/page-table-entry.ts";
+import { MSI_PTE_BASIC, PTE } from "../../../host/arch/riscv/page-table-entry.ts";
 import { PROCESS_CONTEXT } from "../../../host/arch/riscv/process-context.ts";
 import { describeRegister, REG, registerAt } from "../../../host/arch/riscv/registers.ts";
 import { hex } from "../../../host/base/address.ts";
 import type { MmioPort } from "../../../host/base/mmio.ts";
+import { type DecodedStructure, decoded } from "../decoded-structure.ts";
 import type { Explainer, WalkFault, WalkStep } from "../explainer.ts";
 import { explainFault } from "./fault-explanations.ts";
 import { beginsAnew } from "./walk-order.ts";
@@ -17,10 +19,17 @@ const WRITES: ReadonlySet<number> = new Set([3, 7]);
 
 const isLeaf = ({ entry }: WalkStep): boolean => (entry & 1n) !== 0n && (entry & 0xen) !== 0n;
 
+const SPECIFICATION = "RISC-V IOMMU specification";
+
 export const RISCV_EXPLAINER: Explainer = {
-  specification: "RISC-V IOMMU specification",
+  specification: SPECIFICATION,
   beginsAnew,
   describeEntry,
+  decodeEntry,
+  decodeCommand: (words) => {
+    const shape = commandStructure(words[0] ?? 0n);
+    return shape === null ? null : decoded(shape, SPECIFICATION, words, ["opcode", "func3"]);
+  },
   stage1Output: (leaf, iova) => {
     if ((leaf.entry & 0xen) === 0n) return null;
     // Svnapot: a level-0 leaf with N reaches over 64 KiB, and its PPN's low bits say so instead of being an address.
@@ -67,6 +76,14 @@ function describeEntry(step: WalkStep): string {
   if (step.table === "PDT" && step.level === 0) return PROCESS_CONTEXT.describe([step.entry, 0n]) || "V=0";
   if (step.table === "DDT" || step.table === "PDT") return DIRECTORY_ENTRY.describe([step.entry]) || "V=0";
   return hex(step.entry);
+}
+
+function decodeEntry({ table, level, entry }: WalkStep): DecodedStructure {
+  if (table === "DDT" && level === 0) return decoded(DEVICE_CONTEXT_BASE, SPECIFICATION, [entry]);
+  if (table === "PDT" && level === 0) return decoded(PROCESS_CONTEXT, SPECIFICATION, [entry]);
+  if (table === "DDT" || table === "PDT") return decoded(DIRECTORY_ENTRY, SPECIFICATION, [entry]);
+  if (table === "MSI") return decoded(MSI_PTE_BASIC, "RISC-V AIA specification", [entry]);
+  return decoded(PTE, "RISC-V", [entry]);
 }
 
 function registers(port: MmioPort): Record<string, string> {

@@ -1,13 +1,15 @@
 // The SMMUv3's tables, events and registers in words (../explainer.ts).
 
+import { commandStructure } from "../../../host/arch/smmuv3/commands.ts";
 import { F_BAD_ATS_TREQ, F_TRANSL_FORBIDDEN, F_UUT, F_WALK_EABT } from "../../../host/arch/smmuv3/event-records.ts";
 import { describeRegister, REGISTERS } from "../../../host/arch/smmuv3/registers.ts";
 import { CONFIG_BOTH, STE } from "../../../host/arch/smmuv3/stream-table-entry.ts";
 import { hex } from "../../../host/base/address.ts";
 import type { MmioPort } from "../../../host/base/mmio.ts";
+import { decoded } from "../decoded-structure.ts";
 import type { Explainer, WalkFault, WalkStep } from "../explainer.ts";
 import { explainFault } from "./fault-explanations.ts";
-import { describeEntry, leafOutput } from "./table-entries.ts";
+import { decodeEntry, describeEntry, leafOutput } from "./table-entries.ts";
 import { beginsAnew } from "./walk-order.ts";
 
 /** RnW as trace events carry it, with CLASS beside it: bits of the upper half of a record's second doubleword (§7.3). */
@@ -21,6 +23,11 @@ export const SMMUV3_EXPLAINER: Explainer = {
   specification: "IHI 0070",
   beginsAnew,
   describeEntry,
+  decodeEntry,
+  decodeCommand: (words) => {
+    const shape = commandStructure(words[0] ?? 0n);
+    return shape === null ? null : decoded(shape, "IHI 0070", words, ["opcode"]);
+  },
   stage1Output: leafOutput,
   stage2Input: (loads, result) => {
     const input = loads.at(-1)?.input;

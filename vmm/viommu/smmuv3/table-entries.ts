@@ -4,7 +4,36 @@
 import { CD, L1CD } from "../../../host/arch/smmuv3/context-descriptor.ts";
 import { L1STD, STE } from "../../../host/arch/smmuv3/stream-table-entry.ts";
 import { hex } from "../../../host/base/address.ts";
+import { bit, bits, structure } from "../../../host/base/fields.ts";
+import { type DecodedStructure, decoded } from "../decoded-structure.ts";
 import type { WalkStep } from "../explainer.ts";
+
+/** Descriptors of VMSAv8-64, 4K granules: of stage 1, of stage 2, and what leads to another table. */
+const lead = { Valid: bit(0), Type: bit(1, { values: { 0: "block", 1: "table or page" } }) };
+const TABLE_DESCRIPTOR = structure("table descriptor", "D8.3.1", 1, {
+  ...lead,
+  NextLevelTable: bits(47, 12),
+  PXNTable: bit(59),
+  UXNTable: bit(60),
+  APTable: bits(62, 61),
+});
+const common = { SH: bits(9, 8), AF: bit(10), OutputAddress: bits(47, 12), DBM: bit(51), Contiguous: bit(52) };
+const STAGE1_DESCRIPTOR = structure("stage 1 page or block descriptor", "D8.3.2", 1, {
+  ...lead,
+  AttrIndx: bits(4, 2),
+  AP: bits(7, 6, { values: { 0: "RW, EL1 only", 1: "RW", 2: "RO, EL1 only", 3: "RO" } }),
+  ...common,
+  nG: bit(11),
+  PXN: bit(53),
+  UXN: bit(54),
+});
+const STAGE2_DESCRIPTOR = structure("stage 2 page or block descriptor", "D8.3.2", 1, {
+  ...lead,
+  MemAttr: bits(5, 2),
+  S2AP: bits(7, 6, { values: { 0: "none", 1: "RO", 2: "WO", 3: "RW" } }),
+  ...common,
+  XN: bits(54, 53),
+});
 
 const OUTPUT = 0xffff_ffff_f000n;
 const flag = (entry: bigint, at: number): boolean => ((entry >> BigInt(at)) & 1n) !== 0n;
@@ -47,6 +76,26 @@ export function describeEntry(step: WalkStep): string {
       return describeDescriptor(step);
     default:
       return hex(entry);
+  }
+}
+
+/** The same, field by field. */
+export function decodeEntry(step: WalkStep): DecodedStructure {
+  const { table, entry } = step;
+  switch (table) {
+    case "L1STD":
+      return decoded(L1STD, "IHI 0070", [entry]);
+    case "STE":
+      return decoded(STE, "IHI 0070", [entry]);
+    case "L1CD":
+      return decoded(L1CD, "IHI 0070", [entry]);
+    case "CD":
+      return decoded(CD, "IHI 0070", [entry]);
+    default:
+      if (descriptorKind(step) === "table") return decoded(TABLE_DESCRIPTOR, "DDI 0487", [entry]);
+      return table === "stage1"
+        ? decoded(STAGE1_DESCRIPTOR, "DDI 0487", [entry])
+        : decoded(STAGE2_DESCRIPTOR, "DDI 0487", [entry]);
   }
 }
 

@@ -229,6 +229,17 @@ export class Translator<P extends number> {
     return TRANSLATED;
   }
 
+  /** The frame that the caches give an untranslated transaction, rights aside; -1: it would have to walk. Changes nothing. */
+  remembers(sid: number, ssid: number, pfn: number): number {
+    const stream = this.#state.enabled ? this.#configurations.streams.find(sid) : null;
+    if (stream === null || (stream.config & CONFIG_BYPASS) === 0) return -1;
+    const alone = ssid < 0 && (!stream.first || stream.bypassesFirst);
+    const context = alone ? null : this.#configurations.contexts.find(stream.stamp, Math.max(ssid, 0));
+    const space = alone ? stream.secondOnly : (context?.space ?? null);
+    if (space === null) return -1;
+    return space.transparent ? pfn : this.#translations.frameOf(space.tag, pfn);
+  }
+
   /** Says what the request under way is, for records. */
   begin(sid: number, ssid: number, privileged: boolean, kind: number, pfn: number, offset: number): void {
     this.#sid = sid;

@@ -105,6 +105,10 @@ export class RiscvIommu extends QueuedIommu implements HardwareIommu, RegisterEf
     return this.#asked;
   }
 
+  remembers(deviceId: number, pasid: number, pfn: number): number {
+    return this.#translator.remembers(deviceId, pasid, pfn);
+  }
+
   get atsTranslation(): AtsTranslation {
     return this.#atsTranslator.translation;
   }

@@ -237,6 +237,17 @@ export class Translator {
     return cause === 0 ? TRANSLATED : this.#finish(cause, device, kind, data);
   }
 
+  /** HardwareIommu.remembers. */
+  remembers(deviceId: number, processId: number, pfn: number): number {
+    const device = deviceId < this.#deviceLimit ? this.#devices.find(deviceId) : null;
+    if (device === null) return -1;
+    const whole = device.processLevels === 0 || (processId < 0 && !device.dpe);
+    const process = whole ? null : this.#caches.processes.find(device.stamp, Math.max(processId, 0));
+    const space = whole ? device.space : (process?.space ?? null);
+    if (space === null) return -1;
+    return space.transparent ? pfn : this.#translations.frameOf(space.tag, pfn);
+  }
+
   /** A walk that did not end in a translation. */
   #finish(cause: number, device: CachedDevice, kind: number, data: number): TranslationStatus {
     return cause === IN_MEMORY_FILE ? this.#storeMessage(device, kind, data) : this.#refuse(device.dtf);

@@ -117,6 +117,10 @@ export class Smmuv3 extends QueuedIommu implements HardwareIommu, RegisterEffect
     return this.#asked;
   }
 
+  remembers(deviceId: number, pasid: number, pfn: number): number {
+    return this.#translator.remembers(deviceId, pasid, pfn);
+  }
+
   get atsTranslation(): AtsTranslation {
     return this.#atsTranslator.translation;
   }

@@ -1,0 +1,110 @@
+// A real browser for the page's tests: Debian's chromium, driven by Playwright's client. Where there is none, the tests say so and are left out.
+
+import { existsSync, mkdirSync } from "node:fs";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { type Browser, type BrowserContext, chromium, type Page } from "playwright-core";
+import { UiServer } from "../../../vmm/cli/ui-server.ts";
+
+const root = fileURLToPath(new URL("../../..", import.meta.url));
+/** Built before the tests (test/build.setup.ts). */
+export const PAGE_FOLDER = join(root, "dist", "ui");
+/** Screenshots: artefacts of CI, not part of the project. */
+const SHOTS = join(root, ".cache", "theatre-screenshots");
+
+const KNOWN = ["/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome"];
+export const CHROMIUM = process.env.NESTBOX_CHROMIUM ?? KNOWN.find((file) => existsSync(file)) ?? null;
+if (CHROMIUM === null) {
+  console.warn("SKIPPED: the walk theatre in a browser: there is no chromium here (Debian: apt install chromium)");
+}
+
+export interface Visit {
+  readonly page: Page;
+  /** What the page complained of: errors, refusals of its policy, requests that failed. */
+  readonly complaints: string[];
+}
+
+export class Theatre {
+  readonly url: string;
+  readonly #browser: Browser;
+  readonly #server: UiServer;
+  readonly #contexts: BrowserContext[] = [];
+
+  private constructor(browser: Browser, server: UiServer, port: number) {
+    this.#browser = browser;
+    this.#server = server;
+    this.url = `http://127.0.0.1:${port}/`;
+  }
+
+  static async open(): Promise<Theatre> {
+    const server = new UiServer(PAGE_FOLDER, []);
+    const port = await server.listen(0, false);
+    // Root in a container has no user namespaces for chromium's own sandbox.
+    const args = process.getuid?.() === 0 ? ["--no-sandbox"] : [];
+    return new Theatre(await chromium.launch({ executablePath: CHROMIUM!, args }), server, port);
+  }
+
+  /** A page of its own, with nothing remembered. */
+  async visit(hash = "", options: { width?: number; dark?: boolean } = {}): Promise<Visit> {
+    const { width = 1280, dark = false } = options;
+    const context = await this.#browser.newContext({
+      viewport: { width, height: 900 },
+      colorScheme: dark ? "dark" : "light",
+      acceptDownloads: true,
+    });
+    this.#contexts.push(context);
+    const page = await context.newPage();
+    page.setDefaultTimeout(300_000);
+    const complaints: string[] = [];
+    page.on("console", (message) => {
+      if (message.type() === "error" || message.type() === "warning") complaints.push(message.text());
+    });
+    page.on("pageerror", (error) => complaints.push(String(error.stack)));
+    page.on("requestfailed", (request) => complaints.push(`failed: ${request.url()}`));
+    page.on("dialog", (dialog) => {
+      complaints.push(`dialog: ${dialog.message()}`);
+      void dialog.dismiss();
+    });
+    await page.goto(`${this.url}${hash}`);
+    return { page, complaints };
+  }
+
+  /** Closes the pages that were visited. */
+  async leave(): Promise<void> {
+    for (const context of this.#contexts.splice(0)) await context.close();
+  }
+
+  async close(): Promise<void> {
+    await this.leave();
+    await this.#browser.close();
+    this.#server.close();
+  }
+}
+
+/** Keeps a picture of the whole page. */
+export async function shoot(page: Page, name: string): Promise<void> {
+  mkdirSync(SHOTS, { recursive: true });
+  await page.screenshot({ path: join(SHOTS, `${name}.png`), fullPage: true });
+}
+
+/** Waits until tables and caches have been asked about the moment shown. */
+export async function settled(page: Page): Promise<void> {
+  await page.waitForSelector(".verdict");
+  await page.waitForFunction(() => !/Asking the machine/.test(document.querySelector("#page")?.textContent ?? ""));
+}
+
+/** Drops a file on the page, as a person does. */
+export async function drop(page: Page, name: string, contents: Uint8Array | string, right = false): Promise<void> {
+  const bytes = typeof contents === "string" ? new TextEncoder().encode(contents) : contents;
+  const data = await page.evaluateHandle(
+    ([file, base64]) => {
+      const transfer = new DataTransfer();
+      const raw = Uint8Array.from(atob(base64!), (character) => character.charCodeAt(0));
+      transfer.items.add(new File([raw], file!));
+      return transfer;
+    },
+    [name, Buffer.from(bytes).toString("base64")],
+  );
+  const clientX = right ? 1_000_000 : 1;
+  await page.dispatchEvent("body", "drop", { dataTransfer: data, clientX });
+}

@@ -1,0 +1,69 @@
+// Scenario files for the page: bundled with the library, as modules that a browser imports from beside it. A scenario is a program of the user's; the
+// page runs it in its worker.
+
+import { readFileSync } from "node:fs";
+import { basename, resolve } from "node:path";
+import { fileURLToPath } from "node:url";
+import { isScenario } from "../scenario/scenario.ts";
+import { UsageError } from "./exit-codes.ts";
+import { exportsNone, ScenarioBundles } from "./scenario-files.ts";
+import type { ExtraFile } from "./ui-server.ts";
+
+const LIBRARY = fileURLToPath(new URL("../scenario/index.js", import.meta.url));
+const PROGRAMME = new URL("../../ui/programme.json", import.meta.url);
+
+/** A file as one module for a browser, and the names of its scenarios. Throws UsageError. */
+export async function builtScenario(
+  file: string,
+): Promise<{ readonly code: string; readonly names: readonly string[] }> {
+  const exported = await exportsOf(file);
+  const names = (Array.isArray(exported) ? exported : [exported]).filter(isScenario).map(({ name }) => name);
+  if (names.length === 0) throw new UsageError(exportsNone(file));
+  const { build } = await import("esbuild");
+  try {
+    const { outputFiles } = await build({
+      entryPoints: [resolve(file)],
+      bundle: true,
+      write: false,
+      format: "esm",
+      platform: "browser",
+      target: "es2022",
+      minify: true,
+      logLevel: "silent",
+      alias: { nestbox: LIBRARY },
+    });
+    return { code: outputFiles[0]!.text, names };
+  } catch (error) {
+    const [first] = (error as { errors?: { text: string }[] }).errors ?? [];
+    throw new UsageError(`scenario ${file}: a browser cannot run it: ${first?.text ?? String(error)}`);
+  }
+}
+
+/** What the file exports, as the command line runs it. */
+async function exportsOf(file: string): Promise<unknown> {
+  const bundles = new ScenarioBundles();
+  try {
+    const { url } = await bundles.bundle(file);
+    return ((await import(url)) as { readonly default: unknown }).default;
+  } finally {
+    bundles[Symbol.dispose]();
+  }
+}
+
+/** The files, and the programme that names them. */
+export async function scenariosForPage(files: readonly string[]): Promise<ExtraFile[]> {
+  const extra: ExtraFile[] = [];
+  const scenarios: { module: string; names: readonly string[] }[] = [];
+  for (const file of files) {
+    const stem = basename(file)
+      .replace(/(\.scenario)?\.[cm]?[jt]sx?$/, "")
+      .replace(/[^\w.-]/g, "-");
+    let module = `${stem}.js`;
+    for (let n = 2; scenarios.some((other) => other.module === module); n++) module = `${stem}-${n}.js`;
+    const { code, names } = await builtScenario(file);
+    extra.push({ name: `scenarios/${module}`, contents: code });
+    scenarios.push({ module, names });
+  }
+  const programme = JSON.parse(readFileSync(PROGRAMME, "utf8")) as object;
+  return [...extra, { name: "programme.json", contents: JSON.stringify({ ...programme, scenarios }) }];
+}

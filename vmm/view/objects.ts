@@ -1,0 +1,146 @@
+// The objects of the kernel that a VMM holds at a moment of a trace, and what hangs on what: who is attached to what, made of what. Out of the
+// system calls that made and destroyed them (include/uapi/linux/iommufd.h).
+
+import type { TracedEvent } from "../../host/base/trace.ts";
+import { HELD_IDS } from "../assignment.ts";
+import { formatBdf } from "../pci/host-bridge.ts";
+import { eventAt, type TraceColumns } from "./trace-index.ts";
+
+export type ObjectKind =
+  | "IOAS"
+  | "HWPT"
+  | "nested HWPT"
+  | "vIOMMU"
+  | "vDEVICE"
+  | "vEVENTQ"
+  | "fault queue"
+  | "HW queue"
+  | "device";
+
+export interface HostObject {
+  /** Process, iommufd and id: an id is an iommufd's own. */
+  readonly key: string;
+  readonly kind: ObjectKind;
+  readonly id: number;
+  /** "0000:00:01.0", "00:02.0 (0x10)"; "" where the kind and the id say all. */
+  readonly name: string;
+  /** Keys of what it stands on: an HWPT's IOAS or vIOMMU, a vDEVICE's device and vIOMMU. */
+  readonly on: readonly string[];
+  /** Of a device: key of the page table or address space that its DMA goes through, as user space attached it. */
+  readonly attached?: string;
+}
+
+export type Objects = ReadonlyMap<string, HostObject>;
+
+/** The calls that make a difference. */
+const CALLS: ReadonlySet<string> = new Set([
+  "IOMMU_IOAS_ALLOC",
+  "IOMMU_HWPT_ALLOC",
+  "IOMMU_VIOMMU_ALLOC",
+  "IOMMU_VDEVICE_ALLOC",
+  "IOMMU_VEVENTQ_ALLOC",
+  "IOMMU_FAULT_QUEUE_ALLOC",
+  "IOMMU_HW_QUEUE_ALLOC",
+  "IOMMU_DESTROY",
+  "VFIO_DEVICE_BIND_IOMMUFD",
+  "VFIO_DEVICE_ATTACH_IOMMUFD_PT",
+  "VFIO_DEVICE_DETACH_IOMMUFD_PT",
+]);
+
+/** What an object's call leaves; the same map where it changes nothing. */
+export function withEvent(objects: Objects, event: TracedEvent): Objects {
+  if (event.type !== "ioctl" || event.result < 0 || !CALLS.has(event.name)) return objects;
+  const { process, fd, name, fields } = event;
+  const next = new Map(objects);
+  const key = (id: unknown, iommufd: unknown = fd): string => `${process} ${iommufd} ${Number(id)}`;
+  const add = (kind: ObjectKind, id: unknown, on: readonly string[], more: Partial<HostObject> = {}): void => {
+    const made = { kind, id: Number(id), key: more.key ?? key(id), name: "", on, ...more };
+    next.set(made.key, made);
+  };
+  switch (name) {
+    case "IOMMU_IOAS_ALLOC":
+      add("IOAS", fields.out_ioas_id, []);
+      break;
+    case "IOMMU_HWPT_ALLOC": {
+      const on = key(fields.pt_id);
+      const below = next.get(on)?.kind;
+      add(below === "vIOMMU" || below === "HWPT" ? "nested HWPT" : "HWPT", fields.out_hwpt_id, [on]);
+      break;
+    }
+    case "IOMMU_VIOMMU_ALLOC":
+      add("vIOMMU", fields.out_viommu_id, [key(fields.hwpt_id)]);
+      break;
+    case "IOMMU_VDEVICE_ALLOC": {
+      const guest = Number(fields.virt_id);
+      const bdf = guest >= HELD_IDS ? "held" : guest < 0x10000 ? formatBdf(guest) : "";
+      add("vDEVICE", fields.out_vdevice_id, [key(fields.viommu_id), key(fields.dev_id)], {
+        name: `${bdf} (0x${guest.toString(16)})`.trim(),
+      });
+      break;
+    }
+    case "IOMMU_VEVENTQ_ALLOC":
+      add("vEVENTQ", fields.out_veventq_id, [key(fields.viommu_id)]);
+      break;
+    case "IOMMU_FAULT_QUEUE_ALLOC":
+      add("fault queue", fields.out_fault_id, []);
+      break;
+    case "IOMMU_HW_QUEUE_ALLOC":
+      add("HW queue", fields.out_hw_queue_id, [key(fields.viommu_id)]);
+      break;
+    case "VFIO_DEVICE_BIND_IOMMUFD":
+      add("device", fields.out_devid, [], { key: key(fields.out_devid, fields.iommufd), name: String(fields.device) });
+      break;
+    case "IOMMU_DESTROY":
+      next.delete(key(fields.id));
+      break;
+    default: {
+      // Attach, detach: calls on the device's own descriptor.
+      const device = [...next.values()].find(
+        (one) => one.kind === "device" && one.name === fields.device && one.key.startsWith(`${process} `),
+      );
+      if (device === undefined) return objects;
+      const { attached: _before, ...rest } = device;
+      if (name === "VFIO_DEVICE_DETACH_IOMMUFD_PT") next.set(device.key, rest);
+      else next.set(device.key, { ...rest, attached: key(fields.pt_id, device.key.split(" ")[1]) });
+    }
+  }
+  return next;
+}
+
+/** Calls between two moments that are kept. */
+const KEPT_EVERY = 64;
+
+/** Objects at any moment of a trace, without going through all of it each time. Not state: a view's own. */
+export class ObjectHistory {
+  readonly #columns: TraceColumns;
+  readonly #rows: number[] = [];
+  readonly #kept: Objects[] = [new Map()];
+
+  constructor(columns: TraceColumns) {
+    this.#columns = columns;
+    const telling = columns.names.map((name) => CALLS.has(name));
+    for (let row = 0; row < columns.rows; row++) if (telling[columns.label[row]!]) this.#rows.push(row);
+  }
+
+  /** After the event of this row. */
+  at(row: number): Objects {
+    let count = 0;
+    for (let low = 0, high = this.#rows.length; low < high; ) {
+      const middle = (low + high) >>> 1;
+      if (this.#rows[middle]! <= row) count = low = middle + 1;
+      else high = middle;
+    }
+    while ((this.#kept.length - 1) * KEPT_EVERY + KEPT_EVERY <= count) {
+      const from = (this.#kept.length - 1) * KEPT_EVERY;
+      this.#kept.push(this.#after(this.#kept.at(-1)!, from, from + KEPT_EVERY));
+    }
+    const kept = Math.floor(count / KEPT_EVERY);
+    return this.#after(this.#kept[kept]!, kept * KEPT_EVERY, count);
+  }
+
+  #after(objects: Objects, from: number, to: number): Objects {
+    let next = objects;
+    for (let i = from; i < to; i++) next = withEvent(next, eventAt(this.#columns, this.#rows[i]!));
+    return next;
+  }
+}
