@@ -57,12 +57,9 @@ function pasidReserved(features: VtdFeatures, beyond: number): Int32Array {
   reserved[2] =
     0xf87f0000 | unless(features.SMPWCS, 1 << 23) | unless(features.SC, 1 << 24) | unless(features.MTS, 3 << 25);
   reserved[3] = unless(features.MTS, -1);
-  // FSPM, WPE, EAFE, SRE and FSPTPTR are the first stage's; bits 6:5 are ignored.
+  // FSPM, WPE and FSPTPTR are the first stage's; bits 6:5 are ignored.
   reserved[4] =
-    0xf02 |
-    unless(features.FSTS, 0xfffff01c) |
-    unless(features.FSTS && features.SRS, 1 << 0) |
-    unless(features.FSTS && features.EAFS, 1 << 7);
+    0xf02 | unless(features.FSTS, 0xfffff01c) | unless(features.SRS, 1 << 0) | unless(features.EAFS, 1 << 7);
   reserved[5] = features.FSTS ? beyond : -1;
   return reserved;
 }

@@ -186,7 +186,7 @@ export class Translator<P extends number> {
     this.begin(sourceId, pasid, privileged, access, pfn, translated ? AT_TRANSLATED : AT_UNTRANSLATED);
     if (this.#mode === MODE_OFF) {
       // Nothing tells the unit what a PASID or a translated address would mean.
-      if (pasid >= 0 || translated || pfn >= this.#limit) return REFUSED;
+      if (pasid >= 0 || translated) return REFUSED;
       this.resultPfn = pfn as P;
       return TRANSLATED;
     }
@@ -207,8 +207,8 @@ export class Translator<P extends number> {
   /** A request with an address that an ATS completion gave. */
   #pass(context: CachedContext, pfn: number): TranslationStatus {
     if (!context.ats) return this.#refuse(context.scalable ? FAULT_SM_NO_ATS : FAULT_TRANSLATION_TYPE);
-    if (pfn >= this.#limit)
-      return this.#refuse(context.scalable ? FAULT_PASS_THROUGH_BEYOND_WIDTH : FAULT_ADDRESS_BEYOND_WIDTH);
+    // Nothing is there; nor does a reason name it.
+    if (pfn >= this.#limit) return REFUSED;
     if (inInterruptRange(pfn)) return this.#refuse(context.scalable ? FAULT_SM_INTERRUPT_RANGE : FAULT_INTERRUPT_RANGE);
     this.resultPfn = pfn as P;
     return TRANSLATED;

@@ -89,24 +89,28 @@ const DEFAULT_CACHES: VtdCacheSizes = {
   interrupts: 256,
 };
 
-/** What rests on another feature, and goes with it unless it is asked for. */
+/** What is of no use without another feature, and goes with it unless it is asked for. */
+const FOLLOWS: readonly (readonly [keyof VtdFeatures, keyof VtdFeatures])[] = [
+  ["SRS", "FSTS"],
+  ["EAFS", "FSTS"],
+  ["FS5LP", "FSTS"],
+  ["FS1GP", "FSTS"],
+  ["SSADS", "SSTS"],
+  ["RPRIVS", "SRS"],
+  ["PRS", "DT"],
+];
+
+/** What rests on another feature: goes with it, and is refused if it is asked for. */
 const NEEDS: readonly (readonly [keyof VtdFeatures, keyof VtdFeatures])[] = [
   ["SMTS", "QI"],
   ["FSTS", "SMTS"],
   ["SSTS", "SMTS"],
   ["NEST", "FSTS"],
   ["NEST", "SSTS"],
-  ["SSADS", "SSTS"],
-  ["FS5LP", "FSTS"],
-  ["FS1GP", "FSTS"],
-  ["SRS", "FSTS"],
-  ["EAFS", "FSTS"],
   ["SMPWCS", "SMTS"],
   ["RPS", "SMTS"],
-  ["RPRIVS", "SRS"],
   ["PASID", "SMTS"],
   ["DT", "QI"],
-  ["PRS", "DT"],
   ["PRS", "SMTS"],
   ["PDS", "PRS"],
   ["IR", "QI"],
@@ -132,6 +136,8 @@ export function configure(options: VtdOptions = {}): VtdConfiguration {
     refuse(given[feature] === true, `${feature} needs ${needed}`);
     features[feature] = false;
   }
+  for (const [feature, followed] of FOLLOWS)
+    if (features[followed] !== true && given[feature] !== true) features[feature] = false;
   const all = features as unknown as VtdFeatures;
   refuse(all.PI, "posted interrupts (PI) are not there");
   refuse(all.NWFS || all.DIT, "NWFS and DIT are not there");

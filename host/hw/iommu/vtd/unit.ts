@@ -135,6 +135,14 @@ export class VtdUnit extends QueuedIommu implements HardwareIommu, RegisterEffec
     return this.#asked;
   }
 
+  /** What the last interrupt request that was remapped came to: for tests. */
+  get remappedInterrupt(): Pick<
+    InterruptRemapper,
+    "destination" | "vector" | "delivery" | "level" | "logical" | "redirected"
+  > {
+    return this.#remapper;
+  }
+
   get atsTranslation(): AtsTranslation {
     return this.#atsTranslator.translation;
   }

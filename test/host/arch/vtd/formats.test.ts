@@ -189,7 +189,7 @@ describe("structures: reserved bits", () => {
     expect(of({ SC: false })).toContain("q1 24");
     expect(of({ MTS: false })).toContain("q1 63:25");
     expect(of({ SSTS: false })).toEqual(["q0 5:2", "q0 63:9", ...q1, ...q2, ...upper]);
-    expect(of({ FSTS: false })).toEqual([...q0, ...q1, "q2 4:0", "q2 63:7", ...upper]);
+    expect(of({ FSTS: false })).toEqual([...q0, ...q1, "q2 4:1", "q2 63:8", ...upper]);
     expect(of({ SRS: false })).toContain("q2 1:0");
     expect(of({ EAFS: false })).toContain("q2 11:7");
     expect(of({ ND: 5 })).toContain("q1 22:14");
