@@ -139,15 +139,17 @@ export function message(type: number, seq: number, body: Uint8Array): Uint8Array
 
 export function reply(seq: number, result: number, actions: readonly Action[]): Uint8Array {
   const parts = actions.map(encodeAction);
-  const length = parts.reduce((sum, part) => sum + part.length, 16);
-  const body = new Uint8Array(length);
-  response.patch(body, { ret: BigInt.asUintN(64, BigInt(result)), n_actions: actions.length });
-  let at = 16;
+  let length = HEADER_BYTES + response.bytes;
+  for (const part of parts) length += part.length;
+  const bytes = new Uint8Array(length);
+  header.patch(bytes, { len: length, type: RSP, seq });
+  response.patch(bytes, { ret: BigInt(result), n_actions: actions.length }, HEADER_BYTES);
+  let at = HEADER_BYTES + response.bytes;
   for (const part of parts) {
-    body.set(part, at);
+    bytes.set(part, at);
     at += part.length;
   }
-  return message(RSP, seq, body);
+  return bytes;
 }
 
 function encodeAction(wanted: Action): Uint8Array {

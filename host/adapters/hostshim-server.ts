@@ -74,6 +74,12 @@ export interface ClientEntry {
 }
 
 const NOTHING = new Uint8Array(0);
+/** By the flags of a request. */
+const CAPABILITIES = Array.from({ length: 8 }, (_, flags) => ({
+  ipcLock: (flags & wire.CAP_IPC_LOCK) !== 0,
+  sysResource: (flags & wire.CAP_SYS_RESOURCE) !== 0,
+  sysRawio: (flags & wire.CAP_SYS_RAWIO) !== 0,
+}));
 const NO_POSITION = 0xffff_ffff_ffff_ffffn;
 
 interface PendingToken {
@@ -187,6 +193,7 @@ export class HostshimServer implements ForeignFiles, ClientEntry {
 
   /** Descriptors and mappings a process was to make and did not: they go. */
   #claimLeftOver(owner: ForeignProcess): void {
+    if (this.#tokens.size === 0) return;
     for (const [token, pending] of [...this.#tokens]) {
       if (pending.owner !== owner) continue;
       this.#tokens.delete(token);
@@ -227,11 +234,7 @@ export class HostshimServer implements ForeignFiles, ClientEntry {
       return;
     }
     this.#claimLeftOver(caller);
-    caller.capabilities = {
-      ipcLock: (flags & wire.CAP_IPC_LOCK) !== 0,
-      sysResource: (flags & wire.CAP_SYS_RESOURCE) !== 0,
-      sysRawio: (flags & wire.CAP_SYS_RAWIO) !== 0,
-    };
+    caller.capabilities = CAPABILITIES[flags & 7]!;
     this.frames.request++;
     this.#nodes.entering(caller);
     const answered = type !== wire.POST;

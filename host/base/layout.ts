@@ -29,51 +29,73 @@ export const s32 = (offset: number) => ({ offset, bytes: 4, signed: true }) as c
 export const u64 = (offset: number) => ({ offset, bytes: 8 }) as const;
 
 export function layout<const T extends Record<string, LayoutField>>(name: string, bytes: number, fields: T): Layout<T> {
-  const entries = Object.entries(fields) as [keyof T & string, LayoutField][];
+  const keys = Object.keys(fields) as (keyof T & string)[];
+  const list = keys.map((key) => fields[key]!);
   return {
     name,
     bytes,
     fields,
     decode(source, at = 0) {
       const values: Record<string, number | bigint> = {};
-      for (const [key, field] of entries) values[key] = load(source, at, field);
+      const whole = at + bytes <= source.length;
+      for (let i = 0; i < keys.length; i++) {
+        values[keys[i]!] = whole ? load(source, at, list[i]!) : loadPart(source, at, list[i]!);
+      }
       return values as LayoutValues<T>;
     },
     encode(values) {
       const target = new Uint8Array(bytes);
-      for (const [key, field] of entries) {
-        const value = values[key];
-        if (value !== undefined) store(target, field.offset, field, value as number | bigint);
-      }
+      patch(target, values, 0);
       return target;
     },
-    patch(target, values, at = 0) {
-      for (const [key, field] of entries) {
-        const value = values[key];
-        if (value !== undefined) store(target, at + field.offset, field, value as number | bigint);
-      }
-    },
+    patch: (target, values, at = 0) => patch(target, values, at),
   };
+
+  function patch(target: Uint8Array, values: Partial<LayoutValues<T>>, at: number): void {
+    for (let i = 0; i < keys.length; i++) {
+      const value = values[keys[i]!];
+      if (value !== undefined) store(target, at + list[i]!.offset, list[i]!.bytes, value as number | bigint);
+    }
+  }
 }
 
-function load(source: Uint8Array, at: number, field: LayoutField): number | bigint {
-  const start = at + field.offset;
-  if (field.bytes === 8) return BigInt(load32(source, start)) | (BigInt(load32(source, start + 4)) << 32n);
-  let value = 0;
-  for (let i = field.bytes - 1; i >= 0; i--) value = value * 256 + (source[start + i] ?? 0);
-  return field.signed === true ? value | 0 : value;
+function load(source: Uint8Array, at: number, { offset, bytes, signed }: LayoutField): number | bigint {
+  const start = at + offset;
+  if (bytes === 1) return source[start]!;
+  if (bytes === 2) return source[start]! | (source[start + 1]! << 8);
+  const low = load32(source, start);
+  if (bytes === 4) return signed === true ? low | 0 : low;
+  return whole64(low, load32(source, start + 4));
 }
 
 function load32(source: Uint8Array, at: number): number {
-  let value = 0;
-  for (let i = 3; i >= 0; i--) value = value * 256 + (source[at + i] ?? 0);
-  return value;
+  return (source[at]! | (source[at + 1]! << 8) | (source[at + 2]! << 16) | (source[at + 3]! << 24)) >>> 0;
 }
 
-function store(target: Uint8Array, at: number, field: LayoutField, value: number | bigint): void {
-  let rest = BigInt.asUintN(64, BigInt(value));
-  for (let i = 0; i < field.bytes; i++) {
-    if (at + i < target.length) target[at + i] = Number(rest & 0xffn);
-    rest >>= 8n;
+/** Where the bytes may end within the field. */
+function loadPart(source: Uint8Array, at: number, field: LayoutField): number | bigint {
+  const part = new Uint8Array(8);
+  const start = at + field.offset;
+  part.set(source.subarray(start, start + field.bytes));
+  return load(part, 0, { ...field, offset: 0 });
+}
+
+/** Most are small enough for one conversion of an exact double. */
+function whole64(low: number, high: number): bigint {
+  return high < 2 ** 21 ? BigInt(high * 2 ** 32 + low) : (BigInt(high) << 32n) | BigInt(low);
+}
+
+function store(target: Uint8Array, at: number, bytes: number, value: number | bigint): void {
+  if (bytes === 8) {
+    const whole = BigInt(value);
+    storePart(target, at, 4, Number(BigInt.asUintN(32, whole)));
+    storePart(target, at + 4, 4, Number(BigInt.asUintN(32, whole >> 32n)));
+  } else {
+    storePart(target, at, bytes, Number(value));
   }
+}
+
+/** A typed array takes no notice of what lies beyond its end. */
+function storePart(target: Uint8Array, at: number, bytes: number, value: number): void {
+  for (let i = 0, rest = value >>> 0; i < bytes; i++, rest >>>= 8) target[at + i] = rest;
 }

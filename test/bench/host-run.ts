@@ -1,87 +1,172 @@
-// Unmodified programs on a modelled host (`nestbox host run`): register accesses, mappings and interrupts of a C program, and the NVMe drive of a Debian
-// arm64 guest in QEMU, timed by the guest's clock, which is the wall's. Says why it skips what is not here.
+// Unmodified programs on a modelled host (`nestbox host run`): register accesses, mappings, interrupts and NVMe reads of C programs, and the NVMe
+// drive of a Debian arm64 guest in QEMU, timed by the guest's clock, which is the wall's. Beside the guest's figures stand those of the same guest
+// with QEMU's own NVMe controller on a drive of zeroes, in turns: what is left between them is the model's, however busy the machine is. Rows
+// have a goal, and what a prototype did on an idle machine. --store keeps them; says why it skips what is not here.
 
-import { spawnSync } from "node:child_process";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { spawn, spawnSync } from "node:child_process";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { loadavg, tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { cachedFixture } from "../../guest-fixtures/debian/recipe.ts";
-import { machineOf, qemuHere } from "../../guest-fixtures/qemu-on-host/qemu.ts";
+import { machineOf, type Qemu, qemuHere } from "../../guest-fixtures/qemu-on-host/qemu.ts";
+import { storeResults } from "./beside/results.ts";
 
-type Emit = (line: Record<string, unknown>) => void;
+type Row = Record<string, unknown>;
+type Emit = (line: Row) => void;
 const root = fileURLToPath(new URL("../../..", import.meta.url));
 const nestbox = join(root, "vmm/cli/nestbox.mjs");
 const ROUNDS = 3;
+const EDU = "0000:00:01.0";
 const DRIVE = "0000:01:00.0";
+const READS = 4096;
+const MIB = 64;
 
-export async function bench(emit: Emit): Promise<void> {
+export async function bench(print: Emit): Promise<void> {
   const folder = mkdtempSync(join(tmpdir(), "nestbox-bench-"));
+  const load = loadavg()[0]!;
+  const rows: Row[] = [];
+  const emit = (row: Row): void => {
+    rows.push(row);
+    print(row);
+  };
+  const qemu = qemuHere();
   try {
-    program(emit, folder);
-    guest(emit, folder);
+    const host = join(folder, "host.json");
+    const drive = { model: "nvme", bdf: DRIVE, iommu: "iommu0" };
+    writeFileSync(
+      host,
+      JSON.stringify({ name: "bench", iommus: [{ name: "iommu0", kind: "riscv" }], devices: [drive] }),
+    );
+    programs(emit, folder, host);
+    await guest(emit, qemu, host);
   } finally {
     rmSync(folder, { recursive: true, force: true });
   }
+  if (process.argv.includes("--store")) storeResults("host-run", rows, load, qemu?.version ?? null);
 }
 
-function run(words: readonly string[]): string {
-  const { status, stdout, stderr } = spawnSync(
-    process.execPath,
-    [nestbox, "host", "run", "--quiet", "--strict", ...words],
-    {
-      encoding: "utf8",
-      maxBuffer: 2 ** 26,
-    },
-  );
-  if (status !== 0) throw new Error(`host run ended with ${status}: ${stderr.slice(-400)}`);
-  return stdout;
+function median(figures: readonly number[]): number {
+  return [...figures].sort((a, b) => a - b)[figures.length >> 1]!;
 }
 
-function program(emit: Emit, folder: string): void {
-  const client = join(folder, "vfio-program");
-  const built = spawnSync("cc", ["-O1", "-o", client, join(root, "test/host/adapters/vfio-program.c")]);
-  if (built.status !== 0) {
+/** What a C program of the tests measures, ROUNDS times; null without a compiler. */
+function measuredBy(folder: string, name: string, words: readonly string[], host: readonly string[]) {
+  const client = join(folder, name);
+  if (spawnSync("cc", ["-O1", "-o", client, join(root, `test/host/adapters/${name}.c`)]).status !== 0) return null;
+  const command = [nestbox, "host", "run", "--quiet", "--strict", ...host, "--", client, ...words];
+  return Array.from({ length: ROUNDS }, () => {
+    const { status, stdout, stderr } = spawnSync(process.execPath, command, { encoding: "utf8" });
+    if (status !== 0) throw new Error(`host run ended with ${status}: ${stderr.slice(-400)}`);
+    return JSON.parse(stdout) as Record<string, number>;
+  });
+}
+
+function programs(emit: Emit, folder: string, host: string): void {
+  const registers = measuredBy(folder, "vfio-program", ["bench", EDU], []);
+  const reads = measuredBy(folder, "nvme-program", ["bench", DRIVE, "5000"], ["--host", host]);
+  if (registers === null || reads === null) {
     emit({ bench: "host-run", skipped: "no C compiler here" });
     return;
   }
-  const rounds = Array.from(
-    { length: ROUNDS },
-    () => JSON.parse(run(["--", client, "bench", "0000:00:01.0"])) as Record<string, number>,
-  );
-  const names: readonly (readonly [string, string])[] = [
-    ["barReadUs", "4-byte BAR read"],
-    ["barWriteUs", "4-byte BAR write, many and then a read"],
-    ["mapUnmapUs", "IOAS_MAP and UNMAP of 4 KiB"],
-    ["raiseUs", "register write that raises an MSI, until the eventfd is read"],
+  const figures = [
+    { key: "barReadUs", bench: "4-byte BAR read", goal: 25, prototype: 59 },
+    { key: "barWriteUs", bench: "4-byte BAR write, many and then a read", goal: 25, prototype: 53 },
+    { key: "mapUnmapUs", bench: "IOAS_MAP and UNMAP of 4 KiB", goal: 120, prototype: 361 },
+    { key: "raiseUs", bench: "register write that raises an MSI, until the eventfd is read", goal: 80, prototype: 183 },
   ];
-  for (const [key, name] of names) {
-    emit({ bench: `host run: ${name}`, us: rounds.map((round) => round[key]!).sort((a, b) => a - b)[ROUNDS >> 1] });
+  for (const { key, bench, goal, prototype } of figures) {
+    emit({ bench: `host run: ${bench}`, us: median(registers.map((round) => round[key]!)), goal, prototype });
   }
+  const of = (key: string): number => median(reads.map((round) => round[key]!));
+  emit({
+    ...{ bench: "host run: NVMe read of 4 KiB by a driver in user space", us: of("nvmeReadUs") },
+    ...{ serverCpuUs: of("serverCpuUs"), programCpuUs: of("programCpuUs") },
+  });
 }
 
-function guest(emit: Emit, folder: string): void {
-  const qemu = qemuHere();
+interface GuestFigures {
+  readonly iops: number;
+  readonly mibPerSecond: number;
+  /** CPU time of one random read, in us: of QEMU, and of the host where there is one. */
+  readonly qemuCpuUs: number;
+  readonly hostCpuUs: number;
+}
+
+async function guest(emit: Emit, qemu: Qemu | null, host: string): Promise<void> {
   const fixture = cachedFixture(undefined, "arm64");
   if (qemu === null || fixture === null) {
     emit({ bench: "host-run", skipped: "QEMU or the arm64 fixture is not here; npm run check:host-run fetches them" });
     return;
   }
-  const host = join(folder, "host.json");
-  const drive = { model: "nvme", bdf: DRIVE, iommu: "iommu0" };
-  writeFileSync(host, JSON.stringify({ name: "bench", iommus: [{ name: "iommu0", kind: "riscv" }], devices: [drive] }));
-  const device = ["-M", "virt", "-device", `vfio-pci,host=${DRIVE},iommufd=iommufd0`];
-  const rounds = Array.from({ length: ROUNDS }, () => {
-    const output = run(["--host", host, "--", ...machineOf(qemu, fixture, "nestbox.bench"), ...device]);
-    return { iops: 4096 / seconds(output, "random"), mibPerSecond: 64 / seconds(output, "sequential") };
-  });
-  const median = (of: (round: { iops: number; mibPerSecond: number }) => number): number =>
-    Math.round(rounds.map(of).sort((a, b) => a - b)[ROUNDS >> 1]!);
-  emit({ bench: "host run: QEMU guest, NVMe direct reads of 4 KiB, one at a time", iops: median(({ iops }) => iops) });
+  const machine = [...machineOf(qemu, fixture, "nestbox.bench"), "-M", "virt"];
+  const assigned = [...machine, "-device", `vfio-pci,host=${DRIVE},iommufd=iommufd0`];
+  const zeroes = `if=none,id=zeroes,driver=null-co,size=${MIB}M,read-zeroes=on`;
+  // Alone it finds no /dev/iommu.
+  const alone = machine.filter((word) => word !== "-object" && !word.startsWith("iommufd,"));
+  const own = [...alone, "-drive", zeroes, "-device", "nvme,serial=zeroes,drive=zeroes"];
+  const here: GuestFigures[] = [];
+  const qemus: GuestFigures[] = [];
+  for (let round = 0; round < ROUNDS; round++) {
+    const words = [process.execPath, nestbox, "host", "run", "--quiet", "--strict", "--host", host, "--", ...assigned];
+    here.push(await guestRun(words, qemu));
+    qemus.push(await guestRun(own, qemu));
+  }
+  const of = (key: keyof GuestFigures, runs = here): number => Math.round(median(runs.map((run) => run[key])));
   emit({
-    bench: "host run: QEMU guest, NVMe direct sequential reads of 1 MiB",
-    mibPerSecond: median(({ mibPerSecond }) => mibPerSecond),
+    ...{ bench: "host run: QEMU guest, NVMe direct reads of 4 KiB, one at a time", iops: of("iops") },
+    ...{ best: Math.round(Math.max(...here.map(({ iops }) => iops))), goal: 2000, prototype: 885 },
+    ...{ hostCpuUs: of("hostCpuUs"), qemuCpuUs: of("qemuCpuUs") },
+    ...{ qemusOwn: of("iops", qemus), qemusOwnCpuUs: of("qemuCpuUs", qemus) },
+    ratio: Number(median(here.map(({ iops }, round) => iops / qemus[round]!.iops)).toPrecision(3)),
   });
+  emit({
+    ...{ bench: "host run: QEMU guest, NVMe direct sequential reads of 1 MiB", mibPerSecond: of("mibPerSecond") },
+    ...{ goal: 286, prototype: 305, qemusOwn: of("mibPerSecond", qemus) },
+  });
+}
+
+/** Runs a guest that reads from its drive, and says when it begins and ends. */
+async function guestRun(words: readonly string[], { environment }: Qemu): Promise<GuestFigures> {
+  const child = spawn(words[0]!, words.slice(1), {
+    stdio: ["ignore", "pipe", "pipe"],
+    env: { ...process.env, ...environment },
+  });
+  let output = "";
+  const cpu: { host: number; qemu: number }[] = [];
+  child.stdout.on("data", (chunk: Buffer) => {
+    output += chunk.toString("latin1");
+    const said = /random ends/.test(output) ? 2 : /random begins/.test(output) ? 1 : 0;
+    while (cpu.length < said) cpu.push(cpuOf(child.pid!));
+  });
+  child.stderr.on("data", (chunk: Buffer) => {
+    output += chunk.toString("latin1");
+  });
+  const status = await new Promise<number | null>((done) => child.on("close", done));
+  if (status !== 0) throw new Error(`the guest's run ended with ${status}: ${output.slice(-400)}`);
+  const [before, after] = cpu as [{ host: number; qemu: number }, { host: number; qemu: number }];
+  return {
+    iops: READS / seconds(output, "random"),
+    mibPerSecond: MIB / seconds(output, "sequential"),
+    qemuCpuUs: (after.qemu - before.qemu) / READS,
+    hostCpuUs: (after.host - before.host) / READS,
+  };
+}
+
+/** CPU time so far, in us, of QEMU and of the host that it is the child of; or of QEMU alone. */
+function cpuOf(pid: number): { host: number; qemu: number } {
+  const [child] = readFileSync(`/proc/${pid}/task/${pid}/children`, "latin1").trim().split(" ");
+  return child ? { host: cpuUs(pid), qemu: cpuUs(Number(child)) } : { host: 0, qemu: cpuUs(pid) };
+}
+
+/** utime and stime, in ticks of 10 ms. */
+function cpuUs(pid: number): number {
+  const stat = readFileSync(`/proc/${pid}/stat`, "latin1");
+  const [user, system] = stat
+    .slice(stat.lastIndexOf(")") + 2)
+    .split(" ")
+    .slice(11, 13);
+  return (Number(user) + Number(system)) * 10_000;
 }
 
 /** Between "nestbox-bench: NAME begins at T" and "… ends at T". */
