@@ -238,7 +238,7 @@ export class GicV2 implements Stateful {
       case 0x0c:
         return this.#acknowledge(cpu);
       case 0x14:
-        return this.#runningPriority(cpu) & 0xff;
+        return Math.min(this.#runningPriority(cpu), 0xff); // §4.4.6: 0xff is the idle priority
       case 0x18: {
         const id = this.#highest(cpu, true);
         return id < 16 ? id | (this.#sender(cpu, id) << 10) : id;
@@ -334,7 +334,7 @@ export class GicV2 implements Stateful {
     return running === IDLE || (priority & group) < (running & group);
   }
 
-  /** The interrupt that is signalled to the CPU, SPURIOUS if none. `timer`: the virtual timer's counts, too. */
+  /** The interrupt that is signalled to the CPU, SPURIOUS if none. `timer`: the virtual timer's level counts, too. */
   #highest(cpu: number, timer: boolean): number {
     if (!this.#enabled || !(this.#control[cpu]! & 1)) return SPURIOUS;
     let best = SPURIOUS;
@@ -343,7 +343,9 @@ export class GicV2 implements Stateful {
       const at = this.#at(cpu, id);
       if (this.#enable[at] === 0 || this.#active[at] === 1) continue;
       const priority = this.#priority[at]!;
-      if (priority >= bestPriority || (id === VIRTUAL_TIMER && !timer) || !this.#isPending(cpu, id)) continue;
+      // a timer interrupt that software made pending (GICD_ISPENDR) is no matter of the timer's level
+      const mayCount = id !== VIRTUAL_TIMER || timer || this.#pending[at] !== 0;
+      if (priority >= bestPriority || !mayCount || !this.#isPending(cpu, id)) continue;
       if (id >= 32 && this.#cpus > 1 && !((this.#targets[at]! >> cpu) & 1)) continue;
       best = id;
       bestPriority = priority;

@@ -8,6 +8,9 @@ const SUCCESS = 0;
 const NOT_SUPPORTED = -1;
 const INVALID_PARAMETERS = -2;
 const ALREADY_ON = -4;
+const INVALID_ADDRESS = -9;
+/** Bit of a function's number (ARM DEN 0028 §2.5): its arguments are 64 bits wide. */
+const SMC64 = 0x40000000;
 
 /** Function ids; those with a 64-bit form have it at + 0x40000000. */
 const NAMES: ReadonlyMap<number, string> = new Map([
@@ -24,7 +27,7 @@ const NAMES: ReadonlyMap<number, string> = new Map([
 ]);
 
 export interface PsciParts {
-  readonly core: AArch64Core;
+  readonly core: Pick<AArch64Core, "x" | "xLow" | "setX" | "start">;
   /** Which CPUs run; CPU_ON and CPU_OFF change it. */
   readonly started: boolean[];
   readonly reset: (kind: ResetKind, failure: boolean) => void;
@@ -58,7 +61,7 @@ export class Psci implements Stateful {
       case "CPU_ON":
         return this.#on(cpu);
       case "AFFINITY_INFO": {
-        const target = this.#target(core.x(cpu, 1));
+        const target = this.#target(this.#argument(cpu, 1));
         if (target < 0 || core.xLow(cpu, 2) !== 0) return INVALID_PARAMETERS;
         return started[target] === true ? 0 : 1;
       }
@@ -77,6 +80,12 @@ export class Psci implements Stateful {
     }
   }
 
+  /** Argument `index` of the call: the low half of its register unless the call is one of 64 bits. */
+  #argument(cpu: number, index: number): bigint {
+    const { core } = this.#parts;
+    return (core.xLow(cpu, 0) & SMC64) !== 0 ? core.x(cpu, index) : BigInt(core.xLow(cpu, index));
+  }
+
   /** The CPU whose MPIDR affinity is `affinity`, −1 if there is none. */
   #target(affinity: bigint): number {
     return affinity < BigInt(this.#parts.started.length) ? Number(affinity) : -1;
@@ -84,11 +93,12 @@ export class Psci implements Stateful {
 
   #on(cpu: number): number {
     const { core, started } = this.#parts;
-    const target = this.#target(core.x(cpu, 1));
-    const entry = core.x(cpu, 2);
-    if (target < 0 || (entry & 3n) !== 0n) return INVALID_PARAMETERS;
+    const target = this.#target(this.#argument(cpu, 1));
+    const entry = this.#argument(cpu, 2);
+    if (target < 0) return INVALID_PARAMETERS;
+    if ((entry & 3n) !== 0n) return INVALID_ADDRESS;
     if (started[target] === true) return ALREADY_ON;
-    core.start(target, entry, core.x(cpu, 3));
+    core.start(target, entry, this.#argument(cpu, 3));
     started[target] = true;
     return SUCCESS;
   }

@@ -133,6 +133,19 @@ describe("GICv2", () => {
     expect(acknowledge()).toBe(SPURIOUS);
   });
 
+  it("a timer interrupt that software makes pending is signalled whatever the timer's level (§4.3.7)", () => {
+    enable(VIRTUAL_TIMER, 0xa0);
+    distributor(0x200, 2 ** VIRTUAL_TIMER);
+    expect(irq[0]).toBe(true);
+    expect(acknowledge()).toBe(VIRTUAL_TIMER);
+    end(VIRTUAL_TIMER);
+    expect([irq[0], acknowledge()]).toEqual([false, SPURIOUS]);
+  });
+
+  it("says that no interrupt runs by the lowest priority there is (§4.4.6)", () => {
+    expect(gic.cpuInterface.mmioRead(0x14, 4)).toBe(0xff);
+  });
+
   it("EOImode 1 drops the priority and leaves the interrupt active until DIR (§4.4.5)", () => {
     cpu(0x00, 0x201);
     enable(SPI, 0xa0);
@@ -140,7 +153,7 @@ describe("GICv2", () => {
     expect(acknowledge()).toBe(SPI);
     end(SPI);
     gic.pulse(SPI);
-    expect([acknowledge(), gic.cpuInterface.mmioRead(0x14, 4)]).toEqual([SPURIOUS, 0]);
+    expect([acknowledge(), gic.cpuInterface.mmioRead(0x14, 4)]).toEqual([SPURIOUS, 0xff]); // §4.4.6: idle
     cpu(0x1000, SPI);
     expect(acknowledge()).toBe(SPI);
   });
