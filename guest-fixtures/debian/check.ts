@@ -1,5 +1,5 @@
 // `npm run check:debian`: the demo with everything checked that can be: what the guest's kernel says of its drivers, the verified checksum, the
-// run's report; then short boots to userland whose traces must be the same for the same seed, and a run that is saved and taken back.
+// run's report; then a session on four CPUs, whose traces must be the same for the same seed, and a run that is saved and taken back.
 // `check.js state [WORDS]` does that last part alone.
 
 import { spawnSync } from "node:child_process";
@@ -112,20 +112,43 @@ async function checkNesting(fixture: DebianFixture, summary: Record<string, unkn
   check(within(calls), `and ${calls} calls of HWPT_INVALIDATE`);
 }
 
-async function checkDeterminism(fixture: DebianFixture): Promise<void> {
+const SESSION_CPUS = 4;
+const LAST_CPU = SESSION_CPUS - 1;
+/** What a session on these CPUs prints; the sum is that of 1 to 2000. */
+const SESSION: Wanted = [
+  [new RegExp(`^nestbox-session: ${SESSION_CPUS} CPUs, online 0-${LAST_CPU}$`), "all CPUs are online"],
+  ...Array.from({ length: SESSION_CPUS }, (_, cpu) => {
+    const line = `CPU ${cpu} adds to 2001000`;
+    return [new RegExp(`^nestbox-session: ${line}$`), `held to its CPU, each adds for itself: ${line}`] as const;
+  }),
+  [/^nestbox-session: the pipe is in order$/, "20,000 lines go through a pipe of all CPUs"],
+  [/^nestbox-session: counted 40 of 40$/, "a counter behind a lock misses nothing"],
+  [new RegExp(`^nestbox-session: online 0-${LAST_CPU - 1}$`), "a CPU is switched off"],
+  [/^nestbox-session: IPI\d+ +([1-9]\d* +){4}/, "every CPU has been sent interrupts by others"],
+];
+
+/** A shell session on four CPUs, three times: twice with one seed. */
+async function checkSession(fixture: DebianFixture): Promise<void> {
   const folder = mkdtempSync(join(tmpdir(), "nestbox-trace-"));
-  const boot = async (seed: string): Promise<string> => {
+  const boot = async (seed: string): Promise<{ readonly trace: string; readonly lines: readonly string[] }> => {
     const trace = join(folder, "trace.jsonl");
     const more = ["--trace", trace, "--seed", seed];
-    const run = await bootFixture({ fixture, words: "nestbox.poweroff", cpus: "2", more });
-    const userland = run.lines.some(({ text }) => text === "nestbox: userland");
-    check(run.status === 0 && userland, `two harts with seed ${seed} reach userland and power off`);
-    return createHash("sha256").update(readFileSync(trace)).digest("hex");
+    const run = await bootFixture({ fixture, words: "nestbox.session", cpus: `${SESSION_CPUS}`, more });
+    check(run.status === 0, `a session on ${SESSION_CPUS} CPUs with seed ${seed} powers off (${run.status})`);
+    const lines = run.lines.map(({ text }) => text);
+    return { trace: createHash("sha256").update(readFileSync(trace)).digest("hex"), lines };
   };
   const [first, second, other] = [await boot("7"), await boot("7"), await boot("8")];
   rmSync(folder, { recursive: true, force: true });
-  check(first === second, `the same seed gives the same trace (${first})`);
-  check(first !== other, "another seed gives another trace");
+  for (const [pattern, what] of SESSION)
+    check(
+      first.lines.some((line) => pattern.test(line)),
+      what,
+    );
+  const again = first.lines.filter((line) => line === `nestbox-session: online 0-${LAST_CPU}`);
+  check(again.length === 1, "and comes again");
+  check(first.trace === second.trace, `the same seed gives the same trace (${first.trace})`);
+  check(first.trace !== other.trace, "another seed gives another trace");
 }
 
 /** Two harts, the drive in use: saved and taken back at random instants, and never. */
@@ -245,7 +268,7 @@ async function checkAll(arch: FixtureArchitecture, part: string | undefined, wor
   }
   if (arch === "arm64") await checkArm64(fixture);
   else checkIdentity(await checkDemo(fixture, PORTS.riscv64));
-  await checkDeterminism(fixture);
+  await checkSession(fixture);
   // a machine in this process is built for the other port only
   if (arch === "riscv64") checkState(fixture, "nestbox.script");
 }

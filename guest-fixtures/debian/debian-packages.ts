@@ -94,13 +94,14 @@ export class DebianPackages {
     });
   }
 
-  /** Downloads a package of a suite with everything it depends on; paths of all .deb files. */
-  downloadAll(name: string, suite: string): string[] {
+  /** Downloads packages of a suite (names, or patterns of apt's) with everything they depend on; paths of all .deb files. */
+  downloadAll(names: readonly string[], suite: string): string[] {
     const archives = join(this.#directory, "apt/cache/archives");
     for (const file of readdirSync(archives)) if (file.endsWith(".deb")) rmSync(join(archives, file));
-    const install = ["--download-only", "--no-install-recommends", "-y", "-t", suite, "install", name];
+    const install = ["--download-only", "--no-install-recommends", "-y", "-t", suite, "install", ...names];
     const { status, output } = run("apt-get", ["-qq", ...this.#options, ...install]);
-    if (status !== 0) throw new MissingHere(`${name} of ${suite} could not be downloaded: ${lastLine(output)}`);
+    if (status !== 0)
+      throw new MissingHere(`${names.join(", ")} of ${suite} could not be downloaded: ${lastLine(output)}`);
     return readdirSync(archives)
       .filter((file) => file.endsWith(".deb"))
       .map((file) => join(archives, file));
@@ -112,6 +113,14 @@ export function unpack(deb: string, directory: string): void {
   if (!existsSync(deb)) throw new MissingHere(`${deb}: no such file`);
   const { status, output } = run("dpkg-deb", ["-x", deb, directory]);
   if (status !== 0) throw new Error(`${deb}: not a Debian package (${lastLine(output)})`);
+}
+
+/** The tar archive of a .deb's files (--fsys-tarfile), or of its control files (--ctrl-tarfile). */
+export function packageTar(deb: string, which: "--fsys-tarfile" | "--ctrl-tarfile"): Buffer {
+  const { status, stdout, stderr, error } = spawnSync("dpkg-deb", [which, deb], { maxBuffer: 2 ** 30 });
+  if (error !== undefined) throw new MissingHere(`dpkg-deb cannot be run here (${error.message})`);
+  if (status !== 0) throw new Error(`${deb}: not a Debian package (${lastLine(stderr.toString())})`);
+  return stdout;
 }
 
 function lastLine(text: string): string {

@@ -13,13 +13,13 @@ export { MissingHere } from "./debian-packages.ts";
 
 // This file runs from dist/guest-fixtures/debian; the project is three folders up.
 const projectRoot = fileURLToPath(new URL("../../..", import.meta.url));
-const sources = join(projectRoot, "guest-fixtures/debian");
-const SUITE = "forky";
+export const sources = join(projectRoot, "guest-fixtures/debian");
+export const SUITE = "forky";
 const MODULES = ["nvme", "ext4", "vfat", "nls_cp437", "nls_iso8859_1", "nls_ascii"];
 
 export type FixtureArchitecture = "riscv64" | "arm64";
 
-function cacheOf(architecture: FixtureArchitecture): string {
+export function cacheOf(architecture: FixtureArchitecture): string {
   return join(projectRoot, `.cache/debian-${architecture}`);
 }
 

@@ -79,7 +79,7 @@ export function findQemu(
   });
   log(`no qemu-system-${architecture} ${oldest} or newer here: downloading ${name} of ${BACKPORTS}`);
   packages.update();
-  for (const deb of packages.downloadAll(name, BACKPORTS)) unpack(deb, tree);
+  for (const deb of packages.downloadAll([name], BACKPORTS)) unpack(deb, tree);
   rmSync(join(cache, "apt"), { recursive: true, force: true });
   writeFileSync(stampOf(architecture), "");
   const found = unpacked(architecture, oldest);
