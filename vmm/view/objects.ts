@@ -47,8 +47,15 @@ const CALLS: ReadonlySet<string> = new Set([
   "VFIO_DEVICE_DETACH_IOMMUFD_PT",
 ]);
 
+/** Domain of a device that the kernel has for itself again: nobody holds its descriptor any more (closing one is no call that is traced). */
+const KERNELS_OWN = "identity";
+
 /** What an object's call leaves; the same map where it changes nothing. */
 export function withEvent(objects: Objects, event: TracedEvent): Objects {
+  if (event.type === "attach" && event.domain === KERNELS_OWN) {
+    const released = [...objects.values()].find(({ kind, name }) => kind === "device" && name === event.device);
+    return released === undefined ? objects : new Map([...objects].filter(([key]) => key !== released.key));
+  }
   if (event.type !== "ioctl" || event.result < 0 || !CALLS.has(event.name)) return objects;
   const { process, fd, name, fields } = event;
   const next = new Map(objects);
@@ -118,7 +125,7 @@ export class ObjectHistory {
 
   constructor(columns: TraceColumns) {
     this.#columns = columns;
-    const telling = columns.names.map((name) => CALLS.has(name));
+    const telling = columns.names.map((name) => CALLS.has(name) || name === KERNELS_OWN);
     for (let row = 0; row < columns.rows; row++) if (telling[columns.label[row]!]) this.#rows.push(row);
   }
 

@@ -13,7 +13,7 @@ export interface Verdict {
   readonly headline: string;
   /** What was tried. */
   readonly access: string;
-  /** Where it ended: "stage 1, level 0". */
+  /** Where it ended: "at stage 1 level 0, whose entry says VRUA PPN=0x80006". */
   readonly where: string;
   /** The architecture's name of it and why, in sentences; "" where nothing failed. */
   readonly why: string;
@@ -63,7 +63,10 @@ export function verdictOf(walk: Walk, consequences: readonly TracedEvent[], devi
   const table = last === undefined ? "" : last.table.replace(/^stage(\d)$/, "stage $1");
   return {
     ...{ blame: whose, headline, access },
-    where: last === undefined ? "before any table was read" : `at ${table}, level ${last.level}`,
+    where:
+      last === undefined
+        ? "before any table was read"
+        : `at ${table} level ${last.level}, whose entry says ${last.text ?? explainer.describeEntry(last)}`,
     why: `${name ?? fault.text.split(",")[0]!}: ${why}`,
     section: `${explainer.specification} ${section}`,
     way: wayOf(fault, consequences),
@@ -72,11 +75,12 @@ export function verdictOf(walk: Walk, consequences: readonly TracedEvent[], devi
 
 function wayOf(fault: TracedEvent & { type: "fault" }, consequences: readonly TracedEvent[]): string[] {
   const way = [`${fault.iommu} records it in its hardware queue`];
-  let heard = false;
+  const heard = consequences.some((event) => event.type === "fault" && event.where === "guest");
   for (const event of consequences) {
-    if (event.type === "fault" && event.where === "kernel") way.push("the host's kernel passes it on to the VM");
+    if (event.type === "fault" && event.where === "kernel") {
+      way.push(heard ? "the host's kernel passes it on to the VM" : "the host's kernel reads it");
+    }
     if (event.type === "fault" && event.where === "guest") {
-      heard = true;
       way.push(`the guest finds it in the queue of ${event.iommu}: ${event.text}`);
     }
     if (event.type === "irq" && event.where === "guest") way.push(`the guest takes an interrupt (${event.source})`);

@@ -161,6 +161,9 @@ export function App({ programme }: { readonly programme: Programme }) {
     void show({ ...address, inserts }, place);
   };
   const sides = address !== null && address.show.what !== "scenario";
+  // Two at a time: the kind that is shown, and the next.
+  const left = panes[0]?.kind ?? KINDS[0]!;
+  const choices = KINDS.length < 2 ? KINDS : [...KINDS, `${left} ${KINDS[(KINDS.indexOf(left) + 1) % KINDS.length]}`];
   const kindNow = panes.map(({ kind }) => kind).join(" ");
   const choose = (what: string): void => {
     const [kind, name, index] = what.split(" ") as ["story" | "image" | "scenario", string, string | undefined];
@@ -221,7 +224,7 @@ export function App({ programme }: { readonly programme: Programme }) {
         {sides ? (
           <fieldset class="kinds">
             <legend class="hidden">Kind of IOMMU</legend>
-            {[...KINDS, KINDS.join(" ")].map((choice) => (
+            {choices.map((choice) => (
               <button
                 type="button"
                 key={choice}
@@ -345,7 +348,7 @@ export function App({ programme }: { readonly programme: Programme }) {
                 questions={looks}
                 go={(to) => go(n, to)}
                 put={story === null ? null : put}
-                other={panes.length === 2 ? (entries[1 - n] ?? null) : null}
+                other={panes.length === 2 && panes[0]!.kind === panes[1]!.kind ? (entries[1 - n] ?? null) : null}
                 shows={(own) =>
                   setEntries((now) => (n === 0 ? [own, now[1] ?? new Map()] : [now[0] ?? new Map(), own]))
                 }

@@ -100,7 +100,7 @@ function subtitleOf(object: HostObject, used: ReadonlySet<string>): string {
     case "vDEVICE":
       return `${/\((.*)\)/.exec(object.name)?.[1] ?? ""} · vDEVICE ${object.id}`;
     case "device":
-      return object.attached === undefined ? "host device, detached" : "host device";
+      return object.attached === undefined ? "detached" : "host device";
     case "nested HWPT":
       return idle(object, used) ? "kept, not attached" : "guest's stage 1";
     case "HWPT":

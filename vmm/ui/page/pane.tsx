@@ -71,7 +71,9 @@ export function Pane({ recording, row, go, questions, dark, put, other, shows, t
   // Another moment: what was chosen before is not part of it.
   useEffect(() => setChosen(null), [row, shown, recording]);
 
-  const step = walk?.steps.find(({ seq }) => seq === (chosen ?? (event.type === "walk" ? event.seq : -1))) ?? null;
+  // Nothing chosen: what the event loads, or where the walk ended.
+  const wanted = chosen ?? (event.type === "walk" ? event.seq : walk?.steps.at(-1)?.seq);
+  const step = walk?.steps.find(({ seq }) => seq === wanted) ?? null;
   const upTo =
     truth === undefined && moment?.own === true && moment.row > row ? columns.seq[row]! : Number.POSITIVE_INFINITY;
   const verb = verbAt(recording, row);

@@ -4,7 +4,7 @@
 import type { Answer, Question } from "../run/worker.ts";
 
 /** ms after which a run is given up: a guest that never ends. */
-const LONGEST_RUN = 60_000;
+const LONGEST_RUN = 30_000;
 
 type Result = Exclude<Answer, { readonly progress: number }>;
 

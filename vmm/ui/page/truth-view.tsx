@@ -80,7 +80,7 @@ export function TruthTable({ truths, shown, show }: Props) {
                 </td>
                 <td>
                   <span class="badge" title={SAYS[agreement]}>
-                    {WORDS[agreement]}
+                    {agreement === "nothing" && gpa !== null ? "refused by the host" : WORDS[agreement]}
                   </span>
                 </td>
               </tr>
