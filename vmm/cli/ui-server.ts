@@ -1,5 +1,6 @@
 // Serves the walk theatre's files to this machine, and to nobody else. Static: what is asked for is a file's name, and nothing else is read.
 
+import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
 import { extname, join } from "node:path";
@@ -67,14 +68,18 @@ export class UiServer {
       response.writeHead(404, { "content-type": "text/plain" }).end("there is no such file\n");
       return;
     }
-    response.writeHead(200, {
+    // The page's two workers are one file, and a browser that has it need not have it again.
+    const tag = `"${createHash("sha256").update(contents).digest("base64url").slice(0, 22)}"`;
+    const status = request.headers["if-none-match"] === tag ? 304 : 200;
+    response.writeHead(status, {
+      etag: tag,
       "content-type": TYPES[extname(name)] ?? "application/octet-stream",
       "content-security-policy": POLICY,
       "x-content-type-options": "nosniff",
       "referrer-policy": "no-referrer",
       "cache-control": "no-cache",
     });
-    response.end(request.method === "HEAD" ? undefined : contents);
+    response.end(request.method === "HEAD" || status === 304 ? undefined : contents);
   }
 
   #contents(name: string): Buffer | string | null {

@@ -62,7 +62,8 @@ export function withEvent(objects: Objects, event: TracedEvent): Objects {
   const key = (id: unknown, iommufd: unknown = fd): string => `${process} ${iommufd} ${Number(id)}`;
   const add = (kind: ObjectKind, id: unknown, on: readonly string[], more: Partial<HostObject> = {}): void => {
     const made = { kind, id: Number(id), key: more.key ?? key(id), name: "", on, ...more };
-    next.set(made.key, made);
+    // A trace is a document from anywhere.
+    if (Number.isSafeInteger(made.id)) next.set(made.key, made);
   };
   switch (name) {
     case "IOMMU_IOAS_ALLOC":

@@ -13,7 +13,7 @@ afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
 const HEAD = '{"nestbox-trace":1}\n';
 const dma = (seq: number, device: string, iova: string) =>
-  `{"seq":${seq},"time":${seq * 1000},"cause":0,"type":"dma","device":"${device}","deviceId":8,"iova":"${iova}","length":4,"write":true,"result":"ok"}\n`;
+  `{"seq":${seq},"time":${seq * 1000},"cause":0,"type":"dma","device":"${device}","deviceId":${device.includes("02") ? 16 : 8},"iova":"${iova}","length":4,"write":true,"result":"ok"}\n`;
 const irq = (seq: number) =>
   `{"seq":${seq},"time":${seq * 1000},"cause":0,"type":"irq","where":"guest","source":"x","vector":1}\n`;
 

@@ -72,7 +72,8 @@ export function Pane({ recording, row, go, questions, dark, put, other, shows, t
   useEffect(() => setChosen(null), [row, shown, recording]);
 
   // Nothing chosen: what the event loads, or where the walk ended.
-  const wanted = chosen ?? (event.type === "walk" ? event.seq : walk?.steps.at(-1)?.seq);
+  const ended = walk?.fault == null ? walk?.steps.findLast(({ table }) => table !== "stage2") : walk.steps.at(-1);
+  const wanted = chosen ?? (event.type === "walk" ? event.seq : (ended ?? walk?.steps.at(-1))?.seq);
   const step = walk?.steps.find(({ seq }) => seq === wanted) ?? null;
   const upTo =
     truth === undefined && moment?.own === true && moment.row > row ? columns.seq[row]! : Number.POSITIVE_INFINITY;

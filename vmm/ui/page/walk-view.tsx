@@ -47,7 +47,7 @@ export function WalkTable({ grid, verdict, upTo, chosen, choose, other }: Props)
       verdict={one.failing ? verdict : null}
       when={one.seq > upTo ? "later" : one.seq === upTo ? "now" : "done"}
       chosen={chosen === one.seq}
-      differs={other !== null && other.get(placeOf(row, place)) !== one.entry}
+      differs={(other?.get(placeOf(row, place)) ?? one.entry) !== one.entry}
       choose={() => choose(one, row)}
     />
   );
@@ -74,11 +74,14 @@ export function WalkTable({ grid, verdict, upTo, chosen, choose, other }: Props)
                 <span>{rowName(row)}</span>
                 {row.gpa === null ? null : <code title="guest-physical address">gpa {hex(row.gpa)}</code>}
               </th>
-              {Array.from({ length: grid.columns }, (_, column) => {
+              {Array.from({ length: row.stage2.length === 0 ? 0 : grid.columns }, (_, column) => {
                 const one = row.stage2[column];
                 return <td key={column}>{one === undefined ? null : cell(one, row, one.level)}</td>;
               })}
-              <td class="entry">{row.fetch === null ? null : cell(row.fetch, row, "entry")}</td>
+              {/* What no second-stage load leads to stands at once behind its name. */}
+              <td class="entry" colSpan={row.stage2.length === 0 ? grid.columns + 1 : 1}>
+                {row.fetch === null ? null : cell(row.fetch, row, "entry")}
+              </td>
             </tr>
           ))}
         </tbody>
