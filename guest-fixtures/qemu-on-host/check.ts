@@ -1,9 +1,11 @@
 // `npm run check:host-run`: unmodified QEMU on a modelled host. It boots Debian arm64 with an NVMe drive of the host's, by iommufd, behind the
-// modelled IOMMU, RISC-V or SMMUv3; the guest makes a file system on it and verifies a checksum. Then with its RAM in a memfd, killed in the middle; and
-// with an IOMMU_IOAS_MAP that fails. Nothing may be left in the host. 77 where QEMU or the guest cannot be had.
+// modelled IOMMU, RISC-V or SMMUv3; the guest makes a file system on it and verifies a checksum; the run is recorded, and its replay gives the same trace. Then
+// with its RAM in a memfd, killed in the middle; with an IOMMU_IOAS_MAP that fails; and on a host that is served to it by another process. Nothing may be
+// left in the host. 77 where QEMU or the guest cannot be had.
 
-import { type ChildProcess, spawn } from "node:child_process";
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { type ChildProcess, spawn, spawnSync } from "node:child_process";
+import { createHash } from "node:crypto";
+import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -76,8 +78,9 @@ async function checkBoot(qemu: Qemu, fixture: DebianFixture, folder: string, kin
   const { host, disk } = describeHost(folder, kind);
   console.log(`       behind an IOMMU of the kind ${kind}`);
   const drive = ["-M", "virt", "-device", `vfio-pci,host=${DRIVE},iommufd=iommufd0`];
+  const [recording, trace] = [join(folder, `${kind}.nestbox`), join(folder, `${kind}.jsonl`)];
   const run = await runOnHost({
-    host: ["--host", host, "--check", "stale"],
+    host: ["--host", host, "--check", "stale", "--record", recording, "--trace", trace],
     qemu: [...machine(qemu, fixture), ...drive],
   });
   show(run);
@@ -88,8 +91,8 @@ async function checkBoot(qemu: Qemu, fixture: DebianFixture, folder: string, kin
   check(/nestbox-demo: checksum verified: [0-9a-f]{64}/.test(run.output), "the guest verified its file's checksum");
   check(/IOMMU_IOAS_MAP \d+/.test(run.output), "QEMU mapped guest RAM by iommufd");
   check(
-    /DMA: \d+ transfers, \d{7,} bytes, 0 aborted, [1-9]\d* MSIs/.test(run.output),
-    "the drive moved the data, and its interrupts were MSIs",
+    /DMA: \d+ transfers, \d{7,} bytes, 0 aborted, [1-9]\d* MSIs, 0 IOMMU faults/.test(run.output),
+    "the drive moved the data without an IOMMU fault, and its interrupts were MSIs",
   );
   check(nothingLeft(run), "nothing is left in the host");
   check(/stale accesses: 0\r?$/m.test(run.output), "no DMA went by a translation that the tables no longer held");
@@ -99,11 +102,29 @@ async function checkBoot(qemu: Qemu, fixture: DebianFixture, folder: string, kin
     sector[510] === 0x55 && sector[511] === 0xaa,
     "the drive's file holds the partition table that the guest wrote",
   );
+  rmSync(disk);
+  checkReplay(recording, trace);
+}
+
+/** The recording alone gives the trace again: neither QEMU nor the drive's file is there any more. */
+function checkReplay(recording: string, trace: string): void {
+  const again = `${trace}.again`;
+  const { status, stderr } = spawnSync(process.execPath, [nestbox, "replay", recording, "--trace", again], {
+    encoding: "utf8",
+  });
+  const [then, now] = [trace, again].map((file) => createHash("sha256").update(readFileSync(file)).digest("hex"));
+  console.log(`       recording: ${statSync(recording).size} bytes; trace: sha256 ${then}`);
+  check(
+    status === 0 && /all answers are those that were recorded/.test(stderr),
+    `its recording is replayed (${status})`,
+  );
+  check(now === then, "and gives the same trace, byte for byte");
 }
 
 async function checkKilled(qemu: Qemu, fixture: DebianFixture, host: string): Promise<void> {
   const ram = ["-object", "memory-backend-memfd,id=ram,size=512M,share=on", "-M", "virt,memory-backend=ram"];
-  const drive = ["-device", `vfio-pci,sysfsdev=$NESTBOX_SYS/${DRIVE},iommufd=iommufd0`];
+  // As a shell leaves it that has read $NESTBOX_SYS without quotes.
+  const drive = ["-device", `vfio-pci,sysfsdev=/${DRIVE},iommufd=iommufd0`];
   let killed = 0;
   const run = await runOnHost({
     host: ["--host", host],
@@ -141,6 +162,43 @@ async function checkRefused(qemu: Qemu, fixture: DebianFixture, host: string): P
   check(nothingLeft(run), "nothing is left in the host");
 }
 
+/** QEMU from a shell of its own, in the environment that `host serve` prints. */
+async function checkServed(qemu: Qemu, fixture: DebianFixture, host: string, folder: string): Promise<void> {
+  const served = join(folder, "served");
+  const server = spawn(process.execPath, [nestbox, "host", "serve", "--strict", "--host", host, "--dir", served], {
+    stdio: ["ignore", "pipe", "pipe"],
+  });
+  const end = new Promise<number | null>((resolve) => server.on("close", resolve));
+  let said = "";
+  server.stderr.on("data", (chunk: Buffer) => {
+    said += chunk.toString();
+  });
+  const environment = await new Promise<string>((resolve) => {
+    let lines = "";
+    server.stdout.on("data", (chunk: Buffer) => {
+      lines += chunk.toString();
+      if (/^export NESTBOX_SYS=.*\n/m.test(lines)) resolve(lines);
+    });
+    server.stdout.on("end", () => resolve(lines));
+  });
+  const words = [...machine(qemu, fixture), "-M", "virt"].map((word) => `'${word.replaceAll("'", "'\\''")}'`).join(" ");
+  const script = `${environment}exec ${words} -device vfio-pci,sysfsdev=$NESTBOX_SYS/${DRIVE},iommufd=iommufd0`;
+  const { status, stdout } = spawnSync("sh", ["-c", script], {
+    encoding: "latin1",
+    timeout: LIMIT_MS,
+    stdio: ["ignore", "pipe", "inherit"],
+  });
+  server.kill("SIGTERM");
+  const ended = await end;
+  show({ status: ended, output: said, seconds: 0 });
+  check(status === 0, `QEMU boots on a host that another process serves (${status})`);
+  check(/nestbox-demo: checksum verified: [0-9a-f]{64}/.test(stdout), "the guest verified its file's checksum");
+  check(
+    ended === 0 && nothingLeft({ status: ended, output: said, seconds: 0 }),
+    `nothing is left in the host (${ended})`,
+  );
+}
+
 try {
   const log = (line: string): void => console.error(line);
   const qemu = findQemu(log);
@@ -152,6 +210,7 @@ try {
     const { host } = describeHost(folder, "riscv");
     await checkKilled(qemu, fixture, host);
     await checkRefused(qemu, fixture, host);
+    await checkServed(qemu, fixture, host, folder);
   } finally {
     rmSync(folder, { recursive: true, force: true });
   }

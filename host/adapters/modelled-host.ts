@@ -17,6 +17,7 @@ import {
   DEVICE_MAJOR,
   describeLeftOver,
   GROUP_MAJOR,
+  type HostSummary,
   IOMMUFD,
   IOMMUFD_NUMBER,
   type ServedDevice,
@@ -164,20 +165,19 @@ export class ModelledHost implements ServedHost {
   findings: () => string[] = () => [];
   failed: () => boolean = () => false;
 
-  statistics(): string[] {
+  summary(): HostSummary {
     const { pci, platform } = this.#host.kernel;
-    const calls = [...this.#ioctls].sort(([, a], [, b]) => b - a).map(([name, count]) => `${name} ${count}`);
-    return [
-      `ioctls: ${calls.join(", ") || "none"}`,
-      ...[...pci.devices, ...platform.devices].flatMap(({ name, slot }) => {
-        const { transfers, bytes, aborted, messages } = slot.dma.counters;
-        if (!this.#accesses.has(name) && transfers + aborted + messages === 0) return [];
-        const moved = `DMA: ${transfers} transfers, ${bytes} bytes, ${aborted} aborted, ${messages} MSIs`;
-        return `${name}: ${this.#accesses.get(name) ?? 0} accesses, ${moved}`;
+    const devices = [...pci.devices, ...platform.devices].map(({ name, slot }) => {
+      return { name, accesses: this.#accesses.get(name) ?? 0, ...slot.dma.counters };
+    });
+    return {
+      ioctls: Object.fromEntries([...this.#ioctls].sort(([, a], [, b]) => b - a)),
+      devices: devices.filter(({ accesses, transfers, aborted, messages, faults }) => {
+        return accesses + transfers + aborted + messages + faults > 0;
       }),
-      ...this.findings(),
-      ...(this.#plan?.unused ?? []).map((rule) => `--inject ${rule}: there was no occasion for it`),
-    ];
+      findings: this.findings(),
+      unusedRules: this.#plan?.unused ?? [],
+    };
   }
 
   get leftOver(): string {

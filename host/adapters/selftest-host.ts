@@ -16,7 +16,14 @@ import { ObjectNames } from "../kernel/object-names.ts";
 import { EFAULT, EINVAL, ENODEV, ENOENT, ENOMEM } from "../uapi/errno.ts";
 import { ForeignFrames } from "./foreign-frames.ts";
 import type { ForeignProcess } from "./foreign-process.ts";
-import { describeLeftOver, IOMMUFD, IOMMUFD_NUMBER, type ServedDevice, type ServedHost } from "./served-host.ts";
+import {
+  describeLeftOver,
+  type HostSummary,
+  IOMMUFD,
+  IOMMUFD_NUMBER,
+  type ServedDevice,
+  type ServedHost,
+} from "./served-host.ts";
 
 export class SelftestHost implements ServedHost {
   readonly frames = new ForeignFrames();
@@ -92,8 +99,8 @@ export class SelftestHost implements ServedHost {
     return false;
   }
 
-  statistics(): string[] {
-    return [];
+  summary(): HostSummary {
+    return { ioctls: {}, devices: [], findings: [], unusedRules: [] };
   }
 
   get leftOver(): string {

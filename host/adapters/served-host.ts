@@ -28,13 +28,36 @@ export interface ServedDevice {
   readonly vfio: number | null;
 }
 
+export interface HostSummary {
+  /** ioctls by name, the most frequent first. */
+  readonly ioctls: Readonly<Record<string, number>>;
+  /** Devices that did something, or that something was done to. */
+  readonly devices: readonly DeviceSummary[];
+  /** What a checker found, one line each. */
+  readonly findings: readonly string[];
+  /** Rules of injection that had no occasion. */
+  readonly unusedRules: readonly string[];
+}
+
+export interface DeviceSummary {
+  readonly name: string;
+  /** Reads and writes of its regions by programs. */
+  readonly accesses: number;
+  /** DMA in pieces of pages; messages are MSIs, `faults` what its IOMMU did not translate. */
+  readonly transfers: number;
+  readonly bytes: number;
+  readonly aborted: number;
+  readonly messages: number;
+  readonly faults: number;
+}
+
 export interface ServedHost extends ServedNodes {
   readonly frames: ForeignPages;
   /** Paths that can be opened. */
   readonly nodes: readonly string[];
   readonly devices: readonly ServedDevice[];
-  /** What happened, one line each. */
-  statistics(): string[];
+  /** What happened so far. */
+  summary(): HostSummary;
   /** A check of the host's has found something. */
   failed(): boolean;
   /** Objects and pins still alive, "" none. */

@@ -43,10 +43,12 @@ export interface TransferCounters {
   bytes: number;
   aborted: number;
   messages: number;
+  /** Of those aborted, and of those that wait: what the IOMMU did not translate. */
+  faults: number;
 }
 
 export abstract class DeviceDma implements DmaPort, Stateful {
-  readonly counters: TransferCounters = { transfers: 0, bytes: 0, aborted: 0, messages: 0 };
+  readonly counters: TransferCounters = { transfers: 0, bytes: 0, aborted: 0, messages: 0, faults: 0 };
   readonly #parts: DeviceDmaParts;
   readonly #iommu: HardwareIommu | null;
   readonly #memory: PhysicalMemory<HpaPfn>;
@@ -164,6 +166,7 @@ export abstract class DeviceDma implements DmaPort, Stateful {
         return DMA_OK;
       }
       if (status !== TRANSLATED) {
+        if (status !== CONSUMED) counters.faults++;
         const answer = status === STALLED ? this.stalled(iommu) : DMA_ABORTED;
         if (answer !== DMA_ABORTED) {
           if (this.#parts.trace.on) this.#traceTransfer(write, pfn, offset, length, pasid, null, "stalled");
@@ -263,7 +266,7 @@ export abstract class DeviceDma implements DmaPort, Stateful {
 
   restoreState(state: StateReader): void {
     const counters = state.record("counters");
-    for (const name of ["transfers", "bytes", "aborted", "messages"] as const) {
+    for (const name of ["transfers", "bytes", "aborted", "messages", "faults"] as const) {
       this.counters[name] = counters.number(name);
     }
   }

@@ -30,8 +30,7 @@ export function makeHost(
   say: (line: string) => void,
 ): ServedHost {
   if (options.selftest === true) return new SelftestHost(say);
-  const description = typeof options.host === "object" ? options.host : findHost(options.host);
-  const host = new Host(description, {
+  const host = new Host(describedHost(options.host), {
     clock,
     trace,
     vfio: { mappableBars: false },
@@ -46,4 +45,9 @@ export function makeHost(
     served.failed = () => stale.count > 0;
   }
   return served;
+}
+
+/** Throws UsageError. */
+export function describedHost(host: string | HostDescription | undefined): HostDescription {
+  return typeof host === "object" ? host : findHost(host);
 }

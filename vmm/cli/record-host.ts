@@ -6,24 +6,19 @@ import { RecordingError, type RecordingHeader } from "../../host/adapters/record
 import type { RecordingReader } from "../../host/adapters/recording/recording-reader.ts";
 import { RecordingWriter } from "../../host/adapters/recording/recording-writer.ts";
 import { ReplayDifference, ReplayedOutside } from "../../host/adapters/recording/replayed-outside.ts";
-import type { ServedHost } from "../../host/adapters/served-host.ts";
+import type { HostSummary, ServedHost } from "../../host/adapters/served-host.ts";
 import { Clock } from "../../host/base/clock.ts";
 import { Trace, type TracedEvent, type TraceSink } from "../../host/base/trace.ts";
 import { HostDescriptionError, parseHost } from "../../host/description.ts";
 import { InjectionSyntaxError } from "../../host/host.ts";
 import { UsageError } from "./exit-codes.ts";
-import { findHost } from "./hosts.ts";
-import { type MakeHostOptions, makeHost } from "./make-host.ts";
+import { describedHost, type MakeHostOptions, makeHost } from "./make-host.ts";
 import { version } from "./version.ts";
 
 /** Throws RecordingError, and UsageError for a host that there is not. */
-export function beginRecording(
-  path: string,
-  options: MakeHostOptions & { readonly host?: string },
-  say: (line: string) => void,
-): RecordingWriter {
+export function beginRecording(path: string, options: MakeHostOptions, say: (line: string) => void): RecordingWriter {
   const { time, inject, seed, check, selftest } = options;
-  const host = selftest === true ? null : JSON.parse(JSON.stringify(findHost(options.host), asHex));
+  const host = selftest === true ? null : JSON.parse(JSON.stringify(describedHost(options.host), asHex));
   const run = { host, time, inject, seed, check: check ?? null, selftest: selftest === true };
   const header: RecordingHeader = { kind: HOST_KIND, version: HOST_RECORDS_VERSION, nestbox: version(), run };
   return new RecordingWriter(path, header, say);
@@ -51,7 +46,7 @@ export interface HostReplay {
   readonly events: number;
   readonly complete: boolean;
   readonly leftOver: string;
-  readonly statistics: readonly string[];
+  readonly summary: HostSummary;
 }
 
 export interface HostReplayOptions {
@@ -91,7 +86,7 @@ export function replayHost(reader: RecordingReader, { sinks, to, say }: HostRepl
   const outside = new ReplayedOutside(reader);
   const host = made(reader, clock, trace, outside, say);
   const outcome = replayClients(reader, outside, host, () => counter.reached);
-  const statistics = host.statistics();
+  const summary = host.summary();
   if (outcome.complete) {
     host.close();
     const left = reader.next();
@@ -101,7 +96,7 @@ export function replayHost(reader: RecordingReader, { sinks, to, say }: HostRepl
       throw new ReplayDifference(`left over is "${outcome.leftOver}", the recording says "${leftOver}"`);
     }
   }
-  return { ...outcome, events: counter.count, statistics };
+  return { ...outcome, events: counter.count, summary };
 }
 
 function made(

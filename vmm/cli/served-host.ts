@@ -2,7 +2,7 @@
 // what happened and what is left.
 
 import { spawn } from "node:child_process";
-import { accessSync, constants, statSync } from "node:fs";
+import { accessSync, constants, statSync, writeFileSync } from "node:fs";
 import { constants as osConstants } from "node:os";
 import { delimiter, join, resolve } from "node:path";
 import { BlockFileError } from "../../host/adapters/block-file.ts";
@@ -19,7 +19,10 @@ import { JsonLinesSink } from "../../host/base/trace-json.ts";
 import { HostDescriptionError } from "../../host/description.ts";
 import { InjectionSyntaxError } from "../../host/host.ts";
 import { EXIT_BUG, EXIT_FAILED, EXIT_MISSING, EXIT_PASS, UsageError } from "./exit-codes.ts";
+import { summaryLines } from "./host-summary.ts";
+import { fileProblem } from "./input-file.ts";
 import { makeHost } from "./make-host.ts";
+import { withSysfs } from "./program-arguments.ts";
 import { beginRecording } from "./record-host.ts";
 import { TraceFile } from "./trace-output.ts";
 
@@ -36,10 +39,9 @@ export interface HostServeOptions {
   readonly selftest?: true;
   readonly dir?: string;
   readonly record?: string;
+  readonly json?: string;
 }
 
-/** Replaced in the program's arguments, where its shell did not. */
-const SYSFS_VARIABLE = /\$(NESTBOX_SYS\b|\{NESTBOX_SYS\})/g;
 const SIGNALS: readonly NodeJS.Signals[] = ["SIGINT", "SIGTERM", "SIGHUP"];
 
 function say(line: string): void {
@@ -54,7 +56,8 @@ export async function runProgram(words: readonly string[], options: HostServeOpt
   if (why !== null) throw new UsageError(`host run: ${program} ${why}`);
   const serving = await begin(options);
   const environment = serving.service.environment(process.env.LD_PRELOAD);
-  const args = rest.map((word) => word.replace(SYSFS_VARIABLE, environment.NESTBOX_SYS!));
+  const devices = new Set(serving.service.host.devices.map((device) => device.name));
+  const args = withSysfs(rest, environment.NESTBOX_SYS!, devices, (line) => say(`host run: ${line}`));
   const child = spawn(program, args, { argv0: name, stdio: "inherit", env: { ...process.env, ...environment } });
   // A terminal sends its signals to the program, too; others are passed on.
   const pass = (signal: NodeJS.Signals) => {
@@ -156,19 +159,37 @@ async function end(
   for (let turn = 0; turn < 100 && server.connected > 0; turn++) await new Promise((next) => setTimeout(next, 1));
   const held = server.connected;
   const left = host.leftOver;
+  const summary = host.summary();
   if (options.quiet !== true) {
     const { calls, totalNs } = listener.statistics;
     say(`host: ${calls} requests, ${(calls === 0 ? 0 : totalNs / calls / 1000).toFixed(1)} us each`);
     if (calls === 0) say("host: the program opened nothing of the host (one that is linked statically cannot)");
-    for (const line of host.statistics()) say(`host: ${line}`);
+    for (const line of summaryLines(summary)) say(`host: ${line}`);
     say(
       `host: left over: ${left === "" ? "nothing" : left}${held > 0 ? ` (held by ${held} open files and processes)` : ""}`,
     );
+  }
+  if (options.json !== undefined) {
+    const { calls: requests, totalNs } = listener.statistics;
+    writeJson(options.json, {
+      requests,
+      meanNs: Math.round(totalNs / Math.max(requests, 1)),
+      ...summary,
+      leftOver: left,
+    });
   }
   const failed = host.failed() || (left !== "" && options.strict === true);
   service.close();
   host.close();
   return !closed(left) || failed;
+}
+
+function writeJson(file: string, summary: unknown): void {
+  try {
+    writeFileSync(file, `${JSON.stringify(summary)}\n`);
+  } catch (error) {
+    say(`--json ${file}: ${fileProblem(error)}`);
+  }
 }
 
 function closeTrace(sink: JsonLinesSink | null, file: TraceFile | null): void {

@@ -2,7 +2,7 @@
 # usage: run-all.sh            (npm run conformance:iommufd)
 # Builds Linux 7.2's iommufd selftests and runs them, unmodified, against the host model: `nestbox host run --selftest`.
 # Passes when 241 of the 246 cases pass and 5 skip themselves, fail_nth passes 8 of 8, and the shim's own test passes; the server
-# must end with no object and no pin left. Exit status 77: this machine lacks what is needed to build them.
+# must end with no object and no pin left, and a replay of each recorded run must give the same answers. Exit status 77: this machine lacks what is needed to build them.
 set -u
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../../.." && pwd)
@@ -38,7 +38,7 @@ one() {
 	log=$out/$label.log
 	program=$1
 	shift
-	NESTBOX_HOST_FAKE_HUGETLB=1 node "$root/vmm/cli/nestbox.mjs" host run --selftest --strict -- "$out/$program" "$@" >"$log" 2>&1
+	NESTBOX_HOST_FAKE_HUGETLB=1 node "$root/vmm/cli/nestbox.mjs" host run --selftest --strict --record "$out/$label.nestbox" -- "$out/$program" "$@" >"$log" 2>&1
 	status=$?
 	totals=$(grep -E '^(# Totals:|ok fdsemantics)' "$log" | sed 's/^# Totals: //')
 	echo "$label: ${totals:-no result} (exit status $status)"
@@ -53,6 +53,9 @@ one() {
 		echo "    the server did not end with nothing alive (see $log)"
 		failed=1
 	}
+	node "$root/vmm/cli/nestbox.mjs" replay "$out/$label.nestbox" >"$log.replay" 2>&1 || failed=1
+	echo "    recorded in $(wc -c <"$out/$label.nestbox") bytes, replayed: $(sed -n 's/^nestbox: replay: //p' "$log.replay")"
+	rm -f "$out/$label.nestbox"
 }
 
 one iommufd "pass:241 fail:0 xfail:0 xpass:0 skip:5 error:0" iommufd

@@ -192,13 +192,54 @@ describe.skipIf(!possible)("a program on a modelled host", () => {
     expect(result.status).toBe(7);
   });
 
-  it("that goes round the C library is refused in one line", () => {
-    const code = join(folder, "nothing.c");
-    writeFileSync(code, "int main(void) { return 0; }\n");
-    const fixed = join(folder, "static-program");
-    expect(spawnSync("cc", ["-static", "-o", fixed, code]).status).toBe(0);
-    const result = onHost(fixed);
-    expect(result.errors).toMatch(/^nestbox: host run: .*static-program is linked statically: .*\n$/);
+  it("finds its device by what a shell makes of an unquoted $NESTBOX_SYS, and is told so", () => {
+    const script = 'test "$1" = "vfio-pci,sysfsdev=$NESTBOX_SYS/0000:00:01.0,iommufd=i0" && test "$2" = /0000:77:01.0';
+    const words = ["sh", "vfio-pci,sysfsdev=/0000:00:01.0,iommufd=i0", "/0000:77:01.0"];
+    const result = onHost("sh", "-c", script, ...words);
+    expect(result.status).toBe(0);
+    expect(result.errors.replace(/\s+/g, " ")).toMatch(
+      /host run: "vfio-pci,sysfsdev=\/0000:00:01\.0,iommufd=i0" is taken for \$NESTBOX_SYS\/0000:00:01\.0: .* \(quote it: '\$NESTBOX_SYS\/0000:00:01\.0'\)/,
+    );
+    expect(result.errors).not.toMatch(/77:01/);
+  });
+
+  it("has its devices' DMA and IOMMU faults counted, for people and as JSON", () => {
+    const file = join(folder, "summary.json");
+    const result = nestbox("host", "run", "--strict", "--json", file, "--", program, "memories", EDU);
+    expect(result.errors).toMatch(/DMA: \d+ transfers, \d+ bytes, 1 aborted, 0 MSIs, 1 IOMMU faults$/m);
+    const { requests, ioctls, devices, leftOver } = JSON.parse(readFileSync(file, "utf8"));
+    expect(requests).toBeGreaterThan(20);
+    expect(ioctls.IOMMU_IOAS_MAP).toBe(2);
+    expect(devices).toMatchObject([{ name: EDU, aborted: 1, faults: 1, messages: 0 }]);
+    expect(leftOver).toBe("");
+  });
+
+  /** Programs that make their system calls themselves, as C: source, options of the compiler, and why they are refused. */
+  it.each([
+    ["a static one", "int main(void) { return 0; }", ["-static"], "is linked statically"],
+    [
+      "one without any library",
+      'void _start(void) { for (;;) __asm__ volatile(""); }',
+      ["-nostdlib", "-static", "-ffreestanding"],
+      "is linked statically",
+    ],
+    [
+      // What Go's linker leaves in what it makes, with cgo or without: a note of the owner "Go" (cmd/link, buildid).
+      "a Go program, even one that is linked with the C library",
+      `__asm__(".section .note.go.buildid,\\"a\\",@note\\n.balign 4\\n.long 4,4,4\\n.asciz \\"Go\\\\0\\"\\n.long 1\\n.text");
+       int main(void) { return 0; }`,
+      [],
+      "is a Go program",
+    ],
+  ])("that goes round the C library is refused in one line: %s", (_what, text, options, why) => {
+    const code = join(folder, "round.c");
+    writeFileSync(code, `${text}\n`);
+    const made = join(folder, "round-program");
+    expect(spawnSync("cc", [...options, "-o", made, code], { encoding: "utf8" }).stderr).toBe("");
+    const result = onHost(made);
+    expect(result.errors.replace(/\n\s+/g, " ")).toMatch(
+      new RegExp(`^nestbox: host run: \\S*round-program ${why}[:,] [^\n]*\n$`),
+    );
     expect(result.status).toBe(2);
   });
 

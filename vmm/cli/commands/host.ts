@@ -72,6 +72,10 @@ function withHost(command: Command): Command {
     )
     .option("--quiet", "no summary at the end")
     .option(
+      "--json <file>",
+      "write the summary as JSON: requests, ioctls, devices with their counters, what is left over",
+    )
+    .option(
       "--selftest",
       "in place of a host: /dev/iommu with the test driver of CONFIG_IOMMUFD_TEST, for Linux's selftests",
     );

@@ -6,6 +6,7 @@ import { RecordingReader } from "../../../host/adapters/recording/recording-read
 import { ReplayDifference } from "../../../host/adapters/recording/replayed-outside.ts";
 import { JsonLinesSink } from "../../../host/base/trace-json.ts";
 import { EXIT_FAILED, UsageError } from "../exit-codes.ts";
+import { summaryLines } from "../host-summary.ts";
 import { wholeNumber } from "../options.ts";
 import { replayHost } from "../record-host.ts";
 import { TraceFile } from "../trace-output.ts";
@@ -53,14 +54,14 @@ function replayFile(file: string, options: ReplayOptions): void {
       ...(options.to === undefined ? {} : { to: options.to }),
       say: options.quiet === true ? () => {} : say,
     });
-    const { messages, connections, complete, leftOver, events, statistics } = outcome;
+    const { messages, connections, complete, leftOver, events, summary } = outcome;
     if (options.json === true) console.log(JSON.stringify({ file, ...outcome }));
     if (options.quiet === true || options.json === true) return;
     const end = complete
       ? "all answers are those that were recorded"
       : `stopped at event ${options.to}: all answers until then are those that were recorded`;
     say(`replay: ${messages} messages on ${connections} connections; ${end}`);
-    for (const line of statistics) say(`host: ${line}`);
+    for (const line of summaryLines(summary)) say(`host: ${line}`);
     if (sink !== null) say(`trace: ${events} events`);
     say(`host: left over${complete ? "" : " then"}: ${leftOver === "" ? "nothing" : leftOver}`);
     if (options.to !== undefined && complete) say(`replay: the run has no event ${options.to}`);
