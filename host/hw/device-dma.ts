@@ -43,7 +43,7 @@ export interface TransferCounters {
   bytes: number;
   aborted: number;
   messages: number;
-  /** Of those aborted, and of those that wait: what the IOMMU did not translate. */
+  /** Of those aborted: what the IOMMU did not translate. */
   faults: number;
 }
 
@@ -166,7 +166,6 @@ export abstract class DeviceDma implements DmaPort, Stateful {
         return DMA_OK;
       }
       if (status !== TRANSLATED) {
-        if (status !== CONSUMED) counters.faults++;
         const answer = status === STALLED ? this.stalled(iommu) : DMA_ABORTED;
         if (answer !== DMA_ABORTED) {
           if (this.#parts.trace.on) this.#traceTransfer(write, pfn, offset, length, pasid, null, "stalled");
@@ -175,8 +174,12 @@ export abstract class DeviceDma implements DmaPort, Stateful {
         const consumed = status === CONSUMED;
         if (this.#parts.trace.on)
           this.#traceTransfer(write, pfn, offset, length, pasid, null, consumed ? "msi" : "aborted");
-        if (consumed) counters.messages++;
-        else counters.aborted++;
+        if (consumed) {
+          counters.messages++;
+        } else {
+          counters.aborted++;
+          counters.faults++;
+        }
         return consumed ? DMA_OK : DMA_ABORTED;
       }
       page = iommu.resultPfn;

@@ -210,7 +210,7 @@ describe("a stalled transaction", () => {
     expect(events.filter(({ type }) => type === "dma")).toMatchObject([
       { device: "edu0", deviceId: DEVICE_ID, iova: ADDRESS, length: 64, write: false, result: "stalled" },
     ]);
-    expect(slot.dma.counters).toEqual({ transfers: 0, bytes: 0, aborted: 0, messages: 0 });
+    expect(slot.dma.counters).toEqual({ transfers: 0, bytes: 0, aborted: 0, messages: 0, faults: 0 });
     expect(slot.dma.write(RAM, 0, Uint8Array.of(1), 0, 1, NO_PASID)).toBe(DMA_STALLED);
   });
 
