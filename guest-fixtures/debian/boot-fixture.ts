@@ -26,6 +26,8 @@ export interface FixtureBoot {
   readonly interactive?: boolean;
   /** Prints what the guest prints, too. */
   readonly echo?: boolean;
+  /** Called with all that the guest prints, as it comes, and with what types on its console. Its time is then that of the wall. */
+  readonly watch?: (output: string, type: (text: string) => void) => void;
 }
 
 export interface ConsoleLine {
@@ -47,16 +49,20 @@ export async function bootFixture(boot: FixtureBoot): Promise<FixtureRun> {
   if (!interactive) args.push("--wall-limit", "20m");
   // The kernel's own crypto self-tests are most of its boot, and say nothing about us.
   args.push("--append", `console=ttyS0 cryptomgr.notests ${boot.words}`.trim(), ...(boot.more ?? []));
-  if (interactive) args.push("--interactive");
+  if (interactive || boot.watch !== undefined) args.push("--interactive");
   const started = performance.now();
   const outputs = interactive ? "inherit" : "pipe";
-  const child = spawn(process.execPath, args, { stdio: ["inherit", outputs, outputs] });
+  const input = boot.watch === undefined ? "inherit" : "pipe";
+  const child = spawn(process.execPath, args, { stdio: [input, outputs, outputs] });
+  // the machine may be gone before it has read all
+  child.stdin?.on("error", () => {});
   const lines: ConsoleLine[] = [];
   // With --report json the guest's console is on standard error.
   const collect = (from: Readable | null, to: NodeJS.WriteStream, echo: boolean): void => {
     let open = "";
     from?.on("data", (chunk: Buffer) => {
       if (echo) to.write(chunk);
+      boot.watch?.(chunk.toString("latin1"), (text) => child.stdin?.write(text));
       const complete = (open + chunk.toString("latin1")).split("\n");
       open = complete.pop()!;
       const ms = performance.now() - started;
@@ -72,10 +78,10 @@ export async function bootFixture(boot: FixtureBoot): Promise<FixtureRun> {
 }
 
 /** An empty disk image in `folder`. */
-export function freshDisk(folder: string): string {
+export function freshDisk(folder: string, bytes = DISK_BYTES): string {
   const disk = join(folder, "disk.img");
   const fd = openSync(disk, "w");
-  ftruncateSync(fd, DISK_BYTES);
+  ftruncateSync(fd, bytes);
   closeSync(fd);
   return disk;
 }

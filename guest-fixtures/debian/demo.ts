@@ -9,15 +9,27 @@ import { bootFixture } from "./boot-fixture.ts";
 import { CORRUPTED_ENTRY, DRIVE, EVENT_ON_CONSOLE } from "./corrupted-entry.ts";
 import { nestingReport } from "./nesting-report.ts";
 import { debianFixture, type FixtureArchitecture, MissingHere } from "./recipe.ts";
+import { bootRoot, rootProblems } from "./root-demo.ts";
 
 interface DemoOptions {
   readonly arch: FixtureArchitecture;
   readonly interactive?: true;
   readonly fault?: true;
+  readonly root?: true;
   readonly memory: string;
   readonly cpus: string;
   readonly disk?: string;
   readonly suite: string;
+}
+
+async function rootDemo({ arch, cpus }: DemoOptions): Promise<number> {
+  const it = await bootRoot(arch, cpus, (line) => console.error(line));
+  for (const [question, answer] of it.answers) console.log(`${question.padEnd(17)}${answer}`);
+  console.log(`login prompt     after ${it.loginSeconds.toFixed(1)} s`);
+  console.log(`nested DMA       ${it.nested} of ${it.dmas}`);
+  const problems = rootProblems(it);
+  for (const problem of problems) console.error(`demo:debian: ${problem}`);
+  return problems.length === 0 ? 0 : 1;
 }
 
 async function demo(options: DemoOptions, more: readonly string[]): Promise<number> {
@@ -66,6 +78,10 @@ await new Command("demo:debian")
   .addOption(new Option("--arch <name>", "Debian port").choices(["riscv64", "arm64"]).default("riscv64"))
   .option("--interactive", "a shell on this terminal instead of the built-in script (Ctrl-A h helps)")
   .option(
+    "--root",
+    "Debian's minimal system on the drive, under systemd, to its login prompt (arm64; some minutes the first time)",
+  )
+  .option(
     "--fault",
     "corrupts a stage-1 entry while the guest uses it: its kernel prints the event and tries again (arm64)",
   )
@@ -76,7 +92,7 @@ await new Command("demo:debian")
   .argument("[options...]", "after --: further options of nestbox boot, such as --report json")
   .action(async (more: string[], options: DemoOptions) => {
     try {
-      process.exitCode = await demo(options, more);
+      process.exitCode = options.root === true ? await rootDemo(options) : await demo(options, more);
     } catch (error) {
       if (!(error instanceof MissingHere)) throw error;
       console.error(`demo:debian: ${error.message}`);
