@@ -4,8 +4,8 @@
 import { parseArgs } from "node:util";
 import { MissingHere } from "../../../guest-fixtures/debian/debian-packages.ts";
 import { findQemu } from "../../../guest-fixtures/qemu-on-host/qemu.ts";
+import { QemuEnded } from "../qtest.ts";
 import { Comparison } from "./comparison.ts";
-import { QemuEnded } from "./qtest.ts";
 
 async function main(): Promise<number> {
   const { values } = parseArgs({

@@ -1,10 +1,10 @@
 import { afterEach, describe, expect, test } from "vitest";
 import { qemuHere } from "../../../guest-fixtures/qemu-on-host/qemu.ts";
+import { Qtest } from "../qtest.ts";
 import { Random } from "../random.ts";
 import { oracleSubject } from "../smmuv3/harness/oracle-subject.ts";
 import { Comparison, type ComparisonOptions } from "./comparison.ts";
 import { reachable, streamId } from "./machine.ts";
-import { Qtest } from "./qtest.ts";
 
 const qemu = qemuHere();
 

@@ -4,6 +4,7 @@
  */
 import type { Qemu } from "../../../guest-fixtures/qemu-on-host/qemu.ts";
 import { copyMemory, word } from "../memory.ts";
+import { QemuEnded } from "../qtest.ts";
 import { Random } from "../random.ts";
 import type { MakeSubject, Subject } from "../smmuv3/adapter.ts";
 import { allowedOutcomesWithCaches } from "../smmuv3/allowed.ts";
@@ -17,7 +18,6 @@ import type { Identification } from "../smmuv3/identification.ts";
 import type { Outcome, Request } from "../smmuv3/outcome.ts";
 import { QemuMachine, reachable, type Seen, STRUCTURES, streamId } from "./machine.ts";
 import { GAPS, wrongBitsOf, wrongByCachedEntry } from "./qemu-gaps.ts";
-import { QemuEnded } from "./qtest.ts";
 import { inRam, RAM, RAM_PAGES } from "./ram.ts";
 import { type Allowed, allowed, placesOf } from "./walked-tables.ts";
 

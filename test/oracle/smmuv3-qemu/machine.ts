@@ -10,10 +10,10 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { Qemu } from "../../../guest-fixtures/qemu-on-host/qemu.ts";
 import type { Memory } from "../memory.ts";
+import { Qtest } from "../qtest.ts";
 import type { Random } from "../random.ts";
 import { ADAPTER_MEMORY, type Command } from "../smmuv3/adapter.ts";
 import type { Identification, Programming } from "../smmuv3/identification.ts";
-import { Qtest } from "./qtest.ts";
 import { RAM, RAM_MIB } from "./ram.ts";
 
 /** Bases of QEMU's virt machine (hw/arm/virt.c). */

@@ -4,7 +4,7 @@
 import { type ChildProcessByStdio, spawn } from "node:child_process";
 import { once } from "node:events";
 import type { Readable, Writable } from "node:stream";
-import type { Qemu } from "../../../guest-fixtures/qemu-on-host/qemu.ts";
+import type { Qemu } from "../../guest-fixtures/qemu-on-host/qemu.ts";
 
 /** QEMU ended before it answered; `said` is what it wrote to standard error. */
 export class QemuEnded extends Error {

@@ -1,0 +1,141 @@
+/**
+ * Where QEMU's intel-iommu is known to leave the specification: each with a name and the reason. Reasons of faults that it tells by others are a table; most
+ * of the rest are told as the world that QEMU takes the given one for: its answer must then be one that the specification permits in that world. The last tell
+ * by what lay on the way, and then nothing of the answer is compared. A disagreement that none explains is a finding.
+ */
+import { type Memory, word } from "../memory.ts";
+import { bits, type Identification, type Programming } from "../vtd/capabilities.ts";
+import type { Request } from "../vtd/outcome.ts";
+import type { Seen } from "./machine.ts";
+import type { Allowed, Read } from "./walked-tables.ts";
+
+/** What a request met. */
+export interface Case {
+  readonly identification: Identification;
+  readonly request: Request;
+  readonly programming: Programming;
+  readonly memory: Memory;
+  readonly allowed: readonly Allowed[];
+}
+
+/** A world that QEMU takes the given one for. */
+export interface Taken {
+  readonly identification?: Partial<Identification>;
+  readonly words?: readonly (readonly [bigint, bigint])[];
+}
+
+export interface Gap {
+  readonly name: string;
+  /** What QEMU does instead, and the section it leaves. */
+  readonly why: string;
+  /** The world that QEMU takes it for; null: it takes it for what it is. */
+  readonly takes?: (met: Case) => Taken | null;
+  readonly explains?: (met: Case, seen: Seen) => boolean;
+}
+
+/** Fault reasons that QEMU tells by others, for a read and for a write. */
+interface WrongCode {
+  readonly name: string;
+  readonly why: string;
+  readonly codes: ReadonlyMap<number, readonly [read: number, write: number]>;
+}
+
+const both = (code: number): readonly [number, number] => [code, code];
+
+const WRONG_CODES: readonly WrongCode[] = [
+  {
+    name: "legacy codes of scalable root and context",
+    why: "38h to 43h are told as those of legacy mode (§7.1.3, SRT and SCT)",
+    codes: new Map([
+      [0x38, both(0x08)],
+      [0x39, both(0x01)],
+      [0x3a, both(0x0a)],
+      [0x40, both(0x09)],
+      [0x41, both(0x02)],
+      [0x42, both(0x0b)],
+    ]),
+  },
+  {
+    name: "legacy codes of the second stage",
+    why: "SSS and SGN of a second stage in scalable mode are told as those of legacy mode, absent entries as a missing right (§7.1.3)",
+    codes: new Map([
+      [0x78, both(0x07)],
+      [0x79, [0x06, 0x05]],
+      [0x7a, both(0x0c)],
+      [0x7b, both(0x03)],
+      [0x84, both(0x04)],
+      [0x85, both(0x05)],
+      [0x86, both(0x06)],
+    ]),
+  },
+];
+
+function codeOf([, high]: readonly [bigint, bigint]): number {
+  return Number((high >> 32n) & 0xffn);
+}
+
+/** The name of the codes that are all that sets the record apart from one that is permitted; null: more does, or nothing. */
+export function wrongCodeOf({ allowed, request }: Pick<Case, "allowed" | "request">, { records }: Seen): string | null {
+  if (records.length !== 1) return null;
+  const seen = records[0]!;
+  for (const { outcome } of allowed) {
+    const { record } = outcome;
+    if (record === null) continue;
+    const [low, high] = record.quadwords;
+    const apart = (high ^ seen[1]) & ~record.unknown[1] & ~(0xffn << 32n);
+    if (apart !== 0n || ((low ^ seen[0]) & ~record.unknown[0]) !== 0n) continue;
+    const told = request.access === "read" ? 0 : 1;
+    const wrong = WRONG_CODES.find(({ codes }) => codes.get(codeOf(record.quadwords))?.[told] === codeOf(seen));
+    if (wrong !== undefined) return wrong.name;
+  }
+  return null;
+}
+
+function readsOf({ allowed }: Case): readonly Read[] {
+  return allowed[0]?.reads ?? [];
+}
+
+function last(met: Case, ...kinds: Read["tag"]["kind"][]): Read | undefined {
+  return readsOf(met).findLast(({ tag, values }) => kinds.includes(tag.kind) && values !== null);
+}
+
+/** Quadwords of reads, changed. */
+function changed(met: Case, kind: Read["tag"]["kind"], quadword: number, change: (value: bigint) => bigint): Taken | null {
+  const words: [bigint, bigint][] = [];
+  for (const { tag, values, address } of readsOf(met)) {
+    if (tag.kind !== kind || values === null) continue;
+    const at = address + BigInt(quadword) * 8n;
+    const value = change(values[quadword]!);
+    if (value !== word(met.memory, at)) words.push([at, value]);
+  }
+  return words.length === 0 ? null : { words };
+}
+
+function expected({ allowed }: Case): number[] {
+  return allowed.map(({ outcome: { record } }) => (record === null ? 0 : codeOf(record.quadwords)));
+}
+
+const told = ({ records }: Seen, code: number): boolean => records.length === 1 && codeOf(records[0]!) === code;
+
+export const GAPS: readonly Gap[] = [
+  {
+    name: "flags without snooping",
+    why: "A and D of the first stage are set though walks are not snooped: SMPWCS is 0, so PWSNP is too (§9.6; §7.1.3: 90h)",
+    takes: (met) => {
+      if (!expected(met).includes(0x90)) return null;
+      const taken = changed(met, "pasid-entry", 1, (value) => value | (1n << 23n));
+      return taken === null ? null : { ...taken, identification: { ECAP: met.identification.ECAP | (1n << 48n) } };
+    },
+  },
+  {
+    name: "canonical by AW",
+    why: "which addresses are canonical is taken from AW, of the second stage, not from FSPM (§3.6; §9.6)",
+    explains: (met, seen) => {
+      const entry = last(met, "pasid-entry");
+      if (entry === undefined || bits(entry.values![0]!, 8n, 6n) !== 1n || !told(seen, 0x80)) return false;
+      const width = Number(30n + 9n * bits(entry.values![0]!, 4n, 2n));
+      const { address } = met.request;
+      return BigInt.asUintN(64, BigInt.asIntN(width, address)) !== address;
+    },
+  },
+];
