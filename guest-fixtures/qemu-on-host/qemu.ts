@@ -9,7 +9,9 @@ import { DebianPackages, MissingHere, nativeArchitecture, unpack } from "../debi
 import type { DebianFixture } from "../debian/recipe.ts";
 
 /** Debian's packages of the programs. */
-const PACKAGES = { aarch64: "qemu-system-arm", riscv64: "qemu-system-riscv" } as const;
+const PACKAGES = { aarch64: "qemu-system-arm", riscv64: "qemu-system-riscv", x86_64: "qemu-system-x86" } as const;
+/** Folders of firmware; PCs need the one of SeaBIOS. */
+const FIRMWARE = ["qemu", "seabios"];
 export type QemuArchitecture = keyof typeof PACKAGES;
 
 const SUITE = "trixie";
@@ -111,6 +113,8 @@ function unpacked(architecture: QemuArchitecture, oldest: number): Qemu | null {
   if (loader === undefined) throw new MissingHere(`${PACKAGES[architecture]} came without a dynamic loader`);
   const program = join(tree, `usr/bin/qemu-system-${architecture}`);
   const modules = folders.map((folder) => join(folder, "qemu")).find((folder) => existsSync(folder));
-  const command = [loader, "--library-path", folders.join(":"), program, "-L", join(tree, "usr/share/qemu")];
+  const firmware = FIRMWARE.map((name) => join(tree, "usr/share", name)).filter((folder) => existsSync(folder));
+  const data = firmware.flatMap((folder) => ["-L", folder]);
+  const command = [loader, "--library-path", folders.join(":"), program, ...data];
   return tried(command, oldest, modules === undefined ? {} : { QEMU_MODULE_DIR: modules });
 }

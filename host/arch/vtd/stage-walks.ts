@@ -338,7 +338,7 @@ export class StageWalks<P extends number> {
       if (refused !== 0) return scalable ? refused : refused === FAULT_SM_NO_WRITE ? FAULT_NO_WRITE : FAULT_NO_READ;
       let newLo = lo;
       if (space.secondAD) {
-        newLo |= secondWanted(rights, kind);
+        newLo |= secondWanted(rights, lo, kind);
         if (newLo !== lo) {
           const reason = this.#updateSecond(space, tableLow, tableHigh, offset, lo, hi, newLo);
           if (reason !== 0) return reason;
@@ -438,9 +438,10 @@ function secondRefusal(rights: number, kind: number): number {
   return 0;
 }
 
-/** Accessed and dirty bits that a granted request sets in its leaf. */
-function secondWanted(rights: number, kind: number): number {
+/** Accessed and dirty bits that a granted request sets in its leaf; a translation request with No Write may be granted writing where D is set already. */
+function secondWanted(rights: number, leaf: number, kind: number): number {
   if (kind === KIND_WRITE || kind === KIND_ATOMIC) return SS_A | SS_D;
   if (kind === KIND_ATS_WRITE && (rights & SS_W) !== 0) return SS_A | SS_D;
-  return (rights & SS_R) === 0 ? 0 : SS_A;
+  const grantsWriting = (rights & SS_W) !== 0 && (leaf & SS_D) !== 0;
+  return (rights & SS_R) !== 0 || grantsWriting ? SS_A : 0;
 }

@@ -100,7 +100,12 @@ function last(met: Case, ...kinds: Read["tag"]["kind"][]): Read | undefined {
 }
 
 /** Quadwords of reads, changed. */
-function changed(met: Case, kind: Read["tag"]["kind"], quadword: number, change: (value: bigint) => bigint): Taken | null {
+function changed(
+  met: Case,
+  kind: Read["tag"]["kind"],
+  quadword: number,
+  change: (value: bigint) => bigint,
+): Taken | null {
   const words: [bigint, bigint][] = [];
   for (const { tag, values, address } of readsOf(met)) {
     if (tag.kind !== kind || values === null) continue;

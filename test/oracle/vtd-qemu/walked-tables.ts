@@ -28,6 +28,9 @@ class WalkedTables implements Tables {
     this.reads.push({ address, tag, values });
     return values;
   }
+  startOfWalk(...start: Parameters<Tables["startOfWalk"]>): bigint {
+    return this.#direct.startOfWalk(...start);
+  }
   update(update: Parameters<Tables["update"]>[0]): boolean {
     return this.#direct.update(update);
   }

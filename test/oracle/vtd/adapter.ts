@@ -4,7 +4,7 @@
  */
 import type { Memory } from "../memory.ts";
 import type { Identification, Programming } from "./capabilities.ts";
-import type { InterruptOutcome, InterruptRequest } from "./interrupt.ts";
+import type { InterruptOutcome, InterruptRequest, RemappedInterrupt } from "./interrupt.ts";
 import type { Descriptor } from "./invalidation.ts";
 import type { AtsCompletion, Request } from "./outcome.ts";
 
@@ -29,7 +29,10 @@ export interface Observed {
 }
 
 export interface ObservedInterrupt {
-  readonly result: InterruptOutcome["result"];
+  /** Of a remapped one, what can be seen of it. */
+  readonly result:
+    | Exclude<InterruptOutcome["result"], { readonly kind: "remapped" }>
+    | { readonly kind: "remapped"; readonly interrupt: Partial<RemappedInterrupt> };
   readonly records: readonly (readonly [bigint, bigint])[];
 }
 

@@ -18,19 +18,23 @@ export function allowedOutcomes(
   return everyOutcome((choose) => translate(identification, programming, new DirectTables(memory), request, choose));
 }
 
-/** What a unit with caches may answer, given what memory held and which invalidations were done. */
+/** What a unit with caches may answer, given what memory held and which invalidations were done. The history notes that it was asked. */
 export function allowedOutcomesWithCaches(
   identification: Identification,
   programming: Programming,
   history: MemoryHistory,
   request: Request,
 ): Outcome[] | null {
-  return everyOutcome((choose) => {
+  const walked: CachedTables["walked"] = [];
+  const outcomes = everyOutcome((choose) => {
     const tables = new CachedTables(history, choose);
     const outcome = translate(identification, programming, tables, request, choose);
     tables.settle();
+    walked.push(...tables.walked);
     return outcome;
   });
+  history.noteRoots(walked);
+  return outcomes;
 }
 
 /** What may become of an interrupt request; `history` null: without caches. */

@@ -2,10 +2,11 @@
  * Memory with a history, read as a unit with caches may read it (§6.1, §6.2): a load gives the value that memory holds, or one that it held earlier, if that
  * could be cached and no invalidation since had to drop it. Which one is a choice like any other (`../latitude.ts`).
  *
- * This is an upper bound of what is legal, made as small as stays sound: an entry may be cached whenever memory held it, walked or not. What is dropped of the
- * structures on the way (contexts, PASID entries, paging entries that lead on) can still stand for leaf entries that were cached below, but only for them:
- * root pointers change without the IOTLB being told (§6.5.3). Of software it supposes that a domain id means one second stage, and one with a PASID one first
- * stage, once everything is invalidated (§6.2.1); and that large pages and tables replace each other with an invalidation in between.
+ * This is an upper bound of what is legal, made as small as stays sound: an entry may be cached whenever memory held it, walked or not. A paging entry on the way
+ * that was dropped can still stand for what was cached below it, but only for that. Paging entries are found by domain (and PASID), not by the tables' root
+ * (§6.2): a walk may go on in tables that the domain had earlier, through entries that are cached still. Of software it supposes that a domain id means one second
+ * stage, and one with a PASID one first stage, once everything is invalidated (§6.2.1); and that large pages and tables replace each other with an invalidation
+ * in between.
  */
 import { type Choose, Impossible } from "../latitude.ts";
 import { injectedOnLoad, type Memory } from "../memory.ts";
@@ -25,9 +26,35 @@ export class MemoryHistory {
   readonly #past = new Map<bigint, Past[]>();
   readonly #invalidations: { readonly time: number; readonly invalidation: Invalidation }[] = [];
 
+  /** Roots that walks started at, by what finds the entries below, and when last. */
+  readonly #roots = new Map<string, Map<bigint, number>>();
+
   /** The memory given is used, not copied. */
   constructor(now: Memory) {
     this.now = now;
+  }
+
+  /** Notes where walks may have started. */
+  noteRoots(walked: Iterable<readonly [key: string, root: bigint]>): void {
+    for (const [key, root] of walked) {
+      const known = this.#roots.get(key) ?? new Map<bigint, number>();
+      this.#roots.set(key, known);
+      known.set(root, this.#time);
+    }
+  }
+
+  /** Other roots that a walk started at earlier, and the moment after. */
+  otherRoots(key: string, root: bigint): readonly (readonly [root: bigint, before: number])[] {
+    const known = [...(this.#roots.get(key) ?? [])];
+    return known.filter(([other]) => other !== root).map(([other, last]) => [other, last + 1] as const);
+  }
+
+  /** Whether an invalidation since `until` was of this domain, of what leads to an entry that holds the domain. */
+  droppedByDomain(until: number, tag: EntryTag, did: bigint): boolean {
+    const meaning: EntryMeaning = { cacheable: true, leaf: true, span: 0n, did };
+    return this.#invalidations.some(
+      ({ time, invalidation }) => time >= until && covers(invalidation, tag, meaning) === true,
+    );
   }
 
   /** Quadwords changed at one moment. */
@@ -91,23 +118,25 @@ export class MemoryHistory {
   }
 }
 
-/** A value that a load may give: since when memory held it, and when it was dropped, if it was. */
+/** A value that a load may give: since when memory held it, until when, and when it was dropped, if it was. */
 interface Candidate {
   readonly values: readonly bigint[];
   from: number;
+  readonly until: number;
   droppedAt: number | null;
 }
 
 /** One run over a history. Updates stay in the run: the caller commits what the unit really did. */
 export class CachedTables implements Tables {
   readonly updates: Update[] = [];
+  /** Where walks started. */
+  readonly walked: [key: string, root: bigint][] = [];
   readonly #history: MemoryHistory;
   readonly #choose: Choose;
-  /** Something on the way was dropped at that moment, and so far nothing below it is known to have been cached before. By walk under way. */
+  /** Something on the way is not what the unit would find now, and so far nothing below it is known to have been cached before that moment. By walk under way. */
   readonly #owing = new Map<"first-stage" | "second-stage", number | null>();
-  /** The same of a context or PASID entry, which leads to every walk. */
-  #structureDropped: number | null = null;
-  #leaves = 0;
+  /** A stale root or directory entry: whether it was dropped depends on the domain, which the entry below holds. */
+  #above: { readonly until: number; readonly tag: EntryTag } | null = null;
 
   constructor(history: MemoryHistory, choose: Choose) {
     this.#history = history;
@@ -128,13 +157,11 @@ export class CachedTables implements Tables {
       const remains = fresh || this.#history.mayRemain(until, tag, meaning(values));
       if (remains === false) continue;
       const droppedAt = remains === true ? null : remains;
-      // A dropped structure that is gone leads nowhere: the unit has looked again, and found nothing.
-      if (droppedAt !== null && isStructure(tag) && !samePlace(now, address, values)) continue;
       const flags = FLAGS[tag.kind] ?? 0n;
       const same = candidates.find((candidate) =>
         candidate.values.every((value, at) => supersedes(value, values[at]!, flags)),
       );
-      if (same === undefined) candidates.push({ values, from, droppedAt });
+      if (same === undefined) candidates.push({ values, from, until, droppedAt });
       else {
         same.from = Math.min(same.from, from);
         if (droppedAt === null) same.droppedAt = null;
@@ -142,8 +169,17 @@ export class CachedTables implements Tables {
     }
     const taken = candidates.length === 1 ? candidates[0]! : candidates[this.#choose(candidates.length, "§6.2")]!;
     if (tag.kind === "first-stage" || tag.kind === "second-stage") this.#judgeWalk(tag, meaning(taken.values), taken);
-    else if (taken.droppedAt !== null) this.#structureDropped = earlier(this.#structureDropped, taken.droppedAt);
+    else this.#judgeStructure(tag, meaning(taken.values), taken);
     return taken.values;
+  }
+
+  #judgeStructure(tag: EntryTag, { did }: EntryMeaning, { until }: Candidate): void {
+    const above = this.#above;
+    this.#above = null;
+    if (above !== null && did !== null && this.#history.droppedByDomain(above.until, above.tag, did))
+      throw new Impossible("what led here was dropped with the domain");
+    const leads = tag.kind === "root" || tag.kind === "pasid-directory";
+    if (leads && did === null && until !== Number.POSITIVE_INFINITY) this.#above = { until, tag };
   }
 
   #judgeWalk(
@@ -152,25 +188,32 @@ export class CachedTables implements Tables {
     { from, droppedAt }: Candidate,
   ): void {
     const { kind } = tag;
-    let owing = this.#owing.has(kind) ? this.#owing.get(kind)! : this.#structureDropped;
+    let owing = this.#owing.get(kind) ?? null;
     // An entry that was there before, and was not dropped since, is where the unit may go on from without what led to it.
     const known = owing !== null && droppedAt === null && from < owing;
     if (known && this.#history.mayRemain(owing!, tag, meaning) === true) owing = null;
     if (droppedAt !== null) owing = earlier(owing, droppedAt);
-    if (!meaning.leaf) {
-      this.#owing.set(kind, owing);
-      return;
-    }
-    this.#leaves++;
-    this.#owing.delete(kind);
+    this.#owing.set(kind, owing);
+    if (!meaning.leaf) return;
     if (owing !== null) throw new Impossible("what led here was dropped, and nothing found through it can have stayed");
+  }
+
+  startOfWalk(kind: "first-stage" | "second-stage", did: bigint, pasid: bigint | null, root: bigint): bigint {
+    const key = `${kind} ${did} ${pasid}`;
+    this.walked.push([key, root]);
+    const others = this.#history.otherRoots(key, root);
+    this.#owing.set(kind, null);
+    if (others.length === 0) return root;
+    const other = others[this.#choose(others.length + 1, "§6.2: tables that the domain had earlier") - 1];
+    if (other === undefined) return root;
+    this.#owing.set(kind, other[1]);
+    return other[0];
   }
 
   /** After a run: one that went through what was dropped and met nothing that was cached below has no outcome. */
   settle(): void {
-    const owing = [...this.#owing.values()].some((moment) => moment !== null);
-    if (owing || (this.#structureDropped !== null && this.#leaves === 0))
-      throw new Impossible("what led here was dropped, and the walk met no leaf");
+    if ([...this.#owing.values()].some((moment) => moment !== null))
+      throw new Impossible("what led here was dropped, and the walk met nothing cached");
   }
 
   update(update: Update, before: bigint): boolean {
@@ -196,16 +239,4 @@ function supersedes(newer: bigint, older: bigint, flags: bigint): boolean {
 
 function earlier(one: number | null, other: number): number {
   return one === null || other < one ? other : one;
-}
-
-function isStructure(tag: EntryTag): boolean {
-  return tag.kind !== "first-stage" && tag.kind !== "second-stage";
-}
-
-/** Whether memory now holds a structure that differs from `values` in pointers only: present, and of the same domain. */
-function samePlace(now: Memory, address: bigint, values: readonly bigint[]): boolean {
-  return values.every((value, index) => {
-    const current = now.words.get(address + BigInt(index) * 8n) ?? 0n;
-    return ((current ^ value) & 0xfffn) === 0n && (index !== 1 || values.length === 1 || current === value);
-  });
 }

@@ -30,7 +30,7 @@ export function faultRecord(f: Features, request: Request, code: number): FaultR
 /** Of a blocked interrupt request: the index, where one was computed. */
 export function interruptFaultRecord(sid: bigint, code: number, index: bigint | null): FaultRecord {
   return {
-    quadwords: [index === null ? 0n : index << 48n, F | (BigInt(code) << 32n) | sid],
+    quadwords: [index === null ? 0n : (index & 0xffffn) << 48n, F | (BigInt(code) << 32n) | sid],
     unknown: [index === null ? 0xffffn << 48n : 0n, PRIV | EXE],
   };
 }

@@ -38,7 +38,7 @@ export function firstStage(stage: FirstStage, input: bigint): FirstStageLeaf {
   const width = entry.firstLevels === 5 ? 57n : 48n;
   if (BigInt.asUintN(64, BigInt.asIntN(Number(width), input)) !== input) throw new Fault(0x80);
   const flags = entry.EAFE ? A | EA : A;
-  let table = entry.FSPTPTR;
+  let table = tables.startOfWalk("first-stage", entry.DID, pasid, entry.FSPTPTR);
   let rights = { r: true, w: true, user: true };
   let owed: Fault | null = null;
   const refuse = (fault: Fault) => {
@@ -49,8 +49,10 @@ export function firstStage(stage: FirstStage, input: bigint): FirstStageLeaf {
   const set = (at: bigint, value: bigint, mask: bigint, dirty: boolean, page: SecondStageLeaf | null) => {
     if ((value & mask) === mask) return;
     if (page !== null && !page.rights.w) return refuse(new Fault(0x77));
-    if (!entry.PWSNP) return refuse(new Fault(0x90));
+    // Neither walk is snooped then: whose flag is told first, no source says.
+    if (!entry.PWSNP && choose(2, "§3.8: 90h, or 7Ch of the page") === 0) return refuse(new Fault(0x90));
     page?.finish("update");
+    if (!entry.PWSNP) return refuse(new Fault(0x90));
     if (!tables.update({ address: at, mask, required: true, dirty }, value)) refuse(new Fault(0x91));
   };
   for (let level = entry.firstLevels; ; level--) {

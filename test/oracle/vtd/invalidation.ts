@@ -72,7 +72,7 @@ function meets({ start, bytes }: Range, address: bigint, span: bigint): boolean 
 }
 
 /**
- * Whether an entry must be dropped. "pointer-only": the entry, which leads to others, goes, but what was reached through it and cached further down may stay
+ * Whether an entry must be dropped. "pointer-only": a paging entry that leads on goes, but what was reached through it and cached further down may stay
  * and is judged by itself.
  */
 export type Covered = boolean | "pointer-only";
@@ -82,14 +82,12 @@ export function covers(invalidation: Invalidation, tag: EntryTag, meaning: Entry
   switch (tag.kind) {
     case "root":
     case "context":
-      return coversContext(invalidation, tag, meaning) ? "pointer-only" : false;
+      return coversContext(invalidation, tag, meaning);
     case "pasid-directory":
     case "pasid-entry": {
       if (invalidation.kind !== "pasid-cache") return false;
       const { did, pasid } = invalidation;
-      const mine =
-        (did === null || meaning.did === null || did === meaning.did) && (pasid === null || pasid === tag.pasid);
-      return mine ? "pointer-only" : false;
+      return (did === null || did === meaning.did) && (pasid === null || pasid === tag.pasid);
     }
     case "first-stage": {
       // §6.5.2.3: a page-selective IOTLB invalidation drops every entry with a first stage of the domain.
@@ -118,9 +116,9 @@ function coversContext(
   const { did, sid, functions } = invalidation;
   if (sid === null && did === null) return true;
   // Entries of scalable mode hold no DID (§6.5.2.1): it is ignored with a SID, and finds nothing for sure without.
-  if (sid === null) return !tag.scalable && (meaning.did === null || meaning.did === did);
+  if (sid === null) return !tag.scalable && meaning.did === did;
   if ((sid ^ tag.sid) & ~functions) return false;
-  return tag.scalable || meaning.did === null || meaning.did === did;
+  return tag.scalable || meaning.did === did;
 }
 
 function coversRange(range: Range | null, address: bigint, meaning: EntryMeaning): Covered {

@@ -29,7 +29,7 @@ export function pasidEntry(run: Run, { PASIDDIRPTR }: ScalableContext, pasid: bi
     cacheable: bit(value!, 0n) || f.CM,
     leaf: true,
     span: 0n,
-    did: null,
+    did: bit(value!, 0n) ? null : 0n,
   }));
   if (directory === null) throw new Fault(0x50);
   const pointer = directory[0]!;

@@ -25,10 +25,13 @@ export interface LegacyContext {
   readonly DID: bigint;
 }
 
-/** Absent ones are cached with CM=1 only (§6.1). */
+/** Absent ones are cached with CM=1 only (§6.1), under domain 0. */
 const rootMeaning =
   ({ CM }: Features) =>
-  ([first]: readonly bigint[]) => ({ cacheable: CM || bit(first!, 0n), leaf: true, span: 0n, did: null });
+  ([first]: readonly bigint[]) => {
+    const present = bit(first!, 0n);
+    return { cacheable: CM || present, leaf: true, span: 0n, did: present ? null : 0n };
+  };
 
 export function legacyContext(run: Run, RTADDR: bigint): LegacyContext {
   const { f, tables, request } = run;

@@ -55,7 +55,7 @@ export function secondStage(stage: SecondStage, reasons: Reasons, input: bigint,
   const { f, tables, choose } = stage;
   const width = stage.width < f.MGAW ? stage.width : f.MGAW;
   if (input >> width !== 0n) throw new Fault(reasons.tooWide);
-  let table = stage.root;
+  let table = tables.startOfWalk("second-stage", stage.DID, null, stage.root);
   let rights: Rights = { r: true, w: true };
   /** A flag that could not be set; whether that is told at once or after what is wrong further down is open. */
   let owed: Fault | null = null;

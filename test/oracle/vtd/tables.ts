@@ -43,6 +43,8 @@ export interface Tables {
   /** Notes an atomic update of the quadword that was loaded with `before`; false if memory refuses stores there. */
   update(update: Update, before: bigint): boolean;
   readonly updates: Update[];
+  /** Where a walk starts: at `root`, or where one for the same domain (and PASID) started earlier, whose entries are cached still. */
+  startOfWalk(kind: "first-stage" | "second-stage", did: bigint, pasid: bigint | null, root: bigint): bigint;
 }
 
 export function refusesStores(memory: Memory, address: bigint): boolean {
@@ -60,6 +62,10 @@ export class DirectTables implements Tables {
   load(address: bigint, quadwords: number): readonly bigint[] | null {
     const bytes = quadwords * 8;
     return injectedOnLoad(this.#memory, address, bytes) === null ? structureAt(this.#memory, address, bytes) : null;
+  }
+
+  startOfWalk(_kind: string, _did: bigint, _pasid: bigint | null, root: bigint): bigint {
+    return root;
   }
 
   update(update: Update): boolean {

@@ -53,7 +53,11 @@ function head(run: Run, programming: Programming): Found {
   const { RTADDR } = programming;
   const here: Found = { address: request.address, rights: ALL, span: 1n << f.HAW };
   if (!programming.TES) {
-    if (request.kind === "untranslated" && request.pasid === null) return here;
+    if (request.kind === "untranslated" && request.pasid === null) {
+      if (request.address >> f.HAW !== 0n && choose(2, "§3.3: TES=0 and an address beyond the HAW") === 1)
+        throw new SilentBlock();
+      return here;
+    }
     // From memory: rejected. No source says whether by a record.
     throw request.kind === "translation" || choose(2, "§3.3: TES=0 and a PASID or a translated request") === 0
       ? new SilentBlock()
@@ -70,7 +74,7 @@ function legacy(run: Run, RTADDR: bigint): Found {
   const { f, request, tables, choose } = run;
   if (request.pasid !== null) throw new Fault(0x31);
   const context = legacyContext(run, RTADDR);
-  if (request.kind === "translated") return translated(run);
+  if (request.kind === "translated") return translated(run, 0x04);
   if (context.TT === 2n) {
     if (request.address >> f.HAW !== 0n) throw new Fault(0x04);
     if (inInterruptRange(request.address)) throw new Fault(0x0e);
@@ -93,7 +97,7 @@ function legacy(run: Run, RTADDR: bigint): Found {
 function scalable(run: Run, RTADDR: bigint): Found {
   const { f, request, tables, choose } = run;
   const context = scalableContext(run, RTADDR);
-  if (request.kind === "translated") return translated(run);
+  if (request.kind === "translated") return translated(run, 0x83);
   const pasid = request.pasid ?? context.RID_PASID;
   const entry = pasidEntry(run, context, pasid);
   const explicit = request.pasid !== null;
@@ -130,10 +134,13 @@ function scalable(run: Run, RTADDR: bigint): Found {
   }
 }
 
-/** §4.2.4: a translated request's address is used as it is; what becomes of one that the host has not, no source says. */
-function translated({ f, request, choose }: Run): Found {
-  if (request.address >> f.HAW !== 0n && choose(2, "§4.2.4: a translated address beyond the HAW") === 0)
-    throw new SilentBlock();
+/** §4.2.4: a translated request's address is used as it is; what becomes of one that the host has not, no source says. `beyond`: its fault reason if any. */
+function translated({ f, request, choose }: Run, beyond: number): Found {
+  if (request.address >> f.HAW !== 0n) {
+    const way = choose(3, "§4.2.4: a translated address beyond the HAW");
+    if (way === 1) throw new Fault(beyond);
+    if (way === 2) throw new SilentBlock();
+  }
   return { address: request.address, rights: ALL, span: 1n << f.HAW };
 }
 

@@ -102,6 +102,20 @@ export const ATS_CASES: readonly Case[] = [
   ),
   of("nested: the data absent: no rights, no record", () => nestedScene().put(LEAF_OF_DATA, 0n), nothing),
   of(
+    "second stage with SSADE: a page that may only be written, and is dirty: granting that marks it accessed",
+    () => {
+      const scene = entryBits(secondScene(), 0, SSADE);
+      for (const at of SECOND.slice(2, 5)) scene.set(at, SS.A);
+      return scene.put(SECOND[1], PAGE | SS.W | SS.D);
+    },
+    {
+      result: { status: "success", r: false, w: true },
+      record: null,
+      stored: [[SECOND[1], PAGE | SS.W | SS.D | SS.A]],
+    },
+    askWrite,
+  ),
+  of(
     "second stage with SSADE: no D without the right to write",
     () => {
       const scene = entryBits(secondScene(), 0, SSADE).clear(SECOND[1], SS.W);

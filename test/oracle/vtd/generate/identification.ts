@@ -1,6 +1,6 @@
 /** Random units: capability and extended capability registers (§11.4.2, §11.4.3) whose bits go together. */
 import type { Random } from "../../random.ts";
-import type { Identification } from "../capabilities.ts";
+import { bit, type Identification } from "../capabilities.ts";
 
 export function randomIdentification(random: Random): Identification {
   const flag = (percent: number, at: number) => random.flag(percent, BigInt(at));
@@ -29,12 +29,14 @@ export function randomIdentification(random: Random): Identification {
   let ECAP = 0b1011n | flag(90, 2) | flag(60, 4) | flag(80, 6) | flag(60, 7) | (0x40n << 8n);
   if (scalable) {
     const PASID = random.chance(85);
-    ECAP |= (1n << 43n) | flag(40, 31) | flag(50, 34) | flag(90, 48) | flag(80, 49) | flag(50, 53);
+    ECAP |= (1n << 43n) | flag(90, 48) | flag(80, 49);
+    if (first) ECAP |= flag(60, 31) | flag(50, 34);
+    if (bit(ECAP, 31n)) ECAP |= flag(60, 53);
     if (PASID) ECAP |= (1n << 40n) | (19n << 35n);
     if (second) ECAP |= (1n << 46n) | flag(60, 45);
     if (first) ECAP |= 1n << 47n;
     if (first && second) ECAP |= flag(90, 26);
-    ECAP |= flag(50, 29);
+    if (bit(ECAP, 2n)) ECAP |= flag(50, 29);
   }
   return { VER: 0x60n, CAP, ECAP, HAW: BigInt(random.pick([39, 42, 46, 46, 48, 52])) };
 }

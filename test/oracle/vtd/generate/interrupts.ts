@@ -34,7 +34,7 @@ export function makeInterrupt(maker: Maker, { IRTA, indices }: InterruptTable): 
   const index = random.chance(92) ? random.pick(indices) : random.bits(16);
   const subhandle = random.chance(40) ? (random.chance(70) ? random.bits(2) & index : random.bits(16)) : null;
   const handle = index - (subhandle !== null && subhandle <= index ? subhandle : 0n);
-  let address = 0xfee0_0000n | ((handle & 0x7fffn) << 5n) | ((handle >> 15n) << 2n) | random.bits(2);
+  let address = 0xfee0_0000n | ((handle & 0x7fffn) << 5n) | ((handle >> 15n) << 2n);
   if (random.chance(88)) address |= 1n << 4n;
   if (subhandle !== null) address |= 1n << 3n;
   let data = subhandle ?? random.bits(16);

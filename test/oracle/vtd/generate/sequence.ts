@@ -36,6 +36,8 @@ const FS_TABLE = 7n | (1n << 5n);
 /** One table of two that a stage goes between. */
 interface Stage {
   readonly did: bigint;
+  /** SSADE, of every entry with the domain. */
+  readonly flags: bigint;
   readonly tables: readonly TableBuilder[];
   current: number;
 }
@@ -178,7 +180,7 @@ class Machine {
       const did = first?.did ?? second?.did ?? 9n;
       const PGTT = first === null ? (second === null ? 4n : 2n) : second === null ? 1n : 3n;
       const { random } = this;
-      const stage2 = second === null ? 0n : (2n << 2n) | random.flag(50, 9n) | rootOf(second);
+      const stage2 = second === null ? 0n : (2n << 2n) | second.flags | rootOf(second);
       const snooped = this.place.secondStage ? SNOOPED : 0n;
       this.put(entryAt, 1n | (PGTT << 6n) | stage2, did | snooped, rootOf(first), 0n, 0n, 0n, 0n, 0n);
       this.spaces.push({ sid, pasid: pasid === 0n ? null : pasid, did, entryAt, first, second });
@@ -224,7 +226,7 @@ class Machine {
         if (this.random.chance(85)) tables.map(dataPage(index), 1, this.page(), this.secondFlags());
       return tables;
     };
-    const stage = { did, tables: [make(), make()], current: 0 };
+    const stage = { did, flags: this.random.flag(50, 9n), tables: [make(), make()], current: 0 };
     this.seconds.push(stage);
     return stage;
   }
@@ -250,7 +252,7 @@ class Machine {
         if (this.random.chance(75)) tables.map(address, 1, this.target({ second }), this.firstFlags());
       return tables;
     };
-    const stage: FirstStage = { did, pasid, second, tables: [make(), make()], current: 0 };
+    const stage: FirstStage = { did, pasid, second, flags: 0n, tables: [make(), make()], current: 0 };
     this.firsts.push(stage);
     return stage;
   }
