@@ -326,7 +326,7 @@ function makeRequest(maker: Maker): Request {
   const device = random.pick(maker.devices);
   const kind = !f.DT || random.chance(65) ? "untranslated" : random.chance(75) ? "translation" : "translated";
   const space = random.pick(device.spaces);
-  const otherwise = random.chance(60) ? null : random.bits(random.below(16));
+  const otherwise = random.chance(40) ? null : random.bits(random.pick([6, 13, 20]));
   let pasid = random.chance(94) ? space.pasid : otherwise;
   // What becomes of the PASID of a translated request no source says.
   if (kind === "translated") pasid = null;
