@@ -127,9 +127,9 @@ export const GAPS: readonly Gap[] = [
     name: "flags without snooping",
     why: "A and D of the first stage are set though walks are not snooped: SMPWCS is 0, so PWSNP is too (§9.6; §7.1.3: 90h)",
     takes: (met) => {
-      if (!expected(met).includes(0x90)) return null;
       const taken = changed(met, "pasid-entry", 1, (value) => value | (1n << 23n));
-      return taken === null ? null : { ...taken, identification: { ECAP: met.identification.ECAP | (1n << 48n) } };
+      if (taken === null || last(met, "first-stage") === undefined) return null;
+      return { ...taken, identification: { ECAP: met.identification.ECAP | (1n << 48n) } };
     },
   },
   {
@@ -143,4 +143,72 @@ export const GAPS: readonly Gap[] = [
       return BigInt.asUintN(64, BigInt.asIntN(width, address)) !== address;
     },
   },
+  {
+    name: "reserved bits of PASID entries",
+    why: "they are not looked at, nor the fields of what the unit has not (§9.6; §7.1.3: 5Ah)",
+    takes: (met) => {
+      const entry = last(met, "pasid-entry");
+      if (entry === undefined) return null;
+      const kept = usedBits(met.identification);
+      const words = entry.values!.map((value, at): [bigint, bigint] => [
+        entry.address + BigInt(at) * 8n,
+        value & (kept[at] ?? 0n),
+      ]);
+      return words.every(([, value], at) => value === entry.values![at]) ? null : { words };
+    },
+  },
+  {
+    name: "0Bh is not suppressed",
+    why: "reserved bits of a context are recorded whatever its FPD says (§7.2.2; §7.1.3: LCT.3 and SCT.3 are qualified)",
+    explains: (met, seen) =>
+      told(seen, 0x0b) && expected(met).includes(0) && bits(last(met, "context")?.values?.[0] ?? 0n, 1n, 1n) === 1n,
+  },
+  {
+    name: "enables of what the unit has not",
+    why: "DTE, PASIDE and PRE of a context are not looked at (§9.4; §7.1.3: 42h or 43h)",
+    takes: (met) => {
+      const context = last(met, "context");
+      if (context?.tag.kind !== "context" || !context.tag.scalable) return null;
+      return changed(met, "context", 0, (value) => value & ~0x1cn);
+    },
+  },
+  {
+    name: "rights level by level",
+    why: "an entry without the right that is asked for ends the walk, whatever is wrong further down (§3.6.1: whether there is a valid translation comes first)",
+    explains: (met, seen) => {
+      if (seen.records.length !== 1 || ![0x05, 0x06, 0x81, 0x85].includes(codeOf(seen.records[0]!))) return false;
+      const write = met.request.access !== "read";
+      return readsOf(met).some(({ tag, values }) => {
+        if (values === null) return false;
+        if (tag.kind === "second-stage") return bits(values[0]!, write ? 1n : 0n, write ? 1n : 0n) === 0n;
+        return tag.kind === "first-stage" && (values[0]! & 6n) !== 6n;
+      });
+    },
+  },
+  {
+    name: "pass-through",
+    why: "devices that are passed through go past the unit: no fault for addresses beyond the HAW or in the interrupt range (§7.1.3: LGN.1, LGN.4, SGN.4, SGN.8)",
+    explains: (met, { records }) =>
+      records.length === 0 &&
+      expected(met).some((code) => [0x04, 0x0e, 0x83, 0x87].includes(code)) &&
+      passesThrough(met),
+  },
 ];
+
+function passesThrough(met: Case): boolean {
+  const entry = last(met, "pasid-entry");
+  if (entry !== undefined) return bits(entry.values![0]!, 8n, 6n) === 4n;
+  const context = last(met, "context");
+  return context?.tag.kind === "context" && !context.tag.scalable && bits(context.values![0]!, 3n, 2n) === 2n;
+}
+
+/** Bits of a PASID entry's quadwords that are not reserved (§9.6), of units without memory types. */
+function usedBits({ ECAP, HAW }: Identification): readonly bigint[] {
+  const pointer = (1n << HAW) - 4096n;
+  const has = (at: bigint, mask: bigint) => (((ECAP >> at) & 1n) === 1n ? mask : 0n);
+  return [
+    0x1c3n | has(46n, pointer | (7n << 2n)) | has(45n, 1n << 9n),
+    0xffffn | has(48n, 1n << 23n) | has(7n, 1n << 24n),
+    (3n << 5n) | has(31n, 1n) | has(34n, 1n << 7n) | has(47n, pointer | (3n << 2n) | (1n << 4n)),
+  ];
+}

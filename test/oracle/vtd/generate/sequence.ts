@@ -58,22 +58,9 @@ interface Space {
   readonly second: Stage | null;
 }
 
-/** The unit and its surroundings, if not the oracle's own. */
-export interface SequencePlace {
-  readonly identify: (random: Random) => Identification;
-  /** Structures lie from 1 MiB above it. */
-  readonly base: bigint;
-  /** Source-ID of the nth device, below 8. */
-  readonly sid: (nth: bigint) => bigint;
-  readonly secondStage: boolean;
-}
-
-const ANYWHERE: SequencePlace = {
-  identify: (random) => ({ VER: 0x60n, CAP: CAP | random.flag(30, 7n), ECAP, HAW: 46n }),
-  base: 0n,
-  sid: (nth) => 0x100n | (nth << 3n) | (nth & 1n),
-  secondStage: true,
-};
+const identify = (random: Random): Identification => ({ VER: 0x60n, CAP: CAP | random.flag(30, 7n), ECAP, HAW: 46n });
+/** Source-ID of the nth device. */
+const sourceId = (nth: bigint): bigint => 0x100n | (nth << 3n) | (nth & 1n);
 
 function rootOf(stage: Stage | null): bigint {
   return stage === null ? 0n : stage.tables[0]!.parts.root;
@@ -84,7 +71,6 @@ const dataPage = (index: bigint) => DATA + (index << 12n);
 
 class Machine {
   readonly random: Random;
-  readonly place: SequencePlace;
   readonly scalable: boolean;
   readonly memory = emptyMemory();
   readonly firsts: FirstStage[] = [];
@@ -96,20 +82,17 @@ class Machine {
   readonly interrupts: bigint;
   readonly steps: Step[] = [];
   #before = new Map<bigint, bigint>();
-  #free: bigint;
+  #free = 0x10_0000n;
   #page = 0x4000_0000n;
 
-  constructor(random: Random, place: SequencePlace, scalable: boolean) {
+  constructor(random: Random, scalable: boolean) {
     this.random = random;
-    this.place = place;
     this.scalable = scalable;
-    this.#free = place.base + 0x10_0000n;
     this.rootTable = this.allocate();
     this.interrupts = this.allocate();
     for (let index = 0n; index < 8n; index++) this.put(this.interrupts + index * 16n, ...this.interruptEntry());
-    if (!scalable) this.#legacy();
-    else if (place.secondStage) this.#everything();
-    else this.#firstStages();
+    if (scalable) this.#everything();
+    else this.#legacy();
   }
 
   #legacy(): void {
@@ -121,7 +104,7 @@ class Machine {
       [4n, null],
     ];
     for (const [nth, second] of spaces) {
-      const sid = this.place.sid(nth);
+      const sid = sourceId(nth);
       const at = this.#contextTable(sid) + (sid & 0xffn) * 16n;
       this.ways.push({ kind: "context", at, sid });
       const TT = second === null ? 2n : this.random.pick([0n, 1n]);
@@ -131,32 +114,22 @@ class Machine {
   }
 
   #everything(): void {
-    const sid = this.place.sid;
-    this.#device(sid(1n), [
+    this.#device(sourceId(1n), [
       [0n, this.#first(1n, 0n, null), null],
       [5n, this.#first(1n, 5n, null), null],
     ]);
     const two = this.#second(2n);
-    this.#device(sid(2n), [[0n, null, two]]);
+    this.#device(sourceId(2n), [[0n, null, two]]);
     const three = this.#second(3n);
-    this.#device(sid(3n), [
+    this.#device(sourceId(3n), [
       [0n, this.#first(3n, 0n, three), three],
       [70n, this.#first(3n, 70n, three), three],
     ]);
-    this.#device(sid(4n), [[0n, null, two]]);
-    this.#device(sid(5n), [
+    this.#device(sourceId(4n), [[0n, null, two]]);
+    this.#device(sourceId(5n), [
       [0n, null, null],
       [5n, this.#first(4n, 5n, null), null],
     ]);
-  }
-
-  #firstStages(): void {
-    const { sid } = this.place;
-    const shared = this.#first(1n, 0n, null);
-    this.#device(sid(1n), [[0n, shared, null]]);
-    this.#device(sid(2n), [[0n, shared, null]]);
-    this.#device(sid(3n), [[0n, this.#first(2n, 0n, null), null]]);
-    this.#device(sid(4n), [[0n, null, null]]);
   }
 
   #contextTable(sid: bigint): bigint {
@@ -179,10 +152,8 @@ class Machine {
       const entryAt = (word(this.memory, pointer) & ~0xfffn) + (pasid & 63n) * 64n;
       const did = first?.did ?? second?.did ?? 9n;
       const PGTT = first === null ? (second === null ? 4n : 2n) : second === null ? 1n : 3n;
-      const { random } = this;
       const stage2 = second === null ? 0n : (2n << 2n) | second.flags | rootOf(second);
-      const snooped = this.place.secondStage ? SNOOPED : 0n;
-      this.put(entryAt, 1n | (PGTT << 6n) | stage2, did | snooped, rootOf(first), 0n, 0n, 0n, 0n, 0n);
+      this.put(entryAt, 1n | (PGTT << 6n) | stage2, did | SNOOPED, rootOf(first), 0n, 0n, 0n, 0n, 0n);
       this.spaces.push({ sid, pasid: pasid === 0n ? null : pasid, did, entryAt, first, second });
     }
   }
@@ -262,10 +233,9 @@ class Machine {
     return random.flag(92, 0n) | random.flag(80, 1n) | random.flag(50, 8n) | random.flag(40, 9n);
   }
 
-  /** Without caches' help QEMU's unit and units without PWSNP cannot set flags: there they are set. */
   firstFlags(): bigint {
     const { random } = this;
-    const flags = this.place.secondStage ? random.flag(60, 5n) | random.flag(50, 6n) : 3n << 5n;
+    const flags = random.flag(60, 5n) | random.flag(50, 6n);
     return 1n | random.flag(75, 1n) | random.flag(92, 2n) | flags | random.flag(20, 8n);
   }
 
@@ -448,17 +418,17 @@ function changeInterrupt(machine: Machine): Change {
     ],
     ask: () => ({
       kind: "interrupt",
-      request: { sid: machine.place.sid(1n), address: 0xfee0_0010n | (index << 5n), data: 0n },
+      request: { sid: sourceId(1n), address: 0xfee0_0010n | (index << 5n), data: 0n },
     }),
   };
 }
 
 /** The sequence of a seed, with `count` changes. */
-export function randomSequence(seed: number, count: number, place: SequencePlace = ANYWHERE): Scenario {
+export function randomSequence(seed: number, count: number): Scenario {
   const random = new Random(seed);
-  const identification = place.identify(random);
-  const scalable = !place.secondStage || random.chance(80);
-  const machine = new Machine(random, place, scalable);
+  const identification = identify(random);
+  const scalable = random.chance(80);
+  const machine = new Machine(random, scalable);
   machine.forget();
   const memory = copyMemory(machine.memory);
   const { steps } = machine;
