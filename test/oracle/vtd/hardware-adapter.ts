@@ -108,11 +108,15 @@ class HardwareSubject implements Subject {
     this.#memory.onStore = (pfn, count) => {
       for (let page = pfn; page < pfn + count; page++) this.#stored.add(page);
     };
-    if (memory.injected.size === 0) return;
     const injected = new Map<number, Injected>();
     for (const [address, what] of memory.injected) injected.set(Number(address >> 3n), what);
+    const isMemory = (pfn: number) =>
+      pfn < RECEIVERS || memory.pages.has(BigInt(pfn)) || pfn === QUEUE || pfn === STATUS;
     this.#memory.faults = {
       at(pfn, offset, length, store): AccessStatus {
+        // What takes messages gives nothing back.
+        if (!store && !isMemory(pfn)) return ACCESS_FAULT;
+        if (injected.size === 0) return ACCESS_OK;
         for (let word = Math.floor(offset / 8); word * 8 < offset + length; word++) {
           const what = injected.get(pfn * 512 + word);
           if (what === "access" || (what === "read-only" && store) || (what === "corrupt" && !store))
