@@ -164,6 +164,12 @@ export const GAPS: readonly Gap[] = [
       told(seen, 0x0b) && expected(met).includes(0) && bits(last(met, "context")?.values?.[0] ?? 0n, 1n, 1n) === 1n,
   },
   {
+    name: "reserved bits of directory entries",
+    why: "they are not looked at (§9.5; §7.1.3: 52h)",
+    takes: (met) =>
+      changed(met, "pasid-directory", 0, (value) => value & (((1n << met.identification.HAW) - 4096n) | 3n)),
+  },
+  {
     name: "enables of what the unit has not",
     why: "DTE, PASIDE and PRE of a context are not looked at (§9.4; §7.1.3: 42h or 43h)",
     takes: (met) => {
