@@ -90,7 +90,7 @@ export async function shoot(page: Page, name: string): Promise<void> {
 /** Waits until tables and caches have been asked about the moment shown. */
 export async function settled(page: Page): Promise<void> {
   await page.waitForSelector(".verdict");
-  await page.waitForFunction(() => !/Asking the machine/.test(document.querySelector("#page")?.textContent ?? ""));
+  await page.waitForFunction(() => document.querySelector('[aria-busy="true"]') === null);
 }
 
 /** Drops a file on the page, as a person does. */

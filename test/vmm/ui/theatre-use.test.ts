@@ -1,9 +1,10 @@
 // The walk theatre in a person's hands, in a real browser: with the keyboard alone, in both themes and widths, with files from anywhere, with changes,
 // by a link, from any server.
 
-import { readdirSync, readFileSync, statSync } from "node:fs";
+import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import { STORIES } from "../../../vmm/ui/story/stories.ts";
@@ -229,6 +230,51 @@ describe.skipIf(CHROMIUM === null)("the walk theatre", () => {
       await page.click(".banner button");
     }
     expect(complaints).toEqual([]);
+  });
+
+  it("opens a trace of a million events, steps through it and filters it", async () => {
+    const folder = mkdtempSync(join(tmpdir(), "nestbox-theatre-"));
+    try {
+      const file = join(folder, "million.jsonl");
+      const lines = [HEAD.trimEnd()];
+      for (let seq = 1; seq <= 1_000_000; seq++) {
+        const load = `"type":"walk","where":"host","iommu":"iommu0","deviceId":8,"table":"stage2","level":${seq % 3},"space":"spa","address":"0x8000${seq.toString(16)}","entry":"0x201628005f","cached":false,"serves":1`;
+        const dma = `"type":"dma","device":"0000:00:01.0","deviceId":8,"iova":"0x${(seq * 4096).toString(16)}","spa":"0x1000","length":4,"write":true,"result":"ok"`;
+        lines.push(`{"seq":${seq},"time":${seq},"cause":0,${seq % 10 === 0 ? dma : load}}`);
+      }
+      writeFileSync(file, `${lines.join("\n")}\n`);
+      const { page, complaints } = await theatre.visit();
+      await settled(page);
+      const began = Date.now();
+      await page.setInputFiles('input[type="file"]', file);
+      await page.waitForFunction(() => document.querySelector(".events header .muted")?.textContent === "1000000");
+      console.log(`a million events opened in ${Date.now() - began} ms`);
+      const step = async (key: string, position: RegExp): Promise<number> => {
+        const from = performance.now();
+        await page.keyboard.press(key);
+        await page.waitForFunction(
+          (wanted) => new RegExp(wanted).test(document.querySelector(".position")?.textContent ?? ""),
+          position.source,
+        );
+        return performance.now() - from;
+      };
+      await step("End", /event 1000000 of 1000000/);
+      const steps = [
+        await step("ArrowLeft", /event 999999 /),
+        await step("ArrowLeft", /event 999998 /),
+        await step("Home", /event 1 of/),
+      ];
+      console.log(`steps of ${steps.map(Math.round).join(", ")} ms`);
+      await page.fill(".filter input", "type:dma iova:0xf4240000..");
+      await page.waitForFunction(() =>
+        /^\d+ of 1000000$/.test(document.querySelector(".events header .muted")?.textContent ?? ""),
+      );
+      // Every tenth event is a DMA, to the page of its own number: those from 1,000,000 on is one.
+      expect(await page.textContent(".events header .muted")).toBe("1 of 1000000");
+      expect(complaints).toEqual([]);
+    } finally {
+      rmSync(folder, { recursive: true, force: true });
+    }
   });
 
   it("transpiles and runs a dropped image under its policy, and only then loads the transpiler", async () => {

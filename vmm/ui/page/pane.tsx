@@ -52,7 +52,7 @@ export function Pane({ recording, row, go, questions, dark, put, other, shows, t
   const objects = useMemo(() => history.at(row), [history, row]);
   const event = useMemo(() => eventAt(columns, row), [columns, row]);
   const moment = useMemo(() => walkAt(columns, row), [columns, row]);
-  const truths = useTruths(recording, columns.seq[row]!, places, questions);
+  const { truths, isOfNow } = useTruths(recording, columns.seq[row]!, places, questions);
   const { rows, matches, problem } = useMemo(() => filtered(recording, filter), [recording, filter]);
 
   const truth = Array.isArray(truths) ? truths.find((one) => keyOf(one) === shown) : undefined;
@@ -141,7 +141,13 @@ export function Pane({ recording, row, go, questions, dark, put, other, shows, t
             </span>
           ) : null}
         </header>
-        <TruthTable truths={truths} shown={shown} show={(one) => setShown(keyOf(one) === shown ? null : keyOf(one))} />
+        <div class={isOfNow ? "" : "aging"} aria-busy={!isOfNow}>
+          <TruthTable
+            truths={truths}
+            shown={shown}
+            show={(one) => setShown(keyOf(one) === shown ? null : keyOf(one))}
+          />
+        </div>
       </section>
       <EventList {...{ columns, row, filter, setFilter, problem, rows, go }} />
       {run === null || recording.messages.length === 0 ? null : (
@@ -237,26 +243,32 @@ function filtered(recording: Recording, line: string) {
   }
 }
 
-/** What the machine says at the moment shown; asked anew when the moment changes, and only for the last one. */
+/** What the machine says at the moment shown; asked anew when the moment changes, and only for the last one. Until it answers: what it said before. */
 function useTruths(
   { run }: Recording,
   seq: number,
   places: readonly Place[],
   questions: Questions,
-): readonly Truth[] | "waiting" | "recorded" {
-  const [truths, setTruths] = useState<readonly Truth[] | "waiting">("waiting");
+): { readonly truths: readonly Truth[] | "waiting" | "recorded"; readonly isOfNow: boolean } {
+  const [said, setSaid] = useState<{
+    readonly seq: number;
+    readonly run: unknown;
+    readonly truths: readonly Truth[];
+  }>();
   useEffect(() => {
     if (run === null) return;
     let wanted = true;
     // Not for each of the moments that somebody hurries past.
     const timer = window.setTimeout(async () => {
       const answer = await questions.ask({ ask: "look", run, look: { seq, places } }, () => {}, [], places);
-      if (wanted) setTruths("truths" in answer ? answer.truths : []);
+      if (wanted) setSaid({ seq, run, truths: "truths" in answer ? answer.truths : [] });
     }, 30);
     return () => {
       wanted = false;
       window.clearTimeout(timer);
     };
   }, [run, seq, places]);
-  return run === null ? "recorded" : truths;
+  if (run === null) return { truths: "recorded", isOfNow: true };
+  const isOfNow = said?.seq === seq && said.run === run;
+  return { truths: said?.truths ?? "waiting", isOfNow };
 }
