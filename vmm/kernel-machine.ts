@@ -57,6 +57,8 @@ export interface CpuCore {
   stop(): void;
   limitSlice(instructions: number): void;
   interruptPending(cpu: number): boolean;
+  /** Address of the CPU's next instruction, between runs. */
+  programCounter(cpu: number): bigint;
   /** When the CPU's timer is due. */
   timerDeadline(cpu: number): number;
 }
@@ -346,6 +348,15 @@ export class KernelMachine<Parts extends KernelParts = KernelParts> implements S
   pause(): void {
     this.#pausing = true;
     if (this.#running >= 0) this.parts.core.stop();
+  }
+
+  /** The CPUs as they stand between two runs. */
+  get cpus(): readonly { readonly cpu: number; readonly state: "runs" | "waits" | "off"; readonly pc: bigint }[] {
+    return this.#started.map((started, cpu) => ({
+      cpu,
+      state: !started ? "off" : this.#waiting[cpu] === true ? "waits" : "runs",
+      pc: this.parts.core.programCounter(cpu),
+    }));
   }
 
   /** Lets an idle machine's time pass to `until`. */

@@ -10,11 +10,13 @@ import { EXIT_FAILED, EXIT_PASS, EXIT_TIME_LIMIT, UsageError } from "./exit-code
 import { assignmentsOf, DEFAULT_ASSIGNMENTS, HostRun, type HostRunOptions } from "./host-run.ts";
 import { readInput } from "./input-file.ts";
 import { machineTree } from "./machine-tree.ts";
+import { RunningVm } from "./monitored-vm.ts";
+import { Monitoring, type MonitorOptions } from "./monitoring.ts";
 import { type ViommuChoice, viommuOf } from "./options.ts";
 import { RunShell, type ShellOptions } from "./run-shell.ts";
 import { runGuarded } from "./wall-limit.ts";
 
-export interface BootOptions extends ShellOptions, HostRunOptions {
+export interface BootOptions extends ShellOptions, HostRunOptions, MonitorOptions {
   readonly memory?: number;
   readonly timeLimit?: number;
   /** ns. */
@@ -55,11 +57,24 @@ export async function bootComponent(file: string | undefined, options: BootOptio
   shell.watchMachine(machine.machine, { lines: true });
   const requested = options.assign.length > 0 || options.host !== undefined ? options.assign : DEFAULT_ASSIGNMENTS;
   run.assignAll(machine.assignment, assignmentsOf(requested));
+  const monitoring = options.monitor === undefined ? null : await Monitoring.open(options, shell.trace);
+  if (monitoring !== null) {
+    const { counters } = machine.machine;
+    const quit = () => machine.machine.stop("requested");
+    monitoring.hold({
+      vm: new RunningVm({ run, vm: machine, position: () => ({ traps: counters.traps }), quit }),
+      progress: () => counters.traps,
+      interrupt: () => {},
+    });
+    monitoring.serveAtTraps(machine.machine);
+  }
   const vcpu = new ComponentVcpu({ image, memory: machine.ram, port: machine.machine, platform: machine.platform });
-  const outcome = vcpu.run((body) => runGuarded(body, (options.wallLimit ?? DEFAULT_WALL_LIMIT) / 1e6));
+  const wallLimit = options.wallLimit ?? (monitoring === null ? DEFAULT_WALL_LIMIT : Number.POSITIVE_INFINITY);
+  const outcome = vcpu.run((body) => runGuarded(body, wallLimit / 1e6));
   // After the wall limit the engine has dropped whatever was on the stack: what the machine holds is not looked at again.
   const counters = run.counters(machine.assignment);
   const { status, detail } = verdict(outcome, machine, path, shell);
+  await monitoring?.close({ status, detail });
   const tree = inspected(options.inspect, run, machine);
   if (outcome.kind !== "wall-limit") run.close(machine);
   return shell.finish({ status, detail, ...tree }, counters);
@@ -91,7 +106,7 @@ function verdict(
     case "stopped":
       return machine.machine.stopReason === "time-limit"
         ? { status: EXIT_TIME_LIMIT, detail: "the limit on virtual time (--time-limit)" }
-        : { status: EXIT_FAILED, detail: "stopped" };
+        : { status: EXIT_PASS, detail: "ended on request" };
     case "wall-limit":
       shell.message(`${path}: the guest did not end within the wall limit (--wall-limit); an endless loop?`);
       return { status: EXIT_TIME_LIMIT, detail: "the limit on wall time (--wall-limit)" };

@@ -3,6 +3,7 @@
 import { existsSync, writeFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { gunzipSync } from "node:zlib";
+import { hex } from "../../host/base/address.ts";
 import { SeededRandom } from "../../host/base/seeded-random.ts";
 import type { HostDescription } from "../../host/description.ts";
 import { ARCHITECTURES } from "../architectures.ts";
@@ -16,6 +17,9 @@ import { type ConsoleInput, openConsoleInput } from "./console.ts";
 import { EXIT_FAILED, EXIT_PASS, EXIT_TIME_LIMIT, UsageError } from "./exit-codes.ts";
 import { assignmentsOf, HostRun } from "./host-run.ts";
 import { fileProblem, readInput } from "./input-file.ts";
+import { MonitorPrompt } from "./monitor-prompt.ts";
+import { RunningVm } from "./monitored-vm.ts";
+import { Monitoring } from "./monitoring.ts";
 import { type ViommuChoice, viommuOf } from "./options.ts";
 import { type KernelOutcome, runKernel } from "./run-kernel.ts";
 import { RunShell } from "./run-shell.ts";
@@ -62,6 +66,8 @@ export async function bootKernel(
   const drives = options.nvme.map((file, index) => driveAt(file, index));
   const run = new HostRun(shell, options, (host) => withDrives(host, drives));
   const random = new SeededRandom(options.seed);
+  let monitoring =
+    options.interactive === true || options.monitor !== undefined ? await Monitoring.open(options, shell.trace) : null;
   const wallDeadline = performance.now() + wallLimit(options) / 1e6;
   const termination = new Termination();
   let input: ConsoleInput | null = null;
@@ -76,19 +82,35 @@ export async function bootKernel(
           run,
         },
       );
-      if (options.interactive === true) input ??= openConsoleInput((text) => shell.writeConsole(Buffer.from(text)));
       const { machine, assignment } = vm;
       if (options.dumpDtb !== undefined) {
         writeTree(options.dumpDtb, vm.tree);
         run.close(assignment);
         return EXIT_PASS;
       }
+      const parts = { machine: machine.machine, pci: machine.pci, assignment, memoryBytes };
+      const executed = () => instructions + machine.parts.core.executed;
+      monitoring?.hold({
+        vm: new RunningVm({
+          run,
+          vm: parts,
+          position: () => ({
+            instructions: executed(),
+            cpus: machine.cpus.map((cpu) => ({ ...cpu, pc: hex(cpu.pc) })),
+          }),
+          quit: () => {},
+        }),
+        progress: executed,
+        interrupt: () => machine.pause(),
+      });
+      if (options.interactive === true) input ??= consoleInput(shell, monitoring);
       const outcome = await runKernel({
         machine,
         wallDeadline,
         input,
         termination,
         flush: () => shell.betweenSlices(),
+        gate: monitoring,
       });
       instructions += machine.parts.core.executed;
       if (outcome.kind === "reboot" && options.reboot) {
@@ -99,15 +121,26 @@ export async function bootKernel(
       input?.close();
       shell.endConsoleLine();
       const counters = run.counters(assignment);
-      const parts = { machine: machine.machine, pci: machine.pci, assignment, memoryBytes };
       const tree = inspected(options.inspect, run, parts);
+      const end = verdict(outcome);
+      await monitoring?.close(end);
+      monitoring = null;
       run.close(assignment);
-      return shell.finish({ ...verdict(outcome), instructions, ...tree }, counters);
+      return shell.finish({ ...end, instructions, ...tree }, counters);
     }
   } finally {
+    await monitoring?.close({ status: EXIT_FAILED, detail: "the run failed" });
     input?.close();
     termination.close();
   }
+}
+
+/** The terminal: keys go to the guest, or from Ctrl-A c on to the monitor. */
+function consoleInput(shell: RunShell, monitoring: Monitoring | null): ConsoleInput {
+  const input = openConsoleInput((text) => shell.writeConsole(Buffer.from(text)));
+  const history: string[] = [];
+  if (monitoring !== null) input.onMonitor = () => new MonitorPrompt(monitoring.monitor, history);
+  return input;
 }
 
 /** Interactive terminals have no limit unless one is given. */
@@ -251,7 +284,7 @@ function verdict(outcome: KernelOutcome): { status: number; detail: string } {
     case "signal":
       return { status: EXIT_FAILED, detail: `ended by ${outcome.signal}` };
     case "quit":
-      return { status: EXIT_PASS, detail: "ended from the console" };
+      return { status: EXIT_PASS, detail: "ended on request" };
     case "stuck":
       return { status: EXIT_FAILED, detail: "every CPU waits for an interrupt that can never come" };
     case "time-limit":

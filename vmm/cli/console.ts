@@ -24,7 +24,7 @@ export function writeAll(fd: number, bytes: Uint8Array): void {
 }
 
 const HELP =
-  "\r\nCtrl-A x  end the machine\r\nCtrl-A h  this help\r\nCtrl-A a  send Ctrl-A itself to the guest\r\nEverything else goes to the guest.\r\n";
+  "\r\nCtrl-A x  end the machine\r\nCtrl-A c  the monitor, and back\r\nCtrl-A h  this help\r\nCtrl-A a  send Ctrl-A itself to the guest\r\nEverything else goes to the guest.\r\n";
 const CTRL_A = 0x01;
 
 export interface ConsoleInput {
@@ -32,8 +32,17 @@ export interface ConsoleInput {
   onBytes: (bytes: Uint8Array) => void;
   /** Ctrl-A x. */
   onQuit: () => void;
+  /** Ctrl-A c: what takes the keys from here on, until Ctrl-A c comes again; null: the guest still has them. */
+  onMonitor: () => KeyTaker | null;
   /** Gives the terminal back as it was. */
   close(): void;
+}
+
+/** Who has the keys instead of the guest. */
+export interface KeyTaker {
+  keys(bytes: Uint8Array): void;
+  /** The guest has them again. */
+  leave(): void;
 }
 
 /**
@@ -49,10 +58,14 @@ export function openConsoleInput(help: (text: string) => void): ConsoleInput {
   if (raw) input.setRawMode(true);
   process.on("exit", restore);
   let escaped = false;
+  let taker: KeyTaker | null = null;
   const console: ConsoleInput = {
     onBytes: () => {},
     onQuit: () => {},
+    onMonitor: () => null,
     close() {
+      taker?.leave();
+      taker = null;
       input.off("data", onData);
       restore();
       process.off("exit", restore);
@@ -60,19 +73,31 @@ export function openConsoleInput(help: (text: string) => void): ConsoleInput {
     },
   };
   const onData = (chunk: Buffer): void => {
-    const forGuest: number[] = [];
+    const typed: number[] = [];
+    const deliver = (): void => {
+      const bytes = Uint8Array.from(typed.splice(0));
+      if (bytes.length === 0) return;
+      if (taker === null) console.onBytes(bytes);
+      else taker.keys(bytes);
+    };
     for (const byte of chunk) {
       if (!escaped) {
         if (byte === CTRL_A) escaped = true;
-        else forGuest.push(byte);
+        else typed.push(byte);
         continue;
       }
       escaped = false;
       if (byte === 0x78) console.onQuit();
       else if (byte === 0x68) help(HELP);
-      else if (byte === 0x61 || byte === CTRL_A) forGuest.push(CTRL_A);
+      else if (byte === 0x61 || byte === CTRL_A) typed.push(CTRL_A);
+      else if (byte === 0x63) {
+        deliver();
+        const before = taker;
+        taker = before === null ? console.onMonitor() : null;
+        before?.leave();
+      }
     }
-    if (forGuest.length > 0) console.onBytes(Uint8Array.from(forGuest));
+    deliver();
   };
   input.on("data", onData);
   input.resume();

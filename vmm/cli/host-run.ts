@@ -55,6 +55,7 @@ export class HostRun {
   readonly #shell: RunShell;
   readonly #description: HostDescription;
   readonly #viommu: ViommuChoice | undefined;
+  readonly #seed: number | undefined;
   #plan: InjectionPlan | null = null;
   readonly #process: { readonly name: string };
   /** A run that ends otherwise than by `close` (an error, the wall limit) leaves no lock beside a drive's file. */
@@ -80,8 +81,8 @@ export class HostRun {
           new BlockFile({ path, blockBytes, onProblem: (problem) => shell.message(problem) }),
       });
       process.on("exit", this.#closeFiles);
-      const { inject, seed } = options;
-      if (inject !== undefined && inject.length > 0) this.#plan = this.host.inject(inject, seed);
+      this.#seed = options.seed;
+      if (options.inject !== undefined && options.inject.length > 0) this.inject(options.inject);
     } catch (error) {
       if (error instanceof InjectionSyntaxError) throw new UsageError(`--inject: ${error.message}`);
       if (error instanceof HostDescriptionError || error instanceof BlockFileError) throw new UsageError(error.message);
@@ -91,6 +92,11 @@ export class HostRun {
     const vmm = this.host.createProcess();
     this.#process = vmm;
     this.calls = new CountingCalls(vmm);
+  }
+
+  /** Makes the host fail by these rules from now on. Throws as Host.inject. */
+  inject(rules: readonly string[]): void {
+    this.#plan = this.host.inject(rules, this.#seed);
   }
 
   /**

@@ -13,7 +13,17 @@ import { hosts } from "./commands/hosts.ts";
 import { ids } from "./commands/ids.ts";
 import { inspect } from "./commands/inspect.ts";
 import { makeImageCommand } from "./commands/make-image.ts";
+
+<<<<<<< HEAD
+
 import { replay } from "./commands/replay.ts";
+
+=======
+
+import { monitor } from "./commands/monitor.ts";
+
+>>>>>>> a87caff (Monitor: a machine is paused, stepped, asked and changed over a socket or from its console)
+
 import { report } from "./commands/report.ts";
 import { scenarioCommand } from "./commands/scenario.ts";
 
@@ -45,11 +55,14 @@ const program = new Command("nestbox")
   .description("Boot guests that own an IOMMU, nested over the IOMMU of a modelled Linux host.")
   .version(version())
   .showHelpAfterError("(nestbox --help lists the commands)")
+  // What follows `monitor SOCKET` is the monitor's.
+  .enablePositionalOptions()
   .configureHelp({ optionDescription })
   .configureOutput({ writeErr: (text) => console.error(fitted(text.trimEnd(), 4, process.stderr)) })
   .exitOverride();
 const commands = [
   boot(),
+  monitor(),
   scenarioCommand(),
   walk(),
   ids(),

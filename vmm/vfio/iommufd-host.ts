@@ -101,6 +101,11 @@ export class IommufdHost implements ViommuHost, Stateful {
     return this.#place.parent;
   }
 
+  /** Object id of a device's vDEVICE; 0: it has none. */
+  vdeviceOf(handle: DeviceHandle): number {
+    return this.#devices.find(handle)?.vdevice ?? 0;
+  }
+
   /** Makes a bound device known under its handle. */
   register(device: BoundDevice): void {
     this.#devices.register(device);

@@ -55,6 +55,8 @@ export function boot(): Command {
     )
     .addOption(viommuOption(true))
     .option("--inspect [path]", "print the machine as a tree at the end (see: nestbox inspect)")
+    .option("--monitor <socket>", "let others pause the machine, step it and look into it (see: nestbox monitor)")
+    .option("--paused", "stand before the first instruction until the monitor says continue")
     .option("--fail-on-fault", "exit status 3 if a fault reached the guest")
     .optionsGroup("Kernels:")
     .option("--kernel <file>", "Linux Image (may be gzipped) or bare-metal ELF, riscv64 or arm64")
@@ -69,6 +71,8 @@ export function boot(): Command {
     .addHelpText("after", `\n${INJECTION_RULES}`)
     .action(async (image: string | undefined, options: GivenOptions) => {
       verdictPending();
+      if (options.paused === true && options.monitor === undefined && options.interactive !== true)
+        throw new UsageError("boot: --paused needs --monitor or --interactive: nobody could let it go on");
       if (options.kernel !== undefined) {
         if (image !== undefined) throw new UsageError("boot: give either an image or --kernel, not both");
         process.exitCode = await bootKernel(options.kernel, options);

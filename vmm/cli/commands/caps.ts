@@ -6,7 +6,8 @@ import { ComponentMachine } from "../../component-machine.ts";
 import { assignmentsOf, DEFAULT_ASSIGNMENTS, HostRun } from "../host-run.ts";
 import { collect, type ViommuChoice, viommuOf, viommuOption } from "../options.ts";
 import { RunShell } from "../run-shell.ts";
-import { fitted, tableText } from "../terminal.ts";
+import { capabilityTable } from "../tables.ts";
+import { fitted } from "../terminal.ts";
 
 interface CapsOptions {
   readonly host?: string;
@@ -44,29 +45,10 @@ export function caps(): Command {
       run.assignAll(machine.assignment, assignmentsOf(requested));
       for (const { name, iommu, viommu } of machine.assignment.viommus) {
         const { registers, rows } = viommu.capabilitySheet;
-        if (options.json === true) {
-          console.log(
-            JSON.stringify({
-              viommu: name,
-              host: iommu,
-              ...Object.fromEntries(Object.entries(registers).map(([register, value]) => [register, hex(value)])),
-              rows,
-            }),
-          );
-          continue;
-        }
-        const values = Object.entries(registers).map(([register, value]) => `${register} ${hex(value, 16)}`);
-        console.log(fitted(`${name}, over ${iommu}: ${values.join(", ")}`));
-        const cells: string[][] = [];
-        // Bits say little by themselves where there are several registers.
-        const several = rows.some(({ register }) => register !== undefined);
-        for (const row of rows) {
-          const bits = row.high === row.low ? String(row.low) : `${row.high}:${row.low}`;
-          const cell = [bits, row.name, String(row.host ?? "-"), String(row.guest), row.rule];
-          cells.push(several ? [row.register ?? "", ...cell] : cell);
-        }
-        const head = ["bits", "name", "host", "guest", "rule"];
-        console.log(tableText(several ? ["register", ...head] : head, cells));
+        const texts = (digits: number) =>
+          Object.fromEntries(Object.entries(registers).map(([register, value]) => [register, hex(value, digits)]));
+        if (options.json === true) console.log(JSON.stringify({ viommu: name, host: iommu, ...texts(1), rows }));
+        else console.log(capabilityTable({ viommu: name, host: iommu, registers: texts(16), rows }));
       }
       if (machine.assignment.viommus.length === 0) {
         console.log(fitted("no device is assigned, so there is no vIOMMU; give --assign HOST-BDF@GUEST-BDF"));

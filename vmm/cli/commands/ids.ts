@@ -1,9 +1,8 @@
 // `nestbox ids --trace FILE`: which guest device is which host device.
 
 import { Command } from "commander";
-import { hex } from "../../../host/base/address.ts";
 import { idsOfTrace } from "../../view/ids.ts";
-import { tableText } from "../terminal.ts";
+import { identityTable } from "../tables.ts";
 import { readTraceFile } from "../trace-file.ts";
 
 export function ids(): Command {
@@ -17,19 +16,6 @@ export function ids(): Command {
         console.log(JSON.stringify(rows));
         return;
       }
-      const head = ["guest", "guest id", "vDEVICE", "vIOMMU", "host", "host id", "group"];
-      const cells = rows.map((row) => {
-        const host = row.hostDeviceId === null ? "no DMA seen" : hex(row.hostDeviceId);
-        const names = [
-          row.guestBdf,
-          hex(row.guestDeviceId),
-          String(row.vdevice),
-          String(row.viommu),
-          row.hostBdf,
-          host,
-        ];
-        return [...names, String(row.group ?? "?")];
-      });
-      console.log(tableText(head, cells));
+      console.log(identityTable(rows));
     });
 }

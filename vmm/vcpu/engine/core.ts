@@ -198,6 +198,11 @@ export class EngineCore<Exports extends EngineExports> implements Stateful {
     return this.#number(layout.EXECUTED);
   }
 
+  /** Address of the hart's next instruction, between runs. */
+  programCounter(hart: number): bigint {
+    return this.view.getBigUint64(this.at(hart, layout.PC), true);
+  }
+
   /** True if the hart has an interrupt that would end a wfi. */
   interruptPending(hart: number): boolean {
     const pending = this.as(hart, () => this.exports.interruptPending());
