@@ -11,7 +11,7 @@ import { type HpaPfn, hex } from "./base/address.ts";
 import type { Clock } from "./base/clock.ts";
 import { PhysicalMemory } from "./base/memory.ts";
 import { bytesOf, isStateful, StateError, type Stateful, type StateReader, type StateRecord } from "./base/state.ts";
-import type { Trace, TracedEvent } from "./base/trace.ts";
+import type { Trace } from "./base/trace.ts";
 import {
   type DeviceDescription,
   groupKeyOf,
@@ -37,7 +37,6 @@ import {
   reportStaleAccesses,
   type StaleAccess,
 } from "./hw/iommu/stale-accesses.ts";
-import { type TableAccess, tableWalk } from "./hw/iommu/table-walk.ts";
 import { AilingFunction } from "./hw/pci/ailing-function.ts";
 import { BarWindow } from "./hw/pci/bar-window.ts";
 import { type PciSlot, RootComplex } from "./hw/pci/root-complex.ts";
@@ -409,19 +408,6 @@ export class Host implements Stateful {
     const { iommu } = this.#slot(device);
     if (iommu === null) return null;
     return askTranslation(iommu, this.deviceIdOf(device), pasid, write ? ACCESS_WRITE : ACCESS_READ, iova);
-  }
-
-  /**
-   * What the tables before a device say now of an access (hw/iommu/table-walk.ts). Throws HostDescriptionError for a device without an IOMMU, or with one
-   * whose kind cannot say.
-   */
-  tableWalk(name: string, access: TableAccess): readonly TracedEvent[] {
-    const { iommu, deviceId } = this.#slot(name);
-    if (iommu === null) throw new HostDescriptionError(`${name} is behind no IOMMU`);
-    const events = tableWalk(iommu, name, deviceId, access);
-    if (events === null)
-      throw new HostDescriptionError(`${iommu.name}: a ${iommu.kind} IOMMU cannot say what its tables hold`);
-    return events;
   }
 
   /** Physical memory, for tests that damage it on purpose. */

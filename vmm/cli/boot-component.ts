@@ -11,7 +11,7 @@ import { assignmentsOf, DEFAULT_ASSIGNMENTS, HostRun, type HostRunOptions } from
 import { readInput } from "./input-file.ts";
 import { machineTree } from "./machine-tree.ts";
 import { RunningVm } from "./monitored-vm.ts";
-import { Monitoring, type MonitorOptions } from "./monitoring.ts";
+import { Monitoring, type MonitorOptions, monitorAt } from "./monitoring.ts";
 import { type ViommuChoice, viommuOf } from "./options.ts";
 import { RunShell, type ShellOptions } from "./run-shell.ts";
 import { runGuarded } from "./wall-limit.ts";
@@ -59,6 +59,7 @@ export async function bootComponent(file: string | undefined, options: BootOptio
   run.assignAll(machine.assignment, assignmentsOf(requested));
   const monitoring = options.monitor === undefined ? null : await Monitoring.open(options, shell.trace);
   if (monitoring !== null) {
+    shell.message(monitorAt(options));
     const { counters } = machine.machine;
     const quit = () => machine.machine.stop("requested");
     monitoring.hold({

@@ -19,7 +19,7 @@ import { assignmentsOf, HostRun } from "./host-run.ts";
 import { fileProblem, readInput } from "./input-file.ts";
 import { MonitorPrompt } from "./monitor-prompt.ts";
 import { RunningVm } from "./monitored-vm.ts";
-import { Monitoring } from "./monitoring.ts";
+import { Monitoring, monitorAt } from "./monitoring.ts";
 import { type ViommuChoice, viommuOf } from "./options.ts";
 import { type KernelOutcome, runKernel } from "./run-kernel.ts";
 import { RunShell } from "./run-shell.ts";
@@ -68,6 +68,7 @@ export async function bootKernel(
   const random = new SeededRandom(options.seed);
   let monitoring =
     options.interactive === true || options.monitor !== undefined ? await Monitoring.open(options, shell.trace) : null;
+  if (options.monitor !== undefined) shell.message(monitorAt(options));
   const wallDeadline = performance.now() + wallLimit(options) / 1e6;
   const termination = new Termination();
   let input: ConsoleInput | null = null;

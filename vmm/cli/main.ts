@@ -13,20 +13,10 @@ import { hosts } from "./commands/hosts.ts";
 import { ids } from "./commands/ids.ts";
 import { inspect } from "./commands/inspect.ts";
 import { makeImageCommand } from "./commands/make-image.ts";
-
-<<<<<<< HEAD
-
-import { replay } from "./commands/replay.ts";
-
-=======
-
 import { monitor } from "./commands/monitor.ts";
-
->>>>>>> a87caff (Monitor: a machine is paused, stepped, asked and changed over a socket or from its console)
-
+import { replay } from "./commands/replay.ts";
 import { report } from "./commands/report.ts";
 import { scenarioCommand } from "./commands/scenario.ts";
-
 import { trace } from "./commands/trace.ts";
 import { ui } from "./commands/ui.ts";
 import { walk } from "./commands/walk.ts";

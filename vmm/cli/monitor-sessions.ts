@@ -4,7 +4,7 @@
 //
 // in the order in which they are done: a `step` answers once the machine stands. The first line of a connection says what it is, the last how the run ended.
 
-import type { Monitor } from "../monitor/monitor.ts";
+import type { Answer, Monitor } from "../monitor/monitor.ts";
 import { parseRequest, RequestError } from "../monitor/request.ts";
 import type { FromRemote, RemoteLink } from "./remote-link.ts";
 
@@ -19,6 +19,8 @@ export class MonitorSessions {
   /** What has come of each client's line so far. */
   readonly #partial = new Map<number, string>();
   readonly #decoder = new Map<number, TextDecoder>();
+  /** Requests that are answered when the machine stands. */
+  readonly #unanswered = new Set<(answer: Answer) => void>();
 
   constructor(link: RemoteLink, monitor: Monitor) {
     this.#link = link;
@@ -33,6 +35,7 @@ export class MonitorSessions {
   /** The run is over. */
   async close(end: Readonly<Record<string, unknown>>): Promise<void> {
     this.serve();
+    for (const answer of this.#unanswered) answer({ ok: false, error: "the machine has ended" });
     for (const client of this.#partial.keys()) this.#send(client, { event: "ended", ...end });
     await this.#link.close();
   }
@@ -65,7 +68,12 @@ export class MonitorSessions {
     try {
       const request = parseRequest(line);
       const id = request.id === undefined ? {} : { id: request.id };
-      this.#monitor.execute(request, (answer) => this.#send(client, { ...id, ...answer }));
+      const reply = (answer: Answer): void => {
+        this.#unanswered.delete(reply);
+        this.#send(client, { ...id, ...answer });
+      };
+      this.#unanswered.add(reply);
+      this.#monitor.execute(request, reply);
     } catch (error) {
       if (!(error instanceof RequestError)) throw error;
       this.#send(client, { ...(error.id === undefined ? {} : { id: error.id }), ok: false, error: error.message });

@@ -5,7 +5,7 @@ import { HostDescriptionError } from "../../host/description.ts";
 import { InjectionSyntaxError } from "../../host/host.ts";
 import type { Assignment } from "../assignment.ts";
 import { guestNameOf } from "../assignment-request.ts";
-import { type MonitoredVm, VmRefusal } from "../monitor/monitor.ts";
+import { type AskedWalk, type MonitoredVm, VmRefusal } from "../monitor/monitor.ts";
 import { formatBdf, UNREACHABLE } from "../pci/host-bridge.ts";
 import type { IdRow } from "../view/ids.ts";
 import type { Tree, VmParts } from "../view/machine-tree.ts";
@@ -74,20 +74,31 @@ export class RunningVm implements MonitoredVm {
     }));
   }
 
-  tableWalk(device: string, iova: bigint, pasid: number, write: boolean): readonly TracedEvent[] {
-    return refusing(() => this.#parts.run.host.tableWalk(this.#find(device).hostName, { iova, pasid, write }));
+  walk(device: string, iova: bigint, pasid: number, write: boolean): AskedWalk {
+    const { host } = this.#parts.run;
+    const { hostName } = this.#find(device);
+    const asked = host.askTranslation(hostName, iova, write, pasid);
+    if (asked === null) throw new VmRefusal(`walk: no IOMMU before ${device} can say what its tables hold`);
+    const { now, walk, remembered } = asked;
+    // The walk was for a DMA that nobody makes.
+    const dma: TracedEvent = {
+      ...{ seq: walk.length + 1, time: this.#parts.vm.machine.clock.now, cause: 0, type: "dma" },
+      ...{ device: hostName, deviceId: host.deviceIdOf(hostName), iova, length: 4, write },
+      ...(pasid >= 0 ? { pasid } : {}),
+      ...(now === null ? {} : { spa: now }),
+      result: now === null ? "aborted" : "ok",
+    };
+    return { events: [...walk, dma], remembered };
   }
 
   assign(assignment: string): void {
     refusing(() => this.#parts.run.assignAll(this.#assignment, assignmentsOf([assignment])));
-    this.#parts.vm.machine.settle();
   }
 
   unassign(device: string): void {
     const { entry } = this.#find(device);
     if ("pci" in entry) this.#assignment.unassign(entry.pci);
     else this.#assignment.platform.unassign(entry.platform);
-    this.#parts.vm.machine.settle();
   }
 
   inject(rules: readonly string[]): void {

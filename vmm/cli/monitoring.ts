@@ -15,6 +15,13 @@ export interface MonitorOptions {
   readonly paused?: true;
 }
 
+/** What the person at the terminal is told of the socket. */
+export function monitorAt({ monitor, paused }: MonitorOptions): string {
+  return paused === true
+    ? `the machine stands before its first instruction; to let it go on: nestbox monitor ${monitor} continue`
+    : `the monitor listens: nestbox monitor ${monitor}`;
+}
+
 /** A machine that is held. */
 export interface HeldMachine {
   readonly vm: MonitoredVm;
@@ -48,7 +55,7 @@ export class Monitoring implements RunGate {
         tree: () => held().vm.tree(),
         ids: () => held().vm.ids(),
         sheets: () => held().vm.sheets(),
-        tableWalk: (...access) => held().vm.tableWalk(...access),
+        walk: (...access) => held().vm.walk(...access),
         assign: (assignment) => held().vm.assign(assignment),
         unassign: (device) => held().vm.unassign(device),
         inject: (rules) => held().vm.inject(rules),

@@ -70,7 +70,7 @@ export const COMMANDS = [
   shape("caps", "the guest-visible IOMMUs' capabilities: host bit, guest bit, and why"),
   shape(
     "walk",
-    "what the tables say now of an access by a device: every load, and where it fails; nothing changes, caches are not asked",
+    "what the tables say now of an access by a device: every load, and where it fails; and what the IOTLB holds; nothing changes",
     [],
     [
       { name: "device", value: "bdf", type: "text", required: true, about: "the guest's device" },

@@ -2,7 +2,7 @@
 // draws it (vmm/cli/monitor-text.ts).
 
 import { hex } from "../../host/base/address.ts";
-import type { TracedEvent, TraceEventType } from "../../host/base/trace.ts";
+import type { TracedEvent } from "../../host/base/trace.ts";
 import { traceLine } from "../../host/base/trace-json.ts";
 import { EVENT_FIELDS } from "../../host/base/trace-shape.ts";
 import type { IdRow } from "../view/ids.ts";
@@ -15,6 +15,14 @@ import { helpOf, shapeOf } from "./command-shapes.ts";
 import type { Argument, Request } from "./request.ts";
 import type { RunControl, Stop } from "./run-control.ts";
 
+/** What the host's IOMMU says of an access of a guest's device. */
+export interface AskedWalk {
+  /** Of a walk of the tables as they are now. */
+  readonly events: readonly TracedEvent[];
+  /** Physical address that its caches hold for the page, whatever the tables say by now; null: none. */
+  readonly remembered: bigint | null;
+}
+
 /** A machine as the monitor sees it, whatever executes its guest. Verbs throw `VmRefusal`. */
 export interface MonitoredVm {
   /** Where it stands: time, instructions or traps, CPUs. */
@@ -22,8 +30,7 @@ export interface MonitoredVm {
   tree(): Tree;
   ids(): readonly IdRow[];
   sheets(): readonly { readonly viommu: string; readonly host: string | null; readonly sheet: CapabilitySheet }[];
-  /** What the tables of the host's IOMMU say of an access of a guest's device, as the events of its walk. */
-  tableWalk(device: string, iova: bigint, pasid: number, write: boolean): readonly TracedEvent[];
+  walk(device: string, iova: bigint, pasid: number, write: boolean): AskedWalk;
   assign(assignment: string): void;
   unassign(device: string): void;
   inject(rules: readonly string[]): void;
@@ -129,7 +136,12 @@ export class Monitor {
 
   #walk(given: Readonly<Record<string, Argument>>): unknown {
     const { device, iova, pasid, write, why } = given;
-    const events = this.#vm.tableWalk(device as string, iova as bigint, (pasid as number) ?? -1, write === true);
+    const { events, remembered } = this.#vm.walk(
+      device as string,
+      iova as bigint,
+      (pasid as number) ?? -1,
+      write === true,
+    );
     const walk = collectWalks(events).at(-1);
     if (walk === undefined) throw new VmRefusal(`walk: no IOMMU stands before ${device}`);
     const grid = walkGrid(walk);
@@ -137,7 +149,16 @@ export class Monitor {
       JSON.stringify(grid, (_key, value: unknown) => (typeof value === "bigint" ? `0x${value.toString(16)}` : value)),
     );
     const text = walkText(grid, { width: 120, colours: false }).split("\n");
-    return { text, ...(why === true ? { why: whyText(grid) } : {}), grid: plain };
+    if (remembered !== null) {
+      const stale = remembered === walk.spa ? "" : ", which is not what the tables say: it is stale";
+      text.push(`the IOTLB holds SPA ${hex(remembered)}${stale}`);
+    }
+    return {
+      text,
+      cached: remembered === null ? null : hex(remembered),
+      ...(why === true ? { why: whyText(grid) } : {}),
+      grid: plain,
+    };
   }
 
   #standing(stop: Stop | null): unknown {
