@@ -1,5 +1,5 @@
 // A device's MSI is a DMA write: it goes through the guest's first stage. With the host's window mapped one to one it arrives; without, the
-// interrupt is lost and the guest hears of a page that is not mapped.
+// interrupt is lost and the guest hears of a page that is not mapped; but where the host's messages pass by (VT-d) it needs no window.
 
 import { MSI_WINDOW, scenario } from "nestbox";
 
@@ -21,7 +21,7 @@ export default scenario.each(
     t.advance(10_000);
 
     const taken = vm.takeInterrupts();
-    if (t.value === true) {
+    if (t.value === true || vm.messagesPassBy) {
       t.expect(taken.includes(33), "the guest takes message 33");
       vm.expectNoFault();
     } else {

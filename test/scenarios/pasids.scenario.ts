@@ -4,6 +4,8 @@ import { scenario } from "nestbox";
 
 export default scenario.each("one device, two PASIDs, a table of them in guest memory", (t, kind) => {
   const vm = t.vm({ kind, services: true, assign: ["0000:00:01.0@00:02.0"] });
+  // Not every kind forwards PASIDs.
+  if (vm.iommu.offer.pasidBits === 0) return;
   const device = vm.device("00:02.0");
   const pages = [vm.ram.allocate(), vm.ram.allocate()];
   const tables = pages.map((page, index) => {

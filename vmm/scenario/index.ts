@@ -23,6 +23,7 @@ export type {
 export type { ViommuKindName } from "../viommu/kinds.ts";
 export * from "../viommu/riscv/scenario.ts";
 export * from "../viommu/smmuv3/scenario.ts";
+export * from "../viommu/vtd/scenario.ts";
 export { ScenarioContext } from "./context.ts";
 export { EduDriver, type EduTransfer } from "./edu.ts";
 export { type DmaOptions, type DmaResult, ScenarioEndpoint } from "./endpoint.ts";

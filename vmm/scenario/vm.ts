@@ -334,6 +334,16 @@ export class ScenarioVm<K extends ViommuKindName = DefaultKind> {
     return record;
   }
 
+  /** Messages of assigned devices pass by their stage 1: it needs no window of the host's. */
+  get messagesPassBy(): boolean {
+    return this.#guest.messagesPassBy === true;
+  }
+
+  /** A device that changes from one set-up to another has none in between. */
+  get switchesBlock(): boolean {
+    return this.#guest.switchesBlock === true;
+  }
+
   expectNoFault(): void {
     const records = this.takeFaults();
     if (records.length > 0)

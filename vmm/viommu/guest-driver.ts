@@ -148,6 +148,10 @@ export interface GuestSide {
   /** Built-in host that has the kind; and one whose 0000:00:01.0 has PASIDs, ATS and page requests, where that is another. */
   readonly host: string;
   readonly servicesHost?: string;
+  /** A device's messages pass by its stage 1: the host needs no window in it. Left out: they are writes like any other. */
+  readonly messagesPassBy?: true;
+  /** A device that changes from one set-up to another has none in between: what it writes then is refused. Left out: no byte is lost. */
+  readonly switchesBlock?: true;
   /** Table formats of stage 1, the usual one first. */
   readonly stage1Modes: readonly string[];
   stage1(ram: GuestMemory, tag: number, mode?: string): GuestStage1;

@@ -5,10 +5,12 @@ import type { Explainer } from "./explainer.ts";
 import type { ViommuKind } from "./kind.ts";
 import { RISCV } from "./riscv/kind.ts";
 import { SMMUV3 } from "./smmuv3/kind.ts";
+import { VTD } from "./vtd/kind.ts";
 
 export const VIOMMU_KINDS = {
   riscv: RISCV,
   smmuv3: SMMUV3,
+  vtd: VTD,
 } as const;
 
 export type ViommuKindName = keyof typeof VIOMMU_KINDS;

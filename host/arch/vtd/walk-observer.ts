@@ -12,4 +12,4 @@ export const TABLE_SECOND_STAGE = 5;
 export type WalkTable = 0 | 1 | 2 | 3 | 4 | 5;
 
 /** As trace events call them. */
-export const TABLE_NAMES = ["root", "context", "PASID directory", "PASID", "first-stage", "second-stage"] as const;
+export const TABLE_NAMES = ["root", "context", "PASID directory", "PASID", "stage1", "stage2"] as const;

@@ -15,6 +15,7 @@ export const REGION_KINDS = [
   "identity",
   "smmuv3",
   "platform-edu",
+  "vtd",
 ] as const;
 export type RegionKind = (typeof REGION_KINDS)[number];
 
