@@ -180,6 +180,11 @@ export function encodeDescriptor(
   return [words[0]!, words[1]!];
 }
 
+/** The fields of the descriptor that begins so; null for a type that does not exist. */
+export function descriptorStructure(word0: bigint): AnyStructure | null {
+  return LAYOUTS.get(descriptorType(Number(word0 & 0xfffn)))?.[1] ?? null;
+}
+
 export interface DecodedDescriptor {
   readonly name: DescriptorName | null;
   readonly type: number;

@@ -3,12 +3,14 @@
 import { decodeCapabilities } from "../../../host/arch/vtd/capabilities.ts";
 import { FAULT_REASONS } from "../../../host/arch/vtd/fault-reasons.ts";
 import { REQUEST_WRITE } from "../../../host/arch/vtd/fault-records.ts";
+import { descriptorStructure } from "../../../host/arch/vtd/invalidation-descriptors.ts";
 import { FIRST_STAGE_ENTRY, SECOND_STAGE_ENTRY } from "../../../host/arch/vtd/page-table-entry.ts";
 import { PASID_DIRECTORY_ENTRY, PASID_ENTRY } from "../../../host/arch/vtd/pasid-entries.ts";
 import { describeRegister, REG, registersOf } from "../../../host/arch/vtd/registers.ts";
 import { ROOT, SCALABLE_CONTEXT } from "../../../host/arch/vtd/root-and-context.ts";
 import { hex } from "../../../host/base/address.ts";
 import type { MmioPort } from "../../../host/base/mmio.ts";
+import { type DecodedStructure, decoded } from "../decoded-structure.ts";
 import type { Explainer, FaultExplanation, WalkStep } from "../explainer.ts";
 
 /** In the order in which a walk goes through them. */
@@ -20,10 +22,17 @@ const isLeaf = ({ table, level, entry }: WalkStep): boolean =>
 const output = ({ entry, level }: WalkStep, address: bigint): bigint =>
   (entry & 0xf_ffff_ffff_f000n & ~reach(level)) | (address & reach(level));
 
+const SPECIFICATION = "VT-d specification";
+
 export const VTD_EXPLAINER: Explainer = {
-  specification: "VT-d specification",
+  specification: SPECIFICATION,
   beginsAnew,
   describeEntry,
+  decodeEntry,
+  decodeCommand: (words) => {
+    const shape = descriptorStructure(words[0] ?? 0n);
+    return shape === null ? null : decoded(shape, SPECIFICATION, words, ["type", "typeHigh"]);
+  },
   stage1Output: (leaf, iova) => (isLeaf(leaf) ? output(leaf, iova) : null),
   // Bits 11:3 of each table's address are the index of that level.
   stage2Input: (loads, result) => {
@@ -78,6 +87,23 @@ function describeEntry(step: WalkStep): string {
       return describeLeaf(step, ["R", "W", "PS", "A", "D", "SNP"], SECOND_STAGE_ENTRY);
     default:
       return hex(entry);
+  }
+}
+
+function decodeEntry({ table, entry }: WalkStep): DecodedStructure {
+  switch (table) {
+    case "root":
+      return decoded(ROOT, SPECIFICATION, [entry]);
+    case "context":
+      return decoded(SCALABLE_CONTEXT, SPECIFICATION, [entry]);
+    case "PASID directory":
+      return decoded(PASID_DIRECTORY_ENTRY, SPECIFICATION, [entry]);
+    case "PASID":
+      return decoded(PASID_ENTRY, SPECIFICATION, [entry]);
+    case "stage1":
+      return decoded(FIRST_STAGE_ENTRY, SPECIFICATION, [entry]);
+    default:
+      return decoded(SECOND_STAGE_ENTRY, SPECIFICATION, [entry]);
   }
 }
 
