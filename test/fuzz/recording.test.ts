@@ -1,8 +1,8 @@
 // A little of `nestbox fuzz recording` in every test run, and that what it changes is something that can be replayed.
 
 import { describe, expect, it } from "vitest";
+import { ReplayDifference } from "../../host/adapters/recording/expected-records.ts";
 import { RecordingReader } from "../../host/adapters/recording/recording-reader.ts";
-import { ReplayDifference } from "../../host/adapters/recording/replayed-outside.ts";
 import { JsonLinesSink } from "../../host/base/trace-json.ts";
 import { replayHost } from "../../vmm/cli/record-host.ts";
 import { putTogether, takeApart } from "../host/adapters/recording/container.ts";

@@ -2,9 +2,9 @@
 // and headers, records and answers of somebody else's choosing, is replayed to some end: an outcome, a difference, or a refusal, each a line; nothing
 // else may be thrown, and nothing may go on for ever.
 
+import { ReplayDifference } from "../../host/adapters/recording/expected-records.ts";
 import { RecordingError } from "../../host/adapters/recording/recording-format.ts";
 import { RecordingReader } from "../../host/adapters/recording/recording-reader.ts";
-import { ReplayDifference } from "../../host/adapters/recording/replayed-outside.ts";
 import { SeededRandom } from "../../host/base/seeded-random.ts";
 import type { Count, Finding, Fuzzer } from "../../vmm/cli/fuzzer.ts";
 import { replayHost } from "../../vmm/cli/record-host.ts";

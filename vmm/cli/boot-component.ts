@@ -7,13 +7,14 @@ import { ComponentVcpu, type GuestOutcome } from "../vcpu/component/component-vc
 import { prepareComponent } from "../vcpu/component/prepare.ts";
 import type { Tree } from "../view/machine-tree.ts";
 import { EXIT_FAILED, EXIT_PASS, EXIT_TIME_LIMIT, UsageError } from "./exit-codes.ts";
-import { assignmentsOf, DEFAULT_ASSIGNMENTS, HostRun, type HostRunOptions } from "./host-run.ts";
+import { assignmentsOf, HostRun, type HostRunOptions } from "./host-run.ts";
 import { readInput } from "./input-file.ts";
 import { machineTree } from "./machine-tree.ts";
 import { RunningVm } from "./monitored-vm.ts";
 import { Monitoring, type MonitorOptions, monitorAt } from "./monitoring.ts";
 import { type ViommuChoice, viommuOf } from "./options.ts";
 import { RunShell, type ShellOptions } from "./run-shell.ts";
+import type { RunSource } from "./run-source.ts";
 import { runGuarded } from "./wall-limit.ts";
 
 export interface BootOptions extends ShellOptions, HostRunOptions, MonitorOptions {
@@ -27,6 +28,12 @@ export interface BootOptions extends ShellOptions, HostRunOptions, MonitorOption
   readonly inspect?: string | true;
 }
 
+/** Makes the source of a run, once its shell is there. */
+export type SourceOf = (shell: RunShell) => RunSource;
+
+/** A replay ends at the event that it was to end at. */
+export const STOPPED = { status: EXIT_PASS, detail: "stopped at the event" };
+
 const DEFAULT_IMAGE = fileURLToPath(new URL("../../../guest-fixtures/build/nested-dma.wasm", import.meta.url));
 /** ns. */
 export const DEFAULT_WALL_LIMIT = 60e9;
@@ -35,15 +42,21 @@ const LARGEST_IMAGE = 256 * 2 ** 20;
 const DEFAULT_MEMORY = 64 * 2 ** 20;
 
 /** Runs the guest; the exit status. */
-export async function bootComponent(file: string | undefined, options: BootOptions): Promise<number> {
+export async function bootComponent(
+  file: string | undefined,
+  options: BootOptions,
+  sourceOf: SourceOf,
+): Promise<number> {
   const path = file ?? DEFAULT_IMAGE;
   if (file === undefined && !existsSync(path))
     throw new UsageError("the default guest is not built; run: npm run build");
   const bytes = readInput(path, LARGEST_IMAGE);
-  const image = await prepareComponent(bytes);
+  const image = await prepareComponent(Uint8Array.from(bytes)); // it changes what it is given
   if ("error" in image) throw new UsageError(`${path}: ${image.error}`);
   const shell = new RunShell(options);
-  const run = new HostRun(shell, options);
+  const source = sourceOf(shell);
+  source.begin([{ role: "image", file: path, bytes }]);
+  const run = new HostRun(shell, options, undefined, source);
   const machine = new ComponentMachine({
     clock: shell.clock,
     trace: shell.trace,
@@ -55,8 +68,8 @@ export async function bootComponent(file: string | undefined, options: BootOptio
   });
   machine.machine.timeLimit = options.timeLimit ?? Number.POSITIVE_INFINITY;
   shell.watchMachine(machine.machine, { lines: true });
-  const requested = options.assign.length > 0 || options.host !== undefined ? options.assign : DEFAULT_ASSIGNMENTS;
-  run.assignAll(machine.assignment, assignmentsOf(requested));
+  source.machine(machine.machine);
+  run.assignAll(machine.assignment, assignmentsOf(options.assign));
   const monitoring = options.monitor === undefined ? null : await Monitoring.open(options, shell.trace);
   if (monitoring !== null) {
     shell.message(monitorAt(options));
@@ -74,7 +87,8 @@ export async function bootComponent(file: string | undefined, options: BootOptio
   const outcome = vcpu.run((body) => runGuarded(body, wallLimit / 1e6));
   // After the wall limit the engine has dropped whatever was on the stack: what the machine holds is not looked at again.
   const counters = run.counters(machine.assignment);
-  const { status, detail } = verdict(outcome, machine, path, shell);
+  source.end(outcome.kind, shell.clock.now, 0);
+  const { status, detail } = source.stopped ? STOPPED : verdict(outcome, machine, path, shell);
   await monitoring?.close({ status, detail });
   const tree = inspected(options.inspect, run, machine);
   if (outcome.kind !== "wall-limit") run.close(machine);

@@ -12,17 +12,19 @@ import { type DescribedViommu, type KernelMachine, LARGEST_TREE } from "../kerne
 import { formatPlace, UNREACHABLE } from "../pci/host-bridge.ts";
 import { compressionOf, type KernelImage, KernelImageError, parseKernelImage } from "../platform/kernel-image.ts";
 import { kindOfArchitecture } from "../viommu/kinds.ts";
-import { type BootOptions, DEFAULT_WALL_LIMIT, inspected } from "./boot-component.ts";
+import { type BootOptions, DEFAULT_WALL_LIMIT, inspected, type SourceOf, STOPPED } from "./boot-component.ts";
 import { type ConsoleInput, openConsoleInput } from "./console.ts";
 import { EXIT_FAILED, EXIT_PASS, EXIT_TIME_LIMIT, UsageError } from "./exit-codes.ts";
 import { assignmentsOf, HostRun } from "./host-run.ts";
 import { fileProblem, readInput } from "./input-file.ts";
+import { LivePace } from "./kernel-pace.ts";
 import { MonitorPrompt } from "./monitor-prompt.ts";
 import { RunningVm } from "./monitored-vm.ts";
 import { Monitoring, monitorAt } from "./monitoring.ts";
 import { type ViommuChoice, viommuOf } from "./options.ts";
 import { type KernelOutcome, runKernel } from "./run-kernel.ts";
 import { RunShell } from "./run-shell.ts";
+import type { RunImage, RunSource } from "./run-source.ts";
 import { Termination } from "./termination.ts";
 
 export interface KernelOptions {
@@ -50,8 +52,10 @@ const INTERACTIVE_SLICE = 2_000_000;
 export async function bootKernel(
   kernelFile: string,
   given: Omit<BootOptions, "viommu"> & KernelOptions & { readonly viommu?: ViommuChoice },
+  sourceOf: (shell: RunShell, options: BootOptions & KernelOptions) => RunSource,
 ): Promise<number> {
-  const kernel = readKernel(kernelFile);
+  const kernelBytes = readFile(kernelFile, "--kernel");
+  const kernel = parseKernel(kernelBytes, kernelFile);
   const options = { ...given, viommu: given.viommu ?? kindOfArchitecture(kernel.architecture) };
   if (options.cpus < 1 || options.cpus > 8) throw new UsageError("boot: --cpus takes 1 to 8");
   const memoryBytes = options.memory ?? DEFAULT_MEMORY;
@@ -63,16 +67,27 @@ export async function bootKernel(
   const coreFile = fileURLToPath(new URL(ARCHITECTURES[kernel.architecture].core, PROJECT));
   const core = new WebAssembly.Module(new Uint8Array(readFile(coreFile, "the vCPU core (npm run build)")));
   const shell = new RunShell(options);
-  const drives = options.nvme.map((file, index) => driveAt(file, index));
-  const run = new HostRun(shell, options, (host) => withDrives(host, drives));
+  const source = sourceOf(shell, options);
+  const images: RunImage[] = [{ role: "kernel", file: kernelFile, bytes: kernelBytes }];
+  if (initrd !== null) images.push({ role: "initrd", file: options.initrd!, bytes: initrd });
+  if (dtb !== null) images.push({ role: "dtb", file: options.dtb!, bytes: dtb });
+  const drives = options.nvme.map((file, index) => driveAt(file, index, source.live));
+  source.begin(images);
+  const run = new HostRun(shell, options, (host) => withDrives(host, drives), source);
   const random = new SeededRandom(options.seed);
   let monitoring =
-    options.interactive === true || options.monitor !== undefined ? await Monitoring.open(options, shell.trace) : null;
+    source.mayBeHeld && (options.interactive === true || options.monitor !== undefined)
+      ? await Monitoring.open(options, shell.trace)
+      : null;
   if (options.monitor !== undefined) shell.message(monitorAt(options));
   const wallDeadline = performance.now() + wallLimit(options) / 1e6;
   const termination = new Termination();
   let input: ConsoleInput | null = null;
   let instructions = 0;
+  const pace = source.pace(() => {
+    if (options.interactive === true) input = consoleInput(shell, monitoring);
+    return new LivePace(wallDeadline, termination, input, monitoring);
+  });
   try {
     for (;;) {
       const vm = assembleVm(
@@ -83,6 +98,7 @@ export async function bootKernel(
           run,
         },
       );
+      source.machine(vm.machine.machine);
       const { machine, assignment } = vm;
       if (options.dumpDtb !== undefined) {
         writeTree(options.dumpDtb, vm.tree);
@@ -104,14 +120,11 @@ export async function bootKernel(
         progress: executed,
         interrupt: () => machine.pause(),
       });
-      if (options.interactive === true) input ??= consoleInput(shell, monitoring);
       const outcome = await runKernel({
         machine,
-        wallDeadline,
-        input,
-        termination,
+        pace,
+        control: monitoring?.control ?? null,
         flush: () => shell.betweenSlices(),
-        gate: monitoring,
       });
       instructions += machine.parts.core.executed;
       if (outcome.kind === "reboot" && options.reboot) {
@@ -119,11 +132,12 @@ export async function bootKernel(
         run.retire(assignment);
         continue;
       }
-      input?.close();
+      closeInput(input);
+      source.end(outcome.kind, machine.machine.clock.now, instructions);
       shell.endConsoleLine();
       const counters = run.counters(assignment);
       const tree = inspected(options.inspect, run, parts);
-      const end = verdict(outcome);
+      const end = source.stopped ? STOPPED : verdict(outcome);
       await monitoring?.close(end);
       monitoring = null;
       run.close(assignment);
@@ -131,9 +145,13 @@ export async function bootKernel(
     }
   } finally {
     await monitoring?.close({ status: EXIT_FAILED, detail: "the run failed" });
-    input?.close();
+    closeInput(input);
     termination.close();
   }
+}
+
+function closeInput(input: ConsoleInput | null): void {
+  input?.close();
 }
 
 /** The terminal: keys go to the guest, or from Ctrl-A c on to the monitor. */
@@ -254,9 +272,10 @@ interface Drive {
 }
 
 /** Drive n: host function 0000:40:<n>.0, guest function 00:<16 + n>.0. */
-function driveAt(file: string, index: number): Drive {
+function driveAt(file: string, index: number, live: boolean): Drive {
   if (index > 15) throw new UsageError("boot: at most 16 --nvme drives");
-  if (!existsSync(file)) throw new UsageError(`--nvme ${file}: no such file (truncate -s 1G ${file} makes one)`);
+  if (live && !existsSync(file))
+    throw new UsageError(`--nvme ${file}: no such file (truncate -s 1G ${file} makes one)`);
   return { file, bdf: `0000:40:${index.toString(16).padStart(2, "0")}.0`, routingId: (16 + index) << 3 };
 }
 
@@ -284,6 +303,8 @@ function verdict(outcome: KernelOutcome): { status: number; detail: string } {
         : { status: EXIT_PASS, detail: "the guest asked for a reboot" };
     case "signal":
       return { status: EXIT_FAILED, detail: `ended by ${outcome.signal}` };
+    case "event":
+      return STOPPED;
     case "quit":
       return { status: EXIT_PASS, detail: "ended on request" };
     case "stuck":
@@ -295,8 +316,8 @@ function verdict(outcome: KernelOutcome): { status: number; detail: string } {
   }
 }
 
-function readKernel(file: string): KernelImage {
-  let bytes = readFile(file, "--kernel");
+function parseKernel(given: Uint8Array, file: string): KernelImage {
+  let bytes = given;
   if (compressionOf(bytes) === "gzip") {
     try {
       bytes = gunzipSync(bytes, { maxOutputLength: 2 ** 30 });

@@ -1,6 +1,6 @@
 // The host side of a run from the command line: makes the host, a process for the VMM, assigns devices, and counts.
 
-import { BlockFile, BlockFileError } from "../../host/adapters/block-file.ts";
+import { BlockFileError } from "../../host/adapters/block-file.ts";
 import { type HostDescription, HostDescriptionError } from "../../host/description.ts";
 import { Host, type InjectionPlan, InjectionSyntaxError } from "../../host/host.ts";
 import type { Assignment } from "../assignment.ts";
@@ -21,10 +21,11 @@ import { UsageError } from "./exit-codes.ts";
 import { findHost } from "./hosts.ts";
 import { hostOf, type ViommuChoice, viommuOf } from "./options.ts";
 import type { RunShell } from "./run-shell.ts";
+import { LiveSource, type RunSource } from "./run-source.ts";
 
 export interface HostRunOptions {
-  /** Left out: one that has the kind of the guest-visible IOMMU. */
-  readonly host?: string;
+  /** A name, a file, or the description itself. Left out: one that has the kind of the guest-visible IOMMU. */
+  readonly host?: string | HostDescription;
   readonly viommu?: ViommuChoice;
   readonly assign: readonly string[];
   readonly allowSharedGroup?: true;
@@ -68,9 +69,11 @@ export class HostRun {
     shell: RunShell,
     options: HostRunOptions,
     extend: (host: HostDescription) => HostDescription = (host) => host,
+    source: Pick<RunSource, "openBlockFile"> = new LiveSource(),
   ) {
     this.#shell = shell;
-    const description = extend(findHost(options.host ?? hostOf(options.viommu)));
+    const named = options.host ?? hostOf(options.viommu);
+    const description = extend(typeof named === "object" ? named : findHost(named));
     this.#description = description;
     this.#viommu = options.viommu;
     try {
@@ -78,7 +81,7 @@ export class HostRun {
         clock: shell.clock,
         trace: shell.trace,
         openBlockFile: (path, blockBytes) =>
-          new BlockFile({ path, blockBytes, onProblem: (problem) => shell.message(problem) }),
+          source.openBlockFile(path, blockBytes, (problem) => shell.message(problem)),
       });
       process.on("exit", this.#closeFiles);
       this.#seed = options.seed;

@@ -4,9 +4,9 @@ import type { Trace } from "../../host/base/trace.ts";
 import type { Machine, Service } from "../machine.ts";
 import { Monitor, type MonitoredVm } from "../monitor/monitor.ts";
 import { RunControl } from "../monitor/run-control.ts";
+import type { RunGate } from "./kernel-pace.ts";
 import { MonitorSessions } from "./monitor-sessions.ts";
 import { RemoteLink } from "./remote-link.ts";
-import type { RunGate } from "./run-kernel.ts";
 
 export interface MonitorOptions {
   /** Path of the monitor's socket. */

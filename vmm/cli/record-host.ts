@@ -1,11 +1,12 @@
 // The recording of a run of `nestbox host`: what its header says, and a replay of it.
 
+import { ReplayDifference } from "../../host/adapters/recording/expected-records.ts";
 import { HOST_KIND, HOST_RECORDS_VERSION } from "../../host/adapters/recording/host-records.ts";
 import { replayClients } from "../../host/adapters/recording/host-replay.ts";
 import { RecordingError, type RecordingHeader } from "../../host/adapters/recording/recording-format.ts";
 import type { RecordingReader } from "../../host/adapters/recording/recording-reader.ts";
 import { RecordingWriter } from "../../host/adapters/recording/recording-writer.ts";
-import { ReplayDifference, ReplayedOutside } from "../../host/adapters/recording/replayed-outside.ts";
+import { ReplayedOutside } from "../../host/adapters/recording/replayed-outside.ts";
 import type { HostSummary, ServedHost } from "../../host/adapters/served-host.ts";
 import { Clock } from "../../host/base/clock.ts";
 import { Trace, type TracedEvent, type TraceSink } from "../../host/base/trace.ts";
@@ -51,8 +52,8 @@ export interface HostReplay {
 
 export interface HostReplayOptions {
   readonly sinks: readonly TraceSink[];
-  /** Stop after what brought this event of the trace. */
-  readonly to?: number;
+  /** Whether to stop after what brought this event; null: after none. */
+  readonly last?: ((event: TracedEvent) => boolean) | null;
   readonly say: (line: string) => void;
 }
 
@@ -60,28 +61,28 @@ export interface HostReplayOptions {
 class EventCounter implements TraceSink {
   count = 0;
   reached = false;
-  readonly #to: number;
+  readonly #last: (event: TracedEvent) => boolean;
 
-  constructor(to: number) {
-    this.#to = to;
+  constructor(last: (event: TracedEvent) => boolean) {
+    this.#last = last;
   }
 
-  event({ seq }: TracedEvent): void {
+  event(event: TracedEvent): void {
     this.count++;
-    if (seq >= this.#to) this.reached = true;
+    if (this.#last(event)) this.reached = true;
   }
 }
 
 /** Replays a run on a model made as then. Throws RecordingError and ReplayDifference. */
-export function replayHost(reader: RecordingReader, { sinks, to, say }: HostReplayOptions): HostReplay {
+export function replayHost(reader: RecordingReader, { sinks, last = null, say }: HostReplayOptions): HostReplay {
   if (reader.header.nestbox !== version()) {
     throw new RecordingError(`${reader.name}: was made by nestbox ${reader.header.nestbox}; this is ${version()}`);
   }
   const clock = new Clock();
   const trace = new Trace(clock);
   clock.trace = trace;
-  const counter = new EventCounter(to ?? Number.POSITIVE_INFINITY);
-  if (to !== undefined || sinks.length > 0) trace.addSink(counter);
+  const counter = new EventCounter(last ?? (() => false));
+  if (last !== null || sinks.length > 0) trace.addSink(counter);
   for (const sink of sinks) trace.addSink(sink);
   const outside = new ReplayedOutside(reader);
   const host = made(reader, clock, trace, outside, say);

@@ -2,9 +2,10 @@
 
 import { HostshimServer } from "../hostshim-server.ts";
 import type { ServedHost } from "../served-host.ts";
+import { nameOf, ReplayDifference } from "./expected-records.ts";
 import * as records from "./host-records.ts";
 import type { RecordingReader } from "./recording-reader.ts";
-import { nameOf, ReplayDifference, type ReplayedOutside } from "./replayed-outside.ts";
+import type { ReplayedOutside } from "./replayed-outside.ts";
 
 export interface ReplayOutcome {
   readonly messages: number;

@@ -1,9 +1,10 @@
 // The outside of a served host, written down as it is asked; and what comes in and goes out, as it does.
 
-import type { BlockStatus, BlockStore } from "../../devices/nvme/block-store.ts";
+import type { BlockStore } from "../../devices/nvme/block-store.ts";
 import type { ClientEntry, ClientSocket } from "../hostshim-server.ts";
 import type { Outside, OutsideDescriptor, OutsideFile, OutsideProcess } from "../outside.ts";
 import * as records from "./host-records.ts";
+import { RecordedDrives } from "./recorded-drives.ts";
 import type { RecordingWriter } from "./recording-writer.ts";
 
 export class RecordedOutside implements Outside {
@@ -12,12 +13,13 @@ export class RecordedOutside implements Outside {
   readonly #writer: RecordingWriter;
   #last = 0;
   #processes = 0;
-  #drives = 0;
+  readonly #drives: RecordedDrives;
   readonly #files = { count: 0 };
 
   constructor(outside: Outside, writer: RecordingWriter) {
     this.#outside = outside;
     this.#writer = writer;
+    this.#drives = new RecordedDrives(writer);
     outside.onWake = () => {
       writer.begin(records.WOKEN);
       this.onWake();
@@ -45,11 +47,7 @@ export class RecordedOutside implements Outside {
   }
 
   openBlockFile(path: string, blockBytes: 512 | 4096): BlockStore & { close(): void } {
-    const store = this.#outside.openBlockFile(path, blockBytes);
-    this.#writer.begin(records.DRIVE);
-    this.#writer.number(store.blocks);
-    this.#writer.number(store.blockBytes);
-    return new RecordedDrive(store, this.#drives++, this.#writer);
+    return this.#drives.open(this.#outside.openBlockFile(path, blockBytes));
   }
 
   putFile(path: string, bytes: Uint8Array): boolean {
@@ -194,60 +192,6 @@ class RecordedFile implements OutsideFile {
   #begin(type: number, payload = 0): void {
     this.#writer.begin(type, payload);
     this.#writer.number(this.#number);
-  }
-}
-
-class RecordedDrive implements BlockStore {
-  readonly blocks: number;
-  readonly blockBytes: number;
-  readonly #store: BlockStore & { close(): void };
-  readonly #number: number;
-  readonly #writer: RecordingWriter;
-
-  constructor(store: BlockStore & { close(): void }, number: number, writer: RecordingWriter) {
-    this.blocks = store.blocks;
-    this.blockBytes = store.blockBytes;
-    this.#store = store;
-    this.#number = number;
-    this.#writer = writer;
-  }
-
-  read(first: number, count: number, into: Uint8Array, at: number): BlockStatus {
-    const status = this.#store.read(first, count, into, at);
-    const bytes = into.subarray(at, at + count * this.blockBytes);
-    this.#writer.begin(records.DRIVE_READ, bytes.length);
-    this.#writer.number(this.#number);
-    this.#writer.number(status);
-    // Of a read that failed as well: the device may look at what there is.
-    this.#writer.bytes(bytes);
-    return status;
-  }
-
-  write(first: number, count: number, from: Uint8Array, at: number): BlockStatus {
-    return this.#done(this.#store.write(first, count, from, at));
-  }
-
-  flush(): BlockStatus {
-    return this.#done(this.#store.flush());
-  }
-
-  zero(first: number, count: number): BlockStatus {
-    return this.#done(this.#store.zero(first, count));
-  }
-
-  discard(first: number, count: number): BlockStatus {
-    return this.#done(this.#store.discard(first, count));
-  }
-
-  close(): void {
-    this.#store.close();
-  }
-
-  #done(status: BlockStatus): BlockStatus {
-    this.#writer.begin(records.DRIVE_DONE);
-    this.#writer.number(this.#number);
-    this.#writer.number(status);
-    return status;
   }
 }
 

@@ -1,69 +1,23 @@
 // The outside as a recording has it: each question is answered by the next record, which has to be the answer to it; each answer to a program has to be
 // the one that was recorded. The first that is not ends the replay.
 
-import type { BlockStatus, BlockStore } from "../../devices/nvme/block-store.ts";
-import { BLOCK_FAILED, BLOCK_OK } from "../../devices/nvme/block-store.ts";
+import type { BlockStore } from "../../devices/nvme/block-store.ts";
 import type { ClientSocket } from "../hostshim-server.ts";
 import type { Outside, OutsideDescriptor, OutsideFile, OutsideProcess } from "../outside.ts";
-import { describeDifference, describeRequest } from "./answers.ts";
+import { describeDifference } from "./answers.ts";
+import { Answers } from "./expected-records.ts";
 import * as records from "./host-records.ts";
-import { HOST_RECORDS_VERSION, RECORD_NAMES } from "./host-records.ts";
+import { HOST_RECORDS_VERSION } from "./host-records.ts";
 import { RecordingError } from "./recording-format.ts";
 import type { RecordingReader } from "./recording-reader.ts";
-
-/** The model did something else than what was recorded: one line. */
-export class ReplayDifference extends Error {}
-
-/** The next record, which has to be of a type. */
-class Answers {
-  readonly reader: RecordingReader;
-  /** The message that is being handled, for what is said of a difference; null: none. */
-  request: Uint8Array | null = null;
-
-  constructor(reader: RecordingReader) {
-    this.reader = reader;
-  }
-
-  expect(type: number, number?: number): RecordingReader {
-    const { reader } = this;
-    const found = reader.next();
-    if (found !== type) {
-      throw this.different(`the model asks for ${nameOf(type)}, the recording has ${nameOf(found)}`);
-    }
-    if (number !== undefined) {
-      const recorded = reader.number();
-      if (recorded !== number) {
-        throw this.different(`the model asks for ${nameOf(type)} (${number}), the recording has that of ${recorded}`);
-      }
-    }
-    return reader;
-  }
-
-  different(what: string): ReplayDifference {
-    const during = this.request === null ? "" : `, while ${describeRequest(this.request)} is handled`;
-    return new ReplayDifference(`record ${this.reader.records}${during}: ${what}`);
-  }
-
-  /** Bytes of a length that the model knows. */
-  fill(into: Uint8Array): void {
-    const bytes = this.reader.bytes();
-    if (bytes.length !== into.length) {
-      throw this.different(`the model reads ${into.length} bytes, the recording has ${bytes.length}`);
-    }
-    into.set(bytes);
-  }
-}
-
-export function nameOf(type: number): string {
-  return RECORD_NAMES[type] ?? `something of type ${type}`;
-}
+import { ReplayedDrives } from "./replayed-drives.ts";
 
 export class ReplayedOutside implements Outside {
   onWake: () => void = () => {};
   readonly #answers: Answers;
   #now = 0;
   #processes = 0;
-  #drives = 0;
+  readonly #drives: ReplayedDrives;
   readonly #files = { count: 0 };
 
   constructor(reader: RecordingReader) {
@@ -74,6 +28,7 @@ export class ReplayedOutside implements Outside {
       );
     }
     this.#answers = new Answers(reader);
+    this.#drives = new ReplayedDrives(this.#answers);
   }
 
   now(): number {
@@ -91,15 +46,7 @@ export class ReplayedOutside implements Outside {
   }
 
   openBlockFile(_path: string, blockBytes: 512 | 4096): BlockStore & { close(): void } {
-    const reader = this.#answers.expect(records.DRIVE);
-    const blocks = reader.number();
-    const recorded = reader.number();
-    if (recorded !== blockBytes) {
-      throw this.#answers.different(
-        `the model's drive has blocks of ${blockBytes} bytes, the recorded one of ${recorded}`,
-      );
-    }
-    return new ReplayedDrive(this.#drives++, blocks, blockBytes, this.#answers);
+    return this.#drives.open(blockBytes);
   }
 
   putFile(_path: string, bytes: Uint8Array): boolean {
@@ -213,48 +160,6 @@ class ReplayedFile implements OutsideFile {
   }
 
   close(): void {}
-}
-
-class ReplayedDrive implements BlockStore {
-  readonly blocks: number;
-  readonly blockBytes: number;
-  readonly #number: number;
-  readonly #answers: Answers;
-
-  constructor(number: number, blocks: number, blockBytes: number, answers: Answers) {
-    this.#number = number;
-    this.blocks = blocks;
-    this.blockBytes = blockBytes;
-    this.#answers = answers;
-  }
-
-  read(_first: number, count: number, into: Uint8Array, at: number): BlockStatus {
-    const status = this.#status(records.DRIVE_READ);
-    this.#answers.fill(into.subarray(at, at + count * this.blockBytes));
-    return status;
-  }
-
-  write(): BlockStatus {
-    return this.#status(records.DRIVE_DONE);
-  }
-
-  flush(): BlockStatus {
-    return this.#status(records.DRIVE_DONE);
-  }
-
-  zero(): BlockStatus {
-    return this.#status(records.DRIVE_DONE);
-  }
-
-  discard(): BlockStatus {
-    return this.#status(records.DRIVE_DONE);
-  }
-
-  close(): void {}
-
-  #status(type: number): BlockStatus {
-    return this.#answers.expect(type, this.#number).number() === BLOCK_OK ? BLOCK_OK : BLOCK_FAILED;
-  }
 }
 
 export class ReplayedSocket implements ClientSocket {

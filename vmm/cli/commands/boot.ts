@@ -6,6 +6,7 @@ import { type BootOptions, bootComponent } from "../boot-component.ts";
 import { bootKernel, type KernelOptions } from "../boot-kernel.ts";
 import { verdictPending } from "../closed-output.ts";
 import { UsageError } from "../exit-codes.ts";
+import { DEFAULT_ASSIGNMENTS } from "../host-run.ts";
 import {
   collect,
   duration,
@@ -15,10 +16,18 @@ import {
   viommuOption,
   wholeNumber,
 } from "../options.ts";
+import { RecordedSource } from "../record-machine.ts";
+import type { RunShell } from "../run-shell.ts";
+import { LiveSource, type RunSource } from "../run-source.ts";
 
 /** As given: what a kernel is asked for in its absence, a component is not. */
 type GivenOptions = Omit<BootOptions, "viommu"> &
-  KernelOptions & { readonly viommu?: ViommuChoice; readonly kernel?: string };
+  KernelOptions & { readonly viommu?: ViommuChoice; readonly kernel?: string; readonly record?: string };
+
+function sourceOf(shell: RunShell, options: BootOptions & Partial<KernelOptions>, record?: string): RunSource {
+  if (record === undefined) return new LiveSource();
+  return new RecordedSource(record, options, (line) => shell.message(line));
+}
 
 export function boot(): Command {
   return new Command("boot")
@@ -34,6 +43,7 @@ export function boot(): Command {
     .option("--memory <size>", "guest RAM, such as 64M (default: 64M; 512M for a kernel)", memorySize)
     .option("--host <name|file>", "host to run on: a built-in name or a JSON file (see: nestbox hosts)")
     .option("--trace <file>", "write the trace as JSON Lines")
+    .option("--record <file>", "record the run: nestbox replay FILE runs it again, and gives its trace")
     .addOption(
       new Option("--report <format>", "summary at the end; json: nothing but that on standard output")
         .choices(["text", "json"])
@@ -73,9 +83,14 @@ export function boot(): Command {
       verdictPending();
       if (options.paused === true && options.monitor === undefined && options.interactive !== true)
         throw new UsageError("boot: --paused needs --monitor or --interactive: nobody could let it go on");
+      const { record } = options;
+      if (record !== undefined && options.monitor !== undefined)
+        throw new UsageError(
+          "boot: --record and --monitor: what a monitor changes is in no recording yet; give one of them",
+        );
       if (options.kernel !== undefined) {
         if (image !== undefined) throw new UsageError("boot: give either an image or --kernel, not both");
-        process.exitCode = await bootKernel(options.kernel, options);
+        process.exitCode = await bootKernel(options.kernel, options, (shell, made) => sourceOf(shell, made, record));
       } else {
         for (const name of ["initrd", "nvme", "interactive", "dtb", "dumpDtb"] as const) {
           const given = options[name];
@@ -83,7 +98,9 @@ export function boot(): Command {
             throw new UsageError(`boot: --${name === "dumpDtb" ? "dump-dtb" : name} needs --kernel`);
           }
         }
-        process.exitCode = await bootComponent(image, { ...options, viommu: options.viommu ?? DEFAULT_KIND });
+        const assign = options.assign.length > 0 || options.host !== undefined ? options.assign : DEFAULT_ASSIGNMENTS;
+        const made = { ...options, assign, viommu: options.viommu ?? DEFAULT_KIND };
+        process.exitCode = await bootComponent(image, made, (shell) => sourceOf(shell, made, record));
       }
     });
 }

@@ -1,19 +1,25 @@
 // `nestbox replay FILE`: the model of a recorded run again, without what ran on it.
 
 import { Command } from "commander";
+import { ReplayDifference } from "../../../host/adapters/recording/expected-records.ts";
+import { MACHINE_KIND } from "../../../host/adapters/recording/machine-records.ts";
 import { RecordingError } from "../../../host/adapters/recording/recording-format.ts";
 import { RecordingReader } from "../../../host/adapters/recording/recording-reader.ts";
-import { ReplayDifference } from "../../../host/adapters/recording/replayed-outside.ts";
+import type { TracedEvent } from "../../../host/base/trace.ts";
 import { JsonLinesSink } from "../../../host/base/trace-json.ts";
 import { EXIT_FAILED, UsageError } from "../exit-codes.ts";
 import { summaryLines } from "../host-summary.ts";
-import { wholeNumber } from "../options.ts";
+import { collect, wholeNumber } from "../options.ts";
 import { replayHost } from "../record-host.ts";
+import { replayMachine } from "../replay-machine.ts";
 import { TraceFile } from "../trace-output.ts";
 
 interface ReplayOptions {
   readonly trace?: string;
   readonly to?: number;
+  readonly until?: string;
+  readonly image: readonly string[];
+  readonly inspect?: string | true;
   readonly quiet?: true;
   readonly json?: true;
 }
@@ -30,11 +36,21 @@ export function replay(): Command {
     .argument("<recording>", "what --record wrote")
     .option("--trace <file>", "write the trace as JSON Lines")
     .option("--to <event>", "stop after what brought this event of the trace (its seq)", wholeNumber)
+    .option("--until <type>", "stop after what brought the first event of this type, such as fault or irq")
+    .option(
+      "--image <file>",
+      "where an image of the recorded machine is now, found by its hash; repeatable",
+      collect,
+      [],
+    )
+    .option("--inspect [path]", "of a machine: print it as a tree at the end (see: nestbox inspect)")
     .option("--quiet", "no summary at the end")
     .option("--json", "print the summary as JSON")
-    .action((file: string, options: ReplayOptions) => {
+    .action(async (file: string, options: ReplayOptions) => {
       try {
-        replayFile(file, options);
+        const reader = RecordingReader.open(file);
+        if (reader.header.kind === MACHINE_KIND) await replayMachine(reader, options, isLast(options));
+        else replayFile(reader, file, options);
       } catch (error) {
         if (error instanceof RecordingError) throw new UsageError(error.message);
         if (!(error instanceof ReplayDifference)) throw error;
@@ -44,14 +60,19 @@ export function replay(): Command {
     });
 }
 
-function replayFile(file: string, options: ReplayOptions): void {
-  const reader = RecordingReader.open(file);
+/** Whether an event is the one to stop at; null: none is. */
+function isLast({ to, until }: ReplayOptions): ((event: TracedEvent) => boolean) | null {
+  if (to === undefined && until === undefined) return null;
+  return ({ seq, type }) => (to !== undefined && seq >= to) || type === until;
+}
+
+function replayFile(reader: RecordingReader, file: string, options: ReplayOptions): void {
   const output = options.trace === undefined ? null : new TraceFile(options.trace);
   const sink = output === null ? null : new JsonLinesSink((text) => output.write(text));
   try {
     const outcome = replayHost(reader, {
       sinks: sink === null ? [] : [sink],
-      ...(options.to === undefined ? {} : { to: options.to }),
+      last: isLast(options),
       say: options.quiet === true ? () => {} : say,
     });
     const { messages, connections, complete, leftOver, events, summary } = outcome;
@@ -59,12 +80,12 @@ function replayFile(file: string, options: ReplayOptions): void {
     if (options.quiet === true || options.json === true) return;
     const end = complete
       ? "all answers are those that were recorded"
-      : `stopped at event ${options.to}: all answers until then are those that were recorded`;
+      : `stopped: all answers until then are those that were recorded`;
     say(`replay: ${messages} messages on ${connections} connections; ${end}`);
     for (const line of summaryLines(summary)) say(`host: ${line}`);
     if (sink !== null) say(`trace: ${events} events`);
     say(`host: left over${complete ? "" : " then"}: ${leftOver === "" ? "nothing" : leftOver}`);
-    if (options.to !== undefined && complete) say(`replay: the run has no event ${options.to}`);
+    if (isLast(options) !== null && complete) say("replay: the run has no such event");
   } finally {
     reader.close();
     sink?.end();

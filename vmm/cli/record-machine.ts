@@ -1,0 +1,218 @@
+// `boot --record FILE`: a machine's run written down, and the run again from it. The images are not in it, their hashes are.
+
+import { createHash } from "node:crypto";
+import { z } from "zod";
+import { Answers, ReplayDifference } from "../../host/adapters/recording/expected-records.ts";
+import { MACHINE_KIND, MACHINE_RECORDS_VERSION } from "../../host/adapters/recording/machine-records.ts";
+import { RecordedDrives } from "../../host/adapters/recording/recorded-drives.ts";
+import { RecordingError } from "../../host/adapters/recording/recording-format.ts";
+import type { RecordingReader } from "../../host/adapters/recording/recording-reader.ts";
+import { RecordingWriter } from "../../host/adapters/recording/recording-writer.ts";
+import { ReplayedDrives } from "../../host/adapters/recording/replayed-drives.ts";
+import { HostDescriptionError, parseHost } from "../../host/description.ts";
+import type { BlockStore } from "../../host/devices/nvme/block-store.ts";
+import type { Machine } from "../machine.ts";
+import { VIOMMU_KINDS } from "../viommu/kinds.ts";
+import type { BootOptions } from "./boot-component.ts";
+import type { KernelOptions } from "./boot-kernel.ts";
+import { UsageError } from "./exit-codes.ts";
+import { findHost } from "./hosts.ts";
+import { readInput } from "./input-file.ts";
+import type { KernelPace } from "./kernel-pace.ts";
+import { hostOf } from "./options.ts";
+import { RecordedPace, ReplayedPace } from "./recorded-pace.ts";
+import { LiveSource, type RunImage } from "./run-source.ts";
+import { version } from "./version.ts";
+
+type Options = BootOptions & Partial<KernelOptions>;
+
+/** What of the options makes the machine and its host; the rest is about output. */
+const optionsShape = z.object({
+  host: z.unknown(),
+  viommu: z.enum(["none", ...(Object.keys(VIOMMU_KINDS) as (keyof typeof VIOMMU_KINDS)[])]),
+  assign: z.array(z.string()),
+  allowSharedGroup: z.literal(true).optional(),
+  inject: z.array(z.string()).optional(),
+  seed: z.int().nonnegative(),
+  memory: z.number().positive().optional(),
+  timeLimit: z.number().positive().optional(),
+  append: z.string().optional(),
+  cpus: z.int().optional(),
+  nvme: z.array(z.string()).optional(),
+  reboot: z.boolean().optional(),
+  interactive: z.literal(true).optional(),
+});
+const runShape = z.object({
+  images: z.array(
+    z.object({ role: z.enum(["kernel", "initrd", "dtb", "image"]), file: z.string(), sha256: z.string() }),
+  ),
+  options: optionsShape,
+});
+const resultShape = z.object({
+  kind: z.string(),
+  virtualNs: z.number(),
+  instructions: z.number(),
+  console: z.string(),
+});
+
+const hashOf = (bytes: Uint8Array): string => createHash("sha256").update(bytes).digest("hex");
+
+/** Writes down what comes from this computer. */
+export class RecordedSource extends LiveSource {
+  override readonly mayBeHeld = false;
+  readonly #path: string;
+  readonly #options: Options;
+  readonly #say: (line: string) => void;
+  #writer: RecordingWriter | null = null;
+  #drives: RecordedDrives | null = null;
+
+  constructor(path: string, options: Options, say: (line: string) => void) {
+    super();
+    this.#path = path;
+    this.#options = options;
+    this.#say = say;
+  }
+
+  override begin(images: readonly RunImage[]): void {
+    const { host, viommu, ...others } = this.#options;
+    const described = typeof host === "object" ? host : findHost(host ?? hostOf(viommu));
+    const run = {
+      images: images.map(({ role, file, bytes }) => ({ role, file, sha256: hashOf(bytes) })),
+      options: optionsShape.parse({ ...others, viommu, host: described }),
+    };
+    const header = JSON.parse(
+      JSON.stringify(
+        { kind: MACHINE_KIND, version: MACHINE_RECORDS_VERSION, nestbox: version(), run },
+        (_key, value) => (typeof value === "bigint" ? `0x${value.toString(16)}` : value),
+      ),
+    );
+    try {
+      this.#writer = new RecordingWriter(this.#path, header, this.#say);
+    } catch (error) {
+      if (error instanceof RecordingError) throw new UsageError(`--record ${error.message}`);
+      throw error;
+    }
+    this.#drives = new RecordedDrives(this.#writer);
+    // A run that a bug of ours ends has been recorded until then.
+    process.on("exit", () => this.#writer?.close(null));
+  }
+
+  override openBlockFile(...[path, blockBytes, onProblem]: Parameters<LiveSource["openBlockFile"]>) {
+    return this.#drives!.open(super.openBlockFile(path, blockBytes, onProblem));
+  }
+
+  override pace(live: () => KernelPace): KernelPace {
+    return new RecordedPace(live(), this.#writer!);
+  }
+
+  override machine(machine: Machine): void {
+    this.listen(machine);
+  }
+
+  override end(kind: string, virtualNs: number, instructions: number): void {
+    this.#writer!.close(this.result(kind, virtualNs, instructions));
+  }
+}
+
+/** The options and the images of a recorded run. Throws RecordingError. */
+export function machineRun(
+  reader: RecordingReader,
+  elsewhere: readonly string[],
+): { readonly options: Options; readonly files: ReadonlyMap<RunImage["role"], string> } {
+  const { header, name } = reader;
+  if (header.version !== MACHINE_RECORDS_VERSION) {
+    throw new RecordingError(
+      `${name}: holds records of a machine in version ${header.version}; this nestbox has version ${MACHINE_RECORDS_VERSION}`,
+    );
+  }
+  if (header.nestbox !== version()) {
+    throw new RecordingError(`${name}: was made by nestbox ${header.nestbox}; this is ${version()}`);
+  }
+  const parsed = runShape.safeParse(header.run);
+  if (!parsed.success) throw new RecordingError(`${name}: its header does not describe a machine's run`);
+  const { images, options } = parsed.data;
+  let host: ReturnType<typeof parseHost>;
+  try {
+    host = parseHost(options.host, `${name}: its host`);
+  } catch (error) {
+    if (error instanceof HostDescriptionError) throw new RecordingError(error.message);
+    throw error;
+  }
+  const files = new Map<RunImage["role"], string>();
+  for (const { role, file, sha256 } of images) {
+    const found = [file, ...elsewhere].find((place) => hasHash(place, sha256));
+    if (found === undefined) {
+      throw new RecordingError(
+        `${name}: needs the ${role} ${file} as it was (SHA-256 ${sha256}); --image FILE says where it is now`,
+      );
+    }
+    files.set(role, found);
+  }
+  return { options: { ...(options as unknown as Options), host, report: "text" }, files };
+}
+
+function hasHash(file: string, sha256: string): boolean {
+  try {
+    return hashOf(readInput(file, 2 ** 31)) === sha256;
+  } catch {
+    return false;
+  }
+}
+
+/** Gives a machine what was recorded. */
+export class ReplayedSource extends LiveSource {
+  override readonly mayBeHeld = false;
+  override readonly live = false;
+  /** An event that the replay is to stop at has happened. */
+  reached = false;
+  readonly #reader: RecordingReader;
+  readonly #answers: Answers;
+  readonly #drives: ReplayedDrives;
+  readonly #interactive: boolean;
+  #machine: Machine | null = null;
+
+  constructor(reader: RecordingReader, interactive: boolean) {
+    super();
+    this.#reader = reader;
+    this.#answers = new Answers(reader);
+    this.#drives = new ReplayedDrives(this.#answers);
+    this.#interactive = interactive;
+  }
+
+  /** Stops the machine at its next chance. */
+  reach(): void {
+    this.reached = true;
+    this.#machine?.stop("requested");
+  }
+
+  override get stopped(): boolean {
+    return this.reached;
+  }
+
+  override openBlockFile(_path: string, blockBytes: 512 | 4096): BlockStore & { close(): void } {
+    return this.#drives.open(blockBytes);
+  }
+
+  override pace(): KernelPace {
+    return new ReplayedPace(this.#answers, this.#interactive, () => (this.reached ? { kind: "event" } : null));
+  }
+
+  override machine(machine: Machine): void {
+    this.#machine = machine;
+    this.listen(machine);
+  }
+
+  override end(kind: string, virtualNs: number, instructions: number): void {
+    if (this.#answers.difference !== null) throw this.#answers.difference;
+    if (this.reached) return;
+    const now = this.result(kind, virtualNs, instructions);
+    const parsed = resultShape.safeParse(this.#reader.trailer.result);
+    if (!parsed.success) return;
+    const then = parsed.data;
+    for (const what of ["kind", "virtualNs", "instructions", "console"] as const) {
+      if (now[what] !== then[what])
+        throw new ReplayDifference(`the run's ${what} is ${now[what]}, the recorded one ${then[what]}`);
+    }
+    if (!this.#answers.done) throw new ReplayDifference("the recording goes on after the end of its run");
+  }
+}
