@@ -12,7 +12,7 @@ import { type DescribedViommu, type KernelMachine, LARGEST_TREE } from "../kerne
 import { formatPlace, UNREACHABLE } from "../pci/host-bridge.ts";
 import { compressionOf, type KernelImage, KernelImageError, parseKernelImage } from "../platform/kernel-image.ts";
 import { kindOfArchitecture } from "../viommu/kinds.ts";
-import { type BootOptions, DEFAULT_WALL_LIMIT, inspected, type SourceOf, STOPPED } from "./boot-component.ts";
+import { type BootOptions, DEFAULT_WALL_LIMIT, inspected, STOPPED } from "./boot-component.ts";
 import { type ConsoleInput, openConsoleInput } from "./console.ts";
 import { EXIT_FAILED, EXIT_PASS, EXIT_TIME_LIMIT, UsageError } from "./exit-codes.ts";
 import { assignmentsOf, HostRun } from "./host-run.ts";
