@@ -179,6 +179,9 @@ export class ReplayedSource extends LiveSource {
     this.#interactive = interactive;
   }
 
+  /** The machine has stopped at the event: what its end brings is no part of the run. */
+  onStopped: () => void = () => {};
+
   /** Stops the machine at its next chance. */
   reach(): void {
     this.reached = true;
@@ -204,7 +207,10 @@ export class ReplayedSource extends LiveSource {
 
   override end(kind: string, virtualNs: number, instructions: number): void {
     if (this.#answers.difference !== null) throw this.#answers.difference;
-    if (this.reached) return;
+    if (this.reached) {
+      this.onStopped();
+      return;
+    }
     const now = this.result(kind, virtualNs, instructions);
     const parsed = resultShape.safeParse(this.#reader.trailer.result);
     if (!parsed.success) return;

@@ -29,6 +29,7 @@ export async function replayMachine(
   const source = new ReplayedSource(reader, run.interactive === true);
   const sourceOf = (shell: RunShell): ReplayedSource => {
     if (last !== null) shell.trace.addSink({ event: (event) => last(event) && source.reach() });
+    source.onStopped = () => shell.endTrace();
     return source;
   };
   const { trace, inspect, json } = options;

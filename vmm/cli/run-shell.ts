@@ -100,6 +100,11 @@ export class RunShell {
     }
   }
 
+  /** Nothing more goes into the trace. */
+  endTrace(): void {
+    if (this.#sink !== null) this.trace.removeSink(this.#sink);
+  }
+
   /** Connects a machine's console and messages to the terminal. */
   watchMachine(machine: Machine, console: ConsoleKind): void {
     this.#wrapsConsole = console.lines && this.#consoleFile === 1 && process.stdout.isTTY === true;
