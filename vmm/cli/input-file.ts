@@ -1,7 +1,7 @@
 // Files that the user names: read whole, up to a limit (a device file or a pipe may never end), and what is wrong with one as a person
 // says it.
 
-import { closeSync, openSync, readSync } from "node:fs";
+import { closeSync, fstatSync, openSync, readSync } from "node:fs";
 import { UsageError } from "./exit-codes.ts";
 
 const WORDS: Readonly<Record<string, string>> = {
@@ -25,8 +25,11 @@ export function readInput(file: string, limit: number, name: string = file): Buf
   try {
     const fd = openSync(file, "r");
     try {
+      // one byte more than a regular file has: it comes in one piece, and its end with it
+      let size = Math.max(CHUNK, Math.min(fstatSync(fd).size, limit) + 1);
       for (;;) {
-        const chunk = Buffer.allocUnsafe(CHUNK);
+        const chunk = Buffer.allocUnsafe(size);
+        size = CHUNK;
         const got = readSync(fd, chunk);
         if (got === 0) break;
         chunks.push(chunk.subarray(0, got));
@@ -40,5 +43,5 @@ export function readInput(file: string, limit: number, name: string = file): Buf
     if (error instanceof UsageError) throw error;
     throw new UsageError(`${name}: ${fileProblem(error)}`);
   }
-  return Buffer.concat(chunks, length);
+  return chunks.length === 1 ? chunks[0]! : Buffer.concat(chunks, length);
 }

@@ -1,12 +1,13 @@
 // Loads and stores that hit the TLB, for the interpreter's loop: inlined, false on a miss. The page of the last byte is compared with the entry of the
 // first, so that an access across a page misses.
+import { place } from "../../engine/assembly/tlb";
 import { PAGE_MASK } from "../../engine/assembly/isa";
-import { TLB_INDEX, TLB_STORE } from "../../engine/assembly/layout";
+import { TLB_STORE } from "../../engine/assembly/layout";
 import { X } from "./layout";
 
 @inline
 export function loadEntry(tlb: usize, va: u64): usize {
-  return tlb + (<u32>(va >> 8) & TLB_INDEX);
+  return tlb + place(va);
 }
 
 @inline

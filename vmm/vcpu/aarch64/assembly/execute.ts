@@ -14,8 +14,8 @@ import {
 } from "./arithmetic";
 import { multiplyHigh } from "../../engine/assembly/arithmetic";
 import { PAGE_MASK, RESUME, STEP } from "../../engine/assembly/isa";
-import { LEFT, PAGE_BASE, PAGE_VA, PC, REFETCH, SLOT, TLB_INDEX } from "../../engine/assembly/layout";
-import { dataTable, fetchTable } from "../../engine/assembly/tlb";
+import { LEFT, PAGE_BASE, PAGE_VA, PC, REFETCH, SLOT } from "../../engine/assembly/layout";
+import { dataTable, fetchTable, place } from "../../engine/assembly/tlb";
 import { EL, NZCV, SPSEL } from "./layout";
 import {
   ADC, ADCS, ADCS_W, ADC_W, ADD, ADDI, ADDI_W, ADDS, ADDSI, ADDSI_W, ADDS_EXTEND, ADDS_EXTEND_W, ADDS_SHIFT, ADDS_SHIFT_W, ADDS_W, ADD_EXTEND,
@@ -459,7 +459,7 @@ export function execute(ip: usize, n: u32): u32 {
       save(ip, n, pageVa, pageBase);
       return STEP;
     }
-    const entry = fetch + (<u32>(to >> 8) & TLB_INDEX);
+    const entry = fetch + place(to);
     if (load<u64>(entry) != (to & ~<u64>0xffc)) {
       store<u64>(PC, to);
       store<u32>(LEFT, n);

@@ -1,6 +1,8 @@
 // Translated code of Advanced SIMD on integer lanes (DDI 0487, C4.1.96), with WebAssembly's vectors on the registers in memory: what maps onto a few of
 // their instructions and sets no flag. The rest, and everything where the engine has no vectors, is called in the core (raw.ts).
-import { SIMD, simd } from "../../engine/translator/wasm-simd.ts";
+import { VECTOR_A, VECTOR_B } from "../../engine/translator/region-writer.ts";
+import { bytesConstant, SIMD, shuffle, simd } from "../../engine/translator/wasm-simd.ts";
+import type { Emitting } from "./emitting.ts";
 import { immediateVector, shiftByImmediate } from "./vector-immediate.ts";
 import {
   between,
@@ -88,6 +90,7 @@ function threeSame(f: VectorFields): Emit | null {
       simd(x.code, paired);
     });
   }
+  if (opcode === 8 && size === 0) return shiftBytes(f);
   if (opcode === 17 && !u) {
     const equal = laneOp(size, "eq")!; // CMTST
     return writing(f, (x) => {
@@ -106,6 +109,58 @@ function threeSame(f: VectorFields): Emit | null {
     });
   }
   return null;
+}
+
+/** Powers of two by the shift that they stand for, in a table for swizzle: to the left 0 to 7; to the right 1 to 8, times 256, and further with `beyond`. */
+const LEFT_FACTORS = [1, 2, 4, 8, 16, 32, 64, 128, 0, 0, 0, 0, 0, 0, 0, 0];
+const rightFactors = (beyond: number): number[] => [0, 128, 64, 32, 16, 8, 4, 2, 1, ...Array<number>(7).fill(beyond)];
+
+/**
+ * SSHL, USHL of bytes by the signed bytes of Vm: products of 16 bits with a power of two, whose lower bytes are what a shift to the left leaves and whose
+ * upper bytes what one to the right does.
+ */
+function shiftBytes(f: VectorFields): Emit {
+  const { n, m, u } = f;
+  const kind = u ? "u" : "s";
+  const product = (x: Emitting, half: "low" | "high"): void => {
+    push(x, n);
+    simd(x.code, `i16x8.extend_${half}_i8x16_${kind}`);
+    x.code.get(VECTOR_A);
+    simd(x.code, `i16x8.extend_${half}_i8x16_u`, "i16x8.mul");
+  };
+  return writing(f, (x) => {
+    const { code } = x;
+    const isLeft = (): void => {
+      push(x, m);
+      pushZero(code);
+      simd(code, "i8x16.ge_s");
+    };
+    bytesConstant(code, LEFT_FACTORS);
+    push(x, m);
+    simd(code, "i8x16.swizzle");
+    bytesConstant(code, rightFactors(u ? 0 : 1));
+    push(x, m);
+    simd(code, "i8x16.neg");
+    bytesConstant(code, Array<number>(16).fill(15));
+    simd(code, "i8x16.min_u", "i8x16.swizzle");
+    isLeft();
+    simd(code, "v128.bitselect");
+    code.set(VECTOR_A);
+    product(x, "low");
+    code.set(VECTOR_B);
+    product(x, "high");
+    code.set(VECTOR_A);
+    for (const first of [0, 1]) {
+      code.get(VECTOR_B);
+      code.get(VECTOR_A);
+      shuffle(
+        code,
+        Array.from({ length: 16 }, (_, i) => 2 * i + first),
+      );
+    }
+    isLeft();
+    simd(code, "v128.bitselect");
+  });
 }
 
 /** Two-register miscellaneous. */

@@ -5,10 +5,10 @@
 // to notice a store. refetchLine() is the same for one line, at a cost that does not depend on how much is decoded.
 import {
   DECODE_CODE, DECODE_EPOCH, DECODE_HEAT, DECODE_LINES, DECODE_PAGES, DECODE_PAGE_BYTES, DECODE_PHYSICAL, DECODE_POOL, DECODE_USED, EPOCH,
-  PAGE_BASE, PAGE_MAP, PAGE_VA, PC, PHYSICAL, RAM_BYTES, RAM_OFFSET, REFETCH, TLB_INDEX,
+  PAGE_BASE, PAGE_MAP, PAGE_VA, PC, PHYSICAL, RAM_BYTES, RAM_OFFSET, REFETCH,
 } from "./layout";
 import { ACCESS_FETCH, PAGE_MASK } from "./isa";
-import { fetchTable, fillFetch, flushFetch, flushFetchEverywhere, hostAddress } from "./tlb";
+import { fetchTable, fillFetch, flushFetch, flushFetchEverywhere, hostAddress, place } from "./tlb";
 
 function empty(page: usize): void {
   memory.fill(page, 0, 4096 * 4);
@@ -108,7 +108,7 @@ function decodePage(host: usize): usize {
 /** The decode page of the virtual page of `va`, or 0 with a fault taken that names `va` (PC must be where it is reported). */
 export function fetchPage<Isa>(va: u64): usize {
   const isa = changetype<Isa>(0);
-  const entry = fetchTable(isa.fetchContext()) + (<u32>(va >> 8) & TLB_INDEX);
+  const entry = fetchTable(isa.fetchContext()) + place(va);
   if (load<u64>(entry) == (va & PAGE_MASK)) return load<u32>(entry, 8);
   const fault = isa.translate(va, ACCESS_FETCH);
   if (fault) {

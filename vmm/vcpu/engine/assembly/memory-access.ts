@@ -1,9 +1,9 @@
 // Loads and stores that an interpreter's inline path gives up on: TLB misses, accesses across a page, MMIO, faults.
 import { ACCESS_LOAD, ACCESS_STORE, CONTINUE, PAGE_MASK, RESUME } from "./isa";
 import { mmio } from "./imports";
-import { LEFT, MMIO_VALUE, PHYSICAL, TLB_INDEX, TLB_STORE, VALUE } from "./layout";
+import { LEFT, MMIO_VALUE, PHYSICAL, TLB_STORE, VALUE } from "./layout";
 import { synchronise } from "./time";
-import { dataTable, fillData, hostAddress } from "./tlb";
+import { dataTable, fillData, hostAddress, place } from "./tlb";
 
 /** An access left the machine's memory: interrupts, time or the budget may have changed, the interpreter must look. */
 export const OUTSIDE: u32 = 3;
@@ -60,7 +60,7 @@ const FAULTED: usize = 1;
  */
 export function ramAddress<Isa>(va: u64, access: u32): usize {
   const context = changetype<Isa>(0).dataContext();
-  const entry = dataTable(context) + access * TLB_STORE + (<u32>(va >> 8) & TLB_INDEX);
+  const entry = dataTable(context) + access * TLB_STORE + place(va);
   if (load<u64>(entry) == (va & PAGE_MASK)) return <u32>va + load<u32>(entry, 8);
   const host = locate<Isa>(va, access);
   if (host > FAULTED) {

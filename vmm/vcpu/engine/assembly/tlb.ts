@@ -1,4 +1,4 @@
-// TLBs: 1024 entries a table, direct-mapped by virtual page. An entry maps a 4 KiB page to RAM in one context; loads, stores and fetches apart, so that
+// TLBs: 1024 entries a table, direct-mapped by a fold of the virtual page's number. An entry maps a 4 KiB page to RAM in one context; loads, stores and fetches apart, so that
 // a hit needs no permission check. Contexts are the instruction set's: whatever decides about permissions without a flush selects one. MMIO never enters
 // a TLB. The interpreter compares the page of the *last* byte accessed with the entry of the first: an access across a page misses.
 //
@@ -6,7 +6,7 @@
 // says which groups of entries were filled since: a flush costs what has been filled, not what there is.
 import {
   HART, HARTS, HART_STATE, HART_STATE_BYTES, LEAF_BITS, RAM_BASE_PAGE, RAM_BYTES, RAM_OFFSET, SAVED_HARTS, SUPERPAGES, SUPERPAGE_LIST, TLB, TLBS,
-  TLB_BYTES, TLB_CONTEXT_BYTES, TLB_FETCH, TLB_INDEX, TLB_STORE, TLB_TABLES, TLB_USED,
+  TLB_BYTES, TLB_CONTEXT_BYTES, TLB_FETCH, TLB_FOLD, TLB_INDEX, TLB_STORE, TLB_TABLES, TLB_USED,
 } from "./layout";
 import { PAGE_MASK } from "./isa";
 
@@ -28,16 +28,22 @@ export function fetchTable(context: u32): usize {
   return load<u32>(TLB) + TLB_FETCH + context * TLB_STORE;
 }
 
+/** Where a virtual page's entry is in its table: two pages at equal distance from multiples of 4 MiB (a stack, a heap) are not in each other's way. */
+@inline
+export function place(va: u64): u32 {
+  return <u32>((va >> 8) ^ (va >> TLB_FOLD)) & TLB_INDEX;
+}
+
 const TABLE_FETCH: u32 = 6;
 const GROUP_BYTES: u32 = 256;
 
 @inline
 function fill(table: u32, va: u64, target: u32): void {
-  const entry = load<u32>(TLB) + table * TLB_STORE + (<u32>(va >> 8) & TLB_INDEX);
+  const entry = load<u32>(TLB) + table * TLB_STORE + place(va);
   store<u64>(entry, va & PAGE_MASK);
   store<u32>(entry, target, 8);
   const used = TLB_USED + table * 8;
-  store<u64>(used, load<u64>(used) | (<u64>1 << ((va >> 16) & 63)));
+  store<u64>(used, load<u64>(used) | (<u64>1 << <u64>(place(va) >> 8)));
   noteSuperpage(va);
 }
 
@@ -150,7 +156,7 @@ function inSuperpages(va: u64, superpages: usize, list: usize): bool {
 }
 
 function emptyPage(tables: usize, va: u64): void {
-  const first = tables + (<u32>(va >> 8) & TLB_INDEX);
+  const first = tables + place(va);
   for (let table: u32 = 0; table < <u32>TLB_TABLES; table++) store<u64>(first + table * TLB_STORE, <u64>-1);
 }
 

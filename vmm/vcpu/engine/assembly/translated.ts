@@ -1,7 +1,7 @@
 // Running translated code: what step() does at a slot marked TRANSLATED.
 import { CONTINUE, PAGE_MASK, RESUME, STEP } from "./isa";
-import { ENTRIES, ENTRY_BYTES, LEFT, PAGE_BASE, PAGE_VA, PC, SLOT, TLB_INDEX, TRANSLATED } from "./layout";
-import { dataTable, fetchTable } from "./tlb";
+import { ENTRIES, ENTRY_BYTES, LEFT, PAGE_BASE, PAGE_VA, PC, SLOT, TRANSLATED } from "./layout";
+import { dataTable, fetchTable, place } from "./tlb";
 
 /**
  * Runs translated code from its entry in `slot`, and on from region to region; `counted` instructions are left, the one at `slot` included.
@@ -20,7 +20,7 @@ export function runTranslated<Isa>(first: usize, counted: u32): u32 {
     slot = load<u32>(SLOT);
     if (slot == 0) {
       const target = load<u64>(PC);
-      const translation = fetch + (<u32>(target >> 8) & TLB_INDEX);
+      const translation = fetch + place(target);
       if (load<u64>(translation) != (target & PAGE_MASK)) {
         store<u32>(LEFT, left);
         return RESUME;

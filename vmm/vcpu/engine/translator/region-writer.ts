@@ -16,7 +16,8 @@
 import * as layout from "../assembly/layout.ts";
 import type { Instruction, InstructionSet } from "./instruction-set.ts";
 import type { Block } from "./region.ts";
-import { Code, I32, I64, moduleOf } from "./wasm-code.ts";
+import { Code, I32, I64, moduleOf, V128 } from "./wasm-code.ts";
+import { SIMD } from "./wasm-simd.ts";
 
 const PARAMETERS = [I32, I32, I32];
 const N = 0;
@@ -29,7 +30,10 @@ export const ENTRY = 4;
 export const VA = 5;
 export const T = 6;
 export const U = 7;
-const FIXED_LOCALS = [I32, I32, I64, I64, I64];
+/** Locals (v128), where the engine has vectors: free. */
+export const VECTOR_A = 8;
+export const VECTOR_B = 9;
+const FIXED_LOCALS = [I32, I32, I64, I64, I64, ...(SIMD ? [V128, V128] : [])];
 const FIRST_STATE = PARAMETERS.length + FIXED_LOCALS.length;
 const EXIT = 0;
 const AGAIN = 1;
@@ -153,9 +157,13 @@ export class RegionWriter {
    */
   locate(size: number, table: Table, lowest = false): void {
     const { code } = this;
+    // tlb.ts, place()
     code.tee(VA);
     code.i64(8);
-    code.op("i64.shr_u", "i32.wrap_i64");
+    code.op("i64.shr_u");
+    code.get(VA);
+    code.i64(layout.TLB_FOLD);
+    code.op("i64.shr_u", "i64.xor", "i32.wrap_i64");
     code.i32(layout.TLB_INDEX);
     code.op("i32.and");
     if (lowest) {

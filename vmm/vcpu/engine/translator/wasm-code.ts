@@ -2,6 +2,7 @@
 
 export const I32 = 0x7f;
 export const I64 = 0x7e;
+export const V128 = 0x7b;
 const EMPTY = 0x40;
 
 /** Opcodes used by the translator, by their text names. */

@@ -132,6 +132,11 @@ export function vectorConstant(code: Code, low: bigint, high: bigint): void {
   for (const half of [low, high]) for (let at = 0n; at < 64n; at += 8n) code.byte(Number((half >> at) & 0xffn));
 }
 
+/** v128.const of 16 bytes. */
+export function bytesConstant(code: Code, bytes: readonly number[]): void {
+  code.bytes([0xfd, CONSTANT, ...bytes]);
+}
+
 /** i8x16.shuffle: 16 indices, 0 to 15 of the first operand, 16 to 31 of the second. */
 export function shuffle(code: Code, indices: readonly number[]): void {
   code.bytes([0xfd, SHUFFLE]);

@@ -5,9 +5,10 @@
 // Nothing in here calls a function: one call anywhere would make the compiler keep the locals on the stack everywhere. What is rare or long
 // (missed TLBs, CSRs, undecoded slots, traps) breaks out of the switch with no target: the loop ends, and step() does that one instruction. A jump
 // within the page adds to the slot pointer; every other one breaks with `target` set, and the fetch TLB gives the decode page.
+import { place } from "../../engine/assembly/tlb";
 import { multiplyHigh } from "../../engine/assembly/arithmetic";
 import { PAGE_MASK, RESUME, STEP } from "../../engine/assembly/isa";
-import { LEFT, PAGE_BASE, PAGE_VA, PC, REFETCH, SLOT, TLB_INDEX, TLB_STORE } from "../../engine/assembly/layout";
+import { LEFT, PAGE_BASE, PAGE_VA, PC, REFETCH, SLOT, TLB_STORE } from "../../engine/assembly/layout";
 import {
   divide, divideUnsigned, divideUnsignedWord, divideWord, orCombine, remainder, remainderUnsigned, remainderUnsignedWord,
   remainderWord, word,
@@ -247,7 +248,7 @@ export function execute(ip: usize, n: u32): u32 {
         continue;
       case LB: case LB + 1: {
         const va = r1(ip) + immediate(ip);
-        const entry = tlb + (<u32>(va >> 8) & TLB_INDEX);
+        const entry = tlb + place(va);
         if (load<u64>(entry) == (va & PAGE_MASK)) {
           set(ip, <u64>(<i64>load<i8>(<u32>va + load<u32>(entry, 8))));
           ip += 16;
@@ -257,7 +258,7 @@ export function execute(ip: usize, n: u32): u32 {
       }
       case LH: {
         const va = r1(ip) + immediate(ip);
-        const entry = tlb + (<u32>(va >> 8) & TLB_INDEX);
+        const entry = tlb + place(va);
         if (load<u64>(entry) == ((va + 1) & PAGE_MASK)) {
           set(ip, <u64>(<i64>load<i16>(<u32>va + load<u32>(entry, 8))));
           ip += 16;
@@ -267,7 +268,7 @@ export function execute(ip: usize, n: u32): u32 {
       }
       case LH + 1: {
         const va = r1(ip) + immediate(ip);
-        const entry = tlb + (<u32>(va >> 8) & TLB_INDEX);
+        const entry = tlb + place(va);
         if (load<u64>(entry) == ((va + 1) & PAGE_MASK)) {
           set(ip, <u64>(<i64>load<i16>(<u32>va + load<u32>(entry, 8))));
           ip += 8;
@@ -277,7 +278,7 @@ export function execute(ip: usize, n: u32): u32 {
       }
       case LW: {
         const va = r1(ip) + immediate(ip);
-        const entry = tlb + (<u32>(va >> 8) & TLB_INDEX);
+        const entry = tlb + place(va);
         if (load<u64>(entry) == ((va + 3) & PAGE_MASK)) {
           set(ip, <u64>(<i64>load<i32>(<u32>va + load<u32>(entry, 8))));
           ip += 16;
@@ -287,7 +288,7 @@ export function execute(ip: usize, n: u32): u32 {
       }
       case LW + 1: {
         const va = r1(ip) + immediate(ip);
-        const entry = tlb + (<u32>(va >> 8) & TLB_INDEX);
+        const entry = tlb + place(va);
         if (load<u64>(entry) == ((va + 3) & PAGE_MASK)) {
           set(ip, <u64>(<i64>load<i32>(<u32>va + load<u32>(entry, 8))));
           ip += 8;
@@ -297,7 +298,7 @@ export function execute(ip: usize, n: u32): u32 {
       }
       case LD: {
         const va = r1(ip) + immediate(ip);
-        const entry = tlb + (<u32>(va >> 8) & TLB_INDEX);
+        const entry = tlb + place(va);
         if (load<u64>(entry) == ((va + 7) & PAGE_MASK)) {
           set(ip, load<u64>(<u32>va + load<u32>(entry, 8)));
           ip += 16;
@@ -307,7 +308,7 @@ export function execute(ip: usize, n: u32): u32 {
       }
       case LD + 1: {
         const va = r1(ip) + immediate(ip);
-        const entry = tlb + (<u32>(va >> 8) & TLB_INDEX);
+        const entry = tlb + place(va);
         if (load<u64>(entry) == ((va + 7) & PAGE_MASK)) {
           set(ip, load<u64>(<u32>va + load<u32>(entry, 8)));
           ip += 8;
@@ -317,7 +318,7 @@ export function execute(ip: usize, n: u32): u32 {
       }
       case LBU: {
         const va = r1(ip) + immediate(ip);
-        const entry = tlb + (<u32>(va >> 8) & TLB_INDEX);
+        const entry = tlb + place(va);
         if (load<u64>(entry) == (va & PAGE_MASK)) {
           set(ip, <u64>load<u8>(<u32>va + load<u32>(entry, 8)));
           ip += 16;
@@ -327,7 +328,7 @@ export function execute(ip: usize, n: u32): u32 {
       }
       case LBU + 1: {
         const va = r1(ip) + immediate(ip);
-        const entry = tlb + (<u32>(va >> 8) & TLB_INDEX);
+        const entry = tlb + place(va);
         if (load<u64>(entry) == (va & PAGE_MASK)) {
           set(ip, <u64>load<u8>(<u32>va + load<u32>(entry, 8)));
           ip += 8;
@@ -337,7 +338,7 @@ export function execute(ip: usize, n: u32): u32 {
       }
       case LHU: {
         const va = r1(ip) + immediate(ip);
-        const entry = tlb + (<u32>(va >> 8) & TLB_INDEX);
+        const entry = tlb + place(va);
         if (load<u64>(entry) == ((va + 1) & PAGE_MASK)) {
           set(ip, <u64>load<u16>(<u32>va + load<u32>(entry, 8)));
           ip += 16;
@@ -347,7 +348,7 @@ export function execute(ip: usize, n: u32): u32 {
       }
       case LHU + 1: {
         const va = r1(ip) + immediate(ip);
-        const entry = tlb + (<u32>(va >> 8) & TLB_INDEX);
+        const entry = tlb + place(va);
         if (load<u64>(entry) == ((va + 1) & PAGE_MASK)) {
           set(ip, <u64>load<u16>(<u32>va + load<u32>(entry, 8)));
           ip += 8;
@@ -357,7 +358,7 @@ export function execute(ip: usize, n: u32): u32 {
       }
       case LWU: case LWU + 1: {
         const va = r1(ip) + immediate(ip);
-        const entry = tlb + (<u32>(va >> 8) & TLB_INDEX);
+        const entry = tlb + place(va);
         if (load<u64>(entry) == ((va + 3) & PAGE_MASK)) {
           set(ip, <u64>load<u32>(<u32>va + load<u32>(entry, 8)));
           ip += 16;
@@ -367,7 +368,7 @@ export function execute(ip: usize, n: u32): u32 {
       }
       case SB: {
         const va = r1(ip) + immediate(ip);
-        const entry = tlb + (<u32>(va >> 8) & TLB_INDEX);
+        const entry = tlb + place(va);
         if (load<u64>(entry, TLB_STORE) == (va & PAGE_MASK)) {
           store<u8>(<u32>va + load<u32>(entry, TLB_STORE + 8), <u8>ra(ip));
           ip += 16;
@@ -377,7 +378,7 @@ export function execute(ip: usize, n: u32): u32 {
       }
       case SB + 1: {
         const va = r1(ip) + immediate(ip);
-        const entry = tlb + (<u32>(va >> 8) & TLB_INDEX);
+        const entry = tlb + place(va);
         if (load<u64>(entry, TLB_STORE) == (va & PAGE_MASK)) {
           store<u8>(<u32>va + load<u32>(entry, TLB_STORE + 8), <u8>ra(ip));
           ip += 8;
@@ -387,7 +388,7 @@ export function execute(ip: usize, n: u32): u32 {
       }
       case SH: {
         const va = r1(ip) + immediate(ip);
-        const entry = tlb + (<u32>(va >> 8) & TLB_INDEX);
+        const entry = tlb + place(va);
         if (load<u64>(entry, TLB_STORE) == ((va + 1) & PAGE_MASK)) {
           store<u16>(<u32>va + load<u32>(entry, TLB_STORE + 8), <u16>ra(ip));
           ip += 16;
@@ -397,7 +398,7 @@ export function execute(ip: usize, n: u32): u32 {
       }
       case SH + 1: {
         const va = r1(ip) + immediate(ip);
-        const entry = tlb + (<u32>(va >> 8) & TLB_INDEX);
+        const entry = tlb + place(va);
         if (load<u64>(entry, TLB_STORE) == ((va + 1) & PAGE_MASK)) {
           store<u16>(<u32>va + load<u32>(entry, TLB_STORE + 8), <u16>ra(ip));
           ip += 8;
@@ -407,7 +408,7 @@ export function execute(ip: usize, n: u32): u32 {
       }
       case SW: {
         const va = r1(ip) + immediate(ip);
-        const entry = tlb + (<u32>(va >> 8) & TLB_INDEX);
+        const entry = tlb + place(va);
         if (load<u64>(entry, TLB_STORE) == ((va + 3) & PAGE_MASK)) {
           store<u32>(<u32>va + load<u32>(entry, TLB_STORE + 8), <u32>ra(ip));
           ip += 16;
@@ -417,7 +418,7 @@ export function execute(ip: usize, n: u32): u32 {
       }
       case SW + 1: {
         const va = r1(ip) + immediate(ip);
-        const entry = tlb + (<u32>(va >> 8) & TLB_INDEX);
+        const entry = tlb + place(va);
         if (load<u64>(entry, TLB_STORE) == ((va + 3) & PAGE_MASK)) {
           store<u32>(<u32>va + load<u32>(entry, TLB_STORE + 8), <u32>ra(ip));
           ip += 8;
@@ -427,7 +428,7 @@ export function execute(ip: usize, n: u32): u32 {
       }
       case SD: {
         const va = r1(ip) + immediate(ip);
-        const entry = tlb + (<u32>(va >> 8) & TLB_INDEX);
+        const entry = tlb + place(va);
         if (load<u64>(entry, TLB_STORE) == ((va + 7) & PAGE_MASK)) {
           store<u64>(<u32>va + load<u32>(entry, TLB_STORE + 8), ra(ip));
           ip += 16;
@@ -437,7 +438,7 @@ export function execute(ip: usize, n: u32): u32 {
       }
       case SD + 1: {
         const va = r1(ip) + immediate(ip);
-        const entry = tlb + (<u32>(va >> 8) & TLB_INDEX);
+        const entry = tlb + place(va);
         if (load<u64>(entry, TLB_STORE) == ((va + 7) & PAGE_MASK)) {
           store<u64>(<u32>va + load<u32>(entry, TLB_STORE + 8), ra(ip));
           ip += 8;
@@ -448,7 +449,7 @@ export function execute(ip: usize, n: u32): u32 {
       case FLW: case FLW + 1: {
         if (!floatsDirty()) break;
         const va = r1(ip) + immediate(ip);
-        const entry = tlb + (<u32>(va >> 8) & TLB_INDEX);
+        const entry = tlb + place(va);
         if (load<u64>(entry) == ((va + 3) & PAGE_MASK)) {
           setFloat(ip, <u64>load<u32>(<u32>va + load<u32>(entry, 8)) | 0xffffffff00000000);
           ip += 16;
@@ -459,7 +460,7 @@ export function execute(ip: usize, n: u32): u32 {
       case FLD: {
         if (!floatsDirty()) break;
         const va = r1(ip) + immediate(ip);
-        const entry = tlb + (<u32>(va >> 8) & TLB_INDEX);
+        const entry = tlb + place(va);
         if (load<u64>(entry) == ((va + 7) & PAGE_MASK)) {
           setFloat(ip, load<u64>(<u32>va + load<u32>(entry, 8)));
           ip += 16;
@@ -470,7 +471,7 @@ export function execute(ip: usize, n: u32): u32 {
       case FLD + 1: {
         if (!floatsDirty()) break;
         const va = r1(ip) + immediate(ip);
-        const entry = tlb + (<u32>(va >> 8) & TLB_INDEX);
+        const entry = tlb + place(va);
         if (load<u64>(entry) == ((va + 7) & PAGE_MASK)) {
           setFloat(ip, load<u64>(<u32>va + load<u32>(entry, 8)));
           ip += 8;
@@ -481,7 +482,7 @@ export function execute(ip: usize, n: u32): u32 {
       case FSW: case FSW + 1: {
         if (!floatsDirty()) break;
         const va = r1(ip) + immediate(ip);
-        const entry = tlb + (<u32>(va >> 8) & TLB_INDEX);
+        const entry = tlb + place(va);
         if (load<u64>(entry, TLB_STORE) == ((va + 3) & PAGE_MASK)) {
           store<u32>(<u32>va + load<u32>(entry, TLB_STORE + 8), <u32>fa(ip));
           ip += 16;
@@ -492,7 +493,7 @@ export function execute(ip: usize, n: u32): u32 {
       case FSD: {
         if (!floatsDirty()) break;
         const va = r1(ip) + immediate(ip);
-        const entry = tlb + (<u32>(va >> 8) & TLB_INDEX);
+        const entry = tlb + place(va);
         if (load<u64>(entry, TLB_STORE) == ((va + 7) & PAGE_MASK)) {
           store<u64>(<u32>va + load<u32>(entry, TLB_STORE + 8), fa(ip));
           ip += 16;
@@ -503,7 +504,7 @@ export function execute(ip: usize, n: u32): u32 {
       case FSD + 1: {
         if (!floatsDirty()) break;
         const va = r1(ip) + immediate(ip);
-        const entry = tlb + (<u32>(va >> 8) & TLB_INDEX);
+        const entry = tlb + place(va);
         if (load<u64>(entry, TLB_STORE) == ((va + 7) & PAGE_MASK)) {
           store<u64>(<u32>va + load<u32>(entry, TLB_STORE + 8), fa(ip));
           ip += 8;
@@ -573,7 +574,7 @@ export function execute(ip: usize, n: u32): u32 {
       case CZERO_NEZ: case CZERO_NEZ + 1: set(ip, r2(ip) == 0 ? r1(ip) : 0); ip += 16; continue;
     }
     if (target == NOWHERE) break;
-    const entry = fetch + (<u32>(target >> 8) & TLB_INDEX);
+    const entry = fetch + place(target);
     if (load<u64>(entry) != (target & PAGE_MASK)) {
       store<u64>(PC, target);
       store<u32>(LEFT, n);

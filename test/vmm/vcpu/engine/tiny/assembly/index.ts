@@ -3,14 +3,14 @@
 import { copyLine, refetchLine } from "../../../../../../vmm/vcpu/engine/assembly/decode-cache";
 import { CONTINUE, LEAVE, PAGE_MASK, RESUME, STEP } from "../../../../../../vmm/vcpu/engine/assembly/isa";
 import {
-  DECODE_CODE, EXIT_CALL, EXIT_WFI, LEAF_BITS, LEFT, PAGE_BASE, PAGE_VA, PC, PHYSICAL, REFETCH, SLOT, TLB_INDEX, TLB_STORE, TRANSLATED, UNDECODED,
+  DECODE_CODE, EXIT_CALL, EXIT_WFI, LEAF_BITS, LEFT, PAGE_BASE, PAGE_VA, PC, PHYSICAL, REFETCH, SLOT, TLB_STORE, TRANSLATED, UNDECODED,
   VALUE,
 } from "../../../../../../vmm/vcpu/engine/assembly/layout";
 import { OUTSIDE, readMemory, writeMemory } from "../../../../../../vmm/vcpu/engine/assembly/memory-access";
 import * as engine from "../../../../../../vmm/vcpu/engine/assembly/run";
 import { ticks, untilTicks } from "../../../../../../vmm/vcpu/engine/assembly/time";
 import * as time from "../../../../../../vmm/vcpu/engine/assembly/time";
-import { dataTable, fetchTable, flushAddress, flushAll, hostAddress } from "../../../../../../vmm/vcpu/engine/assembly/tlb";
+import { dataTable, fetchTable, flushAddress, flushAll, hostAddress, place } from "../../../../../../vmm/vcpu/engine/assembly/tlb";
 import { runTranslated } from "../../../../../../vmm/vcpu/engine/assembly/translated";
 import {
   ADD, B, BEQ, BL, BLT, BL_FAR, BR, B_FAR, CALLS, CAUSE, CMP, DEADLINE, ELR, FAR, FAULT_ALIGNMENT, FAULT_BUS, FAULT_ILLEGAL, FAULT_PERMISSION,
@@ -154,14 +154,14 @@ function execute(ip: usize, n: u32): u32 {
       case BR: target = n1(ip); jumps = true; left = (target & 3) != 0; break;
       case LDR: {
         const va = n1(ip) + load<u64>(ip, 8);
-        const entry = tlb + (<u32>(va >> 8) & TLB_INDEX);
+        const entry = tlb + place(va);
         if (load<u64>(entry) == ((va + 7) & PAGE_MASK)) store<u64>(d(ip), load<u64>(<u32>va + load<u32>(entry, 8)));
         else left = true;
         break;
       }
       case STR: {
         const va = n1(ip) + load<u64>(ip, 8);
-        const entry = tlb + (<u32>(va >> 8) & TLB_INDEX);
+        const entry = tlb + place(va);
         if (load<u64>(entry, TLB_STORE) == ((va + 7) & PAGE_MASK)) store<u64>(<u32>va + load<u32>(entry, TLB_STORE + 8), load<u64>(d(ip)));
         else left = true;
         break;
@@ -177,7 +177,7 @@ function execute(ip: usize, n: u32): u32 {
       ip += 16;
       continue;
     }
-    const entry = fetch + (<u32>(target >> 8) & TLB_INDEX);
+    const entry = fetch + place(target);
     if (load<u64>(entry) != (target & PAGE_MASK)) {
       store<u64>(PC, target);
       store<u32>(LEFT, n);
