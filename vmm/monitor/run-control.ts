@@ -24,6 +24,7 @@ export interface ControlledRun {
   interrupt(): void;
 }
 
+// Not state: who holds a run is outside of it.
 export class RunControl implements TraceSink {
   /** Called when something changed: a loop that sleeps looks again. */
   onChange: () => void = () => {};

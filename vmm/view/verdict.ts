@@ -52,7 +52,8 @@ export function verdictOf(walk: Walk, consequences: readonly TracedEvent[], devi
   const { name, blame, why, section } = explainer.explainFault(fault.faultCause, fault);
   const last = walk.steps.at(-1);
   // The load that failed says more than the cause alone.
-  const whose: Blame = last?.table === "stage2" ? "host" : (WHOSE[blame] ?? "open");
+  const said = WHOSE[blame] ?? "open";
+  const whose: Blame = last?.table === "stage2" ? "host" : last?.table === "stage1" && said === "open" ? "guest" : said;
   const headline = {
     guest: "The guest's own fault",
     host: "The host's fault",

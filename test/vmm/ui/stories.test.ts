@@ -95,7 +95,10 @@ describe.each(KINDS)("on %s", (kind) => {
     );
     const hosts = hears("outside memory", true).code === null ? /told nothing/ : /guest finds it/;
     expect(verdicts[2]!.way.join("; ")).toMatch(hosts);
-    expect(verdicts[0]!.way.join("; ")).toMatch(/kernel passes it on.*guest finds it.*interrupt/);
+    // Where Linux has no event queue for the architecture a guest hears nothing of its own faults either.
+    const guests =
+      hears("no permission", true).code === null ? /told nothing/ : /kernel passes it on.*guest finds it.*interrupt/;
+    expect(verdicts[0]!.way.join("; ")).toMatch(guests);
     for (const { why, section } of verdicts)
       expect([why, section]).toEqual([expect.stringMatching(/\w{4}/), expect.stringMatching(/§/)]);
   });
@@ -108,8 +111,12 @@ describe.each(KINDS)("on %s", (kind) => {
       const look = { seq: last, places: [{ device: DEVICE, iova: 0x4000n }] };
       return runStory(story, kind, [], look).truths.map(agreementOf)[0];
     });
+    // Where nothing is traced behind the attach that installs, the moment of its event is the one before its entry stands.
+    const { last } = recording.verbs[1]!;
+    const installed =
+      eventAt(recording.columns, rowOf(recording.columns, last)).type === "attach" ? "nothing" : "not cached";
     // map, install, write | unmap, write | invalidate | write
-    expect(seen).toEqual(["nothing", "not cached", "agrees", "stale", "stale", "nothing", "nothing"]);
+    expect(seen).toEqual(["nothing", installed, "agrees", "stale", "stale", "nothing", "nothing"]);
   });
 
   it("unplug during DMA: ten bursts, none after, and every object is given back", () => {
@@ -124,8 +131,9 @@ describe.each(KINDS)("on %s", (kind) => {
     expect(dmas(unplug.before, Number.POSITIVE_INFINITY)).toBe(0);
     const history = new ObjectHistory(columns);
     const kinds = (seq: number) => [...history.at(rowOf(columns, seq)).values()].map((object) => object.kind);
+    const onViommu = VIOMMU_KINDS[kind].nesting.shape === "viommu" ? ["vDEVICE", "vIOMMU"] : [];
     expect(kinds(unplug.before)).toEqual(
-      expect.arrayContaining(["device", "vDEVICE", "nested HWPT", "vIOMMU", "HWPT", "IOAS"]),
+      expect.arrayContaining(["device", "nested HWPT", "HWPT", "IOAS", ...onViommu]),
     );
     for (const gone of ["vDEVICE", "device"]) expect(kinds(unplug.last)).not.toContain(gone);
   });

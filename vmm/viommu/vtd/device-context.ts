@@ -40,6 +40,7 @@ const UNTRANSLATED: DeviceContext = {
   silent: false,
 };
 
+// Not state: the last answer.
 export class DeviceContexts implements ContextRules<DeviceContext> {
   cause = 0;
   /** Before the guest has said anything nothing passes; then TE decides. */

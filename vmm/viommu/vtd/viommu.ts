@@ -401,6 +401,7 @@ export class VtdViommu implements GuestVisibleIommu, RegisterEffects, Descriptor
 
   saveState(): StateRecord {
     return {
+      registers: this.#state.saveState(),
       ...{ flagged: this.flagged, cause: this.cause, total: this.#total, recorded: this.#recorded },
       // In one order, whatever the guest's was.
       executed: Object.fromEntries(COUNTED.map((name) => [name, this.#executed[name] ?? null])),
@@ -421,11 +422,12 @@ export class VtdViommu implements GuestVisibleIommu, RegisterEffects, Descriptor
     }
     this.#told.clear();
     for (const each of state.records("told")) this.#told.set(each.number("device"), each.number("reason"));
+    // With the registers, not after them as a part: what mode they ask for the translator must know.
+    this.#state.restoreState(state.record("registers"));
     this.#translator.modeChanged();
   }
 
   *stateParts(): Generator<readonly [string, Stateful]> {
-    yield ["registers", this.#state];
     yield ["interrupts", this.#events];
     yield ["faults", this.#faults];
     yield ["queue", this.#queue];

@@ -114,6 +114,20 @@ export class Translator<P extends number> {
     this.#root = this.#state.rootPfn;
   }
 
+  /** The frame that the caches give an untranslated request, rights aside; -1: it would have to walk. Changes nothing. */
+  remembers(sourceId: number, pasid: number, pfn: number): number {
+    const context = this.#mode === MODE_OFF ? null : this.#contexts.find(sourceId);
+    if (context === null) return -1;
+    const entry = context.scalable
+      ? this.#cached.findPasid(sourceId, pasid < 0 ? context.ridPasid : pasid)
+      : pasid < 0
+        ? context
+        : null;
+    const space = entry?.space ?? null;
+    if (space === null) return -1;
+    return space.identity ? pfn : this.#translations.frameOf(space.tag, pfn);
+  }
+
   get off(): boolean {
     return this.#mode === MODE_OFF;
   }

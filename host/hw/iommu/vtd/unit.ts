@@ -135,6 +135,10 @@ export class VtdUnit extends QueuedIommu implements HardwareIommu, RegisterEffec
     return this.#asked;
   }
 
+  remembers(deviceId: number, pasid: number, pfn: number): number {
+    return this.#translator.remembers(deviceId, pasid, pfn);
+  }
+
   /** What the last interrupt request that was remapped came to: for tests. */
   get remappedInterrupt(): Pick<
     InterruptRemapper,
