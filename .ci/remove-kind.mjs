@@ -80,10 +80,14 @@ function namesOf(clause) {
     );
 }
 
+/** A suite that another test runs as well. */
+const RUN_AGAIN = /^ *await import\("([^"]+)"\);\n/gm;
+
 /** The file without its lines of the kind; null if it has none. */
 function withoutLines(file, text) {
   const names = [];
-  let rest = text.replace(STATEMENT, (statement, keyword, clause, specifier) => {
+  const alone = text.replace(RUN_AGAIN, (line, specifier) => (leadsToGone(file, specifier) ? "" : line));
+  let rest = alone.replace(STATEMENT, (statement, keyword, clause, specifier) => {
     if (!leadsToGone(file, specifier)) return statement;
     if (keyword === "import") names.push(...namesOf(clause));
     return "";
