@@ -80,9 +80,8 @@ export async function follow(
     }
   };
   try {
-    take();
     await new Promise<void>((done) => {
-      const watcher = watch(file, () => {
+      const look = (): void => {
         try {
           take();
         } catch (error) {
@@ -90,7 +89,10 @@ export async function follow(
           watcher.close();
           done();
         }
-      });
+      };
+      const watcher = watch(file, look);
+      // Once it is watched: what is written before would go unseen until the next change.
+      look();
       void ended.then(() => {
         watcher.close();
         done();
