@@ -26,7 +26,8 @@ it("what tar writes is read: folders, files, links, names of more than a hundred
   ]);
   // what is behind are the two blocks of zeros that end an archive, and padding
   expect(stdout.subarray(end).every((byte) => byte === 0)).toBe(true);
-  expect(() => readTar(stdout.subarray(0, end - 512))).toThrow(RangeError);
+  // The last header is the link's; before it stands the second half of the file, which is cut off here.
+  expect(() => readTar(stdout.subarray(0, end - 1024))).toThrow(RangeError);
 });
 
 it("tar reads what is written, as root's, of whole blocks of a drive", () => {
