@@ -5,38 +5,22 @@ import { describe, expect, it } from "vitest";
 import * as R from "../../../host/devices/edu/registers.ts";
 import { HARDWARE_KINDS } from "../../../host/hw/iommu/kinds.ts";
 import { reportStaleAccesses, type StaleAccess } from "../../../host/hw/iommu/stale-accesses.ts";
-import { eduDma, eduOutcome, machine, name } from "./machine.ts";
+import { AssignedEdu, IOVA, PAGE, RID } from "./assigned-edu.ts";
 
-const RID = 0x0108;
-const IOVA = 0x4000_0000n;
-const PAGE = 4096n;
+/** Those that say an invalidation is done, which its sender waits for: SMMUv3's CMD_SYNC, RISC-V's IOFENCE, VT-d's wait descriptor. */
+const FENCE = /SYNC|IOFENCE|wait/;
 
 function assigned(kind: string) {
-  const host = machine({ ...(kind === "smmuv3" ? { smmus: [{}] } : {}), devices: [{ rid: RID }] });
-  host.assign();
-  const user = host.user();
-  const va = user.process.memory.mapBuffer(new ArrayBuffer(16 * 4096), 0, 16 * 4096);
-  const iommufd = user.iommufd();
-  const ioas = user.ioas(iommufd);
-  const vfio = user.open(host.vfio.nodeOf(name(RID))!);
-  const device = user.bind(vfio, iommufd);
-  user.attach(vfio, user.hwpt(iommufd, device, ioas));
-  user.enableDevice(vfio);
-  const bar = user.bar0(vfio);
+  const edu = new AssignedEdu(kind);
   const stale: StaleAccess[] = [];
-  const [iommu] = host.iommus;
-  expect(reportStaleAccesses(iommu!, (access) => stale.push(access))).toBe(true);
-  const dma = (address: bigint, toRam: boolean): number => {
-    eduDma(bar, address, 64, toRam);
-    host.run(100_000);
-    return eduOutcome(bar);
-  };
-  const map = (page: bigint) => expect(user.map(iommufd, ioas, va + page * PAGE, 4096, IOVA)).toBe(0);
-  const unmap = () => expect(user.unmap(iommufd, ioas, IOVA, PAGE)).toBe(0);
+  expect(reportStaleAccesses(edu.iommu, (access) => stale.push(access))).toBe(true);
+  const { host, iommu, dma } = edu;
+  const map = (page: bigint) => expect(edu.map(page)).toBe(0);
+  const unmap = () => expect(edu.unmap()).toBe(0);
   const loseInvalidations = () => {
-    iommu!.skipCommand = (command) => !/SYNC|IOFENCE/.test(command);
+    iommu.skipCommand = (command) => !FENCE.test(command);
   };
-  return { host, iommu: iommu!, stale, dma, map, unmap, loseInvalidations };
+  return { host, iommu, stale, dma, map, unmap, loseInvalidations };
 }
 
 describe.each(Object.keys(HARDWARE_KINDS))("on a %s IOMMU", (kind) => {
