@@ -18,8 +18,8 @@ export const STORED = 0;
 export const DEFLATED = 1;
 /** No chunk is larger when inflated. */
 export const LARGEST_CHUNK = 1 << 26;
-/** Of header and trailer. */
-export const LARGEST_DOCUMENT = 1 << 26;
+/** Of header and trailer: twice the longest file that describes a host. */
+export const LARGEST_DOCUMENT = 1 << 25;
 
 /** The document at the beginning of a recording. */
 export interface RecordingHeader {

@@ -136,12 +136,14 @@ export class RecordingReader {
 
   number(): number {
     let value = 0;
-    for (let scale = 1; ; scale *= 0x80) {
+    // Eight bytes hold all there are; more, even of nothing, are no number.
+    for (let scale = 1; scale < 2 ** 56; scale *= 0x80) {
       const byte = this.#byte();
       value += (byte & 0x7f) * scale;
-      if (value > Number.MAX_SAFE_INTEGER) throw this.malformed("number");
+      if (value > Number.MAX_SAFE_INTEGER) break;
       if (byte < 0x80) return value;
     }
+    throw this.malformed("number");
   }
 
   flag(): boolean {
@@ -191,8 +193,10 @@ export class RecordingReader {
       this.#nextChunk + CHUNK_HEADER <= this.#end ? this.#source.read(this.#nextChunk, CHUNK_HEADER) : NOTHING;
     if (header.length < CHUNK_HEADER) throw this.#refused("has a chunk that is cut off");
     const [codec, bytes, stored] = [header.readUInt32LE(0), header.readUInt32LE(4), header.readUInt32LE(8)];
-    const fits = this.#nextChunk + CHUNK_HEADER + stored <= this.#end;
-    if (!fits || bytes === 0 || bytes > LARGEST_CHUNK || codec > DEFLATED || (codec === STORED && bytes !== stored)) {
+    const fits = this.#nextChunk + CHUNK_HEADER + stored <= this.#end && bytes > 0 && bytes <= LARGEST_CHUNK;
+    // Whatever does not get smaller is stored as it is: neither side of a chunk is ever larger than the largest.
+    const smaller = codec === STORED ? bytes === stored : codec === DEFLATED && stored < bytes;
+    if (!fits || !smaller) {
       throw this.#refused("has a chunk that is none");
     }
     return { codec, bytes, stored };

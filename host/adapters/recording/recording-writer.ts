@@ -73,6 +73,10 @@ export class RecordingWriter {
 
   /** Begins a record; `payload`: bytes that will be put into it, beside numbers. Types are 1 to 255. */
   begin(type: number, payload = 0): void {
+    if (this.#failed) {
+      this.#at = 0;
+      return;
+    }
     if (this.#at + NUMBERS + payload > this.#chunk.length) this.#turn(NUMBERS + payload);
     this.#chunk[this.#at++] = type;
     this.#records++;
@@ -104,6 +108,7 @@ export class RecordingWriter {
   /** Their length, and the bytes: part of the payload that `begin` was told of. */
   bytes(bytes: Uint8Array): void {
     this.number(bytes.length);
+    if (this.#failed) return;
     this.#chunk.set(bytes, this.#at);
     this.#at += bytes.length;
   }
@@ -129,19 +134,20 @@ export class RecordingWriter {
     try {
       fs.closeSync(this.#fd);
     } catch (error) {
-      this.#fail(error);
+      this.#failWith(error);
     }
     return !this.#failed;
   }
 
   /** Hands the chunk over, and begins one with room for `needed` bytes. */
   #turn(needed: number): void {
-    if (needed > LARGEST_CHUNK) throw new Error(`a record of ${needed} bytes`);
     const bytes = this.#chunk.subarray(0, this.#at);
     this.#bytes += this.#at;
     this.#at = 0;
+    if (needed > LARGEST_CHUNK) this.#fail(`cannot hold ${needed} bytes that were read at once`);
+    if (this.#failed) return;
     this.#chunk = Buffer.allocUnsafe(Math.max(CHUNK_BYTES, needed));
-    if (this.#failed || bytes.length === 0) return;
+    if (bytes.length === 0) return;
     this.#chunks++;
     const waiting: WaitingChunk = { bytes, compressed: null };
     this.#waiting.push(waiting);
@@ -179,16 +185,21 @@ export class RecordingWriter {
     try {
       for (let done = 0; done < bytes.length && !this.#failed; ) done += fs.writeSync(this.#fd, bytes, done);
     } catch (error) {
-      this.#fail(error);
+      this.#failWith(error);
     }
   }
 
-  #fail(error: unknown): void {
+  #failWith(error: unknown): void {
+    const code = (error as NodeJS.ErrnoException).code ?? String(error);
+    this.#fail(code === "ENOSPC" ? "no space is left on the disk" : `cannot be written (${code})`);
+  }
+
+  /** All that is left to do is to say so: what is recorded from now on goes nowhere. */
+  #fail(why: string): void {
     if (this.#failed) return;
     this.#failed = true;
     this.#waiting.length = 0;
-    const code = (error as NodeJS.ErrnoException).code ?? String(error);
-    const why = code === "ENOSPC" ? "no space is left on the disk" : `cannot be written (${code})`;
+    this.#at = 0;
     this.#say(`recording ${this.#path}: ${why}; the run goes on without it, and the file will be refused`);
   }
 }

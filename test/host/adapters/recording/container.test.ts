@@ -4,6 +4,7 @@ import { createHash } from "node:crypto";
 import { existsSync, mkdtempSync, readFileSync, rmSync, statSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { deflateRawSync } from "node:zlib";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { RecordingError } from "../../../../host/adapters/recording/recording-format.ts";
 import { RecordingReader } from "../../../../host/adapters/recording/recording-reader.ts";
@@ -175,10 +176,11 @@ describe("a recording", () => {
     ["a chunk of nothing", [0, 0, 0]],
     ["a chunk of an unknown codec", [7, 8, 8]],
     ["a chunk that inflates to gigabytes", [1, 0x7fff_ffff, 8]],
-    ["a chunk that is not compressed but says so", [1, 8, 8]],
+    ["a chunk that is not compressed but says so", [1, 9, 8]],
+    ["a chunk that compression made larger", [1, 3, 8]],
   ])("with %s is refused when that is reached", (_what, words) => {
     const parts = takeApart(small());
-    const whole = putTogether({ ...parts, chunks: [Buffer.alloc(8, 0xff)] });
+    const whole = putTogether({ ...parts, chunks: [deflateRawSync(Buffer.from([9, 0, 0]), { level: 0 })] });
     const at = 18 + parts.header.length;
     for (const [i, word] of words.entries()) whole.writeUInt32LE(word, at + 4 * i);
     const body = whole.subarray(0, whole.length - 32);
@@ -186,10 +188,43 @@ describe("a recording", () => {
     expect(() => RecordingReader.of("file", whole).next()).toThrow(RecordingError);
   });
 
+  it("with a number that goes on for ever is refused, zeroes too", () => {
+    const parts = takeApart(small());
+    for (const byte of [0x80, 0xff]) {
+      const endless = Buffer.concat([Buffer.from([9]), Buffer.alloc(4000, byte), Buffer.from([0])]);
+      const reader = RecordingReader.of("file", putTogether({ ...parts, chunks: [endless] }));
+      reader.next();
+      expect(() => reader.number()).toThrow(/record 1 is malformed \(number\)/);
+    }
+  });
+
   it("that cannot be begun is one line", () => {
     expect(() => new RecordingWriter(join(folder, "none/b"), HEADER, () => {})).toThrow(RecordingError);
     expect(() => RecordingReader.open(join(folder, "none"))).toThrow(/no such file/);
     expect(() => RecordingReader.open(folder)).toThrow(RecordingError);
+  });
+
+  it("ends with a line, and not the run, at a record that is larger than any chunk", () => {
+    lines.length = 0;
+    const writer = new RecordingWriter(path, HEADER, (line) => lines.push(line));
+    writer.begin(1, 5);
+    writer.bytes(Buffer.from("hello"));
+    const huge = Buffer.alloc(2 ** 26 + 1);
+    writer.begin(2, huge.length);
+    writer.bytes(huge);
+    // Whoever is recorded notices nothing.
+    for (let i = 0; i < 1000; i++) {
+      writer.begin(1, 5);
+      writer.number(2 ** 40);
+      writer.wide(1n);
+      writer.bytes(Buffer.from("hello"));
+    }
+    expect(writer.good).toBe(false);
+    expect(writer.close(null)).toBe(false);
+    expect(lines).toEqual([
+      expect.stringMatching(/a.recording: cannot hold \d+ bytes that were read at once; the run/),
+    ]);
+    expect(() => RecordingReader.open(path)).toThrow(/cut short/);
   });
 
   it.skipIf(!existsSync("/dev/full"))("says once that the disk is full, and lets whoever is recorded go on", () => {
