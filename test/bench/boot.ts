@@ -7,6 +7,7 @@ import { cachedFixture } from "../../guest-fixtures/debian/recipe.ts";
 type Emit = (line: Record<string, unknown>) => void;
 const ROUNDS = 3;
 
+export const about = "the Debian fixture, to userland and reading from a drive";
 export async function bench(emit: Emit): Promise<void> {
   const fixture = cachedFixture();
   if (fixture === null) {

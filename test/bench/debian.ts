@@ -10,10 +10,12 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { loadavg, tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { InvalidArgumentError, Option } from "commander";
 import { freshDisk } from "../../guest-fixtures/debian/boot-fixture.ts";
 import { cpio, EXECUTABLE } from "../../guest-fixtures/debian/cpio.ts";
 import { cachedFixture, type FixtureArchitecture } from "../../guest-fixtures/debian/recipe.ts";
 import { type Qemu, qemuHere } from "../../guest-fixtures/qemu-on-host/qemu.ts";
+import { type Given, SHORT, STORE } from "./beside/benchmark.ts";
 import { cpuSeconds, type Measured, median, rounded } from "./beside/cpu-seconds.ts";
 import { storeResults } from "./beside/results.ts";
 
@@ -21,8 +23,8 @@ const ROOT = fileURLToPath(new URL("../../../", import.meta.url));
 const SCRIPT = join(ROOT, "test/bench/guests/debian-workloads.sh");
 const OLDEST = 11;
 /** The first is what a start costs. */
-const SHORT = ["boot", "loop", "sha256", "reads"];
-const ALL = [...SHORT, "sequential", "gzip", "gunzip", "bzip2", "awk", "sort", "find", "fork", "pipes"];
+const FEW = ["boot", "loop", "sha256", "reads"];
+const ALL = [...FEW, "sequential", "gzip", "gunzip", "bzip2", "awk", "sort", "find", "fork", "pipes"];
 
 const MACHINES: Readonly<Record<FixtureArchitecture, { qemu: "riscv64" | "aarch64"; options: readonly string[] }>> = {
   riscv64: { qemu: "riscv64", options: ["-machine", "virt,aia=aplic-imsic,iommu-sys=on"] },
@@ -116,23 +118,40 @@ function guestOf(architecture: FixtureArchitecture, folder: string): Guest | nul
   return { kernel: fixture.kernel, initrd, disk: freshDisk(folder) };
 }
 
-/** The value of --NAME=VALUE. */
-function option(name: string): string | null {
-  return process.argv.find((it) => it.startsWith(`--${name}=`))?.slice(name.length + 3) ?? null;
+export const about = "a stock Debian kernel's start and work here and on QEMU, in CPU time";
+export const onRequest = true;
+export const options = [
+  new Option("--arch <architecture>", "one alone").choices(["riscv64", "arm64"]),
+  new Option("--work <name,…>", `of ${ALL.join(", ")}`).argParser(worksOf),
+  new Option("--pairs <n>", "of runs; default 3").argParser(pairsOf),
+  SHORT,
+  STORE,
+];
+
+function worksOf(text: string): readonly string[] {
+  const works = text.split(",");
+  const unknown = works.find((work) => !ALL.includes(work));
+  if (unknown !== undefined)
+    throw new InvalidArgumentError(`There is no work "${unknown}"; there are ${ALL.join(", ")}.`);
+  return works;
 }
 
-export async function bench(emit: (line: Record<string, unknown>) => void): Promise<void> {
-  const short = process.argv.includes("--short");
-  const only = option("arch");
-  const works = option("work")?.split(",") ?? (short ? SHORT : ALL);
-  const pairs = Number(option("pairs") ?? (short ? 1 : 3));
+function pairsOf(text: string): number {
+  if (!/^[1-9]\d?$/.test(text)) throw new InvalidArgumentError("Expected a whole number from 1 to 99.");
+  return Number(text);
+}
+
+export async function bench(emit: (line: Record<string, unknown>) => void, given: Given): Promise<void> {
+  const short = given.short === true;
+  const works = given.work ?? (short ? FEW : ALL);
+  const pairs = given.pairs ?? (short ? 1 : 3);
   const load = loadavg()[0]!;
   const folder = mkdtempSync(join(tmpdir(), "nestbox-bench-"));
   const rows: Record<string, unknown>[] = [];
   let version: string | null = null;
   try {
     for (const architecture of ["arm64", "riscv64"] as const) {
-      if (only !== null && only !== architecture) continue;
+      if (given.arch !== undefined && given.arch !== architecture) continue;
       const guest = guestOf(architecture, folder);
       if (guest === null) {
         emit({
@@ -153,5 +172,5 @@ export async function bench(emit: (line: Record<string, unknown>) => void): Prom
   } finally {
     rmSync(folder, { recursive: true, force: true });
   }
-  if (process.argv.includes("--store")) storeResults("debian", rows, load, version);
+  if (given.store === true) storeResults("debian", rows, load, version);
 }

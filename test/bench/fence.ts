@@ -97,6 +97,7 @@ function measure(command: bigint, commands: number): number {
   return rounds.sort((x, y) => x - y)[ROUNDS >> 1]!;
 }
 
+export const about = "what an RV64 guest pays for a fence of its IOMMU";
 export async function bench(emit: (line: Record<string, unknown>) => void): Promise<void> {
   for (const [name, command, commands] of [
     ["fence-rv64-iotinval-vma", IOTINVAL_VMA, 2],

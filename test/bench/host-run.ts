@@ -10,6 +10,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { cachedFixture } from "../../guest-fixtures/debian/recipe.ts";
 import { machineOf, type Qemu, qemuHere } from "../../guest-fixtures/qemu-on-host/qemu.ts";
+import { type Given, STORE } from "./beside/benchmark.ts";
 import { storeResults } from "./beside/results.ts";
 
 type Row = Record<string, unknown>;
@@ -22,7 +23,10 @@ const DRIVE = "0000:01:00.0";
 const READS = 4096;
 const MIB = 64;
 
-export async function bench(print: Emit): Promise<void> {
+export const about = "unmodified programs and QEMU on a modelled host";
+export const options = [STORE];
+
+export async function bench(print: Emit, given: Given): Promise<void> {
   const folder = mkdtempSync(join(tmpdir(), "nestbox-bench-"));
   const load = loadavg()[0]!;
   const rows: Row[] = [];
@@ -43,7 +47,7 @@ export async function bench(print: Emit): Promise<void> {
   } finally {
     rmSync(folder, { recursive: true, force: true });
   }
-  if (process.argv.includes("--store")) storeResults("host-run", rows, load, qemu?.version ?? null);
+  if (given.store === true) storeResults("host-run", rows, load, qemu?.version ?? null);
 }
 
 function median(figures: readonly number[]): number {

@@ -46,6 +46,7 @@ function medianPair(first: () => void, second: () => void, budgetMs = 400): [num
   return [a!, b!];
 }
 
+export const about = "iommufd's calls on the main path, over the RISC-V driver";
 export async function bench(emit: Emit): Promise<void> {
   const host = machine({ ramPages: 16384 });
   host.assign();

@@ -34,6 +34,7 @@ function measure(calls: number, act: (i: number) => void): number {
   return median(rounds);
 }
 
+export const about = "iommufd's and VFIO's calls, kind of IOMMU by kind";
 export function bench(emit: (line: Record<string, unknown>) => void): Promise<void> {
   for (const kind of KINDS) benchKind(kind, emit);
   return Promise.resolve();

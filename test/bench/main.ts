@@ -1,26 +1,39 @@
-// `npm run bench [-- NAME…]`: prints one JSON object a line. Every figure is a median; ratios are within this run.
+// `npm run bench [-- NAME…] [OPTIONS]`: prints one JSON object a line. Every figure is a median; ratios are within this run.
 
-import { existsSync, readdirSync } from "node:fs";
-import { pathToFileURL } from "node:url";
+import { readdirSync } from "node:fs";
+import { Argument, Command, type CommanderError } from "commander";
+import type { Benchmark, Given } from "./beside/benchmark.ts";
 
 const here = new URL(".", import.meta.url);
-const available = readdirSync(here)
-  .filter((file) => file.endsWith(".js") && file !== "main.js")
-  .map((file) => file.slice(0, -3))
-  .sort();
-const asked = process.argv.slice(2).filter((argument) => !argument.startsWith("-"));
-const unknown = asked.filter((name) => !available.includes(name));
-if (unknown.length > 0) {
-  console.error(`bench: no benchmark "${unknown[0]}"; there are ${available.join(", ")}`);
-  process.exit(2);
+const benchmarks = new Map<string, Benchmark>();
+for (const file of readdirSync(here).sort()) {
+  if (!file.endsWith(".js") || file === "main.js") continue;
+  benchmarks.set(file.slice(0, -3), (await import(new URL(file, here).href)) as Benchmark);
 }
-// Whoever wants the other emulator beside ours asks for it: minutes of both.
-for (const name of asked.length > 0 ? asked : available.filter((one) => one !== "qemu" && one !== "debian")) {
-  const file = new URL(`${name}.js`, here);
-  if (!existsSync(file)) continue;
-  const { bench } = (await import(pathToFileURL(file.pathname).href)) as {
-    bench?: (emit: (line: Record<string, unknown>) => void) => Promise<void>;
-  };
-  if (bench === undefined) continue;
-  await bench((line) => console.log(JSON.stringify(line)));
+
+const names = new Argument("[name...]", "which; left out: all but those on request").choices([...benchmarks.keys()]);
+const command = new Command("npm run bench --").addArgument(names).helpOption("--help", "print this");
+for (const option of new Set([...benchmarks.values()].flatMap(({ options = [] }) => options))) {
+  const owners = [...benchmarks].filter(([, { options }]) => options?.includes(option)).map(([name]) => name);
+  option.description += ` (${owners.join(", ")})`;
+  command.addOption(option);
 }
+const width = Math.max(...[...benchmarks.keys()].map((name) => name.length));
+const lines = [...benchmarks].map(
+  ([name, { about, onRequest }]) => `  ${name.padEnd(width)}  ${about}${onRequest === true ? " (on request)" : ""}`,
+);
+command.addHelpText("after", `\nBenchmarks:\n${lines.join("\n")}`);
+command.exitOverride((error: CommanderError) => process.exit(error.exitCode === 0 ? 0 : 2));
+
+command.action(async (asked: readonly string[], given: Given) => {
+  const chosen = [...benchmarks].filter(([name, { onRequest }]) =>
+    asked.length === 0 ? onRequest !== true : asked.includes(name),
+  );
+  for (const option of command.options) {
+    if (command.getOptionValueSource(option.attributeName()) !== "cli") continue;
+    if (chosen.some(([, { options }]) => options?.includes(option))) continue;
+    command.error(`error: ${option.long} is no option of ${chosen.map(([name]) => name).join(", ")}`);
+  }
+  for (const [, { bench }] of chosen) await bench((line) => console.log(JSON.stringify(line)), given);
+});
+await command.parseAsync();

@@ -148,6 +148,7 @@ function measure(operations: number, run: () => void): number {
   return Math.round(median(rounds));
 }
 
+export const about = "reads of the NVMe model, with and without an IOMMU";
 export async function bench(emit: (line: Record<string, unknown>) => void): Promise<void> {
   for (const [where, make] of [
     ["no-iommu", withoutIommu],

@@ -13,6 +13,7 @@ import { loadavg, tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { qemuHere } from "../../guest-fixtures/qemu-on-host/qemu.ts";
+import { type Given, SHORT, STORE } from "./beside/benchmark.ts";
 import { cpuSeconds, median, rounded } from "./beside/cpu-seconds.ts";
 import { storeResults } from "./beside/results.ts";
 import { type GuestOperation, guestFile, OPERATIONS } from "./guests/iommu-operations.ts";
@@ -75,8 +76,12 @@ function compare(operation: GuestOperation, folder: string, short: boolean, agai
   return { ...row, qemu, ratio: rounded(median(pairs.map((pair) => pair.nestbox / pair.qemu))) };
 }
 
-export async function bench(emit: (line: Record<string, unknown>) => void): Promise<void> {
-  const short = process.argv.includes("--short");
+export const about = "bare-metal RV64 guests here and on QEMU: rates and ratios";
+export const onRequest = true;
+export const options = [SHORT, STORE];
+
+export async function bench(emit: (line: Record<string, unknown>) => void, given: Given): Promise<void> {
+  const short = given.short === true;
   const load = loadavg()[0]!;
   const lacks =
     qemu === null ? `no qemu-system-riscv64 ${OLDEST} or newer here (npm run compare:qemu fetches one)` : null;
@@ -91,7 +96,7 @@ export async function bench(emit: (line: Record<string, unknown>) => void): Prom
   } finally {
     rmSync(folder, { recursive: true, force: true });
   }
-  if (process.argv.includes("--store")) {
+  if (given.store === true) {
     storeResults("qemu", rows, load, qemu?.version ?? null);
   }
 }

@@ -163,6 +163,7 @@ function measure({ run, operations }: Case): number {
   return rounds.sort((a, b) => a - b)[rounds.length >> 1]!;
 }
 
+export const about = "what a guest driver waits for at its SMMUv3";
 export async function bench(emit: (line: Record<string, unknown>) => void): Promise<void> {
   const page = ["TLBI_NH_VA", { ASID, Leaf: 1, Address: CACHED_PAGE - 1 }] as const;
   const cases = [

@@ -60,6 +60,7 @@ function commands(machine: Machine, words: readonly [bigint, bigint]): (count: n
   };
 }
 
+export const about = "how fast the SMMUv3 translates and invalidates";
 export async function bench(emit: Emit): Promise<void> {
   const report = (name: string, { median, best }: { median: number; best: number }): void =>
     emit({

@@ -166,6 +166,7 @@ function mapMany(machine: Machine, root: number, extraRootBits: number, from: nu
   }
 }
 
+export const about = "how fast the RISC-V IOMMU translates, invalidates and reports";
 export async function bench(emit: Emit): Promise<void> {
   const chase = pointerChase(64);
   const report = (name: string, { median, best }: Timing): void =>

@@ -19,6 +19,7 @@ const COUNT = 20_000;
 /** Benches run from dist/test/bench, after the build. */
 const IMAGE = new URL("../../../guest-fixtures/build/trap-bench.wasm", import.meta.url);
 
+export const about = "what a trap of a component guest costs";
 export async function bench(emit: (line: Record<string, unknown>) => void): Promise<void> {
   const image = await prepareComponent(await readFile(IMAGE));
   if ("error" in image) throw new Error(image.error);

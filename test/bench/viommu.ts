@@ -267,6 +267,7 @@ function registerCases(): readonly Case[] {
   ];
 }
 
+export const about = "what a guest driver waits for at its RISC-V IOMMU, and which room takes it";
 export async function bench(emit: (line: Record<string, unknown>) => void): Promise<void> {
   const line = (each: Case, rounds: number[], more: Record<string, unknown> = {}) => {
     const nsPerOp = median(rounds);

@@ -58,6 +58,7 @@ function descriptors(machine: Machine, words: readonly [bigint, bigint]): (count
   };
 }
 
+export const about = "how fast VT-d translates and invalidates";
 export async function bench(emit: Emit): Promise<void> {
   const report = (name: string, { median, best }: { median: number; best: number }): void =>
     emit({
