@@ -163,7 +163,9 @@ export class RegionWriter {
     code.op("i64.shr_u");
     code.get(VA);
     code.i64(layout.TLB_FOLD);
-    code.op("i64.shr_u", "i64.xor", "i32.wrap_i64");
+    code.op("i64.shr_u");
+    code.i64(layout.TLB_FOLDED);
+    code.op("i64.and", "i64.xor", "i32.wrap_i64");
     code.i32(layout.TLB_INDEX);
     code.op("i32.and");
     if (lowest) {
