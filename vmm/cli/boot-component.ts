@@ -4,7 +4,7 @@ import { existsSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { ComponentMachine } from "../component-machine.ts";
 import { ComponentVcpu, type GuestOutcome } from "../vcpu/component/component-vcpu.ts";
-import { prepareComponent } from "../vcpu/component/prepare.ts";
+import { type PreparedComponent, prepareComponent } from "../vcpu/component/prepare.ts";
 import type { Tree } from "../view/machine-tree.ts";
 import { EXIT_FAILED, EXIT_PASS, EXIT_TIME_LIMIT, UsageError } from "./exit-codes.ts";
 import { assignmentsOf, HostRun, type HostRunOptions } from "./host-run.ts";
@@ -71,6 +71,26 @@ export async function bootComponent(
   source.machine(machine.machine);
   run.assignAll(machine.assignment, assignmentsOf(options.assign));
   const monitoring = options.monitor === undefined ? null : await Monitoring.open(options, shell.trace);
+  try {
+    return await runGuest({ path, image, options, shell, source, run, machine, monitoring });
+  } finally {
+    await monitoring?.close({ status: EXIT_FAILED, detail: "the run failed" });
+  }
+}
+
+interface GuestRun {
+  readonly path: string;
+  readonly image: PreparedComponent;
+  readonly options: BootOptions;
+  readonly shell: RunShell;
+  readonly source: RunSource;
+  readonly run: HostRun;
+  readonly machine: ComponentMachine;
+  readonly monitoring: Monitoring | null;
+}
+
+async function runGuest(given: GuestRun): Promise<number> {
+  const { path, image, options, shell, source, run, machine, monitoring } = given;
   if (monitoring !== null) {
     shell.message(monitorAt(options));
     const { counters } = machine.machine;

@@ -75,13 +75,15 @@ export async function bootKernel(
   source.begin(images);
   const run = new HostRun(shell, options, (host) => withDrives(host, drives), source);
   const random = new SeededRandom(options.seed);
-  let monitoring =
+  const monitoring =
     source.mayBeHeld && (options.interactive === true || options.monitor !== undefined)
       ? await Monitoring.open(options, shell.trace)
       : null;
   if (options.monitor !== undefined) shell.message(monitorAt(options));
   const wallDeadline = performance.now() + wallLimit(options) / 1e6;
   const termination = new Termination();
+  // A replay asks nobody outside: the first signal ends it.
+  if (!source.live) termination.close();
   let input: ConsoleInput | null = null;
   let instructions = 0;
   const pace = source.pace(() => {
@@ -139,7 +141,6 @@ export async function bootKernel(
       const tree = inspected(options.inspect, run, parts);
       const end = source.stopped ? STOPPED : verdict(outcome);
       await monitoring?.close(end);
-      monitoring = null;
       run.close(assignment);
       return shell.finish({ ...end, instructions, ...tree }, counters);
     }

@@ -4,6 +4,7 @@
 //
 // in the order in which they are done: a `step` answers once the machine stands. The first line of a connection says what it is, the last how the run ended.
 
+import { shapeOf } from "../monitor/command-shapes.ts";
 import type { Answer, Monitor } from "../monitor/monitor.ts";
 import { parseRequest, RequestError } from "../monitor/request.ts";
 import type { FromRemote, RemoteLink } from "./remote-link.ts";
@@ -12,6 +13,8 @@ import type { FromRemote, RemoteLink } from "./remote-link.ts";
 export const MONITOR_VERSION = 1;
 /** Bytes of a line. */
 const LONGEST_LINE = 65536;
+/** Requests of all clients that wait for the machine to stand. */
+const MOST_UNANSWERED = 64;
 
 export class MonitorSessions {
   readonly #link: RemoteLink;
@@ -68,6 +71,11 @@ export class MonitorSessions {
     try {
       const request = parseRequest(line);
       const id = request.id === undefined ? {} : { id: request.id };
+      if (this.#unanswered.size >= MOST_UNANSWERED && shapeOf(request.command)?.later === true) {
+        const error = `${MOST_UNANSWERED} requests wait for the machine to stand; no more before it does`;
+        this.#send(client, { ...id, ok: false, error });
+        return;
+      }
       const reply = (answer: Answer): void => {
         this.#unanswered.delete(reply);
         this.#send(client, { ...id, ...answer });

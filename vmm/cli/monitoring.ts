@@ -39,6 +39,7 @@ export class Monitoring implements RunGate {
   readonly #link: RemoteLink | null;
   readonly #sessions: MonitorSessions | null;
   #held: HeldMachine | null = null;
+  #closed = false;
 
   private constructor(trace: Trace, link: RemoteLink | null, paused: boolean) {
     const held = (): HeldMachine => {
@@ -106,7 +107,10 @@ export class Monitoring implements RunGate {
     machine.addService(gate);
   }
 
+  /** Tells everybody how the run ended, and lets go of the socket; only the first time. */
   async close(end: Readonly<Record<string, unknown>>): Promise<void> {
+    if (this.#closed) return;
+    this.#closed = true;
     await this.#sessions?.close(end);
   }
 }

@@ -24,7 +24,12 @@ export interface CommandShape {
   readonly about: string;
   readonly operands: readonly OperandShape[];
   readonly options: readonly OptionShape[];
+  /** Answered once the machine stands. */
+  readonly later?: true;
 }
+
+/** A command that is answered once the machine stands. */
+const later = (command: CommandShape): CommandShape => ({ ...command, later: true });
 
 const shape = (
   name: string,
@@ -51,20 +56,24 @@ export const COMMANDS = [
   shape("status", "running or paused, and where"),
   shape("pause", "stop before the next instruction (a component guest: at its next trap)"),
   shape("continue", "run on"),
-  shape(
-    "step",
-    "do one instruction (a component guest: up to its next trap), or N, and stop",
-    [{ name: "n", type: "number", about: "how many; default 1" }],
-    [{ name: "event", type: "flag", about: "events of the trace, not instructions" }],
+  later(
+    shape(
+      "step",
+      "do one instruction (a component guest: up to its next trap), or N, and stop",
+      [{ name: "n", type: "number", about: "how many; default 1" }],
+      [{ name: "event", type: "flag", about: "events of the trace, not instructions" }],
+    ),
   ),
-  shape("until", "run until the trace has an event of this type, and stop behind it", [
-    {
-      name: "type",
-      type: "text",
-      required: true,
-      about: "mmio, command, ioctl, attach, group, walk, dma, fault, injection, irq",
-    },
-  ]),
+  later(
+    shape("until", "run until the trace has an event of this type, and stop behind it", [
+      {
+        name: "type",
+        type: "text",
+        required: true,
+        about: "mmio, command, ioctl, attach, group, walk, dma, fault, injection, irq",
+      },
+    ]),
+  ),
   shape("inspect", "the machine as a tree", [INSPECT_PATH]),
   shape("ids", "who is who: guest BDF and device id, vDEVICE, host BDF and device id, iommu group"),
   shape("caps", "the guest-visible IOMMUs' capabilities: host bit, guest bit, and why"),

@@ -227,6 +227,30 @@ describe("clients of the monitor's socket", () => {
     for (const each of many) expect(await each.ask("status")).toMatchObject({ ok: true });
   });
 
+  it("64 requests wait for the machine to stand, the next is refused in a line", async () => {
+    const { monitor } = await start("--kernel", counting(), "--memory", "4M", "--paused");
+    for (let id = 1; id <= 70; id++) monitor.send(`{"id":${id},"command":"until","type":"dma"}\n`);
+    for (let id = 65; id <= 70; id++) {
+      expect(await monitor.next()).toEqual({ id, ok: false, error: expect.stringMatching(/^64 requests wait[^\n]*$/) });
+    }
+    // What is answered at once still is, and a pause answers those that wait.
+    expect(await monitor.result("status")).toMatchObject({ state: "running" });
+    monitor.send('{"id":0,"command":"pause"}\n');
+    const answered = [];
+    for (let n = 0; n < 65; n++) answered.push((await monitor.next()).id);
+    expect(answered).toEqual([...Array.from({ length: 64 }, (_, n) => n + 1), 0]);
+  });
+
+  it("a guest that cannot be started ends the process, and what it cannot do is said", async () => {
+    const text = `(module (import "env" "memory" (memory 4096)) (func (export "run") (result i32) i32.const 0))`;
+    writeFileSync(join(folder, "large.wat"), text);
+    expect(nestbox("make-image", join(folder, "large.wat"), join(folder, "large.wasm")).status).toBe(0);
+    const large = join(folder, "large.wasm");
+    const result = nestbox("boot", large, "--memory", "1M", "--monitor", join(folder, "large"));
+    expect([result.status, result.errors]).toEqual([2, expect.stringMatching(/does not fit this machine's 1 MiB/)]);
+    expect(existsSync(join(folder, "large"))).toBe(false);
+  });
+
   it("--paused without anybody who could let it go on is refused", () => {
     const result = nestbox("boot", "--paused");
     expect([result.status, result.errors]).toEqual([2, expect.stringMatching(/--paused needs --monitor/)]);

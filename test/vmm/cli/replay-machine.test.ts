@@ -1,11 +1,15 @@
 // `nestbox boot --record` and `nestbox replay` of what it wrote. Kernels are replayed by test/vmm/cli/recorded-pace.test.ts in small, and by the Debian checks.
 
+import { spawn } from "node:child_process";
+import { once } from "node:events";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { UART_BASE } from "../../../vmm/memory-map.ts";
 import { putTogether, takeApart } from "../../host/adapters/recording/container.ts";
-import { nestbox } from "./command-line.ts";
+import { Program } from "../rv64-program.ts";
+import { nestbox, nestboxFile } from "./command-line.ts";
 
 let folder: string;
 const at = (name: string): string => join(folder, name);
@@ -86,5 +90,23 @@ describe("a recorded run of a component guest", () => {
     const { errors, status } = nestbox("replay", at("bad"));
     expect(status).toBe(1);
     expect(errors.replace(/\s+/g, " ")).toMatch(/the run's (kind|virtualNs|console) is \S+, the recorded one/);
+  });
+});
+
+describe("a replay that goes on for ever", () => {
+  it("ends at the first Ctrl-C", async () => {
+    const program = new Program().print(UART_BASE, "on\n");
+    program.jump(program.here);
+    writeFileSync(at("endless"), program.imageFile);
+    nestbox("boot", "--kernel", at("endless"), "--memory", "4M", "--time-limit", "1ms", "--record", at("short"));
+    const parts = takeApart(readFileSync(at("short")));
+    const header = JSON.parse(parts.header.toString());
+    header.run.options.timeLimit = 1e15;
+    writeFileSync(at("long"), putTogether({ ...parts, header: Buffer.from(JSON.stringify(header)) }));
+    const child = spawn(process.execPath, [nestboxFile, "replay", at("long")], { stdio: ["ignore", "pipe", "ignore"] });
+    await once(child.stdout!, "data");
+    child.kill("SIGINT");
+    const [status, signal] = await once(child, "exit");
+    expect(status ?? signal).toBe("SIGINT");
   });
 });
