@@ -1,11 +1,20 @@
-// The trace as JSON Lines. First line: {"nestbox-trace":1}, the format's version. Then one event a line, keys in this order: seq,
+// The trace as JSON Lines. First line: {"nestbox-trace":2}, the format's version. Then one event a line, keys in this order: seq,
 // time (ns), cause, type, and the event's own fields. 64-bit values are "0x…" strings, everything else JSON numbers and strings.
 // The same run gives the same bytes.
 
 import type { TracedEvent, TraceSink } from "./trace.ts";
 import { checkedEvent, eventProblem } from "./trace-shape.ts";
 
-export const TRACE_VERSION = 1;
+/** What is written. A reader takes version 1, too: it is the same with fewer types. */
+export const TRACE_VERSION = 2;
+
+/** The version that a trace's first line says. Throws TraceFormatError for what is none that can be read. */
+export function versionOf(header: unknown): number {
+  const version = (header as { "nestbox-trace"?: unknown } | null)?.["nestbox-trace"];
+  if (version === 1 || version === TRACE_VERSION) return version;
+  if (typeof version !== "number") throw new TraceFormatError("not a nestbox trace: its first line says no version");
+  throw new TraceFormatError(`a nestbox trace of version ${version}; this reads versions 1 to ${TRACE_VERSION}`);
+}
 
 /** One event as one line, without the newline. */
 export function traceLine(event: TracedEvent): string {
@@ -72,6 +81,7 @@ export class TraceFormatError extends Error {}
  */
 export function* parseTrace(text: string, onCut?: (line: number) => void): Generator<TracedEvent> {
   let line = 0;
+  let version = 0;
   const lines = text.split("\n");
   for (const source of lines) {
     line++;
@@ -85,11 +95,10 @@ export function* parseTrace(text: string, onCut?: (line: number) => void): Gener
       throw new TraceFormatError(`line ${line} is not JSON`);
     }
     if (line === 1) {
-      const version = (value as { "nestbox-trace"?: unknown } | null)?.["nestbox-trace"];
-      if (version !== TRACE_VERSION) throw new TraceFormatError(`not a nestbox trace of version ${TRACE_VERSION}`);
+      version = versionOf(value);
       continue;
     }
-    const problem = eventProblem(value);
+    const problem = eventProblem(value, version);
     if (problem !== null) throw new TraceFormatError(`line ${line} is not a trace event: ${problem}`);
     yield checkedEvent(value as object);
   }

@@ -3,17 +3,22 @@
 import { isPrintable } from "./printable.ts";
 import type { TracedEvent, TraceEvent, TraceEventType } from "./trace.ts";
 
-type Kind = "text" | "whole" | "flag" | "wide" | "words" | "values";
+/** `wide`: a 64-bit value as a text, "0x…"; `words`: a list of them; `values`: names with numbers or texts. */
+export type FieldKind = "text" | "whole" | "flag" | "wide" | "words" | "values";
+/** With a "?" where it may be left out; a list: one of these texts. */
+export type FieldShape = FieldKind | `${FieldKind}?` | readonly string[];
 
-/** Fields of an event type: kind of each, with a "?" where it may be left out. */
+/** Fields of an event type. */
 type Shape<T extends TraceEventType> = {
-  readonly [F in Exclude<keyof Extract<TraceEvent, { type: T }>, "type">]-?: Kind | `${Kind}?` | readonly string[];
+  readonly [F in Exclude<keyof Extract<TraceEvent, { type: T }>, "type">]-?: FieldShape;
 };
 
-/** Table levels: no directory or page table has more than five. */
-const LEVELS = 4;
+/** Highest table level: no directory or page table has more than five. */
+export const LAST_LEVEL = 4;
+/** Most that a `covers` can say: all of an address. */
+export const MOST_COVERED = 64;
 
-const SHAPES: { readonly [T in TraceEventType]: Shape<T> } = {
+export const EVENT_SHAPES: { readonly [T in TraceEventType]: Shape<T> } = {
   mmio: {
     device: "text",
     offset: "whole",
@@ -74,7 +79,7 @@ type Check = (value: unknown) => boolean;
 
 const WIDE_TEXT = /^0x[0-9a-f]{1,16}$/;
 const isText: Check = (value) => typeof value === "string" && isPrintable(value);
-const CHECKS: Readonly<Record<Kind, Check>> = {
+const CHECKS: Readonly<Record<FieldKind, Check>> = {
   // It is shown on terminals.
   text: isText,
   whole: Number.isSafeInteger,
@@ -93,11 +98,11 @@ interface CompiledShape {
   readonly wide: readonly string[];
 }
 
-function compiled(shape: Readonly<Record<string, Kind | `${Kind}?` | readonly string[]>>): CompiledShape {
+function compiled(shape: Readonly<Record<string, FieldShape>>): CompiledShape {
   const fields = Object.entries(shape).map(([name, kind]): readonly [string, Check] => {
     if (typeof kind !== "string") return [name, (value) => typeof value === "string" && kind.includes(value)];
-    if (!kind.endsWith("?")) return [name, CHECKS[kind as Kind]];
-    const check = CHECKS[kind.slice(0, -1) as Kind];
+    if (!kind.endsWith("?")) return [name, CHECKS[kind as FieldKind]];
+    const check = CHECKS[kind.slice(0, -1) as FieldKind];
     return [name, (value) => value === undefined || check(value)];
   });
   const wide = Object.keys(shape).filter((name) => /^wide/.test(String(shape[name])));
@@ -105,27 +110,34 @@ function compiled(shape: Readonly<Record<string, Kind | `${Kind}?` | readonly st
 }
 
 const COMPILED = new Map<unknown, CompiledShape>(
-  Object.entries(SHAPES).map(([type, shape]) => [type, compiled(shape as Parameters<typeof compiled>[0])]),
+  Object.entries(EVENT_SHAPES).map(([type, shape]) => [type, compiled(shape as Parameters<typeof compiled>[0])]),
 );
 
 /** The event types, and the fields of each by name: what the page about the format must say. */
 export const EVENT_FIELDS: ReadonlyMap<string, readonly string[]> = new Map(
-  Object.entries(SHAPES).map(([type, shape]) => [type, Object.keys(shape)]),
+  Object.entries(EVENT_SHAPES).map(([type, shape]) => [type, Object.keys(shape)]),
 );
 
+/** Types that a trace of version 1 has not. */
+const SINCE_2: ReadonlySet<unknown> = new Set<TraceEventType>(["step", "store", "group"]);
+
+/** Whether a trace of this version may hold events of this type. */
+export const hasType = (version: number, type: unknown): boolean => version > 1 || !SINCE_2.has(type);
+
 /** Why a value read from JSON, 64-bit values still texts, is no trace event, in a few words; null if it is one. */
-export function eventProblem(value: unknown): string | null {
+export function eventProblem(value: unknown, version: number): string | null {
   if (typeof value !== "object" || value === null) return "no object";
   const event = value as Record<string, unknown>;
   for (const key of ["seq", "cause"]) if (!Number.isSafeInteger(event[key])) return `no ${key}`;
   if (typeof event.time !== "number") return "no time";
   const shape = COMPILED.get(event.type);
   if (shape === undefined) return "an unknown type";
+  if (!hasType(version, event.type)) return `${event.type} is a type of version 2, and this is version ${version}`;
   for (const [name, check] of shape.fields) if (!check(event[name])) return `${event.type} without a proper ${name}`;
   if (event.type === "walk") {
     const { level, covers = 0 } = value as { readonly level: number; readonly covers?: number };
-    if (!(level >= 0 && level <= LEVELS)) return "walk without a proper level";
-    if (!(covers >= 0 && covers <= 64)) return "walk without a proper covers";
+    if (!(level >= 0 && level <= LAST_LEVEL)) return "walk without a proper level";
+    if (!(covers >= 0 && covers <= MOST_COVERED)) return "walk without a proper covers";
   }
   return null;
 }

@@ -1,30 +1,15 @@
 // A trace of any length as columns of numbers, one row an event, in the order of `seq`: what a timeline draws, a filter looks through and a step
 // moves along, without an object an event. The text stays beside them; `eventAt` decodes one line when somebody looks at it.
 //
-// Every line is checked when the index is made (host/base/trace-shape.ts), so what is decoded later is what was checked. Columns are plain
+// Every line is checked when the index is made (trace-line.ts, host/base/trace-shape.ts), so what is decoded later is what was checked. Columns are plain
 // typed arrays: a worker makes them and hands them over.
 
-import type { TracedEvent, TraceEventType } from "../../host/base/trace.ts";
-import { TRACE_VERSION, TraceFormatError } from "../../host/base/trace-json.ts";
-import { checkedEvent, eventProblem } from "../../host/base/trace-shape.ts";
+import type { TracedEvent } from "../../host/base/trace.ts";
+import { TraceFormatError, versionOf } from "../../host/base/trace-json.ts";
+import { checkedEvent, EVENT_SHAPES, eventProblem, hasType } from "../../host/base/trace-shape.ts";
+import { EVENT_TYPES, slotOf, TraceLine } from "./trace-line.ts";
 
-/** In the order in which a DMA's story goes: what a timeline shows from top to bottom. */
-export const EVENT_TYPES = [
-  "step",
-  "store",
-  "mmio",
-  "command",
-  "ioctl",
-  "attach",
-  "group",
-  "dma",
-  "walk",
-  "fault",
-  "irq",
-  "injection",
-] as const satisfies readonly TraceEventType[];
-
-const TYPE_NUMBER: ReadonlyMap<string, number> = new Map(EVENT_TYPES.map((type, index) => [type, index]));
+export { EVENT_TYPES };
 
 /** Bits of `flags`. */
 export const FLAG_GUEST = 1;
@@ -36,12 +21,13 @@ export const FLAG_FAILED = 4;
 export const FLAG_HARDWARE = 8;
 export const FLAG_CACHED = 16;
 
+const NEWLINE = 10;
 /** Names kept apart in one trace; what comes after is all "…". */
 const MOST_NAMES = 65_535;
 /** Bytes of a trace: positions in it are numbers of 32 bits. */
 export const LONGEST_TRACE = 2 ** 32 - 1;
-/** Bytes decoded at a time. */
-const CHUNK = 2 ** 20;
+/** Bytes between two words about progress. */
+const CHUNK = 4 * 2 ** 20;
 
 export interface TraceColumns {
   readonly rows: number;
@@ -73,23 +59,11 @@ export interface TraceColumns {
 export function indexTrace(bytes: Uint8Array, progress: (done: number) => void = () => {}): TraceColumns {
   if (bytes.length > LONGEST_TRACE) throw new TraceFormatError("longer than 4 GiB");
   const builder = new ColumnBuilder(bytes);
-  const decoder = new TextDecoder("utf-8", { fatal: true });
-  let at = 0;
-  while (at < bytes.length) {
-    // Whole lines: a chunk ends behind a newline, or with the text.
-    let end = Math.min(at + CHUNK, bytes.length);
-    if (end < bytes.length) {
-      const newline = bytes.lastIndexOf(10, end - 1);
-      end = newline >= at ? newline + 1 : bytes.indexOf(10, end) + 1 || bytes.length;
-    }
-    let text: string;
-    try {
-      text = decoder.decode(bytes.subarray(at, end));
-    } catch {
-      throw new TraceFormatError(`line ${builder.line + 1} or one soon after it is not UTF-8`);
-    }
-    builder.chunk(text, at, end === bytes.length);
-    at = end;
+  let told = 0;
+  for (let at = 0; at < bytes.length; ) {
+    at = builder.lineAt(at);
+    if (at - told < CHUNK) continue;
+    told = at;
     progress(at);
   }
   return builder.end();
@@ -114,18 +88,22 @@ export function rowOf({ seq, rows }: TraceColumns, wanted: number): number {
   return -1;
 }
 
-type RawEvent = Readonly<Record<string, unknown>> & { readonly type: string; readonly seq: number };
-
 /** Not state: of one trace that is being read. */
 class ColumnBuilder {
-  line = 0;
   readonly #bytes: Uint8Array;
+  readonly #line = new TraceLine();
+  readonly #decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
+  /** Lines so far. */
+  #lines = 0;
+  #version = 0;
   #capacity = 4096;
   #rows = 0;
   #cutAt = 0;
   #sorted = true;
   readonly #names: string[] = ["…"];
   readonly #nameIndex = new Map<string, number>();
+  /** "vector 3", "stage2 0": by the word, then the number. */
+  readonly #numbered = new Map<string, Map<number, number>>();
   #seq = new Float64Array(this.#capacity);
   #time = new Float64Array(this.#capacity);
   #causeSeq = new Float64Array(this.#capacity);
@@ -142,60 +120,69 @@ class ColumnBuilder {
     this.#bytes = bytes;
   }
 
-  chunk(text: string, base: number, last: boolean): void {
-    let from = 0;
-    let position = base;
-    while (from < text.length) {
-      const newline = text.indexOf("\n", from);
-      const to = newline < 0 ? text.length : newline;
-      const source = text.slice(from, to);
-      from = to + 1;
-      this.line++;
-      const bytes = byteLength(source);
-      if (source !== "") this.#take(source, position, bytes, last && newline < 0);
-      position += bytes + 1;
+  /** Takes the line that begins there; where the next one does. */
+  lineAt(start: number): number {
+    const bytes = this.#bytes;
+    const lines = ++this.#lines;
+    let end = lines === 1 ? -1 : this.#line.scan(bytes, start);
+    if (end >= 0 && (end === bytes.length || bytes[end] === NEWLINE) && this.#isOfVersion()) {
+      this.#add(start, end);
+      return end + 1;
     }
+    end = bytes.indexOf(NEWLINE, start);
+    if (end < 0) end = bytes.length;
+    if (end > start && this.#takeText(start, end, end === bytes.length)) this.#add(start, end);
+    return end + 1;
   }
 
-  #take(source: string, position: number, bytes: number, unended: boolean): void {
+  #isOfVersion(): boolean {
+    return hasType(this.#version, EVENT_TYPES[this.#line.type]);
+  }
+
+  /** A line that is not in the form that is written: true if it is an event. */
+  #takeText(start: number, end: number, unended: boolean): boolean {
+    const line = this.#lines;
     let value: unknown;
+    let wrong = "not UTF-8";
     try {
+      const source = this.#decoder.decode(this.#bytes.subarray(start, end));
+      wrong = "not JSON";
       value = JSON.parse(source);
     } catch {
-      if (!unended || this.line === 1) throw new TraceFormatError(`line ${this.line} is not JSON`);
-      this.#cutAt = this.line;
-      return;
+      if (!unended || line === 1) throw new TraceFormatError(`line ${line} is ${wrong}`);
+      this.#cutAt = line;
+      return false;
     }
-    if (this.line === 1) {
-      if ((value as { "nestbox-trace"?: unknown } | null)?.["nestbox-trace"] !== TRACE_VERSION) {
-        throw new TraceFormatError(`not a nestbox trace of version ${TRACE_VERSION}`);
-      }
-      return;
+    if (line === 1) {
+      this.#version = versionOf(value);
+      return false;
     }
-    const problem = eventProblem(value);
-    if (problem !== null) throw new TraceFormatError(`line ${this.line} is not a trace event: ${problem}`);
-    this.#add(value as RawEvent, position, bytes);
+    const problem = eventProblem(value, this.#version);
+    if (problem !== null) throw new TraceFormatError(`line ${line} is not a trace event: ${problem}`);
+    this.#line.take(value as Readonly<Record<string, unknown>>);
+    return true;
   }
 
-  #add(event: RawEvent, position: number, bytes: number): void {
+  /** The line that was taken apart, as a row. */
+  #add(start: number, end: number): void {
     if (this.#rows === this.#capacity) this.#grow();
     const row = this.#rows++;
-    if (row > 0 && event.seq <= this.#seq[row - 1]!) this.#sorted = false;
-    this.#seq[row] = event.seq;
-    this.#time[row] = event.time as number;
-    this.#causeSeq[row] = event.cause as number;
-    this.#type[row] = TYPE_NUMBER.get(event.type)!;
-    this.#start[row] = position;
-    this.#length[row] = bytes;
-    const [actor, label, flags] = describeRaw(event);
-    this.#flags[row] = flags;
-    this.#actor[row] = this.#name(actor);
-    this.#label[row] = this.#name(label);
-    this.#deviceId[row] = typeof event.deviceId === "number" ? event.deviceId : -1;
-    const address = event.iova ?? event.iotval ?? event.input;
-    // Exact: a page number has at most 52 bits.
-    this.#page[row] =
-      typeof address === "string" ? Math.floor(Number.parseInt(address.slice(0, -3) || "0", 16)) || 0 : -1;
+    const { type, seq, time, cause, texts, numbers } = this.#line;
+    if (row > 0 && seq <= this.#seq[row - 1]!) this.#sorted = false;
+    this.#seq[row] = seq;
+    this.#time[row] = time;
+    this.#causeSeq[row] = cause;
+    this.#type[row] = type;
+    this.#start[row] = start;
+    this.#length[row] = end - start;
+    const { who, what, counted, device, page, flags } = COLUMNS[type]!;
+    this.#flags[row] = flags(numbers);
+    this.#actor[row] = this.#name(who < 0 ? "scenario" : texts[who]!);
+    const label = what(texts, numbers);
+    this.#label[row] = counted < 0 ? this.#name(label) : this.#nameWith(label, numbers[counted]!);
+    this.#deviceId[row] = device < 0 ? -1 : numbers[device]!;
+    const about = page < 0 ? Number.NaN : numbers[page]!;
+    this.#page[row] = Number.isNaN(about) ? -1 : about;
   }
 
   #name(text: string): number {
@@ -204,6 +191,17 @@ class ColumnBuilder {
     if (this.#names.length >= MOST_NAMES) return 0;
     this.#nameIndex.set(text, this.#names.length);
     return this.#names.push(text) - 1;
+  }
+
+  #nameWith(word: string, number: number): number {
+    const known = this.#numbered.get(word)?.get(number);
+    if (known !== undefined) return known;
+    const name = this.#name(`${word} ${number}`);
+    if (name === 0) return 0;
+    const ofWord = this.#numbered.get(word);
+    if (ofWord === undefined) this.#numbered.set(word, new Map([[number, name]]));
+    else ofWord.set(number, name);
+    return name;
   }
 
   #grow(): void {
@@ -227,7 +225,7 @@ class ColumnBuilder {
   }
 
   end(): TraceColumns {
-    if (this.line === 0) throw new TraceFormatError("line 1 is not JSON");
+    if (this.#lines === 0) throw new TraceFormatError("line 1 is not JSON");
     const rows = this.#rows;
     let order: Uint32Array | null = null;
     if (!this.#sorted) {
@@ -235,27 +233,27 @@ class ColumnBuilder {
       const seq = this.#seq;
       order = Uint32Array.from({ length: rows }, (_, row) => row).sort((a, b) => seq[a]! - seq[b]! || a - b);
     }
-    const taken = <T extends Taken>(from: T, to: T): T => {
-      if (order === null) for (let row = 0; row < rows; row++) to[row] = from[row]!;
-      else for (let row = 0; row < rows; row++) to[row] = from[order[row]!]!;
+    const taken = <T extends Taken>(from: T): T => {
+      const to = from.slice(0, rows) as T;
+      if (order !== null) for (let row = 0; row < rows; row++) to[row] = from[order[row]!]!;
       return to;
     };
-    const seq = taken(this.#seq, new Float64Array(rows));
-    const causeSeq = taken(this.#causeSeq, new Float64Array(rows));
+    const seq = taken(this.#seq);
+    const causeSeq = taken(this.#causeSeq);
     return {
       rows,
       bytes: this.#bytes,
       seq,
-      time: taken(this.#time, new Float64Array(rows)),
+      time: taken(this.#time),
       cause: causeRows(seq, causeSeq),
-      type: taken(this.#type, new Uint8Array(rows)),
-      flags: taken(this.#flags, new Uint8Array(rows)),
-      actor: taken(this.#actor, new Uint16Array(rows)),
-      label: taken(this.#label, new Uint16Array(rows)),
-      deviceId: taken(this.#deviceId, new Int32Array(rows)),
-      page: taken(this.#page, new Float64Array(rows)),
-      start: taken(this.#start, new Uint32Array(rows)),
-      length: taken(this.#length, new Uint32Array(rows)),
+      type: taken(this.#type),
+      flags: taken(this.#flags),
+      actor: taken(this.#actor),
+      label: taken(this.#label),
+      deviceId: taken(this.#deviceId),
+      page: taken(this.#page),
+      start: taken(this.#start),
+      length: taken(this.#length),
       names: this.#names,
       cutAt: this.#cutAt,
     };
@@ -281,56 +279,106 @@ function causeRows(seq: Float64Array, causeSeq: Float64Array): Int32Array {
   return cause;
 }
 
-/** Who, what, and flags, of a checked event whose 64-bit values are texts still. */
-function describeRaw(event: RawEvent): [actor: string, label: string, flags: number] {
-  const text = (name: string): string => event[name] as string;
-  const guest = event.where === "guest" ? FLAG_GUEST : 0;
-  switch (event.type as TraceEventType) {
-    case "mmio": {
-      const register = event.register ?? `+0x${(event.offset as number).toString(16)}`;
-      return [text("device"), String(register), FLAG_GUEST | (event.write === true ? FLAG_WRITE : 0)];
-    }
-    case "store":
-      return [text("process"), "store", FLAG_GUEST | FLAG_WRITE];
-    case "step":
-      return ["scenario", text("name"), 0];
-    case "command":
-      return [text("iommu"), text("name"), guest];
-    case "ioctl":
-      return [text("process"), text("name"), (event.result as number) < 0 ? FLAG_FAILED : 0];
-    case "attach":
-      return [text("device"), text("domain"), 0];
-    case "group":
-      return [text("iommu"), text("contexts"), event.contexts === "differ" ? FLAG_FAILED : 0];
-    case "walk":
-      return [text("iommu"), `${text("table")} ${event.level}`, guest | (event.cached === true ? FLAG_CACHED : 0)];
-    case "dma":
-      return [
-        text("device"),
-        text("result"),
-        (event.write === true ? FLAG_WRITE : 0) | (event.result === "aborted" ? FLAG_FAILED : 0),
-      ];
-    case "fault":
-      return [
-        text("iommu"),
-        `fault ${event.faultCause}`,
-        FLAG_FAILED | guest | (event.where === "hardware" ? FLAG_HARDWARE : 0),
-      ];
-    case "irq":
-      return [text("source"), `vector ${event.vector}`, guest];
-    case "injection":
-      return [text("point"), text("name"), FLAG_FAILED];
-  }
+type Texts = readonly string[];
+type Numbers = Float64Array;
+
+/** What the columns say of a type: slots of its line (trace-line.ts), -1 for none. */
+interface ColumnShape {
+  /** -1: whoever plays the guest. */
+  readonly who: number;
+  readonly what: (texts: Texts, numbers: Numbers) => string;
+  /** A number that stands behind `what`. */
+  readonly counted: number;
+  readonly device: number;
+  /** An address whose page it is about. */
+  readonly page: number;
+  readonly flags: (numbers: Numbers) => number;
 }
 
-/** Bytes that a text takes in UTF-8. */
-function byteLength(text: string): number {
-  let bytes = text.length;
-  for (let i = 0; i < text.length; i++) {
-    const code = text.charCodeAt(i);
-    if (code < 0x80) continue;
-    // Halves of a surrogate pair are two bytes each, of four.
-    bytes += code < 0x800 || (code >= 0xd800 && code <= 0xdfff) ? 1 : 2;
-  }
-  return bytes;
-}
+type EventType = (typeof EVENT_TYPES)[number];
+
+const choice = (type: EventType, field: string, value: string): ((numbers: Numbers) => boolean) => {
+  const slot = slotOf(type, field);
+  const wanted = choicesOf(type, field).indexOf(value);
+  if (wanted < 0) throw new Error(`${type} ${field} is never ${value}`);
+  return (numbers) => numbers[slot] === wanted;
+};
+const choicesOf = (type: EventType, field: string): readonly string[] =>
+  (EVENT_SHAPES[type] as Readonly<Record<string, readonly string[]>>)[field]!;
+const text = (type: EventType, field: string): ColumnShape["what"] => {
+  const slot = slotOf(type, field);
+  return (texts) => texts[slot]!;
+};
+const chosen = (type: EventType, field: string): ColumnShape["what"] => {
+  const slot = slotOf(type, field);
+  const choices = choicesOf(type, field);
+  return (_texts, numbers) => choices[numbers[slot]!]!;
+};
+const NONE = { counted: -1, device: -1, page: -1 };
+const always =
+  (flags: number): ColumnShape["flags"] =>
+  () =>
+    flags;
+
+const MMIO = { register: slotOf("mmio", "register"), offset: slotOf("mmio", "offset"), write: slotOf("mmio", "write") };
+const RESULT = slotOf("ioctl", "result");
+const CACHED = slotOf("walk", "cached");
+const DMA_WRITE = slotOf("dma", "write");
+const isGuestsCommand = choice("command", "where", "guest");
+const differs = choice("group", "contexts", "differ");
+const isGuestsWalk = choice("walk", "where", "guest");
+const isAborted = choice("dma", "result", "aborted");
+const isHardwareFault = choice("fault", "where", "hardware");
+const isGuestsFault = choice("fault", "where", "guest");
+const isGuestsIrq = choice("irq", "where", "guest");
+
+const SHAPES: Readonly<Record<EventType, ColumnShape>> = {
+  step: { ...NONE, who: -1, what: text("step", "name"), flags: always(0) },
+  store: {
+    ...{ ...NONE, who: slotOf("store", "process"), what: () => "store" },
+    flags: always(FLAG_GUEST | FLAG_WRITE),
+  },
+  mmio: {
+    ...{ ...NONE, who: slotOf("mmio", "device") },
+    what: (texts, numbers) => texts[MMIO.register]! || `+0x${numbers[MMIO.offset]!.toString(16)}`,
+    flags: (numbers) => FLAG_GUEST | (numbers[MMIO.write] === 1 ? FLAG_WRITE : 0),
+  },
+  command: {
+    ...{ ...NONE, who: slotOf("command", "iommu"), what: text("command", "name") },
+    flags: (numbers) => (isGuestsCommand(numbers) ? FLAG_GUEST : 0),
+  },
+  ioctl: {
+    ...{ ...NONE, who: slotOf("ioctl", "process"), what: text("ioctl", "name") },
+    flags: (numbers) => (numbers[RESULT]! < 0 ? FLAG_FAILED : 0),
+  },
+  attach: { ...NONE, who: slotOf("attach", "device"), what: text("attach", "domain"), flags: always(0) },
+  group: {
+    ...{ ...NONE, who: slotOf("group", "iommu"), what: chosen("group", "contexts") },
+    flags: (numbers) => (differs(numbers) ? FLAG_FAILED : 0),
+  },
+  dma: {
+    ...{ who: slotOf("dma", "device"), what: chosen("dma", "result"), counted: -1 },
+    ...{ device: slotOf("dma", "deviceId"), page: slotOf("dma", "iova") },
+    flags: (numbers) => (numbers[DMA_WRITE] === 1 ? FLAG_WRITE : 0) | (isAborted(numbers) ? FLAG_FAILED : 0),
+  },
+  walk: {
+    ...{ who: slotOf("walk", "iommu"), what: text("walk", "table"), counted: slotOf("walk", "level") },
+    ...{ device: slotOf("walk", "deviceId"), page: slotOf("walk", "input") },
+    flags: (numbers) => (isGuestsWalk(numbers) ? FLAG_GUEST : 0) | (numbers[CACHED] === 1 ? FLAG_CACHED : 0),
+  },
+  fault: {
+    ...{ who: slotOf("fault", "iommu"), what: () => "fault", counted: slotOf("fault", "faultCause") },
+    ...{ device: slotOf("fault", "deviceId"), page: slotOf("fault", "iotval") },
+    flags: (numbers) =>
+      FLAG_FAILED | (isGuestsFault(numbers) ? FLAG_GUEST : 0) | (isHardwareFault(numbers) ? FLAG_HARDWARE : 0),
+  },
+  irq: {
+    ...{ ...NONE, who: slotOf("irq", "source"), what: () => "vector", counted: slotOf("irq", "vector") },
+    flags: (numbers) => (isGuestsIrq(numbers) ? FLAG_GUEST : 0),
+  },
+  injection: {
+    ...{ ...NONE, who: slotOf("injection", "point"), what: text("injection", "name") },
+    flags: always(FLAG_FAILED),
+  },
+};
+const COLUMNS: readonly ColumnShape[] = EVENT_TYPES.map((type) => SHAPES[type]);

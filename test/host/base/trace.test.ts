@@ -43,6 +43,10 @@ describe("the trace", () => {
 
   it("of another version or with damaged lines is refused with the line's number", () => {
     expect(() => [...parseTrace('{"nestbox-trace":999}\n')]).toThrow(TraceFormatError);
+    expect(() => [...parseTrace('{"nestbox-trace":999}\n')]).toThrow(/version 999; this reads versions 1 to 2/);
+    const step = '{"seq":1,"time":0,"cause":0,"type":"step","name":"x"}';
+    expect([...parseTrace(`{"nestbox-trace":2}\n${step}\n`)]).toHaveLength(1);
+    expect(() => [...parseTrace(`{"nestbox-trace":1}\n${step}\n`)]).toThrow(/line 2 .*step is a type of version 2/);
     expect(() => [...parseTrace('{"nestbox-trace":1}\n{"seq":\n')]).toThrow(/line 2/);
   });
 

@@ -11,7 +11,7 @@ import { nestbox, nestboxFile } from "./command-line.ts";
 const folder = mkdtempSync(join(tmpdir(), "nestbox-trace-"));
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
-const HEAD = '{"nestbox-trace":1}\n';
+const HEAD = '{"nestbox-trace":2}\n';
 const dma = (seq: number, device: string, iova: string) =>
   `{"seq":${seq},"time":${seq * 1000},"cause":0,"type":"dma","device":"${device}","deviceId":${device.includes("02") ? 16 : 8},"iova":"${iova}","length":4,"write":true,"result":"ok"}\n`;
 const irq = (seq: number) =>

@@ -28,7 +28,7 @@ const EVENTS: TraceEvent[] = [
 const columns = indexTrace(
   new TextEncoder().encode(
     [
-      '{"nestbox-trace":1}',
+      '{"nestbox-trace":2}',
       ...EVENTS.map((event, n) => traceLine({ seq: n + 1, time: n * 1000, cause: 0, ...event })),
       "",
     ].join("\n"),

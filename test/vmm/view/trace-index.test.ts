@@ -5,7 +5,7 @@ import type { TracedEvent } from "../../../host/base/trace.ts";
 import { parseTrace, TraceFormatError, traceLine } from "../../../host/base/trace-json.ts";
 import { EVENT_TYPES, eventAt, FLAG_FAILED, indexTrace, rowOf } from "../../../vmm/view/trace-index.ts";
 
-const HEAD = '{"nestbox-trace":1}\n';
+const HEAD = '{"nestbox-trace":2}\n';
 const bytesOf = (text: string) => new TextEncoder().encode(text);
 const text = (...events: TracedEvent[]) => `${HEAD}${events.map((event) => `${traceLine(event)}\n`).join("")}`;
 const irq = (seq: number, cause = 0, source = "x"): TracedEvent => ({
@@ -64,8 +64,14 @@ describe("a trace as columns", () => {
 
   const refused: [what: string, text: string, reason: RegExp][] = [
     ["nothing", "", /line 1 is not JSON/],
-    ["another version", '{"nestbox-trace":2}\n', /not a nestbox trace of version 1/],
-    ["no header", `${traceLine(irq(1))}\n`, /not a nestbox trace/],
+    ["a later version", '{"nestbox-trace":3}\n', /a nestbox trace of version 3; this reads versions 1 to 2/],
+    ["a version that is none", '{"nestbox-trace":"2"}\n', /first line says no version/],
+    ["no header", `${traceLine(irq(1))}\n`, /not a nestbox trace: its first line says no version/],
+    [
+      "a type that its version has not",
+      '{"nestbox-trace":1}\n{"seq":1,"time":0,"cause":0,"type":"step","name":"x"}\n',
+      /line 2 .*: step is a type of version 2, and this is version 1/,
+    ],
     ["an array", `${HEAD}[]\n`, /line 2 is not a trace event/],
     ["an unknown type", `${HEAD}{"seq":1,"time":0,"cause":0,"type":"__proto__"}\n`, /unknown type/],
     [
@@ -82,7 +88,21 @@ describe("a trace as columns", () => {
   }
 
   it("is refused where its bytes are no text", () => {
-    expect(() => indexTrace(Uint8Array.of(...bytesOf(HEAD), 0xff, 0xfe, 10))).toThrow(/UTF-8/);
+    expect(() => indexTrace(Uint8Array.of(...bytesOf(HEAD), 0xff, 0xfe, 10))).toThrow(/line 2 is not UTF-8/);
+  });
+
+  it("of version 1 is read as it is", () => {
+    const columns = indexTrace(
+      bytesOf(text(irq(1), dma(2, 0x4000n)).replace('"nestbox-trace":2', '"nestbox-trace":1')),
+    );
+    expect([eventAt(columns, 0), eventAt(columns, 1)]).toEqual([irq(1), dma(2, 0x4000n)]);
+  });
+
+  it("cut off within a character is read up to the line before", () => {
+    const bytes = bytesOf(text(irq(1), irq(2, 0, "é")));
+    const cut = bytes.lastIndexOf(0xc3) + 1;
+    const columns = indexTrace(bytes.subarray(0, cut));
+    expect([columns.rows, columns.cutAt]).toEqual([1, 3]);
   });
 
   it("with more names than are kept apart shows the rest as …", () => {

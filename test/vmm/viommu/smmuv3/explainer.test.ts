@@ -3,7 +3,7 @@
 
 import { describe, expect, it } from "vitest";
 import type { TracedEvent } from "../../../../host/base/trace.ts";
-import { traceLine } from "../../../../host/base/trace-json.ts";
+import { TRACE_VERSION, traceLine } from "../../../../host/base/trace-json.ts";
 import { eventProblem } from "../../../../host/base/trace-shape.ts";
 import type { WalkFault, WalkStep } from "../../../../vmm/viommu/explainer.ts";
 import { SMMUV3_EXPLAINER } from "../../../../vmm/viommu/smmuv3/explainer.ts";
@@ -74,7 +74,7 @@ describe("a nested walk's loads", () => {
       ["stage2", 2, undefined, 21],
     ]);
     expect(nested.steps.at(-1)).toMatchObject({ input: BigInt(MEMORY + 0x800) << 12n });
-    for (const event of nested.events) expect(eventProblem(JSON.parse(traceLine(event)))).toBeNull();
+    for (const event of nested.events) expect(eventProblem(JSON.parse(traceLine(event)), TRACE_VERSION)).toBeNull();
   });
 
   it.each([
@@ -178,7 +178,7 @@ describe("what a walk that ended was for", () => {
     expect(SMMUV3_EXPLAINER.servedTable(before, nested.fault, last.serves)).toBe(table);
     expect(SMMUV3_EXPLAINER.faultAddress(nested.fault)! & ~0xfffn).toBe(address);
     expect(SMMUV3_EXPLAINER.faultWrites(nested.fault)).toBe(true);
-    expect(eventProblem(JSON.parse(traceLine(nested.fault)))).toBeNull();
+    expect(eventProblem(JSON.parse(traceLine(nested.fault)), TRACE_VERSION)).toBeNull();
   });
 
   it("is for a descriptor or an address by the stream's entry, where there was no fault", () => {
