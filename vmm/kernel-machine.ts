@@ -100,8 +100,8 @@ export interface DescribedViommu {
 /** What an instruction set brings to a machine. */
 export interface KernelParts extends Stateful {
   readonly core: CpuCore;
-  /** Exits of `core.run` that the machine acts on: the CPU waits for an interrupt; it calls its firmware. */
-  readonly exits: { readonly wait: number; readonly firmware: number };
+  /** Exits of `core.run` that the machine acts on: the CPU waits for an interrupt; it calls its firmware; it stands where a debugger waits for it. */
+  readonly exits: { readonly wait: number; readonly firmware: number; readonly debugger: number };
   /** Serves the call that a CPU has just made of its firmware. */
   firmwareCall(cpu: number): void;
   /** Claims interrupt controllers on bus and memory. */
@@ -162,6 +162,8 @@ export interface BootOptions {
 export type KernelStop =
   /** The slice is over; call again. */
   | { readonly kind: "slice" }
+  /** `budget` is used up, or it was paused: the next call goes on with the same slice. */
+  | { readonly kind: "held" }
   /** Every CPU waits for an interrupt; nothing happens before `until` (ns; Infinity: never). */
   | { readonly kind: "idle"; readonly until: number }
   | { readonly kind: "off"; readonly reset: ResetKind; readonly failure: boolean }
@@ -189,12 +191,16 @@ export class KernelMachine<Parts extends KernelParts = KernelParts> implements S
   #turnEnd = 0;
   #running = -1; // not state: there is state between slices only
   #pausing = false; // not state: a call of run's
+  /** Instructions left of a slice that has been cut; 0: the next run begins one. */
+  #left = 0;
   #kind: ViommuKind = VIOMMU_KINDS[DEFAULT_KIND]; // not state: wiring
   /** Commands that the guest's stores have had executed by its IOMMUs. */
   commandsExecuted: () => number = () => 0; // not state: wiring
   #commandsSeen = 0;
   /** What this slice has cost besides instructions, see WORK_OF_A_SLICE. */
-  #work = 0; // not state: begins with each slice
+  #work = 0;
+  /** A CPU stands where the core's user has asked it to stop; the machine is pausing. */
+  onBreak: (cpu: number) => void = () => {}; // not state: wiring
 
   constructor(options: KernelMachineOptions, makeParts: (host: KernelPartsHost) => Parts) {
     this.#options = options;
@@ -307,40 +313,59 @@ export class KernelMachine<Parts extends KernelParts = KernelParts> implements S
   }
 
   /**
-   * Executes until something needs the shell: at most one slice, or `budget` instructions. CPUs that have work take turns; one that has none is passed
-   * over until an interrupt is pending for it. Everything is decided by counts of instructions, and a turn goes on where a slice has cut it: the same
-   * run every time, in whatever pieces.
+   * Executes until something needs the shell: at most one slice, or `budget` instructions of one. CPUs that have work take turns; one that has none is
+   * passed over until an interrupt is pending for it. Everything is decided by counts of instructions; a turn goes on where a slice has cut it, and a
+   * slice where a budget, a pause or a breakpoint has: the same run every time, in whatever pieces, and the shell is asked at the same places.
    */
-  run(budget: number = this.#slice): KernelStop {
+  run(budget = Number.POSITIVE_INFINITY): KernelStop {
     const { machine } = this;
     const { core, exits } = this.parts;
     const clock = this.#clock;
-    this.#work = 0;
+    if (this.#left <= 0) {
+      this.#left = this.#slice;
+      this.#work = 0;
+    }
     this.#pausing = false;
-    for (let left = Math.min(budget, this.#slice); left > 0 && this.#work < WORK_OF_A_SLICE && !this.#pausing; ) {
+    for (let allowed = budget; this.#left > 0 && this.#work < WORK_OF_A_SLICE; ) {
+      if (allowed <= 0 || this.#pausing) return { kind: "held" };
       machine.settle();
       if (this.#off !== null) return this.#off;
       if (machine.stopping) return { kind: "stopped" };
-      if (this.#pausing) break;
+      if (this.#pausing) return { kind: "held" };
       core.now = clock.now;
       const before = core.executed;
-      if (before >= this.#turnEnd && !this.#beginTurn()) return { kind: "idle", until: this.#wakeTime() };
+      if (before >= this.#turnEnd && !this.#beginTurn()) {
+        this.#left = 0;
+        return { kind: "idle", until: this.#wakeTime() };
+      }
       const cpu = this.#turnCpu;
       this.#running = cpu;
-      const exit = core.run(cpu, Math.min(left, this.#turnEnd - before));
+      const longest = Math.min(this.#left, this.#turnEnd - before);
+      const exit = core.run(cpu, Math.min(longest, allowed));
       this.#running = -1;
-      left -= Math.max(1, core.executed - before);
-      this.#work++;
       clock.advanceTo(core.now);
+      const executed = core.executed - before;
+      allowed -= executed;
+      if (exit === exits.debugger) {
+        this.#left -= executed;
+        this.#pausing = true;
+        this.onBreak(cpu);
+        continue;
+      }
+      this.#left -= Math.max(1, executed);
+      // What has only been cut in two is no more work.
+      const goesOn = core.executed < this.#turnEnd && (this.#pausing || (allowed <= 0 && executed < longest));
       if (exit === exits.firmware) {
         this.#turnEnd = 0;
         this.parts.firmwareCall(cpu);
-        this.#work += WORK_OF_A_CALL;
+        this.#work += 1 + WORK_OF_A_CALL;
       } else if (exit === exits.wait) {
         this.#turnEnd = 0;
         this.#waiting[cpu] = true;
-      }
+        this.#work++;
+      } else if (!goesOn) this.#work++;
     }
+    this.#left = 0;
     return this.#off ?? { kind: "slice" };
   }
 
@@ -452,7 +477,7 @@ export class KernelMachine<Parts extends KernelParts = KernelParts> implements S
     return taken.length;
   }
 
-  /** As it stands between slices. */
+  /** As it stands between two runs. */
   saveState(): StateRecord {
     const off = this.#off;
     return {
@@ -464,6 +489,8 @@ export class KernelMachine<Parts extends KernelParts = KernelParts> implements S
       turnCpu: this.#turnCpu,
       turnEnd: this.#turnEnd,
       commandsSeen: this.#commandsSeen,
+      left: this.#left,
+      work: this.#work,
     };
   }
 
@@ -488,6 +515,8 @@ export class KernelMachine<Parts extends KernelParts = KernelParts> implements S
     this.#turnCpu = state.number("turnCpu") % this.#started.length;
     this.#turnEnd = state.number("turnEnd");
     this.#commandsSeen = state.number("commandsSeen");
+    this.#left = Math.min(state.number("left"), this.#slice);
+    this.#work = state.number("work");
   }
 
   *stateParts(): Generator<readonly [string, Stateful]> {

@@ -9,6 +9,7 @@ import { coreModule } from "../vmm/vcpu/aarch64/core-module.ts";
 import { randomInstruction } from "../vmm/vcpu/aarch64/random-instructions.ts";
 import { randomVector, randomVectorInstruction } from "../vmm/vcpu/aarch64/random-vector-instructions.ts";
 import { generator } from "../vmm/vcpu/riscv64/reference/integer.ts";
+import { DebuggedCore } from "./debugged/debugged-core.ts";
 
 type Translate = NonNullable<AArch64CoreOptions["translate"]>;
 /** Translates what is met once, so that translated code is what runs. */
@@ -58,13 +59,14 @@ class RandomPort implements HartMmioPort {
 }
 
 /** One stream: builds a machine from `seed`, runs it, returns a digest of its end state. Throws what the VMM must never throw. */
-export function stream(module: WebAssembly.Module, seed: number, translate: Translate): string {
+export function stream(module: WebAssembly.Module, seed: number, translate: Translate, debugged = false): string {
   const next = generator(seed);
   const port = new RandomPort(generator(seed ^ 0x5bd1e995));
   const harts = 1 + (next() % 2);
   const decodePages = 8 + (next() % 60);
   const core = new AArch64Core({ module, ramBytes: RAM_BYTES, mmio: port, harts, decodePages, translate });
   port.core = core;
+  const runner = debugged ? new DebuggedCore(core, generator(seed ^ 0x2545f491)) : core;
   const ram = new DataView(core.memory.buffer, core.ramOffset, RAM_BYTES);
   for (let at = 0; at < RAM_BYTES; at += 4) ram.setUint32(at, instruction(next), true);
   // a root table, and next-level tables, of random descriptors that mostly point into RAM
@@ -85,7 +87,7 @@ export function stream(module: WebAssembly.Module, seed: number, translate: Tran
     const cpu = slice % harts;
     const budget = 1 + (next() % 2000);
     const before = core.executed;
-    const reason = core.run(cpu, budget);
+    const reason = runner.run(cpu, budget);
     if (core.executed - before > budget)
       throw new Error(`${core.executed - before} instructions in a budget of ${budget}`);
     if (reason === Exit.Call) core.setX(cpu, 0, BigInt(next()));
@@ -206,6 +208,9 @@ export const fuzzer: Fuzzer = {
     const first = stream(module, seed, false);
     if (stream(module, seed, EAGER) !== first) return { problem: "interpreted and translated, it ends in two states" };
     if (seed % 8 === 0 && stream(module, seed, false) !== first) return { problem: "run twice, it ends in two states" };
+    const translate = seed % 2 === 0 ? EAGER : false;
+    if (stream(module, seed, translate, true) !== first)
+      return { problem: "under a debugger, it ends in another state" };
     return null;
   },
 };

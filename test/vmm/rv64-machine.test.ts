@@ -298,7 +298,7 @@ describe("several harts", () => {
       .jump(count);
 
     const inPieces = (budget: () => number, pauses = false) => {
-      const bench = new Bench(program, { harts: 2 });
+      const bench = new Bench(program, { harts: 2, sliceInstructions: 700 });
       const events: string[] = [];
       bench.trace.addSink({
         event: (event) => {
@@ -310,6 +310,7 @@ describe("several harts", () => {
         const stop = bench.rv64.run(budget());
         if (stop.kind === "off") break;
         if (stop.kind === "idle") bench.rv64.skipTo(stop.until);
+        if (stop.kind !== "held") events.push(`${stop.kind} at ${bench.rv64.core.executed}`);
       }
       const words = [DATA, DATA + 16, DATA + 20].map((address) => bench.word(address));
       return { events, words, now: bench.clock.now, executed: bench.rv64.core.executed, output: bench.output };

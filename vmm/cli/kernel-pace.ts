@@ -18,6 +18,8 @@ export interface KernelPace {
   onBytes: (bytes: Uint8Array) => void;
   /** Before each slice: lets input and signals in; how the run ends, or null. */
   between(): Promise<OutsideEnd | null>;
+  /** Within a slice, where somebody has stopped the machine: waits while it is held. Nothing that belongs to the run comes in. */
+  hold(): Promise<OutsideEnd | null>;
   /** Every CPU is idle until `until`, ns; where the machine goes on, with `onBytes` maybe before. */
   idle(now: number, until: number): Promise<number>;
 }
@@ -31,6 +33,20 @@ export interface RunGate {
   serve(): void;
   /** Called when they ask for something. */
   onArrival: () => void;
+}
+
+/** Serves those who hold a machine that nothing else can reach, until it may go on; how the run ends, or null. */
+export async function held(gate: RunGate): Promise<OutsideEnd | null> {
+  for (;;) {
+    await new Promise((resume) => setImmediate(resume));
+    gate.serve();
+    if (gate.quitting) return { kind: "quit" };
+    if (!gate.control.paused) return null;
+    await new Promise<void>((resume) => {
+      gate.onArrival = resume;
+      gate.control.onChange = resume;
+    });
+  }
 }
 
 /** Longest sleep of an idle interactive machine, in ms. */
@@ -79,6 +95,10 @@ export class LivePace implements KernelPace {
       // While somebody holds the machine wall time does not count.
       this.#wallDeadline += await this.#sleep(LONGEST_SLEEP);
     }
+  }
+
+  hold(): Promise<OutsideEnd | null> {
+    return this.between();
   }
 
   async idle(now: number, until: number): Promise<number> {

@@ -3,7 +3,7 @@
 import type { Answers } from "../../host/adapters/recording/expected-records.ts";
 import { ENDED_BY, OUTSIDE_ENDS, TYPED, WAITED } from "../../host/adapters/recording/machine-records.ts";
 import type { RecordingWriter } from "../../host/adapters/recording/recording-writer.ts";
-import type { KernelPace, OutsideEnd } from "./kernel-pace.ts";
+import { held, type KernelPace, type OutsideEnd, type RunGate } from "./kernel-pace.ts";
 
 export class RecordedPace implements KernelPace {
   readonly interactive: boolean;
@@ -34,6 +34,10 @@ export class RecordedPace implements KernelPace {
     return end;
   }
 
+  hold(): Promise<OutsideEnd | null> {
+    return this.#pace.hold();
+  }
+
   async idle(now: number, until: number): Promise<number> {
     this.#turn++;
     const then = await this.#pace.idle(now, until);
@@ -57,18 +61,21 @@ export class ReplayedPace implements KernelPace {
   /** Whether the replay is to end here. */
   readonly #stop: () => OutsideEnd | null;
   readonly #answers: Answers;
+  readonly #gate: RunGate | null;
   #turn = 0;
 
-  constructor(answers: Answers, interactive: boolean, stop: () => OutsideEnd | null) {
+  /** `gate`: who may hold the machine. */
+  constructor(answers: Answers, interactive: boolean, stop: () => OutsideEnd | null, gate: RunGate | null = null) {
     this.#answers = answers;
     this.interactive = interactive;
     this.#stop = stop;
+    this.#gate = gate;
   }
 
   async between(): Promise<OutsideEnd | null> {
     this.#turn++;
     if (this.#turn % TURNS === 0) await new Promise((resume) => setImmediate(resume));
-    const stop = this.#stop();
+    const stop = await this.hold();
     if (stop !== null) return stop;
     this.#type();
     const { reader } = this.#answers;
@@ -78,6 +85,10 @@ export class ReplayedPace implements KernelPace {
     const signal = reader.bytes().toString("latin1");
     if (kind === undefined) throw reader.malformed("end");
     return kind === "signal" ? { kind, signal: signal as NodeJS.Signals } : { kind };
+  }
+
+  async hold(): Promise<OutsideEnd | null> {
+    return this.#stop() ?? (this.#gate === null ? null : held(this.#gate));
   }
 
   async idle(now: number, until: number): Promise<number> {

@@ -25,9 +25,10 @@ export interface RunKernelOptions {
 export async function runKernel({ machine, pace, flush, control }: RunKernelOptions): Promise<KernelOutcome> {
   pace.onBytes = (bytes) => machine.type(bytes);
   // Asked before the first slice, too: a guest that reboots at once runs for ever, one machine after the other.
-  for (let end = await pace.between(); ; end = await pace.between()) {
+  for (let end = await pace.between(), cut = false; ; end = await (cut ? pace.hold() : pace.between())) {
     if (end !== null) return end;
     const stop = machine.run(control?.budget);
+    cut = stop.kind === "held";
     control?.arrived();
     flush();
     if (stop.kind === "off") {

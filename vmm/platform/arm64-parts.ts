@@ -31,7 +31,7 @@ const TIMER_HZ = 62_500_000;
 
 export class Arm64Parts implements KernelParts {
   readonly core: AArch64Core;
-  readonly exits = { wait: Exit.Wfi, firmware: Exit.Call };
+  readonly exits = { wait: Exit.Wfi, firmware: Exit.Call, debugger: Exit.Break };
   readonly gic: GicV2;
   readonly psci: Psci;
   readonly #options: KernelMachineOptions;

@@ -25,7 +25,7 @@ const IMSIC_IDS = 255;
 
 export class Rv64Parts implements KernelParts {
   readonly core: Rv64Core;
-  readonly exits = { wait: Exit.Wfi, firmware: Exit.Call };
+  readonly exits = { wait: Exit.Wfi, firmware: Exit.Call, debugger: Exit.Break };
   readonly aplic: Aplic;
   #sbi: Sbi | null = null;
   readonly #options: KernelMachineOptions;

@@ -34,6 +34,10 @@ class Typist implements KernelPace {
     return this.#ends[this.#turn] ?? null;
   }
 
+  async hold(): Promise<OutsideEnd | null> {
+    return null;
+  }
+
   async idle(now: number, until: number): Promise<number> {
     this.#look();
     return (now + until) / 2;

@@ -21,6 +21,8 @@ export const Exit = {
   Call: layout.EXIT_CALL,
   /** stop() was called from the mmio port. */
   Stop: layout.EXIT_STOP,
+  /** Before an instruction that a debugger waits for; `watchHit` says whether it is a breakpoint. */
+  Break: layout.EXIT_BREAK,
 } as const;
 export type Exit = (typeof Exit)[keyof typeof Exit];
 
@@ -52,6 +54,22 @@ export interface CoreOptions {
   readonly decodePages?: number;
 }
 
+/** RAM that a debugger watches: guest-physical, whole within RAM. */
+export interface Watchpoint {
+  readonly address: number;
+  readonly bytes: number;
+  readonly loads: boolean;
+  readonly stores: boolean;
+}
+
+/** What an instruction is about to touch: which watchpoint, and the guest-physical address. */
+export interface WatchHit {
+  readonly index: number;
+  readonly address: number;
+}
+
+const RAM_BASE = layout.RAM_BASE_PAGE * 4096;
+
 /** What every core exports (assembly/run.ts, with a front end's name filled in). */
 export interface EngineExports extends TranslatorCore {
   reset(): void;
@@ -60,6 +78,7 @@ export interface EngineExports extends TranslatorCore {
   selectHart(index: number): void;
   flushAll(): void;
   refetchInstructions(): void;
+  markTlbs(): void;
   interruptPending(): number;
 }
 
@@ -209,6 +228,53 @@ export class EngineCore<Exports extends EngineExports> implements Stateful {
     return pending !== 0;
   }
 
+  // --- a debugger: between runs; what it sets changes nothing that the guest can see, and is no state of the core's (assembly/debug.ts) ---
+
+  /** Virtual addresses at which harts stop, at most MAX_BREAKPOINTS; replaces those before. */
+  setBreakpoints(addresses: readonly bigint[]): void {
+    if (addresses.length > layout.MAX_BREAKPOINTS)
+      throw new RangeError(`more than ${layout.MAX_BREAKPOINTS} breakpoints`);
+    addresses.forEach((address, n) => {
+      this.view.setBigUint64(layout.BREAKPOINT_LIST + 8 * n, BigInt.asUintN(64, address), true);
+    });
+    this.words[layout.BREAKPOINTS / 4] = addresses.length;
+    this.exports.markTlbs();
+  }
+
+  /** RAM before whose loads or stores harts stop, at most MAX_WATCHPOINTS ranges; replaces those before. */
+  setWatchpoints(watchpoints: readonly Watchpoint[]): void {
+    if (watchpoints.length > layout.MAX_WATCHPOINTS)
+      throw new RangeError(`more than ${layout.MAX_WATCHPOINTS} watchpoints`);
+    watchpoints.forEach(({ address, bytes, loads, stores }, n) => {
+      const at = (layout.WATCHPOINT_LIST + 16 * n) / 4;
+      const first = address - RAM_BASE;
+      if (bytes < 1 || first < 0 || first + bytes > this.ramBytes) throw new RangeError("a watchpoint lies in RAM");
+      this.words[at] = this.ramOffset + first;
+      this.words[at + 1] = this.ramOffset + first + bytes - 1;
+      this.words[at + 2] = (loads ? layout.WATCH_LOADS : 0) | (stores ? layout.WATCH_STORES : 0);
+    });
+    this.words[layout.WATCHPOINTS / 4] = watchpoints.length;
+    this.exports.markTlbs();
+  }
+
+  /** After Exit.Break: the watchpoint that the hart is about to touch; null: it stands at a breakpoint. */
+  get watchHit(): WatchHit | null {
+    const hit = this.words[layout.WATCH_HIT / 4]!;
+    if (hit === 0) return null;
+    return { index: hit - 1, address: this.words[layout.WATCH_ADDRESS / 4]! - this.ramOffset + RAM_BASE };
+  }
+
+  /** Instructions that were left of its budget when run() returned. */
+  get unused(): number {
+    return this.words[layout.REMAINING / 4]!;
+  }
+
+  /** Instructions that a hart has executed, between runs. */
+  instructionsOf(hart: number): number {
+    const at = this.at(hart, layout.INSTRET) / 4;
+    return this.words[at]! + this.words[at + 1]! * TWO_32;
+  }
+
   /** Forgets the hart's translations. */
   flushTranslations(hart: number): void {
     this.as(hart, () => this.exports.flushAll());
@@ -254,13 +320,30 @@ export class EngineCore<Exports extends EngineExports> implements Stateful {
   saveState(): StateRecord {
     if (this.#running >= 0) throw new Error("a core has no state within run()");
     const pages = this.words[layout.DECODE_USED / 4]!;
-    return { memory: bytesOf(this.#below(layout.DECODE_POOL + pages * layout.DECODE_PAGE_BYTES)) };
+    const length = layout.DECODE_POOL + pages * layout.DECODE_PAGE_BYTES;
+    return { memory: this.#undebugged(() => bytesOf(this.#below(length))) };
+  }
+
+  /** Does something while no debugger has left its marks in memory. */
+  #undebugged<T>(action: () => T): T {
+    const debug = new Uint8Array(this.memory.buffer, layout.DEBUG, layout.DEBUG_END - layout.DEBUG);
+    const held = debug.slice();
+    debug.fill(0);
+    this.exports.markTlbs();
+    try {
+      return action();
+    } finally {
+      debug.set(held);
+      // What has been reported may not have happened yet.
+      debug.fill(0, layout.WATCH_HIT - layout.DEBUG, layout.BREAKPOINT_LIST - layout.DEBUG);
+      this.exports.markTlbs();
+    }
   }
 
   restoreState(state: StateReader): void {
     const saved = state.bytes("memory").slice();
     this.#check(saved, state);
-    this.#below(saved.length).set(saved);
+    this.#undebugged(() => this.#below(saved.length).set(saved));
   }
 
   *stateParts(): Generator<readonly [string, Stateful]> {

@@ -1,6 +1,8 @@
 // Exclusives (DDI 0487, B2.12): a local monitor of one block, that of the last load-exclusive. A store-exclusive to the same bytes succeeds while they
 // still hold what was loaded: stores of devices and of other CPUs that left the value as it was go unnoticed, and do no harm to a lock or a counter.
 import { ACCESS_LOAD, ACCESS_STORE, CONTINUE, RESUME } from "../../engine/assembly/isa";
+import { watched } from "../../engine/assembly/debug";
+import { WATCH_LOADS, WATCH_STORES } from "../../engine/assembly/layout";
 import { ramAddress } from "../../engine/assembly/memory-access";
 import { AArch64 } from "./aarch64";
 import { alignmentFault, UNDEFINED } from "./faults";
@@ -18,7 +20,7 @@ export function executeExclusive(code: u32): u32 {
   const va = load<u64>(X + orSp(code >> 5));
   if (va & <u64>(bytes - 1)) return alignmentFault(va, loads ? ACCESS_LOAD : ACCESS_STORE);
   const host = ramAddress<AArch64>(va, loads ? ACCESS_LOAD : ACCESS_STORE);
-  if (host == 0) return RESUME;
+  if (host == 0 || watched(host, bytes, loads ? WATCH_LOADS : WATCH_STORES)) return RESUME;
   const name = <u64>host | (<u64>(scale + pair) << 56);
   if (loads) {
     const low = read(host, scale);

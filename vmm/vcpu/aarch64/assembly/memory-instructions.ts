@@ -1,6 +1,7 @@
 // Loads and stores that the interpreter's loop gives up on: TLB misses, accesses across a page, devices, faults.
 import { ACCESS_STORE, CONTINUE, RESUME } from "../../engine/assembly/isa";
-import { PAGE_VA, PC, VALUE } from "../../engine/assembly/layout";
+import { watched } from "../../engine/assembly/debug";
+import { PAGE_VA, PC, VALUE, WATCH_STORES } from "../../engine/assembly/layout";
 import { OUTSIDE, ramAddress, readMemory, writeMemory } from "../../engine/assembly/memory-access";
 import { AArch64 } from "./aarch64";
 import { extended } from "./arithmetic";
@@ -97,7 +98,7 @@ function pair(slot: usize, kind: i32, va: u64): u32 {
 /** DC ZVA. */
 function zero(va: u64): u32 {
   const host = ramAddress<AArch64>(va, ACCESS_STORE);
-  if (host == 0) return RESUME;
+  if (host == 0 || watched(host & ~63, 64, WATCH_STORES)) return RESUME;
   memory.fill(host & ~63, 0, 64);
   return CONTINUE;
 }

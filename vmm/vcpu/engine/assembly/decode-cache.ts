@@ -5,8 +5,9 @@
 // to notice a store. refetchLine() is the same for one line, at a cost that does not depend on how much is decoded.
 import {
   DECODE_CODE, DECODE_EPOCH, DECODE_HEAT, DECODE_LINES, DECODE_PAGES, DECODE_PAGE_BYTES, DECODE_PHYSICAL, DECODE_POOL, DECODE_USED, EPOCH,
-  PAGE_BASE, PAGE_MAP, PAGE_VA, PC, PHYSICAL, RAM_BYTES, RAM_OFFSET, REFETCH,
+  MARKED, PAGE_BASE, PAGE_MAP, PAGE_VA, PC, PHYSICAL, RAM_BYTES, RAM_OFFSET, REFETCH, TLB_MARK,
 } from "./layout";
+import { codeMark } from "./debug";
 import { ACCESS_FETCH, PAGE_MASK } from "./isa";
 import { fetchTable, fillFetch, flushFetch, flushFetchEverywhere, hostAddress, place } from "./tlb";
 
@@ -109,7 +110,7 @@ function decodePage(host: usize): usize {
 export function fetchPage<Isa>(va: u64): usize {
   const isa = changetype<Isa>(0);
   const entry = fetchTable(isa.fetchContext()) + place(va);
-  if (load<u64>(entry) == (va & PAGE_MASK)) return load<u32>(entry, 8);
+  if ((load<u64>(entry) & ~<u64>TLB_MARK) == (va & PAGE_MASK)) return load<u32>(entry, 8);
   const fault = isa.translate(va, ACCESS_FETCH);
   if (fault) {
     isa.fault(fault, va, ACCESS_FETCH);
@@ -130,6 +131,7 @@ export function enter<Isa>(): usize {
   const pc = load<u64>(PC);
   const page = fetchPage<Isa>(pc);
   if (page == 0) return 0;
+  store<u32>(MARKED, <u32>codeMark(pc));
   store<u64>(PAGE_VA, pc & PAGE_MASK);
   store<u32>(PAGE_BASE, page);
   return page + ((<u32>pc & changetype<Isa>(0).offsetMask()) << 2);

@@ -5,6 +5,7 @@
 //   0x001000  the running hart's state block (4 KiB)             swapped by selectHart; up to ENGINE_STATE the instruction set's own
 //   0x002000  saved state blocks of the other harts, 8 × 4 KiB
 //   0x00a000  a spare decode page, for what an instruction set cannot keep in the page it belongs to
+//   0x00f100  what a debugger waits for (debug.ts); not state: a run is the same with it and without
 //   0x050000  entries of translated code, {first 8 bytes of the original slot, function u32, block u32}
 //   0x100000  page map: physical page of RAM → decode page + 1 (u16)
 //   0x200000  TLBs, 128 KiB a hart
@@ -87,6 +88,25 @@ export const DECODE_CODE = 16416; // 4096 bytes: copies of the lines that have b
 export const DECODE_HEAT = 20512; // 32 × u8: samples of pc met in each 128 bytes
 export const DECODE_PAGE_BYTES = 20544;
 
+// --- a debugger's breakpoints and watchpoints (debug.ts) ---------------------------------------------------------------------------------
+export const DEBUG = 0xf100; // to DEBUG_END
+export const BREAKPOINTS = 0xf100; // u32, used entries of BREAKPOINT_LIST
+export const WATCHPOINTS = 0xf104; // u32, used entries of WATCHPOINT_LIST
+export const MARKED = 0xf108; // u32, the page of PC holds a breakpoint
+export const WATCH_HIT = 0xf10c; // u32, 0: none; else 1 + index of the watchpoint that the instruction at PC is about to touch
+export const WATCH_ADDRESS = 0xf110; // u32, where: host address of the first byte touched
+export const REPORTED = 0xf120; // 8 × u64, for each hart: INSTRET + 1 of the instruction whose breakpoint has been reported
+export const REPORTED_WATCH = 0xf160; // 8 × u64, the same of watchpoints
+export const BREAKPOINT_LIST = 0xf200; // 256 × u64, virtual addresses
+export const WATCHPOINT_LIST = 0xfa00; // 32 × {first host address u32, last u32, WATCH_LOADS | WATCH_STORES u32, 0}
+export const DEBUG_END = 0xfc00;
+export const MAX_BREAKPOINTS = 256;
+export const MAX_WATCHPOINTS = 32;
+export const WATCH_LOADS = 1;
+export const WATCH_STORES = 2;
+/** In the low bits of a TLB entry's virtual page: the entry is valid, but no inline comparison may hit it. */
+export const TLB_MARK = 1;
+
 // --- translated code ------------------------------------------------------------------------------------------------------------------------
 export const ENTRIES = 0x50000;
 export const ENTRY_BYTES = 16;
@@ -99,4 +119,5 @@ export const EXIT_BUDGET = 0;
 export const EXIT_WFI = 1;
 export const EXIT_CALL = 2; // a call of the firmware (SBI, PSCI)
 export const EXIT_STOP = 3;
+export const EXIT_BREAK = 5; // before an instruction that a debugger waits for: a breakpoint, or WATCH_HIT
 export const EXIT_TRANSLATE = 4; // to core.ts only: the code at SLOT of decode page PAGE_BASE is hot; resume() goes on

@@ -1,7 +1,8 @@
 // Loads and stores that an interpreter's inline path gives up on: TLB misses, accesses across a page, MMIO, faults.
 import { ACCESS_LOAD, ACCESS_STORE, CONTINUE, PAGE_MASK, RESUME } from "./isa";
 import { mmio } from "./imports";
-import { LEFT, MMIO_VALUE, PHYSICAL, TLB_STORE, VALUE } from "./layout";
+import { watched } from "./debug";
+import { LEFT, MMIO_VALUE, PHYSICAL, TLB_MARK, TLB_STORE, VALUE, WATCH_LOADS, WATCH_STORES } from "./layout";
 import { synchronise } from "./time";
 import { dataTable, fillData, hostAddress, place } from "./tlb";
 
@@ -14,7 +15,7 @@ export function readMemory<Isa>(va: u64, size: u32): u32 {
   const host = locate<Isa>(va, ACCESS_LOAD);
   if (host == FAULTED) return RESUME;
   if (host == 0) return device<Isa>(va, size, ACCESS_LOAD, 0);
-  fillData(changetype<Isa>(0).dataContext(), va, host, ACCESS_LOAD);
+  if (watched(host, size, WATCH_LOADS)) return RESUME;
   switch (size) {
     case 1: store<u64>(VALUE, load<u8>(host)); break;
     case 2: store<u64>(VALUE, load<u16>(host)); break;
@@ -30,7 +31,7 @@ export function writeMemory<Isa>(va: u64, size: u32, value: u64): u32 {
   const host = locate<Isa>(va, ACCESS_STORE);
   if (host == FAULTED) return RESUME;
   if (host == 0) return device<Isa>(va, size, ACCESS_STORE, value);
-  fillData(changetype<Isa>(0).dataContext(), va, host, ACCESS_STORE);
+  if (watched(host, size, WATCH_STORES)) return RESUME;
   switch (size) {
     case 1: store<u8>(host, <u8>value); break;
     case 2: store<u16>(host, <u16>value); break;
@@ -40,15 +41,20 @@ export function writeMemory<Isa>(va: u64, size: u32, value: u64): u32 {
   return CONTINUE;
 }
 
-/** The host address of va; 0 if it is not RAM, PHYSICAL says where it is; FAULTED with a fault taken. */
+/** The host address of va, which the TLB then knows; 0 if it is not RAM, PHYSICAL says where it is; FAULTED with a fault taken. */
 function locate<Isa>(va: u64, access: u32): usize {
   const isa = changetype<Isa>(0);
+  const context = isa.dataContext();
+  const entry = dataTable(context) + access * TLB_STORE + place(va);
+  if ((load<u64>(entry) & ~<u64>TLB_MARK) == (va & PAGE_MASK)) return <u32>va + load<u32>(entry, 8);
   const fault = isa.translate(va, access);
   if (fault) {
     isa.fault(fault, va, access);
     return FAULTED;
   }
-  return hostAddress(load<u64>(PHYSICAL));
+  const host = hostAddress(load<u64>(PHYSICAL));
+  if (host) fillData(context, va, host, access);
+  return host;
 }
 
 /** No RAM lies at the core's own state. */
@@ -56,17 +62,11 @@ const FAULTED: usize = 1;
 
 /**
  * The host address of va, which must be RAM; 0 with a fault or bus error taken. By the TLB, as every access: what a guest has not flushed must not
- * depend on which instruction looks, or on whether that is translated.
+ * depend on which instruction looks, or on whether that is translated. Who touches it asks `watched` before.
  */
 export function ramAddress<Isa>(va: u64, access: u32): usize {
-  const context = changetype<Isa>(0).dataContext();
-  const entry = dataTable(context) + access * TLB_STORE + place(va);
-  if (load<u64>(entry) == (va & PAGE_MASK)) return <u32>va + load<u32>(entry, 8);
   const host = locate<Isa>(va, access);
-  if (host > FAULTED) {
-    fillData(context, va, host, access);
-    return host;
-  }
+  if (host > FAULTED) return host;
   if (host == 0) changetype<Isa>(0).busError(va, access);
   return 0;
 }
@@ -102,6 +102,7 @@ function readAcross<Isa>(va: u64, size: u32): u32 {
   if (second == 0) return RESUME;
   const first = <usize>load<u64>(VALUE);
   const split: u32 = 4096 - (<u32>va & 0xfff);
+  if (watched(first, split, WATCH_LOADS) || watched(second, size - split, WATCH_LOADS)) return RESUME;
   let value: u64 = 0;
   for (let i: u32 = 0; i < size; i++) {
     value |= <u64>load<u8>(i < split ? first + i : second + (i - split)) << (8 * i);
@@ -115,6 +116,7 @@ function writeAcross<Isa>(va: u64, size: u32, value: u64): u32 {
   if (second == 0) return RESUME;
   const first = <usize>load<u64>(VALUE);
   const split: u32 = 4096 - (<u32>va & 0xfff);
+  if (watched(first, split, WATCH_STORES) || watched(second, size - split, WATCH_STORES)) return RESUME;
   for (let i: u32 = 0; i < size; i++) store<u8>(i < split ? first + i : second + (i - split), <u8>(value >> (8 * i)));
   return CONTINUE;
 }

@@ -1,9 +1,10 @@
 // A core's exports in terms of the engine: the VMM prepares memory (layout.ts), calls reset() once, then run() in slices.
+import { breaksHere } from "./debug";
 import { dropDecodePages, enter } from "./decode-cache";
 import { CONTINUE, LEAVE, STEP } from "./isa";
 import {
-  CHUNK, DECODE_HEAT, EXIT_BUDGET, EXIT_STOP, EXIT_TRANSLATE, HARTS, INTERVAL, LEFT, PAGE_BASE, REMAINING, SLOT, SPARE_DECODE_PAGE, STOP, TLBS,
-  TLB_BYTES, TRANSLATE, TRANSLATED,
+  CHUNK, DECODE_HEAT, EXIT_BREAK, EXIT_BUDGET, EXIT_STOP, EXIT_TRANSLATE, HARTS, INTERVAL, LEFT, MARKED, PAGE_BASE, REMAINING, SLOT, SPARE_DECODE_PAGE,
+  STOP, TLBS, TLB_BYTES, TRANSLATE, TRANSLATED, WATCH_HIT,
 } from "./layout";
 import { synchronise } from "./time";
 
@@ -36,6 +37,7 @@ function isHot(): bool {
 export function run<Isa>(budget: u32): u32 {
   store<u32>(REMAINING, budget);
   store<u32>(STOP, 0);
+  store<u32>(WATCH_HIT, 0);
   return resume<Isa>();
 }
 
@@ -48,13 +50,20 @@ export function resume<Isa>(): u32 {
     if (load<u32>(STOP)) return EXIT_STOP;
     const remaining = load<u32>(REMAINING);
     if (remaining == 0) return EXIT_BUDGET;
-    const chunk = min(min(remaining, isa.untilTimer()), load<u32>(INTERVAL));
+    let chunk = min(min(remaining, isa.untilTimer()), load<u32>(INTERVAL));
     store<u32>(CHUNK, chunk);
     store<u32>(LEFT, chunk);
     const slot = enter<Isa>();
     if (slot == 0) {
       synchronise(chunk - 1);
       continue;
+    }
+    const marked = load<u32>(MARKED) != 0;
+    if (marked) {
+      if (breaksHere()) return EXIT_BREAK;
+      chunk = 1;
+      store<u32>(CHUNK, chunk);
+      store<u32>(LEFT, chunk);
     }
     store<u32>(SLOT, slot);
     let result = CONTINUE;
@@ -65,7 +74,8 @@ export function resume<Isa>(): u32 {
     const left = load<u32>(LEFT);
     synchronise(left);
     if (result >= LEAVE) return result - LEAVE;
-    if (left == 0 && isHot()) return EXIT_TRANSLATE;
+    if (load<u32>(WATCH_HIT)) return EXIT_BREAK;
+    if (left == 0 && !marked && isHot()) return EXIT_TRANSLATE;
   }
   return EXIT_STOP;
 }

@@ -8,6 +8,7 @@ import {
   HART, HARTS, HART_STATE, HART_STATE_BYTES, LEAF_BITS, RAM_BASE_PAGE, RAM_BYTES, RAM_OFFSET, SAVED_HARTS, SUPERPAGES, SUPERPAGE_LIST, TLB, TLBS,
   TLB_BYTES, TLB_CONTEXT_BYTES, TLB_FETCH, TLB_FOLD, TLB_FOLDED, TLB_INDEX, TLB_STORE, TLB_TABLES, TLB_USED,
 } from "./layout";
+import { codeMark, dataMark } from "./debug";
 import { PAGE_MASK } from "./isa";
 
 /** Host address of guest-physical `address`, or 0 if the byte is not RAM. RAM is whole pages: valid to the end of its page. */
@@ -41,9 +42,9 @@ const TABLE_FETCH: u32 = 6;
 const GROUP_BYTES: u32 = 256;
 
 @inline
-function fill(table: u32, va: u64, target: u32): void {
+function fill(table: u32, va: u64, target: u32, mark: u64): void {
   const entry = load<u32>(TLB) + table * TLB_STORE + place(va);
-  store<u64>(entry, va & PAGE_MASK);
+  store<u64>(entry, (va & PAGE_MASK) | mark);
   store<u32>(entry, target, 8);
   const used = TLB_USED + table * 8;
   store<u64>(used, load<u64>(used) | (<u64>1 << <u64>(place(va) >> 8)));
@@ -52,11 +53,11 @@ function fill(table: u32, va: u64, target: u32): void {
 
 /** Remembers a RAM translation (of LEAF_BITS) for loads or stores. */
 export function fillData(context: u32, va: u64, host: usize, access: u32): void {
-  fill(context * 2 + access, va, <u32>host - <u32>va);
+  fill(context * 2 + access, va, <u32>host - <u32>va, dataMark(host));
 }
 
 export function fillFetch(context: u32, va: u64, decodePage: usize): void {
-  fill(TABLE_FETCH + context, va, <u32>decodePage);
+  fill(TABLE_FETCH + context, va, <u32>decodePage, codeMark(va));
 }
 
 /** Remembers in which GiB there are fragments of superpages, for invalidation by address. */

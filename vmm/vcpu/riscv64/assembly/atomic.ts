@@ -1,5 +1,7 @@
 // lr, sc and the AMOs.
 import { ACCESS_LOAD, ACCESS_STORE, CONTINUE, RESUME } from "../../engine/assembly/isa";
+import { watched } from "../../engine/assembly/debug";
+import { WATCH_LOADS, WATCH_STORES } from "../../engine/assembly/layout";
 import { ramAddress } from "../../engine/assembly/memory-access";
 import { RESERVATION, RESERVED_VALUE, X } from "./layout";
 import { Rv64 } from "./rv64";
@@ -19,6 +21,8 @@ export function executeAtomic(code: u32): u32 {
   }
   const host = ramAddress<Rv64>(va, access);
   if (host == 0) return RESUME;
+  const touched: u32 = operation == 2 ? WATCH_LOADS : operation == 3 ? WATCH_STORES : WATCH_LOADS | WATCH_STORES;
+  if (watched(host, wide ? 8 : 4, touched)) return RESUME;
   const old: u64 = wide ? load<u64>(host) : <u64>(<i64>load<i32>(host));
   let result = old;
   if (operation == 2) { // lr

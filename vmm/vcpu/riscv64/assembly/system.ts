@@ -1,7 +1,8 @@
 // The privileged instructions and cache-block operations: everything of the SYSTEM opcode but CSR accesses and Zimop, fence.i, Zicbom, Zicboz.
 import { refetchInstructions } from "../../engine/assembly/decode-cache";
+import { watched } from "../../engine/assembly/debug";
 import { ACCESS_LOAD, ACCESS_STORE, CONTINUE, LEAVE, RESUME } from "../../engine/assembly/isa";
-import { EXIT_BUDGET, EXIT_CALL, EXIT_WFI, HARTS, PC } from "../../engine/assembly/layout";
+import { EXIT_BUDGET, EXIT_CALL, EXIT_WFI, HARTS, PC, WATCH_STORES } from "../../engine/assembly/layout";
 import { ramAddress } from "../../engine/assembly/memory-access";
 import { synchronise } from "../../engine/assembly/time";
 import { flushAddress, flushAll } from "../../engine/assembly/tlb";
@@ -109,7 +110,7 @@ export function executeCacheBlock(code: u32): u32 {
     return CONTINUE;
   }
   const host = ramAddress<Rv64>(address, ACCESS_STORE);
-  if (host == 0) return RESUME;
+  if (host == 0 || watched(host & ~63, 64, WATCH_STORES)) return RESUME;
   memory.fill(host & ~63, 0, 64);
   return CONTINUE;
 }

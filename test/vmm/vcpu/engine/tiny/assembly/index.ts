@@ -19,6 +19,7 @@ import {
 } from "./layout";
 
 export { dropDecodePages, refetchInstructions } from "../../../../../../vmm/vcpu/engine/assembly/decode-cache";
+export { markTlbs } from "../../../../../../vmm/vcpu/engine/assembly/debug";
 export { reset } from "../../../../../../vmm/vcpu/engine/assembly/run";
 export { flushAll } from "../../../../../../vmm/vcpu/engine/assembly/tlb";
 
