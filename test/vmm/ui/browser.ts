@@ -1,10 +1,11 @@
 // A real browser for the page's tests: Debian's chromium, driven by Playwright's client. Where there is none, the tests say so and are left out.
 
-import { existsSync, mkdirSync } from "node:fs";
+import { closeSync, existsSync, mkdirSync, openSync, writeSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { type Browser, type BrowserContext, chromium, type Page } from "playwright-core";
-import { UiServer } from "../../../vmm/cli/ui-server.ts";
+import { TRACE_VERSION } from "../../../host/base/trace-json.ts";
+import { type ExtraFile, UiServer } from "../../../vmm/cli/ui-server.ts";
 
 const root = fileURLToPath(new URL("../../..", import.meta.url));
 /** Built before the tests (test/build.setup.ts). */
@@ -36,12 +37,21 @@ export class Theatre {
     this.url = `http://127.0.0.1:${port}/`;
   }
 
-  static async open(): Promise<Theatre> {
-    const server = new UiServer(PAGE_FOLDER, []);
+  /** The page of this folder, with the scenarios it is served with. */
+  static async open(folder = PAGE_FOLDER, extra: readonly ExtraFile[] = []): Promise<Theatre> {
+    const server = new UiServer(folder, extra);
     const port = await server.listen(0, false);
     // Root in a container has no user namespaces for chromium's own sandbox.
     const args = process.getuid?.() === 0 ? ["--no-sandbox"] : [];
     return new Theatre(await chromium.launch({ executablePath: CHROMIUM!, args }), server, port);
+  }
+
+  /** CPU time of the whole browser so far, seconds: what it costs on a machine that does something else, too. */
+  async cpuSeconds(): Promise<number> {
+    const session = await this.#browser.newBrowserCDPSession();
+    const { processInfo } = await session.send("SystemInfo.getProcessInfo");
+    await session.detach();
+    return processInfo.reduce((sum, { cpuTime }) => sum + cpuTime, 0);
   }
 
   /** A page of its own, with nothing remembered. */
@@ -91,6 +101,22 @@ export async function shoot(page: Page, name: string): Promise<void> {
 export async function settled(page: Page): Promise<void> {
   await page.waitForSelector(".verdict");
   await page.waitForFunction(() => document.querySelector('[aria-busy="true"]') === null);
+}
+
+/** A trace of a million events: walks of nine loads, and the DMA that each was for, a page apart. */
+export function writeMillion(file: string): void {
+  const fd = openSync(file, "w");
+  const lines = [`{"nestbox-trace":${TRACE_VERSION}}`];
+  for (let seq = 1; seq <= 1_000_000; seq++) {
+    const load = `"type":"walk","where":"host","iommu":"iommu0","deviceId":8,"table":"stage2","level":${seq % 3},"space":"spa","address":"0x8000${seq.toString(16)}","entry":"0x201628005f","cached":false,"serves":1`;
+    const dma = `"type":"dma","device":"0000:00:01.0","deviceId":8,"iova":"0x${(seq * 4096).toString(16)}","spa":"0x1000","length":4,"write":true,"result":"ok"`;
+    lines.push(`{"seq":${seq},"time":${seq},"cause":0,${seq % 10 === 0 ? dma : load}}`);
+    if (lines.length < 10_000) continue;
+    writeSync(fd, `${lines.join("\n")}\n`);
+    lines.length = 0;
+  }
+  writeSync(fd, lines.map((line) => `${line}\n`).join(""));
+  closeSync(fd);
 }
 
 /** Drops a file on the page, as a person does. */

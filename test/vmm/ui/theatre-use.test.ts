@@ -1,14 +1,14 @@
 // The walk theatre in a person's hands, in a real browser: with the keyboard alone, in both themes and widths, with files from anywhere, with changes,
 // by a link, from any server.
 
-import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from "node:fs";
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import { STORIES } from "../../../vmm/ui/story/stories.ts";
-import { CHROMIUM, drop, PAGE_FOLDER, settled, shoot, Theatre } from "./browser.ts";
+import { CHROMIUM, drop, PAGE_FOLDER, settled, shoot, Theatre, writeMillion } from "./browser.ts";
 
 const HEAD = '{"nestbox-trace":2}\n';
 const STALE = "#story=the-stale-iotlb-entry&kind=riscv";
@@ -236,35 +236,23 @@ describe.skipIf(CHROMIUM === null)("the walk theatre", () => {
     const folder = mkdtempSync(join(tmpdir(), "nestbox-theatre-"));
     try {
       const file = join(folder, "million.jsonl");
-      const lines = [HEAD.trimEnd()];
-      for (let seq = 1; seq <= 1_000_000; seq++) {
-        const load = `"type":"walk","where":"host","iommu":"iommu0","deviceId":8,"table":"stage2","level":${seq % 3},"space":"spa","address":"0x8000${seq.toString(16)}","entry":"0x201628005f","cached":false,"serves":1`;
-        const dma = `"type":"dma","device":"0000:00:01.0","deviceId":8,"iova":"0x${(seq * 4096).toString(16)}","spa":"0x1000","length":4,"write":true,"result":"ok"`;
-        lines.push(`{"seq":${seq},"time":${seq},"cause":0,${seq % 10 === 0 ? dma : load}}`);
-      }
-      writeFileSync(file, `${lines.join("\n")}\n`);
+      writeMillion(file);
       const { page, complaints } = await theatre.visit();
       await settled(page);
-      const began = Date.now();
       await page.setInputFiles('input[type="file"]', file);
       await page.waitForFunction(() => document.querySelector(".events header .muted")?.textContent === "1000000");
-      console.log(`a million events opened in ${Date.now() - began} ms`);
-      const step = async (key: string, position: RegExp): Promise<number> => {
-        const from = performance.now();
+      const step = async (key: string, position: RegExp): Promise<void> => {
         await page.keyboard.press(key);
         await page.waitForFunction(
           (wanted) => new RegExp(wanted).test(document.querySelector(".position")?.textContent ?? ""),
           position.source,
         );
-        return performance.now() - from;
       };
+      // How long it takes: npm run bench -- ui.
       await step("End", /event 1000000 of 1000000/);
-      const steps = [
-        await step("ArrowLeft", /event 999999 /),
-        await step("ArrowLeft", /event 999998 /),
-        await step("Home", /event 1 of/),
-      ];
-      console.log(`steps of ${steps.map(Math.round).join(", ")} ms`);
+      await step("ArrowLeft", /event 999999 /);
+      await step("ArrowLeft", /event 999998 /);
+      await step("Home", /event 1 of/);
       await page.fill(".filter input", "type:dma iova:0xf4240000..");
       await page.waitForFunction(() =>
         /^\d+ of 1000000$/.test(document.querySelector(".events header .muted")?.textContent ?? ""),

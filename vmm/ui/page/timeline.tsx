@@ -1,7 +1,8 @@
 // The whole run on one line of lanes, one lane a type of event, drawn on a canvas so that a million events are no more work than a thousand. Events
-// stand in their order: many happen at one instant of virtual time. The events' list says the same for those who do not see it.
+// stand in their order: many happen at one instant of virtual time. The events' list says the same for those who do not see it. Where one stands is an
+// element of its own above the canvas: a step moves it, and draws nothing.
 
-import { useEffect, useRef, useState } from "preact/hooks";
+import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import { EVENT_TYPES, FLAG_FAILED, type TraceColumns } from "../../view/trace-index.ts";
 import type { Chapter } from "../run/recording.ts";
 
@@ -39,7 +40,10 @@ export function Timeline({ columns, chapters, row, matches, go, dark }: Props) {
   const canvas = useRef<HTMLCanvasElement>(null);
   const [width, setWidth] = useState(0);
   const [view, setView] = useState<readonly [from: number, to: number]>([0, columns.rows]);
-  const lanes = EVENT_TYPES.filter((type, n) => !SHOWN_IF_ANY.has(type) || columns.type.includes(n));
+  const lanes = useMemo(
+    () => EVENT_TYPES.filter((type, n) => !SHOWN_IF_ANY.has(type) || columns.type.includes(n)),
+    [columns],
+  );
   const height = TOP + lanes.length * LANE + 4;
 
   useEffect(() => setView([0, columns.rows]), [columns]);
@@ -58,8 +62,8 @@ export function Timeline({ columns, chapters, row, matches, go, dark }: Props) {
     setView([start, start + span]);
   }, [row]);
   useEffect(() => {
-    if (width > 0) draw(canvas.current!, { columns, chapters, row, matches, view, lanes, width, height });
-  }, [columns, chapters, row, matches, view, width, height, dark]);
+    if (width > 0) draw(canvas.current!, { columns, chapters, matches, view, lanes, width, height });
+  }, [columns, chapters, matches, view, width, height, dark]);
 
   const rowAt = (x: number): number => {
     const [from, to] = view;
@@ -70,6 +74,12 @@ export function Timeline({ columns, chapters, row, matches, go, dark }: Props) {
     const [from, to] = view;
     const span = Math.max(16, Math.min(columns.rows, (to - from) * factor));
     const start = Math.max(0, Math.min(columns.rows - span, around - ((around - from) / (to - from)) * span));
+    setView([start, start + span]);
+  };
+  const pan = (by: 1 | -1): void => {
+    const [from, to] = view;
+    const span = to - from;
+    const start = Math.max(0, Math.min(columns.rows - span, from + (by * span) / 2));
     setView([start, start + span]);
   };
   /** The event of a lane that is nearest to where somebody pointed; between lanes, whatever is there. */
@@ -85,34 +95,56 @@ export function Timeline({ columns, chapters, row, matches, go, dark }: Props) {
     }
     return middle;
   };
+  const [from, to] = view;
+  const isAll = to - from >= columns.rows;
   return (
     <section class="card timeline" aria-label="Timeline">
       <header>
         <h2>Timeline</h2>
+        <span class="muted">
+          {isAll ? "" : `events ${Math.floor(from) + 1} to ${Math.ceil(to)} of ${columns.rows}`}
+        </span>
         <span class="grow" />
+        <button type="button" class="small" disabled={from <= 0} onClick={() => pan(-1)} aria-label="Earlier events">
+          ‹
+        </button>
+        <button
+          type="button"
+          class="small"
+          disabled={to >= columns.rows}
+          onClick={() => pan(1)}
+          aria-label="Later events"
+        >
+          ›
+        </button>
         <button type="button" class="small" onClick={() => zoom(0.5, row)} aria-label="Zoom in">
           +
         </button>
-        <button type="button" class="small" onClick={() => zoom(2, row)} aria-label="Zoom out">
+        <button type="button" class="small" disabled={isAll} onClick={() => zoom(2, row)} aria-label="Zoom out">
           −
         </button>
-        <button type="button" class="small" onClick={() => setView([0, columns.rows])}>
+        <button type="button" class="small" disabled={isAll} onClick={() => setView([0, columns.rows])}>
           all
         </button>
       </header>
-      <canvas
-        ref={canvas}
-        height={height}
-        style={{ height: `${height}px` }}
-        role="img"
-        aria-label={`${columns.rows} events; event ${row + 1} is shown. The list of events has the same.`}
-        onClick={(event) => go(nearest(event))}
-        onWheel={(event) => {
-          if (!event.ctrlKey && !event.shiftKey) return;
-          event.preventDefault();
-          zoom(event.deltaY > 0 ? 1.3 : 1 / 1.3, rowAt(event.offsetX));
-        }}
-      />
+      <div class="lanes">
+        <canvas
+          ref={canvas}
+          height={height}
+          style={{ height: `${height}px` }}
+          role="img"
+          aria-label={`${columns.rows} events; event ${row + 1} is shown. The list of events has the same.`}
+          onClick={(event) => go(nearest(event))}
+          onWheel={(event) => {
+            if (!event.ctrlKey && !event.shiftKey) return;
+            event.preventDefault();
+            zoom(event.deltaY > 0 ? 1.3 : 1 / 1.3, rowAt(event.offsetX));
+          }}
+        />
+        {row < from || row >= to ? null : (
+          <div class="cursor" style={{ left: `${LEFT + ((row + 0.5 - from) / (to - from)) * (width - LEFT)}px` }} />
+        )}
+      </div>
     </section>
   );
 }
@@ -120,7 +152,6 @@ export function Timeline({ columns, chapters, row, matches, go, dark }: Props) {
 interface Drawing {
   readonly columns: TraceColumns;
   readonly chapters: readonly Chapter[];
-  readonly row: number;
   readonly matches: Uint8Array | null;
   readonly view: readonly [number, number];
   readonly lanes: readonly (typeof EVENT_TYPES)[number][];
@@ -129,7 +160,7 @@ interface Drawing {
 }
 
 function draw(canvas: HTMLCanvasElement, drawing: Drawing): void {
-  const { columns, chapters, row, matches, view, lanes, width, height } = drawing;
+  const { columns, chapters, matches, view, lanes, width, height } = drawing;
   const ratio = window.devicePixelRatio || 1;
   canvas.width = width * ratio;
   canvas.height = height * ratio;
@@ -182,48 +213,39 @@ function draw(canvas: HTMLCanvasElement, drawing: Drawing): void {
     paint.fillText(`${n + 1}`, px + 4, 8);
     edge = px + 18;
   });
-  // One mark a pixel and lane: what failed is drawn over what did not.
+  // One mark a pixel and lane: what failed is drawn over what did not, and what fits the filter over what does not.
   const first = Math.max(0, Math.floor(from));
   const last = Math.min(columns.rows, Math.ceil(to));
   const mark = Math.max(1.5, Math.min(6, scale * 0.7));
-  const drawn = new Float64Array(lanes.length).fill(-10);
-  const failures: number[] = [];
+  const passes = [false, true].flatMap((failed) => (matches === null ? [1] : [0, 1]).map((fits) => ({ failed, fits })));
+  const drawn = passes.map(() => new Float64Array(lanes.length).fill(-10));
+  const marks: number[][] = passes.map(() => []);
   for (let at = first; at < last; at++) {
     const lane = laneOf[columns.type[at]!]!;
     if (lane < 0) continue;
-    if ((columns.flags[at]! & FLAG_FAILED) !== 0) {
-      if (failures.length < 20_000) failures.push(at);
-      continue;
+    const failed = (columns.flags[at]! & FLAG_FAILED) !== 0;
+    const pass = matches === null ? Number(failed) : 2 * Number(failed) + matches[at]!;
+    const px = x(at);
+    if (px - drawn[pass]![lane]! < 1) continue;
+    drawn[pass]![lane] = px;
+    marks[pass]!.push(lane, px);
+  }
+  passes.forEach(({ failed, fits }, pass) => {
+    paint.fillStyle = fits === 0 ? line! : failed ? bad! : accent!;
+    const list = marks[pass]!;
+    for (let i = 0; i < list.length; i += 2) {
+      const y = TOP + list[i]! * LANE;
+      const px = list[i + 1]!;
+      if (!failed) {
+        paint.fillRect(px, y + 3, mark, LANE - 6);
+        continue;
+      }
+      // A shape of its own: colour alone tells nobody anything.
+      paint.beginPath();
+      paint.moveTo(px - 2, y + 1);
+      paint.lineTo(px + 6, y + LANE / 2);
+      paint.lineTo(px - 2, y + LANE - 1);
+      paint.fill();
     }
-    const px = x(at);
-    if (px - drawn[lane]! < 1) continue;
-    drawn[lane] = px;
-    paint.fillStyle = matches !== null && matches[at] === 0 ? line! : accent!;
-    paint.fillRect(px, TOP + lane * LANE + 3, mark, LANE - 6);
-  }
-  for (const at of failures) {
-    const lane = laneOf[columns.type[at]!]!;
-    const y = TOP + lane * LANE;
-    const px = x(at);
-    paint.fillStyle = matches !== null && matches[at] === 0 ? line! : bad!;
-    // A shape of its own: colour alone tells nobody anything.
-    paint.beginPath();
-    paint.moveTo(px - 2, y + 1);
-    paint.lineTo(px + 6, y + LANE / 2);
-    paint.lineTo(px - 2, y + LANE - 1);
-    paint.fill();
-  }
-  const here = Math.round(x(row + 0.5)) + 0.5;
-  paint.strokeStyle = ink!;
-  paint.lineWidth = 2;
-  paint.beginPath();
-  paint.moveTo(here, 10);
-  paint.lineTo(here, height);
-  paint.stroke();
-  paint.fillStyle = ink!;
-  paint.beginPath();
-  paint.moveTo(here - 5, 4);
-  paint.lineTo(here + 5, 4);
-  paint.lineTo(here, 12);
-  paint.fill();
+  });
 }
