@@ -65,7 +65,7 @@ function walkEndingAt(columns: TraceColumns, end: number): Walk | null {
   if (first?.type !== "walk") return null;
   return {
     ...{ iommu: first.iommu, deviceId: first.deviceId, pasid: null, iova: first.input ?? 0n, write: false },
-    ...{ seq: first.seq, time: first.time, spa: null, fault: null },
+    ...{ seq: first.seq, time: first.time, spa: null, fault: null, result: null },
     steps: events.filter((event) => event.type === "walk"),
   };
 }

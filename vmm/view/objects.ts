@@ -28,6 +28,18 @@ export interface HostObject {
   readonly on: readonly string[];
   /** Of a device: key of the page table or address space that its DMA goes through, as user space attached it. */
   readonly attached?: string;
+  /** Of a device: what the host would not do when the guest last changed its set-up. */
+  readonly refusal?: Refusal;
+}
+
+/** A call that was to give a device its page tables, and failed. */
+export interface Refusal {
+  readonly call: string;
+  /** Negated. */
+  readonly errno: number;
+  /** Number of its event; and of what led to it: what follows from that, too, is still the same attempt. */
+  readonly seq: number;
+  readonly cause: number;
 }
 
 export type Objects = ReadonlyMap<string, HostObject>;
@@ -56,9 +68,10 @@ export function withEvent(objects: Objects, event: TracedEvent): Objects {
     const released = [...objects.values()].find(({ kind, name }) => kind === "device" && name === event.device);
     return released === undefined ? objects : new Map([...objects].filter(([key]) => key !== released.key));
   }
-  if (event.type !== "ioctl" || event.result < 0 || !CALLS.has(event.name)) return objects;
+  if (event.type !== "ioctl" || !CALLS.has(event.name)) return objects;
   const { process, fd, name, fields } = event;
-  const next = new Map(objects);
+  const next = withRefusal(objects, event);
+  if (event.result < 0) return next;
   const key = (id: unknown, iommufd: unknown = fd): string => `${process} ${iommufd} ${Number(id)}`;
   const add = (kind: ObjectKind, id: unknown, on: readonly string[], more: Partial<HostObject> = {}): void => {
     const made = { kind, id: Number(id), key: more.key ?? key(id), name: "", on, ...more };
@@ -103,9 +116,7 @@ export function withEvent(objects: Objects, event: TracedEvent): Objects {
       break;
     default: {
       // Attach, detach: calls on the device's own descriptor.
-      const device = [...next.values()].find(
-        (one) => one.kind === "device" && one.name === fields.device && one.key.startsWith(`${process} `),
-      );
+      const device = deviceNamed(next, process, fields.device);
       if (device === undefined) return objects;
       const { attached: _before, ...rest } = device;
       if (name === "VFIO_DEVICE_DETACH_IOMMUFD_PT") next.set(device.key, rest);
@@ -114,6 +125,28 @@ export function withEvent(objects: Objects, event: TracedEvent): Objects {
   }
   return next;
 }
+
+/** A copy in which the device that a call is about has been refused its page tables, or is no more. */
+function withRefusal(objects: Objects, event: Call): Map<string, HostObject> {
+  const next = new Map(objects);
+  const { process, fd, name, fields, result, seq, cause } = event;
+  const device =
+    name === "IOMMU_HWPT_ALLOC"
+      ? objects.get(`${process} ${fd} ${Number(fields.dev_id)}`)
+      : name === "VFIO_DEVICE_ATTACH_IOMMUFD_PT"
+        ? deviceNamed(objects, process, fields.device)
+        : undefined;
+  if (device?.kind !== "device") return next;
+  const { refusal, ...rest } = device;
+  if (result < 0) next.set(device.key, { ...rest, refusal: { call: name, errno: result, seq, cause } });
+  else if (refusal !== undefined && (cause === 0 || refusal.cause !== cause)) next.set(device.key, rest);
+  return next;
+}
+
+type Call = Extract<TracedEvent, { type: "ioctl" }>;
+
+const deviceNamed = (objects: Objects, process: string, name: unknown): HostObject | undefined =>
+  [...objects.values()].find((one) => one.kind === "device" && one.name === name && one.key.startsWith(`${process} `));
 
 /** Calls between two moments that are kept. */
 const KEPT_EVERY = 64;

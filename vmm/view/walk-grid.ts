@@ -4,6 +4,7 @@
 
 import type { Explainer } from "../viommu/explainer.ts";
 import { explainerOf } from "../viommu/kinds.ts";
+import { type Blame, blameOf, failedAtLast } from "./blame.ts";
 import type { Walk, WalkStep } from "./walks.ts";
 
 export interface WalkCell {
@@ -48,6 +49,7 @@ export function walkGrid(walk: Walk): WalkGrid {
   const rows: WalkRow[] = [];
   let pending: WalkStep[] = [];
   const last = walk.steps.at(-1);
+  const failing = failedAtLast(walk);
   const explainer = explainerOfWalk(walk);
   const cell = (step: WalkStep): WalkCell => ({
     level: step.level,
@@ -56,7 +58,7 @@ export function walkGrid(walk: Walk): WalkGrid {
     entry: step.entry,
     cached: step.cached,
     decoded: step.text ?? explainer.describeEntry(step),
-    failing: walk.fault !== null && step === last,
+    failing: failing && step === last,
   });
   for (const step of walk.steps) {
     if (step.table === "stage2") {
@@ -93,7 +95,7 @@ export function walkGrid(walk: Walk): WalkGrid {
     walk,
     rows,
     columns: rows.reduce((most, row) => Math.max(most, row.stage2.length), 0),
-    blame: walk.fault === null ? null : blameOf(walk, explainer),
+    blame: failing ? blameText(walk) : null,
   };
 }
 
@@ -104,19 +106,16 @@ export function explainerOfWalk({ steps, fault }: Walk): Explainer {
   return explainerOf(steps[0]?.kind ?? fault?.kind);
 }
 
-function blameOf(walk: Walk, explainer: Explainer): string {
-  const { faultCause, text } = walk.fault!;
-  const last = walk.steps.at(-1);
-  const { blame } = explainer.explainFault(faultCause, walk.fault!);
-  // The load that failed says more than the cause alone: an access fault in a second-stage table is the host's.
-  const where =
-    last === undefined
-      ? "before any load"
-      : last.table === "stage2"
-        ? "stage 2"
-        : last.table === "stage1"
-          ? "stage 1"
-          : last.table;
-  const whose = last?.table === "stage2" ? "the host" : blame;
-  return `${where}: ${whose}'s fault: ${text}`;
+const WORDS: Readonly<Record<Blame, string>> = {
+  guest: "the guest",
+  host: "the host",
+  device: "the device",
+  open: "the guest or the host",
+  none: "nobody",
+};
+
+function blameText(walk: Walk): string {
+  const table = walk.steps.at(-1)?.table ?? "before any load";
+  const where = table.replace(/^stage(\d)$/, "stage $1");
+  return `${where}: ${WORDS[blameOf(walk)]}'s fault: ${walk.fault?.text ?? "aborted, and nothing recorded"}`;
 }

@@ -20,7 +20,11 @@ export interface Walk {
   /** Physical address, if the DMA went through. */
   readonly spa: bigint | null;
   readonly fault: WalkFault | null;
+  /** What became of the DMA; null: there was none (a debug translation, an ATS request). */
+  readonly result: Transfer["result"] | null;
 }
+
+type Transfer = Extract<TracedEvent, { type: "dma" }>;
 
 /** Every translation in the trace, oldest first. A DMA that hit the IOTLB is a walk without steps. */
 export function collectWalks(events: Iterable<TracedEvent>): Walk[] {
@@ -52,6 +56,7 @@ export function collectWalks(events: Iterable<TracedEvent>): Walk[] {
         steps: taken,
         spa: event.spa ?? null,
         fault,
+        result: event.result,
       });
     }
   }
@@ -69,6 +74,7 @@ export function collectWalks(events: Iterable<TracedEvent>): Walk[] {
       steps: taken,
       spa: null,
       fault,
+      result: null,
     });
   }
   return walks;

@@ -19,6 +19,6 @@ export function walkNow({ place, reading, writing }: Truth): Walk {
   const fault = (asked.walk.find((event) => event.type === "fault") as WalkFault | undefined) ?? null;
   return {
     ...{ iommu: steps[0]?.iommu ?? "", deviceId: steps[0]?.deviceId ?? 0, pasid: null, iova: place.iova, write: false },
-    ...{ seq: 0, time: 0, steps, spa: asked.now, fault },
+    ...{ seq: 0, time: 0, steps, spa: asked.now, fault, result: asked.now === null ? "aborted" : "ok" },
   };
 }

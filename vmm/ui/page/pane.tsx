@@ -2,7 +2,7 @@
 
 import { useEffect, useMemo, useState } from "preact/hooks";
 import { consequencesOf, type MomentWalk, walkAt } from "../../view/moment.ts";
-import { ObjectHistory, type Objects } from "../../view/objects.ts";
+import { ObjectHistory, type Objects, type Refusal } from "../../view/objects.ts";
 import { FilterError, parseFilter, rowsThatFit } from "../../view/trace-filter.ts";
 import { eventAt, rowOf } from "../../view/trace-index.ts";
 import { verdictOf } from "../../view/verdict.ts";
@@ -65,6 +65,7 @@ export function Pane({ recording, row, go, questions, dark, put, other, shows, t
       walk,
       faultRow < 0 ? [] : consequencesOf(columns, faultRow),
       deviceName(recording, moment, objects),
+      refusalOf(recording, moment, history),
     );
   }, [walk, columns]);
   useEffect(() => shows(grid === null ? new Map() : entriesByPlace(grid)), [grid]);
@@ -195,6 +196,17 @@ function deviceName({ columns }: Recording, moment: MomentWalk | null, objects: 
   const bound = all.find(({ kind, name }) => kind === "device" && name === dma.device);
   const guest = bound && all.find(({ kind, on }) => kind === "vDEVICE" && on.includes(bound.key));
   return guest === undefined ? host : `${guest.name}, the host's ${host},`;
+}
+
+/** What the host had refused of the device's set-up when the DMA was made. */
+function refusalOf({ columns }: Recording, moment: MomentWalk | null, history: ObjectHistory): Refusal | null {
+  if (moment === null) return null;
+  const dma = eventAt(columns, moment.row);
+  if (dma.type !== "dma") return null;
+  const devices = [...history.at(moment.row).values()].filter(
+    ({ kind, name }) => kind === "device" && name === dma.device,
+  );
+  return devices.at(-1)?.refusal ?? null;
 }
 
 /** The pages that devices asked for, each once, in order of address. */

@@ -65,8 +65,12 @@ export function describeEntry(step: WalkStep): string {
   switch (table) {
     case "L1STD":
       return L1STD.describe([entry]) || "Span=0";
-    case "STE":
-      return STE.describe([entry, 0n, 0n, 0n, 0n, 0n, 0n, 0n]) || "V=0";
+    case "STE": {
+      const words = [entry, 0n, 0n, 0n, 0n, 0n, 0n, 0n];
+      const text = STE.describe(words) || "V=0";
+      // Only what is not 0 is described; that nothing passes (§5.2) is worth saying.
+      return STE.get(words, "V") === 1n && STE.get(words, "Config") === 0n ? `${text} Config=abort` : text;
+    }
     case "L1CD":
       return L1CD.describe([entry]) || "V=0";
     case "CD":

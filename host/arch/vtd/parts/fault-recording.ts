@@ -87,9 +87,17 @@ export class FaultRecording implements Stateful {
     this.#record(0, ((index & 0xffff) << 16) >>> 0, sourceId, reason);
   }
 
+  /** What follows, an interrupt above all, has the fault as its cause. */
   #record(w0: number, w1: number, w2: number, w3: number): void {
-    const state = this.#state;
+    const { trace } = this.#state;
+    const previous = trace.cause;
     this.#trace(w0, w1, w2, w3);
+    this.#fill(w0, w1, w2, w3);
+    trace.leave(previous);
+  }
+
+  #fill(w0: number, w1: number, w2: number, w3: number): void {
+    const state = this.#state;
     const before = state.reg(REG.FSTS);
     if ((before & FSTS_PFO) !== 0) return;
     // §7.2.1: a pending record of the same source takes in what follows.
@@ -151,7 +159,7 @@ export class FaultRecording implements Stateful {
     const words = [(BigInt(w1) << 32n) | BigInt(w0), (BigInt(w3) << 32n) | BigInt(w2)];
     const reason = w3 & 0xff;
     const ofInterrupt = reason >= FAULT_IR_REQUEST_RESERVED && reason <= FAULT_IR_REQUEST_INVALID;
-    trace.emit({
+    trace.enter({
       type: "fault",
       where: where === "host" ? "hardware" : "guest",
       iommu: name,
