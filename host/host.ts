@@ -12,20 +12,17 @@ import type { Clock } from "./base/clock.ts";
 import { PhysicalMemory } from "./base/memory.ts";
 import { bytesOf, isStateful, StateError, type Stateful, type StateReader, type StateRecord } from "./base/state.ts";
 import type { Trace } from "./base/trace.ts";
+import { makeFunction, makeIommu, makePlatformDevice, type OpenBlockFile } from "./described-hardware.ts";
 import {
   type DeviceDescription,
   groupKeyOf,
   type HostDescription,
   HostDescriptionError,
-  type IommuDescription,
   type PlatformDeviceDescription,
   pciDeviceId,
   splitBdf,
 } from "./description.ts";
-import { Edu } from "./devices/edu/edu.ts";
-import { PlatformEdu } from "./devices/edu/platform-edu.ts";
-import { type BlockStore, MemoryBlockStore } from "./devices/nvme/block-store.ts";
-import { NvmeController } from "./devices/nvme/controller.ts";
+import type { BlockStore } from "./devices/nvme/block-store.ts";
 import type { DmaPort, PciFunction } from "./devices/ports.ts";
 import { InterruptFiles } from "./hw/interrupt-files.ts";
 import { type CorruptedEntries, corruptedEntries } from "./hw/iommu/corrupted-entries.ts";
@@ -57,7 +54,6 @@ import { IOCTL_NAMES } from "./uapi/ioctl-names.ts";
 
 const INTERRUPT_FILES_PFN = 0x28000;
 const RAM_PFN = 0x800000;
-const DEFAULT_DRIVE_BYTES = 64 * 2 ** 20;
 const PLATFORM_WINDOW = { base: 0x3000_0000, size: 0x1000_0000 };
 const WINDOW32 = { base: 0x4000_0000, size: 0x4000_0000 };
 const WINDOW64 = { base: 0x40_0000_0000, size: 0x40_0000_0000 };
@@ -144,7 +140,8 @@ export class Host implements Stateful {
       basePfn: (doorbells ?? INTERRUPT_FILES_PFN) as HpaPfn,
       files: 4,
     });
-    for (const iommu of description.iommus) this.#iommus.set(iommu.name, this.#makeIommu(iommu, kinds));
+    for (const iommu of description.iommus)
+      this.#iommus.set(iommu.name, makeIommu(description.name, iommu, kinds, { memory: this.#memory, clock, trace }));
     const window32 = new BarWindow(WINDOW32.base, WINDOW32.size);
     const window64 = new BarWindow(WINDOW64.base, WINDOW64.size);
     const groups = new Map<string, string>();
@@ -158,7 +155,7 @@ export class Host implements Stateful {
       }
       groups.set(device.bdf, groupKeyOf(device));
       try {
-        this.#plug(root, device, parts);
+        this.#plug(root, device, parts.openBlockFile);
       } catch (error) {
         // The files of the drives before it: nobody will ever have this host to dispose of.
         this.closeFiles();
@@ -519,24 +516,15 @@ export class Host implements Stateful {
     return slot;
   }
 
-  #makeIommu({ name, kind, options }: IommuDescription, kinds: HardwareKinds): HardwareIommu {
-    const { clock, trace } = this;
-    if (!Object.hasOwn(kinds, kind)) {
-      throw new HostDescriptionError(`${this.description.name}: ${name}: no kind of IOMMU "${kind}"`);
-    }
-    try {
-      return kinds[kind]!.create({ name, memory: this.#memory, clock, trace }, definedOnly(options));
-    } catch (error) {
-      if (error instanceof RangeError) {
-        throw new HostDescriptionError(`${this.description.name}: ${name}: ${error.message}`);
-      }
-      throw error;
-    }
-  }
-
-  #plug(root: RootComplex, device: DeviceDescription, parts: HostParts): void {
+  #plug(root: RootComplex, device: DeviceDescription, openFile: HostParts["openBlockFile"]): void {
     const iommu = device.iommu === undefined ? null : this.#iommus.get(device.iommu)!;
-    const made = new AilingFunction(this.#makeDevice(device, parts), (ns) => this.clock.advance(ns));
+    const open: OpenBlockFile = (name, blockBytes) => {
+      const file = openFile!(name, blockBytes);
+      this.#files.push(file);
+      return file;
+    };
+    const model = makeFunction(this.description.name, device, openFile && open);
+    const made = new AilingFunction(model, (ns) => this.clock.advance(ns));
     try {
       root.plug(splitBdf(device.bdf).requesterId, made, iommu, pciDeviceId(device.bdf));
     } catch (error) {
@@ -545,41 +533,11 @@ export class Host implements Stateful {
     }
   }
 
-  #place({ name, iommu, deviceId = 0, canStall, options }: PlatformDeviceDescription): void {
-    const made = new PlatformEdu({ name: `edu ${name}`, ...definedOnly(options) });
-    const endpoint = new AilingEndpoint(made, (ns) => this.clock.advance(ns));
+  #place(device: PlatformDeviceDescription): void {
+    const { name, iommu, deviceId = 0, canStall } = device;
+    const endpoint = new AilingEndpoint(makePlatformDevice(device), (ns) => this.clock.advance(ns));
     const hardware = iommu === undefined ? null : this.#iommus.get(iommu)!;
     this.#interconnect.plug(endpoint, { name, iommu: hardware, deviceId, canStall });
-  }
-
-  #makeDevice(device: DeviceDescription, parts: HostParts): PciFunction {
-    switch (device.model) {
-      case "edu":
-        try {
-          return new Edu({ name: `edu ${device.bdf}`, ...definedOnly(device.options) });
-        } catch (error) {
-          if (!(error instanceof RangeError)) throw error;
-          throw new HostDescriptionError(`${this.description.name}: ${device.bdf}: ${error.message}`);
-        }
-      case "nvme":
-        return new NvmeController({
-          name: `nvme ${device.bdf}`,
-          store: this.#openStore(device, parts),
-          messages: device.options.messages ?? true,
-          serial: `NB${device.bdf.replaceAll(/[:.]/g, "")}`,
-        });
-    }
-  }
-
-  #openStore({ bdf, options }: Extract<DeviceDescription, { model: "nvme" }>, parts: HostParts): BlockStore {
-    const blockBytes = options.blockBytes ?? 512;
-    if (options.file === undefined) return new MemoryBlockStore(options.size ?? DEFAULT_DRIVE_BYTES, blockBytes);
-    if (parts.openBlockFile === undefined) {
-      throw new HostDescriptionError(`${bdf}: there are no files here, only drives in memory`);
-    }
-    const file = parts.openBlockFile(options.file, blockBytes);
-    this.#files.push(file);
-    return file;
   }
 
   /** RAM: the kernel's own; what processes lend is theirs to save. */
@@ -607,11 +565,4 @@ export class Host implements Stateful {
     yield ["interconnect", this.#interconnect];
     yield ["kernel", this.#kernel];
   }
-}
-
-/** Drops keys whose value is undefined (exact optional properties). */
-function definedOnly<T extends object>(options: T): { [K in keyof T]?: Exclude<T[K], undefined> } {
-  return Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined)) as {
-    [K in keyof T]?: Exclude<T[K], undefined>;
-  };
 }
