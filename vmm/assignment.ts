@@ -11,7 +11,7 @@
 // member does DMA through a context that is not its own (its kind's folder says how).
 
 import type { GpaPfn } from "../host/base/address.ts";
-import { ACCESS_OK } from "../host/base/memory.ts";
+import { ACCESS_FAULT, ACCESS_OK } from "../host/base/memory.ts";
 import type { Stateful, StateReader, StateRecord } from "../host/base/state.ts";
 import type { FunctionPorts, PciFunction } from "../host/devices/ports.ts";
 import { EBUSY, ENODEV, errnoName } from "../host/uapi/errno.ts";
@@ -25,7 +25,7 @@ import {
   type PlatformRequest,
   streamOf,
 } from "./assignment-request.ts";
-import { RAM_BASE, VIOMMU_BASE } from "./memory-map.ts";
+import { MSI_BASE, MSI_PAGES, RAM_BASE, VIOMMU_BASE } from "./memory-map.ts";
 import { formatBdf, formatPlace, UNREACHABLE } from "./pci/host-bridge.ts";
 import { PlatformDevices, type PlatformViommu } from "./platform-devices.ts";
 import { sameRecords } from "./same-records.ts";
@@ -398,6 +398,7 @@ export class Assignment implements Stateful {
   #deviceMessage(device: AssignedDevice, pfn: number, offset: number, data: number): void {
     const entry = this.devices.find((candidate) => candidate.device === device);
     if (entry === undefined) return;
+    if (entry.viommu?.viommu.takesMessage?.(entry.routingId, pfn, offset, data) === true) return;
     const page = entry.viommu === null ? pfn : entry.viommu.viommu.messagePage(entry.routingId, pfn);
     if (page >= 0 && this.#parts.memory.store32(page as GpaPfn, offset, data) === ACCESS_OK) return;
     const address = `0x${(pfn * 4096 + offset).toString(16)}`;
@@ -491,6 +492,8 @@ export class Assignment implements Stateful {
       interrupt: {
         wire: (vector, asserted) => wires.viommu(index, vector, asserted),
         message: (pfn, offset, data) => memory.store32(pfn, offset, data),
+        receiver: (number, vector) =>
+          number < MSI_PAGES ? memory.store32((MSI_BASE / 4096 + number) as GpaPfn, 0, vector) : ACCESS_FAULT,
       },
       mapPage: (offset, page, { bytes = 4096, name: part = "page", registerName } = {}) => {
         if (page === null) machine.bus.release(base + offset);

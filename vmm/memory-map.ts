@@ -18,6 +18,8 @@ export const PLATFORM_SIZE = 0x1000_0000;
 export const VIOMMU_BASE = 0x0301_0000;
 /** MSI page (component machines) or IMSIC pages (RV64 machines), one a hart. */
 export const MSI_BASE = 0x2800_0000;
+/** Pages that may be such: whatever stands there is nothing else. */
+export const MSI_PAGES = 0x8000;
 /** PCI configuration space, 1 MiB a bus. */
 export const ECAM_BASE = 0x3000_0000;
 export const ECAM_BUSES = 256;

@@ -73,7 +73,7 @@ const domains = scenario("an IOTLB invalidation by domain drops first stages of 
 });
 
 const modes = scenario("translation off passes, legacy mode blocks, and the queue refuses what is not offered", (t) => {
-  const vm = t.vm({ kind: "vtd", assign: ["0000:00:01.0@00:02.0"] });
+  const vm = t.vm({ kind: "vtd", configuration: { ats: false }, assign: ["0000:00:01.0@00:02.0"] });
   const device = vm.device("00:02.0");
   const driver = vm.iommu;
   const page = vm.ram.allocate();

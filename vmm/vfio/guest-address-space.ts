@@ -9,6 +9,7 @@ import {
   IOMMU_HWPT_ALLOC,
   IOMMU_HWPT_ALLOC_DIRTY_TRACKING,
   IOMMU_HWPT_ALLOC_NEST_PARENT,
+  IOMMU_HWPT_ALLOC_PASID,
   IOMMU_HWPT_DIRTY_TRACKING_ENABLE,
   IOMMU_HWPT_GET_DIRTY_BITMAP,
   IOMMU_HWPT_SET_DIRTY_TRACKING,
@@ -134,12 +135,12 @@ export class GuestAddressSpace implements Stateful {
    * A further second-stage HWPT, for the IOMMU behind `deviceId`; its id, or a negated errno. `tracksDirty`: the device's IOMMU tracks dirty
    * pages. Not every driver does so in what others nest on: its EOPNOTSUPP then means that it nests without.
    */
-  addParent(deviceId: number, tracksDirty: boolean): number {
+  addParent(deviceId: number, tracksDirty: boolean, withPasids = false): number {
     let dirty = tracksDirty;
-    let parent = this.#allocateParent(deviceId, dirty);
+    let parent = this.#allocateParent(deviceId, dirty, withPasids);
     if (parent === -EOPNOTSUPP && dirty) {
       dirty = false;
-      parent = this.#allocateParent(deviceId, dirty);
+      parent = this.#allocateParent(deviceId, dirty, withPasids);
     }
     if (parent < 0) return parent;
     this.#parents.push(parent);
@@ -154,9 +155,12 @@ export class GuestAddressSpace implements Stateful {
     this.destroy(parent);
   }
 
-  #allocateParent(deviceId: number, dirty: boolean): number {
+  #allocateParent(deviceId: number, dirty: boolean, withPasids: boolean): number {
     const { result, out } = this.calls.ioctl(this.iommufd, IOMMU_HWPT_ALLOC, iommuHwptAlloc, {
-      flags: IOMMU_HWPT_ALLOC_NEST_PARENT | (dirty ? IOMMU_HWPT_ALLOC_DIRTY_TRACKING : 0),
+      flags:
+        IOMMU_HWPT_ALLOC_NEST_PARENT |
+        (dirty ? IOMMU_HWPT_ALLOC_DIRTY_TRACKING : 0) |
+        (withPasids ? IOMMU_HWPT_ALLOC_PASID : 0),
       dev_id: deviceId,
       pt_id: this.ioas,
     });

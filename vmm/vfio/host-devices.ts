@@ -9,6 +9,7 @@ import {
   IOMMU_GET_HW_INFO,
   IOMMU_HW_INFO_FLAG_INPUT_TYPE,
   IOMMU_HWPT_ALLOC,
+  IOMMU_HWPT_ALLOC_PASID,
   IOMMU_HWPT_FAULT_ID_VALID,
   IOMMU_PGFAULT_FLAGS_LAST_PAGE,
   IOMMU_PGFAULT_FLAGS_PASID_VALID,
@@ -66,7 +67,7 @@ export interface DeviceRecord {
   guestId: bigint;
   /** Whether it has a part in what its stream is attached to. */
   attached: boolean;
-  /** Nested HWPTs of its PASIDs. */
+  /** Nested HWPTs of its PASIDs; 0: attached to one that is not theirs alone (bypass). */
   readonly pasids: Map<number, number>;
 }
 
@@ -85,6 +86,8 @@ export interface Stage1Request {
   readonly type: number;
   readonly data: Uint8Array;
   readonly withFaults: boolean;
+  /** It may be attached at PASIDs, or beside such as are. */
+  readonly withPasids?: boolean;
 }
 
 const READ_BYTES = 64 * 1024;
@@ -163,14 +166,14 @@ export class HostDevices implements Stateful {
   }
 
   /** A nested HWPT: its id, or a negated errno. */
-  allocateNested(record: DeviceRecord, { on, type, data, withFaults }: Stage1Request): number {
+  allocateNested(record: DeviceRecord, { on, type, data, withFaults, withPasids }: Stage1Request): number {
     if (withFaults) {
       const errno = this.#ensureFaultQueue(record);
       if (errno < 0) return errno;
     }
     this.calls.data(data.length).set(data);
     const { result, out } = this.calls.ioctl(this.space.iommufd, IOMMU_HWPT_ALLOC, iommuHwptAlloc, {
-      flags: withFaults ? IOMMU_HWPT_FAULT_ID_VALID : 0,
+      flags: (withFaults ? IOMMU_HWPT_FAULT_ID_VALID : 0) | (withPasids === true ? IOMMU_HWPT_ALLOC_PASID : 0),
       dev_id: record.device.deviceId,
       pt_id: on,
       data_type: type,
@@ -199,7 +202,7 @@ export class HostDevices implements Stateful {
   }
 
   /** The same for one PASID. */
-  attachPasid(record: DeviceRecord, pasid: number, hwpt: number): number {
+  attachPasid(record: DeviceRecord, pasid: number, hwpt: number, own: number): number {
     this.counters.attaches++;
     const { result } = this.calls.ioctl(record.device.fd, VFIO_DEVICE_ATTACH_IOMMUFD_PT, vfioDeviceAttachIommufdPt, {
       flags: VFIO_DEVICE_ATTACH_PASID,
@@ -208,8 +211,8 @@ export class HostDevices implements Stateful {
     });
     if (result < 0) return this.refused(`VFIO_DEVICE_ATTACH_IOMMUFD_PT of PASID ${pasid}`, record, result);
     const previous = record.pasids.get(pasid);
-    record.pasids.set(pasid, hwpt);
-    if (previous !== undefined) this.space.destroy(previous);
+    record.pasids.set(pasid, own);
+    if (previous !== undefined && previous !== 0) this.space.destroy(previous);
     return 0;
   }
 
@@ -222,7 +225,7 @@ export class HostDevices implements Stateful {
     });
     if (result < 0) return this.refused(`VFIO_DEVICE_DETACH_IOMMUFD_PT of PASID ${pasid}`, record, result);
     record.pasids.delete(pasid);
-    this.space.destroy(hwpt);
+    if (hwpt !== 0) this.space.destroy(hwpt);
     return 0;
   }
 

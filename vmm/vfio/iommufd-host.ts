@@ -76,7 +76,7 @@ export class IommufdHost implements ViommuHost, Stateful {
       this.#place = object;
       if (object.hardwareQueues !== undefined) this.hardwareQueues = object.hardwareQueues;
     } else {
-      this.#place = new SecondStage(this.#devices, codec.shape === "hwpt");
+      this.#place = new SecondStage(this.#devices, codec.shape === "hwpt" ? codec : null);
       if (codec.shape === "mapped") this.domains = new IoasDomains(this.#devices);
     }
     const { system } = addressSpace.calls;
@@ -162,18 +162,21 @@ export class IommufdHost implements ViommuHost, Stateful {
     return errno;
   }
 
-  setBypass(handle: DeviceHandle): number {
+  setBypass(handle: DeviceHandle, pasid?: number): number {
     const record = this.#devices.find(handle);
     if (record === undefined) return -ENODEV;
     const hwpt = this.#place.bypass(record);
-    return hwpt < 0 ? hwpt : this.#devices.attachTo(record, hwpt, 0);
+    if (hwpt < 0) return hwpt;
+    return pasid === undefined
+      ? this.#devices.attachTo(record, hwpt, 0)
+      : this.#devices.attachPasid(record, pasid, hwpt, 0);
   }
 
   get #countsUnissued(): boolean {
     return this.#codec.shape === "viommu" && this.#codec.countsUnissued === true;
   }
 
-  setNested(handle: DeviceHandle, data: Uint8Array, pasid?: number): number {
+  setNested(handle: DeviceHandle, data: Uint8Array, pasid?: number, pageRequests?: boolean): number {
     const record = this.#devices.find(handle);
     if (record === undefined) return -ENODEV;
     const codec = this.#codec;
@@ -182,18 +185,22 @@ export class IommufdHost implements ViommuHost, Stateful {
       on: this.#place.parent,
       type: codec.stage1Type,
       data,
-      withFaults: record.device.faults && codec.wantsPageRequests(data),
+      withFaults: record.device.faults && (pageRequests ?? codec.wantsPageRequests(data)),
+      withPasids: codec.shape === "hwpt" && codec.ofPasids === true,
     });
     if (hwpt < 0) return hwpt;
     this.counters.nestedAllocated++;
     const errno =
-      pasid === undefined ? this.#devices.attachTo(record, hwpt, hwpt) : this.#devices.attachPasid(record, pasid, hwpt);
+      pasid === undefined
+        ? this.#devices.attachTo(record, hwpt, hwpt)
+        : this.#devices.attachPasid(record, pasid, hwpt, hwpt);
     if (errno < 0) this.#devices.space.destroy(hwpt);
     return errno;
   }
 
-  invalidate(batch: Uint8Array, count: number, device?: DeviceHandle): InvalidationReply {
-    const target = this.#place.invalidationTarget(device === undefined ? undefined : this.#devices.find(device));
+  invalidate(batch: Uint8Array, count: number, device?: DeviceHandle, pasid?: number): InvalidationReply {
+    const record = device === undefined ? undefined : this.#devices.find(device);
+    const target = this.#place.invalidationTarget(record, pasid);
     const reply = this.#reply;
     if (target === 0) {
       reply.done = count;

@@ -4,30 +4,31 @@
 import type { StateReader, StateRecord } from "../../host/base/state.ts";
 import { IOMMU_HW_CAP_DIRTY_TRACKING } from "../../host/uapi/iommufd.ts";
 import type { HostEvent } from "../viommu/host-port.ts";
+import type { HwptNesting } from "../viommu/nested-codec.ts";
 import type { DeviceRecord, HostDevices } from "./host-devices.ts";
 import type { Stage1Place } from "./stage1-place.ts";
 
 export class SecondStage implements Stage1Place {
   parent = 0;
   readonly #devices: HostDevices;
-  readonly #nests: boolean;
+  readonly #codec: HwptNesting | null;
 
-  /** `nests` false: the kind has no stage 1 of the guest's, and an ordinary IOAS will do. */
-  constructor(devices: HostDevices, nests: boolean) {
+  /** `codec` null: the kind has no stage 1 of the guest's, and an ordinary IOAS will do. */
+  constructor(devices: HostDevices, codec: HwptNesting | null) {
     this.#devices = devices;
-    this.#nests = nests;
+    this.#codec = codec;
   }
 
   enter(record: DeviceRecord): number {
     if (this.parent !== 0) return 0;
     const { space } = this.#devices;
-    if (!this.#nests) {
+    if (this.#codec === null) {
       this.parent = space.ioas;
       return 0;
     }
     const info = this.#devices.hwInfo(record.device.handle);
     const dirty = typeof info !== "number" && (info.capabilities & BigInt(IOMMU_HW_CAP_DIRTY_TRACKING)) !== 0n;
-    const parent = space.addParent(record.device.deviceId, dirty);
+    const parent = space.addParent(record.device.deviceId, dirty, this.#codec.ofPasids);
     if (parent < 0) return this.#devices.refused("IOMMU_HWPT_ALLOC of the second stage", record, parent);
     this.parent = parent;
     return 0;
@@ -45,8 +46,9 @@ export class SecondStage implements Stage1Place {
     return this.parent;
   }
 
-  invalidationTarget(record: DeviceRecord | undefined): number {
-    return record === undefined ? 0 : record.stream.nested;
+  invalidationTarget(record: DeviceRecord | undefined, pasid: number | undefined): number {
+    if (record === undefined) return 0;
+    return pasid === undefined ? record.stream.nested : (record.pasids.get(pasid) ?? 0);
   }
 
   readEvents(_events: HostEvent[]): void {

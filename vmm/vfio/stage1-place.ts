@@ -16,8 +16,8 @@ export interface Stage1Place extends Stateful {
   blocked(record: DeviceRecord): number;
   /** What to attach a device to so that all passes to the second stage: an id, or a negated errno. */
   bypass(record: DeviceRecord): number;
-  /** Object that takes invalidations (for a device's stage 1), 0: none does. */
-  invalidationTarget(record: DeviceRecord | undefined): number;
+  /** Object that takes invalidations (for the stage 1 of a device, or of one of its PASIDs), 0: none does. */
+  invalidationTarget(record: DeviceRecord | undefined, pasid: number | undefined): number;
   /** Takes the events that have arrived, besides page requests. */
   readEvents(events: HostEvent[]): void;
   /** The stage 1s that devices share; devices have left. They go before the fault queue, which nested HWPTs refer to. */

@@ -78,21 +78,24 @@ export interface ViommuHost {
   attach(device: DeviceHandle, guestId: bigint): number;
   /** Ends what attach began: blocked, vDEVICE destroyed. */
   detach(device: DeviceHandle): number;
-  /** Nothing passes; with a PASID, that PASID alone has no stage 1 of its own any more. */
+  /** Nothing passes; with a PASID, that PASID alone has no stage 1 of its own any more. Where PASIDs have stage 1s of their own, they keep them without. */
   setBlocked(device: DeviceHandle, pasid?: number): number;
-  /** Second stage only, for every request, with a PASID or without. */
-  setBypass(device: DeviceHandle): number;
-  /** Installs the guest's stage 1: `data` in the architecture's nested HWPT format. */
-  setNested(device: DeviceHandle, data: Uint8Array, pasid?: number): number;
+  /** Second stage only, for every request, with a PASID or without; where PASIDs have stage 1s of their own, for those without or with that PASID. */
+  setBypass(device: DeviceHandle, pasid?: number): number;
+  /**
+   * Installs the guest's stage 1: `data` in the architecture's nested HWPT format. `pageRequests`: the device's are to come to the guest, where the
+   * data do not say it.
+   */
+  setNested(device: DeviceHandle, data: Uint8Array, pasid?: number, pageRequests?: boolean): number;
   /** Kinds without nesting: the guest's domains, filled and emptied by it. */
   readonly domains?: MappedDomains;
   /** Command queues of the guest's own, where host and kind have them. */
   readonly hardwareQueues?: HardwareQueues;
   /**
-   * `count` invalidations in the kind's format, back to back, in order. `device`: whose stage 1 they are for, where invalidation stands on
-   * the nested HWPT; on a vIOMMU object they name their devices themselves.
+   * `count` invalidations in the kind's format, back to back, in order. `device` (and `pasid`): whose stage 1 they are for, where invalidation stands
+   * on the nested HWPT; on a vIOMMU object they name their devices themselves.
    */
-  invalidate(batch: Uint8Array, count: number, device?: DeviceHandle): InvalidationReply;
+  invalidate(batch: Uint8Array, count: number, device?: DeviceHandle, pasid?: number): InvalidationReply;
   /** Memory for batches that need no copy: what is laid out from its start on is given to `invalidate` as it is. */
   readonly batch?: Uint8Array;
   respond(cookie: number, code: number): number;

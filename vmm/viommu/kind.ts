@@ -63,6 +63,8 @@ export interface ViommuInterruptPort {
   wire(vector: number, asserted: boolean): void;
   /** A message: a 32-bit store of `data` at guest-physical pfn << 12 | offset. ACCESS_FAULT if nothing is there. */
   message(pfn: GpaPfn, offset: number, data: number): AccessStatus;
+  /** Interrupt `vector` at the machine's receiver of messages `number` (0 the first): for kinds that remap interrupts. ACCESS_FAULT if there is none. */
+  receiver?(number: number, vector: number): AccessStatus;
 }
 
 /** One field of a capability register, and why the guest's value is what it is. */
@@ -163,6 +165,11 @@ export interface GuestVisibleIommu extends MmioPort, Stateful {
    * -1 if that refuses it (the hardware has said so in a fault record of its own).
    */
   messagePage(guestId: number, pfn: number): number;
+  /**
+   * A message of an assigned device that its IOMMU takes itself, because it remaps interrupts: true, delivered or refused with a fault record; false:
+   * it is one that `messagePage` knows. Left out: so are all.
+   */
+  takesMessage?(guestId: number, pfn: number, offset: number, data: number): boolean;
   /** DMA port for an emulated device that was plugged in; `deviceId` gives its id of the moment (the guest may renumber). */
   emulatedDma(deviceId: () => number, target?: AtsTarget): DmaPort;
   readonly capabilitySheet: CapabilitySheet;

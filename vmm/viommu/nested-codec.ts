@@ -58,6 +58,8 @@ export interface HardwareQueueFormat {
 
 export interface HwptNesting extends Stage1Formats {
   readonly shape: "hwpt";
+  /** PASIDs have stage 1s of their own in the host (ViommuHost.setNested with a PASID): all HWPTs of a device are allocated for use with them. */
+  readonly ofPasids?: true;
 }
 
 export interface NoNesting {

@@ -8,7 +8,8 @@ import type { GpaPfn } from "../../../host/base/address.ts";
 import type { MemoryPort } from "../../../host/base/memory.ts";
 import type { Trace } from "../../../host/base/trace.ts";
 import { DISCARDED, TRANSLATED } from "../../../host/base/transaction.ts";
-import type { AtsPort } from "../../../host/devices/ports.ts";
+import { type AtsPort, NO_PASID } from "../../../host/devices/ports.ts";
+import type { DeviceInvalidations } from "../device-invalidations.ts";
 import { EmulatedDma } from "../emulated-dma.ts";
 
 /** What DMA of emulated devices needs of the SMMU. */
@@ -22,8 +23,29 @@ export interface EmulatedParts {
   readonly trace: Trace;
 }
 
-export const ACCESS_READ = 1;
-export const ACCESS_WRITE = 2;
+const ACCESS_READ = 1;
+const ACCESS_WRITE = 2;
+
+/** CMD_ATC_INV.Size that means everything (§4.5.1). */
+const SIZE_ALL = 52;
+const SSV = 1 << 11;
+const GLOBAL = 1 << 9;
+
+/** CMD_ATC_INV for a model, by its words: as `DeviceInvalidations.begin`. */
+export function beginInvalidation(
+  invalidations: DeviceInvalidations,
+  word0: number,
+  word2: number,
+  word3: number,
+): number {
+  const size = word2 & 0x3f;
+  const ssid = (word0 & SSV) !== 0 ? word0 >>> 12 : NO_PASID;
+  const global = ssid >= 0 && (word0 & GLOBAL) !== 0;
+  if (size >= SIZE_ALL) return invalidations.begin(0, Number.POSITIVE_INFINITY, ssid, global);
+  const pages = 2 ** size;
+  const pfn = (word3 >>> 0) * 0x10_0000 + (word2 >>> 12);
+  return invalidations.begin(pfn - (pfn % pages), pages, ssid, global);
+}
 
 export class Smmuv3EmulatedDma extends EmulatedDma {
   readonly #parts: EmulatedParts;

@@ -15,6 +15,7 @@ import { type CacheSizes, SmmuCaches } from "../../../host/arch/smmuv3/parts/cac
 import type { ConfigurationCache } from "../../../host/arch/smmuv3/parts/configuration-cache.ts";
 import { EventQueue } from "../../../host/arch/smmuv3/parts/event-queue.ts";
 import { Interrupts } from "../../../host/arch/smmuv3/parts/interrupts.ts";
+import { PageRequestQueue } from "../../../host/arch/smmuv3/parts/page-request-queue.ts";
 import { type RegisterEffects, RegisterFile } from "../../../host/arch/smmuv3/parts/register-file.ts";
 import { SmmuState } from "../../../host/arch/smmuv3/parts/smmu-state.ts";
 import { TlbInvalidations } from "../../../host/arch/smmuv3/parts/tlb-invalidations.ts";
@@ -25,11 +26,13 @@ import { TABLE_NAMES } from "../../../host/arch/smmuv3/walk-observer.ts";
 import { type GpaPfn, hex } from "../../../host/base/address.ts";
 import { ACCESS_OK } from "../../../host/base/memory.ts";
 import type { AccessSize } from "../../../host/base/mmio.ts";
-import { StateError, type Stateful, type StateReader, type StateRecord } from "../../../host/base/state.ts";
+import type { Stateful, StateReader, StateRecord } from "../../../host/base/state.ts";
 import type { Trace } from "../../../host/base/trace.ts";
+import { TRANSLATED } from "../../../host/base/transaction.ts";
 import { type AtsTarget, type DeviceClock, type DmaPort, NO_PASID } from "../../../host/devices/ports.ts";
 import { DeviceInvalidations } from "../device-invalidations.ts";
 import { Dispositions } from "../dispositions.ts";
+import { EmulatedAts } from "../emulated-ats.ts";
 import { type HostEvent, type InvalidationReply, RESPONSE_INVALID, type ViommuHost } from "../host-port.ts";
 import type {
   CapabilitySheet,
@@ -40,7 +43,8 @@ import type {
   ViommuOptions,
 } from "../kind.ts";
 import { limitedReport } from "../limited-report.ts";
-import { type AskedGroup, hostResponse, PRG_INVALID_REQUEST, PRG_RESPONSE_FAILURE } from "../unanswered-requests.ts";
+import { PageRequests } from "../page-requests.ts";
+import { PRG_INVALID_REQUEST, PRG_RESPONSE_FAILURE } from "../unanswered-requests.ts";
 import { WalkTrace } from "../walk-trace.ts";
 import {
   deriveCapabilities,
@@ -50,11 +54,9 @@ import {
 } from "./capabilities.ts";
 import { type CommandActions, CommandQueue } from "./command-queue.ts";
 import { ATC_INV, CFGI_CD, CFGI_CD_ALL, CFGI_STE, CFGI_STE_RANGE } from "./commands.ts";
-import { EmulatedAts } from "./emulated-ats.ts";
-import { Smmuv3EmulatedDma } from "./emulated-devices.ts";
+import { beginInvalidation, Smmuv3EmulatedDma } from "./emulated-devices.ts";
 import { loadRecord, relayRecord } from "./event-relay.ts";
 import { GuestCmdqv, guestShape } from "./guest-cmdqv.ts";
-import { PageRequests } from "./page-requests.ts";
 import { StalledFaults } from "./stalled-faults.ts";
 import { allowsAts, type StreamContext, StreamContexts } from "./stream-context.ts";
 import { Wires } from "./wires.ts";
@@ -139,8 +141,13 @@ export class Smmuv3Viommu implements GuestVisibleIommu, RegisterEffects, Statefu
     this.#translator = new Translator(state, this.#caches, this.#events);
     this.#atsTranslator = new AtsTranslator(state, this.#translator);
     this.#clock = options.clock;
-    this.pageRequests = new PageRequests(state, this.#interrupts);
-    this.pageRequests.waiting.answerer = (group) => this.#responder(group);
+    this.pageRequests = new PageRequests(
+      features.PRI ? (answer) => new PageRequestQueue(state, this.#interrupts, answer, () => 1) : null,
+      {
+        host: options.host,
+        model: (sid) => this.#emulatedAts.find(({ deviceId }) => deviceId === sid)?.target,
+      },
+    );
     this.#walkTrace = new WalkTrace(options.trace, options.name, TABLE_NAMES, "smmuv3");
     // Hardware that can stall would do so for a function that must not, or under a guest that was told that nothing stalls.
     const canStall = hardwareStalls(hardware);
@@ -216,7 +223,7 @@ export class Smmuv3Viommu implements GuestVisibleIommu, RegisterEffects, Statefu
   unplug(guestId: number): number {
     this.#events.terminate(guestId);
     for (let i = this.#emulatedAts.length - 1; i >= 0; i--) {
-      if (this.#emulatedAts[i]!.sid === guestId) this.#emulatedAts.splice(i, 1)[0]!.invalidations.giveUp();
+      if (this.#emulatedAts[i]!.deviceId === guestId) this.#emulatedAts.splice(i, 1)[0]!.invalidations.giveUp();
     }
     return this.dispositions.remove(guestId);
   }
@@ -250,13 +257,13 @@ export class Smmuv3Viommu implements GuestVisibleIommu, RegisterEffects, Statefu
     const completed = (timedOut: boolean) => this.commands.completed(timedOut);
     const ats = new EmulatedAts(deviceId, target, new DeviceInvalidations(target, this.#clock, owner, completed), {
       ...parts,
-      atsTranslator: this.#atsTranslator,
-      pageRequestArrived: (sid, ssid, pfn, group, flags) => {
-        const state = this.dispositions.find(sid);
-        if (state === undefined) return;
-        const asked = { device: state.device.handle, deviceId: sid, processId: ssid, asked: group, cookie: null };
-        this.pageRequests.arrived(asked, pfn, flags, (code) => target.pageResponse(ssid, group, code));
+      translator: this.#atsTranslator,
+      pass: (sid, access, pfn, offset) => {
+        const status = this.#translator.translate(sid, NO_PASID, false, access, pfn, offset, true);
+        return status === TRANSLATED ? this.#translator.resultPfn : -1;
       },
+      pageRequestArrived: (sid, ssid, pfn, group, flags) =>
+        this.pageRequests.fromModel(this.dispositions.find(sid), ssid, pfn, group, flags),
     });
     this.#emulatedAts.push(ats);
     return new Smmuv3EmulatedDma(deviceId, parts, ats);
@@ -364,7 +371,8 @@ export class Smmuv3Viommu implements GuestVisibleIommu, RegisterEffects, Statefu
     const stalled =
       state?.device.canStall === true && state.device.held !== true && this.#state.features.STALL_MODEL !== 1;
     if (state === undefined || !stalled || state.disposition !== "nested") {
-      this.#pageRequestArrived(event);
+      const nested = state?.disposition === "nested";
+      this.pageRequests.fromHost(event, nested ? state : undefined);
       return;
     }
     const { guestId } = state.device;
@@ -372,38 +380,6 @@ export class Smmuv3Viommu implements GuestVisibleIommu, RegisterEffects, Statefu
     // Nothing that the guest could mend: for it that is an access that memory aborts.
     if (number === 0) this.#host?.respond(event.cookie, RESPONSE_INVALID);
     else this.stalls.arrived(event, guestId, number);
-  }
-
-  #pageRequestArrived(event: HostEvent & { kind: "page-request" }): void {
-    const { device, permissions, cookie } = event;
-    const state = this.dispositions.findHandle(device);
-    const respond = this.#hostResponder(cookie);
-    if (state === undefined || state.device.held === true || state.disposition !== "nested") {
-      if (event.last) respond(PRG_RESPONSE_FAILURE);
-      return;
-    }
-    const asked = {
-      device,
-      deviceId: state.device.guestId,
-      processId: event.pasid ?? NO_PASID,
-      asked: event.group,
-      cookie,
-    };
-    // READ and WRITE stand as in a request's own flags, EXEC and PRIV one bit lower.
-    const flags = (permissions & 3) | (event.last ? 4 : 0) | ((permissions & 12) << 1);
-    this.pageRequests.arrived(asked, Number(BigInt.asUintN(64, event.address) >> 12n), flags, respond);
-  }
-
-  #hostResponder(cookie: number): (code: number) => void {
-    return (code) => void this.#host?.respond(cookie, hostResponse(code));
-  }
-
-  /** What answers a group of a document: the host by its cookie, or the emulated device that asked. */
-  #responder({ deviceId, processId, asked, cookie }: AskedGroup): (code: number) => void {
-    if (cookie !== null) return this.#hostResponder(cookie);
-    const ats = this.#emulatedAts.find((each) => each.sid === deviceId);
-    if (ats === undefined) throw new StateError(`${this.name}: device ${deviceId} waits for an answer and is not here`);
-    return (code) => ats.target.pageResponse(processId, asked, code);
   }
 
   /**
@@ -471,7 +447,8 @@ export class Smmuv3Viommu implements GuestVisibleIommu, RegisterEffects, Statefu
       case ATC_INV: {
         const sid = word1 >>> 0;
         if (!this.#state.enabled || this.dispositions.find(sid) === undefined) return 0;
-        for (const ats of this.#emulatedAts) if (ats.sid === sid) return ats.invalidate(word0, word2, word3);
+        for (const { deviceId, invalidations } of this.#emulatedAts)
+          if (deviceId === sid) return beginInvalidation(invalidations, word0, word2, word3);
         return 0;
       }
       default:
@@ -530,7 +507,7 @@ export class Smmuv3Viommu implements GuestVisibleIommu, RegisterEffects, Statefu
     yield ["wires", this.#wires];
     yield ["dispositions", this.dispositions];
     yield ["caches", this.#caches];
-    for (const ats of this.#emulatedAts) yield [`ATS of device ${ats.sid}`, ats.invalidations];
+    for (const ats of this.#emulatedAts) yield [`ATS of device ${ats.deviceId}`, ats.invalidations];
     yield ["commands", this.commands];
     if (this.cmdqv !== null) yield ["CMDQV", this.cmdqv];
     yield ["events", this.#events];

@@ -40,7 +40,13 @@ interface Rule {
 const own = "the unit's own: kept here, not by the hardware";
 const secondStage = "never: the second stage is the host's";
 const walked = "the host's: the hardware walks the guest's first stage";
-const notForwarded = "never: not forwarded";
+/** log2 of the PASIDs offered at most, less one (PSS): all of a device's are read when its guest says that any may have changed. */
+const MOST_PSS = 9;
+
+const ats = (host: VtdFeatures, { ats: wanted }: VtdConfiguration): boolean => host.DT && wanted !== false;
+const pageRequests = (host: VtdFeatures, configuration: VtdConfiguration): boolean =>
+  host.PRS && ats(host, configuration);
+const pasids = (host: VtdFeatures, { pasid }: VtdConfiguration): boolean => host.PASID && pasid !== false;
 
 const RULES: readonly Rule[] = [
   { name: "ND", guest: () => 6, rule: `${own}: 65,536 domain ids, which never reach the hardware` },
@@ -71,23 +77,39 @@ const RULES: readonly Rule[] = [
   { name: "ESRTPS", guest: () => true, rule: own },
   { name: "C", guest: () => true, rule: "guest RAM is coherent" },
   { name: "QI", guest: () => true, rule: own },
-  { name: "DT", guest: () => false, rule: notForwarded },
-  { name: "IR", guest: () => false, rule: "never: a message goes through the device's first stage, as a write" },
-  { name: "EIM", guest: () => false, rule: "never: needs IR" },
+  {
+    name: "DT",
+    guest: ats,
+    rule: "the host's, unless the machine says no: the host has ATS on in every device that can, and drops its TLB with each range of a first stage",
+  },
+  { name: "IR", guest: () => true, rule: `${own}: an assigned device's interrupt comes here first` },
+  { name: "EIM", guest: () => true, rule: `${own}: 32 bits name a receiver of the machine's` },
   { name: "PT", guest: () => true, rule: "pass-through is the second stage alone" },
   { name: "SC", guest: ({ SC }) => SC, rule: "the host's" },
   { name: "IRO", guest: () => INVALIDATION_REGISTERS_AT, rule: own },
-  { name: "MHMV", guest: () => 0, rule: "needs IR" },
+  { name: "MHMV", guest: () => 15, rule: own },
   { name: "MTS", guest: () => false, rule: secondStage },
   { name: "NEST", guest: () => false, rule: secondStage },
-  { name: "PRS", guest: () => false, rule: notForwarded },
-  { name: "SRS", guest: () => false, rule: "never: supervisor requests come with PASIDs only" },
+  { name: "PRS", guest: pageRequests, rule: "the host's, with ATS: they come by its fault queue" },
+  {
+    name: "SRS",
+    guest: (host, configuration) => host.SRS && pasids(host, configuration),
+    rule: "the host's, with PASIDs: supervisor requests come with those only",
+  },
   { name: "NWFS", guest: () => false, rule: own },
   { name: "EAFS", guest: ({ EAFS }) => EAFS, rule: walked },
-  { name: "PSS", guest: () => 0, rule: "needs PASID" },
-  { name: "PASID", guest: () => false, rule: notForwarded },
-  { name: "DIT", guest: () => false, rule: "needs DT" },
-  { name: "PDS", guest: () => false, rule: "needs PRS" },
+  {
+    name: "PSS",
+    guest: (host, configuration) => (pasids(host, configuration) ? Math.min(host.PSS, MOST_PSS) : 0),
+    rule: "the host's, at most 10 bits: all of a device's are read when anything may have changed",
+  },
+  {
+    name: "PASID",
+    guest: pasids,
+    rule: "the host's, unless the machine says no: each is attached by itself. Not for devices that share an iommu group",
+  },
+  { name: "DIT", guest: () => false, rule: own },
+  { name: "PDS", guest: pageRequests, rule: `${own}: what the host has to report is queued before a wait completes` },
   { name: "SMTS", guest: () => true, rule: "what the host can nest are scalable mode's PASID entries" },
   { name: "SSADS", guest: () => false, rule: secondStage },
   { name: "SSTS", guest: () => false, rule: secondStage },
@@ -95,11 +117,14 @@ const RULES: readonly Rule[] = [
   { name: "SMPWCS", guest: ({ SMPWCS }) => SMPWCS, rule: walked },
   { name: "RPS", guest: () => false, rule: "RID_PASID is 0, as Linux has it" },
   { name: "ADMS", guest: () => true, rule: own },
-  { name: "RPRIVS", guest: () => false, rule: "needs SRS" },
+  { name: "RPRIVS", guest: () => false, rule: "never: RID_PASID is a user's" },
 ];
 
 /** What emulated devices alone allow: all that our own walks do. */
-const OWN_WALKS = { FS1GP: true, FS5LP: true, SC: true, EAFS: true, SMPWCS: true } as VtdFeatures;
+const OWN_WALKS = {
+  ...{ FS1GP: true, FS5LP: true, SC: true, EAFS: true, SMPWCS: true },
+  ...{ DT: true, PRS: true, PASID: true, PSS: MOST_PSS, SRS: true },
+} as VtdFeatures;
 
 /** The guest's features, and the table that explains them. `hardware` null: emulated devices only. */
 export function deriveCapabilities(

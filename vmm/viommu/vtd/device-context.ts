@@ -11,6 +11,7 @@ import { FAULT_RTA_MODE, faultReasonName } from "../../../host/arch/vtd/fault-re
 import type { VtdState } from "../../../host/arch/vtd/parts/vtd-state.ts";
 import { PGTT_FIRST } from "../../../host/arch/vtd/pasid-entries.ts";
 import { TTM_SCALABLE } from "../../../host/arch/vtd/registers.ts";
+import { pasidLimit } from "../../../host/arch/vtd/root-and-context.ts";
 import { frameIn, StructureWalker } from "../../../host/arch/vtd/structure-walk.ts";
 import type { WalkObserver } from "../../../host/arch/vtd/walk-observer.ts";
 import type { GpaPfn } from "../../../host/base/address.ts";
@@ -19,24 +20,25 @@ import type { ContextRules } from "../dispositions.ts";
 import type { DeviceHandle, ViommuHost } from "../host-port.ts";
 import type { PluggedDevice } from "../kind.ts";
 import { stage1Data } from "./nested-codec.ts";
+import { type PasidStage, sameStage } from "./pasid-stages.ts";
 
-export interface DeviceContext {
+/** The entry of RID_PASID, which is PASID 0; `domain` -1: no entry says so (TE off). */
+export interface DeviceContext extends PasidStage {
   readonly disposition: "bypass" | "nested";
-  /** HWPT_ALLOC data of a first stage; empty for bypass. */
-  readonly stage1: Uint8Array;
-  /** The guest's domain id and PASID: by these its invalidations name the entry. -1: no entry says so (TE off). */
-  readonly domain: number;
-  readonly pasid: number;
   /** FPD somewhere on the way. */
   readonly silent: boolean;
 }
+
+/** Of a context entry. */
+const PASIDE = 1 << 3;
+const PRE = 1 << 4;
 
 /** TE off. */
 const UNTRANSLATED: DeviceContext = {
   disposition: "bypass",
   stage1: new Uint8Array(0),
   domain: -1,
-  pasid: -1,
+  pageRequests: false,
   silent: false,
 };
 
@@ -50,6 +52,12 @@ export class DeviceContexts implements ContextRules<DeviceContext> {
   readonly unfit = FAULT_RTA_MODE;
   /** FPD of what was read last. */
   silent = false;
+  /** Of the last `pasidDirectory`: PASIDs below this have places in it. */
+  pasidLimit = 0;
+  // not state, to the blank line: as `silent`
+  #directoryFpd = false;
+  #pageRequests = false;
+
   readonly #state: VtdState<GpaPfn>;
   readonly #structures: StructureWalker<GpaPfn>;
 
@@ -63,33 +71,59 @@ export class DeviceContexts implements ContextRules<DeviceContext> {
   }
 
   read(device: PluggedDevice): DeviceContext | null {
-    const state = this.#state;
+    if (!this.#state.translating) {
+      this.silent = false;
+      this.cause = 0;
+      return UNTRANSLATED;
+    }
+    if (!this.#locate(device)) return null;
     const structures = this.#structures;
-    this.silent = false;
-    this.cause = 0;
-    if (!state.translating) return UNTRANSLATED;
-    if (state.tableMode !== TTM_SCALABLE) return this.#refuse(FAULT_RTA_MODE);
-    const located = structures.locateScalableContext(device.guestId, state.rootPfn);
-    this.silent = structures.fpd;
-    if (located !== 0) return this.#refuse(located);
-    const { context, pasid: entry } = structures;
-    const ridPasid = context[2]! & 0xfffff;
-    const found = structures.locatePasid(ridPasid, frameIn(context[0]!, context[1]!), structures.fpd);
-    this.silent = structures.fpd;
-    if (found !== 0) return this.#refuse(found);
-    const first = ((entry[0]! >>> 6) & 7) === PGTT_FIRST;
-    return {
-      disposition: first ? "nested" : "bypass",
-      stage1: first ? stage1Data(entry) : UNTRANSLATED.stage1,
-      domain: entry[2]! & 0xffff,
-      pasid: ridPasid,
-      silent: this.silent,
-    };
+    const { context } = structures;
+    // RPS is 0, and so is RID_PASID.
+    const stage = this.#stage(0, frameIn(context[0]!, context[1]!), structures.fpd);
+    if (stage === null) return null;
+    return { disposition: stage.stage1.length > 0 ? "nested" : "bypass", ...stage, silent: this.silent };
   }
 
-  #refuse(cause: number): null {
-    this.cause = cause;
-    return null;
+  /** The frame of a device's PASID directory; -1: its context is not sound, or lets no PASID through. What is wrong with it `read` has said. */
+  pasidDirectory(device: PluggedDevice): number {
+    if (!this.#state.translating || !this.#locate(device)) return -1;
+    const { context, fpd } = this.#structures;
+    if ((context[0]! & PASIDE) === 0) return -1;
+    this.#directoryFpd = fpd;
+    this.pasidLimit = pasidLimit((context[0]! >>> 9) & 7);
+    return frameIn(context[0]!, context[1]!);
+  }
+
+  /** What an entry of that directory comes to; null: nothing, and `cause` says why. */
+  readPasid(pasid: number, directory: number): PasidStage | null {
+    return this.#stage(pasid, directory, this.#directoryFpd);
+  }
+
+  /** A device's context entry, into the walker. */
+  #locate(device: PluggedDevice): boolean {
+    const state = this.#state;
+    this.silent = false;
+    this.cause = FAULT_RTA_MODE;
+    if (state.tableMode !== TTM_SCALABLE) return false;
+    this.cause = this.#structures.locateScalableContext(device.guestId, state.rootPfn);
+    this.silent = this.#structures.fpd;
+    this.#pageRequests = (this.#structures.context[0]! & PRE) !== 0;
+    return this.cause === 0;
+  }
+
+  #stage(pasid: number, directory: number, fpd: boolean): PasidStage | null {
+    const structures = this.#structures;
+    this.cause = structures.locatePasid(pasid, directory, fpd);
+    this.silent = structures.fpd;
+    if (this.cause !== 0) return null;
+    const { pasid: entry } = structures;
+    const first = ((entry[0]! >>> 6) & 7) === PGTT_FIRST;
+    return {
+      stage1: first ? stage1Data(entry) : UNTRANSLATED.stage1,
+      domain: entry[2]! & 0xffff,
+      pageRequests: this.#pageRequests,
+    };
   }
 
   describe(cause: number): string {
@@ -101,15 +135,17 @@ export class DeviceContexts implements ContextRules<DeviceContext> {
   }
 
   same(a: DeviceContext, b: DeviceContext): boolean {
-    return a.disposition === b.disposition && a.stage1.every((byte, i) => byte === b.stage1[i]);
+    return a.disposition === b.disposition && sameStage(a, b);
   }
 
   install(host: ViommuHost, device: DeviceHandle, context: DeviceContext): number {
-    return context.disposition === "bypass" ? host.setBypass(device) : host.setNested(device, context.stage1);
+    return context.disposition === "bypass"
+      ? host.setBypass(device)
+      : host.setNested(device, context.stage1, undefined, context.pageRequests);
   }
 
-  save({ disposition, stage1, domain, pasid, silent }: DeviceContext): StateValue {
-    return { disposition, stage1: bytesOf(stage1), domain, pasid, silent };
+  save({ disposition, stage1, domain, pageRequests, silent }: DeviceContext): StateValue {
+    return { disposition, stage1: bytesOf(stage1), domain, pageRequests, silent };
   }
 
   restore(state: StateReader, field: string): DeviceContext {
@@ -120,7 +156,8 @@ export class DeviceContexts implements ContextRules<DeviceContext> {
     saved.memory("stage1", stage1);
     return {
       ...{ disposition, stage1 },
-      ...{ domain: saved.number("domain"), pasid: saved.number("pasid"), silent: saved.boolean("silent") },
+      ...{ domain: saved.number("domain"), pageRequests: saved.boolean("pageRequests") },
+      silent: saved.boolean("silent"),
     };
   }
 }

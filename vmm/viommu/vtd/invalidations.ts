@@ -1,5 +1,5 @@
 // A guest's invalidations on their way to the host: the hardware knows nothing of a guest's domain ids, so that a descriptor is worked out to ranges of every
-// device whose entry carries the id. They collect, a batch a device, until a wait (or the end of what the guest queued), and go in one call a device.
+// device and PASID whose entry carries the id. They collect, a batch each, until a wait (or the end of what the guest queued), and go in one call each.
 
 import type { InvalidationReply } from "../host-port.ts";
 import { writeInvalidation } from "./nested-codec.ts";
@@ -10,8 +10,14 @@ const ENTRY_BYTES = 24;
 /** log2 of all pages there are. */
 export const EVERYTHING = 52;
 
+const PASIDS = 2 ** 20;
+
 interface Batch {
+  readonly device: number;
+  readonly pasid: number;
   count: number;
+  /** Everything is in it. */
+  whole: boolean;
   readonly bytes: Uint8Array;
   readonly words: Uint32Array;
 }
@@ -21,51 +27,64 @@ export class PendingInvalidations {
   /** Calls and entries that the host was given. */
   batches = 0;
   forwarded = 0;
-  readonly #forward: (batch: Uint8Array, count: number, device: number) => InvalidationReply;
-  /** What is done about a device whose translations the host does not drop. */
-  readonly #failed: (device: number, errno: number) => void;
+  readonly #forward: (batch: Uint8Array, count: number, device: number, pasid: number) => InvalidationReply;
+  /** What is done about a device, or its PASID, whose translations the host does not drop. */
+  readonly #failed: (device: number, pasid: number) => void;
+  /** By device and PASID. */
   readonly #batches = new Map<number, Batch>();
 
   constructor(
-    forward: (batch: Uint8Array, count: number, device: number) => InvalidationReply,
-    failed: (device: number, errno: number) => void,
+    forward: (batch: Uint8Array, count: number, device: number, pasid: number) => InvalidationReply,
+    failed: (device: number, pasid: number) => void,
   ) {
     this.#forward = forward;
     this.#failed = failed;
   }
 
-  /** 2^order pages from `pfn` on, or EVERYTHING, of a device's first stage. */
-  add(device: number, pfn: number, order: number, leavesOnly: boolean): void {
-    let batch = this.#batches.get(device);
+  /** 2^order pages from `pfn` on, or EVERYTHING, of the first stage of a device, or of one of its PASIDs (0: of its requests without one). */
+  add(device: number, pasid: number, pfn: number, order: number, leavesOnly: boolean): void {
+    const key = device * PASIDS + pasid;
+    let batch = this.#batches.get(key);
     if (batch === undefined) {
       const bytes = new Uint8Array(MOST * ENTRY_BYTES);
-      batch = { count: 0, bytes, words: new Uint32Array(bytes.buffer) };
-      this.#batches.set(device, batch);
+      batch = { device, pasid, count: 0, whole: false, bytes, words: new Uint32Array(bytes.buffer) };
+      this.#batches.set(key, batch);
     }
-    if (batch.count === MOST) this.#send(device, batch);
+    // What comes after everything is in it, and so is what came before.
+    if (batch.whole) return;
+    batch.whole = order >= EVERYTHING && !leavesOnly;
+    if (batch.count === MOST) {
+      if (batch.whole) batch.count = 0;
+      else this.#send(batch);
+    }
     writeInvalidation(batch.words, batch.count++, pfn, order, leavesOnly);
   }
 
   /** Has the host do what waits. */
   flush(): void {
-    for (const [device, batch] of this.#batches) if (batch.count > 0) this.#send(device, batch);
+    for (const [key, batch] of this.#batches) {
+      if (batch.count > 0) this.#send(batch);
+      // PASIDs come and go.
+      if (batch.pasid !== 0) this.#batches.delete(key);
+    }
   }
 
-  /** A device has gone. */
+  /** A device has gone; between two runs of the queue. */
   forget(device: number): void {
-    this.#batches.delete(device);
+    this.#batches.delete(device * PASIDS);
   }
 
-  #send(device: number, batch: Batch): void {
-    const { count } = batch;
+  #send(batch: Batch): void {
+    const { count, device, pasid } = batch;
     batch.count = 0;
+    batch.whole = false;
     this.batches++;
     this.forwarded += count;
-    const { done, errno } = this.#forward(batch.bytes.subarray(0, count * ENTRY_BYTES), count, device);
+    const { done, errno } = this.#forward(batch.bytes.subarray(0, count * ENTRY_BYTES), count, device, pasid);
     if (errno === 0 && done === count) return;
     // Once more, all at once: a host that does not do that either leaves translations that the guest has taken back.
     writeInvalidation(batch.words, 0, 0, EVERYTHING, false);
-    const again = this.#forward(batch.bytes.subarray(0, ENTRY_BYTES), 1, device);
-    if (again.errno !== 0 || again.done !== 1) this.#failed(device, again.errno);
+    const again = this.#forward(batch.bytes.subarray(0, ENTRY_BYTES), 1, device, pasid);
+    if (again.errno !== 0 || again.done !== 1) this.#failed(device, pasid);
   }
 }

@@ -19,8 +19,9 @@ export const VTD_NESTING: HwptNesting = {
   stage1Type: IOMMU_HWPT_DATA_VTD_S1,
   invalidationType: IOMMU_HWPT_INVALIDATE_DATA_VTD_S1,
   invalidationBytes: iommuHwptVtdS1Invalidate.bytes,
-  // The guest is offered no page requests.
+  // The guest's context entry says it, whoever installs a stage 1 then.
   wantsPageRequests: () => false,
+  ofPasids: true,
 };
 
 /** The first stage of a guest's sound PASID entry (16 halves), as HWPT_ALLOC takes it. */

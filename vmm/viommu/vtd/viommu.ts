@@ -17,28 +17,31 @@ import {
   FAULT_SM_ROOT_NOT_PRESENT,
 } from "../../../host/arch/vtd/fault-reasons.ts";
 import { AT_UNTRANSLATED } from "../../../host/arch/vtd/fault-records.ts";
+import { inInterruptRange } from "../../../host/arch/vtd/interrupt-remapping.ts";
+import { AtsTranslator } from "../../../host/arch/vtd/parts/ats-translation.ts";
 import { VtdCaches } from "../../../host/arch/vtd/parts/caches.ts";
 import { EventInterrupts } from "../../../host/arch/vtd/parts/event-interrupts.ts";
 import { FaultRecording, RECORD_T1 } from "../../../host/arch/vtd/parts/fault-recording.ts";
-import {
-  type DescriptorEffects,
-  InvalidationQueue,
-  NOTHING_OUTSTANDING,
-} from "../../../host/arch/vtd/parts/invalidation-queue.ts";
+import { InvalidationQueue } from "../../../host/arch/vtd/parts/invalidation-queue.ts";
+import { PageRequestQueue } from "../../../host/arch/vtd/parts/page-request-queue.ts";
 import { type RegisterEffects, RegisterFile } from "../../../host/arch/vtd/parts/register-file.ts";
 import { Translator } from "../../../host/arch/vtd/parts/translation.ts";
 import { VtdState } from "../../../host/arch/vtd/parts/vtd-state.ts";
-import { GRANULARITY_DEVICE } from "../../../host/arch/vtd/registers.ts";
+import { TTM_SCALABLE } from "../../../host/arch/vtd/registers.ts";
 import { StructureRules } from "../../../host/arch/vtd/structure-rules.ts";
+import { frameIn } from "../../../host/arch/vtd/structure-walk.ts";
 import { KIND_WRITE } from "../../../host/arch/vtd/two-stage-walk.ts";
 import { TABLE_NAMES } from "../../../host/arch/vtd/walk-observer.ts";
-import type { GpaPfn } from "../../../host/base/address.ts";
+import { type GpaPfn, hex } from "../../../host/base/address.ts";
 import type { AccessSize } from "../../../host/base/mmio.ts";
 import type { Stateful, StateReader, StateRecord } from "../../../host/base/state.ts";
 import type { Trace } from "../../../host/base/trace.ts";
-import type { AtsTarget, DmaPort } from "../../../host/devices/ports.ts";
+import { TRANSLATED } from "../../../host/base/transaction.ts";
+import { type AtsTarget, type DeviceClock, type DmaPort, NO_PASID } from "../../../host/devices/ports.ts";
+import { DeviceInvalidations } from "../device-invalidations.ts";
 import { Dispositions } from "../dispositions.ts";
-import { RESPONSE_INVALID, type ViommuHost } from "../host-port.ts";
+import { EmulatedAts } from "../emulated-ats.ts";
+import type { ViommuHost } from "../host-port.ts";
 import type {
   CapabilitySheet,
   GuestVisibleIommu,
@@ -48,6 +51,8 @@ import type {
   ViommuOptions,
 } from "../kind.ts";
 import { limitedReport } from "../limited-report.ts";
+import { PageRequests } from "../page-requests.ts";
+import { PRG_INVALID_REQUEST, PRG_RESPONSE_FAILURE } from "../unanswered-requests.ts";
 import { WalkTrace } from "../walk-trace.ts";
 import {
   deriveCapabilities,
@@ -55,9 +60,12 @@ import {
   type HardwareCapabilities,
   type VtdConfiguration,
 } from "./capabilities.ts";
+import { Descriptors } from "./descriptors.ts";
 import { type DeviceContext, DeviceContexts } from "./device-context.ts";
 import { VtdEmulatedDma } from "./emulated-devices.ts";
-import { EVERYTHING, PendingInvalidations } from "./invalidations.ts";
+import { InterruptRequests } from "./interrupt-requests.ts";
+import { PendingInvalidations } from "./invalidations.ts";
+import { PasidStages } from "./pasid-stages.ts";
 
 export interface VtdViommuOptions extends Omit<ViommuOptions<VtdConfiguration>, "hardware"> {
   /** What the hardware can do (GET_HW_INFO of the devices behind it); null without a host. */
@@ -68,6 +76,8 @@ export interface VtdViommuOptions extends Omit<ViommuOptions<VtdConfiguration>, 
 export const VIOMMU_REGISTER_BYTES = 4096;
 /** VER: 5.0. */
 const VERSION = 0x50;
+/** Events handled in one `service`, so that a host that never runs dry cannot hang the VM. */
+const EVENTS_A_SERVICE = 4096;
 /** What is kept for emulated devices. */
 const CACHES = { contexts: 64, pasids: 64, translations: 512, tables: 0 };
 /** What is absent is nothing wrong: the guest has not set the device up. */
@@ -80,13 +90,16 @@ const ABSENT: ReadonlySet<number> = new Set([
 /** AW of a PASID entry: reserved without a second stage, but Linux's driver writes it whatever PGTT says (pasid_set_address_width). */
 const AW = 7 << 2;
 
-export class VtdViommu implements GuestVisibleIommu, RegisterEffects, DescriptorEffects, Stateful {
+export class VtdViommu implements GuestVisibleIommu, RegisterEffects, Stateful {
   readonly name: string;
   high = 0;
   flagged = false;
   cause = 0;
   readonly capabilitySheet: CapabilitySheet;
   readonly dispositions: Dispositions<DeviceContext>;
+  /** null: there is no host. */
+  readonly pasids: PasidStages | null;
+  readonly pageRequests: PageRequests;
   readonly #state: VtdState<GpaPfn>;
   readonly #file: RegisterFile;
   readonly #events: EventInterrupts;
@@ -95,18 +108,20 @@ export class VtdViommu implements GuestVisibleIommu, RegisterEffects, Descriptor
   readonly #contexts: DeviceContexts;
   readonly #caches: VtdCaches;
   readonly #translator: Translator<GpaPfn>;
+  readonly #atsTranslator: AtsTranslator<GpaPfn>;
+  readonly #interrupts: InterruptRequests;
+  readonly #descriptors: Descriptors;
+  readonly #emulatedAts: EmulatedAts[] = [];
+  readonly #clock: DeviceClock;
   readonly #pending: PendingInvalidations; // not state: empty between two accesses
   readonly #walkTrace: WalkTrace;
   readonly #trace: Trace;
   readonly #host: ViommuHost | null;
   readonly #report: (message: string) => void;
-  readonly #executed: Record<string, number> = {};
-  #total = 0;
   #recorded = 0;
-  /** Guest ids of assigned devices → what is wrong with their entries, told once. */
+  /** Guest ids of assigned devices, and PASIDs above them → what is wrong with their entries, told once. */
   readonly #told = new Map<number, number>();
   #running = false; // not state: within a call
-  #marked = false; // not state: within a call
 
   constructor(options: VtdViommuOptions) {
     const configuration = options.configuration ?? {};
@@ -123,18 +138,54 @@ export class VtdViommu implements GuestVisibleIommu, RegisterEffects, Descriptor
     const state = new VtdState<GpaPfn>(options.name, "guest", options.memory, options.trace, rules);
     this.#state = state;
     this.#events = new EventInterrupts(state);
-    this.#events.onMessage = (pfn, offset, data) => void options.interrupt.message(pfn as GpaPfn, offset, data);
+    // The unit's own messages are not remapped (§7.3); in the interrupt address range they say their receiver.
+    this.#events.onMessage = (pfn, offset, data) => {
+      if (inInterruptRange(pfn)) this.#interrupts.deliver(pfn & 0xff, data & 0xff);
+      else options.interrupt.message(pfn as GpaPfn, offset, data);
+    };
     this.#faults = new FaultRecording(state, this.#events);
     this.#caches = new VtdCaches(CACHES, rules);
-    this.#queue = new InvalidationQueue(state, this.#events, this.#faults, this);
     this.#translator = new Translator(state, this.#caches, this.#faults);
+    this.#atsTranslator = new AtsTranslator(state, this.#translator);
+    this.#interrupts = new InterruptRequests(state, this.#faults, this.#translator, options.interrupt);
+    this.#clock = options.clock;
     this.#walkTrace = new WalkTrace(options.trace, options.name, TABLE_NAMES, "vtd");
     this.#contexts = new DeviceContexts(state);
     this.dispositions = new Dispositions(options.host, this.#contexts, this.#report, options.trace, options.name);
+    // What the host holds under one context it gives up under another.
+    this.dispositions.onChanged = ({ device }) => this.pageRequests.waiting.forget(device.handle, PRG_INVALID_REQUEST);
+    this.pasids =
+      options.host === null
+        ? null
+        : new PasidStages(options.host, this.#contexts, options.memory, features.PASID ? 2 ** (features.PSS + 1) : 0);
+    if (this.pasids !== null)
+      this.pasids.onWrong = (device, pasid, cause, silent) => this.#tell(device, pasid, cause, silent);
     this.#pending = new PendingInvalidations(
-      (batch, count, device) => options.host?.invalidate(batch, count, device) ?? { done: count, errno: 0 },
-      (device) => this.#notInvalidated(device),
+      (batch, count, device, pasid) =>
+        options.host?.invalidate(batch, count, device, pasid === 0 ? undefined : pasid) ?? { done: count, errno: 0 },
+      (device, pasid) => this.#notInvalidated(device, pasid),
     );
+    const port = {
+      mayRequest: (sourceId: number, pasid: number, pfn: number) =>
+        this.#translator.mayRequestPages(sourceId, pasid, pfn),
+      forget: (sourceId: number, pasid: number, pfn: number) => this.#forgetPage(sourceId, pasid, pfn),
+    };
+    this.pageRequests = new PageRequests(
+      features.PRS ? (respond) => new PageRequestQueue(state, this.#events, { ...port, respond }) : null,
+      {
+        host: options.host,
+        model: (guestId) => this.#emulatedAts.find(({ deviceId }) => deviceId === guestId)?.target,
+      },
+    );
+    this.#descriptors = new Descriptors({
+      ...{ caches: this.#caches, dispositions: this.dispositions, pasids: this.pasids, pending: this.#pending },
+      ...{ remapper: this.#interrupts.remapper, pageRequests: this.pageRequests, models: this.#emulatedAts },
+      install: () => this.#install(),
+      relay: () => {
+        if (this.flagged) this.service();
+      },
+    });
+    this.#queue = new InvalidationQueue(state, this.#events, this.#faults, this.#descriptors);
     if (options.host !== null) {
       options.host.onEvents = () => {
         this.flagged = true;
@@ -146,15 +197,15 @@ export class VtdViommu implements GuestVisibleIommu, RegisterEffects, Descriptor
 
   get activity(): ViommuActivity {
     return {
-      commands: this.#executed,
-      faults: this.#recorded,
+      commands: this.#descriptors.executed,
+      faults: this.#recorded + this.#interrupts.refused,
       nested: this.dispositions.nestedInstalled,
       bypass: this.dispositions.bypassInstalled,
     };
   }
 
   get commandsExecuted(): number {
-    return this.#total;
+    return this.#descriptors.total;
   }
 
   get plugged(): Iterable<PluggedState> {
@@ -166,19 +217,37 @@ export class VtdViommu implements GuestVisibleIommu, RegisterEffects, Descriptor
   plug(device: PluggedDevice): number {
     this.#observe(device.guestId);
     const errno = this.dispositions.add(device);
+    this.pasids?.mark(-1);
     if (errno === 0) this.#install();
     return errno;
   }
 
   unplug(guestId: number): number {
     const state = this.dispositions.find(guestId);
-    if (state !== undefined) this.#pending.forget(state.device.handle);
-    this.#told.delete(guestId);
-    return this.dispositions.remove(guestId);
+    for (let i = this.#emulatedAts.length - 1; i >= 0; i--) {
+      if (this.#emulatedAts[i]!.deviceId === guestId) this.#emulatedAts.splice(i, 1)[0]!.invalidations.giveUp();
+    }
+    for (const key of this.#told.keys()) if (key % 2 ** 32 === guestId) this.#told.delete(key);
+    const errno = this.dispositions.remove(guestId);
+    if (state !== undefined) {
+      this.#pending.forget(state.device.handle);
+      this.pasids?.forget(state.device.handle);
+    }
+    return errno;
   }
 
-  deviceReset(_guestId: number): void {
-    // What it asked for waits nowhere; its entries stand.
+  /** What it asked for is void; its entries stand. */
+  deviceReset(guestId: number): void {
+    const state = this.dispositions.find(guestId);
+    if (state !== undefined) this.pageRequests.waiting.forget(state.device.handle, PRG_RESPONSE_FAILURE);
+  }
+
+  /** Dword writes to the interrupt address range are interrupt requests, whatever the device's disposition. */
+  takesMessage(guestId: number, pfn: number, offset: number, data: number): boolean {
+    if (!inInterruptRange(pfn) || this.dispositions.find(guestId) === undefined) return false;
+    this.#observe(guestId);
+    this.#interrupts.request(guestId & 0xffff, 2, pfn, offset, data >>> 0);
+    return true;
   }
 
   messagePage(guestId: number, pfn: number): number {
@@ -197,26 +266,54 @@ export class VtdViommu implements GuestVisibleIommu, RegisterEffects, Descriptor
     return walker.walkCarefully(space, pfn | 0, high, KIND_WRITE, false) === 0 ? walker.hostPfn : -1;
   }
 
-  emulatedDma(deviceId: () => number, _target?: AtsTarget): DmaPort {
-    return new VtdEmulatedDma(deviceId, {
-      translator: this.#translator,
-      plugged: (guestId) => this.dispositions.find(guestId) !== undefined,
-      observe: (guestId) => this.#observe(guestId),
-      memory: this.#state.memory,
-      trace: this.#trace,
+  emulatedDma(deviceId: () => number, target?: AtsTarget): DmaPort {
+    const plugged = (guestId: number) => this.dispositions.find(guestId) !== undefined;
+    const observe = (guestId: number) => this.#observe(guestId);
+    const { memory } = this.#state;
+    const parts = {
+      ...{ translator: this.#translator, plugged, observe, memory, trace: this.#trace, interrupts: this.#interrupts },
       refused: () => {
         this.#recorded++;
       },
+    };
+    if (target === undefined) return new VtdEmulatedDma(deviceId, parts);
+    const owner = `${this.name} device ${hex(BigInt(deviceId()))}`;
+    const completed = (timedOut: boolean) => {
+      this.#descriptors.completed(deviceId(), timedOut);
+      this.#run();
+    };
+    const ats = new EmulatedAts(deviceId, target, new DeviceInvalidations(target, this.#clock, owner, completed), {
+      ...{ plugged, observe, memory, translator: this.#atsTranslator },
+      pass: (sourceId, access, pfn) => {
+        const status = this.#translator.translate(sourceId, NO_PASID, false, access, pfn, true);
+        return status === TRANSLATED ? this.#translator.resultPfn : -1;
+      },
+      pageRequestArrived: (sourceId, pasid, pfn, group, flags) => {
+        this.#observe(sourceId);
+        this.pageRequests.fromModel(this.dispositions.find(sourceId), pasid, pfn, group, flags);
+      },
     });
+    this.#emulatedAts.push(ats);
+    return new VtdEmulatedDma(deviceId, parts, ats);
   }
 
-  /** There is nothing that the host could report but page requests, which nobody was offered. */
+  /** §7.4: cached translations of a page go before it is asked for. */
+  #forgetPage(sourceId: number, pasid: number, pfn: number): void {
+    const space = this.#translator.cachedSpace(sourceId, pasid);
+    if (space !== null) this.#caches.translations.invalidatePages(space.tag, pfn, 1, 0, 0);
+  }
+
   service(): void {
     this.flagged = false;
     const host = this.#host;
     if (host === null) return;
+    let taken = 0;
     for (const event of host.events()) {
-      if (event.kind === "page-request" && event.last) host.respond(event.cookie, RESPONSE_INVALID);
+      if (taken++ === EVENTS_A_SERVICE) break;
+      if (event.kind !== "page-request") continue;
+      const state = this.dispositions.findHandle(event.device);
+      if (state !== undefined) this.#observe(state.device.guestId);
+      this.pageRequests.fromHost(event, state);
     }
   }
 
@@ -238,10 +335,14 @@ export class VtdViommu implements GuestVisibleIommu, RegisterEffects, Descriptor
     this.#translator.modeChanged();
     // TE may stand with no root table latched any more: all is read again in any case.
     this.dispositions.mark(-1);
+    this.pasids?.mark(-1);
     this.#install();
   }
 
-  interruptsChanged(): void {}
+  /** ESIRTPS. */
+  interruptsChanged(tableChanged: boolean): void {
+    if (tableChanged) this.#interrupts.remapper.invalidateAll();
+  }
 
   queueSwitched(): void {
     this.#queue.switched();
@@ -256,13 +357,26 @@ export class VtdViommu implements GuestVisibleIommu, RegisterEffects, Descriptor
     return this.#queue.isEmpty;
   }
 
-  /** CCMD: not in scalable mode, and in legacy mode there is nothing that changes by it. */
-  invalidateContexts(): number {
-    return 0;
+  /** CCMD (§11.4): not with the queue on, and not in scalable mode. */
+  invalidateContexts(low: number, high: number): number {
+    const state = this.#state;
+    const granularity = (high >>> 29) & 3;
+    if (state.queueEnabled || state.tableMode === TTM_SCALABLE || granularity === 0) return 0;
+    this.#descriptors.contexts(granularity, low & 0xffff, low >>> 16, high & 3);
+    this.#descriptors.settle();
+    return granularity;
   }
 
-  invalidateTranslations(): number {
-    return 0;
+  /** IOTLB and IVA: not with the queue on. Of more pages than MAMV lets name, all of the domain. */
+  invalidateTranslations(high: number, addressLow: number, addressHigh: number): number {
+    const granularity = (high >>> 28) & 3;
+    if (this.#state.queueEnabled || granularity === 0) return 0;
+    const mask = addressLow & 0x3f;
+    const actual = granularity === 3 && mask > this.#state.features.MAMV ? 2 : granularity;
+    const leavesOnly = (addressLow & 0x40) !== 0;
+    this.#descriptors.translations(actual, high & 0xffff, frameIn(addressLow, addressHigh), mask, leavesOnly);
+    this.#descriptors.settle();
+    return actual;
   }
 
   /** Executes what is queued: a queue's worth at most, so that a guest whose queue never ends does not hold the VM up. */
@@ -271,109 +385,49 @@ export class VtdViommu implements GuestVisibleIommu, RegisterEffects, Descriptor
     this.#running = true;
     this.#observe(-1);
     for (let left = this.#queue.entries; left > 0 && this.#queue.step(); left--);
-    this.#settle();
+    this.#descriptors.settle();
     this.#running = false;
   }
 
-  /** What was collected takes effect: invalidations first, for they are of what was installed when they came. */
-  #settle(): void {
-    this.#pending.flush();
-    if (!this.#marked) return;
-    this.#marked = false;
-    this.#install();
-  }
+  // --- what is installed ---------------------------------------------------------------------------------------------------------
 
   #install(): void {
-    this.dispositions.installMarked(({ device, disposition, cause }) => {
+    this.#observe(-1);
+    this.dispositions.installMarked((state) => {
+      const { device, disposition, cause } = state;
       if (device.emulated || device.held === true) return;
-      const wrong = disposition === "blocked" && !ABSENT.has(cause) ? cause : 0;
-      if ((this.#told.get(device.guestId) ?? 0) === wrong) return;
-      this.#told.set(device.guestId, wrong);
-      if (wrong === 0) return;
-      this.#recorded++;
-      // Of no transaction in particular: a read at 0.
-      this.#faults.report(wrong, this.#contexts.silent, device.guestId & 0xffff, -1, 0, 0, RECORD_T1);
+      this.#tell(device, 0, disposition === "blocked" ? cause : 0, this.#contexts.silent);
+      // What the host could only block by taking the device out altogether has no PASIDs either.
+      if (state.detached || state.lost) this.pasids?.forget(device.handle);
+      else this.pasids?.sync(device);
     });
+    this.pasids?.settled();
   }
 
-  // --- descriptors -------------------------------------------------------------------------------------------------------------
-
-  #count(name: string): void {
-    this.#total++;
-    this.#executed[name] = (this.#executed[name] ?? 0) + 1;
-  }
-
-  contexts(granularity: number, domain: number, sourceId: number, functionMask: number): void {
-    this.#count("context");
-    this.#caches.invalidateContexts(granularity, domain, sourceId, functionMask);
-    // FM leaves low bits of the function number out: whoever may be meant is read.
-    const found =
-      granularity === GRANULARITY_DEVICE && functionMask === 0
-        ? this.dispositions.mark(sourceId)
-        : this.dispositions.mark(-1);
-    if (found) this.#marked = true;
-  }
-
-  pasids(granularity: number, domain: number, pasid: number): void {
-    this.#count("pasidCache");
-    this.#caches.invalidatePasids(granularity, domain, pasid);
-    // With caching mode an entry that appears is told of by the id that it has, which nobody knows yet.
-    if (this.dispositions.mark(-1)) this.#marked = true;
-  }
-
-  /** By domain: what a first stage has a part in goes whatever its address (§6.5.2.3). */
-  translations(granularity: number, domain: number, pfn: number, mask: number, leavesOnly: boolean): void {
-    this.#count("iotlb");
-    this.#caches.invalidateTranslations(granularity, domain, pfn, mask, leavesOnly);
-    for (const { device, context } of this.dispositions.all) {
-      if (device.emulated || context === null || context.disposition !== "nested") continue;
-      if (granularity !== 1 && context.domain !== domain) continue;
-      this.#pending.add(device.handle, 0, EVERYTHING, false);
+  /** An entry of an assigned device's cannot be what it says: a record, once. */
+  #tell(device: PluggedDevice, pasid: number, cause: number, silent: boolean): void {
+    const key = device.guestId + pasid * 2 ** 32;
+    const wrong = ABSENT.has(cause) ? 0 : cause;
+    if ((this.#told.get(key) ?? 0) === wrong) return;
+    if (wrong === 0) {
+      this.#told.delete(key);
+      return;
     }
+    this.#told.set(key, wrong);
+    this.#recorded++;
+    // Of no transaction in particular: a read at 0.
+    this.#faults.report(wrong, silent, device.guestId & 0xffff, pasid === 0 ? -1 : pasid, 0, 0, RECORD_T1);
   }
-
-  pasidTranslations(
-    domain: number,
-    pasid: number,
-    page: boolean,
-    pfn: number,
-    mask: number,
-    leavesOnly: boolean,
-  ): void {
-    this.#count("pasidIotlb");
-    this.#caches.invalidatePasidTranslations(domain, pasid, page, pfn, mask, leavesOnly);
-    for (const { device, context } of this.dispositions.all) {
-      if (device.emulated || context === null || context.disposition !== "nested") continue;
-      if (context.domain !== domain || context.pasid !== pasid) continue;
-      const order = page ? mask : EVERYTHING;
-      this.#pending.add(device.handle, pfn - (pfn % 2 ** order), order, leavesOnly);
-    }
-  }
-
-  interruptEntries(): void {}
-
-  /** ECAP.DT is 0: no such descriptor comes. */
-  deviceTlb(): boolean {
-    return true;
-  }
-
-  /** A wait: everything before it has taken effect, in the host too. */
-  outstanding(): number {
-    this.#count("wait");
-    this.#settle();
-    return NOTHING_OUTSTANDING;
-  }
-
-  respond(): void {}
 
   /** The host has not dropped what the guest has taken back: the device does nothing more. */
-  #notInvalidated(handle: number): void {
+  #notInvalidated(handle: number, pasid: number): void {
     const state = this.dispositions.findHandle(handle);
     if (state === undefined) return;
     this.#report(
       `${this.name}: the host does not invalidate translations of device ${state.device.name} (host ${state.device.hostName ?? "?"}): it is blocked`,
     );
-    this.#host?.setBlocked(handle);
+    if (pasid === 0) this.#host?.setBlocked(handle);
+    else this.pasids?.block(handle, pasid);
   }
 
   // --- walks, reset, state -----------------------------------------------------------------------------------------------------
@@ -396,15 +450,17 @@ export class VtdViommu implements GuestVisibleIommu, RegisterEffects, Descriptor
     this.#queue.switched();
     this.#caches.clear();
     this.#told.clear();
+    this.pageRequests.waiting.forget(null, PRG_RESPONSE_FAILURE);
+    for (const { invalidations } of this.#emulatedAts) invalidations.forget();
+    this.#descriptors.forget();
+    this.#interrupts.remapper.invalidateAll();
     this.translationChanged(true);
   }
 
   saveState(): StateRecord {
     return {
       registers: this.#state.saveState(),
-      ...{ flagged: this.flagged, cause: this.cause, total: this.#total, recorded: this.#recorded },
-      // In one order, whatever the guest's was.
-      executed: Object.fromEntries(COUNTED.map((name) => [name, this.#executed[name] ?? null])),
+      ...{ flagged: this.flagged, cause: this.cause, recorded: this.#recorded, refused: this.#interrupts.refused },
       told: [...this.#told].map(([device, reason]) => ({ device, reason })),
     };
   }
@@ -412,14 +468,8 @@ export class VtdViommu implements GuestVisibleIommu, RegisterEffects, Descriptor
   restoreState(state: StateReader): void {
     this.flagged = state.boolean("flagged");
     this.cause = state.number("cause");
-    this.#total = state.number("total");
     this.#recorded = state.number("recorded");
-    const executed = state.record("executed");
-    for (const name of COUNTED) {
-      const count = executed.optional(name, (reader, field) => reader.number(field));
-      if (count === null) delete this.#executed[name];
-      else this.#executed[name] = count;
-    }
+    this.#interrupts.refused = state.number("refused");
     this.#told.clear();
     for (const each of state.records("told")) this.#told.set(each.number("device"), each.number("reason"));
     // With the registers, not after them as a part: what mode they ask for the translator must know.
@@ -432,8 +482,12 @@ export class VtdViommu implements GuestVisibleIommu, RegisterEffects, Descriptor
     yield ["faults", this.#faults];
     yield ["queue", this.#queue];
     yield ["caches", this.#caches];
+    yield ["interrupt entries", this.#interrupts.remapper];
+    yield ["descriptors", this.#descriptors];
     yield ["dispositions", this.dispositions];
+    if (this.pasids !== null) yield ["PASIDs", this.pasids];
+    for (const { deviceId, invalidations } of this.#emulatedAts) yield [`ATS of device ${deviceId}`, invalidations];
+    // After the devices that answers go to.
+    yield ["page requests", this.pageRequests];
   }
 }
-
-const COUNTED = ["context", "iotlb", "wait", "pasidIotlb", "pasidCache"];

@@ -3,6 +3,7 @@
 
 import { decodeCapabilities, type VtdFeatures } from "../../../../host/arch/vtd/capabilities.ts";
 import { decodeFaultRecord, type FaultRecord } from "../../../../host/arch/vtd/fault-records.ts";
+import { IRTE, IRTE_BYTES, remappableMessage } from "../../../../host/arch/vtd/interrupt-remapping.ts";
 import {
   type DescriptorName,
   describeDescriptor,
@@ -12,6 +13,14 @@ import {
   PASID_IOTLB_ALL,
   PASID_IOTLB_PAGE,
 } from "../../../../host/arch/vtd/invalidation-descriptors.ts";
+import {
+  decodePageRequest,
+  PAGE_REQUEST_BYTES,
+  RESPONSE_FAILURE,
+  RESPONSE_INVALID,
+  RESPONSE_SUCCESS,
+  type PageRequest as Request,
+} from "../../../../host/arch/vtd/page-requests.ts";
 import { PASID_ENTRY, PGTT_FIRST, PGTT_PASS_THROUGH } from "../../../../host/arch/vtd/pasid-entries.ts";
 import {
   FSTS_ICE,
@@ -19,7 +28,10 @@ import {
   FSTS_ITE,
   FSTS_PFO,
   faultRecordingRegister,
+  GCMD_CFI,
+  GCMD_IRE,
   GCMD_QIE,
+  GCMD_SIRTP,
   GCMD_SRTP,
   GCMD_TE,
   GRANULARITY_DEVICE,
@@ -27,6 +39,7 @@ import {
   GRANULARITY_GLOBAL,
   GSTS_LEVELS,
   IQA_DW,
+  IRTA_EIME,
   REG,
   TTM_SCALABLE,
 } from "../../../../host/arch/vtd/registers.ts";
@@ -34,9 +47,11 @@ import type { VcpuPort } from "../../../vcpu/port.ts";
 import type {
   DeviceTranslation,
   DriverSurroundings,
+  FirstStage,
   GuestDriver,
   GuestMemory,
   InvalidationScope,
+  PageAnswer,
   PageRequest,
   TranslationOffer,
 } from "../../guest-driver.ts";
@@ -47,6 +62,19 @@ const QUEUE_PAGES = 2;
 const QUEUE_ENTRIES = 256;
 const DESCRIPTOR_BYTES = 32;
 const DONE = 2;
+/** PQA.PQS 0: 128 requests. */
+const REQUEST_BYTES = 4096;
+/** Bits of a context entry's first quadword (§9.4). */
+const CONTEXT_DTE = 1n << 2n;
+const CONTEXT_PASIDE = 1n << 3n;
+const CONTEXT_PRE = 1n << 4n;
+/** ADDR that with S = 1 means everything. */
+const EVERY_PAGE = (1n << 51n) - 1n;
+const ANSWERS: Readonly<Record<PageAnswer, number>> = {
+  success: RESPONSE_SUCCESS,
+  invalid: RESPONSE_INVALID,
+  failure: RESPONSE_FAILURE,
+};
 /** Domain id of pass-through entries. */
 const PASS_THROUGH_DOMAIN = 1;
 /** Reads of a register before a wait is given up; each costs a trap's time. */
@@ -72,6 +100,14 @@ export interface VtdTranslationExtra {
   readonly pasid?: PasidFields;
 }
 
+function entryOf(fields: PasidFields): bigint[] {
+  const entry = new Array<bigint>(8).fill(0n);
+  for (const [field, value] of Object.entries({ P: 1, ...fields })) {
+    PASID_ENTRY.set(entry, field as keyof typeof PASID_ENTRY.fields, BigInt(value));
+  }
+  return entry;
+}
+
 /** Not state: a scenario plays the guest, and what it knows is its own. */
 export class GuestVtd implements GuestDriver {
   readonly features: VtdFeatures;
@@ -81,9 +117,13 @@ export class GuestVtd implements GuestDriver {
   readonly #root: bigint;
   readonly #queue: bigint;
   readonly #status: bigint;
-  /** Domain ids that a device's entry had: what was cached under them is dropped when it changes. */
-  readonly #domains = new Map<number, number>();
+  readonly #requests: bigint;
+  /** Domain ids that a device's entries have, by PASID: what was cached under them is dropped when they change. */
+  readonly #domains = new Map<number, Map<number, number>>();
+  /** Devices that have ATS on: their TLBs are told, too. */
+  readonly #ats = new Set<number>();
   #tail = 0;
+  #requestHead = 0;
 
   /** Finds the unit at guest-physical `base` and brings it up. Throws for one that Linux's driver would not take, or that does not answer. */
   constructor({ port, ram, base, messageAddress, firstMessage }: DriverSurroundings) {
@@ -97,6 +137,8 @@ export class GuestVtd implements GuestDriver {
     this.#root = ram.allocate();
     this.#queue = ram.allocate(QUEUE_PAGES, BigInt(QUEUE_PAGES * 4096));
     this.#status = ram.allocate();
+    const { PRS } = this.features;
+    this.#requests = PRS ? ram.allocate() : 0n;
     this.write64(REG.IQT, 0n);
     this.write64(REG.IQA, this.#queue | BigInt(IQA_DW | 1));
     this.#command(GCMD_QIE);
@@ -110,6 +152,16 @@ export class GuestVtd implements GuestDriver {
     this.write32(REG.FEADDR, messageAddress);
     this.write32(REG.FEUADDR, 0);
     this.write32(REG.FECTL, 0);
+    if (PRS) {
+      this.write64(REG.PQH, 0n);
+      this.write64(REG.PQT, 0n);
+      this.write64(REG.PQA, this.#requests);
+      this.write32(REG.PRS, 3);
+      this.write32(REG.PEDATA, firstMessage + 1);
+      this.write32(REG.PEADDR, messageAddress);
+      this.write32(REG.PEUADDR, 0);
+      this.write32(REG.PECTL, 0);
+    }
     this.#command(GCMD_TE);
   }
 
@@ -177,16 +229,38 @@ export class GuestVtd implements GuestDriver {
     return `${(status & FSTS_IQE) !== 0 ? "IQE" : "ITE"} at ${what}`;
   }
 
-  /** PASID-based IOTLB invalidations: of one page, of one stage 1 (or domain), or everything. */
+  /** PASID-based IOTLB invalidations, and those of device TLBs behind them: of one page, of one stage 1 (or domain), or everything. */
   invalidate(scope: InvalidationScope & { readonly domain?: number } = {}): void {
     const domain = scope.domain ?? scope.stage1?.tag;
     if (domain === undefined) {
       this.descriptor("iotlb", { G: GRANULARITY_GLOBAL });
-    } else if (scope.iova === undefined) {
-      this.descriptor("pasidIotlb", { G: PASID_IOTLB_ALL, DID: domain, PASID: 0 });
-    } else {
-      const page = { G: PASID_IOTLB_PAGE, DID: domain, PASID: 0, AM: 0, IH: 1, ADDR: scope.iova >> 12n };
-      this.descriptor("pasidIotlb", page);
+      for (const deviceId of this.#ats) this.#forgetInDevice(deviceId, 0, undefined, true);
+      return;
+    }
+    const users = [...this.#domains].flatMap(([deviceId, pasids]) =>
+      [...pasids].filter(([, of]) => of === domain).map(([pasid]) => ({ deviceId, pasid })),
+    );
+    for (const pasid of users.length === 0 ? [0] : new Set(users.map((user) => user.pasid))) {
+      if (scope.iova === undefined) {
+        this.descriptor("pasidIotlb", { G: PASID_IOTLB_ALL, DID: domain, PASID: pasid });
+      } else {
+        const page = { G: PASID_IOTLB_PAGE, DID: domain, PASID: pasid, AM: 0, IH: 1, ADDR: scope.iova >> 12n };
+        this.descriptor("pasidIotlb", page);
+      }
+    }
+    for (const { deviceId, pasid } of users) {
+      if (this.#ats.has(deviceId)) this.#forgetInDevice(deviceId, pasid, scope.iova);
+    }
+  }
+
+  /** Without `iova`: everything. */
+  #forgetInDevice(deviceId: number, pasid: number, iova?: bigint, all = false): void {
+    const SID = deviceId & 0xffff;
+    const range = iova === undefined ? { S: 1, ADDR: EVERY_PAGE } : { ADDR: iova >> 12n };
+    // Those without a PASID are told by themselves.
+    if (pasid === 0) this.descriptor("deviceTlb", { SID, ...range });
+    if (pasid !== 0 || (all && this.offer.pasidBits > 0)) {
+      this.descriptor("pasidDeviceTlb", { SID, PASID: pasid, G: all ? 1 : 0, ...range });
     }
   }
 
@@ -217,67 +291,157 @@ export class GuestVtd implements GuestDriver {
     return entry & ~0xfffn;
   }
 
-  /** Clears a device's PASID entry, P first, and drops what is cached of it. */
-  clear(deviceId: number): void {
-    const at = this.pasidAddress(deviceId);
-    const before = this.#domains.get(deviceId);
+  /** Clears a PASID entry of a device's, P first, and drops what is cached of it. */
+  clear(deviceId: number, pasid = 0): void {
+    const at = this.pasidAddress(deviceId, pasid);
+    const before = this.#domains.get(deviceId)?.get(pasid);
     this.#ram.write64(at, this.#ram.read64(at) & ~1n);
-    if (before !== undefined) this.#forget(before);
+    if (before !== undefined) this.#forget(deviceId, before, pasid);
     for (let word = 0n; word < 64n; word += 8n) this.#ram.write64(at + word, 0n);
-    this.#domains.delete(deviceId);
+    this.#domains.get(deviceId)?.delete(pasid);
   }
 
-  #forget(domain: number): void {
-    this.descriptor("pasidCache", { G: PASID_CACHE_PASID, DID: domain, PASID: 0 });
-    this.descriptor("pasidIotlb", { G: PASID_IOTLB_ALL, DID: domain, PASID: 0 });
+  #forget(deviceId: number, domain: number, pasid: number): void {
+    this.descriptor("pasidCache", { G: PASID_CACHE_PASID, DID: domain, PASID: pasid });
+    this.descriptor("pasidIotlb", { G: PASID_IOTLB_ALL, DID: domain, PASID: pasid });
+    if (this.#ats.has(deviceId)) this.#forgetInDevice(deviceId, pasid);
     this.fence();
   }
 
-  /** Writes a device's PASID entry as it is, after what was there has gone (§6.5.3.3), and tells of it. */
-  installContext(deviceId: number, { pasid, context }: VtdContext): void {
+  /** Writes a device's PASID entry 0 as it is, after what was there has gone (§6.5.3.3), and tells of it. */
+  installContext(deviceId: number, { pasid, context = 0n }: VtdContext): void {
+    for (const other of this.#pasidsOf(deviceId)) if (other !== 0) this.clear(deviceId, other);
     this.clear(deviceId);
-    const entry = new Array<bigint>(8).fill(0n);
-    for (const [field, value] of Object.entries({ P: 1, ...pasid })) {
-      PASID_ENTRY.set(entry, field as keyof typeof PASID_ENTRY.fields, BigInt(value));
-    }
-    const at = this.pasidAddress(deviceId);
-    for (let word = 7; word >= 0; word--) this.#ram.write64(at + BigInt(8 * word), entry[word]!);
-    const contextAt = this.contextAddress(deviceId);
-    const first = this.#ram.read64(contextAt);
-    if (context !== undefined) this.#ram.write64(contextAt, (first & ~0xffen) | context);
-    const domain = Number(PASID_ENTRY.get(entry, "DID"));
-    this.#domains.set(deviceId, domain);
+    this.#setContext(deviceId, context);
+    this.#writeEntry(deviceId, 0, entryOf(pasid));
+  }
+
+  #pasidsOf(deviceId: number): number[] {
+    return [...(this.#domains.get(deviceId)?.keys() ?? [])];
+  }
+
+  /** Bits beside P and the directory of a device's context entry (§9.4). */
+  #setContext(deviceId: number, bits: bigint): void {
+    this.pasidAddress(deviceId);
+    const at = this.contextAddress(deviceId);
+    const first = this.#ram.read64(at);
+    this.#ram.write64(at, (first & ~0xffen) | bits);
+    if ((bits & CONTEXT_DTE) === 0n) this.#ats.delete(deviceId);
+    else this.#ats.add(deviceId);
     // With caching mode the context entry may be cached as absent, under domain id 0.
     this.descriptor("context", { G: GRANULARITY_DEVICE, SID: deviceId & 0xffff });
     this.descriptor("iotlb", { G: GRANULARITY_DOMAIN, DID: 0 });
-    this.#forget(domain);
+  }
+
+  #writeEntry(deviceId: number, pasid: number, entry: readonly bigint[]): void {
+    const at = this.pasidAddress(deviceId, pasid);
+    for (let word = 7; word >= 0; word--) this.#ram.write64(at + BigInt(8 * word), entry[word]!);
+    const domain = Number(PASID_ENTRY.get(entry, "DID"));
+    const domains = this.#domains.get(deviceId) ?? new Map<number, number>();
+    this.#domains.set(deviceId, domains.set(pasid, domain));
+    this.#forget(deviceId, domain, pasid);
   }
 
   get offer(): TranslationOffer {
-    return { ats: false, pageRequests: false, pasidBits: 0 };
+    const { DT, PRS, PASID, PSS } = this.features;
+    return { ats: DT, pageRequests: PRS, pasidBits: PASID ? PSS + 1 : 0 };
   }
 
+  /** Entries that stay as they are are left alone; where all do, they are told of anew. */
   installTranslation(
     deviceId: number,
-    { whole, pasids }: DeviceTranslation<Stage1>,
+    { whole, pasids, ats, pageRequests }: DeviceTranslation<Stage1>,
     { pasid = {} }: VtdTranslationExtra = {},
   ): void {
-    if (pasids.size > 0) throw new Error("the unit offers no PASIDs");
-    const walks = { PWSNP: this.features.SMPWCS ? 1 : 0 };
-    if (whole === null || whole === "blocked") {
-      this.clear(deviceId);
-    } else if (whole === "bypass") {
-      this.installContext(deviceId, {
-        pasid: { PGTT: PGTT_PASS_THROUGH, DID: PASS_THROUGH_DOMAIN, ...walks, ...pasid },
-      });
-    } else {
-      const stage = { PGTT: PGTT_FIRST, DID: whole.domain, FSPM: whole.pagingMode, FSPTPTR: whole.root >> 12n };
-      this.installContext(deviceId, { pasid: { ...stage, ...walks, ...pasid } });
+    const entries = new Map<number, readonly bigint[]>();
+    for (const [of, stage] of [[0, whole ?? "blocked"] as const, ...pasids]) {
+      const fields = this.#entryFields(stage);
+      if (fields !== null) entries.set(of, entryOf(of === 0 ? { ...fields, ...pasid } : fields));
+    }
+    for (const known of this.#pasidsOf(deviceId)) if (!entries.has(known)) this.clear(deviceId, known);
+    if (!entries.has(0)) this.clear(deviceId);
+    const bits =
+      (ats || pageRequests ? CONTEXT_DTE : 0n) |
+      (pasids.size > 0 ? CONTEXT_PASIDE : 0n) |
+      (pageRequests ? CONTEXT_PRE : 0n);
+    const at = this.contextAddress(deviceId);
+    const changes = (this.#ram.read64(at) & 0xffen) !== bits;
+    if (changes || entries.size > 0) this.#setContext(deviceId, bits);
+    const others = [...entries].filter(([of, entry]) => {
+      const place = this.pasidAddress(deviceId, of);
+      return changes || entry.some((word, i) => this.#ram.read64(place + BigInt(8 * i)) !== word);
+    });
+    for (const [of, entry] of others.length > 0 ? others : entries) {
+      this.clear(deviceId, of);
+      this.#writeEntry(deviceId, of, entry);
     }
   }
 
+  #entryFields(stage: FirstStage<Stage1>): PasidFields | null {
+    const walks = { PWSNP: this.features.SMPWCS ? 1 : 0 };
+    if (stage === "blocked") return null;
+    if (stage === "bypass") return { PGTT: PGTT_PASS_THROUGH, DID: PASS_THROUGH_DOMAIN, ...walks };
+    return { PGTT: PGTT_FIRST, DID: stage.domain, FSPM: stage.pagingMode, FSPTPTR: stage.root >> 12n, ...walks };
+  }
+
+  /** Takes the page requests that wait, oldest first (prq.c: PQH to PQT, then PPR is cleared). */
   takeRequests(): PageRequest[] {
-    return [];
+    if (!this.features.PRS) return [];
+    const found: PageRequest[] = [];
+    const tail = this.read32(REG.PQT);
+    while (this.#requestHead !== tail && found.length < REQUEST_BYTES / PAGE_REQUEST_BYTES) {
+      const at = this.#requests + BigInt(this.#requestHead);
+      const request = decodePageRequest([0n, 8n, 16n, 24n].map((word) => this.#ram.read64(at + word)));
+      this.#requestHead = (this.#requestHead + PAGE_REQUEST_BYTES) % REQUEST_BYTES;
+      const { requesterId: deviceId, pasid, address, read, write, execute, last } = request;
+      found.push({
+        ...{ deviceId, pasid: pasid < 0 ? null : pasid, address, read, write, execute, last },
+        answer: (answer) => this.#answer(request, answer),
+      });
+    }
+    this.write64(REG.PQH, BigInt(this.#requestHead));
+    this.write32(REG.PRS, 3);
+    return found;
+  }
+
+  #answer({ requesterId, pasid, group }: Request, answer: PageAnswer): void {
+    this.descriptor("pageGroupResponse", {
+      ...{ RID: requesterId, PP: pasid < 0 ? 0 : 1, PASID: Math.max(pasid, 0), PRGI: group, code: ANSWERS[answer] },
+    });
+    this.fence();
+  }
+
+  /**
+   * Has interrupts remapped: a table of 2^(log2) entries, 2 to 65,536 of them, all absent. `extended`: destinations of 32 bits; `compatibility`: messages
+   * that name none of its entries pass. Guest-physical address of the table.
+   */
+  remapInterrupts(log2 = 8, options: { readonly extended?: boolean; readonly compatibility?: boolean } = {}): bigint {
+    const table = this.#ram.allocate(Math.max((IRTE_BYTES * 2 ** log2) / 4096, 1));
+    this.write64(REG.IRTA, table | BigInt((options.extended === true ? IRTA_EIME : 0) | (log2 - 1)));
+    this.#command(GCMD_SIRTP);
+    this.descriptor("interruptEntry", {});
+    this.fence();
+    if (options.compatibility === true) this.#command(GCMD_CFI);
+    this.#command(GCMD_IRE);
+    return table;
+  }
+
+  /** Writes entry `index` of a table that `remapInterrupts` made, and tells of it; returns what an MSI is programmed to for it. */
+  writeInterruptEntry(
+    table: bigint,
+    index: number,
+    fields: Partial<Record<keyof typeof IRTE.fields, bigint | number>>,
+  ): { readonly address: number; readonly data: number } {
+    const words = [0n, 0n];
+    for (const [field, value] of Object.entries({ P: 1, ...fields })) {
+      IRTE.set(words, field as keyof typeof IRTE.fields, BigInt(value));
+    }
+    const at = table + BigInt(IRTE_BYTES * index);
+    this.#ram.write64(at + 8n, words[1]!);
+    this.#ram.write64(at, words[0]!);
+    this.descriptor("interruptEntry", { G: 1, IIDX: index });
+    this.fence();
+    return remappableMessage(index);
   }
 
   /** Takes the fault records that wait, from FRI on (dmar_fault), and clears overflow. */
