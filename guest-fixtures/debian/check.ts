@@ -12,7 +12,13 @@ import { SeededRandom } from "../../host/base/seeded-random.ts";
 import { bootFixture, nestbox, summaryOf } from "./boot-fixture.ts";
 import { CORRUPTED_ENTRY, DRIVE, EVENT_ON_CONSOLE, MESSAGE_EVENT } from "./corrupted-entry.ts";
 import { nestingReport } from "./nesting-report.ts";
-import { type DebianFixture, debianFixture, type FixtureArchitecture, MissingHere } from "./recipe.ts";
+import {
+  BOOTED_ARCHITECTURES,
+  type BootedArchitecture,
+  type DebianFixture,
+  debianFixture,
+  MissingHere,
+} from "./recipe.ts";
 import { savedRun } from "./saved-run.ts";
 import { withoutNode } from "./without-node.ts";
 
@@ -31,7 +37,7 @@ interface Port {
   readonly commands: readonly string[];
 }
 
-const PORTS: Readonly<Record<FixtureArchitecture, Port>> = {
+const PORTS: Readonly<Record<BootedArchitecture, Port>> = {
   riscv64: {
     wanted: [
       [/riscv,iommu 3010000\.iommu: using MSIs/, "the guest's riscv-iommu driver is up, with MSIs"],
@@ -260,7 +266,7 @@ async function checkCorruptedEntry(fixture: DebianFixture): Promise<void> {
   check(run.status === 0 && verified, "the guest's driver tries again: the checksum is verified all the same");
 }
 
-async function checkAll(arch: FixtureArchitecture, part: string | undefined, words: string): Promise<void> {
+async function checkAll(arch: BootedArchitecture, part: string | undefined, words: string): Promise<void> {
   const fixture = debianFixture({ architecture: arch, log: (line) => console.error(line) });
   if (part === "state") {
     checkState(fixture, words);
@@ -275,10 +281,10 @@ async function checkAll(arch: FixtureArchitecture, part: string | undefined, wor
 
 await new Command("check:debian")
   .description("boot the Debian fixture with everything checked that can be")
-  .addOption(new Option("--arch <name>", "Debian port").choices(["riscv64", "arm64"]).default("riscv64"))
+  .addOption(new Option("--arch <name>", "Debian port").choices(BOOTED_ARCHITECTURES).default("riscv64"))
   .argument("[part]", "state: only the run that is saved and taken back")
   .argument("[words]", "of that run, for init.sh", "nestbox.script")
-  .action(async (part: string | undefined, words: string, options: { arch: FixtureArchitecture }) => {
+  .action(async (part: string | undefined, words: string, options: { arch: BootedArchitecture }) => {
     try {
       await checkAll(options.arch, part, words);
     } catch (error) {

@@ -9,7 +9,13 @@ import { Command, Option } from "commander";
 import { findQemu, type Qemu, type QemuArchitecture } from "../qemu-on-host/qemu.ts";
 import { bootFixture, freshDisk } from "./boot-fixture.ts";
 import { commonLines, missingFrom } from "./console-lines.ts";
-import { type DebianFixture, debianFixture, type FixtureArchitecture, MissingHere } from "./recipe.ts";
+import {
+  BOOTED_ARCHITECTURES,
+  type BootedArchitecture,
+  type DebianFixture,
+  debianFixture,
+  MissingHere,
+} from "./recipe.ts";
 
 /** The first with iommu-sys (RISC-V), and whose consoles these were compared with. */
 const OLDEST = 11;
@@ -23,7 +29,7 @@ interface Port {
   readonly driver: RegExp;
 }
 
-const PORTS: Readonly<Record<FixtureArchitecture, Port>> = {
+const PORTS: Readonly<Record<BootedArchitecture, Port>> = {
   riscv64: {
     qemu: "riscv64",
     machine: ["-machine", "virt,aia=aplic-imsic,iommu-sys=on"],
@@ -67,7 +73,7 @@ async function bootQemu(
   return output.split("\n");
 }
 
-async function compare(arch: FixtureArchitecture): Promise<number> {
+async function compare(arch: BootedArchitecture): Promise<number> {
   const log = (line: string): void => console.error(line);
   const port = PORTS[arch];
   const qemu = findQemu(log, port.qemu, OLDEST);
@@ -92,8 +98,8 @@ async function compare(arch: FixtureArchitecture): Promise<number> {
 
 await new Command("compare:qemu")
   .description("boot the Debian fixture here and on QEMU: the consoles must say the same")
-  .addOption(new Option("--arch <name>", "Debian port").choices(["riscv64", "arm64"]).default("riscv64"))
-  .action(async ({ arch }: { arch: FixtureArchitecture }) => {
+  .addOption(new Option("--arch <name>", "Debian port").choices(BOOTED_ARCHITECTURES).default("riscv64"))
+  .action(async ({ arch }: { arch: BootedArchitecture }) => {
     try {
       process.exitCode = await compare(arch);
     } catch (error) {

@@ -8,11 +8,11 @@ import { Command, Option } from "commander";
 import { bootFixture } from "./boot-fixture.ts";
 import { CORRUPTED_ENTRY, DRIVE, EVENT_ON_CONSOLE } from "./corrupted-entry.ts";
 import { nestingReport } from "./nesting-report.ts";
-import { debianFixture, type FixtureArchitecture, MissingHere } from "./recipe.ts";
+import { BOOTED_ARCHITECTURES, type BootedArchitecture, debianFixture, MissingHere } from "./recipe.ts";
 import { bootRoot, rootProblems } from "./root-demo.ts";
 
 interface DemoOptions {
-  readonly arch: FixtureArchitecture;
+  readonly arch: BootedArchitecture;
   readonly interactive?: true;
   readonly fault?: true;
   readonly root?: true;
@@ -75,7 +75,7 @@ async function printNesting(trace: string): Promise<void> {
 
 await new Command("demo:debian")
   .description("boot a stock Debian kernel with an NVMe drive behind the guest's own IOMMU")
-  .addOption(new Option("--arch <name>", "Debian port").choices(["riscv64", "arm64"]).default("riscv64"))
+  .addOption(new Option("--arch <name>", "Debian port").choices(BOOTED_ARCHITECTURES).default("riscv64"))
   .option("--interactive", "a shell on this terminal instead of the built-in script (Ctrl-A h helps)")
   .option(
     "--root",

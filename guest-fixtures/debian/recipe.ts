@@ -1,4 +1,4 @@
-// The Debian fixture, riscv64 or arm64: stock kernel, the modules it needs for the drive, static busybox, as kernel image and initramfs.
+// The Debian fixture of a port: stock kernel, the modules it needs for the drive, static busybox, as kernel image and initramfs.
 // Everything comes from the user's own Debian mirror (or from .deb files by name) and is cached under .cache/debian-ARCHITECTURE.
 
 import { createHash } from "node:crypto";
@@ -17,7 +17,11 @@ export const sources = join(projectRoot, "guest-fixtures/debian");
 export const SUITE = "forky";
 const MODULES = ["nvme", "ext4", "vfat", "nls_cp437", "nls_iso8859_1", "nls_ascii"];
 
-export type FixtureArchitecture = "riscv64" | "arm64";
+/** Debian's ports that `nestbox boot` runs, and those that only another VMM does. */
+export const BOOTED_ARCHITECTURES = ["riscv64", "arm64"] as const;
+export const FIXTURE_ARCHITECTURES = [...BOOTED_ARCHITECTURES, "amd64"] as const;
+export type BootedArchitecture = (typeof BOOTED_ARCHITECTURES)[number];
+export type FixtureArchitecture = (typeof FIXTURE_ARCHITECTURES)[number];
 
 export function cacheOf(architecture: FixtureArchitecture): string {
   return join(projectRoot, `.cache/debian-${architecture}`);

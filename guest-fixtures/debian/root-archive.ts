@@ -15,7 +15,7 @@ import {
 } from "node:fs";
 import { join } from "node:path";
 import { DebianPackages, packageTar } from "./debian-packages.ts";
-import { cacheOf, type FixtureArchitecture, SUITE, sources } from "./recipe.ts";
+import { type BootedArchitecture, cacheOf, SUITE, sources } from "./recipe.ts";
 import { readTar, tarEnd, tarFile } from "./tar.ts";
 
 /** apt's patterns, and what a login prompt under systemd needs beyond. */
@@ -29,7 +29,7 @@ export interface RootArchive {
 }
 
 /** The archive, made or found in the cache. Throws MissingHere for what this machine lacks. */
-export function rootArchive(architecture: FixtureArchitecture, log: (line: string) => void): RootArchive {
+export function rootArchive(architecture: BootedArchitecture, log: (line: string) => void): RootArchive {
   const cache = `${cacheOf(architecture)}-root`;
   const archive = join(cache, "root.tar");
   const stamp = join(cache, "root.json");

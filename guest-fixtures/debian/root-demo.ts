@@ -7,7 +7,7 @@ import { dirname, join } from "node:path";
 import { bootFixture, type FixtureRun, freshDisk } from "./boot-fixture.ts";
 import { DRIVE } from "./corrupted-entry.ts";
 import { nestingReport } from "./nesting-report.ts";
-import { type DebianFixture, debianFixture, type FixtureArchitecture } from "./recipe.ts";
+import { type BootedArchitecture, type DebianFixture, debianFixture } from "./recipe.ts";
 import { type RootArchive, rootArchive } from "./root-archive.ts";
 
 const DISK_BYTES = 2 ** 30;
@@ -68,7 +68,7 @@ const QUESTIONS: ReadonlyMap<string, string> = new Map([
 
 /** Installs if need be, boots, logs in, asks, powers off. */
 export async function bootRoot(
-  architecture: FixtureArchitecture,
+  architecture: BootedArchitecture,
   cpus: string,
   log: (line: string) => void,
 ): Promise<RootRun> {

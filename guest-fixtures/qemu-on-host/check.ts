@@ -1,78 +1,34 @@
 // `npm run check:host-run`: unmodified QEMU on a modelled host. It boots Debian arm64 with an NVMe drive of the host's, by iommufd, behind the
 // modelled IOMMU, RISC-V or SMMUv3; the guest makes a file system on it and verifies a checksum; the run is recorded, and its replay gives the same trace. Then
 // with its RAM in a memfd, killed in the middle; with an IOMMU_IOAS_MAP that fails; and on a host that is served to it by another process. Nothing may be
-// left in the host. 77 where QEMU or the guest cannot be had.
+// left in the host. Then QEMU's own vIOMMU, nested (nested-vtd.ts). 77 where QEMU or a guest cannot be had.
 
-import { type ChildProcess, spawn, spawnSync } from "node:child_process";
-import { createHash } from "node:crypto";
-import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { spawn, spawnSync } from "node:child_process";
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { fileURLToPath } from "node:url";
-import { freshDisk } from "../debian/boot-fixture.ts";
+import { Argument, Command } from "commander";
 import { type DebianFixture, debianFixture, MissingHere } from "../debian/recipe.ts";
+import { checkNestedVtd } from "./nested-vtd.ts";
 import { findQemu, machineOf, type Qemu } from "./qemu.ts";
+import {
+  check,
+  checkReplay,
+  DRIVE,
+  describeHost,
+  failures,
+  LIMIT_MS,
+  nestbox,
+  nothingLeft,
+  qemuOf,
+  runOnHost,
+  show,
+  VERIFIED,
+} from "./runs.ts";
 
-const nestbox = fileURLToPath(new URL("../../../vmm/cli/nestbox.mjs", import.meta.url));
-const DRIVE = "0000:01:00.0";
-const LIMIT_MS = 300_000;
-
-const failures: string[] = [];
-function check(holds: boolean, what: string): void {
-  console.log(`${holds ? "ok    " : "FAILED"} ${what}`);
-  if (!holds) failures.push(what);
-}
-
-interface Run {
-  readonly status: number | null;
-  /** What guest, QEMU and nestbox said. */
-  readonly output: string;
-  readonly seconds: number;
-}
-
-interface RunOptions {
-  readonly host: readonly string[];
-  readonly qemu: readonly string[];
-  /** Called with all output so far. */
-  readonly watch?: (output: string, child: ChildProcess) => void;
-}
-
-/** Runs QEMU below `nestbox host run`. */
-async function runOnHost({ host, qemu, watch }: RunOptions): Promise<Run> {
-  const started = performance.now();
-  const child = spawn(process.execPath, [nestbox, "host", "run", "--strict", ...host, "--", ...qemu], {
-    stdio: ["ignore", "pipe", "pipe"],
-  });
-  let output = "";
-  const collect = (chunk: Buffer): void => {
-    output += chunk.toString("latin1");
-    watch?.(output, child);
-  };
-  child.stdout.on("data", collect);
-  child.stderr.on("data", collect);
-  const limit = setTimeout(() => child.kill("SIGTERM"), LIMIT_MS);
-  const status = await new Promise<number | null>((resolve) => child.on("close", resolve));
-  clearTimeout(limit);
-  return { status, output, seconds: (performance.now() - started) / 1000 };
-}
+const log = (line: string): void => console.error(line);
 
 const machine = (qemu: Qemu, fixture: DebianFixture): string[] => machineOf(qemu, fixture, "nestbox.script");
-
-const nothingLeft = (run: Run): boolean => /^nestbox: host: left over: nothing\r?$/m.test(run.output);
-
-function show(run: Run): void {
-  for (const line of run.output.split("\n"))
-    if (/^nestbox: |nestbox-demo|qemu-system/.test(line)) console.log(`       ${line.trimEnd()}`);
-}
-
-/** A host with a drive behind an IOMMU; its description's file, and the drive's. */
-function describeHost(folder: string, kind: string): { readonly host: string; readonly disk: string } {
-  const disk = freshDisk(folder);
-  const host = join(folder, `${kind}.json`);
-  const drive = { model: "nvme", bdf: DRIVE, iommu: "iommu0", options: { file: disk } };
-  writeFileSync(host, JSON.stringify({ name: kind, iommus: [{ name: "iommu0", kind }], devices: [drive] }));
-  return { host, disk };
-}
 
 async function checkBoot(qemu: Qemu, fixture: DebianFixture, folder: string, kind: string): Promise<void> {
   const { host, disk } = describeHost(folder, kind);
@@ -88,7 +44,7 @@ async function checkBoot(qemu: Qemu, fixture: DebianFixture, folder: string, kin
     run.status === 0,
     `QEMU boots Debian arm64 and ends with exit status 0 (${run.status}, ${run.seconds.toFixed(0)} s)`,
   );
-  check(/nestbox-demo: checksum verified: [0-9a-f]{64}/.test(run.output), "the guest verified its file's checksum");
+  check(VERIFIED.test(run.output), "the guest verified its file's checksum");
   check(/IOMMU_IOAS_MAP \d+/.test(run.output), "QEMU mapped guest RAM by iommufd");
   check(
     /DMA: \d+ transfers, \d{7,} bytes, 0 aborted, [1-9]\d* MSIs, 0 IOMMU faults/.test(run.output),
@@ -104,21 +60,6 @@ async function checkBoot(qemu: Qemu, fixture: DebianFixture, folder: string, kin
   );
   rmSync(disk);
   checkReplay(recording, trace);
-}
-
-/** The recording alone gives the trace again: neither QEMU nor the drive's file is there any more. */
-function checkReplay(recording: string, trace: string): void {
-  const again = `${trace}.again`;
-  const { status, stderr } = spawnSync(process.execPath, [nestbox, "replay", recording, "--trace", again], {
-    encoding: "utf8",
-  });
-  const [then, now] = [trace, again].map((file) => createHash("sha256").update(readFileSync(file)).digest("hex"));
-  console.log(`       recording: ${statSync(recording).size} bytes; trace: sha256 ${then}`);
-  check(
-    status === 0 && /all answers are those that were recorded/.test(stderr),
-    `its recording is replayed (${status})`,
-  );
-  check(now === then, "and gives the same trace, byte for byte");
 }
 
 async function checkKilled(qemu: Qemu, fixture: DebianFixture, host: string): Promise<void> {
@@ -142,11 +83,6 @@ async function checkKilled(qemu: Qemu, fixture: DebianFixture, host: string): Pr
   );
   check(/IOMMU_IOAS_MAP_FILE \d+/.test(run.output), "its RAM was mapped by descriptor");
   check(nothingLeft(run), "nothing of it is left in the host");
-}
-
-/** The process that `nestbox host run` started. */
-function qemuOf(parent: number): number {
-  return Number(readFileSync(`/proc/${parent}/task/${parent}/children`, "utf8").trim().split(" ")[0]);
 }
 
 async function checkRefused(qemu: Qemu, fixture: DebianFixture, host: string): Promise<void> {
@@ -192,34 +128,51 @@ async function checkServed(qemu: Qemu, fixture: DebianFixture, host: string, fol
   const ended = await end;
   show({ status: ended, output: said, seconds: 0 });
   check(status === 0, `QEMU boots on a host that another process serves (${status})`);
-  check(/nestbox-demo: checksum verified: [0-9a-f]{64}/.test(stdout), "the guest verified its file's checksum");
+  check(VERIFIED.test(stdout), "the guest verified its file's checksum");
   check(
     ended === 0 && nothingLeft({ status: ended, output: said, seconds: 0 }),
     `nothing is left in the host (${ended})`,
   );
 }
 
-try {
-  const log = (line: string): void => console.error(line);
+async function checkArm64(folder: string): Promise<void> {
   const qemu = findQemu(log);
   const fixture = debianFixture({ architecture: "arm64", log });
   console.log(`${qemu.version}; kernel ${fixture.release}`);
+  for (const kind of ["riscv", "smmuv3"]) await checkBoot(qemu, fixture, folder, kind);
+  const { host } = describeHost(folder, "riscv");
+  await checkKilled(qemu, fixture, host);
+  await checkRefused(qemu, fixture, host);
+  await checkServed(qemu, fixture, host, folder);
+}
+
+const PARTS = { arm64: checkArm64, "nested-vtd": checkNestedVtd } as const;
+
+/** One part of the check in a folder of its own; false: something for it cannot be had here. */
+async function ran(part: keyof typeof PARTS): Promise<boolean> {
   const folder = mkdtempSync(join(tmpdir(), "nestbox-qemu-"));
   try {
-    for (const kind of ["riscv", "smmuv3"]) await checkBoot(qemu, fixture, folder, kind);
-    const { host } = describeHost(folder, "riscv");
-    await checkKilled(qemu, fixture, host);
-    await checkRefused(qemu, fixture, host);
-    await checkServed(qemu, fixture, host, folder);
+    await PARTS[part](folder, log);
+    return true;
+  } catch (error) {
+    if (!(error instanceof MissingHere)) throw error;
+    console.error(`check:host-run: ${part}: ${error.message}`);
+    return false;
   } finally {
     rmSync(folder, { recursive: true, force: true });
   }
-  if (failures.length > 0) {
+}
+
+await new Command("check:host-run")
+  .description("unmodified QEMU on modelled hosts, with everything checked that can be")
+  .addArgument(new Argument("[part]", "one part only").choices(Object.keys(PARTS)))
+  .action(async (part?: keyof typeof PARTS) => {
+    let missing = false;
+    for (const one of part === undefined ? (Object.keys(PARTS) as (keyof typeof PARTS)[]) : [part])
+      if (!(await ran(one))) missing = true;
+    if (missing) process.exitCode = 77;
+    if (failures.length === 0) return;
     console.error(`check:host-run: ${failures.length} failed: ${failures.join("; ")}`);
     process.exitCode = 1;
-  }
-} catch (error) {
-  if (!(error instanceof MissingHere)) throw error;
-  console.error(`check:host-run: ${error.message}`);
-  process.exitCode = 77;
-}
+  })
+  .parseAsync();

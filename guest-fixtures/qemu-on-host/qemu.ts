@@ -89,13 +89,32 @@ export function findQemu(
   return found;
 }
 
-/** QEMU's arguments for the fixture with an iommufd object "iommufd0", without its machine type; `words` are for the guest's init. */
-export function machineOf({ command }: Qemu, { kernel, initrd }: DebianFixture, words: string): string[] {
+/** What a machine is by architecture: its CPU, and its console as the guest's kernel names it. */
+const MACHINES: Readonly<Record<"aarch64" | "x86_64", { readonly cpu: string; readonly console: string }>> = {
+  aarch64: { cpu: "cortex-a57", console: "ttyAMA0" },
+  x86_64: { cpu: "max", console: "ttyS0" },
+};
+
+/** QEMU's arguments for the fixture with an iommufd object "iommufd0", without its machine type; `words` are for the guest's kernel and init. */
+export function machineOf(
+  { command }: Qemu,
+  { kernel, initrd }: Pick<DebianFixture, "kernel" | "initrd">,
+  words: string,
+  architecture: keyof typeof MACHINES = "aarch64",
+): string[] {
+  const { cpu, console } = MACHINES[architecture];
   return [
     ...command,
-    ...["-cpu", "cortex-a57", "-smp", "1", "-m", "512M", "-no-reboot", "-nic", "none"],
+    ...["-cpu", cpu, "-smp", "1", "-m", "512M", "-no-reboot", "-nic", "none"],
     ...["-display", "none", "-monitor", "none", "-serial", "stdio"],
-    ...["-kernel", kernel, "-initrd", initrd, "-append", `console=ttyAMA0 cryptomgr.notests quiet loglevel=6 ${words}`],
+    ...[
+      "-kernel",
+      kernel,
+      "-initrd",
+      initrd,
+      "-append",
+      `console=${console} cryptomgr.notests quiet loglevel=6 ${words}`,
+    ],
     ...["-object", "iommufd,id=iommufd0"],
   ];
 }

@@ -13,7 +13,7 @@ import { fileURLToPath } from "node:url";
 import { InvalidArgumentError, Option } from "commander";
 import { freshDisk } from "../../guest-fixtures/debian/boot-fixture.ts";
 import { cpio, EXECUTABLE } from "../../guest-fixtures/debian/cpio.ts";
-import { cachedFixture, type FixtureArchitecture } from "../../guest-fixtures/debian/recipe.ts";
+import { type BootedArchitecture, cachedFixture } from "../../guest-fixtures/debian/recipe.ts";
 import { type Qemu, qemuHere } from "../../guest-fixtures/qemu-on-host/qemu.ts";
 import { type Given, SHORT, STORE } from "./beside/benchmark.ts";
 import { cpuSeconds, type Measured, median, rounded } from "./beside/cpu-seconds.ts";
@@ -26,7 +26,7 @@ const OLDEST = 11;
 const FEW = ["boot", "loop", "sha256", "reads"];
 const ALL = [...FEW, "sequential", "gzip", "gunzip", "bzip2", "awk", "sort", "find", "fork", "pipes"];
 
-const MACHINES: Readonly<Record<FixtureArchitecture, { qemu: "riscv64" | "aarch64"; options: readonly string[] }>> = {
+const MACHINES: Readonly<Record<BootedArchitecture, { qemu: "riscv64" | "aarch64"; options: readonly string[] }>> = {
   riscv64: { qemu: "riscv64", options: ["-machine", "virt,aia=aplic-imsic,iommu-sys=on"] },
   arm64: { qemu: "aarch64", options: ["-machine", "virt,gic-version=2,iommu=smmuv3", "-cpu", "cortex-a53"] },
 };
@@ -47,7 +47,7 @@ function ours(guest: Guest, work: string): Measured {
   return cpuSeconds([process.execPath, join(ROOT, "vmm/cli/nestbox.mjs"), "boot", ...images, ...options]);
 }
 
-function theirs(qemu: Qemu, architecture: FixtureArchitecture, guest: Guest, work: string): Measured {
+function theirs(qemu: Qemu, architecture: BootedArchitecture, guest: Guest, work: string): Measured {
   const console_ = architecture === "arm64" ? "ttyAMA0" : "ttyS0";
   const images = ["-kernel", guest.kernel, "-initrd", guest.initrd, "-append", append(work, console_)];
   const drive = [
@@ -73,7 +73,7 @@ interface Pair {
   readonly qemu: number;
 }
 
-function measure(qemu: Qemu | null, architecture: FixtureArchitecture, guest: Guest, work: string): Pair {
+function measure(qemu: Qemu | null, architecture: BootedArchitecture, guest: Guest, work: string): Pair {
   const here = ours(guest, work);
   if (qemu === null) return { nestbox: here.seconds, qemu: Number.NaN };
   const there = theirs(qemu, architecture, guest, work);
@@ -96,7 +96,7 @@ function rounds(count: number, works: readonly string[], take: (work: string) =>
   return all;
 }
 
-function rowOf(architecture: FixtureArchitecture, work: string, pairs: readonly Pair[]): Record<string, unknown> {
+function rowOf(architecture: BootedArchitecture, work: string, pairs: readonly Pair[]): Record<string, unknown> {
   const row = {
     bench: `debian/${architecture}/${work}`,
     unit: "s of CPU time",
@@ -109,7 +109,7 @@ function rowOf(architecture: FixtureArchitecture, work: string, pairs: readonly 
 }
 
 /** The fixture's initramfs and behind it another, with the script: the kernel unpacks both. */
-function guestOf(architecture: FixtureArchitecture, folder: string): Guest | null {
+function guestOf(architecture: BootedArchitecture, folder: string): Guest | null {
   const fixture = cachedFixture(undefined, architecture);
   if (fixture === null) return null;
   const script = cpio([{ path: "bench", mode: EXECUTABLE, data: readFileSync(SCRIPT) }]);
