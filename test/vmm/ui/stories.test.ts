@@ -1,16 +1,12 @@
 // The stories: each comes out on every kind as its sentences say, and what the machine is asked at a moment is what the story is about. What an
 // architecture's guest hears is the guest side's own table (with its sections), not what was seen.
 
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import type { TracedEvent } from "../../../host/base/trace.ts";
 import { agreementOf } from "../../../vmm/ui/page/agreement.ts";
 import { chapterRow } from "../../../vmm/ui/page/steps.ts";
 import { type LiveResult, runStory } from "../../../vmm/ui/run/live.ts";
 import type { Recording } from "../../../vmm/ui/run/recording.ts";
-import { printScenario } from "../../../vmm/ui/story/print.ts";
 import { STORIES, storyOf } from "../../../vmm/ui/story/stories.ts";
 import { type Insert, placedVerbs } from "../../../vmm/ui/story/verbs.ts";
 import { consequencesOf, walkAt } from "../../../vmm/view/moment.ts";
@@ -19,7 +15,6 @@ import { eventAt, indexTrace, rowOf } from "../../../vmm/view/trace-index.ts";
 import { verdictOf } from "../../../vmm/view/verdict.ts";
 import type { FaultWord } from "../../../vmm/viommu/guest-driver.ts";
 import { VIOMMU_KINDS, type ViommuKindName } from "../../../vmm/viommu/kinds.ts";
-import { nestbox } from "../cli/command-line.ts";
 
 const KINDS = Object.keys(VIOMMU_KINDS) as ViommuKindName[];
 const DEVICE = "0000:00:01.0";
@@ -177,30 +172,5 @@ describe.each(KINDS)("on %s", (kind) => {
     expect(recording.ended).toBeNull();
     expect(recording.messages.join()).toMatch(/no memory at 0xfffffffff000/);
     expect(outcomes(recording)).toEqual([false, true, true, true]);
-  });
-});
-
-describe("saved as scenarios", () => {
-  it("every story, with changes put in, passes on the command line", () => {
-    const folder = mkdtempSync(join(tmpdir(), "nestbox-theatre-"));
-    try {
-      for (const story of STORIES) {
-        for (const kind of KINDS) {
-          const inserts: Insert[] = [{ after: 1, verb: { do: "read", device: "00:02.0", at: 0x4000n } }];
-          if (story.id === "a-fault-comes-home") {
-            const { walk } = verdictIn(recorded(story.id, kind), 0);
-            const leaf = walk.steps.findLast(({ table }) => table === "stage1")!;
-            inserts.push({ after: 3, verb: { do: "flip", spa: leaf.address, bit: 0 } });
-          }
-          const { verbs } = runStory(story, kind, inserts);
-          writeFileSync(join(folder, `${story.id}-${kind}.scenario.ts`), printScenario(story, kind, verbs));
-        }
-      }
-      const { status, output, errors } = nestbox("scenario", folder);
-      expect(output + errors).toMatch(new RegExp(`${STORIES.length * KINDS.length} passed, 0 failed`));
-      expect(status).toBe(0);
-    } finally {
-      rmSync(folder, { recursive: true, force: true });
-    }
   });
 });

@@ -4,7 +4,6 @@
 import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import { VIOMMU_KINDS, type ViommuKindName } from "../../viommu/kinds.ts";
 import type { Recording, Run } from "../run/recording.ts";
-import { printScenario } from "../story/print.ts";
 import { STORIES, storyOf } from "../story/stories.ts";
 import type { Insert } from "../story/verbs.ts";
 import { addressText, type PageAddress, parseAddress } from "./address.ts";
@@ -14,6 +13,7 @@ import { keyAction } from "./keys.ts";
 import { type Action, Narration } from "./narration.tsx";
 import { Pane } from "./pane.tsx";
 import { Questions } from "./questions.ts";
+import { scenarioOf } from "./save.ts";
 import { chapterAt, chapterRow, nextFault, rowUpTo, verbStep } from "./steps.ts";
 import { useTheme } from "./theme.ts";
 import { TryAccess } from "./try-access.tsx";
@@ -283,13 +283,16 @@ export function App({ programme }: { readonly programme: Programme }) {
           <div>
             <button
               type="button"
-              disabled={story === null || first === undefined}
-              onClick={() => {
-                const { recording, kind } = first!;
-                download(`${story!.id}.scenario.ts`, "text/plain", printScenario(story!, kind, recording.verbs));
+              disabled={first === undefined}
+              title="a file for nestbox scenario that comes to what is shown here"
+              onClick={async () => {
+                const file = await scenarioOf(first!.recording, first!.row, looks);
+                if (file === null)
+                  setProblem("no device has done anything yet: there is nothing to make a scenario of");
+                else download(file.name, "text/plain", file.text);
               }}
             >
-              as a scenario
+              this moment as a scenario
             </button>
             <button
               type="button"

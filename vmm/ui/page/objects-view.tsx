@@ -3,8 +3,10 @@
 
 import type { HostObject, ObjectKind, Objects } from "../../view/objects.ts";
 
-const LAYERS: readonly (readonly ObjectKind[])[] = [
-  ["vDEVICE"],
+/** A device by the guest's name, where the kernel has no vDEVICE for it: the VMM alone knows which it is. */
+const GUESTS = "guest";
+const LAYERS: readonly (readonly Drawn["kind"][])[] = [
+  ["vDEVICE", GUESTS],
   ["device"],
   ["nested HWPT", "vEVENTQ", "HW queue"],
   ["vIOMMU", "fault queue"],
@@ -17,17 +19,25 @@ const ROW = 58;
 /** Objects drawn; the rest stand in the words. */
 const MOST = 3;
 
+type Drawn = Omit<HostObject, "kind"> & { readonly kind: ObjectKind | typeof GUESTS };
+
 interface Node {
-  readonly object: HostObject;
+  readonly object: Drawn;
   readonly x: number;
   readonly y: number;
 }
 
-export function ObjectGraph({ objects }: { readonly objects: Objects }) {
-  const all = [...objects.values()];
+interface Props {
+  readonly objects: Objects;
+  /** The guest's names of the host's devices. */
+  readonly guests: readonly (readonly [host: string, guest: string])[];
+}
+
+export function ObjectGraph({ objects, guests }: Props) {
+  const all: readonly Drawn[] = [...objects.values(), ...guestsOf([...objects.values()], guests)];
   if (all.length === 0) return <p class="nothing">The VMM holds no object of the kernel's yet.</p>;
   // What nothing uses any more stands last, and is left out first.
-  const used = new Set(all.flatMap(({ attached }) => attached ?? []));
+  const used = new Set([...objects.values()].flatMap(({ attached }) => attached ?? []));
   const nodes = new Map<string, Node>();
   let rows = 0;
   for (const kinds of LAYERS) {
@@ -87,18 +97,30 @@ export function ObjectGraph({ objects }: { readonly objects: Objects }) {
   );
 }
 
-const idle = ({ kind, key }: HostObject, used: ReadonlySet<string>): boolean =>
-  kind === "nested HWPT" && !used.has(key);
+function guestsOf(objects: readonly HostObject[], guests: Props["guests"]): Drawn[] {
+  const told = new Set(objects.filter(({ kind }) => kind === "vDEVICE").flatMap(({ on }) => on));
+  return objects
+    .filter(({ kind, key }) => kind === "device" && !told.has(key))
+    .flatMap(({ key, name }) => {
+      const guest = guests.find(([host]) => host === name)?.[1];
+      return guest === undefined ? [] : [{ key: `guest ${key}`, kind: GUESTS, id: 0, name: guest, on: [key] }];
+    });
+}
 
-function titleOf({ kind, id, name }: HostObject): string {
+const idle = ({ kind, key }: Drawn, used: ReadonlySet<string>): boolean => kind === "nested HWPT" && !used.has(key);
+
+function titleOf({ kind, id, name }: Drawn): string {
+  if (kind === GUESTS) return `guest ${name}`;
   if (kind === "vDEVICE") return `guest ${name.split(" ")[0]}`;
   return kind === "device" ? name : `${kind} ${id}`;
 }
 
-function subtitleOf(object: HostObject, used: ReadonlySet<string>): string {
+function subtitleOf(object: Drawn, used: ReadonlySet<string>): string {
   switch (object.kind) {
     case "vDEVICE":
       return `${/\((.*)\)/.exec(object.name)?.[1] ?? ""} · vDEVICE ${object.id}`;
+    case GUESTS:
+      return "no vDEVICE";
     case "device":
       return object.attached === undefined ? "detached" : "host device";
     case "nested HWPT":
@@ -116,11 +138,13 @@ function subtitleOf(object: HostObject, used: ReadonlySet<string>): string {
   }
 }
 
-function sentenceOf(object: HostObject, objects: Objects): string {
+function sentenceOf(object: Drawn, objects: Objects): string {
   const name = (key: string): string => {
     const known = objects.get(key);
     return known === undefined ? "something that is gone" : `${known.kind} ${known.id}`;
   };
+  if (object.kind === GUESTS)
+    return `the guest's ${object.name} is ${object.on.map(name).join()}; the kernel has no vDEVICE for it, the VMM alone knows`;
   const on = object.on.length === 0 ? "" : ` on ${object.on.map(name).join(" and ")}`;
   const attached = object.attached === undefined ? "" : `, attached to ${name(object.attached)}`;
   return `${object.kind} ${object.id}${object.name === "" ? "" : ` ${object.name}`}${on}${attached}`;

@@ -1,8 +1,8 @@
 // One recording at one moment: what the page shows once, or twice side by side.
 
 import { useEffect, useMemo, useState } from "preact/hooks";
-import { consequencesOf, type MomentWalk, walkAt } from "../../view/moment.ts";
-import { ObjectHistory, type Objects, type Refusal } from "../../view/objects.ts";
+import { consequencesOf, walkAt } from "../../view/moment.ts";
+import { ObjectHistory } from "../../view/objects.ts";
 import { FilterError, parseFilter, rowsThatFit } from "../../view/trace-filter.ts";
 import { eventAt, rowOf } from "../../view/trace-index.ts";
 import { verdictOf } from "../../view/verdict.ts";
@@ -14,6 +14,7 @@ import type { Insert } from "../story/verbs.ts";
 import { agreementOf, walkNow } from "./agreement.ts";
 import { EventList } from "./event-list.tsx";
 import { EventDetail, StructureTable } from "./event-view.tsx";
+import { deviceName, kindsOf, placesOf, refusalOf } from "./facts.ts";
 import { ObjectGraph } from "./objects-view.tsx";
 import type { Questions } from "./questions.ts";
 import { verbAt } from "./steps.ts";
@@ -21,9 +22,6 @@ import { Timeline } from "./timeline.tsx";
 import { keyOf, TruthTable } from "./truth-view.tsx";
 import { VerdictCard } from "./verdict-card.tsx";
 import { entriesByPlace, WalkTable } from "./walk-view.tsx";
-
-/** Pages that are asked about at a moment: the last that devices used. */
-const MOST_PLACES = 16;
 
 interface Props {
   readonly recording: Recording;
@@ -180,64 +178,11 @@ export function Pane({ recording, row, go, questions, dark, put, other, shows, t
           <header>
             <h2>Identities and objects</h2>
           </header>
-          <ObjectGraph objects={objects} />
+          <ObjectGraph objects={objects} guests={recording.guests} />
         </section>
       </div>
     </article>
   );
-}
-
-/** "00:02.0 (0x10), the host's 0000:00:01.0 (0x8)": both sides' names, as far as they are known. */
-function deviceName({ columns }: Recording, moment: MomentWalk | null, objects: Objects): string | undefined {
-  const dma = moment === null ? undefined : eventAt(columns, moment.row);
-  if (dma?.type !== "dma") return undefined;
-  const host = `${dma.device} (0x${dma.deviceId.toString(16)})`;
-  const all = [...objects.values()];
-  const bound = all.find(({ kind, name }) => kind === "device" && name === dma.device);
-  const guest = bound && all.find(({ kind, on }) => kind === "vDEVICE" && on.includes(bound.key));
-  return guest === undefined ? host : `${guest.name}, the host's ${host},`;
-}
-
-/** What the host had refused of the device's set-up when the DMA was made. */
-function refusalOf({ columns }: Recording, moment: MomentWalk | null, history: ObjectHistory): Refusal | null {
-  if (moment === null) return null;
-  const dma = eventAt(columns, moment.row);
-  if (dma.type !== "dma") return null;
-  const devices = [...history.at(moment.row).values()].filter(
-    ({ kind, name }) => kind === "device" && name === dma.device,
-  );
-  return devices.at(-1)?.refusal ?? null;
-}
-
-/** The pages that devices asked for, each once, in order of address. */
-function placesOf({ columns, run }: Recording): readonly Place[] {
-  if (run === null) return [];
-  const found = new Map<string, Place>();
-  for (let row = columns.rows - 1; row >= 0 && found.size < MOST_PLACES; row--) {
-    // A DMA names its device; page numbers are exact.
-    if (columns.deviceId[row]! < 0 || columns.page[row]! < 0) continue;
-    const event = eventAt(columns, row);
-    if (event.type !== "dma" || event.pasid !== undefined || event.result === "msi") continue;
-    const iova = event.iova & ~0xfffn;
-    found.set(`${event.device} ${iova}`, { device: event.device, iova });
-  }
-  return [...found.values()].sort((a, b) =>
-    a.iova < b.iova ? -1 : a.iova > b.iova ? 1 : a.device < b.device ? -1 : 1,
-  );
-}
-
-/** The architecture of each IOMMU by its name, as walks and faults say it. */
-function kindsOf({ columns }: Recording): ReadonlyMap<string, string | undefined> {
-  const kinds = new Map<string, string | undefined>();
-  const seen = new Set<number>();
-  for (let row = 0; row < columns.rows; row++) {
-    const key = columns.actor[row]! * 16 + columns.type[row]!;
-    if (seen.has(key)) continue;
-    seen.add(key);
-    const event = eventAt(columns, row);
-    if (event.type === "walk" || event.type === "fault") kinds.set(event.iommu, event.kind);
-  }
-  return kinds;
 }
 
 function filtered(recording: Recording, line: string) {

@@ -6,7 +6,7 @@ import { Trace, type TracedEvent, type TraceSink } from "../../../host/base/trac
 import { JsonLinesSink } from "../../../host/base/trace-json.ts";
 import { builtInHosts, DEFAULT_HOST } from "../../../host/built-in-hosts.ts";
 import { type AskedTranslation, Host } from "../../../host/host.ts";
-import { parseAssignment } from "../../assignment-text.ts";
+import { formatGuestPlace, parseAssignment } from "../../assignment-text.ts";
 import { ComponentMachine } from "../../component-machine.ts";
 import type { ScenarioContext } from "../../scenario/context.ts";
 import { runScenario } from "../../scenario/run-scenario.ts";
@@ -41,6 +41,7 @@ export interface LiveResult {
   readonly text: Uint8Array;
   readonly chapters: readonly Chapter[];
   readonly verbs: readonly PlayedVerb[];
+  readonly guests: readonly (readonly [host: string, guest: string])[];
   readonly ended: string | null;
   readonly messages: readonly string[];
   /** What was seen at the moment that was asked for. */
@@ -113,10 +114,11 @@ export function runStory(
   kind: ViommuKindName,
   inserts: readonly Insert[],
   look: Look | null = null,
+  most?: number,
 ): LiveResult {
   let verbs: PlayedVerb[] = [];
   const told = scenario(story.title, (t) => {
-    verbs = playStory(story, kind, inserts, t, () => recorder.last);
+    verbs = playStory(story, kind, inserts, t, () => recorder.last, most);
   });
   const recorder = new Recorder(look);
   const result = runBody(told, recorder, 0);
@@ -138,11 +140,16 @@ function runBody(told: Scenario, recorder: Recorder, seed: number): LiveResult {
   const chapters: Chapter[] = [];
   let context: ScenarioContext | null = null;
   recorder.hosts = () => context?.hosts ?? [];
+  const guests = new Map<string, string>();
+  const meet = (t: ScenarioContext): void => {
+    for (const vm of t.vms) for (const { hostName, name } of vm.devices) guests.set(hostName, name);
+  };
   const body = (t: ScenarioContext): void => {
     context = t;
     try {
       told.body(t);
     } finally {
+      meet(t);
       recorder.end();
     }
   };
@@ -155,13 +162,17 @@ function runBody(told: Scenario, recorder: Recorder, seed: number): LiveResult {
       defaultHost: findHost(DEFAULT_HOST),
       sweepValue: told.options.sweep?.[0],
       // The step's own event has been made already.
-      onStep: (title) => chapters.push({ title, says: [], before: recorder.last - 1 }),
+      onStep: (title, t) => {
+        meet(t);
+        chapters.push({ title, says: [], before: recorder.last - 1 });
+      },
     },
   );
   return {
     text: recorder.text(),
     chapters,
     verbs: [],
+    guests: [...guests],
     ended: result.passed ? null : `${result.kind}: ${result.message}`,
     messages: [...result.messages, ...recorder.overflow],
     truths: recorder.truths,
@@ -176,6 +187,7 @@ export function runImage(image: PreparedComponent, kind: ViommuKindName, look: L
   const recorder = new Recorder(look);
   trace.addSink(recorder);
   const messages: string[] = [];
+  const guests: [string, string][] = [];
   const viommu = VIOMMU_KINDS[kind];
   const host = new Host(findHost(viommu.guest.host), { clock, trace });
   recorder.hosts = () => [host];
@@ -188,6 +200,7 @@ export function runImage(image: PreparedComponent, kind: ViommuKindName, look: L
       const { hostName, place } = parseAssignment(text)!;
       if ("guestId" in place) continue;
       machine.assignment.assign({ ...host.assignable(host.resolve(hostName)), ...place });
+      guests.push([hostName, formatGuestPlace(place)]);
     }
     const lines = new ConsoleLines((line) => messages.push(line));
     machine.machine.onConsole = (bytes) => lines.write(bytes);
@@ -203,7 +216,7 @@ export function runImage(image: PreparedComponent, kind: ViommuKindName, look: L
           ? `${outcome.kind}: ${outcome.message}`
           : outcome.kind;
     return {
-      ...{ text: recorder.text(), chapters: [], verbs: [], ended },
+      ...{ text: recorder.text(), chapters: [], verbs: [], guests, ended },
       messages: [...messages, ...recorder.overflow],
       truths: recorder.truths,
     };

@@ -12,6 +12,8 @@ export type Run =
       readonly story: string;
       readonly kind: ViommuKindName;
       readonly inserts: readonly Insert[];
+      /** Verbs after which it ends; left out: all. */
+      readonly verbs?: number;
     }
   /** A scenario of a module that is served beside the page; `index` among its scenarios. */
   | { readonly what: "scenario"; readonly module: string; readonly index: number; readonly seed: number }
@@ -34,6 +36,8 @@ export interface Recording {
   readonly verbs: readonly PlayedVerb[];
   /** What runs again to look at a moment; null for a trace that was made elsewhere. */
   readonly run: Run | null;
+  /** The guest's name of each device of the host's that it was given, as far as the run says: a trace alone knows it by vDEVICEs only. */
+  readonly guests: readonly (readonly [host: string, guest: string])[];
   /** How it ended, if not as it should have; and what the VMM reported on the way. */
   readonly ended: string | null;
   readonly messages: readonly string[];

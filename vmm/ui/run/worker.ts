@@ -80,7 +80,7 @@ async function live(run: Run, look: Look | null): Promise<LiveResult & { readonl
     case "story": {
       const story = storyOf(run.story);
       if (story === null) throw new Refused(`there is no story "${run.story}"`);
-      return { title: story.title, ...runStory(story, run.kind, run.inserts, look) };
+      return { title: story.title, ...runStory(story, run.kind, run.inserts, look, run.verbs) };
     }
     case "scenario": {
       const told = (await scenariosOf(run.module))[run.index];
@@ -97,14 +97,14 @@ async function live(run: Run, look: Look | null): Promise<LiveResult & { readonl
 async function answer(question: Question, progress: (part: number) => void): Promise<Recording | readonly Truth[]> {
   switch (question.ask) {
     case "run": {
-      const { text, title, chapters, verbs, ended, messages } = await live(question.run, null);
-      return { title, columns: indexTrace(text), chapters, verbs, run: question.run, ended, messages };
+      const { text, title, chapters, verbs, guests, ended, messages } = await live(question.run, null);
+      return { title, columns: indexTrace(text), chapters, verbs, guests, run: question.run, ended, messages };
     }
     case "trace": {
       const { bytes, title } = question;
       const columns = indexTrace(bytes, (done) => progress(done / bytes.length));
       const messages = columns.cutAt === 0 ? [] : [`line ${columns.cutAt} is cut off; the trace ends before it`];
-      return { title, columns, chapters: chaptersOf(columns), verbs: [], run: null, ended: null, messages };
+      return { title, columns, chapters: chaptersOf(columns), verbs: [], guests: [], run: null, ended: null, messages };
     }
     case "look":
       return (await live(question.run, question.look)).truths;

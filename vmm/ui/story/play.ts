@@ -24,20 +24,21 @@ type Vm = ReturnType<ScenarioContext["vm"]>;
 /** Bytes a device reads or writes at once. */
 const ACCESS = 4;
 
-/** `lastSeq`: number of the last event so far. */
+/** `lastSeq`: number of the last event so far; `most`: verbs that are played. */
 export function playStory(
   story: Story,
   kind: ViommuKindName,
   inserts: readonly Insert[],
   t: ScenarioContext,
   lastSeq: () => number,
+  most = Number.POSITIVE_INFINITY,
 ): PlayedVerb[] {
   // Whatever the kind, its verbs are those of every kind.
   const vm = t.vm({ kind, assign: story.assign }) as unknown as Vm;
   const player = new Player(t, vm);
   const played: PlayedVerb[] = [];
   let beat = -1;
-  for (const placed of placedVerbs(story, inserts)) {
+  for (const placed of placedVerbs(story, inserts).slice(0, most)) {
     const before = lastSeq();
     if (placed.beat !== beat) {
       beat = placed.beat;

@@ -1,12 +1,27 @@
-// A story, with what was put into it, as a scenario file: what was seen in the page, for a repository and its CI. What came of each DMA becomes an
-// expectation.
+// A story up to a moment, with what was put into it, as a scenario file: what was seen in the page, for a repository and its CI. What came of each DMA
+// becomes an expectation, and so does what tables and caches said where it ends.
 
 import type { ViommuKindName } from "../../viommu/kinds.ts";
 import type { PlayedVerb } from "./play.ts";
 import type { Story, Target } from "./verbs.ts";
 
+/** What was told of a page where the file ends: system-physical addresses, null where the access is refused, where nothing is remembered. */
+export interface Said {
+  /** The host's name. */
+  readonly device: string;
+  readonly iova: bigint;
+  readonly write: boolean;
+  readonly now: bigint | null;
+  readonly remembered: bigint | null;
+}
+
 /** Source of a scenario that does what `verbs` did on `kind`. */
-export function printScenario(story: Story, kind: ViommuKindName, verbs: readonly PlayedVerb[]): string {
+export function printScenario(
+  story: Pick<Story, "title" | "summary" | "assign" | "beats">,
+  kind: ViommuKindName,
+  verbs: readonly PlayedVerb[],
+  said: readonly Said[] = [],
+): string {
   const printer = new Printer();
   let beat = -1;
   for (const verb of verbs) {
@@ -18,6 +33,7 @@ export function printScenario(story: Story, kind: ViommuKindName, verbs: readonl
     if (verb.own === null) printer.line("// Put in by hand.");
     printer.verb(verb);
   }
+  if (said.length > 0) printer.said(said);
   const assign = story.assign.map((text) => JSON.stringify(text)).join(", ");
   return `// ${story.title}: ${story.summary} Saved from the walk theatre.
 
@@ -89,6 +105,25 @@ class Printer {
         break;
       case "flip":
         this.#flip(verb.spa, verb.bit);
+    }
+  }
+
+  said(all: readonly Said[]): void {
+    const lines = `
+// What tables and caches say here.
+const says = (device: string, iova: bigint, write: boolean): string => {
+  const asked = vm.host.askTranslation(device, iova, write);
+  const text = (spa: bigint | null): string => (spa === null ? "nothing" : \`0x\${spa.toString(16)}\`);
+  return asked === null ? "nothing" : \`tables: \${text(asked.now)}, cache: \${text(asked.remembered)}\`;
+};`.split("\n");
+    for (const line of lines) this.line(line);
+    for (const { device, iova, write, now, remembered } of all) {
+      const text = (spa: bigint | null): string => (spa === null ? "nothing" : `0x${spa.toString(16)}`);
+      const wanted = `tables: ${text(now)}, cache: ${text(remembered)}`;
+      const what = `${write ? "a write" : "a read"} at 0x${iova.toString(16)}`;
+      this.line(
+        `t.equal(says("${device}", ${hex(iova)}, ${write}), ${JSON.stringify(wanted)}, ${JSON.stringify(what)});`,
+      );
     }
   }
 
