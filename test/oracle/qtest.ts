@@ -15,6 +15,9 @@ export class QemuEnded extends Error {
   }
 }
 
+/** Of what is written to standard error, the last so many characters are kept. */
+const MOST_SAID = 16384;
+
 interface Waiting {
   readonly resolve: (value: bigint) => void;
   readonly reject: (why: Error) => void;
@@ -37,7 +40,7 @@ export class Qtest {
     });
     this.#child.stdout.on("data", (chunk: Buffer) => this.#take(chunk.toString("latin1")));
     this.#child.stderr.on("data", (chunk: Buffer) => {
-      this.#said = (this.#said + chunk.toString("latin1")).slice(-4096);
+      this.#said = (this.#said + chunk.toString("latin1")).slice(-MOST_SAID);
     });
     // Writing to a process that has ended; "close" says so too.
     this.#child.stdin.on("error", () => {});
@@ -53,6 +56,15 @@ export class Qtest {
     );
     this.#child.stdin.write(commands.map((line) => `${line}\n`).join(""));
     return Promise.all(answers);
+  }
+
+  /** Ends QEMU by SIGTERM; what it, or what runs it, said. */
+  async end(): Promise<string> {
+    if (this.#ended) throw new QemuEnded(this.#said);
+    const closed = once(this.#child, "close");
+    this.#child.kill("SIGTERM");
+    await closed;
+    return this.#said;
   }
 
   async stop(): Promise<void> {
