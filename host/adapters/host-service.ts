@@ -8,6 +8,7 @@ import { HostshimListener } from "./hostshim-listener.ts";
 import { type ClientEntry, HostshimServer } from "./hostshim-server.ts";
 import type { Outside } from "./outside.ts";
 import type { ServedHost } from "./served-host.ts";
+import type { SocketCalls } from "./socket-calls.ts";
 import { writeSysfs } from "./sysfs-tree.ts";
 
 /** The folder cannot be used: one sentence. */
@@ -21,6 +22,7 @@ export interface HostServiceOptions {
   readonly folder?: string;
   /** The preload library. */
   readonly library: string;
+  readonly socketCalls: SocketCalls;
   /** Programs count as root's, whoever runs them: all capabilities, no limit of locked memory. */
   readonly asRoot: boolean;
   /** Puts something between the listener and the server. */
@@ -58,14 +60,13 @@ export class HostService {
     writeSysfs(this.folder, host);
     this.server = new HostshimServer(socket, host, host.frames, outside);
     const entry = options.between?.(this.server) ?? this.server;
-    this.listener = new HostshimListener(socket, entry, (line) => host.complain(line));
+    this.listener = new HostshimListener(socket, entry, options.socketCalls, (line) => host.complain(line));
   }
 
-  /** Resolves when programs can connect; rejects with HostFolderError. */
-  listen(): Promise<void> {
-    return new Promise((resolve, reject) => {
-      this.listener.listen((problem) => (problem === null ? resolve() : reject(new HostFolderError(problem))));
-    });
+  /** Programs can connect from here on. Throws HostFolderError. */
+  listen(): void {
+    const problem = this.listener.listen();
+    if (problem !== null) throw new HostFolderError(problem);
   }
 
   /** What a program needs in its environment. `preload`: what it has in LD_PRELOAD already. */

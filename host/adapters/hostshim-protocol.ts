@@ -7,7 +7,7 @@ import type { PostedWrites } from "../kernel/file.ts";
 export const PROTOCOL_VERSION = 3;
 export const HEADER_BYTES = 16;
 /** Nothing the shim sends is larger; more ends the connection. */
-export const MAX_MESSAGE = 1 << 20;
+export const MAX_MESSAGE = 8192;
 
 export const header = layout("hs_hdr", HEADER_BYTES, { len: u32(0), type: u16(4), flags: u16(6), seq: u32(8) });
 

@@ -6,13 +6,14 @@ import { accessSync, constants, statSync, writeFileSync } from "node:fs";
 import { constants as osConstants } from "node:os";
 import { delimiter, join, resolve } from "node:path";
 import { BlockFileError } from "../../host/adapters/block-file.ts";
+import { LibraryMissing, preloadLibrary, socketLibrary } from "../../host/adapters/built-libraries.ts";
 import { HostFolderError, HostService } from "../../host/adapters/host-service.ts";
 import { LinuxOutside } from "../../host/adapters/linux-outside.ts";
 import { whyNotPreloadable } from "../../host/adapters/preloadable.ts";
 import { RecordedEntry, RecordedOutside } from "../../host/adapters/recording/recorded-outside.ts";
 import { RecordingError } from "../../host/adapters/recording/recording-format.ts";
 import type { RecordingWriter } from "../../host/adapters/recording/recording-writer.ts";
-import { ShimMissing, shimLibrary } from "../../host/adapters/shim-library.ts";
+import { loadSocketCalls } from "../../host/adapters/socket-calls.ts";
 import { Clock } from "../../host/base/clock.ts";
 import { Trace } from "../../host/base/trace.ts";
 import { JsonLinesSink } from "../../host/base/trace-json.ts";
@@ -102,7 +103,7 @@ function sayBug(error: unknown): void {
 
 async function begin(options: HostServeOptions): Promise<Serving> {
   process.on("uncaughtException", sayBug);
-  const library = preloadLibrary();
+  const libraries = builtLibraries();
   const clock = new Clock();
   const trace = new Trace(clock);
   clock.trace = trace;
@@ -117,12 +118,12 @@ async function begin(options: HostServeOptions): Promise<Serving> {
     const outside = recording === null ? linux : new RecordedOutside(linux, recording);
     const host = makeHost(options, clock, trace, outside, say);
     service = new HostService(host, outside, {
-      library,
+      ...libraries,
       asRoot: options.ownPrivileges !== true,
       ...(options.dir === undefined ? {} : { folder: options.dir }),
       between: (server) => (recording === null ? server : new RecordedEntry(server, recording)),
     });
-    await service.listen();
+    service.listen();
   } catch (error) {
     if (error instanceof InjectionSyntaxError) throw new UsageError(`--inject: ${error.message}`);
     const users = [HostFolderError, HostDescriptionError, BlockFileError, RecordingError];
@@ -139,11 +140,11 @@ async function begin(options: HostServeOptions): Promise<Serving> {
   return { service, end: () => end(service, options, closed) };
 }
 
-function preloadLibrary(): string {
+function builtLibraries() {
   try {
-    return shimLibrary();
+    return { library: preloadLibrary(), socketCalls: loadSocketCalls(socketLibrary()) };
   } catch (error) {
-    if (error instanceof ShimMissing) throw new UsageError(error.message, EXIT_MISSING);
+    if (error instanceof LibraryMissing) throw new UsageError(error.message, EXIT_MISSING);
     throw error;
   }
 }

@@ -26,8 +26,12 @@ static uint32_t ctl_seq;
 /* messages of posted writes that go with the next one */
 static char kept[512];
 static size_t kept_len;
-/* an answer is looked for so long before the thread sleeps: most are there sooner than it would be awake again */
-#define SOON_NS 50000
+/*
+ * An answer is looked for so long before the thread sleeps: most are there sooner than it would be awake again. A turn that takes longer than
+ * TURN_NS was somebody else's, who wants the CPU.
+ */
+#define SOON_NS 200000
+#define TURN_NS 100000
 
 static uint64_t cookie_of(int fd)
 {
@@ -401,7 +405,7 @@ static uint64_t now_ns(void)
 /* what there is of an answer */
 static ssize_t recv_some(int fd, void *b, size_t n)
 {
-	uint64_t until = now_ns() + SOON_NS;
+	uint64_t now = now_ns(), until = now + SOON_NS, before;
 	ssize_t r;
 
 	do {
@@ -410,7 +414,9 @@ static ssize_t recv_some(int fd, void *b, size_t n)
 			return r;
 		/* whoever has something to do goes first: the server, where there is one CPU */
 		sched_yield();
-	} while (now_ns() < until);
+		before = now;
+		now = now_ns();
+	} while (now < until && now - before < TURN_NS);
 	do
 		r = sys_read(fd, b, n);
 	while (r < 0 && errno == EINTR);

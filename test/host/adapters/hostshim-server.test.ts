@@ -5,11 +5,13 @@ import net from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { socketLibrary } from "../../../host/adapters/built-libraries.ts";
 import { HostshimListener } from "../../../host/adapters/hostshim-listener.ts";
 import * as wire from "../../../host/adapters/hostshim-protocol.ts";
 import { HostshimServer } from "../../../host/adapters/hostshim-server.ts";
 import { LinuxOutside } from "../../../host/adapters/linux-outside.ts";
 import { SelftestHost } from "../../../host/adapters/selftest-host.ts";
+import { loadSocketCalls } from "../../../host/adapters/socket-calls.ts";
 import { SeededRandom } from "../../../host/base/seeded-random.ts";
 import { EBADF, EINVAL, ENOENT, ENOTTY } from "../../../host/uapi/errno.ts";
 
@@ -18,15 +20,14 @@ let server: HostshimServer;
 let listener: HostshimListener;
 let socket: string;
 const complaints: string[] = [];
-beforeAll(async () => {
+beforeAll(() => {
   folder = mkdtempSync(join(tmpdir(), "nestbox-server-"));
   socket = join(folder, "socket");
   const host = new SelftestHost((line) => complaints.push(line));
   server = new HostshimServer(socket, host, host.frames, new LinuxOutside(() => {}));
-  listener = new HostshimListener(socket, server, (line) => complaints.push(line));
-  await new Promise<void>((resolve, reject) =>
-    listener.listen((problem) => (problem === null ? resolve() : reject(new Error(problem)))),
-  );
+  const calls = loadSocketCalls(socketLibrary());
+  listener = new HostshimListener(socket, server, calls, (line) => complaints.push(line));
+  expect(listener.listen()).toBe(null);
 });
 afterAll(() => {
   listener.close();
