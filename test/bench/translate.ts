@@ -84,7 +84,7 @@ interface Shape {
 }
 
 /** A machine with one device whose pages 0x100000.. are mapped in order through the given stages. */
-function build(shape: Shape, options: RiscvIommuOptions): Machine {
+export function build(shape: Shape, options: RiscvIommuOptions): Machine {
   const machine = new Machine(options, 8192);
   machine.useDirectory(3);
   machine.enableFaultQueue();
@@ -111,7 +111,7 @@ function build(shape: Shape, options: RiscvIommuOptions): Machine {
 const FIRST = 0x100000;
 
 /** Translates pages FIRST + (i * stride) % pages, alternating reads and writes. */
-function translate(machine: Machine, pages: number, stride: number): (count: number) => void {
+export function translate(machine: Machine, pages: number, stride: number): (count: number) => void {
   const iommu = machine.iommu;
   let next = 0;
   return (count) => {

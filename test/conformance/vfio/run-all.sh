@@ -69,17 +69,21 @@ one() {
 	}
 }
 
-edu=0000:00:01.0 nvme=0000:01:00.0
+edu=0000:00:01.0 nvme=0000:01:00.0 intel_nvme=0000:00:03.0
 cat >"$out/nvme.json" <<END
 { "name": "nvme", "iommus": [{ "name": "iommu0", "kind": "riscv" }],
   "devices": [{ "model": "nvme", "bdf": "$nvme", "iommu": "iommu0" }] }
 END
 one vfio_dma_mapping_test two-iommus $edu "pass:30 fail:0 xfail:0 xpass:0 skip:0 error:0"
 one vfio_dma_mapping_test arm $edu "pass:30 fail:0 xfail:0 xpass:0 skip:0 error:0"
+one vfio_dma_mapping_test intel $edu "pass:30 fail:0 xfail:0 xpass:0 skip:0 error:0"
 one vfio_iommufd_setup_test two-iommus $edu "pass:6 fail:0 xfail:0 xpass:0 skip:0 error:0"
+one vfio_iommufd_setup_test intel $edu "pass:6 fail:0 xfail:0 xpass:0 skip:0 error:0"
 one vfio_pci_device_init_perf_test two-iommus $edu "pass:5 fail:0 xfail:0 xpass:0 skip:0 error:0"
 # edu has no MSI-X, the drive no MSI
 one vfio_pci_device_test two-iommus $edu "pass:4 fail:0 xfail:0 xpass:0 skip:1 error:0"
+one vfio_pci_device_test intel $edu "pass:4 fail:0 xfail:0 xpass:0 skip:1 error:0"
+one vfio_pci_device_test intel $intel_nvme "pass:4 fail:0 xfail:0 xpass:0 skip:1 error:0"
 one vfio_pci_device_test "$out/nvme.json" $nvme "pass:4 fail:0 xfail:0 xpass:0 skip:1 error:0"
 # BARs of a served device cannot be mapped
 one vfio_dma_mapping_mmio_test two-iommus $edu "pass:0 fail:0 xfail:0 xpass:0 skip:15 error:0"
