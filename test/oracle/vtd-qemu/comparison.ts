@@ -245,12 +245,12 @@ export class Comparison {
     first: Seen,
   ): Promise<string[] | null> {
     const names: string[] = [];
-    let { identification } = world;
+    let { identification, programming } = world;
     const memory = copyMemory(world.memory);
     let answers = possible;
     let seen = first;
     for (;;) {
-      const met = { identification, request, programming: world.programming, memory, allowed: answers };
+      const met = { identification, request, programming, memory, allowed: answers };
       const wrongCode = wrongCodeOf(met, seen);
       if (wrongCode !== null) return [...names, wrongCode];
       const named = GAPS.find(({ explains }) => explains?.(met, seen));
@@ -260,8 +260,9 @@ export class Comparison {
       if (next === undefined) return null;
       names.push(next.gap.name);
       identification = { ...identification, ...next.as!.identification };
+      programming = { ...programming, RTADDR: next.as!.RTADDR ?? programming.RTADDR };
       for (const [address, value] of next.as!.words ?? []) memory.words.set(address, value);
-      answers = allowed(identification, world.programming, memory, request) ?? [];
+      answers = allowed(identification, programming, memory, request) ?? [];
       // It now goes on, or elsewhere: look there.
       await machine.forget(request.sid);
       const places = placesOf(answers, request);

@@ -21,6 +21,7 @@ export interface Case {
 /** A world that QEMU takes the given one for. */
 export interface Taken {
   readonly identification?: Partial<Identification>;
+  readonly RTADDR?: bigint;
   readonly words?: readonly (readonly [bigint, bigint])[];
 }
 
@@ -67,6 +68,11 @@ const WRONG_CODES: readonly WrongCode[] = [
       [0x85, both(0x05)],
       [0x86, both(0x06)],
     ]),
+  },
+  {
+    name: "interrupt range by what the unit has",
+    why: "in legacy mode a unit with scalable mode tells SGN.8 (§7.1.3: LGN.4)",
+    codes: new Map([[0x0e, both(0x87)]]),
   },
 ];
 
@@ -158,6 +164,48 @@ export const GAPS: readonly Gap[] = [
     },
   },
   {
+    name: "pointers of PASID entries",
+    why: "a table that they place beyond the HAW cannot be read: that is told, not the reserved bits (§9.6; §7.1.3: 5Ah)",
+    explains: (met, seen) => {
+      const entry = last(met, "pasid-entry");
+      if (entry === undefined || !expected(met).includes(0x5a)) return false;
+      const beyond = (quadword: number): boolean => entry.values![quadword]! >> met.identification.HAW !== 0n;
+      const stage = bits(entry.values![0]!, 8n, 6n);
+      return (stage === 2n && beyond(0) && told(seen, 0x03)) || (stage === 1n && beyond(2) && told(seen, 0x73));
+    },
+  },
+  {
+    name: "FPD of PASID structures",
+    why: "5Bh is told with the context, before FPD of directory and entry are looked at (§7.2.2; §7.1.3: SPT.4 is qualified)",
+    explains: (met, seen) =>
+      told(seen, 0x5b) &&
+      expected(met).includes(0) &&
+      readsOf(met).some(
+        ({ tag, values }) =>
+          (tag.kind === "pasid-directory" || tag.kind === "pasid-entry") && bits(values?.[0] ?? 0n, 1n, 1n) === 1n,
+      ),
+  },
+  {
+    name: "table modes",
+    why: "bit 11 of RTADDR is not looked at, and bit 10 by units with scalable mode only (§11.4.5; §7.1.3: 30h)",
+    takes: ({ identification: { ECAP }, programming: { RTADDR } }) => {
+      const known = RTADDR & ~(((ECAP >> 43n) & 1n) === 1n ? 1n << 11n : 3n << 10n);
+      return known === RTADDR ? null : { RTADDR: known };
+    },
+  },
+  {
+    name: "large pages over the interrupt range",
+    why: "a page that has the range in it is taken for the range, wherever in it the address leads (§3.14: that result in an address in the range)",
+    explains: (met, seen) => {
+      const leaf = last(met, "second-stage");
+      if (leaf?.tag.kind !== "second-stage" || leaf.tag.level < 2 || !(told(seen, 0x0e) || told(seen, 0x87)))
+        return false;
+      const size = 1n << BigInt(3 + 9 * leaf.tag.level);
+      const first = leaf.values![0]! & ((1n << met.identification.HAW) - size);
+      return first <= 0xfeef_ffffn && first + size > 0xfee0_0000n;
+    },
+  },
+  {
     name: "0Bh is not suppressed",
     why: "reserved bits of a context are recorded whatever its FPD says (§7.2.2; §7.1.3: LCT.3 and SCT.3 are qualified)",
     explains: (met, seen) =>
@@ -171,11 +219,14 @@ export const GAPS: readonly Gap[] = [
   },
   {
     name: "enables of what the unit has not",
-    why: "DTE, PASIDE and PRE of a context are not looked at (§9.4; §7.1.3: 42h or 43h)",
+    why: "DTE, PASIDE, PRE, RID_PASID and RID_PRIV of a context are not looked at (§9.4; §7.1.3: 42h or 43h)",
     takes: (met) => {
       const context = last(met, "context");
       if (context?.tag.kind !== "context" || !context.tag.scalable) return null;
-      return changed(met, "context", 0, (value) => value & ~0x1cn);
+      const services = changed(met, "context", 0, (value) => value & ~0x1cn);
+      const ownPasid = changed(met, "context", 1, (value) => value & ~0x1f_ffffn);
+      const words = [...(services?.words ?? []), ...(ownPasid?.words ?? [])];
+      return words.length === 0 ? null : { words };
     },
   },
   {
