@@ -221,6 +221,12 @@ export class Dispositions<C> implements Stateful {
     }
   }
 
+  /** The host has not done what a context that is installed needs: it is blocked, whatever the guest's says, until that is read again. */
+  giveUp(state: DeviceState<C>, errno: number): void {
+    for (const member of state.stream.members) if (member.wanted !== null) member.refusal = errno;
+    this.#block(state.stream, true);
+  }
+
   /** What the guest's context of a device says now. */
   #read(state: DeviceState<C>): void {
     const { device, stream } = state;

@@ -88,10 +88,11 @@ export abstract class HostileVm<H extends HostileHost, C> {
   protected lastFrame = -1;
   protected readonly ramFrame: number;
 
-  constructor(vm: H) {
+  /** `doorbells`: first page of the host's interrupt files. */
+  constructor(vm: H, doorbells = 0x2_8000) {
     this.vm = vm;
     this.ramFrame = vm.machine.memory.banks.find(({ pages }) => pages === RAM_PAGES)!.basePfn;
-    this.#watchTranslations();
+    this.#watchTranslations(doorbells);
   }
 
   // --- what a kind says ---
@@ -167,7 +168,7 @@ export abstract class HostileVm<H extends HostileHost, C> {
     return { guestId, bar: edu.bars[0]!.registers, config: edu, pasids: true, emulated: true };
   }
 
-  #watchTranslations(): void {
+  #watchTranslations(doorbells: number): void {
     const iommu = this.vm.machine.iommus[0]!;
     const translate = iommu.translate.bind(iommu);
     iommu.translate = (...request) => {
@@ -177,7 +178,7 @@ export abstract class HostileVm<H extends HostileHost, C> {
         const frame = iommu.resultPfn as number;
         this.lastFrame = frame;
         const inRam = frame >= this.ramFrame && frame < this.ramFrame + RAM_PAGES;
-        if (!inRam && (frame < 0x2_8000 || frame >= 0x2_8002))
+        if (!inRam && (frame < doorbells || frame >= doorbells + 2))
           this.fail(`device ${request[0].toString(16)} reached host frame 0x${frame.toString(16)}`);
       }
       return status;

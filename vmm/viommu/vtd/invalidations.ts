@@ -1,6 +1,7 @@
 // A guest's invalidations on their way to the host: the hardware knows nothing of a guest's domain ids, so that a descriptor is worked out to ranges of every
 // device and PASID whose entry carries the id. They collect, a batch each, until a wait (or the end of what the guest queued), and go in one call each.
 
+import { EIO } from "../../../host/uapi/errno.ts";
 import type { InvalidationReply } from "../host-port.ts";
 import { writeInvalidation } from "./nested-codec.ts";
 
@@ -29,13 +30,13 @@ export class PendingInvalidations {
   forwarded = 0;
   readonly #forward: (batch: Uint8Array, count: number, device: number, pasid: number) => InvalidationReply;
   /** What is done about a device, or its PASID, whose translations the host does not drop. */
-  readonly #failed: (device: number, pasid: number) => void;
+  readonly #failed: (device: number, pasid: number, errno: number) => void;
   /** By device and PASID. */
   readonly #batches = new Map<number, Batch>();
 
   constructor(
     forward: (batch: Uint8Array, count: number, device: number, pasid: number) => InvalidationReply,
-    failed: (device: number, pasid: number) => void,
+    failed: (device: number, pasid: number, errno: number) => void,
   ) {
     this.#forward = forward;
     this.#failed = failed;
@@ -85,6 +86,6 @@ export class PendingInvalidations {
     // Once more, all at once: a host that does not do that either leaves translations that the guest has taken back.
     writeInvalidation(batch.words, 0, 0, EVERYTHING, false);
     const again = this.#forward(batch.bytes.subarray(0, ENTRY_BYTES), 1, device, pasid);
-    if (again.errno !== 0 || again.done !== 1) this.#failed(device, pasid);
+    if (again.errno !== 0 || again.done !== 1) this.#failed(device, pasid, again.errno || -EIO);
   }
 }

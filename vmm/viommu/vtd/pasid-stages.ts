@@ -20,11 +20,14 @@ export interface PasidStage {
   readonly domain: number;
   /** PRE of the context: page requests are the guest's to answer. */
   readonly pageRequests: boolean;
+  /** The host could not even block it: nothing is known about its DMA. */
+  readonly lost?: true;
 }
 
 const PRESENT = 1;
 const STAGE1_BYTES = 24;
 const ENTRY_BYTES = 64;
+const LOST: PasidStage = { stage1: new Uint8Array(0), domain: -1, pageRequests: false, lost: true };
 const NONE: ReadonlyMap<number, PasidStage> = new Map();
 
 export class PasidStages implements Stateful {
@@ -33,14 +36,23 @@ export class PasidStages implements Stateful {
   readonly #host: ViommuHost;
   readonly #contexts: DeviceContexts;
   readonly #memory: MemoryPort<GpaPfn>;
-  /** PASIDs below this are offered. */
+  readonly #report: (message: string) => void;
+  /** PASIDs below this are offered; and of each device those that it has. */
   readonly #limit: number;
+  readonly #limits = new Map<DeviceHandle, number>(); // not state: asked for when it is wanted
   readonly #installed = new Map<DeviceHandle, Map<number, PasidStage>>();
   // not state, to the blank line: within one run of the queue
   #all = false;
   readonly #marked = new Set<number>();
 
-  constructor(host: ViommuHost, contexts: DeviceContexts, memory: MemoryPort<GpaPfn>, limit: number) {
+  constructor(
+    host: ViommuHost,
+    contexts: DeviceContexts,
+    memory: MemoryPort<GpaPfn>,
+    limit: number,
+    report: (message: string) => void,
+  ) {
+    this.#report = report;
     this.#host = host;
     this.#contexts = contexts;
     this.#memory = memory;
@@ -67,21 +79,53 @@ export class PasidStages implements Stateful {
   /** A device has gone, with all that it had in the host. */
   forget(device: DeviceHandle): void {
     this.#installed.delete(device);
+    this.#limits.delete(device);
   }
 
-  /** Nothing of a PASID passes any more. */
-  block(device: DeviceHandle, pasid: number): void {
-    this.#host.setBlocked(device, pasid);
-    this.#installed.get(device)?.delete(pasid);
+  /** The host takes PASIDs of a device that has none, and does nothing with them. */
+  #limitOf(device: DeviceHandle): number {
+    const known = this.#limits.get(device);
+    if (known !== undefined) return known;
+    const info = this.#host.hwInfo(device);
+    const has = typeof info === "number" || info.maxPasidLog2 === 0 ? 0 : 2 ** info.maxPasidLog2;
+    const limit = Math.min(has, this.#limit);
+    this.#limits.set(device, limit);
+    return limit;
+  }
+
+  /** Nothing of a PASID passes any more; one that the host does not block is tried again whenever the device's are read. */
+  block({ handle, name, hostName }: PluggedDevice, pasid: number): void {
+    const errno = this.#host.setBlocked(handle, pasid);
+    if (errno >= 0) {
+      this.#installed.get(handle)?.delete(pasid);
+      return;
+    }
+    this.#keep(handle, pasid, LOST);
+    this.#report(`PASID ${pasid} of device ${name} (host ${hostName ?? "?"}) could not be blocked`);
+  }
+
+  /** The device was taken out of the host: what of it has gone with that is no news to the host. */
+  blockAll(device: PluggedDevice): void {
+    for (const pasid of [...this.of(device.handle).keys()]) this.block(device, pasid);
+  }
+
+  #keep(device: DeviceHandle, pasid: number, stage: PasidStage): void {
+    let pasids = this.#installed.get(device);
+    if (pasids === undefined) this.#installed.set(device, (pasids = new Map()));
+    pasids.set(pasid, stage);
   }
 
   /** Reads what is marked of a device's, and gives the host what is new. */
   sync(device: PluggedDevice): void {
     if (this.#limit === 0 || device.emulated || device.stream !== undefined) return;
+    const own = this.#limitOf(device.handle);
+    if (own === 0) return;
     const directory = this.#contexts.pasidDirectory(device);
-    const limit = Math.min(this.#contexts.pasidLimit, this.#limit);
+    const limit = Math.min(this.#contexts.pasidLimit, own);
     if (!this.#all) {
-      for (const pasid of this.#marked) if (pasid > 0) this.#read(device, pasid, pasid < limit ? directory : -1);
+      const again = [...this.of(device.handle)].filter(([, { lost }]) => lost === true).map(([pasid]) => pasid);
+      for (const pasid of new Set([...this.#marked, ...again]))
+        if (pasid > 0) this.#read(device, pasid, pasid < limit ? directory : -1);
       return;
     }
     for (const pasid of this.of(device.handle).keys()) {
@@ -112,25 +156,23 @@ export class PasidStages implements Stateful {
     const before = this.of(device.handle).get(pasid);
     const { handle } = device;
     if (stage === null) {
-      if (before !== undefined) this.block(handle, pasid);
+      if (before !== undefined) this.block(device, pasid);
       this.onWrong(device, pasid, directory < 0 ? 0 : contexts.cause, contexts.silent);
       return;
     }
-    if (before === undefined || !sameStage(before, stage)) {
+    if (before === undefined || before.lost === true || !sameStage(before, stage)) {
       const errno =
         stage.stage1.length === 0
           ? this.#host.setBypass(handle, pasid)
           : this.#host.setNested(handle, stage.stage1, pasid, stage.pageRequests);
       if (errno < 0) {
         // The host may hold what was there before.
-        this.block(handle, pasid);
+        this.block(device, pasid);
         this.onWrong(device, pasid, FAULT_RTA_MODE, contexts.silent);
         return;
       }
     }
-    let pasids = this.#installed.get(handle);
-    if (pasids === undefined) this.#installed.set(handle, (pasids = new Map()));
-    pasids.set(pasid, stage);
+    this.#keep(handle, pasid, stage);
     this.onWrong(device, pasid, 0, false);
   }
 
@@ -138,8 +180,8 @@ export class PasidStages implements Stateful {
     return {
       installed: [...this.#installed].map(([device, pasids]) => ({
         device,
-        pasids: [...pasids].map(([pasid, { stage1, domain, pageRequests }]) => {
-          return { pasid, stage1: bytesOf(stage1), domain, pageRequests };
+        pasids: [...pasids].map(([pasid, { stage1, domain, pageRequests, lost }]) => {
+          return { pasid, stage1: bytesOf(stage1), domain, pageRequests, lost: lost === true };
         }),
       })),
     };
@@ -153,7 +195,8 @@ export class PasidStages implements Stateful {
         const stage1 = saved.bytes("stage1").slice();
         if (stage1.length !== 0 && stage1.length !== STAGE1_BYTES) saved.fail("stage1", "is no first stage");
         const [domain, pageRequests] = [saved.number("domain"), saved.boolean("pageRequests")];
-        pasids.set(saved.number("pasid"), { stage1, domain, pageRequests });
+        const stage = { stage1, domain, pageRequests };
+        pasids.set(saved.number("pasid"), saved.boolean("lost") ? LOST : stage);
       }
       this.#installed.set(each.number("device"), pasids);
     }

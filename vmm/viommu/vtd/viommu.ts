@@ -157,13 +157,19 @@ export class VtdViommu implements GuestVisibleIommu, RegisterEffects, Stateful {
     this.pasids =
       options.host === null
         ? null
-        : new PasidStages(options.host, this.#contexts, options.memory, features.PASID ? 2 ** (features.PSS + 1) : 0);
+        : new PasidStages(
+            options.host,
+            this.#contexts,
+            options.memory,
+            features.PASID ? 2 ** (features.PSS + 1) : 0,
+            this.#report,
+          );
     if (this.pasids !== null)
       this.pasids.onWrong = (device, pasid, cause, silent) => this.#tell(device, pasid, cause, silent);
     this.#pending = new PendingInvalidations(
       (batch, count, device, pasid) =>
         options.host?.invalidate(batch, count, device, pasid === 0 ? undefined : pasid) ?? { done: count, errno: 0 },
-      (device, pasid) => this.#notInvalidated(device, pasid),
+      (device, pasid, errno) => this.#notInvalidated(device, pasid, errno),
     );
     const port = {
       mayRequest: (sourceId: number, pasid: number, pfn: number) =>
@@ -398,7 +404,7 @@ export class VtdViommu implements GuestVisibleIommu, RegisterEffects, Stateful {
       if (device.emulated || device.held === true) return;
       this.#tell(device, 0, disposition === "blocked" ? cause : 0, this.#contexts.silent);
       // What the host could only block by taking the device out altogether has no PASIDs either.
-      if (state.detached || state.lost) this.pasids?.forget(device.handle);
+      if (state.detached || state.lost) this.pasids?.blockAll(device);
       else this.pasids?.sync(device);
     });
     this.pasids?.settled();
@@ -420,14 +426,15 @@ export class VtdViommu implements GuestVisibleIommu, RegisterEffects, Stateful {
   }
 
   /** The host has not dropped what the guest has taken back: the device does nothing more. */
-  #notInvalidated(handle: number, pasid: number): void {
+  #notInvalidated(handle: number, pasid: number, errno: number): void {
     const state = this.dispositions.findHandle(handle);
     if (state === undefined) return;
     this.#report(
       `${this.name}: the host does not invalidate translations of device ${state.device.name} (host ${state.device.hostName ?? "?"}): it is blocked`,
     );
-    if (pasid === 0) this.#host?.setBlocked(handle);
-    else this.pasids?.block(handle, pasid);
+    if (pasid === 0) this.dispositions.giveUp(state, errno);
+    else this.pasids?.block(state.device, pasid);
+    this.#tell(state.device, pasid, this.#contexts.unfit, false);
   }
 
   // --- walks, reset, state -----------------------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ import type { Smmuv3Viommu } from "../../../../vmm/viommu/smmuv3/viommu.ts";
 import { eduDma, eduOutcome } from "../../../host/kernel/machine.ts";
 import { wrongRecord } from "../../../oracle/smmuv3/harness/compare.ts";
 import { EVENTS_LOG2, type Guest, PLACE, RAM } from "../../../vmm/viommu/smmuv3/guest.ts";
+import type { Plugged } from "../hosted-vm.ts";
 import { type Target as CommonTarget, FIRST, FULL, HostileVm, SECOND } from "../hostile-vm.ts";
 import type { Kind } from "../operations.ts";
 import { expectedDma } from "./expectation.ts";
@@ -36,7 +37,7 @@ import {
   storeWellFormed,
   value,
 } from "./hostile-structures.ts";
-import { type Plugged, SmmuVm } from "./smmu-vm.ts";
+import { SmmuVm } from "./smmu-vm.ts";
 
 /** Hosts with less, by number. */
 const HOSTS: readonly Partial<SmmuFeatures>[] = [

@@ -121,6 +121,10 @@ export class Guest {
     });
   }
 
+  get viommu(): Smmuv3Viommu {
+    return this.smmu;
+  }
+
   // Memory.
 
   store64(address: bigint, value: bigint): void {
