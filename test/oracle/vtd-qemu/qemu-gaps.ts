@@ -126,6 +126,14 @@ function expected({ allowed }: Case): number[] {
   return allowed.map(({ outcome: { record } }) => (record === null ? 0 : codeOf(record.quadwords)));
 }
 
+/** FPD of a structure on the way, from the context on. */
+function suppressed(met: Case): boolean {
+  const structures = ["context", "pasid-directory", "pasid-entry"];
+  return readsOf(met).some(
+    ({ tag, values }) => structures.includes(tag.kind) && bits(values?.[0] ?? 0n, 1n, 1n) === 1n,
+  );
+}
+
 const told = ({ records }: Seen, code: number): boolean => records.length === 1 && codeOf(records[0]!) === code;
 
 export const GAPS: readonly Gap[] = [
@@ -143,7 +151,8 @@ export const GAPS: readonly Gap[] = [
     why: "which addresses are canonical is taken from AW, of the second stage, not from FSPM (§3.6; §9.6)",
     explains: (met, seen) => {
       const entry = last(met, "pasid-entry");
-      if (entry === undefined || bits(entry.values![0]!, 8n, 6n) !== 1n || !told(seen, 0x80)) return false;
+      if (entry === undefined || bits(entry.values![0]!, 8n, 6n) !== 1n) return false;
+      if (!told(seen, 0x80) && !(seen.records.length === 0 && suppressed(met))) return false;
       const width = Number(30n + 9n * bits(entry.values![0]!, 4n, 2n));
       const { address } = met.request;
       return BigInt.asUintN(64, BigInt.asIntN(width, address)) !== address;
@@ -177,13 +186,17 @@ export const GAPS: readonly Gap[] = [
   {
     name: "FPD of PASID structures",
     why: "5Bh is told with the context, before FPD of directory and entry are looked at (§7.2.2; §7.1.3: SPT.4 is qualified)",
-    explains: (met, seen) =>
-      told(seen, 0x5b) &&
-      expected(met).includes(0) &&
-      readsOf(met).some(
-        ({ tag, values }) =>
-          (tag.kind === "pasid-directory" || tag.kind === "pasid-entry") && bits(values?.[0] ?? 0n, 1n, 1n) === 1n,
-      ),
+    explains: (met, seen) => told(seen, 0x5b) && expected(met).includes(0) && suppressed(met),
+  },
+  {
+    name: "both halves of a scalable root entry",
+    why: "reserved bits of the half that is not the function's are told, too (§9.2: either half stands for itself; §7.1.3: LRT.3)",
+    explains: (met, seen) => {
+      const root = last(met, "root");
+      if (root?.tag.kind !== "root" || !root.tag.scalable || !told(seen, 0x0a)) return false;
+      const used = ((1n << met.identification.HAW) - 4096n) | 1n;
+      return (word(met.memory, root.address ^ 8n) & ~used) !== 0n;
+    },
   },
   {
     name: "table modes",
