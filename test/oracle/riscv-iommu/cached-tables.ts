@@ -8,68 +8,28 @@
  */
 
 import { type Choose, Impossible } from "../latitude.ts";
-import { injectedOnLoad, type Memory, RunMemory, structureAt } from "../memory.ts";
+import { injectedOnLoad, RunMemory } from "../memory.ts";
+import { WordHistory } from "../word-history.ts";
 import { type Command, covers, decodeInvalidation, type Invalidation } from "./invalidation.ts";
 import type { TableWrite } from "./outcome.ts";
 import type { EntryMeaning, EntryTag, Loaded, Tables } from "./tables.ts";
 
-/** What a word held from one change (inclusive) to the next (exclusive). */
-interface Past {
-  readonly until: number;
-  readonly value: bigint;
-}
-
-export class MemoryHistory {
-  readonly now: Memory;
-  #time = 0;
-  readonly #past = new Map<bigint, Past[]>();
+export class MemoryHistory extends WordHistory {
   readonly #invalidations: { readonly time: number; readonly invalidation: Invalidation }[] = [];
-
-  /** The memory given is used, not copied. */
-  constructor(now: Memory) {
-    this.now = now;
-  }
-
-  /** Words changed at one moment. */
-  change(words: Iterable<readonly [bigint, bigint]>): void {
-    this.#time++;
-    for (const [address, value] of words) {
-      const before = this.now.words.get(address) ?? 0n;
-      if (before === value) continue;
-      const past = this.#past.get(address) ?? [];
-      past.push({ until: this.#time, value: before });
-      this.#past.set(address, past);
-      this.now.words.set(address, value);
-    }
-  }
 
   /** A command whose completion an IOFENCE.C has awaited. */
   invalidate(command: Command): void {
-    this.#time++;
+    const time = this.pass();
     const invalidation = decodeInvalidation(command);
-    if (invalidation !== null) this.#invalidations.push({ time: this.#time, invalidation });
+    if (invalidation !== null) this.#invalidations.push({ time, invalidation });
   }
 
   /** Earlier values of a structure, newest first, each with the moment it ended. */
   earlier(address: bigint, bytes: number): { readonly values: readonly bigint[]; readonly until: number }[] {
-    const first = address & ~7n;
-    const ends = new Set<number>();
-    for (let at = first; at < address + BigInt(bytes); at += 8n)
-      for (const { until } of this.#past.get(at) ?? []) ends.add(until);
-    if (ends.size === 0) return [];
-    const snapshots: { values: readonly bigint[]; until: number }[] = [];
-    for (const until of [...ends].sort((a, b) => b - a)) {
-      const then: Memory = { pages: this.now.pages, words: new Map(), injected: this.now.injected };
-      for (let at = first; at < address + BigInt(bytes); at += 8n) then.words.set(at, this.#before(at, until));
-      snapshots.push({ values: structureAt(then, address, bytes), until });
-    }
-    return snapshots;
-  }
-
-  /** The word just before the moment `time`. */
-  #before(address: bigint, time: number): bigint {
-    for (const past of this.#past.get(address) ?? []) if (past.until >= time) return past.value;
-    return this.now.words.get(address) ?? 0n;
+    const [, ...gone] = this.values(address & ~7n, Math.ceil(bytes / 8));
+    if (bytes !== 4) return gone;
+    const half = (whole: bigint): bigint => ((address & 4n) === 0n ? whole & 0xffff_ffffn : whole >> 32n);
+    return gone.map(({ values, until }) => ({ values: values.map(half), until }));
   }
 
   /**

@@ -8,68 +8,21 @@
  * break-before-make.
  */
 import { type Choose, Impossible } from "../latitude.ts";
-import { injectedOnLoad, type Memory } from "../memory.ts";
+import { injectedOnLoad } from "../memory.ts";
+import { WordHistory } from "../word-history.ts";
 import type { Command } from "./adapter.ts";
 import { covers, coversCombined, decodeInvalidation, type Invalidation } from "./invalidation.ts";
 import type { Update } from "./outcome.ts";
 import type { EntryMeaning, EntryTag, Tables } from "./tables.ts";
 
-/** What a doubleword held until a moment (exclusive). */
-interface Past {
-  readonly until: number;
-  readonly value: bigint;
-}
-
-export class MemoryHistory {
-  readonly now: Memory;
-  #time = 0;
-  readonly #past = new Map<bigint, Past[]>();
+export class MemoryHistory extends WordHistory {
   readonly #invalidations: { readonly time: number; readonly invalidation: Invalidation }[] = [];
-
-  /** The memory given is used, not copied. */
-  constructor(now: Memory) {
-    this.now = now;
-  }
-
-  /** Doublewords changed at one moment. */
-  change(words: Iterable<readonly [bigint, bigint]>): void {
-    this.#time++;
-    for (const [address, value] of words) {
-      const before = this.now.words.get(address) ?? 0n;
-      if (before === value) continue;
-      const past = this.#past.get(address) ?? [];
-      past.push({ until: this.#time, value: before });
-      this.#past.set(address, past);
-      this.now.words.set(address, value);
-    }
-  }
 
   /** A command whose completion a CMD_SYNC has awaited. */
   invalidate(command: Command): void {
-    this.#time++;
+    const time = this.pass();
     const invalidation = decodeInvalidation(command);
-    if (invalidation !== null) this.#invalidations.push({ time: this.#time, invalidation });
-  }
-
-  /** Values of a structure, newest first, each with the moments it came and went; the newest is there still. */
-  values(
-    address: bigint,
-    doublewords: number,
-  ): { readonly values: readonly bigint[]; readonly from: number; readonly until: number }[] {
-    const places = Array.from({ length: doublewords }, (_, index) => address + BigInt(index) * 8n);
-    const moments = new Set(places.flatMap((at) => (this.#past.get(at) ?? []).map(({ until }) => until)));
-    const ends = [Number.POSITIVE_INFINITY, ...[...moments].sort((a, b) => b - a)];
-    return ends.map((until, index) => ({
-      values: places.map((at) => this.#before(at, until)),
-      from: ends[index + 1] ?? 0,
-      until,
-    }));
-  }
-
-  /** The doubleword just before the moment `time`. */
-  #before(address: bigint, time: number): bigint {
-    for (const past of this.#past.get(address) ?? []) if (past.until >= time) return past.value;
-    return this.now.words.get(address) ?? 0n;
+    if (invalidation !== null) this.#invalidations.push({ time, invalidation });
   }
 
   /**

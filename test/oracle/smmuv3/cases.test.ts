@@ -1,11 +1,12 @@
 /** The oracle against the tables of hand-made cases. `cases/all.ts` puts other SMMUs to them. */
 import { describe, expect, it } from "vitest";
 import { word } from "../memory.ts";
+import { wrongStores } from "../stores.ts";
 import { allowedOutcomes } from "./allowed.ts";
 import { CASES, scenarioOfCase } from "./cases/all.ts";
 import type { Case } from "./cases/expected.ts";
 import { request } from "./cases/scene.ts";
-import { wrongRecord, wrongStores } from "./harness/compare.ts";
+import { wrongRecord } from "./harness/compare.ts";
 import { oracleSubject } from "./harness/oracle-subject.ts";
 import { run } from "./harness/scenario.ts";
 import type { Outcome } from "./outcome.ts";

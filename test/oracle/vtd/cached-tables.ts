@@ -9,37 +9,24 @@
  * in between.
  */
 import { type Choose, Impossible } from "../latitude.ts";
-import { injectedOnLoad, type Memory } from "../memory.ts";
+import { injectedOnLoad } from "../memory.ts";
+import { WordHistory } from "../word-history.ts";
 import { covers, type Descriptor, decodeInvalidation, type Invalidation } from "./invalidation.ts";
 import type { Update } from "./outcome.ts";
 import { type EntryMeaning, type EntryTag, refusesStores, type Tables } from "./tables.ts";
 
-/** What a quadword held until a moment (exclusive). */
-interface Past {
-  readonly until: number;
-  readonly value: bigint;
-}
-
-export class MemoryHistory {
-  readonly now: Memory;
-  #time = 0;
-  readonly #past = new Map<bigint, Past[]>();
+export class MemoryHistory extends WordHistory {
   readonly #invalidations: { readonly time: number; readonly invalidation: Invalidation }[] = [];
 
   /** Roots that walks started at, by what finds the entries below, and when last. */
   readonly #roots = new Map<string, Map<bigint, number>>();
-
-  /** The memory given is used, not copied. */
-  constructor(now: Memory) {
-    this.now = now;
-  }
 
   /** Notes where walks may have started. */
   noteRoots(walked: Iterable<readonly [key: string, root: bigint]>): void {
     for (const [key, root] of walked) {
       const known = this.#roots.get(key) ?? new Map<bigint, number>();
       this.#roots.set(key, known);
-      known.set(root, this.#time);
+      known.set(root, this.time);
     }
   }
 
@@ -57,19 +44,6 @@ export class MemoryHistory {
     );
   }
 
-  /** Quadwords changed at one moment. */
-  change(words: Iterable<readonly [bigint, bigint]>): void {
-    this.#time++;
-    for (const [address, value] of words) {
-      const before = this.now.words.get(address) ?? 0n;
-      if (before === value) continue;
-      const past = this.#past.get(address) ?? [];
-      past.push({ until: this.#time, value: before });
-      this.#past.set(address, past);
-      this.now.words.set(address, value);
-    }
-  }
-
   /** A descriptor whose completion a wait has told. */
   invalidate(descriptor: Descriptor): void {
     const invalidation = decodeInvalidation(descriptor);
@@ -77,28 +51,7 @@ export class MemoryHistory {
   }
 
   drop(invalidation: Invalidation): void {
-    this.#invalidations.push({ time: ++this.#time, invalidation });
-  }
-
-  /** Values of a structure, newest first, each with the moments it came and went; the newest is there still. */
-  values(
-    address: bigint,
-    quadwords: number,
-  ): { readonly values: readonly bigint[]; readonly from: number; readonly until: number }[] {
-    const places = Array.from({ length: quadwords }, (_, index) => address + BigInt(index) * 8n);
-    const moments = new Set(places.flatMap((at) => (this.#past.get(at) ?? []).map(({ until }) => until)));
-    const ends = [Number.POSITIVE_INFINITY, ...[...moments].sort((a, b) => b - a)];
-    return ends.map((until, index) => ({
-      values: places.map((at) => this.#before(at, until)),
-      from: ends[index + 1] ?? 0,
-      until,
-    }));
-  }
-
-  /** The quadword just before the moment `time`. */
-  #before(address: bigint, time: number): bigint {
-    for (const past of this.#past.get(address) ?? []) if (past.until >= time) return past.value;
-    return this.now.words.get(address) ?? 0n;
+    this.#invalidations.push({ time: this.pass(), invalidation });
   }
 
   /**

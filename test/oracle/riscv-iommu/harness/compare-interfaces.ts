@@ -2,9 +2,10 @@
  * The debug interface (§5) and page requests (§3.7) compared with the oracle.
  */
 import type { Memory } from "../../memory.ts";
+import { hex, storedWords } from "../../stores.ts";
 import type { Outcome } from "../outcome.ts";
 import type { PageRequest, PageRequestOutcome } from "../page-request.ts";
-import { fileOf, hex, showRecord, storedWords, type Verdict, wrongRecord, wrongStores } from "./compare.ts";
+import { fileOf, showRecord, type Verdict, wrongRecord, wrongStores } from "./compare.ts";
 import type { DebugAnswer, Observed, PageRequestAnswer, Subject } from "./subject.ts";
 
 export function compareDebug(

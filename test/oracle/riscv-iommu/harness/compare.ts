@@ -2,6 +2,7 @@
  * Whether an observed answer is one of those the oracle permits: result, fault record and every word stored.
  */
 import { copyMemory, type Memory, store, word } from "../../memory.ts";
+import { hex, storedWords } from "../../stores.ts";
 import type { FaultRecord, InterruptFile, Outcome, Request } from "../outcome.ts";
 import type { Observed, Subject } from "./subject.ts";
 
@@ -33,18 +34,6 @@ export function compare(
     if (!complaints.includes(why)) complaints.push(why);
   }
   return { agrees: false, why: complaints.join("\n  or: ") };
-}
-
-/** Words of the stored pages that now differ from memory before the request. */
-export function storedWords(subject: Subject, memory: Memory, observed: Observed): [bigint, bigint][] {
-  const changed: [bigint, bigint][] = [];
-  for (const page of observed.storedPages) {
-    for (let at = page << 12n; at < (page + 1n) << 12n; at += 8n) {
-      const value = subject.word(at);
-      if (value !== word(memory, at)) changed.push([at, value]);
-    }
-  }
-  return changed;
 }
 
 /** The memory-resident interrupt file that a translation ended in. */
@@ -148,10 +137,6 @@ export function deliver(memory: Memory, file: InterruptFile): void {
   const at = pendingAt(file);
   memory.words.set(at, word(memory, at) | (1n << BigInt(MESSAGE_IDENTITY % 64)));
   store(memory, file.noticeAddress, 4, file.noticeIdentity);
-}
-
-export function hex(value: bigint): string {
-  return `0x${value.toString(16)}`;
 }
 
 function show(result: Observed["result"]): string {

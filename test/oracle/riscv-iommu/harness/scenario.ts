@@ -4,6 +4,7 @@
  */
 
 import { copyMemory, type Injected, type Memory } from "../../memory.ts";
+import { storedWords } from "../../stores.ts";
 import { allowedOutcomes, allowedOutcomesWithCaches, allowedPageRequestOutcomes } from "../allowed.ts";
 import { MemoryHistory } from "../cached-tables.ts";
 import type { Configuration } from "../generate/configuration.ts";
@@ -11,7 +12,7 @@ import type { CacheSize, Sequence, Step } from "../generate/sequence.ts";
 import type { Implementation } from "../implementation.ts";
 import type { DirectoryPointer, Outcome, Request } from "../outcome.ts";
 import type { PageRequest } from "../page-request.ts";
-import { compare, MESSAGE_IDENTITY, storedWords, type Verdict } from "./compare.ts";
+import { compare, MESSAGE_IDENTITY, type Verdict } from "./compare.ts";
 import { compareDebug, wrongPageRequest } from "./compare-interfaces.ts";
 import type { MakeSubject, Observed, Subject } from "./subject.ts";
 

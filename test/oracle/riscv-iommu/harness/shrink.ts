@@ -1,102 +1,44 @@
-/**
- * Makes a disagreeing scenario small: drops steps, words and injected faults, clears bits, simplifies requests, as long as it still disagrees.
- */
+/** What a scenario of the RISC-V IOMMU can be simplified to. */
+import { type Simplifications, shrinkScenario, simplerRequests } from "../../shrink.ts";
 import type { Step } from "../generate/sequence.ts";
 import { CAPABILITY } from "../implementation.ts";
-import type { Request } from "../outcome.ts";
 import type { Scenario } from "./scenario.ts";
+
+const OPTIONAL = ["QOSID", "END", "HPM", "PD8", "PD17", "PD20", "Svpbmt", "Svrsw60t59b", "AMO_MRIF", "T2GPA"] as const;
+
+const BY: Simplifications<Scenario, Step> = {
+  *stepsOf(step) {
+    if (step.kind === "change") {
+      if (step.must.length > 0) return; // a switch is one thing
+      if (step.words.some(([, value]) => value >> 63n === 1n)) return; // NAPOT entries belong together
+      for (let index = 0; index < step.words.length; index++) yield { ...step, words: step.words.toSpliced(index, 1) };
+      return;
+    }
+    if (step.kind !== "request") return;
+    const simpler = simplerRequests(step.request, [
+      { privileged: false },
+      { noWrite: true },
+      { executeRequested: false },
+      { iova: step.request.iova & ~0xfffn },
+      { processId: null, privileged: false },
+      { type: "untranslated", noWrite: false, executeRequested: false },
+      { access: "read" },
+    ]);
+    for (const request of simpler) yield { kind: "request", request };
+  },
+  others: OPTIONAL.map((name) => (scenario) => {
+    const { implementation } = scenario;
+    const capabilities = implementation.capabilities & ~(1n << CAPABILITY[name]);
+    return capabilities === implementation.capabilities
+      ? scenario
+      : { ...scenario, implementation: { ...implementation, capabilities } };
+  }),
+  words: () => true,
+  // With caches, bits could merge tags or split NAPOT pages, which the oracle supposes software never does.
+  bits: ({ caches }) => caches === "none",
+};
 
 /** `disagrees` is asked at most `budget` times. */
 export function shrink(scenario: Scenario, disagrees: (scenario: Scenario) => boolean, budget = 4000): Scenario {
-  let left = budget;
-  let best = scenario;
-  const attempt = (candidate: Scenario): boolean => {
-    if (left <= 0) return false;
-    left--;
-    if (!disagrees(candidate)) return false;
-    best = candidate;
-    return true;
-  };
-  for (let before: Scenario | null = null; before !== best && left > 0; ) {
-    before = best;
-    dropSome(
-      () => best.steps,
-      (steps) => attempt({ ...best, steps }),
-    );
-    dropSome(
-      () => [...best.memory.words],
-      (words) => attempt({ ...best, memory: { ...best.memory, words: new Map(words) } }),
-    );
-    dropSome(
-      () => [...best.memory.injected],
-      (injected) => attempt({ ...best, memory: { ...best.memory, injected: new Map(injected) } }),
-    );
-    for (const [index, step] of best.steps.entries()) {
-      for (const simpler of simplerSteps(step)) attempt({ ...best, steps: best.steps.with(index, simpler) });
-    }
-    for (const name of [
-      "QOSID",
-      "END",
-      "HPM",
-      "PD8",
-      "PD17",
-      "PD20",
-      "Svpbmt",
-      "Svrsw60t59b",
-      "AMO_MRIF",
-      "T2GPA",
-    ] as const) {
-      const capabilities = best.implementation.capabilities & ~(1n << CAPABILITY[name]);
-      if (capabilities !== best.implementation.capabilities)
-        attempt({ ...best, implementation: { ...best.implementation, capabilities } });
-    }
-    // With caches, bits could merge tags or split NAPOT pages, which the oracle supposes software never does.
-    if (best.caches === "none") for (const address of best.memory.words.keys()) clearBits(address);
-  }
-  return best;
-
-  function clearBits(address: bigint): void {
-    for (let at = 63n; at >= 0n; at--) {
-      const value = best.memory.words.get(address) ?? 0n;
-      if (((value >> at) & 1n) === 0n) continue;
-      const words = new Map(best.memory.words).set(address, value & ~(1n << at));
-      attempt({ ...best, memory: { ...best.memory, words } });
-    }
-  }
-}
-
-/** Drops runs of items, long ones first. */
-function dropSome<T>(items: () => readonly T[], attempt: (items: T[]) => boolean): void {
-  for (let length = Math.ceil(items().length / 2); length >= 1; length = length === 1 ? 0 : Math.ceil(length / 2)) {
-    for (let at = items().length - length; at > -length; at -= length) {
-      const from = Math.max(at, 0);
-      const now = items();
-      if (from < now.length) attempt([...now.slice(0, from), ...now.slice(from + length)]);
-    }
-  }
-}
-
-function* simplerSteps(step: Step): Generator<Step> {
-  if (step.kind === "change") {
-    if (step.must.length > 0) return; // a switch is one thing
-    if (step.words.some(([, value]) => value >> 63n === 1n)) return; // NAPOT entries belong together
-    for (let index = 0; index < step.words.length; index++) yield { ...step, words: step.words.toSpliced(index, 1) };
-    return;
-  }
-  if (step.kind !== "request") return;
-  const { request } = step;
-  const changes: Partial<Request>[] = [
-    { privileged: false },
-    { noWrite: true },
-    { executeRequested: false },
-    { iova: request.iova & ~0xfffn },
-    { processId: null, privileged: false },
-    { type: "untranslated", noWrite: false, executeRequested: false },
-    { access: "read" },
-  ];
-  for (const change of changes) {
-    const simpler = { ...request, ...change };
-    const different = (Object.keys(change) as (keyof Request)[]).some((name) => simpler[name] !== request[name]);
-    if (different) yield { kind: "request", request: simpler };
-  }
+  return shrinkScenario(scenario, BY, disagrees, budget);
 }

@@ -1,9 +1,10 @@
 /**
  * Whether an observed answer is one of those the oracle permits: result, event record and every doubleword stored.
  */
-import { type Memory, word } from "../../memory.ts";
+import type { Memory } from "../../memory.ts";
+import { hex, storedWords, wrongStores } from "../../stores.ts";
 import type { Observed, Subject } from "../adapter.ts";
-import type { EventRecord, Outcome, Update } from "../outcome.ts";
+import type { EventRecord, Outcome } from "../outcome.ts";
 
 export type Verdict =
   /** `changed`: the doublewords that the SMMU changed, with what they hold now. */
@@ -22,18 +23,6 @@ export function compare(subject: Subject, memory: Memory, observed: Observed, ou
     complaints.add(why);
   }
   return { agrees: false, why: [...complaints].join("\n  or: ") };
-}
-
-/** Doublewords of the stored pages that now differ from memory before the request. */
-export function storedWords(subject: Subject, memory: Memory, observed: Observed): [bigint, bigint][] {
-  const changed: [bigint, bigint][] = [];
-  for (const page of observed.storedPages) {
-    for (let at = page << 12n; at < (page + 1n) << 12n; at += 8n) {
-      const value = subject.word(at);
-      if (value !== word(memory, at)) changed.push([at, value]);
-    }
-  }
-  return changed;
 }
 
 function wrongResult(seen: Observed["result"], { result }: Outcome): string | null {
@@ -70,34 +59,6 @@ export function wrongRecord(records: Observed["records"], expected: EventRecord 
     (value, index) => ((value ^ seen[index]!) & ~expected.unknown[index]!) === 0n,
   );
   return same ? null : `expected ${showRecord(expected.doublewords)}, got ${showRecord(seen)}`;
-}
-
-export function wrongStores(
-  memory: Memory,
-  updates: readonly Update[],
-  changed: readonly (readonly [bigint, bigint])[],
-): string | null {
-  const now = new Map(changed);
-  const addresses = new Set([...now.keys(), ...updates.map(({ address }) => address)]);
-  for (const at of addresses) {
-    const before = word(memory, at);
-    let must = before;
-    let free = 0n;
-    for (const { address, mask, value, required } of updates) {
-      if (address !== at) continue;
-      if (required) must = (must & ~mask) | value;
-      else free |= (before ^ value) & mask;
-    }
-    // What is required by one rule is not free by another.
-    free &= ~(must ^ before);
-    const seen = now.get(at) ?? before;
-    if (((seen ^ must) & ~free) !== 0n) return `expected ${hex(must)} at ${hex(at)}, got ${hex(seen)}`;
-  }
-  return null;
-}
-
-export function hex(value: bigint): string {
-  return `0x${value.toString(16)}`;
 }
 
 export function showRecord(doublewords: readonly bigint[]): string {

@@ -3,6 +3,7 @@
  * subject and the oracle side by side, and has a text form, so that a finding can be kept as a test.
  */
 import { copyMemory, type Injected, type Memory } from "../../memory.ts";
+import { hex, storedWords } from "../../stores.ts";
 import type { CacheSize, MakeSubject } from "../adapter.ts";
 import { allowedOutcomes, allowedOutcomesWithCaches } from "../allowed.ts";
 import { MemoryHistory } from "../cached-tables.ts";
@@ -10,7 +11,7 @@ import type { Step } from "../generate/sequence.ts";
 import type { World } from "../generate/world.ts";
 import type { Identification, Programming } from "../identification.ts";
 import type { Request } from "../outcome.ts";
-import { compare, hex, storedWords } from "./compare.ts";
+import { compare } from "./compare.ts";
 
 export interface Scenario {
   readonly identification: Identification;

@@ -1,10 +1,11 @@
 /**
  * Whether an observed answer is one of those the oracle permits: result, fault record and every quadword stored.
  */
-import { type Memory, word } from "../../memory.ts";
+import type { Memory } from "../../memory.ts";
+import { hex, storedWords, wrongStores } from "../../stores.ts";
 import type { Observed, ObservedInterrupt, Subject } from "../adapter.ts";
 import type { InterruptOutcome } from "../interrupt.ts";
-import { FAULTS, type FaultRecord, type Outcome, type Update } from "../outcome.ts";
+import { FAULTS, type FaultRecord, type Outcome } from "../outcome.ts";
 
 export type Verdict =
   /** `changed`: the quadwords that the unit changed, with what they hold now. */
@@ -43,18 +44,6 @@ function seenOf(seen: ObservedInterrupt["result"], expected: InterruptOutcome["r
   return { ...seen, interrupt: { ...expected.interrupt, ...seen.interrupt } };
 }
 
-/** Quadwords of the stored pages that now differ from memory before the request. */
-export function storedWords(subject: Subject, memory: Memory, observed: Observed): [bigint, bigint][] {
-  const changed: [bigint, bigint][] = [];
-  for (const page of observed.storedPages) {
-    for (let at = page << 12n; at < (page + 1n) << 12n; at += 8n) {
-      const value = subject.word(at);
-      if (value !== word(memory, at)) changed.push([at, value]);
-    }
-  }
-  return changed;
-}
-
 function wrongResult(seen: Observed["result"], { result }: Outcome): string | null {
   if (result.kind === "translated") {
     return seen.kind === "translated" && seen.address === result.address
@@ -90,34 +79,6 @@ export function wrongRecord(
   const seen = records[0]!;
   const same = expected.quadwords.every((value, index) => ((value ^ seen[index]!) & ~expected.unknown[index]!) === 0n);
   return same ? null : `expected ${showRecord(expected.quadwords)}, got ${showRecord(seen)}`;
-}
-
-export function wrongStores(
-  memory: Memory,
-  updates: readonly Update[],
-  changed: readonly (readonly [bigint, bigint])[],
-): string | null {
-  const now = new Map(changed);
-  const addresses = new Set([...now.keys(), ...updates.map(({ address }) => address)]);
-  for (const at of addresses) {
-    const before = word(memory, at);
-    let must = before;
-    let free = 0n;
-    for (const { address, mask, required } of updates) {
-      if (address !== at) continue;
-      if (required) must |= mask;
-      else free |= ~before & mask;
-    }
-    // What is required by one rule is not free by another.
-    free &= ~(must ^ before);
-    const seen = now.get(at) ?? before;
-    if (((seen ^ must) & ~free) !== 0n) return `expected ${hex(must)} at ${hex(at)}, got ${hex(seen)}`;
-  }
-  return null;
-}
-
-export function hex(value: bigint): string {
-  return `0x${value.toString(16)}`;
 }
 
 export function showRecord([low, high]: readonly [bigint, bigint]): string {

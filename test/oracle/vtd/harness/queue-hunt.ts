@@ -9,6 +9,7 @@ import { PhysicalMemory } from "../../../../host/base/memory.ts";
 import { Trace } from "../../../../host/base/trace.ts";
 import { VtdUnit } from "../../../../host/hw/iommu/vtd/unit.ts";
 import { Random } from "../../random.ts";
+import { hex } from "../../stores.ts";
 import { bits } from "../capabilities.ts";
 import { CAP, ECAP } from "../cases/scene.ts";
 import {
@@ -28,7 +29,6 @@ import {
 } from "../generate/descriptors.ts";
 import type { Descriptor } from "../invalidation.ts";
 import { executeQueue, invalid, isMeant, type Queue, type QueueOutcome } from "../invalidation-queue.ts";
-import { hex } from "./compare.ts";
 
 /** Pages: the queue's, then statuses'. */
 const QUEUE = 0x10;

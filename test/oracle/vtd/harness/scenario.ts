@@ -3,6 +3,7 @@
  * runs on a subject and the oracle side by side, and has a text form, so that a finding can be kept as a test.
  */
 import { copyMemory, type Injected, type Memory } from "../../memory.ts";
+import { hex, storedWords } from "../../stores.ts";
 import type { CacheSize, MakeSubject } from "../adapter.ts";
 import { allowedInterrupts, allowedOutcomes, allowedOutcomesWithCaches } from "../allowed.ts";
 import { MemoryHistory } from "../cached-tables.ts";
@@ -10,7 +11,7 @@ import type { Identification, Programming } from "../capabilities.ts";
 import type { InterruptRequest } from "../interrupt.ts";
 import type { Descriptor } from "../invalidation.ts";
 import type { Request } from "../outcome.ts";
-import { compare, hex, storedWords, wrongInterrupt } from "./compare.ts";
+import { compare, wrongInterrupt } from "./compare.ts";
 
 export type Step =
   | { readonly kind: "request"; readonly request: Request }
