@@ -14,6 +14,7 @@ import type { AccessSize } from "../host/base/mmio.ts";
 import { StateError, type Stateful, type StateReader, type StateRecord } from "../host/base/state.ts";
 import type { Trace } from "../host/base/trace.ts";
 import type { Assignment } from "./assignment.ts";
+import type { DebuggedCpu } from "./gdb/debugged-cpu.ts";
 import type { Machine } from "./machine.ts";
 import { type IommuWorld, MachineFrame } from "./machine-frame.ts";
 import { RAM_BASE, UART_BASE } from "./memory-map.ts";
@@ -23,6 +24,7 @@ import { KernelImageError } from "./platform/kernel-image.ts";
 import { uartRegister } from "./platform/register-names.ts";
 import { Uart8250 } from "./platform/uart-8250.ts";
 import type { PlatformDeviceEntry } from "./platform-devices.ts";
+import type { WatchHit, Watchpoint } from "./vcpu/engine/core.ts";
 import type { ViommuKind } from "./viommu/kind.ts";
 import { DEFAULT_KIND, VIOMMU_KINDS } from "./viommu/kinds.ts";
 
@@ -61,6 +63,12 @@ export interface CpuCore {
   programCounter(cpu: number): bigint;
   /** When the CPU's timer is due. */
   timerDeadline(cpu: number): number;
+  /** Between runs: where CPUs stop, with KernelParts.exits.debugger (vmm/vcpu/engine/core.ts). */
+  setBreakpoints(addresses: readonly bigint[]): void;
+  setWatchpoints(watchpoints: readonly Watchpoint[]): void;
+  readonly watchHit: WatchHit | null;
+  /** Instructions that a CPU has executed, between runs. */
+  instructionsOf(cpu: number): number;
 }
 
 /** A CPU's loads and stores outside RAM. */
@@ -115,6 +123,8 @@ export interface KernelParts extends Stateful {
   /** Level of a platform device's wire, 0 to PLATFORM_WIRES - 1; absent: this platform has none. */
   platformWire?(wire: number, asserted: boolean): void;
   deviceTree(request: TreeRequest): Uint8Array;
+  /** The CPUs as a debugger sees them; `load`: the doubleword of RAM at a guest-physical address, null where there is none. */
+  debugged(load: (address: bigint) => bigint | null): DebuggedCpu;
   /** Readies the boot CPU at `entry` with the device tree's address, as the instruction set's boot protocol says. */
   start(entry: bigint, tree: bigint): void;
 }
@@ -185,10 +195,13 @@ export class KernelMachine<Parts extends KernelParts = KernelParts> implements S
   readonly #slice: number;
   readonly #input: number[] = [];
   #off: Extract<KernelStop, { kind: "off" }> | null = null;
-  /** Whose turn it is next, whose it is, and at which count of executed instructions it ends: over once that is reached. */
+  /** Whose turn it is next, whose it is, and at which counts of executed instructions it began and ends: over once that is reached. */
   #cpu = 0;
   #turnCpu = 0;
+  #turnStart = 0;
   #turnEnd = 0;
+  /** The CPU before whose next turn the machine pauses; −1: none's. */
+  pauseBeforeTurnOf = -1; // not state: a debugger's wish
   #running = -1; // not state: there is state between slices only
   #pausing = false; // not state: a call of run's
   /** Instructions left of a slice that has been cut; 0: the next run begins one. */
@@ -338,6 +351,11 @@ export class KernelMachine<Parts extends KernelParts = KernelParts> implements S
         this.#left = 0;
         return { kind: "idle", until: this.#wakeTime() };
       }
+      if (this.pauseBeforeTurnOf === this.#turnCpu) {
+        this.pauseBeforeTurnOf = -1;
+        this.onBreak(this.#turnCpu);
+        return { kind: "held" };
+      }
       const cpu = this.#turnCpu;
       this.#running = cpu;
       const longest = Math.min(this.#left, this.#turnEnd - before);
@@ -384,6 +402,11 @@ export class KernelMachine<Parts extends KernelParts = KernelParts> implements S
     }));
   }
 
+  /** Whose turn it is: whose was the last instruction, and whose is the next one unless the turn has ended. By counts of executed instructions. */
+  get turn(): { readonly cpu: number; readonly start: number; readonly end: number } {
+    return { cpu: this.#turnCpu, start: this.#turnStart, end: this.#turnEnd };
+  }
+
   /** Lets an idle machine's time pass to `until`. */
   skipTo(until: number): void {
     this.#clock.advanceTo(until);
@@ -395,7 +418,8 @@ export class KernelMachine<Parts extends KernelParts = KernelParts> implements S
     if (cpu < 0) return false;
     this.#turnCpu = cpu;
     this.#cpu = (cpu + 1) % this.#started.length;
-    this.#turnEnd = this.parts.core.executed + this.#turn(cpu);
+    this.#turnStart = this.parts.core.executed;
+    this.#turnEnd = this.#turnStart + this.#turn(cpu);
     return true;
   }
 
@@ -487,6 +511,7 @@ export class KernelMachine<Parts extends KernelParts = KernelParts> implements S
       off: off === null ? null : { reset: off.reset, failure: off.failure },
       cpu: this.#cpu,
       turnCpu: this.#turnCpu,
+      turnStart: this.#turnStart,
       turnEnd: this.#turnEnd,
       commandsSeen: this.#commandsSeen,
       left: this.#left,
@@ -513,6 +538,7 @@ export class KernelMachine<Parts extends KernelParts = KernelParts> implements S
     });
     this.#cpu = state.number("cpu") % this.#started.length;
     this.#turnCpu = state.number("turnCpu") % this.#started.length;
+    this.#turnStart = state.number("turnStart");
     this.#turnEnd = state.number("turnEnd");
     this.#commandsSeen = state.number("commandsSeen");
     this.#left = Math.min(state.number("left"), this.#slice);

@@ -15,12 +15,13 @@ import { kindOfArchitecture } from "../viommu/kinds.ts";
 import { type BootOptions, DEFAULT_WALL_LIMIT, inspected, STOPPED } from "./boot-component.ts";
 import { type ConsoleInput, openConsoleInput } from "./console.ts";
 import { EXIT_FAILED, EXIT_PASS, EXIT_TIME_LIMIT, UsageError } from "./exit-codes.ts";
+import { heldByDebugger } from "./gdb-server.ts";
 import { assignmentsOf, HostRun } from "./host-run.ts";
 import { fileProblem, readInput } from "./input-file.ts";
 import { LivePace } from "./kernel-pace.ts";
 import { MonitorPrompt } from "./monitor-prompt.ts";
 import { RunningVm } from "./monitored-vm.ts";
-import { Monitoring, monitorAt } from "./monitoring.ts";
+import { debuggerAt, Monitoring, monitorAt } from "./monitoring.ts";
 import { type ViommuChoice, viommuOf } from "./options.ts";
 import { type KernelOutcome, runKernel } from "./run-kernel.ts";
 import { RunShell } from "./run-shell.ts";
@@ -76,10 +77,12 @@ export async function bootKernel(
   const run = new HostRun(shell, options, (host) => withDrives(host, drives), source);
   const random = new SeededRandom(options.seed);
   const monitoring =
-    source.mayBeHeld && (options.interactive === true || options.monitor !== undefined)
+    source.mayBeHeld && (options.interactive === true || options.monitor !== undefined || options.gdb !== undefined)
       ? await Monitoring.open(options, shell.trace)
       : null;
   if (options.monitor !== undefined) shell.message(monitorAt(options));
+  const port = monitoring?.gdbPort ?? null;
+  if (port !== null) shell.message(debuggerAt(port, options.paused === true));
   const wallDeadline = performance.now() + wallLimit(options) / 1e6;
   const termination = new Termination();
   // A replay asks nobody outside: the first signal ends it.
@@ -121,6 +124,7 @@ export async function bootKernel(
         }),
         progress: executed,
         interrupt: () => machine.pause(),
+        debugged: heldByDebugger(machine, run.host),
       });
       const outcome = await runKernel({
         machine,

@@ -4,6 +4,8 @@ import type { Trace } from "../../host/base/trace.ts";
 import type { Machine, Service } from "../machine.ts";
 import { Monitor, type MonitoredVm } from "../monitor/monitor.ts";
 import { RunControl } from "../monitor/run-control.ts";
+import type { HeldByDebugger, Past } from "../gdb/target.ts";
+import { GdbServer } from "./gdb-server.ts";
 import type { RunGate } from "./kernel-pace.ts";
 import { MonitorSessions } from "./monitor-sessions.ts";
 import { RemoteLink } from "./remote-link.ts";
@@ -11,8 +13,15 @@ import { RemoteLink } from "./remote-link.ts";
 export interface MonitorOptions {
   /** Path of the monitor's socket. */
   readonly monitor?: string;
+  /** Port of the loopback interface at which a debugger is served; 0: any. */
+  readonly gdb?: number;
   /** Stand before the first instruction until told to go on. */
   readonly paused?: true;
+}
+
+/** What the person at the terminal is told of a debugger's port. */
+export function debuggerAt(port: number, paused: boolean): string {
+  return `${paused ? "the machine waits for a debugger" : "a debugger may come"}: gdb-multiarch -ex "target remote :${port}"`;
 }
 
 /** What the person at the terminal is told of the socket. */
@@ -29,6 +38,10 @@ export interface HeldMachine {
   readonly progress: () => number;
   /** From within the run: has it return after what is being done. */
   readonly interrupt: () => void;
+  /** What a debugger may have; left out: this machine has no registers. */
+  readonly debugged?: HeldByDebugger;
+  /** Of a replay. */
+  readonly past?: Past;
 }
 
 export class Monitoring implements RunGate {
@@ -40,8 +53,9 @@ export class Monitoring implements RunGate {
   readonly #sessions: MonitorSessions | null;
   #held: HeldMachine | null = null;
   #closed = false;
+  readonly #gdb: GdbServer | null;
 
-  private constructor(trace: Trace, link: RemoteLink | null, paused: boolean) {
+  private constructor(trace: Trace, link: RemoteLink | null, gdb: RemoteLink | null, paused: boolean) {
     const held = (): HeldMachine => {
       if (this.#held === null) throw new Error("no machine is held yet");
       return this.#held;
@@ -69,22 +83,35 @@ export class Monitoring implements RunGate {
     );
     this.#link = link;
     this.#sessions = link === null ? null : new MonitorSessions(link, this.monitor);
-    if (link !== null) link.onArrival = () => this.onArrival();
+    const { control, monitor } = this;
+    const quit = (): void => {
+      this.quitting = true;
+    };
+    this.#gdb = gdb === null ? null : new GdbServer({ link: gdb, trace, control, monitor, quit });
+    for (const one of [link, gdb]) if (one !== null) one.onArrival = () => this.onArrival();
   }
 
   /** Listens where the options say so. Throws UsageError. */
   static async open(options: MonitorOptions, trace: Trace): Promise<Monitoring> {
     const link = options.monitor === undefined ? null : await RemoteLink.listen(options.monitor, "--monitor");
-    return new Monitoring(trace, link, options.paused === true);
+    const gdb = options.gdb === undefined ? null : await RemoteLink.listen(options.gdb, "--gdb");
+    return new Monitoring(trace, link, gdb, options.paused === true);
+  }
+
+  /** The port at which a debugger is served; null: none is. */
+  get gdbPort(): number | null {
+    return this.#gdb?.port ?? null;
   }
 
   /** From here on it is about this machine: the first, or one after a reboot. */
   hold(machine: HeldMachine): void {
     this.#held = machine;
+    if (machine.debugged !== undefined) this.#gdb?.hold(machine.debugged, machine.past ?? null);
   }
 
   serve(): void {
     this.#sessions?.serve();
+    this.#gdb?.serve();
   }
 
   /** Has requests served at the traps of a guest that holds the thread from its first instruction to its last. */
@@ -108,9 +135,10 @@ export class Monitoring implements RunGate {
   }
 
   /** Tells everybody how the run ended, and lets go of the socket; only the first time. */
-  async close(end: Readonly<Record<string, unknown>>): Promise<void> {
+  async close(end: Readonly<Record<string, unknown>> & { readonly status: number }): Promise<void> {
     if (this.#closed) return;
     this.#closed = true;
     await this.#sessions?.close(end);
+    await this.#gdb?.close(end.status);
   }
 }

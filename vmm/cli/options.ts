@@ -36,6 +36,13 @@ export function wholeNumber(text: string): number {
   return Number(text);
 }
 
+/** A TCP port; 0: any. */
+export function portNumber(text: string): number {
+  const port = wholeNumber(text);
+  if (port > 65535) throw new InvalidArgumentError("expected a port, 0 to 65535");
+  return port;
+}
+
 export function collect(value: string, previous: string[]): string[] {
   return [...previous, value];
 }

@@ -5,6 +5,8 @@
 import type { GpaPfn } from "../../host/base/address.ts";
 import type { PhysicalMemory } from "../../host/base/memory.ts";
 import type { Stateful, StateRecord } from "../../host/base/state.ts";
+import type { DebuggedCpu } from "../gdb/debugged-cpu.ts";
+import { AArch64Debugged } from "../gdb/aarch64.ts";
 import type { KernelMachineOptions, KernelParts, KernelPartsHost, TreeRequest } from "../kernel-machine.ts";
 import type { Machine } from "../machine.ts";
 import { GICC_BASE, GICD_BASE, GICV2M_BASE } from "../memory-map.ts";
@@ -64,6 +66,10 @@ export class Arm64Parts implements KernelParts {
     bus.claim({ name: "gicd", base: GICD_BASE, size: 0x1000, port: distributor, registerName: gicdRegister });
     bus.claim({ name: "gicc", base: GICC_BASE, size: 0x2000, port: cpuInterface, registerName: giccRegister });
     bus.claim({ name: "gicv2m", base: GICV2M_BASE, size: 0x1000, port: frame, registerName: gicv2mRegister });
+  }
+
+  debugged(load: (address: bigint) => bigint | null): DebuggedCpu {
+    return new AArch64Debugged(this.core, load);
   }
 
   firmwareCall(cpu: number): void {

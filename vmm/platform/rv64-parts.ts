@@ -6,6 +6,8 @@ import type { GpaPfn } from "../../host/base/address.ts";
 import type { PhysicalMemory } from "../../host/base/memory.ts";
 import type { AccessSize, MmioPort } from "../../host/base/mmio.ts";
 import type { Stateful, StateRecord } from "../../host/base/state.ts";
+import type { DebuggedCpu } from "../gdb/debugged-cpu.ts";
+import { Rv64Debugged } from "../gdb/riscv64.ts";
 import type { KernelMachineOptions, KernelParts, KernelPartsHost, TreeRequest } from "../kernel-machine.ts";
 import type { Machine } from "../machine.ts";
 import { APLIC_BASE, MSI_BASE } from "../memory-map.ts";
@@ -60,6 +62,10 @@ export class Rv64Parts implements KernelParts {
       });
     }
     bus.claim({ name: "aplic", base: APLIC_BASE, size: 0x4000, port: this.aplic, registerName: aplicRegister });
+  }
+
+  debugged(load: (address: bigint) => bigint | null): DebuggedCpu {
+    return new Rv64Debugged(this.core, load);
   }
 
   get sbi(): Sbi {

@@ -12,6 +12,7 @@ import {
   duration,
   INJECTION_RULES,
   memorySize,
+  portNumber,
   type ViommuChoice,
   viommuOption,
   wholeNumber,
@@ -66,7 +67,8 @@ export function boot(): Command {
     .addOption(viommuOption(true))
     .option("--inspect [path]", "print the machine as a tree at the end (see: nestbox inspect)")
     .option("--monitor <socket>", "let others pause the machine, step it and look into it (see: nestbox monitor)")
-    .option("--paused", "stand before the first instruction until the monitor says continue")
+    .option("--gdb <port>", "serve a debugger at this port of 127.0.0.1 (0: any); see vmm/gdb/README.md", portNumber)
+    .option("--paused", "stand before the first instruction until the monitor or the debugger says continue")
     .option("--fail-on-fault", "exit status 3 if a fault reached the guest")
     .optionsGroup("Kernels:")
     .option("--kernel <file>", "Linux Image (may be gzipped) or bare-metal ELF, riscv64 or arm64")
@@ -81,18 +83,22 @@ export function boot(): Command {
     .addHelpText("after", `\n${INJECTION_RULES}`)
     .action(async (image: string | undefined, options: GivenOptions) => {
       verdictPending();
-      if (options.paused === true && options.monitor === undefined && options.interactive !== true)
-        throw new UsageError("boot: --paused needs --monitor or --interactive: nobody could let it go on");
+      if (options.paused === true && options.monitor === undefined && options.gdb === undefined && options.interactive !== true)
+        throw new UsageError("boot: --paused needs --monitor, --gdb or --interactive: nobody could let it go on");
       const { record } = options;
       if (record !== undefined && options.monitor !== undefined)
         throw new UsageError(
           "boot: --record and --monitor: what a monitor changes is in no recording yet; give one of them",
         );
+      if (record !== undefined && options.gdb !== undefined)
+        throw new UsageError(
+          "boot: --record and --gdb: what a debugger changes is in no recording; record, then debug the replay (replay --gdb)",
+        );
       if (options.kernel !== undefined) {
         if (image !== undefined) throw new UsageError("boot: give either an image or --kernel, not both");
         process.exitCode = await bootKernel(options.kernel, options, (shell, made) => sourceOf(shell, made, record));
       } else {
-        for (const name of ["initrd", "nvme", "interactive", "dtb", "dumpDtb"] as const) {
+        for (const name of ["initrd", "nvme", "interactive", "dtb", "dumpDtb", "gdb"] as const) {
           const given = options[name];
           if (given !== undefined && !(Array.isArray(given) && given.length === 0)) {
             throw new UsageError(`boot: --${name === "dumpDtb" ? "dump-dtb" : name} needs --kernel`);

@@ -2,7 +2,7 @@
 // the instruction set (running, time, RAM, the mmio port) is EngineCore's.
 //
 //   setInterrupt(cpu, …)  what the interrupt controller's CPU interface signals, and whether the virtual timer's interrupt would be signalled
-import { INSTRET, PC, RAM_BASE_PAGE, TINY_BEFORE_ROUNDING } from "../engine/assembly/layout.ts";
+import { FLOAT_FLAGS, INSTRET, PC, RAM_BASE_PAGE, TINY_BEFORE_ROUNDING } from "../engine/assembly/layout.ts";
 import { type CoreOptions, EngineCore, type EngineExports } from "../engine/core.ts";
 import * as layout from "./assembly/layout.ts";
 import { AARCH64 } from "./translator/aarch64.ts";
@@ -121,6 +121,14 @@ export class AArch64Core extends EngineCore<AArch64Exports> {
 
   xHigh(cpu: number, index: number): number {
     return this.view.getUint32(this.at(cpu, layout.X) + index * 8 + 4, true);
+  }
+
+  /** FPSR, as float-rules.ts composes it: IOC, DZC, OFC, UFC, IXC, IDC, QC. */
+  floatStatus(cpu: number): bigint {
+    const flags = this.view.getUint32(this.at(cpu, FLOAT_FLAGS), true);
+    const saturated = this.view.getUint32(this.at(cpu, layout.QC), true) & 1;
+    const order = ((flags >> 4) & 1) | ((flags >> 2) & 2) | (flags & 4) | ((flags << 2) & 8) | ((flags << 4) & 16);
+    return BigInt(order | (flags & 0x80) | (saturated << 27));
   }
 
   /** V0…V31, 128 bits. */

@@ -62,7 +62,7 @@ export interface Watchpoint {
   readonly stores: boolean;
 }
 
-/** What an instruction is about to touch: which watchpoint, and the guest-physical address. */
+/** What a CPU is about to touch: which watchpoint, and the guest-physical address. */
 export interface WatchHit {
   readonly index: number;
   readonly address: number;
