@@ -1,7 +1,7 @@
 // `--gdb PORT`: a debugger's connection to a machine. One at a time; the machine stands while it is there and runs on when it goes.
 
-import type { Host } from "../../host/host.ts";
 import type { Trace } from "../../host/base/trace.ts";
+import type { Host } from "../../host/host.ts";
 import { GdbSession } from "../gdb/session.ts";
 import { GdbTarget, type HeldByDebugger, type Past } from "../gdb/target.ts";
 import type { KernelMachine } from "../kernel-machine.ts";

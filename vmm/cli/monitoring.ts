@@ -1,10 +1,10 @@
 // What holds a running machine for people and programs: the control of the run, the monitor, and the socket that leads to it.
 
 import type { Trace } from "../../host/base/trace.ts";
+import type { HeldByDebugger, Past } from "../gdb/target.ts";
 import type { Machine, Service } from "../machine.ts";
 import { Monitor, type MonitoredVm } from "../monitor/monitor.ts";
 import { RunControl } from "../monitor/run-control.ts";
-import type { HeldByDebugger, Past } from "../gdb/target.ts";
 import { GdbServer } from "./gdb-server.ts";
 import type { RunGate } from "./kernel-pace.ts";
 import { MonitorSessions } from "./monitor-sessions.ts";

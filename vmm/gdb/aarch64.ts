@@ -5,7 +5,9 @@ import type { AArch64Core, CpuRegister } from "../vcpu/aarch64/core.ts";
 import type { DebuggedCpu, Register, RegisterFeature } from "./debugged-cpu.ts";
 
 const SYSTEM = [
-  ..."elr_el1 spsr_el1 esr_el1 far_el1 vbar_el1 sctlr_el1 tcr_el1 ttbr0_el1 ttbr1_el1 mair_el1 cpacr_el1 contextidr_el1".split(" "),
+  ..."elr_el1 spsr_el1 esr_el1 far_el1 vbar_el1 sctlr_el1 tcr_el1 ttbr0_el1 ttbr1_el1 mair_el1 cpacr_el1 contextidr_el1".split(
+    " ",
+  ),
   ..."tpidr_el0 tpidrro_el0 tpidr_el1 cntkctl_el1 cntv_cval_el0 cntv_ctl_el0 par_el1 sp_el0 sp_el1".split(" "),
 ] as readonly CpuRegister[];
 
@@ -52,7 +54,12 @@ export class AArch64Debugged implements DebuggedCpu {
       {
         name: "org.nestbox.aarch64.system",
         registers: SYSTEM.map(
-          (name): Register => ({ name: name.toUpperCase(), bits: 64, group: "system", read: (cpu) => core.read(cpu, name) }),
+          (name): Register => ({
+            name: name.toUpperCase(),
+            bits: 64,
+            group: "system",
+            read: (cpu) => core.read(cpu, name),
+          }),
         ),
       },
     ];

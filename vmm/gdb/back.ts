@@ -11,49 +11,69 @@ export function stepBack(target: GdbTarget, cpu: number, halted: (halt: Halt) =>
   const past = target.past!;
   const { instructions: now } = past.here;
   const done = target.executedBy(cpu);
-  if (now === 0) return halted({ cpu, why: "begin" });
   const look = (place: number, turns: number): void => {
     past.toInstruction(place, () => {
-      if (target.executedBy(cpu) < done) return halted({ cpu, why: "trap" });
       const { turnStart } = target;
+      if (target.executedBy(cpu) < done) halted({ cpu, why: "trap" });
       // Another CPU's turn: what this one did last lies before it.
-      if (turns < MOST_TURNS && turnStart > 0 && turnStart <= place) return look(turnStart - 1, turns + 1);
-      past.toInstruction(now - 1, () => halted({ cpu: target.current, why: "trap" }));
+      else if (turns < MOST_TURNS && turnStart > 0 && turnStart <= place) look(turnStart - 1, turns + 1);
+      else past.toInstruction(now - 1, () => halted({ cpu: target.current, why: "trap" }));
     });
   };
-  look(now - 1, 0);
+  if (now === 0) halted({ cpu, why: "begin" });
+  else look(now - 1, 0);
 }
 
 /** At the last place before this one where it would have stopped; at the beginning, where there is none. */
 export function continueBack(target: GdbTarget, halted: (halt: Halt) => void): void {
-  const past = target.past!;
-  let end = past.here.instructions;
-  let last: { readonly halt: Halt; readonly at: number } | null = null;
-  /** From `from` up to `end`: what it stops at last. */
-  const stretch = (): void => {
-    const from = past.before(end);
-    past.toInstruction(from, () => scan(from));
-  };
-  const scan = (from: number): void => {
-    const { instructions: here } = past.here;
-    if (here >= end) return finish(from);
-    target.runTo(end, (halt, arrived) => {
-      const { instructions: at } = past.here;
-      if (halt.why === "interrupt") return halted(halt);
-      if (arrived || at >= end || halt.why === "end") return finish(from);
-      last = { halt, at };
-      scan(from);
-    });
-  };
-  const finish = (from: number): void => {
-    if (last !== null) {
-      const { halt, at } = last;
-      past.toInstruction(at, () => halted(halt));
-    } else if (from <= 0) past.toInstruction(0, () => halted({ cpu: target.current, why: "begin" }));
-    else {
-      end = from;
-      stretch();
+  new Search(target, halted).stretch();
+}
+
+class Search {
+  readonly #target: GdbTarget;
+  readonly #halted: (halt: Halt) => void;
+  /** Where the stretch that is run again ends. */
+  #end: number;
+  #last: { readonly halt: Halt; readonly at: number } | null = null;
+
+  constructor(target: GdbTarget, halted: (halt: Halt) => void) {
+    this.#target = target;
+    this.#halted = halted;
+    this.#end = target.past!.here.instructions;
+  }
+
+  stretch(): void {
+    const past = this.#target.past!;
+    const from = past.before(this.#end);
+    past.toInstruction(from, () => this.#scan(from));
+  }
+
+  /** From here up to the end: what it stops at last. */
+  #scan(from: number): void {
+    const past = this.#target.past!;
+    if (past.here.instructions >= this.#end) {
+      this.#finish(from);
+      return;
     }
-  };
-  stretch();
+    this.#target.runTo(this.#end, (halt, arrived) => {
+      const { instructions: at } = past.here;
+      if (halt.why === "interrupt") this.#halted(halt);
+      else if (arrived || at >= this.#end || halt.why === "end") this.#finish(from);
+      else {
+        this.#last = { halt, at };
+        this.#scan(from);
+      }
+    });
+  }
+
+  #finish(from: number): void {
+    const past = this.#target.past!;
+    const last = this.#last;
+    if (last !== null) past.toInstruction(last.at, () => this.#halted(last.halt));
+    else if (from <= 0) past.toInstruction(0, () => this.#halted({ cpu: this.#target.current, why: "begin" }));
+    else {
+      this.#end = from;
+      this.stretch();
+    }
+  }
 }

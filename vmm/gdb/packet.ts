@@ -127,7 +127,10 @@ export function bytesOfHex(text: string): Uint8Array | null {
 /** A little-endian number as hexadecimal bytes, as registers travel. */
 export function hexOfNumber(value: bigint, bytes: number): string {
   let text = "";
-  for (let n = 0; n < bytes; n++) text += Number((value >> BigInt(8 * n)) & 0xffn).toString(16).padStart(2, "0");
+  for (let n = 0; n < bytes; n++)
+    text += Number((value >> BigInt(8 * n)) & 0xffn)
+      .toString(16)
+      .padStart(2, "0");
   return text;
 }
 

@@ -54,9 +54,7 @@ export class Rv64Debugged implements DebuggedCpu {
         name: "org.gnu.gdb.riscv.csr",
         registers: [
           { name: "sstatus", bits: 64, group: "system", read: (hart) => this.#sstatus(hart) },
-          ...CSRS.map(
-            (name): Register => ({ name, bits: 64, group: "system", read: (hart) => core.read(hart, name) }),
-          ),
+          ...CSRS.map((name): Register => ({ name, bits: 64, group: "system", read: (hart) => core.read(hart, name) })),
           { name: "scounteren", bits: 64, group: "system", read: (hart) => core.read(hart, "scounteren") },
           { name: "senvcfg", bits: 64, group: "system", read: (hart) => core.read(hart, "senvcfg") },
         ],
@@ -104,7 +102,12 @@ export class Rv64Debugged implements DebuggedCpu {
 
   #x(name: string, index: number): Register {
     return {
-      ...{ name, bits: 64, group: "general", type: name === "ra" ? "code_ptr" : POINTERS.has(name) ? "data_ptr" : "int" },
+      ...{
+        name,
+        bits: 64,
+        group: "general",
+        type: name === "ra" ? "code_ptr" : POINTERS.has(name) ? "data_ptr" : "int",
+      },
       read: (hart) => this.#core.x(hart, index),
       write: (hart, value) => this.#core.setX(hart, index, value),
     };

@@ -4,7 +4,16 @@
 import { continueBack, stepBack } from "./back.ts";
 import { targetDescription } from "./debugged-cpu.ts";
 import {
-  addressOf, bytesOfHex, encodePacket, hexOf, hexOfNumber, hexOfText, MOST_PAYLOAD, numberOfBytes, PacketReader, type Received,
+  addressOf,
+  bytesOfHex,
+  encodePacket,
+  hexOf,
+  hexOfNumber,
+  hexOfText,
+  MOST_PAYLOAD,
+  numberOfBytes,
+  PacketReader,
+  type Received,
 } from "./packet.ts";
 import type { GdbTarget, Halt, WatchKind } from "./target.ts";
 
@@ -181,7 +190,8 @@ export class GdbSession {
   #write(payload: string): string {
     const colon = payload.indexOf(":");
     const [address, length] = payload.slice(1, Math.max(colon, 1)).split(",").map(addressOf);
-    if (colon < 0 || address === undefined || address === null || length === undefined || length === null) return NOTHING;
+    if (colon < 0 || address === undefined || address === null || length === undefined || length === null)
+      return NOTHING;
     const data = payload.slice(colon + 1);
     const bytes = payload[0] === "X" ? Uint8Array.from(data, (byte) => byte.charCodeAt(0)) : bytesOfHex(data);
     if (bytes === null || BigInt(bytes.length) !== length) return NOTHING;

@@ -271,11 +271,17 @@ export class GdbTarget implements TraceSink {
   step(cpu: number, halted: (halt: Halt) => void): void {
     const { control } = this.#parts;
     const { machine } = this.#held;
-    if (this.stateOf(cpu) === "off") return halted({ cpu, why: "trap" });
+    if (this.stateOf(cpu) === "off") {
+      halted({ cpu, why: "trap" });
+      return;
+    }
     this.#begin();
     const one = (): void => control.step(1, (stop) => halted(this.#halt(stop, cpu)));
     const { turn } = machine;
-    if (turn.cpu === cpu && machine.parts.core.executed < turn.end) return one();
+    if (turn.cpu === cpu && machine.parts.core.executed < turn.end) {
+      one();
+      return;
+    }
     machine.pauseBeforeTurnOf = cpu;
     control.whenStopped((stop) => {
       const arrived = machine.pauseBeforeTurnOf < 0 && this.#dma === null && this.#hit?.watch === null;

@@ -5,8 +5,8 @@
 import type { GpaPfn } from "../../host/base/address.ts";
 import type { PhysicalMemory } from "../../host/base/memory.ts";
 import type { Stateful, StateRecord } from "../../host/base/state.ts";
-import type { DebuggedCpu } from "../gdb/debugged-cpu.ts";
 import { AArch64Debugged } from "../gdb/aarch64.ts";
+import type { DebuggedCpu } from "../gdb/debugged-cpu.ts";
 import type { KernelMachineOptions, KernelParts, KernelPartsHost, TreeRequest } from "../kernel-machine.ts";
 import type { Machine } from "../machine.ts";
 import { GICC_BASE, GICD_BASE, GICV2M_BASE } from "../memory-map.ts";

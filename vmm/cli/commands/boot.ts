@@ -83,7 +83,12 @@ export function boot(): Command {
     .addHelpText("after", `\n${INJECTION_RULES}`)
     .action(async (image: string | undefined, options: GivenOptions) => {
       verdictPending();
-      if (options.paused === true && options.monitor === undefined && options.gdb === undefined && options.interactive !== true)
+      if (
+        options.paused === true &&
+        options.monitor === undefined &&
+        options.gdb === undefined &&
+        options.interactive !== true
+      )
         throw new UsageError("boot: --paused needs --monitor, --gdb or --interactive: nobody could let it go on");
       const { record } = options;
       if (record !== undefined && options.monitor !== undefined)
