@@ -235,8 +235,8 @@ export class QemuMachine {
       await this.execute([]);
       lines.push(this.#command(QIE, false));
     }
-    // 256-bit descriptors in scalable mode (§6.5.2).
-    this.#wide = bits(programming.RTADDR, 11n, 10n) === 1n;
+    // 256-bit descriptors in scalable mode (§6.5.2), where the unit has that.
+    this.#wide = bits(programming.RTADDR, 11n, 10n) === 1n && bits(this.identification.ECAP, 43n, 43n) === 1n;
     this.#tail = 0n;
     lines.push(
       `writeq ${hex(UNIT + IQT)} 0`,

@@ -256,6 +256,15 @@ export const GAPS: readonly Gap[] = [
     },
   },
   {
+    name: "SNP of what the unit has not",
+    why: "units with scalable mode do not look at it, also without SC (§9.8: reserved then; §7.1.3: 0Ch, 7Ah)",
+    takes: (met) => {
+      const { ECAP } = met.identification;
+      if (bits(ECAP, 43n, 43n) === 0n || bits(ECAP, 7n, 7n) === 1n) return null;
+      return changed(met, "second-stage", 0, (value) => value & ~(1n << 11n));
+    },
+  },
+  {
     name: "pass-through",
     why: "devices that are passed through go past the unit: no fault for addresses beyond the HAW or in the interrupt range (§7.1.3: LGN.1, LGN.4, SGN.4, SGN.8)",
     explains: (met, { records }) =>
