@@ -11,13 +11,11 @@ import { type Seen, STORIES, type Story } from "./stories.ts";
 const OLDEST = 11;
 /** The length of the list is asked for first, the migration feature probed. */
 const ASKED = ["IOMMU_IOAS_IOVA_RANGES -90", "VFIO_DEVICE_FEATURE -25"];
-/** PFO and PPF. */
-const RECORDED = 3n;
 
 async function told(qemu: Qemu, story: Story): Promise<Seen & { readonly said: string }> {
   const machine = await NestedMachine.start(qemu, story.machine ?? {});
   const arrived = await story.tell(machine);
-  const recorded = ((await machine.faultStatus()) & RECORDED) !== 0n;
+  const recorded = await machine.recorded();
   const { said, refused } = await machine.end();
   const stale = /^nestbox: stale: /m.test(said);
   if (!/^nestbox: host: left over: nothing$/m.test(said)) throw new Error(`something is left in the host: ${said}`);

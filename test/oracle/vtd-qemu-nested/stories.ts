@@ -3,8 +3,10 @@
  * (drivers/iommu/intel/pasid.c): the model gives the same. Where an attach is refused the core puts the device back on what it was on (drivers/iommu/iommu.c,
  * __iommu_group_set_domain_internal), the parent.
  */
+
+import { MODE_ATS, MODE_PRI } from "../../../host/devices/edu/registers.ts";
 import { EINVAL, ENOMEM } from "../../../host/uapi/errno.ts";
-import { AFTER, type Fields, IOVA, type MachineOptions, type NestedMachine } from "./machine.ts";
+import { AFTER, type Fields, IOVA, type MachineOptions, type NestedMachine, type Writing } from "./machine.ts";
 
 /** What became of a story: where edu's last write arrived, what the guest's unit recorded, whether the checker spoke, what the host refused. */
 export interface Seen {
@@ -37,22 +39,31 @@ const blocked = seen("nowhere", { recorded: true });
 
 /** The entry as it is given, and one write. */
 const placed =
-  (fields: Fields, reserved?: readonly bigint[]): Story["tell"] =>
+  (fields: Fields, reserved: readonly bigint[] = []): Story["tell"] =>
   async (machine) => {
-    await machine.place(fields, reserved);
+    await machine.place(fields, { reserved });
     return machine.write();
   };
 
 /** A write, another page behind the same address, invalidated so, and a write. */
 const remapped =
-  (invalidate: (machine: NestedMachine) => Promise<void>): Story["tell"] =>
+  (invalidate: (machine: NestedMachine) => Promise<void>, writing: Writing = {}): Story["tell"] =>
   async (machine) => {
     await machine.place({});
-    if ((await machine.write()) !== "before") throw new Error("the first write does not go through the first stage");
+    if (writing.pasid !== undefined) await machine.place({}, writing);
+    if ((await machine.write(writing)) !== "before")
+      throw new Error("the first write does not go through the first stage");
     await machine.remap(AFTER);
     await invalidate(machine);
-    return machine.write();
+    return machine.write(writing);
   };
+
+const PASID = 7;
+const WITH_PASIDS: MachineOptions = { pasids: true };
+const pageOf =
+  (pasid: number): ((machine: NestedMachine) => Promise<void>) =>
+  (machine) =>
+    machine.invalidate("pasidIotlb", { G: 3, DID: 5, PASID: pasid, ADDR: IOVA >> 12n });
 
 /** A feature that neither QEMU's unit nor the host's has. */
 const lacking = (feature: string): MachineOptions => ({ features: { [feature]: false } });
@@ -69,7 +80,7 @@ export const STORIES: readonly Story[] = [
   {
     name: "a page changed, PASID-IOTLB invalidation of the page",
     section: "§6.5.2",
-    tell: remapped((machine) => machine.invalidate("pasidIotlb", { G: 3, DID: 5, PASID: 0, ADDR: IOVA >> 12n })),
+    tell: remapped(pageOf(0)),
     specified: seen("after"),
   },
   {
@@ -169,6 +180,57 @@ export const STORIES: readonly Story[] = [
     tell: placed({ FSPM: 1 }),
     specified: blocked,
     gap: seen("untranslated"),
+  },
+  {
+    name: "a PASID's entry that is there when translation is turned on",
+    section: "§9.6: it was invalidated, then translation was turned on",
+    machine: WITH_PASIDS,
+    tell: async (machine) => {
+      await machine.place({}, { pasid: PASID });
+      return machine.write({ pasid: PASID });
+    },
+    specified: seen("before"),
+    gap: seen("nowhere"),
+  },
+  {
+    name: "a PASID's page changed, PASID-IOTLB invalidation of the page",
+    section: "§6.5.2",
+    machine: WITH_PASIDS,
+    tell: remapped(pageOf(PASID), { pasid: PASID }),
+    specified: seen("after"),
+  },
+  {
+    name: "a page changed that the device keeps a translation of (ATS), PASID-IOTLB invalidation of the page",
+    section: "§6.5.2; Linux invalidates the device's TLB with it",
+    machine: WITH_PASIDS,
+    tell: remapped(pageOf(0), { mode: MODE_ATS }),
+    specified: seen("after"),
+  },
+  {
+    name: "a PASID's entry is taken away",
+    section: "§7.1.3, 59h",
+    machine: WITH_PASIDS,
+    tell: async (machine) => {
+      await machine.place({});
+      await machine.place({}, { pasid: PASID });
+      await machine.place({ P: 0 }, { pasid: PASID });
+      return machine.write({ pasid: PASID });
+    },
+    specified: blocked,
+    gap: seen("nowhere"),
+  },
+  {
+    name: "a page request",
+    section: "§7.4",
+    machine: WITH_PASIDS,
+    tell: async (machine) => {
+      await machine.unmap();
+      await machine.place({});
+      return machine.write({ mode: MODE_ATS | MODE_PRI });
+    },
+    specified: blocked,
+    // No HWPT of QEMU's has a fault queue: the host refuses the request.
+    gap: seen("nowhere"),
   },
   {
     name: "the host has no memory for a nested HWPT",
