@@ -10,7 +10,15 @@
 import { type HpaPfn, hex } from "./base/address.ts";
 import type { Clock } from "./base/clock.ts";
 import { PhysicalMemory } from "./base/memory.ts";
-import { bytesOf, isStateful, StateError, type Stateful, type StateReader, type StateRecord } from "./base/state.ts";
+import {
+  bytesOf,
+  isStateful,
+  type KeepBytes,
+  StateError,
+  type Stateful,
+  type StateReader,
+  type StateRecord,
+} from "./base/state.ts";
 import type { Trace } from "./base/trace.ts";
 import { makeFunction, makeIommu, makePlatformDevice, type OpenBlockFile } from "./described-hardware.ts";
 import {
@@ -40,7 +48,7 @@ import { type PciSlot, RootComplex } from "./hw/pci/root-complex.ts";
 import { AilingEndpoint } from "./hw/platform/ailing-endpoint.ts";
 import { Interconnect, type PlatformSlot } from "./hw/platform/interconnect.ts";
 import { bootKernel } from "./kernel/boot.ts";
-import { ALLOCATIONS } from "./kernel/inject.ts";
+import { ALLOCATIONS, NO_INJECTION } from "./kernel/inject.ts";
 import { InjectionPlan } from "./kernel/injection-plan.ts";
 import type { IommuDevice } from "./kernel/iommu/driver.ts";
 import type { DriverKinds } from "./kernel/iommu/kinds.ts";
@@ -350,6 +358,14 @@ export class Host implements Stateful {
     return plan;
   }
 
+  /** Does something while nothing fails. */
+  soundly(action: () => void): void {
+    const { injector } = this.#kernel;
+    this.#kernel.injector = NO_INJECTION;
+    action();
+    this.#kernel.injector = injector;
+  }
+
   /** A device's DMA goes through a first stage that user space owns. */
   #isNested(name: string): boolean {
     const group = this.#kernel.iommu.groups.find(({ devices }) => devices.some((one) => one.name === name));
@@ -541,8 +557,8 @@ export class Host implements Stateful {
   }
 
   /** RAM: the kernel's own; what processes lend is theirs to save. */
-  saveState(): StateRecord {
-    return { processes: this.#processes, ram: bytesOf(this.#ram) };
+  saveState(keep: KeepBytes = bytesOf): StateRecord {
+    return { processes: this.#processes, ram: keep(this.#ram) };
   }
 
   restoreState(state: StateReader): void {

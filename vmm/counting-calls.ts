@@ -27,6 +27,17 @@ export class CountingCalls implements SystemCalls {
     return Object.fromEntries([...this.#counts].map(([request, { times }]) => [ioctlName(request), times]));
   }
 
+  /** The counts as they are, and back to what they were. */
+  mark(): ReadonlyMap<number, number> {
+    return new Map([...this.#counts].map(([request, { times }]) => [request, times]));
+  }
+
+  return(mark: ReadonlyMap<number, number>): void {
+    this.#counts.clear();
+    for (const [request, times] of mark) this.#counts.set(request, { times });
+    this.#request = Number.NaN;
+  }
+
   ioctl(fd: number, request: number, argument: bigint | number): number {
     if (request !== this.#request) {
       // The same request comes many times in a row.

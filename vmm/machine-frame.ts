@@ -5,7 +5,7 @@
 import type { GpaPfn } from "../host/base/address.ts";
 import type { Clock } from "../host/base/clock.ts";
 import { PhysicalMemory } from "../host/base/memory.ts";
-import { bytesOf, type Stateful, type StateReader, type StateRecord } from "../host/base/state.ts";
+import { bytesOf, type KeepBytes, type Stateful, type StateReader, type StateRecord } from "../host/base/state.ts";
 import type { Trace } from "../host/base/trace.ts";
 import type { SystemCalls } from "../host/uapi/system-calls.ts";
 import { Assignment } from "./assignment.ts";
@@ -79,8 +79,8 @@ export class MachineFrame implements Stateful {
   }
 
   /** Guest RAM is written down here, and nowhere else: the host only maps it. */
-  saveState(): StateRecord {
-    return { ram: bytesOf(this.#ramBytes) };
+  saveState(keep: KeepBytes = bytesOf): StateRecord {
+    return { ram: keep(this.#ramBytes) };
   }
 
   restoreState(state: StateReader): void {

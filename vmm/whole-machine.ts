@@ -7,7 +7,14 @@
 // same places. Whatever is outside (files, consoles, sinks of the trace) is not in it.
 
 import { type Clock, type ClockEvent, eventKey } from "../host/base/clock.ts";
-import { eachStateful, restoreTree, type Stateful, type StateRecord, saveTree } from "../host/base/state.ts";
+import {
+  eachStateful,
+  type KeepBytes,
+  restoreTree,
+  type Stateful,
+  type StateRecord,
+  saveTree,
+} from "../host/base/state.ts";
 import type { Trace } from "../host/base/trace.ts";
 
 export interface WholeMachine {
@@ -19,8 +26,9 @@ export interface WholeMachine {
   readonly machine: Stateful;
 }
 
-export function saveWhole(world: WholeMachine): StateRecord {
-  return saveTree(rootOf(world));
+/** `keep`: how large memories are taken. */
+export function saveWhole(world: WholeMachine, keep?: KeepBytes): StateRecord {
+  return saveTree(rootOf(world), keep);
 }
 
 /** In place. Throws StateError for a document of another world; this one is then good for nothing but disposal. */

@@ -1,7 +1,7 @@
 // A state document as text: JSON in which 64-bit numbers are {"0x": "…"} and bytes {"base64": "…"}, long runs of zeroes left out
 // ({"zeroes": n}). A document is from anywhere: reading it checks its version and every value.
 
-import { STATE_VERSION, StateError, type StateRecord, type StateValue } from "./state.ts";
+import { KeptBytes, STATE_VERSION, StateError, type StateRecord, type StateValue } from "./state.ts";
 
 const TEXT_VERSION = "nestbox-state";
 /** Zeroes of at least a page are counted instead of written. */
@@ -38,6 +38,7 @@ function encode(value: StateValue): unknown {
   if (typeof value === "bigint") return { "0x": value.toString(16) };
   if (typeof value === "number" && !Number.isFinite(value)) return { number: String(value) };
   if (value instanceof Uint8Array) return { bytes: encodeBytes(value) };
+  if (value instanceof KeptBytes) throw new Error("bytes that are kept elsewhere are for this process alone");
   if (Array.isArray(value)) return value.map(encode);
   if (typeof value !== "object" || value === null) return value;
   // A record is a list of pairs: its names may be anything.

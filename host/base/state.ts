@@ -12,17 +12,35 @@ import type { ClockEvent } from "./clock.ts";
 
 export const STATE_VERSION = 1;
 
-export type StateValue = null | boolean | number | string | bigint | Uint8Array | readonly StateValue[] | StateRecord;
+export type StateValue =
+  | null
+  | boolean
+  | number
+  | string
+  | bigint
+  | Uint8Array
+  | KeptBytes
+  | readonly StateValue[]
+  | StateRecord;
 export interface StateRecord {
   readonly [name: string]: StateValue;
 }
+
+/** Bytes of a large memory that whoever saves keeps in a way of their own, so that what two documents have in common is there once. */
+export abstract class KeptBytes {
+  abstract readonly length: number;
+  /** Puts them into memory of that length. */
+  abstract copyTo(into: Uint8Array): void;
+}
+/** How the bytes of large memories are taken: copied, if nothing is said. */
+export type KeepBytes = (memory: Uint8Array) => Uint8Array | KeptBytes;
 
 /** The document does not fit the machine. `message` says what, and where in the tree. */
 export class StateError extends Error {}
 
 export interface Stateful {
-  /** Fields of the object's own that change, as plain values: copies, nothing that goes on changing. */
-  saveState(): StateRecord;
+  /** Fields of the object's own that change, as plain values: copies, nothing that goes on changing; RAM by `keep`. */
+  saveState(keep?: KeepBytes): StateRecord;
   /**
    * Takes fields back. An object that makes and drops parts as it runs makes and drops them here, so that `stateParts` has those of the
    * document; one that cannot throws StateError. Throws StateError for a field that is missing or of another kind.
@@ -91,14 +109,20 @@ export class StateReader {
   }
 
   bytes(name: string): Uint8Array {
-    return this.#of(name, "bytes", (value) => value instanceof Uint8Array) as Uint8Array;
+    const value = this.#of(name, "bytes", isBytes) as Uint8Array | KeptBytes;
+    if (value instanceof Uint8Array) return value;
+    const bytes = new Uint8Array(value.length);
+    value.copyTo(bytes);
+    return bytes;
   }
 
   /** Bytes of exactly the memory's length, put into it. */
   memory(name: string, into: ArrayBufferView): void {
-    const bytes = this.bytes(name);
+    const bytes = this.#of(name, "bytes", isBytes) as Uint8Array | KeptBytes;
     if (bytes.length !== into.byteLength) this.fail(name, `has ${bytes.length} bytes, not ${into.byteLength}`);
-    new Uint8Array(into.buffer, into.byteOffset, into.byteLength).set(bytes);
+    const memory = new Uint8Array(into.buffer, into.byteOffset, into.byteLength);
+    if (bytes instanceof KeptBytes) bytes.copyTo(memory);
+    else memory.set(bytes);
   }
 
   list(name: string): readonly StateValue[] {
@@ -149,8 +173,12 @@ export class StateReader {
   }
 }
 
+function isBytes(value: StateValue): value is Uint8Array | KeptBytes {
+  return value instanceof Uint8Array || value instanceof KeptBytes;
+}
+
 function isRecord(value: StateValue | undefined): value is StateRecord {
-  return typeof value === "object" && value !== null && !Array.isArray(value) && !(value instanceof Uint8Array);
+  return typeof value === "object" && value !== null && !Array.isArray(value) && !isBytes(value);
 }
 
 /** Bytes of a typed array or view, copied. */
@@ -158,14 +186,14 @@ export function bytesOf(view: ArrayBufferView): Uint8Array {
   return new Uint8Array(view.buffer, view.byteOffset, view.byteLength).slice();
 }
 
-/** An object's state with that of all its parts. */
-export function saveTree(root: Stateful): StateRecord {
+/** An object's state with that of all its parts; memories that are large by `keep`. */
+export function saveTree(root: Stateful, keep?: KeepBytes): StateRecord {
   const parts: Record<string, StateValue> = {};
   for (const [name, part] of root.stateParts?.() ?? []) {
     if (Object.hasOwn(parts, name)) throw new Error(`two parts are named "${name}"`);
-    parts[name] = saveTree(part);
+    parts[name] = saveTree(part, keep);
   }
-  const state = root.saveState();
+  const state = root.saveState(keep);
   return Object.keys(parts).length === 0 ? { state } : { state, parts };
 }
 

@@ -143,6 +143,11 @@ export class Trace implements Stateful {
     this.#time = time;
   }
 
+  /** Sequence number of the last event that has begun. */
+  get last(): number {
+    return this.#seq;
+  }
+
   addSink(sink: TraceSink): void {
     this.#sinks.push(sink);
     this.on = true;

@@ -91,28 +91,35 @@ interface GuestRun {
 
 async function runGuest(given: GuestRun): Promise<number> {
   const { path, image, options, shell, source, run, machine, monitoring } = given;
+  const { counters } = machine.machine;
+  source.run = {
+    place: () => ({ instructions: counters.traps, ns: shell.clock.now }),
+    settle: () => machine.machine.settle(),
+  };
+  const vm = new RunningVm({
+    ...{ run, vm: machine, position: () => ({ traps: counters.traps }) },
+    changes: (change) => source.changes(change),
+    quit: () => machine.machine.stop("requested"),
+    ...(source.live ? {} : { replay: null }),
+  });
+  source.onChange = (change) => vm.again(change);
+  source.serveAtTraps(machine.machine);
   if (monitoring !== null) {
     shell.message(monitorAt(options));
-    const { counters } = machine.machine;
-    const quit = () => machine.machine.stop("requested");
-    monitoring.hold({
-      vm: new RunningVm({ run, vm: machine, position: () => ({ traps: counters.traps }), quit }),
-      progress: () => counters.traps,
-      interrupt: () => {},
-    });
+    monitoring.hold({ vm, progress: () => counters.traps, interrupt: () => {} });
     monitoring.serveAtTraps(machine.machine);
   }
   const vcpu = new ComponentVcpu({ image, memory: machine.ram, port: machine.machine, platform: machine.platform });
   const wallLimit = options.wallLimit ?? (monitoring === null ? DEFAULT_WALL_LIMIT : Number.POSITIVE_INFINITY);
   const outcome = vcpu.run((body) => runGuarded(body, wallLimit / 1e6));
   // After the wall limit the engine has dropped whatever was on the stack: what the machine holds is not looked at again.
-  const counters = run.counters(machine.assignment);
+  const counted = run.counters(machine.assignment);
   source.end(outcome.kind, shell.clock.now, 0);
   const { status, detail } = source.stopped ? STOPPED : verdict(outcome, machine, path, shell);
   await monitoring?.close({ status, detail });
   const tree = inspected(options.inspect, run, machine);
   if (outcome.kind !== "wall-limit") run.close(machine);
-  return shell.finish({ status, detail, ...tree }, counters);
+  return shell.finish({ status, detail, ...tree }, counted);
 }
 
 /** The machine at its end as --inspect [PATH] asks for it. */

@@ -4,29 +4,27 @@ import { existsSync, writeFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { gunzipSync } from "node:zlib";
 import { hex } from "../../host/base/address.ts";
-import { SeededRandom } from "../../host/base/seeded-random.ts";
-import type { HostDescription } from "../../host/description.ts";
 import { ARCHITECTURES } from "../architectures.ts";
-import type { Assignment } from "../assignment.ts";
-import { type DescribedViommu, type KernelMachine, LARGEST_TREE } from "../kernel-machine.ts";
-import { formatPlace, UNREACHABLE } from "../pci/host-bridge.ts";
+import { LARGEST_TREE } from "../kernel-machine.ts";
 import { compressionOf, type KernelImage, KernelImageError, parseKernelImage } from "../platform/kernel-image.ts";
 import { kindOfArchitecture } from "../viommu/kinds.ts";
 import { type BootOptions, DEFAULT_WALL_LIMIT, inspected, STOPPED } from "./boot-component.ts";
 import { type ConsoleInput, openConsoleInput } from "./console.ts";
 import { EXIT_FAILED, EXIT_PASS, EXIT_TIME_LIMIT, UsageError } from "./exit-codes.ts";
 import { heldByDebugger } from "./gdb-server.ts";
-import { assignmentsOf, HostRun } from "./host-run.ts";
 import { fileProblem, readInput } from "./input-file.ts";
 import { LivePace } from "./kernel-pace.ts";
+import { type Drive, type KernelPlan, KernelWorld } from "./kernel-world.ts";
 import { MonitorPrompt } from "./monitor-prompt.ts";
 import { RunningVm } from "./monitored-vm.ts";
 import { debuggerAt, Monitoring, monitorAt } from "./monitoring.ts";
-import { type ViommuChoice, viommuOf } from "./options.ts";
+import type { ViommuChoice } from "./options.ts";
+import { WatchedReplay } from "./replay-pace.ts";
 import { type KernelOutcome, runKernel } from "./run-kernel.ts";
 import { RunShell } from "./run-shell.ts";
 import type { RunImage, RunSource } from "./run-source.ts";
 import { Termination } from "./termination.ts";
+import type { Timeline } from "./timeline.ts";
 
 export interface KernelOptions {
   readonly initrd?: string;
@@ -74,84 +72,154 @@ export async function bootKernel(
   if (dtb !== null) images.push({ role: "dtb", file: options.dtb!, bytes: dtb });
   const drives = options.nvme.map((file, index) => driveAt(file, index, source.live));
   source.begin(images);
-  const run = new HostRun(shell, options, (host) => withDrives(host, drives), source);
-  const random = new SeededRandom(options.seed);
-  const monitoring =
-    source.mayBeHeld && (options.interactive === true || options.monitor !== undefined || options.gdb !== undefined)
-      ? await Monitoring.open(options, shell.trace)
-      : null;
-  if (options.monitor !== undefined) shell.message(monitorAt(options));
-  const port = monitoring?.gdbPort ?? null;
-  if (port !== null) shell.message(debuggerAt(port, options.paused === true));
-  const wallDeadline = performance.now() + wallLimit(options) / 1e6;
-  const termination = new Termination();
-  // A replay asks nobody outside: the first signal ends it.
-  if (!source.live) termination.close();
-  let input: ConsoleInput | null = null;
-  let instructions = 0;
-  const pace = source.pace(() => {
-    if (options.interactive === true) input = consoleInput(shell, monitoring);
-    return new LivePace(wallDeadline, termination, input, monitoring);
-  });
+  const interactive = options.interactive === true;
+  const slice = interactive ? { slice: INTERACTIVE_SLICE } : {};
+  const plan = { kernelFile, kernel, initrd, dtb, core, memoryBytes, drives, options, ...slice };
+  if (options.dumpDtb !== undefined) {
+    const { run, assignment, tree } = KernelWorld.begin(plan, shell, source);
+    writeTree(options.dumpDtb, tree);
+    run.close(assignment);
+    return EXIT_PASS;
+  }
+  const watched = options.monitor !== undefined || options.gdb !== undefined;
+  const held = (interactive && source.live) || watched || source.trip !== null;
+  const monitoring = held ? await Monitoring.open(options, shell.trace) : null;
+  const boot = new KernelBoot(plan, shell, source, monitoring);
   try {
-    for (;;) {
-      const vm = assembleVm(
-        { kernelFile, kernel, initrd, dtb, core, memoryBytes, drives, seed: random.bytes(32) },
-        options,
-        {
-          shell,
-          run,
-        },
-      );
-      source.machine(vm.machine.machine);
-      const { machine, assignment } = vm;
-      if (options.dumpDtb !== undefined) {
-        writeTree(options.dumpDtb, vm.tree);
-        run.close(assignment);
-        return EXIT_PASS;
-      }
-      const parts = { machine: machine.machine, pci: machine.pci, assignment, memoryBytes };
-      const executed = () => instructions + machine.parts.core.executed;
-      monitoring?.hold({
-        vm: new RunningVm({
-          run,
-          vm: parts,
-          position: () => ({
-            instructions: executed(),
-            cpus: machine.cpus.map((cpu) => ({ ...cpu, pc: hex(cpu.pc) })),
-          }),
-          quit: () => {},
-        }),
-        progress: executed,
-        interrupt: () => machine.pause(),
-        debugged: heldByDebugger(machine, run.host),
-      });
-      const outcome = await runKernel({
-        machine,
-        pace,
-        control: monitoring?.control ?? null,
-        flush: () => shell.betweenSlices(),
-      });
-      instructions += machine.parts.core.executed;
-      if (outcome.kind === "reboot" && options.reboot) {
-        shell.message("the guest reboots");
-        run.retire(assignment);
-        continue;
-      }
-      closeInput(input);
-      source.end(outcome.kind, machine.machine.clock.now, instructions);
-      shell.endConsoleLine();
-      const counters = run.counters(assignment);
-      const tree = inspected(options.inspect, run, parts);
-      const end = source.stopped ? STOPPED : verdict(outcome);
-      await monitoring?.close(end);
-      run.close(assignment);
-      return shell.finish({ ...end, instructions, ...tree }, counters);
-    }
+    if (options.monitor !== undefined) shell.message(monitorAt(options));
+    const port = monitoring?.gdbPort ?? null;
+    if (port !== null) shell.message(debuggerAt(port, options.paused === true));
+    return await boot.run();
   } finally {
     await monitoring?.close({ status: EXIT_FAILED, detail: "the run failed" });
-    closeInput(input);
-    termination.close();
+    boot.close();
+  }
+}
+
+/** The run of a kernel, from its first machine to the end. */
+class KernelBoot {
+  readonly #plan: KernelPlan & { readonly options: BootOptions & KernelOptions };
+  readonly #shell: RunShell;
+  readonly #source: RunSource;
+  readonly #monitoring: Monitoring | null;
+  readonly #termination = new Termination();
+  #input: ConsoleInput | null = null;
+  #world: KernelWorld | null = null;
+
+  constructor(
+    plan: KernelPlan & { readonly options: BootOptions & KernelOptions },
+    shell: RunShell,
+    source: RunSource,
+    monitoring: Monitoring | null,
+  ) {
+    this.#plan = plan;
+    this.#shell = shell;
+    this.#source = source;
+    this.#monitoring = monitoring;
+    // A replay that nobody holds asks nobody outside: the first signal ends it.
+    if (!source.live && monitoring === null) this.#termination.close();
+  }
+
+  async run(): Promise<number> {
+    const shell = this.#shell;
+    const source = this.#source;
+    const monitoring = this.#monitoring;
+    const wallDeadline = performance.now() + wallLimit(this.#plan.options) / 1e6;
+    const begin = () => KernelWorld.begin(this.#plan, shell, source);
+    const onWorld = (world: KernelWorld, timeline?: Timeline) => this.#take(world, timeline);
+    const { monitor, gdb } = this.#plan.options;
+    const stays = monitor !== undefined || gdb !== undefined;
+    const keeps = stays || source.trip?.back !== undefined;
+    const control = monitoring?.control ?? null;
+    const timeline = control === null ? null : source.timeline({ shell, control, begin, onWorld, keeps });
+    if (timeline === null) onWorld(begin());
+    const pace = source.pace(() => {
+      if (this.#plan.options.interactive === true) this.#input = consoleInput(shell, monitoring);
+      return new LivePace(wallDeadline, this.#termination, this.#input, monitoring);
+    });
+    const watched =
+      monitoring === null || timeline === null
+        ? null
+        : new WatchedReplay({
+            ...{ pace, gate: monitoring, timeline, termination: this.#termination, trip: source.trip ?? {} },
+            stays,
+          });
+    for (;;) {
+      const outcome = await runKernel({
+        machine: () => this.world.machine,
+        pace: watched ?? pace,
+        control,
+        flush: () => shell.betweenSlices(),
+      });
+      if (outcome.kind === "reboot" && this.#plan.options.reboot) {
+        shell.message("the guest reboots");
+        const next = this.world.reboot();
+        if (timeline === null) this.#take(next);
+        else timeline.world = next;
+        continue;
+      }
+      if (watched !== null && (await watched.goesOn())) continue;
+      if (watched?.ended === true) source.cut();
+      return await this.#end(outcome);
+    }
+  }
+
+  close(): void {
+    closeInput(this.#input);
+    this.#termination.close();
+  }
+
+  get world(): KernelWorld {
+    return this.#world!;
+  }
+
+  /** From now on the run is this machine's. */
+  #take(world: KernelWorld, timeline: Timeline | null = null): void {
+    const source = this.#source;
+    const { machine, run, parts } = world;
+    this.#world = world;
+    source.machine(machine.machine);
+    const { clock } = machine.machine;
+    source.run = {
+      place: () => ({ instructions: world.instructions, ns: clock.now }),
+      settle: () => machine.machine.settle(),
+    };
+    source.onPlaced = () => machine.pause();
+    const vm = new RunningVm({
+      run,
+      vm: parts,
+      position: () => ({
+        instructions: world.instructions,
+        ...(source.live ? {} : { event: this.#shell.trace.last }),
+        cpus: machine.cpus.map((cpu) => ({ ...cpu, pc: hex(cpu.pc) })),
+      }),
+      quit: () => {},
+      changes: (change) => source.changes(change),
+      ...(source.live ? {} : { replay: timeline }),
+    });
+    source.onChange = (change) => vm.again(change);
+    this.#monitoring?.hold({
+      vm,
+      progress: () => world.instructions,
+      interrupt: () => machine.pause(),
+      debugged: heldByDebugger(machine, run.host),
+      ...(timeline === null ? {} : { past: timeline }),
+    });
+  }
+
+  async #end(outcome: KernelOutcome): Promise<number> {
+    const { world } = this;
+    const shell = this.#shell;
+    const source = this.#source;
+    closeInput(this.#input);
+    source.end(outcome.kind, shell.clock.now, world.instructions);
+    shell.endConsoleLine();
+    const counters = world.run.counters(world.assignment);
+    const tree = inspected(this.#plan.options.inspect, world.run, world.parts);
+    const end = source.stopped ? STOPPED : verdict(outcome);
+    await this.#monitoring?.close(end);
+    world.run.close(world.assignment);
+    return shell.finish({ ...end, instructions: world.instructions, ...tree }, counters);
   }
 }
 
@@ -173,63 +241,6 @@ function wallLimit(options: BootOptions & KernelOptions): number {
   return options.interactive === true && process.stdin.isTTY ? Number.POSITIVE_INFINITY : DEFAULT_WALL_LIMIT;
 }
 
-interface VmPlan {
-  readonly kernelFile: string;
-  readonly kernel: KernelImage;
-  readonly initrd: Uint8Array | null;
-  /** Handed to the guest in place of the machine's own. */
-  readonly dtb: Uint8Array | null;
-  readonly core: WebAssembly.Module;
-  readonly memoryBytes: number;
-  readonly drives: readonly Drive[];
-  readonly seed: Uint8Array;
-}
-
-/** A machine as after power-on, its devices assigned, its kernel loaded. */
-function assembleVm(
-  plan: VmPlan,
-  options: BootOptions & KernelOptions,
-  { shell, run }: { readonly shell: RunShell; readonly run: HostRun },
-): { machine: KernelMachine; assignment: Assignment; tree: Uint8Array } {
-  const { kernelFile, kernel, initrd, dtb, core, memoryBytes, drives, seed } = plan;
-  const { clock, trace } = shell;
-  const slice = options.interactive === true ? { sliceInstructions: INTERACTIVE_SLICE } : {};
-  const machine = ARCHITECTURES[kernel.architecture].create(core, {
-    clock,
-    trace,
-    memoryBytes,
-    cpus: options.cpus,
-    ...slice,
-  });
-  machine.machine.timeLimit = options.timeLimit ?? Number.POSITIVE_INFINITY;
-  shell.watchMachine(machine.machine, { lines: false });
-  const assignment = machine.iommuWorld({
-    configuration: {},
-    calls: run.calls,
-    ...viommuOf(options.viommu),
-    allowSharedGroup: options.allowSharedGroup === true,
-    report: (message) => shell.message(message),
-  });
-  run.assignAll(assignment, [
-    ...assignmentsOf(options.assign),
-    ...drives.map(({ file, bdf, routingId }) => ({ text: `--nvme ${file}`, hostName: bdf, place: { routingId } })),
-  ]);
-  let tree: Uint8Array = new Uint8Array(0);
-  try {
-    const viommus = viommusOf(assignment);
-    const platformDevices = assignment.platform.entries;
-    const editTree = (described: Uint8Array): Uint8Array => {
-      tree = described;
-      return dtb ?? described;
-    };
-    machine.load({ kernel, initrd, bootArguments: options.append, viommus, platformDevices, seed, editTree });
-  } catch (error) {
-    if (error instanceof KernelImageError) throw new UsageError(`${kernelFile}: ${error.message}`);
-    throw error;
-  }
-  return { machine, assignment, tree };
-}
-
 const FDT_MAGIC = 0xd00dfeed;
 
 /** A flattened device tree as far as its header says that it is one. */
@@ -249,51 +260,12 @@ function writeTree(file: string, tree: Uint8Array): void {
   }
 }
 
-/** The vIOMMUs as the device tree names them. Throws UsageError for what no tree can say. */
-function viommusOf(assignment: Assignment): DescribedViommu[] {
-  const unnumbered = assignment.devices.filter(({ routingId }) => routingId === UNREACHABLE);
-  const other = unnumbered.find(({ viommu }) => viommu !== unnumbered[0]!.viommu);
-  if (other !== undefined) {
-    const [a, b] = [unnumbered[0]!, other].map(({ request }) => formatPlace(request));
-    throw new UsageError(
-      `boot: guest devices ${a} and ${b} are behind root ports, whose buses the guest numbers, and behind two vIOMMUs: ` +
-        "no device tree can say which bus goes where; put them behind one (HOST-BDF@GUEST-BDF/NAME)",
-    );
-  }
-  return assignment.viommus.map((viommu) => {
-    const behind = assignment.devices.filter((entry) => entry.viommu === viommu && entry.routingId !== UNREACHABLE);
-    const requesterIds = behind.map(({ routingId }) => routingId);
-    const hardwareQueues = viommu.viommu.hardwareQueues === true;
-    const otherIds = unnumbered[0]?.viommu === viommu;
-    const behindPorts = otherIds ? unnumbered.map(({ request }) => request) : [];
-    return { base: viommu.base, requesterIds, otherIds, behindPorts, hardwareQueues };
-  });
-}
-
-interface Drive {
-  readonly file: string;
-  readonly bdf: string;
-  readonly routingId: number;
-}
-
 /** Drive n: host function 0000:40:<n>.0, guest function 00:<16 + n>.0. */
 function driveAt(file: string, index: number, live: boolean): Drive {
   if (index > 15) throw new UsageError("boot: at most 16 --nvme drives");
   if (live && !existsSync(file))
     throw new UsageError(`--nvme ${file}: no such file (truncate -s 1G ${file} makes one)`);
   return { file, bdf: `0000:40:${index.toString(16).padStart(2, "0")}.0`, routingId: (16 + index) << 3 };
-}
-
-/** The host with the drives plugged in behind its first IOMMU. */
-function withDrives(host: HostDescription, drives: readonly Drive[]): HostDescription {
-  const iommu = host.iommus[0]?.name;
-  const devices = drives.map(({ file, bdf }) => ({
-    model: "nvme" as const,
-    bdf,
-    ...(iommu === undefined ? {} : { iommu }),
-    options: { file },
-  }));
-  return { ...host, devices: [...host.devices, ...devices] };
 }
 
 function verdict(outcome: KernelOutcome): { status: number; detail: string } {

@@ -69,7 +69,7 @@ export class HostRun {
     shell: RunShell,
     options: HostRunOptions,
     extend: (host: HostDescription) => HostDescription = (host) => host,
-    source: Pick<RunSource, "openBlockFile"> = new LiveSource(),
+    source: Pick<RunSource, "openBlockFile" | "calls"> = new LiveSource(),
   ) {
     this.#shell = shell;
     const named = options.host ?? hostOf(options.viommu);
@@ -94,7 +94,7 @@ export class HostRun {
     for (const problem of this.host.problems) shell.message(problem);
     const vmm = this.host.createProcess();
     this.#process = vmm;
-    this.calls = new CountingCalls(vmm);
+    this.calls = new CountingCalls(source.calls(vmm));
   }
 
   /** Makes the host fail by these rules from now on. Throws as Host.inject. */
@@ -198,6 +198,12 @@ export class HostRun {
     const { commands, faults, nestedDomains, bypassDomains } = this.counters(assignment);
     Object.assign(this.#earlier, { commands, faults, nestedDomains, bypassDomains });
     assignment[Symbol.dispose]();
+  }
+
+  /** Nobody will look at this host again: it goes as it is. */
+  abandon(): void {
+    this.#closeFiles();
+    process.off("exit", this.#closeFiles);
   }
 
   /** Disposes of the VM and its process; throws if the host then still holds something (a bug of ours). */

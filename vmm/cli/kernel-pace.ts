@@ -14,12 +14,16 @@ export type OutsideEnd =
 export interface KernelPace {
   /** Somebody types: an idle machine waits for real. */
   readonly interactive: boolean;
+  /** Instructions that the next slice may have at most. */
+  readonly budget: number;
+  /** Set by who runs the machine: all its CPUs wait. */
+  isIdle: boolean;
+  /** How often the machine has been put elsewhere in its run, while `between` was waited for. */
+  readonly moves: number;
   /** Gets console input, while `between` or `idle` is waited for. */
   onBytes: (bytes: Uint8Array) => void;
   /** Before each slice: lets input and signals in; how the run ends, or null. */
   between(): Promise<OutsideEnd | null>;
-  /** Within a slice, where somebody has stopped the machine: waits while it is held. Nothing that belongs to the run comes in. */
-  hold(): Promise<OutsideEnd | null>;
   /** Every CPU is idle until `until`, ns; where the machine goes on, with `onBytes` maybe before. */
   idle(now: number, until: number): Promise<number>;
 }
@@ -35,31 +39,38 @@ export interface RunGate {
   onArrival: () => void;
 }
 
-/** Serves those who hold a machine that nothing else can reach, until it may go on; how the run ends, or null. */
-export async function held(gate: RunGate): Promise<OutsideEnd | null> {
-  for (;;) {
-    await new Promise((resume) => setImmediate(resume));
-    gate.serve();
-    if (gate.quitting) return { kind: "quit" };
-    if (!gate.control.paused) return null;
-    await new Promise<void>((resume) => {
-      gate.onArrival = resume;
-      gate.control.onChange = resume;
-    });
+/** Sleeps until something comes from outside. */
+export class Sleeper {
+  #wake: AbortController | null = null;
+
+  wake(): void {
+    this.#wake?.abort();
+  }
+
+  /** Until so many ms have passed, or something has come; how many it were. */
+  async sleep(ms: number): Promise<number> {
+    this.#wake = new AbortController();
+    const from = performance.now();
+    await sleep(Math.max(0, ms), undefined, { signal: this.#wake.signal }).catch(() => {});
+    this.#wake = null;
+    return performance.now() - from;
   }
 }
 
 /** Longest sleep of an idle interactive machine, in ms. */
-const LONGEST_SLEEP = 1000;
+export const LONGEST_SLEEP = 1000;
 
 export class LivePace implements KernelPace {
   readonly interactive: boolean;
+  readonly budget = Number.POSITIVE_INFINITY;
+  readonly moves = 0;
+  isIdle = false;
   onBytes: (bytes: Uint8Array) => void = () => {};
   #wallDeadline: number;
   readonly #termination: Termination;
   readonly #gate: RunGate | null;
   #quit = false;
-  #wake: AbortController | null = null;
+  readonly #sleeper = new Sleeper();
 
   /** `wallDeadline`: performance.now() at which the run is over. */
   constructor(wallDeadline: number, termination: Termination, input: ConsoleInput | null, gate: RunGate | null = null) {
@@ -67,7 +78,7 @@ export class LivePace implements KernelPace {
     this.#termination = termination;
     this.#gate = gate;
     this.interactive = input !== null;
-    const wake = (): void => this.#wake?.abort();
+    const wake = (): void => this.#sleeper.wake();
     termination.onSignal = wake;
     if (gate !== null) {
       gate.onArrival = wake;
@@ -93,26 +104,13 @@ export class LivePace implements KernelPace {
       if (performance.now() > this.#wallDeadline) return { kind: "wall-limit" };
       if (this.#gate?.control.paused !== true) return null;
       // While somebody holds the machine wall time does not count.
-      this.#wallDeadline += await this.#sleep(LONGEST_SLEEP);
+      this.#wallDeadline += await this.#sleeper.sleep(LONGEST_SLEEP);
     }
-  }
-
-  hold(): Promise<OutsideEnd | null> {
-    return this.between();
   }
 
   async idle(now: number, until: number): Promise<number> {
     const longest = Math.min(LONGEST_SLEEP, this.#wallDeadline - performance.now());
-    const slept = await this.#sleep(Math.min((until - now) / 1e6, longest));
+    const slept = await this.#sleeper.sleep(Math.min((until - now) / 1e6, longest));
     return Math.min(until, now + slept * 1e6);
-  }
-
-  /** Until so many ms have passed, or something has come; how many it were. */
-  async #sleep(ms: number): Promise<number> {
-    this.#wake = new AbortController();
-    const from = performance.now();
-    await sleep(Math.max(0, ms), undefined, { signal: this.#wake.signal }).catch(() => {});
-    this.#wake = null;
-    return performance.now() - from;
   }
 }

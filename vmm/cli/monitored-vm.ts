@@ -5,7 +5,8 @@ import { HostDescriptionError } from "../../host/description.ts";
 import { InjectionSyntaxError } from "../../host/host.ts";
 import type { Assignment } from "../assignment.ts";
 import { guestNameOf } from "../assignment-request.ts";
-import { type AskedWalk, type MonitoredVm, VmRefusal } from "../monitor/monitor.ts";
+import { type AskedWalk, type Journey, type MonitoredVm, VmRefusal } from "../monitor/monitor.ts";
+import { parseRequest, RequestError } from "../monitor/request.ts";
 import { formatBdf, UNREACHABLE } from "../pci/host-bridge.ts";
 import type { IdRow } from "../view/ids.ts";
 import type { Tree, VmParts } from "../view/machine-tree.ts";
@@ -19,6 +20,10 @@ export interface MonitoredParts {
   /** Where it stands beyond its virtual time. */
   readonly position: () => Readonly<Record<string, unknown>>;
   readonly quit: () => void;
+  /** Told what is about to be done to the machine (a request, as JSON): it goes into a recording. */
+  readonly changes: (change: string) => void;
+  /** Of a replay: it cannot be changed, but stand anywhere (a kernel's). */
+  readonly replay?: Journey | null;
 }
 
 /** An assigned device as every bus has it. */
@@ -92,21 +97,61 @@ export class RunningVm implements MonitoredVm {
   }
 
   assign(assignment: string): void {
-    refusing(() => this.#parts.run.assignAll(this.#assignment, assignmentsOf([assignment])));
+    this.#change({ command: "device-add", assignment });
+    this.#assign(assignment);
   }
 
   unassign(device: string): void {
+    this.#change({ command: "device-remove", device });
+    this.#unassign(device);
+  }
+
+  inject(rules: readonly string[]): void {
+    this.#change({ command: "inject", rule: rules });
+    this.#inject(rules);
+  }
+
+  quit(): void {
+    // A replay may be left at any time.
+    if (this.#parts.replay === undefined) this.#parts.changes(JSON.stringify({ command: "quit" }));
+    this.#parts.quit();
+  }
+
+  get journey(): Journey | null {
+    return this.#parts.replay ?? null;
+  }
+
+  /** Does what a recording says that a monitor did, with what came of it then. Throws RequestError for what is no change. */
+  again(change: string): void {
+    const { command, arguments: given } = parseRequest(change);
+    try {
+      if (command === "device-add") this.#assign(given.assignment as string);
+      else if (command === "device-remove") this.#unassign(given.device as string);
+      else if (command === "inject") this.#inject((given.rule ?? []) as readonly string[]);
+      else if (command === "quit") this.#parts.quit();
+      else throw new RequestError(`${command} changes nothing`);
+    } catch (error) {
+      if (!(error instanceof VmRefusal)) throw error;
+    }
+  }
+
+  #change(change: object): void {
+    if (this.#parts.replay !== undefined) throw new VmRefusal("a replay does what the run did: nobody changes it");
+    this.#parts.changes(JSON.stringify(change));
+  }
+
+  #assign(assignment: string): void {
+    refusing(() => this.#parts.run.assignAll(this.#assignment, assignmentsOf([assignment])));
+  }
+
+  #unassign(device: string): void {
     const { entry } = this.#find(device);
     if ("pci" in entry) this.#assignment.unassign(entry.pci);
     else this.#assignment.platform.unassign(entry.platform);
   }
 
-  inject(rules: readonly string[]): void {
+  #inject(rules: readonly string[]): void {
     refusing(() => this.#parts.run.inject(rules));
-  }
-
-  quit(): void {
-    this.#parts.quit();
   }
 
   get #assignment(): Assignment {

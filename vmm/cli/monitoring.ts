@@ -74,6 +74,9 @@ export class Monitoring implements RunGate {
         assign: (assignment) => held().vm.assign(assignment),
         unassign: (device) => held().vm.unassign(device),
         inject: (rules) => held().vm.inject(rules),
+        get journey() {
+          return held().vm.journey;
+        },
         quit: () => {
           this.quitting = true;
           held().vm.quit();
@@ -118,17 +121,22 @@ export class Monitoring implements RunGate {
   serveAtTraps(machine: Machine): void {
     const { control } = this;
     const link = this.#link;
+    // What is asked may have what is due done first.
+    let serving = false;
     const gate: Service = {
       get flagged() {
+        if (serving) return false;
         return link?.pending === true || control.due || (control.paused && !machine.stopping);
       },
       service: () => {
+        serving = true;
         this.serve();
         control.arrived();
         while (control.paused && !machine.stopping) {
           link?.wait();
           this.serve();
         }
+        serving = false;
       },
     };
     machine.addService(gate);

@@ -1,8 +1,8 @@
 // `boot --record FILE`: a machine's run written down, and the run again from it. The images are not in it, their hashes are.
 
-import { createHash } from "node:crypto";
+import { createHash, type Hash } from "node:crypto";
 import { z } from "zod";
-import { Answers, ReplayDifference } from "../../host/adapters/recording/expected-records.ts";
+import { Answers, type AnswersMark, ReplayDifference } from "../../host/adapters/recording/expected-records.ts";
 import { MACHINE_KIND, MACHINE_RECORDS_VERSION } from "../../host/adapters/recording/machine-records.ts";
 import { RecordedDrives } from "../../host/adapters/recording/recorded-drives.ts";
 import { RecordingError } from "../../host/adapters/recording/recording-format.ts";
@@ -11,17 +11,20 @@ import { RecordingWriter } from "../../host/adapters/recording/recording-writer.
 import { ReplayedDrives } from "../../host/adapters/recording/replayed-drives.ts";
 import { HostDescriptionError, parseHost } from "../../host/description.ts";
 import type { BlockStore } from "../../host/devices/nvme/block-store.ts";
+import type { SystemCalls } from "../../host/uapi/system-calls.ts";
 import type { Machine } from "../machine.ts";
 import { VIOMMU_KINDS } from "../viommu/kinds.ts";
 import type { BootOptions } from "./boot-component.ts";
 import type { KernelOptions } from "./boot-kernel.ts";
+import { CallLog } from "./call-log.ts";
 import { UsageError } from "./exit-codes.ts";
 import { findHost } from "./hosts.ts";
 import { readInput } from "./input-file.ts";
 import type { KernelPace } from "./kernel-pace.ts";
 import { hostOf } from "./options.ts";
-import { RecordedPace, ReplayedPace } from "./recorded-pace.ts";
-import { LiveSource, type RunImage } from "./run-source.ts";
+import { type PacedRun, RecordedPace, ReplayedPace, writeChange } from "./recorded-pace.ts";
+import { LiveSource, type RunImage, type Trip } from "./run-source.ts";
+import { Timeline, type TimelineParts } from "./timeline.ts";
 import { version } from "./version.ts";
 
 type Options = BootOptions & Partial<KernelOptions>;
@@ -59,11 +62,11 @@ const hashOf = (bytes: Uint8Array): string => createHash("sha256").update(bytes)
 
 /** Writes down what comes from this computer. */
 export class RecordedSource extends LiveSource {
-  override readonly mayBeHeld = false;
   readonly #path: string;
   readonly #options: Options;
   readonly #say: (line: string) => void;
   #writer: RecordingWriter | null = null;
+  #pace: RecordedPace | null = null;
   #drives: RecordedDrives | null = null;
 
   constructor(path: string, options: Options, say: (line: string) => void) {
@@ -102,7 +105,13 @@ export class RecordedSource extends LiveSource {
   }
 
   override pace(live: () => KernelPace): KernelPace {
-    return new RecordedPace(live(), this.#writer!);
+    this.#pace = new RecordedPace(live(), this.#writer!, runOf(this));
+    return this.#pace;
+  }
+
+  override changes(change: string): void {
+    if (this.#pace !== null) this.#pace.changed(change);
+    else writeChange(this.#writer!, this.run, false, change);
   }
 
   override machine(machine: Machine): void {
@@ -159,33 +168,54 @@ function hasHash(file: string, sha256: string): boolean {
   }
 }
 
+/** What a replay is told of the place where it stands in a recording, to come back to. */
+export interface ReplayMark {
+  readonly answers: AnswersMark;
+  readonly console: Hash;
+  readonly printed: number;
+}
+
 /** Gives a machine what was recorded. */
 export class ReplayedSource extends LiveSource {
-  override readonly mayBeHeld = false;
   override readonly live = false;
-  /** An event that the replay is to stop at has happened. */
+  /** The replay ends before its run does. */
   reached = false;
+  #log: CallLog | null = null;
   readonly #reader: RecordingReader;
   readonly #answers: Answers;
-  readonly #drives: ReplayedDrives;
   readonly #interactive: boolean;
+  #drives: ReplayedDrives;
   #machine: Machine | null = null;
+  /** Bytes that the guest has printed on this way through its run, and the most on any. */
+  #printed = 0;
+  #shown = 0;
 
-  constructor(reader: RecordingReader, interactive: boolean) {
+  override readonly trip: Trip | null;
+
+  constructor(reader: RecordingReader, interactive: boolean, trip: Trip | null) {
     super();
+    this.trip = trip;
     this.#reader = reader;
     this.#answers = new Answers(reader);
+    this.#answers.onPlaced = () => this.onPlaced();
     this.#drives = new ReplayedDrives(this.#answers);
     this.#interactive = interactive;
   }
 
   /** The machine has stopped at the event: what its end brings is no part of the run. */
   onStopped: () => void = () => {};
-
   /** Stops the machine at its next chance. */
   reach(): void {
     this.reached = true;
     this.#machine?.stop("requested");
+  }
+
+  override cut(): void {
+    this.reached = true;
+  }
+
+  override timeline(parts: Omit<TimelineParts, "replay">): Timeline {
+    return new Timeline({ ...parts, replay: this });
   }
 
   override get stopped(): boolean {
@@ -196,16 +226,73 @@ export class ReplayedSource extends LiveSource {
     return this.#drives.open(blockBytes);
   }
 
-  override pace(): KernelPace {
-    return new ReplayedPace(this.#answers, this.#interactive, () => (this.reached ? { kind: "event" } : null));
+  override pace(): ReplayedPace {
+    return new ReplayedPace(this.#answers, this.#interactive, runOf(this), (change) => this.onChange(change));
+  }
+
+  override serveAtTraps(machine: Machine): void {
+    const pace = this.pace();
+    let taking = false;
+    machine.addService({
+      get flagged() {
+        return !taking && pace.due;
+      },
+      service: () => {
+        taking = true;
+        pace.take();
+        taking = false;
+      },
+    });
+  }
+
+  override calls(process: SystemCalls): SystemCalls {
+    this.#log = new CallLog(process);
+    return this.#log;
+  }
+
+  get log(): CallLog {
+    return this.#log!;
   }
 
   override machine(machine: Machine): void {
     this.#machine = machine;
+    const print = machine.onConsole;
+    // What has been printed before is not printed again.
+    machine.onConsole = (bytes) => {
+      this.#printed += bytes.length;
+      const fresh = this.#printed - this.#shown;
+      if (fresh <= 0) return;
+      this.#shown = this.#printed;
+      print(bytes.subarray(Math.max(0, bytes.length - fresh)));
+    };
     this.listen(machine);
   }
 
+  mark(): ReplayMark {
+    return { answers: this.#answers.mark(), console: this.console.copy(), printed: this.#printed };
+  }
+
+  return({ answers, console, printed }: ReplayMark): void {
+    this.#answers.return(answers);
+    this.console = console.copy();
+    this.#printed = printed;
+  }
+
+  /** The recording from its beginning. */
+  restart(): void {
+    this.#reader.seek(0);
+    this.#reader.records = 0;
+    this.#answers.take();
+    this.#drives = new ReplayedDrives(this.#answers);
+    this.console = createHash("sha256");
+    this.#printed = 0;
+  }
+
+  /** The run is over, or was cut. */
+  onEnd: () => void = () => {};
+
   override end(kind: string, virtualNs: number, instructions: number): void {
+    this.onEnd();
     if (this.#answers.difference !== null) throw this.#answers.difference;
     if (this.reached) {
       this.onStopped();
@@ -221,4 +308,9 @@ export class ReplayedSource extends LiveSource {
     }
     if (!this.#answers.done) throw new ReplayDifference("the recording goes on after the end of its run");
   }
+}
+
+/** The run of a source, which is told of it later than its pace is made. */
+function runOf(source: LiveSource): PacedRun {
+  return { place: () => source.run.place(), settle: () => source.run.settle() };
 }

@@ -2,12 +2,13 @@
 
 import type { RecordingReader } from "../../host/adapters/recording/recording-reader.ts";
 import type { TracedEvent } from "../../host/base/trace.ts";
-import { bootComponent } from "./boot-component.ts";
+import { type BootOptions, bootComponent } from "./boot-component.ts";
 import { bootKernel, type KernelOptions } from "./boot-kernel.ts";
+import type { MonitorOptions } from "./monitoring.ts";
 import { machineRun, ReplayedSource } from "./record-machine.ts";
-import type { RunShell } from "./run-shell.ts";
+import type { Trip } from "./run-source.ts";
 
-export interface MachineReplayOptions {
+export interface MachineReplayOptions extends MonitorOptions {
   readonly trace?: string;
   readonly json?: true;
   readonly quiet?: true;
@@ -16,42 +17,96 @@ export interface MachineReplayOptions {
   readonly image: readonly string[];
 }
 
-/**
- * Runs the machine again; the guest prints what it printed. `last`: whether to stop after what brought this event; null: after none. Throws
- * RecordingError and ReplayDifference.
- */
+/** Runs the machine again; the guest prints what it printed. Throws RecordingError and ReplayDifference. */
 export async function replayMachine(
   reader: RecordingReader,
   options: MachineReplayOptions,
-  last: ((event: TracedEvent) => boolean) | null,
+  trip: Trip | null,
 ): Promise<void> {
   const { options: run, files } = machineRun(reader, options.image);
-  const source = new ReplayedSource(reader, run.interactive === true);
-  const sourceOf = (shell: RunShell): ReplayedSource => {
-    if (last !== null) shell.trace.addSink({ event: (event) => last(event) && source.reach() });
-    source.onStopped = () => shell.endTrace();
-    return source;
-  };
-  const { trace, inspect, json } = options;
-  const output = {
+  const { trace, inspect, json, monitor, gdb, paused } = options;
+  const given = {
+    ...run,
     report: json === true ? ("json" as const) : ("text" as const),
     ...(trace === undefined ? {} : { trace }),
     ...(inspect === undefined ? {} : { inspect }),
     ...(options.quiet === true ? { console: "/dev/null" } : {}),
+    ...(monitor === undefined ? {} : { monitor }),
+    ...(gdb === undefined ? {} : { gdb }),
+    ...(paused === undefined ? {} : { paused }),
   };
-  const [kernel, initrd, dtb] = [files.get("kernel"), files.get("initrd"), files.get("dtb")];
-  if (kernel === undefined) {
-    await bootComponent(files.get("image"), { ...run, ...output }, sourceOf);
-  } else {
-    const given: KernelOptions = {
-      ...{ append: run.append ?? "", cpus: run.cpus ?? 1, nvme: run.nvme ?? [], reboot: run.reboot !== false },
-      ...(run.interactive === true ? { interactive: true } : {}),
-      ...(initrd === undefined ? {} : { initrd }),
-      ...(dtb === undefined ? {} : { dtb }),
+  const [kernel, image] = [files.get("kernel"), files.get("image")];
+  const reached =
+    kernel === undefined
+      ? await replayComponent(reader, image, given, trip)
+      : await replayKernel(reader, kernel, { ...given, ...kernelOptions(run, files) }, trip);
+  if (!reached && trip !== null) console.error("nestbox: replay: the run has no such event");
+  else console.error(`nestbox: replay: ${reached ? "stopped at the event" : "the run is as it was recorded"}`);
+}
+
+/** Whether it was stopped before its end. */
+async function replayKernel(
+  reader: RecordingReader,
+  kernel: string,
+  options: BootOptions & KernelOptions,
+  trip: Trip | null,
+): Promise<boolean> {
+  const source = new ReplayedSource(reader, options.interactive === true, trip);
+  await bootKernel(kernel, { ...options, wallLimit: Number.POSITIVE_INFINITY }, (shell) => {
+    source.onStopped = () => shell.endTrace();
+    return source;
+  });
+  return source.reached;
+}
+
+/** Its guest's stack is the engine's: to go back it runs again. */
+async function replayComponent(
+  reader: RecordingReader,
+  image: string | undefined,
+  options: BootOptions,
+  trip: Trip | null,
+): Promise<boolean> {
+  if (trip?.back === undefined) return (await runComponent(reader, image, options, trip)).reached;
+  const { back, ...there } = trip;
+  const { trace: _trace, inspect: _inspect, ...quiet } = options;
+  const first = await runComponent(reader, image, { ...quiet, report: "none", console: "/dev/null" }, there);
+  const wanted = trip.to !== undefined || trip.until !== undefined;
+  if (wanted && !first.reached) return false;
+  reader.seek(0);
+  reader.records = 0;
+  return (await runComponent(reader, image, options, { to: Math.max(1, first.event - back) })).reached;
+}
+
+/** Whether it was stopped before its end, and the last event of the trace then. */
+async function runComponent(
+  reader: RecordingReader,
+  image: string | undefined,
+  options: BootOptions,
+  trip: Trip | null,
+): Promise<{ readonly reached: boolean; readonly event: number }> {
+  const source = new ReplayedSource(reader, false, trip);
+  let event = 0;
+  await bootComponent(image, options, (shell) => {
+    if (trip !== null) {
+      const { to, until } = trip;
+      const isLast = (one: TracedEvent) => (to !== undefined && one.seq >= to) || until?.(one) === true;
+      shell.trace.addSink({ event: (one) => isLast(one) && source.reach() });
+    }
+    source.onEnd = () => {
+      event = shell.trace.last;
     };
-    const unlimited = { wallLimit: Number.POSITIVE_INFINITY };
-    await bootKernel(kernel, { ...run, ...output, ...given, ...unlimited }, sourceOf);
-  }
-  if (last !== null && !source.reached) console.error("nestbox: replay: the run has no such event");
-  else console.error(`nestbox: replay: ${last === null ? "the run is as it was recorded" : "stopped at the event"}`);
+    source.onStopped = () => shell.endTrace();
+    return source;
+  });
+  return { reached: source.reached, event };
+}
+
+function kernelOptions(run: Partial<KernelOptions>, files: ReadonlyMap<string, string>): KernelOptions {
+  const [initrd, dtb] = [files.get("initrd"), files.get("dtb")];
+  return {
+    ...{ append: run.append ?? "", cpus: run.cpus ?? 1, nvme: run.nvme ?? [], reboot: run.reboot !== false },
+    ...(run.interactive === true ? { interactive: true } : {}),
+    ...(initrd === undefined ? {} : { initrd }),
+    ...(dtb === undefined ? {} : { dtb }),
+  };
 }

@@ -14,7 +14,8 @@ export type KernelOutcome =
   | { readonly kind: "stuck" };
 
 export interface RunKernelOptions {
-  readonly machine: KernelMachine;
+  /** The machine: another one, where a replay has gone back. */
+  readonly machine: () => KernelMachine;
   readonly pace: KernelPace;
   /** Called between slices, before the machine sleeps: console output goes out. */
   readonly flush: () => void;
@@ -23,12 +24,11 @@ export interface RunKernelOptions {
 }
 
 export async function runKernel({ machine, pace, flush, control }: RunKernelOptions): Promise<KernelOutcome> {
-  pace.onBytes = (bytes) => machine.type(bytes);
+  pace.onBytes = (bytes) => machine().type(bytes);
   // Asked before the first slice, too: a guest that reboots at once runs for ever, one machine after the other.
-  for (let end = await pace.between(), cut = false; ; end = await (cut ? pace.hold() : pace.between())) {
+  for (let end = await pace.between(); ; end = await pace.between()) {
     if (end !== null) return end;
-    const stop = machine.run(control?.budget);
-    cut = stop.kind === "held";
+    const stop = machine().run(Math.min(control?.budget ?? Number.POSITIVE_INFINITY, pace.budget));
     control?.arrived();
     flush();
     if (stop.kind === "off") {
@@ -37,8 +37,15 @@ export async function runKernel({ machine, pace, flush, control }: RunKernelOpti
     if (stop.kind === "stopped") return { kind: "time-limit" };
     if (stop.kind === "idle" && !pace.interactive && stop.until === Number.POSITIVE_INFINITY) return { kind: "stuck" };
     if (stop.kind !== "idle") continue;
+    const { moves } = pace;
+    pace.isIdle = true;
     end = await pace.between();
+    // What was to be waited for is not what there is to wait for elsewhere.
+    if (end === null && pace.moves === moves) {
+      const { now } = machine().machine.clock;
+      machine().skipTo(pace.interactive ? await pace.idle(now, stop.until) : stop.until);
+    }
+    pace.isIdle = false;
     if (end !== null) return end;
-    machine.skipTo(pace.interactive ? await pace.idle(machine.machine.clock.now, stop.until) : stop.until);
   }
 }

@@ -2,7 +2,7 @@
 
 import { closeSync, openSync } from "node:fs";
 import { Clock } from "../../host/base/clock.ts";
-import { Trace } from "../../host/base/trace.ts";
+import { Trace, type TraceSink } from "../../host/base/trace.ts";
 import { JsonLinesSink } from "../../host/base/trace-json.ts";
 import type { Machine } from "../machine.ts";
 import { type RunCounters, type RunSummary, SUMMARY_INDENT, summaryRows } from "../summary.ts";
@@ -15,7 +15,8 @@ import { colours, fitted, Progress } from "./terminal.ts";
 
 export interface ShellOptions {
   readonly trace?: string;
-  readonly report: "text" | "json";
+  /** none: nobody is told anything. */
+  readonly report: "text" | "json" | "none";
   /** File for what the guest prints. */
   readonly console?: string;
   readonly failOnFault?: true;
@@ -53,6 +54,8 @@ export class RunShell {
     this.#sink?.end();
   };
   #sink: JsonLinesSink | null = null;
+  #filtered: TraceSink | null = null;
+  #silent = false;
   #traceFile = -1;
   /** Outputs that could not be written to their end. */
   readonly #cutOff = new Set<"trace" | "console">();
@@ -84,7 +87,27 @@ export class RunShell {
         throw new UsageError(`--trace ${options.trace}: ${fileProblem(error)}`);
       }
       this.#sink = new JsonLinesSink((text) => this.#writeTrace(options.trace!, text));
-      this.trace.addSink(this.#sink);
+      this.#filtered = { event: (event) => this.traceMuted || this.#sink?.event(event) };
+      this.trace.addSink(this.#filtered);
+    }
+  }
+
+  /** While what is traced has been traced before (a replay that went back). */
+  traceMuted = false;
+
+  /** The run begins again: its machines are others. */
+  forgetMachines(): void {
+    this.#machine = null;
+    this.#earlierTraps = 0;
+  }
+
+  /** Does something that has been done before: nobody is told again. */
+  silently<T>(action: () => T): T {
+    this.#silent = true;
+    try {
+      return action();
+    } finally {
+      this.#silent = false;
     }
   }
 
@@ -95,14 +118,14 @@ export class RunShell {
       writeAll(this.#traceFile, Buffer.from(text));
     } catch (error) {
       this.#cutOff.add("trace");
-      this.trace.removeSink(this.#sink!);
+      this.trace.removeSink(this.#filtered!);
       this.message(`--trace ${file}: ${fileProblem(error)}; the trace is cut off`);
     }
   }
 
   /** Nothing more goes into the trace. */
   endTrace(): void {
-    if (this.#sink !== null) this.trace.removeSink(this.#sink);
+    if (this.#filtered !== null) this.trace.removeSink(this.#filtered);
   }
 
   /** Connects a machine's console and messages to the terminal. */
@@ -164,6 +187,7 @@ export class RunShell {
 
   /** One line for the person who runs the VM, on standard error. */
   message(text: string): void {
+    if (this.#silent || this.#options.report === "none") return;
     this.flushConsole();
     this.#progress.clear();
     console.error(fitted(`nestbox: ${text}`, 4, process.stderr));
@@ -197,6 +221,7 @@ export class RunShell {
       ...(end.instructions === undefined ? {} : { instructions: end.instructions }),
       ...(end.tree === undefined ? {} : { inspect: end.tree }),
     };
+    if (this.#options.report === "none") return status;
     verdictKnown(status);
     if (this.#options.report === "json") {
       console.log(JSON.stringify(summary));

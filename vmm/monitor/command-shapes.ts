@@ -74,6 +74,16 @@ export const COMMANDS = [
       },
     ]),
   ),
+  later(
+    shape("goto", "of a replay: stand behind what brought this event of the trace", [
+      { name: "event", type: "number", required: true, about: "its number (seq)" },
+    ]),
+  ),
+  later(
+    shape("back", "of a replay: stand one event of the trace earlier, or N", [
+      { name: "n", type: "number", about: "how many events; default 1" },
+    ]),
+  ),
   shape("inspect", "the machine as a tree", [INSPECT_PATH]),
   shape("ids", "who is who: guest BDF and device id, vDEVICE, host BDF and device id, iommu group"),
   shape("caps", "the guest-visible IOMMUs' capabilities: host bit, guest bit, and why"),

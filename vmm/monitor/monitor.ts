@@ -13,7 +13,7 @@ import { collectWalks } from "../view/walks.ts";
 import type { CapabilitySheet } from "../viommu/kind.ts";
 import { helpOf, shapeOf } from "./command-shapes.ts";
 import type { Argument, Request } from "./request.ts";
-import type { RunControl, Stop } from "./run-control.ts";
+import type { RunControl, Stop, Waiter } from "./run-control.ts";
 
 /** What the host's IOMMU says of an access of a guest's device. */
 export interface AskedWalk {
@@ -21,6 +21,21 @@ export interface AskedWalk {
   readonly events: readonly TracedEvent[];
   /** Physical address that its caches hold for the page, whatever the tables say by now; null: none. */
   readonly remembered: bigint | null;
+}
+
+/** A place in a run: instructions that all CPUs have executed, and the number of the last event of its trace. */
+export interface Place {
+  readonly instructions: number;
+  readonly event: number;
+}
+
+/** A machine that can be made to stand anywhere in its run: a replay's. Only between two steps. */
+export interface Journey {
+  readonly here: Place;
+  /** Has it stand behind what brought an event; tells `waiter` once it does. */
+  toEvent(event: number, waiter: Waiter): void;
+  /** The same, where so many instructions have been executed. */
+  toInstruction(instructions: number, waiter: Waiter): void;
 }
 
 /** A machine as the monitor sees it, whatever executes its guest. Verbs throw `VmRefusal`. */
@@ -34,6 +49,8 @@ export interface MonitoredVm {
   assign(assignment: string): void;
   unassign(device: string): void;
   inject(rules: readonly string[]): void;
+  /** Null: what it did is done. */
+  readonly journey: Journey | null;
   /** Ends the run. */
   quit(): void;
 }
@@ -102,6 +119,14 @@ export class Monitor {
         control.untilEvent((event) => event.type === type, 1, stopped);
         return PLAIN;
       }
+      case "goto":
+        this.#journey.toEvent(given.event as number, stopped);
+        return PLAIN;
+      case "back": {
+        const { here } = this.#journey;
+        this.#journey.toEvent(here.event - ((given.n as number | undefined) ?? 1), stopped);
+        return PLAIN;
+      }
       case "inspect": {
         const part = subtree(vm.tree(), (given.path as string | undefined) ?? "");
         if (part === null) throw new VmRefusal(`inspect ${given.path}: there is no such part`);
@@ -132,6 +157,12 @@ export class Monitor {
         control.resume();
         return {};
     }
+  }
+
+  get #journey(): Journey {
+    const { journey } = this.#vm;
+    if (journey !== null) return journey;
+    throw new VmRefusal("only the replay of a kernel goes back: boot --record FILE, then replay FILE --monitor SOCKET");
   }
 
   #walk(given: Readonly<Record<string, Argument>>): unknown {

@@ -10,6 +10,8 @@ import type { Trace, TracedEvent, TraceSink } from "../../host/base/trace.ts";
 /** Why it stands. */
 export type Stop =
   | { readonly reason: "start" | "pause" | "step" }
+  /** A replay has come to the end of its run. */
+  | { readonly reason: "end" }
   | { readonly reason: "event"; readonly event: TracedEvent }
   /** Someone outside the goals asked for it: a breakpoint. */
   | { readonly reason: "breakpoint"; readonly cpu: number };
@@ -70,6 +72,11 @@ export class RunControl implements TraceSink {
   /** From outside the run. */
   pause(): void {
     if (this.#stop === null) this.#end({ reason: "pause" });
+  }
+
+  /** It stands where it has been put; what it was to run to is forgotten. */
+  stand(stop: Stop): void {
+    this.#end(stop);
   }
 
   /** From within the run: it stops there. */

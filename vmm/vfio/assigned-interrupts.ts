@@ -175,13 +175,8 @@ export class AssignedInterrupts implements Stateful {
     if (kind === undefined) state.fail("kind", "is none");
     const eventfds = state.numberList("eventfds");
     if (eventfds.length > VECTOR_LIMIT) state.fail("eventfds", `are more than ${VECTOR_LIMIT}`);
-    const stays = (vector: number): boolean => this.#eventfds[vector] === eventfds[vector];
-    this.#eventfds.forEach((eventfd, vector) => {
-      if (!stays(vector)) this.#calls.system.watch(eventfd, null);
-    });
-    eventfds.forEach((eventfd, vector) => {
-      if (!stays(vector)) this.#watch(eventfd, vector);
-    });
+    // A number that stays may be another eventfd's by now.
+    for (const [vector, eventfd] of eventfds.entries()) this.#watch(eventfd, vector);
     this.#eventfds = [...eventfds];
     this.#kind = kind;
     state.memory("ready", this.#ready);

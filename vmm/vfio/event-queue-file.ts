@@ -82,10 +82,7 @@ export class EventQueueFile implements Stateful {
   restoreState(state: StateReader): void {
     const { system } = this.#devices.calls;
     const fd = state.number("fd");
-    if (fd !== this.#fd) {
-      if (this.#fd >= 0) system.watch(this.#fd, null);
-      if (fd >= 0) system.watch(fd, this.#onEvents);
-    }
+    if (fd >= 0) system.watch(fd, this.#onEvents);
     this.#id = state.number("id");
     this.#fd = fd;
     this.#nextSequence = state.number("nextSequence");

@@ -345,11 +345,8 @@ export class HostDevices implements Stateful {
     this.counters.attaches = counters.number("attaches");
     this.counters.invalidations = counters.number("invalidations");
     this.counters.refusals = counters.number("refusals");
-    const faultFd = state.number("faultFd");
-    if (faultFd !== this.#faultFd && this.#faultFd >= 0) this.calls.system.watch(this.#faultFd, null);
-    const isWatched = faultFd === this.#faultFd;
     this.#faultQueue = state.number("faultQueue");
-    this.#faultFd = faultFd;
-    if (!isWatched && faultFd >= 0) this.#watchFaults();
+    this.#faultFd = state.number("faultFd");
+    if (this.#faultFd >= 0) this.#watchFaults();
   }
 }

@@ -2,13 +2,19 @@
 
 import { describeRequest } from "./answers.ts";
 import { RECORD_NAMES } from "./host-records.ts";
-import type { RecordingReader } from "./recording-reader.ts";
+import { isPlaced, MACHINE_RECORD_NAMES, type PlacedRecord, readPlace } from "./machine-records.ts";
+import type { ReaderMark, RecordingReader } from "./recording-reader.ts";
 
 /** The model did something else than what was recorded: one line. */
 export class ReplayDifference extends Error {}
 
 export function nameOf(type: number): string {
-  return RECORD_NAMES[type] ?? `something of type ${type}`;
+  return RECORD_NAMES[type] ?? MACHINE_RECORD_NAMES[type] ?? `something of type ${type}`;
+}
+
+export interface AnswersMark {
+  readonly reader: ReaderMark;
+  readonly held: PlacedRecord | null;
 }
 
 export class Answers {
@@ -20,34 +26,49 @@ export class Answers {
     this.reader = reader;
   }
 
-  // A record that is looked at and not taken: its type, and the number that it begins with.
-  #held = 0;
-  #heldNumber = 0;
+  /** A record that is looked at and not taken: what stands before its fields. */
+  #held: PlacedRecord | null = null;
 
-  /** The number that the next record begins with, if it is of this type; else -1. It stays the next one until `take`. */
-  upcoming(type: number): number {
-    if (this.#held === 0) {
-      if (this.reader.upcoming !== type) return -1;
-      this.#held = this.reader.next();
-      this.#heldNumber = this.reader.number();
+  /** The next record, if it is one of a machine's run with a place in it; it stays the next one until `take`. */
+  get placed(): PlacedRecord | null {
+    if (this.#held === null && isPlaced(this.reader.upcoming)) {
+      this.#held = { type: this.reader.next(), ...readPlace(this.reader) };
     }
-    return this.#held === type ? this.#heldNumber : -1;
+    return this.#held;
   }
 
-  /** Takes the record that `upcoming` has found: the fields after its number are next. */
+  /** Called when a record has been read to its end, and the next one has a place in the run: whoever runs must not run past it. */
+  onPlaced: () => void = () => {};
+
+  /** A record other than those with a place has been read to its end. */
+  read(): void {
+    if (this.placed !== null) this.onPlaced();
+  }
+
+  /** Takes the record that `placed` has found: the fields behind its place are next. */
   take(): void {
-    this.#held = 0;
+    this.#held = null;
+  }
+
+  /** Which record comes next, to come back to. */
+  mark(): AnswersMark {
+    return { reader: this.reader.mark(), held: this.#held };
+  }
+
+  return(mark: AnswersMark): void {
+    this.reader.return(mark.reader);
+    this.#held = mark.held;
   }
 
   /** Whether all records have been taken. */
   get done(): boolean {
-    return this.#held === 0 && this.reader.upcoming === 0;
+    return this.#held === null && this.reader.upcoming === 0;
   }
 
   /** The next record, which has to be of a type, and of a number where one is given: its fields are next. */
   expect(type: number, number?: number): RecordingReader {
     const { reader } = this;
-    const found = this.#held === 0 ? reader.next() : this.#held;
+    const found = this.#held === null ? reader.next() : this.#held.type;
     if (found !== type) {
       throw this.different(`the model asks for ${nameOf(type)}, the recording has ${nameOf(found)}`);
     }

@@ -34,6 +34,13 @@ interface Source {
   close(): void;
 }
 
+export interface ReaderMark {
+  readonly nextChunk: number;
+  readonly chunk: Buffer;
+  readonly at: number;
+  readonly records: number;
+}
+
 export class RecordingReader {
   readonly name: string;
   readonly header: RecordingHeader;
@@ -171,6 +178,18 @@ export class RecordingReader {
     for (let i = 0; i < chunk; i++) this.#nextChunk += CHUNK_HEADER + this.#chunkHeader().stored;
     this.#chunk = NOTHING;
     this.#at = 0;
+  }
+
+  /** Where it reads, to come back to. */
+  mark(): ReaderMark {
+    return { nextChunk: this.#nextChunk, chunk: this.#chunk, at: this.#at, records: this.records };
+  }
+
+  return(mark: ReaderMark): void {
+    this.#nextChunk = mark.nextChunk;
+    this.#chunk = mark.chunk;
+    this.#at = mark.at;
+    this.records = mark.records;
   }
 
   malformed(what: string): RecordingError {

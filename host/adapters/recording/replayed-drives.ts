@@ -41,26 +41,33 @@ class ReplayedDrive implements BlockStore {
   read(_first: number, count: number, into: Uint8Array, at: number): BlockStatus {
     const status = this.#status(records.DRIVE_READ);
     this.#answers.fill(into.subarray(at, at + count * this.blockBytes));
+    this.#answers.read();
     return status;
   }
 
   write(): BlockStatus {
-    return this.#status(records.DRIVE_DONE);
+    return this.#done();
   }
 
   flush(): BlockStatus {
-    return this.#status(records.DRIVE_DONE);
+    return this.#done();
   }
 
   zero(): BlockStatus {
-    return this.#status(records.DRIVE_DONE);
+    return this.#done();
   }
 
   discard(): BlockStatus {
-    return this.#status(records.DRIVE_DONE);
+    return this.#done();
   }
 
   close(): void {}
+
+  #done(): BlockStatus {
+    const status = this.#status(records.DRIVE_DONE);
+    this.#answers.read();
+    return status;
+  }
 
   #status(type: number): BlockStatus {
     return this.#answers.expect(type, this.#number).number() === BLOCK_OK ? BLOCK_OK : BLOCK_FAILED;

@@ -1,10 +1,11 @@
-// What comes between a kernel machine's slices, written down and given again at the same turns.
+// What comes between a kernel machine's slices, written down and given again at the same places of the run, however that is sliced.
 
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { Answers, ReplayDifference } from "../../../host/adapters/recording/expected-records.ts";
+import { TYPED, writePlace } from "../../../host/adapters/recording/machine-records.ts";
 import { RecordingReader } from "../../../host/adapters/recording/recording-reader.ts";
 import { RecordingWriter } from "../../../host/adapters/recording/recording-writer.ts";
 import type { KernelPace, OutsideEnd } from "../../../vmm/cli/kernel-pace.ts";
@@ -19,6 +20,9 @@ afterAll(() => rmSync(folder, { recursive: true, force: true }));
 /** A terminal at which somebody types at certain turns, and ends it at one. */
 class Typist implements KernelPace {
   readonly interactive = true;
+  readonly budget = Number.POSITIVE_INFINITY;
+  readonly moves = 0;
+  isIdle = false;
   onBytes: (bytes: Uint8Array) => void = () => {};
   #turn = 0;
   readonly #types: Readonly<Record<number, string>>;
@@ -49,29 +53,57 @@ class Typist implements KernelPace {
   }
 }
 
-/** What a machine sees of its pace. */
-async function use(pace: KernelPace): Promise<string[]> {
-  const seen: string[] = [];
-  pace.onBytes = (bytes) => seen.push(`types ${Buffer.from(bytes)}`);
-  for (let slice = 1; slice < 20; slice++) {
-    const end = await pace.between();
-    seen.push(`slice ${slice}: ${JSON.stringify(end)}`);
-    if (end !== null) break;
-    if (slice % 3 === 0) seen.push(`idle until ${await pace.idle(1000 * slice, 1000 * slice + 700)}`);
+const SLICE = 1000;
+const LAST = 20;
+
+/** A machine that executes up to 1000 instructions a slice, fewer where its pace says so, and is idle after every 3000: what it sees of its pace. */
+class Paced {
+  #instructions = 0;
+  #ns = 0;
+  settled = 0;
+  readonly run = {
+    place: () => ({ instructions: this.#instructions, ns: this.#ns }),
+    settle: () => {
+      this.settled++;
+    },
+  };
+
+  async use(pace: KernelPace): Promise<string[]> {
+    const seen: string[] = [];
+    const here = () => `${this.#instructions} at ${this.#ns}`;
+    pace.onBytes = (bytes) => seen.push(`types ${Buffer.from(bytes)} after ${here()}`);
+    while (this.#instructions < LAST * SLICE) {
+      const end = await pace.between();
+      if (end !== null) {
+        seen.push(`ends after ${here()}: ${JSON.stringify(end)}`);
+        break;
+      }
+      const ran = Math.min(SLICE - (this.#instructions % SLICE), pace.budget);
+      this.#instructions += ran;
+      this.#ns += 10 * ran;
+      if (this.#instructions % (3 * SLICE) !== 0) continue;
+      pace.isIdle = true;
+      const between = await pace.between();
+      if (between === null) this.#ns = await pace.idle(this.#ns, this.#ns + 700);
+      pace.isIdle = false;
+      seen.push(between === null ? `idle until ${here()}` : `ends idle: ${JSON.stringify(between)}`);
+      if (between !== null) break;
+    }
+    return seen;
   }
-  return seen;
 }
 
-async function record(pace: KernelPace): Promise<{ seen: string[]; bytes: Buffer }> {
+async function record(pace: KernelPace): Promise<{ seen: string[]; bytes: Buffer; settled: number }> {
   const path = join(folder, "run");
   const writer = new RecordingWriter(path, { kind: "test", version: 1, nestbox: "", run: null }, () => {});
-  const seen = await use(new RecordedPace(pace, writer));
+  const machine = new Paced();
+  const seen = await machine.use(new RecordedPace(pace, writer, machine.run));
   writer.close(null);
-  return { seen, bytes: readFileSync(path) };
+  return { seen, bytes: readFileSync(path), settled: machine.settled };
 }
 
-const replayed = (bytes: Buffer): ReplayedPace =>
-  new ReplayedPace(new Answers(RecordingReader.of("run", bytes)), true, () => null);
+const replayed = (bytes: Buffer, run = new Paced().run): ReplayedPace =>
+  new ReplayedPace(new Answers(RecordingReader.of("run", bytes)), true, run, () => {});
 
 describe("the pace of a kernel machine", () => {
   it.each([
@@ -81,24 +113,57 @@ describe("the pace of a kernel machine", () => {
   ] as [string, OutsideEnd][])(
     "is the same when it is given again: input, waits, and an end by %s",
     async (_what, end) => {
-      const { seen, bytes } = await record(new Typist({ 1: "root", 4: "\n", 5: "ls\n", 11: "x" }, { 17: end }));
+      const typist = new Typist({ 1: "root", 4: "\n", 5: "ls\n", 11: "x" }, { 17: end });
+      const { seen, bytes, settled } = await record(typist);
       expect(seen.filter((line) => /types/.test(line))).toHaveLength(9);
       expect(seen.at(-1)).toMatch(JSON.stringify(end));
-      expect(await use(replayed(bytes))).toEqual(seen);
+      // What was due had been done before each of them: nine keys, the waits and the end.
+      expect(settled).toBe(9 + seen.filter((line) => /idle until/.test(line)).length + 1);
+      const machine = new Paced();
+      expect(await machine.use(replayed(bytes, machine.run))).toEqual(seen);
     },
   );
+
+  it("does not let a slice run past what came within it", async () => {
+    const path = join(folder, "within");
+    const writer = new RecordingWriter(path, { kind: "test", version: 1, nestbox: "", run: null }, () => {});
+    for (const instructions of [1, 1500, 1501]) {
+      writer.begin(TYPED, 1);
+      writePlace(writer, { instructions, ns: 10 * instructions, idle: false });
+      writer.bytes(Buffer.from("x"));
+    }
+    writer.close(null);
+    const machine = new Paced();
+    const pace = replayed(readFileSync(path), machine.run);
+    // Nobody has recorded its waits: it is never idle.
+    pace.idle = async (_now, until) => until;
+    const seen = await machine.use(pace);
+    expect(seen.filter((line) => /types/.test(line))).toEqual([
+      ...["types x after 1 at 10", "types x after 1500 at 15000", "types x after 1501 at 15010"],
+    ]);
+  });
 
   it("differs where a machine is idle that was not", async () => {
     const { bytes } = await record(new Typist({}, { 2: { kind: "quit" } }));
     const pace = replayed(bytes);
     await pace.between();
+    pace.isIdle = true;
     await expect(pace.idle(0, 1)).rejects.toThrow(ReplayDifference);
+  });
+
+  it("differs where a machine has run past a place that is none of its own", async () => {
+    const { bytes } = await record(new Typist({ 2: "x" }, {}));
+    const run = { place: () => ({ instructions: 1000, ns: 10_001 }), settle: () => {} };
+    await expect(replayed(bytes, run).between()).rejects.toThrow(
+      /instruction 1000 at 10000 ns, which this run has not/,
+    );
   });
 
   it("is refused where it would turn time back", async () => {
     const { bytes } = await record(new Typist({}, { 12: { kind: "quit" } }));
-    const pace = replayed(bytes);
-    for (let turn = 1; turn <= 3; turn++) await pace.between();
+    const run = { place: () => ({ instructions: 3000, ns: 30_000 }), settle: () => {} };
+    const pace = replayed(bytes, run);
+    pace.isIdle = true;
     await expect(pace.idle(9_000_000, 9_000_001)).rejects.toThrow(/instant/);
   });
 });

@@ -91,10 +91,6 @@ export function boot(): Command {
       )
         throw new UsageError("boot: --paused needs --monitor, --gdb or --interactive: nobody could let it go on");
       const { record } = options;
-      if (record !== undefined && options.monitor !== undefined)
-        throw new UsageError(
-          "boot: --record and --monitor: what a monitor changes is in no recording yet; give one of them",
-        );
       if (record !== undefined && options.gdb !== undefined)
         throw new UsageError(
           "boot: --record and --gdb: what a debugger changes is in no recording; record, then debug the replay (replay --gdb)",

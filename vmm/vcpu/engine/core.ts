@@ -6,7 +6,13 @@
 //
 // The core's memory is one WebAssembly.Memory: the core's own state low, guest RAM behind it at ramOffset (assembly/layout.ts). Whoever stores to RAM
 // from outside (devices, loaders) just stores: decoded code is checked against RAM at the guest's next fence of instructions.
-import { bytesOf, type Stateful, type StateReader, type StateRecord } from "../../../host/base/state.ts";
+import {
+  bytesOf,
+  type KeepBytes,
+  type Stateful,
+  type StateReader,
+  type StateRecord,
+} from "../../../host/base/state.ts";
 import * as layout from "./assembly/layout.ts";
 import type { InstructionSet } from "./translator/instruction-set.ts";
 import { Translator, type TranslatorCore } from "./translator/translator.ts";
@@ -317,11 +323,11 @@ export class EngineCore<Exports extends EngineExports> implements Stateful {
    * The memory below guest RAM as it stands, to the last decode page in use: registers, TLBs and decoded code are what a guest that has not
    * fenced yet goes on with, so they are no mere cache. RAM is the machine's. Throws from within the mmio port.
    */
-  saveState(): StateRecord {
+  saveState(keep: KeepBytes = bytesOf): StateRecord {
     if (this.#running >= 0) throw new Error("a core has no state within run()");
     const pages = this.words[layout.DECODE_USED / 4]!;
     const length = layout.DECODE_POOL + pages * layout.DECODE_PAGE_BYTES;
-    return { memory: this.#undebugged(() => bytesOf(this.#below(length))) };
+    return { memory: this.#undebugged(() => keep(this.#below(length))) };
   }
 
   /** Does something while no debugger has left its marks in memory. */
