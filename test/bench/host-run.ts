@@ -4,7 +4,7 @@
 // have a goal, and what a prototype did on an idle machine. --store keeps them; says why it skips what is not here.
 
 import { spawn, spawnSync } from "node:child_process";
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { loadavg, tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -21,6 +21,9 @@ const ROUNDS = 3;
 const EDU = "0000:00:01.0";
 const DRIVE = "0000:01:00.0";
 const READS = 4096;
+/** Pairs of runs with and without a recording, and the reads of one: as many before, to warm up. */
+const PAIRS = 5;
+const DRIVER_READS = 10_000;
 const MIB = 64;
 
 export const about = "unmodified programs and QEMU on a modelled host";
@@ -54,25 +57,29 @@ function median(figures: readonly number[]): number {
   return [...figures].sort((a, b) => a - b)[figures.length >> 1]!;
 }
 
-/** What a C program of the tests measures, ROUNDS times; null without a compiler. */
-function measuredBy(folder: string, name: string, words: readonly string[], host: readonly string[]) {
+/** A C program of the tests, built; null without a compiler. */
+function built(folder: string, name: string): string | null {
   const client = join(folder, name);
-  if (spawnSync("cc", ["-O1", "-o", client, join(root, `test/host/adapters/${name}.c`)]).status !== 0) return null;
-  const command = [nestbox, "host", "run", "--quiet", "--strict", ...host, "--", client, ...words];
-  return Array.from({ length: ROUNDS }, () => {
-    const { status, stdout, stderr } = spawnSync(process.execPath, command, { encoding: "utf8" });
-    if (status !== 0) throw new Error(`host run ended with ${status}: ${stderr.slice(-400)}`);
-    return JSON.parse(stdout) as Record<string, number>;
-  });
+  const { status } = spawnSync("cc", ["-O1", "-o", client, join(root, `test/host/adapters/${name}.c`)]);
+  return status === 0 ? client : null;
+}
+
+/** What a program measures on a host. */
+function measured(words: readonly string[], host: readonly string[]): Record<string, number> {
+  const command = [nestbox, "host", "run", "--quiet", "--strict", ...host, "--", ...words];
+  const { status, stdout, stderr } = spawnSync(process.execPath, command, { encoding: "utf8" });
+  if (status !== 0) throw new Error(`host run ended with ${status}: ${stderr.slice(-400)}`);
+  return JSON.parse(stdout) as Record<string, number>;
 }
 
 function programs(emit: Emit, folder: string, host: string): void {
-  const registers = measuredBy(folder, "vfio-program", ["bench", EDU], []);
-  const reads = measuredBy(folder, "nvme-program", ["bench", DRIVE, "5000"], ["--host", host]);
-  if (registers === null || reads === null) {
+  const vfio = built(folder, "vfio-program");
+  const nvme = built(folder, "nvme-program");
+  if (vfio === null || nvme === null) {
     emit({ bench: "host-run", skipped: "no C compiler here" });
     return;
   }
+  const registers = Array.from({ length: ROUNDS }, () => measured([vfio, "bench", EDU], []));
   const figures = [
     { key: "barReadUs", bench: "4-byte BAR read", goal: 25, prototype: 59 },
     { key: "barWriteUs", bench: "4-byte BAR write, many and then a read", goal: 25, prototype: 53 },
@@ -82,10 +89,24 @@ function programs(emit: Emit, folder: string, host: string): void {
   for (const { key, bench, goal, prototype } of figures) {
     emit({ bench: `host run: ${bench}`, us: median(registers.map((round) => round[key]!)), goal, prototype });
   }
-  const of = (key: string): number => median(reads.map((round) => round[key]!));
+  // In turns, so that a pair sees the same machine.
+  const reading = [nvme, "bench", DRIVE, String(DRIVER_READS)];
+  const file = join(folder, "recording");
+  const pairs = Array.from({ length: PAIRS }, () => {
+    const plain = measured(reading, ["--host", host]);
+    return { plain, recorded: measured(reading, ["--host", host, "--record", file]) };
+  });
+  const of = (key: string): number => median(pairs.map(({ plain }) => plain[key]!));
   emit({
     ...{ bench: "host run: NVMe read of 4 KiB by a driver in user space", us: of("nvmeReadUs") },
     ...{ serverCpuUs: of("serverCpuUs"), programCpuUs: of("programCpuUs") },
+  });
+  const cpuOfRead = (run: Record<string, number>): number => run.serverCpuUs! + run.programCpuUs!;
+  const ratios = (cost: (run: Record<string, number>) => number): number =>
+    Number(median(pairs.map(({ plain, recorded }) => cost(recorded) / cost(plain))).toPrecision(4));
+  emit({
+    ...{ bench: "host run: the same with --record", times: ratios((run) => run.nvmeReadUs!), goal: 1.05 },
+    ...{ cpuTimes: ratios(cpuOfRead), bytesARead: Math.round(statSync(file).size / (2 * DRIVER_READS)) },
   });
 }
 

@@ -106,19 +106,29 @@ static void check(const char *bdf)
 	}
 }
 
-/* nanoseconds that a process's first thread has run */
+/* nanoseconds that a process's threads have run */
 static double ran_ns(pid_t pid)
 {
 	char path[64];
-	double ns = 0;
-	FILE *f;
+	struct dirent *thread;
+	double sum = 0, ns;
+	DIR *threads;
 
-	snprintf(path, sizeof(path), "/proc/%d/task/%d/schedstat", pid, pid);
-	if ((f = fopen(path, "r"))) {
-		CHECK(fscanf(f, "%lf", &ns) == 1);
-		fclose(f);
+	snprintf(path, sizeof(path), "/proc/%d/task", pid);
+	CHECK((threads = opendir(path)));
+	while ((thread = readdir(threads))) {
+		char file[512];
+		FILE *f;
+
+		snprintf(file, sizeof(file), "%s/%s/schedstat", path, thread->d_name);
+		if ((f = fopen(file, "r"))) {
+			if (fscanf(f, "%lf", &ns) == 1)
+				sum += ns;
+			fclose(f);
+		}
 	}
-	return ns;
+	closedir(threads);
+	return sum;
 }
 
 static void bench(const char *bdf, int reads)
