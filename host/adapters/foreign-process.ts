@@ -135,7 +135,9 @@ class ForeignFile extends OpenFile {
   }
 
   override get(): this {
-    if (!this.#open) this.#open = this.#frames.openFiles.open(this.#identity, this.#own.process, this.#own.fd);
+    // What has no pages is not opened: a device may do something then, and a pipe may wait.
+    if (!this.#open && this.pages !== undefined)
+      this.#open = this.#frames.openFiles.open(this.#identity, this.#own.process, this.#own.fd);
     return super.get();
   }
 

@@ -7,6 +7,7 @@ import type { FileIdentity, Outside, OutsideDescriptor, OutsideFile, OutsideProc
 
 const TMPFS = 0x01021994;
 const HUGETLBFS = 0x958458f6;
+const O_PATH = 0o10000000;
 /** Shared by all processes: nothing of these is kept from one call to the next. */
 const limitsBuffer = Buffer.alloc(8192);
 let mapsBuffer = Buffer.alloc(65536);
@@ -137,12 +138,19 @@ class LinuxProcess implements OutsideProcess {
       const socket = /^socket:\[(\d+)\]$/.exec(target);
       if (socket !== null) return { kind: "socket", inode: BigInt(socket[1]!) };
       if (target === "anon_inode:[eventfd]") return { kind: "eventfd" };
+      if (this.#isPlace(fd)) return null;
       const { type } = fs.statfsSync(path);
       const { dev, ino } = fs.statSync(path);
       return { kind: "file", identity: identityOf(dev, ino), pinnable: type === TMPFS || type === HUGETLBFS };
     } catch {
       return null;
     }
+  }
+
+  /** Opened with O_PATH: no call on files takes it. Throws if it is gone. */
+  #isPlace(fd: number): boolean {
+    const flags = /^flags:\s+([0-7]+)/m.exec(fs.readFileSync(`/proc/${this.#pid}/fdinfo/${fd}`, "latin1"))?.[1];
+    return (Number.parseInt(flags ?? "0", 8) & O_PATH) !== 0;
   }
 
   openFile(fd: number): OutsideFile | null {

@@ -118,7 +118,7 @@ static inline void unmap(uint64_t iova, uint64_t length)
 	CHECK(!ioctl(iommufd, IOMMUFD(0x86), &unmap));
 }
 
-static double now_us(void)
+static inline double now_us(void)
 {
 	struct timespec t;
 

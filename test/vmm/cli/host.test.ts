@@ -3,6 +3,7 @@
 
 import { type ChildProcess, spawn, spawnSync } from "node:child_process";
 import { existsSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import net from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -31,6 +32,27 @@ afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
 function onHost(...words: string[]) {
   return nestbox("host", "run", "--strict", "--", ...words);
+}
+
+/** A host served in a folder: its process, what programs need in their environment, and what it says. */
+async function serve(place: string, limit = "unlimited") {
+  const words = [process.execPath, nestboxFile, "host", "serve", "--dir", place, "--strict"];
+  const limited = limit === "unlimited" ? words : ["sh", "-c", `ulimit -n ${limit}; exec "$@"`, "sh", ...words];
+  const server = spawn(limited[0]!, limited.slice(1), { cwd: root, stdio: ["ignore", "pipe", "pipe"] });
+  const said = { output: "", errors: "" };
+  server.stderr.on("data", (chunk: Buffer) => {
+    said.errors += chunk.toString();
+  });
+  await new Promise<void>((resolve) => {
+    server.stdout.on("data", (chunk: Buffer) => {
+      said.output += chunk.toString();
+      if (/NESTBOX_SYS=.*\n/.test(said.output)) resolve();
+    });
+  });
+  const environment = Object.fromEntries(
+    [...said.output.matchAll(/^export (\w+)='(.*)'$/gm)].map(([, name, value]) => [name, value]),
+  );
+  return { server, environment, said };
 }
 
 describe.skipIf(!possible)("a program on a modelled host", () => {
@@ -279,24 +301,7 @@ function ended(child: ChildProcess): Promise<number | string | null> {
 describe.skipIf(!possible)("nestbox host serve", () => {
   it("serves programs started elsewhere; one that is stopped does not hold up another", async () => {
     const place = join(folder, "served");
-    const server = spawn(process.execPath, [nestboxFile, "host", "serve", "--dir", place, "--strict"], {
-      cwd: root,
-      stdio: ["ignore", "pipe", "pipe"],
-    });
-    let output = "";
-    let errors = "";
-    server.stderr.on("data", (chunk: Buffer) => {
-      errors += chunk.toString();
-    });
-    await new Promise<void>((resolve) => {
-      server.stdout.on("data", (chunk: Buffer) => {
-        output += chunk.toString();
-        if (/NESTBOX_SYS=.*\n/.test(output)) resolve();
-      });
-    });
-    const environment = Object.fromEntries(
-      [...output.matchAll(/^export (\w+)='(.*)'$/gm)].map(([, name, value]) => [name, value]),
-    );
+    const { server, environment, said } = await serve(place);
     expect(statSync(place).mode & 0o777).toBe(0o700);
     const stopped = start(environment, "stopped", EDU);
     // It stops itself when it has mapped memory and done DMA.
@@ -310,8 +315,25 @@ describe.skipIf(!possible)("nestbox host serve", () => {
     expect(await ended(stopped)).toBe("SIGKILL");
     server.kill("SIGTERM");
     expect(await ended(server)).toBe(0);
-    expect(errors).toMatch(/left over: nothing/);
+    expect(said.errors).toMatch(/left over: nothing/);
     expect(existsSync(place)).toBe(false);
+  });
+
+  it("waits for a connection to end when the server has no descriptor for another, which says so", async () => {
+    const { server, environment, said } = await serve(join(folder, "full"), "512");
+    // Node needs some hundred to begin.
+    const sockets = Array.from({ length: 600 }, () => net.connect(environment.NESTBOX_HOST_SOCKET!));
+    await new Promise<void>((resolve) => {
+      server.stderr.on("data", () => {
+        if (/no descriptor for another connection/.test(said.errors)) resolve();
+      });
+    });
+    const program = ended(start(environment, "memories", EDU));
+    for (const socket of sockets) socket.destroy();
+    expect(await program).toBe(0);
+    server.kill("SIGTERM");
+    expect(await ended(server)).toBe(0);
+    expect(said.errors).toMatch(/left over: nothing/);
   });
 
   it("refuses a folder that LD_PRELOAD cannot name", () => {
