@@ -8,6 +8,7 @@ import { AArch64 } from "./aarch64";
 import { alignmentFault, UNDEFINED } from "./faults";
 import { MONITOR, MONITOR_HIGH, MONITOR_LOW, X } from "./layout";
 import { orSp, source, target } from "./slot";
+import { checkBase } from "./stack-pointer";
 
 /** LDXR, LDAXR, STXR, STLXR and those of pairs. */
 export function executeExclusive(code: u32): u32 {
@@ -16,6 +17,7 @@ export function executeExclusive(code: u32): u32 {
   const scale = code >> 30;
   const loads = (code >> 22) & 1;
   if (pair && scale < 2) return UNDEFINED;
+  if (checkBase(code) == RESUME) return RESUME;
   const bytes: u32 = (1 << scale) << pair;
   const va = load<u64>(X + orSp(code >> 5));
   if (va & <u64>(bytes - 1)) return alignmentFault(va, loads ? ACCESS_LOAD : ACCESS_STORE);

@@ -16,7 +16,8 @@ import { multiplyHigh } from "../../engine/assembly/arithmetic";
 import { PAGE_MASK, RESUME, STEP } from "../../engine/assembly/isa";
 import { LEFT, PAGE_BASE, PAGE_VA, PC, REFETCH, SLOT } from "../../engine/assembly/layout";
 import { dataTable, fetchTable, place } from "../../engine/assembly/tlb";
-import { EL, NZCV, SPSEL } from "./layout";
+import { EL, NZCV, SP, SPSEL } from "./layout";
+import { NO_CONTEXT, SP_FIELD } from "./stack-pointer";
 import {
   ADC, ADCS, ADCS_W, ADC_W, ADD, ADDI, ADDI_W, ADDS, ADDSI, ADDSI_W, ADDS_EXTEND, ADDS_EXTEND_W, ADDS_SHIFT, ADDS_SHIFT_W, ADDS_W, ADD_EXTEND,
   ADD_EXTEND_W, ADD_SHIFT, ADD_SHIFT_W, ADD_W, ADR, AND, ANDI, ANDS, ANDSI, ANDSI_W, ANDS_SHIFT, ANDS_SHIFT_W, ANDS_W, AND_SHIFT, AND_SHIFT_W, AND_W,
@@ -44,6 +45,12 @@ function save(ip: usize, n: u32, pageVa: u64, pageBase: usize): void {
   store<u32>(SLOT, ip);
   store<u64>(PAGE_VA, pageVa);
   store<u32>(PAGE_BASE, pageBase);
+}
+
+/** `tlb`; where the base is SP and SP is no multiple of 16 a table that holds nothing: step() looks whether that is a fault (stack-pointer.ts). */
+@inline
+function based(tlb: usize, ip: usize): usize {
+  return load<u16>(ip, 4) == SP_FIELD && (load<u32>(SP) & 15) != 0 ? dataTable(NO_CONTEXT) : tlb;
 }
 
 /** No instruction begins there. */
@@ -281,175 +288,175 @@ export function execute(ip: usize, n: u32): u32 {
         ip += 16;
         continue;
       case ZVA: if (!(zeroBlock(tlb, a(ip)))) break; ip += 16; continue;
-      case STRB: if (!(strb(tlb, ip, a(ip) + immediate(ip)))) break; ip += 16; continue;
-      case STRH: if (!(strh(tlb, ip, a(ip) + immediate(ip)))) break; ip += 16; continue;
-      case STRW: if (!(strw(tlb, ip, a(ip) + immediate(ip)))) break; ip += 16; continue;
-      case STRX: if (!(strx(tlb, ip, a(ip) + immediate(ip)))) break; ip += 16; continue;
-      case LDRB: if (!(ldrb(tlb, ip, a(ip) + immediate(ip)))) break; ip += 16; continue;
-      case LDRH: if (!(ldrh(tlb, ip, a(ip) + immediate(ip)))) break; ip += 16; continue;
-      case LDRW: if (!(ldrw(tlb, ip, a(ip) + immediate(ip)))) break; ip += 16; continue;
-      case LDRX: if (!(ldrx(tlb, ip, a(ip) + immediate(ip)))) break; ip += 16; continue;
-      case LDRSB: if (!(ldrsb(tlb, ip, a(ip) + immediate(ip)))) break; ip += 16; continue;
-      case LDRSH: if (!(ldrsh(tlb, ip, a(ip) + immediate(ip)))) break; ip += 16; continue;
-      case LDRSW: if (!(ldrsw(tlb, ip, a(ip) + immediate(ip)))) break; ip += 16; continue;
-      case LDRSB_W: if (!(ldrsbWord(tlb, ip, a(ip) + immediate(ip)))) break; ip += 16; continue;
-      case LDRSH_W: if (!(ldrshWord(tlb, ip, a(ip) + immediate(ip)))) break; ip += 16; continue;
+      case STRB: if (!(strb(based(tlb, ip), ip, a(ip) + immediate(ip)))) break; ip += 16; continue;
+      case STRH: if (!(strh(based(tlb, ip), ip, a(ip) + immediate(ip)))) break; ip += 16; continue;
+      case STRW: if (!(strw(based(tlb, ip), ip, a(ip) + immediate(ip)))) break; ip += 16; continue;
+      case STRX: if (!(strx(based(tlb, ip), ip, a(ip) + immediate(ip)))) break; ip += 16; continue;
+      case LDRB: if (!(ldrb(based(tlb, ip), ip, a(ip) + immediate(ip)))) break; ip += 16; continue;
+      case LDRH: if (!(ldrh(based(tlb, ip), ip, a(ip) + immediate(ip)))) break; ip += 16; continue;
+      case LDRW: if (!(ldrw(based(tlb, ip), ip, a(ip) + immediate(ip)))) break; ip += 16; continue;
+      case LDRX: if (!(ldrx(based(tlb, ip), ip, a(ip) + immediate(ip)))) break; ip += 16; continue;
+      case LDRSB: if (!(ldrsb(based(tlb, ip), ip, a(ip) + immediate(ip)))) break; ip += 16; continue;
+      case LDRSH: if (!(ldrsh(based(tlb, ip), ip, a(ip) + immediate(ip)))) break; ip += 16; continue;
+      case LDRSW: if (!(ldrsw(based(tlb, ip), ip, a(ip) + immediate(ip)))) break; ip += 16; continue;
+      case LDRSB_W: if (!(ldrsbWord(based(tlb, ip), ip, a(ip) + immediate(ip)))) break; ip += 16; continue;
+      case LDRSH_W: if (!(ldrshWord(based(tlb, ip), ip, a(ip) + immediate(ip)))) break; ip += 16; continue;
       case STRB_WB: {
         const base = a(ip);
-        if (!strb(tlb, ip, base + accessOffset(ip))) break;
+        if (!strb(based(tlb, ip), ip, base + accessOffset(ip))) break;
         setBase(ip, base + growth(ip));
         ip += 16;
         continue;
       }
       case STRH_WB: {
         const base = a(ip);
-        if (!strh(tlb, ip, base + accessOffset(ip))) break;
+        if (!strh(based(tlb, ip), ip, base + accessOffset(ip))) break;
         setBase(ip, base + growth(ip));
         ip += 16;
         continue;
       }
       case STRW_WB: {
         const base = a(ip);
-        if (!strw(tlb, ip, base + accessOffset(ip))) break;
+        if (!strw(based(tlb, ip), ip, base + accessOffset(ip))) break;
         setBase(ip, base + growth(ip));
         ip += 16;
         continue;
       }
       case STRX_WB: {
         const base = a(ip);
-        if (!strx(tlb, ip, base + accessOffset(ip))) break;
+        if (!strx(based(tlb, ip), ip, base + accessOffset(ip))) break;
         setBase(ip, base + growth(ip));
         ip += 16;
         continue;
       }
       case LDRB_WB: {
         const base = a(ip);
-        if (!ldrb(tlb, ip, base + accessOffset(ip))) break;
+        if (!ldrb(based(tlb, ip), ip, base + accessOffset(ip))) break;
         setBase(ip, base + growth(ip));
         ip += 16;
         continue;
       }
       case LDRH_WB: {
         const base = a(ip);
-        if (!ldrh(tlb, ip, base + accessOffset(ip))) break;
+        if (!ldrh(based(tlb, ip), ip, base + accessOffset(ip))) break;
         setBase(ip, base + growth(ip));
         ip += 16;
         continue;
       }
       case LDRW_WB: {
         const base = a(ip);
-        if (!ldrw(tlb, ip, base + accessOffset(ip))) break;
+        if (!ldrw(based(tlb, ip), ip, base + accessOffset(ip))) break;
         setBase(ip, base + growth(ip));
         ip += 16;
         continue;
       }
       case LDRX_WB: {
         const base = a(ip);
-        if (!ldrx(tlb, ip, base + accessOffset(ip))) break;
+        if (!ldrx(based(tlb, ip), ip, base + accessOffset(ip))) break;
         setBase(ip, base + growth(ip));
         ip += 16;
         continue;
       }
       case LDRSB_WB: {
         const base = a(ip);
-        if (!ldrsb(tlb, ip, base + accessOffset(ip))) break;
+        if (!ldrsb(based(tlb, ip), ip, base + accessOffset(ip))) break;
         setBase(ip, base + growth(ip));
         ip += 16;
         continue;
       }
       case LDRSH_WB: {
         const base = a(ip);
-        if (!ldrsh(tlb, ip, base + accessOffset(ip))) break;
+        if (!ldrsh(based(tlb, ip), ip, base + accessOffset(ip))) break;
         setBase(ip, base + growth(ip));
         ip += 16;
         continue;
       }
       case LDRSW_WB: {
         const base = a(ip);
-        if (!ldrsw(tlb, ip, base + accessOffset(ip))) break;
+        if (!ldrsw(based(tlb, ip), ip, base + accessOffset(ip))) break;
         setBase(ip, base + growth(ip));
         ip += 16;
         continue;
       }
       case LDRSB_W_WB: {
         const base = a(ip);
-        if (!ldrsbWord(tlb, ip, base + accessOffset(ip))) break;
+        if (!ldrsbWord(based(tlb, ip), ip, base + accessOffset(ip))) break;
         setBase(ip, base + growth(ip));
         ip += 16;
         continue;
       }
       case LDRSH_W_WB: {
         const base = a(ip);
-        if (!ldrshWord(tlb, ip, base + accessOffset(ip))) break;
+        if (!ldrshWord(based(tlb, ip), ip, base + accessOffset(ip))) break;
         setBase(ip, base + growth(ip));
         ip += 16;
         continue;
       }
-      case STRB_REG: if (!(strb(tlb, ip, a(ip) + extended(b(ip), how(ip))))) break; ip += 16; continue;
-      case STRH_REG: if (!(strh(tlb, ip, a(ip) + extended(b(ip), how(ip))))) break; ip += 16; continue;
-      case STRW_REG: if (!(strw(tlb, ip, a(ip) + extended(b(ip), how(ip))))) break; ip += 16; continue;
-      case STRX_REG: if (!(strx(tlb, ip, a(ip) + extended(b(ip), how(ip))))) break; ip += 16; continue;
-      case LDRB_REG: if (!(ldrb(tlb, ip, a(ip) + extended(b(ip), how(ip))))) break; ip += 16; continue;
-      case LDRH_REG: if (!(ldrh(tlb, ip, a(ip) + extended(b(ip), how(ip))))) break; ip += 16; continue;
-      case LDRW_REG: if (!(ldrw(tlb, ip, a(ip) + extended(b(ip), how(ip))))) break; ip += 16; continue;
-      case LDRX_REG: if (!(ldrx(tlb, ip, a(ip) + extended(b(ip), how(ip))))) break; ip += 16; continue;
-      case LDRSB_REG: if (!(ldrsb(tlb, ip, a(ip) + extended(b(ip), how(ip))))) break; ip += 16; continue;
-      case LDRSH_REG: if (!(ldrsh(tlb, ip, a(ip) + extended(b(ip), how(ip))))) break; ip += 16; continue;
-      case LDRSW_REG: if (!(ldrsw(tlb, ip, a(ip) + extended(b(ip), how(ip))))) break; ip += 16; continue;
-      case LDRSB_W_REG: if (!(ldrsbWord(tlb, ip, a(ip) + extended(b(ip), how(ip))))) break; ip += 16; continue;
-      case LDRSH_W_REG: if (!(ldrshWord(tlb, ip, a(ip) + extended(b(ip), how(ip))))) break; ip += 16; continue;
-      case STRB_USER: if (!(strb(userTlb, ip, a(ip) + immediate(ip)))) break; ip += 16; continue;
-      case STRH_USER: if (!(strh(userTlb, ip, a(ip) + immediate(ip)))) break; ip += 16; continue;
-      case STRW_USER: if (!(strw(userTlb, ip, a(ip) + immediate(ip)))) break; ip += 16; continue;
-      case STRX_USER: if (!(strx(userTlb, ip, a(ip) + immediate(ip)))) break; ip += 16; continue;
-      case LDRB_USER: if (!(ldrb(userTlb, ip, a(ip) + immediate(ip)))) break; ip += 16; continue;
-      case LDRH_USER: if (!(ldrh(userTlb, ip, a(ip) + immediate(ip)))) break; ip += 16; continue;
-      case LDRW_USER: if (!(ldrw(userTlb, ip, a(ip) + immediate(ip)))) break; ip += 16; continue;
-      case LDRX_USER: if (!(ldrx(userTlb, ip, a(ip) + immediate(ip)))) break; ip += 16; continue;
-      case LDRSB_USER: if (!(ldrsb(userTlb, ip, a(ip) + immediate(ip)))) break; ip += 16; continue;
-      case LDRSH_USER: if (!(ldrsh(userTlb, ip, a(ip) + immediate(ip)))) break; ip += 16; continue;
-      case LDRSW_USER: if (!(ldrsw(userTlb, ip, a(ip) + immediate(ip)))) break; ip += 16; continue;
-      case LDRSB_W_USER: if (!(ldrsbWord(userTlb, ip, a(ip) + immediate(ip)))) break; ip += 16; continue;
-      case LDRSH_W_USER: if (!(ldrshWord(userTlb, ip, a(ip) + immediate(ip)))) break; ip += 16; continue;
+      case STRB_REG: if (!(strb(based(tlb, ip), ip, a(ip) + extended(b(ip), how(ip))))) break; ip += 16; continue;
+      case STRH_REG: if (!(strh(based(tlb, ip), ip, a(ip) + extended(b(ip), how(ip))))) break; ip += 16; continue;
+      case STRW_REG: if (!(strw(based(tlb, ip), ip, a(ip) + extended(b(ip), how(ip))))) break; ip += 16; continue;
+      case STRX_REG: if (!(strx(based(tlb, ip), ip, a(ip) + extended(b(ip), how(ip))))) break; ip += 16; continue;
+      case LDRB_REG: if (!(ldrb(based(tlb, ip), ip, a(ip) + extended(b(ip), how(ip))))) break; ip += 16; continue;
+      case LDRH_REG: if (!(ldrh(based(tlb, ip), ip, a(ip) + extended(b(ip), how(ip))))) break; ip += 16; continue;
+      case LDRW_REG: if (!(ldrw(based(tlb, ip), ip, a(ip) + extended(b(ip), how(ip))))) break; ip += 16; continue;
+      case LDRX_REG: if (!(ldrx(based(tlb, ip), ip, a(ip) + extended(b(ip), how(ip))))) break; ip += 16; continue;
+      case LDRSB_REG: if (!(ldrsb(based(tlb, ip), ip, a(ip) + extended(b(ip), how(ip))))) break; ip += 16; continue;
+      case LDRSH_REG: if (!(ldrsh(based(tlb, ip), ip, a(ip) + extended(b(ip), how(ip))))) break; ip += 16; continue;
+      case LDRSW_REG: if (!(ldrsw(based(tlb, ip), ip, a(ip) + extended(b(ip), how(ip))))) break; ip += 16; continue;
+      case LDRSB_W_REG: if (!(ldrsbWord(based(tlb, ip), ip, a(ip) + extended(b(ip), how(ip))))) break; ip += 16; continue;
+      case LDRSH_W_REG: if (!(ldrshWord(based(tlb, ip), ip, a(ip) + extended(b(ip), how(ip))))) break; ip += 16; continue;
+      case STRB_USER: if (!(strb(based(userTlb, ip), ip, a(ip) + immediate(ip)))) break; ip += 16; continue;
+      case STRH_USER: if (!(strh(based(userTlb, ip), ip, a(ip) + immediate(ip)))) break; ip += 16; continue;
+      case STRW_USER: if (!(strw(based(userTlb, ip), ip, a(ip) + immediate(ip)))) break; ip += 16; continue;
+      case STRX_USER: if (!(strx(based(userTlb, ip), ip, a(ip) + immediate(ip)))) break; ip += 16; continue;
+      case LDRB_USER: if (!(ldrb(based(userTlb, ip), ip, a(ip) + immediate(ip)))) break; ip += 16; continue;
+      case LDRH_USER: if (!(ldrh(based(userTlb, ip), ip, a(ip) + immediate(ip)))) break; ip += 16; continue;
+      case LDRW_USER: if (!(ldrw(based(userTlb, ip), ip, a(ip) + immediate(ip)))) break; ip += 16; continue;
+      case LDRX_USER: if (!(ldrx(based(userTlb, ip), ip, a(ip) + immediate(ip)))) break; ip += 16; continue;
+      case LDRSB_USER: if (!(ldrsb(based(userTlb, ip), ip, a(ip) + immediate(ip)))) break; ip += 16; continue;
+      case LDRSH_USER: if (!(ldrsh(based(userTlb, ip), ip, a(ip) + immediate(ip)))) break; ip += 16; continue;
+      case LDRSW_USER: if (!(ldrsw(based(userTlb, ip), ip, a(ip) + immediate(ip)))) break; ip += 16; continue;
+      case LDRSB_W_USER: if (!(ldrsbWord(based(userTlb, ip), ip, a(ip) + immediate(ip)))) break; ip += 16; continue;
+      case LDRSH_W_USER: if (!(ldrshWord(based(userTlb, ip), ip, a(ip) + immediate(ip)))) break; ip += 16; continue;
       case LDRW_LITERAL: if (!(ldrw(tlb, ip, pageVa + immediate(ip)))) break; ip += 16; continue;
       case LDRX_LITERAL: if (!(ldrx(tlb, ip, pageVa + immediate(ip)))) break; ip += 16; continue;
       case LDRSW_LITERAL: if (!(ldrsw(tlb, ip, pageVa + immediate(ip)))) break; ip += 16; continue;
-      case STP_W: if (!(stpWords(tlb, ip, a(ip) + accessOffset(ip)))) break; ip += 16; continue;
-      case STP: if (!(stp(tlb, ip, a(ip) + accessOffset(ip)))) break; ip += 16; continue;
-      case LDP_W: if (!(ldpWords(tlb, ip, a(ip) + accessOffset(ip)))) break; ip += 16; continue;
-      case LDP: if (!(ldp(tlb, ip, a(ip) + accessOffset(ip)))) break; ip += 16; continue;
-      case LDPSW: if (!(ldpSignedWords(tlb, ip, a(ip) + accessOffset(ip)))) break; ip += 16; continue;
+      case STP_W: if (!(stpWords(based(tlb, ip), ip, a(ip) + accessOffset(ip)))) break; ip += 16; continue;
+      case STP: if (!(stp(based(tlb, ip), ip, a(ip) + accessOffset(ip)))) break; ip += 16; continue;
+      case LDP_W: if (!(ldpWords(based(tlb, ip), ip, a(ip) + accessOffset(ip)))) break; ip += 16; continue;
+      case LDP: if (!(ldp(based(tlb, ip), ip, a(ip) + accessOffset(ip)))) break; ip += 16; continue;
+      case LDPSW: if (!(ldpSignedWords(based(tlb, ip), ip, a(ip) + accessOffset(ip)))) break; ip += 16; continue;
       case STP_W_WB: {
         const base = a(ip);
-        if (!stpWords(tlb, ip, base + accessOffset(ip))) break;
+        if (!stpWords(based(tlb, ip), ip, base + accessOffset(ip))) break;
         setBase(ip, base + growth(ip));
         ip += 16;
         continue;
       }
       case STP_WB: {
         const base = a(ip);
-        if (!stp(tlb, ip, base + accessOffset(ip))) break;
+        if (!stp(based(tlb, ip), ip, base + accessOffset(ip))) break;
         setBase(ip, base + growth(ip));
         ip += 16;
         continue;
       }
       case LDP_W_WB: {
         const base = a(ip);
-        if (!ldpWords(tlb, ip, base + accessOffset(ip))) break;
+        if (!ldpWords(based(tlb, ip), ip, base + accessOffset(ip))) break;
         setBase(ip, base + growth(ip));
         ip += 16;
         continue;
       }
       case LDP_WB: {
         const base = a(ip);
-        if (!ldp(tlb, ip, base + accessOffset(ip))) break;
+        if (!ldp(based(tlb, ip), ip, base + accessOffset(ip))) break;
         setBase(ip, base + growth(ip));
         ip += 16;
         continue;
       }
       case LDPSW_WB: {
         const base = a(ip);
-        if (!ldpSignedWords(tlb, ip, base + accessOffset(ip))) break;
+        if (!ldpSignedWords(based(tlb, ip), ip, base + accessOffset(ip))) break;
         setBase(ip, base + growth(ip));
         ip += 16;
         continue;

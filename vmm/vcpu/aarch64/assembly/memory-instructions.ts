@@ -10,6 +10,7 @@ import {
   LDPSW, LDRB, LDRSB, LDRSB_W, LDRSW_LITERAL, LDRW_LITERAL, LDRX_LITERAL, STP, STP_W, STP_W_WB, STRB, STRB_REG, STRB_USER, STRB_WB,
   ZVA,
 } from "./opcodes";
+import { checkStackPointer, SP_FIELD } from "./stack-pointer";
 
 const STORES: i32 = LDRB - STRB;
 
@@ -33,6 +34,7 @@ function finish(slot: usize, status: u32, base: u64, growth: i32): u32 {
  */
 export function slowAccess(slot: usize): u32 {
   const operation = <i32>load<u16>(slot);
+  if (load<u16>(slot, 4) == SP_FIELD && checkStackPointer() == RESUME) return RESUME;
   const base = load<u64>(field(slot, 4));
   const immediate = load<u64>(slot, 8);
   const offset = <u64>(<i64>load<i32>(slot, 8));

@@ -12,6 +12,7 @@ import { UNDEFINED } from "./faults";
 import { lane, setLane, vector } from "./lanes";
 import { EL, LANES, X } from "./layout";
 import { orSp, signedField, source } from "./slot";
+import { checkBase } from "./stack-pointer";
 
 /** Executes a load or store with bit 26 set. CONTINUE, RESUME or UNDEFINED. */
 export function executeSimdMemory(code: u32): u32 {
@@ -81,6 +82,7 @@ function single(code: u32): u32 {
         break;
     }
   }
+  if (checkBase(code) == RESUME) return RESUME;
   const at = vector(code);
   return finish(opc & 1 ? fetch(at, va, scale) : put(at, va, scale), code, after);
 }
@@ -98,6 +100,7 @@ function literal(code: u32): u32 {
 function pair(code: u32): u32 {
   const opc = code >> 30;
   if (opc == 3) return UNDEFINED;
+  if (checkBase(code) == RESUME) return RESUME;
   const scale = opc + 2;
   const mode = (code >> 23) & 3;
   const by = <u64>(signedField(code, 21, 15) << scale);
@@ -136,6 +139,7 @@ function structures(code: u32): u32 {
   if ((code >> 24) & 1) {
     bytes = singleStructureBytes(code);
     if (bytes == 0) return UNDEFINED;
+    if (checkBase(code) == RESUME) return RESUME;
     status = singleStructure(code, base);
   } else {
     if ((code >> 21) & 1) return UNDEFINED;
@@ -144,6 +148,7 @@ function structures(code: u32): u32 {
     const size = (code >> 10) & 3;
     const q = (code >> 30) & 1;
     if (registers == 0 || (interleave > 1 && size == 3 && !q)) return UNDEFINED;
+    if (checkBase(code) == RESUME) return RESUME;
     bytes = registers * (8 << q);
     status = multipleStructures(code, base, registers, interleave, size, 8 << q);
   }

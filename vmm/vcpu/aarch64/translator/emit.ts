@@ -149,6 +149,7 @@ const ACCESSES: readonly Access[] = [
 function transfer(x: Emitting, access: Access, address: Emit, written: boolean, lowest = false): void {
   const { code, w, it } = x;
   const table: Table = access.store ? STORE : LOAD;
+  x.checkBase(layout.X + it.n);
   address(x);
   w.locate(access.size, table, lowest);
   w.host(table);
@@ -166,6 +167,7 @@ function grow(x: Emitting): void {
   x.code.i64(x.it.high);
   x.code.op("i64.add");
   popRegister(x.w, x.it.n);
+  x.wrote(layout.X + x.it.n, x.it.high);
 }
 
 const baseAnd =
@@ -193,6 +195,7 @@ const pair =
   (x) => {
     const { code, w, it } = x;
     const table: Table = kind === "store" ? STORE : LOAD;
+    x.checkBase(layout.X + it.n);
     lowOffset(x);
     w.locate(2 * size, table);
     w.host(table);
@@ -313,6 +316,8 @@ const EMITTERS = new Map<number, Emit>([
     (x) => {
       push(x);
       popRegister(x.w, x.it.d);
+      const adds = operation === o.ADDI && x.it.n === x.it.d;
+      x.wrote(layout.X + x.it.d, adds ? Number(BigInt.asIntN(32, x.it.immediate)) : undefined);
     },
   ]),
   ...withWord(o.ADDSI, (word) => settingFlags(SUM, (x) => x.constant(), word)),

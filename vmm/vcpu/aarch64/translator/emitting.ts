@@ -1,7 +1,7 @@
 // An instruction while its code is written: its operands by the fields of its slot (assembly/opcodes.ts), each pushed where it is asked for.
 import type { RegionWriter } from "../../engine/translator/region-writer.ts";
 import type { Code } from "../../engine/translator/wasm-code.ts";
-import { NZCV, SINK, X, ZERO } from "../assembly/layout.ts";
+import { NZCV, SINK, SP, X, ZERO } from "../assembly/layout.ts";
 import type { AArch64Instruction } from "./aarch64.ts";
 import type { Flags } from "./flags.ts";
 
@@ -30,6 +30,8 @@ export class RegionState {
   readonly flags: Flags;
   /** Vectors may be used: looked at before in this block. (What changes that ends a region.) */
   vectorsOpen = false;
+  /** SP has been found a multiple of 16 in this block, and has kept that. */
+  stackAligned = false;
 
   constructor(flags: Flags) {
     this.flags = flags;
@@ -38,6 +40,7 @@ export class RegionState {
   startBlock(): void {
     this.flags.startBlock();
     this.vectorsOpen = false;
+    this.stackAligned = false;
   }
 }
 
@@ -92,6 +95,21 @@ export class Emitting {
   }
   condition(bits: number): void {
     this.flags.condition(bits);
+  }
+  /** Before an access with that base: a stack pointer out of line is the interpreter's (stack-pointer.ts). */
+  checkBase(word: number): void {
+    const { code, w, region } = this;
+    if (word !== SP || region.stackAligned) return;
+    region.stackAligned = true;
+    w.get(SP);
+    code.op("i32.wrap_i64");
+    code.i32(15);
+    code.op("i32.and");
+    w.leaveBeforeIf();
+  }
+  /** A register has been written; `by`: with what it was and that added. */
+  wrote(word: number, by = 1): void {
+    if (word === SP && by % 16 !== 0) this.region.stackAligned = false;
   }
   leaveIf(): void {
     this.w.leaveBeforeIf();

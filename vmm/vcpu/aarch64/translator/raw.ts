@@ -93,6 +93,7 @@ function exclusive(x: Emitting, instruction: number): void {
   const load = (["i64.load8_u", "i64.load16_u", "i64.load32_u", "i64.load"] as const)[scale]!;
   const store = (["i64.store8", "i64.store16", "i64.store32", "i64.store"] as const)[scale]!;
   const t = field(instruction, 0);
+  x.checkBase(baseWord(instruction));
   w.get(baseWord(instruction));
   w.locate(1 << scale, table);
   code.get(VA);

@@ -63,6 +63,12 @@ function locate(x: Emitting, size: number, loads: boolean): void {
   x.code.set(ENTRY);
 }
 
+/** What every access with a base looks at first. */
+function open(x: Emitting, instruction: number): void {
+  needVectors(x);
+  x.checkBase(baseWord(instruction));
+}
+
 function pushBaseAnd(x: Emitting, instruction: number, offset: number): void {
   x.w.get(baseWord(instruction));
   if (offset === 0) return;
@@ -74,6 +80,7 @@ function growBase(x: Emitting, instruction: number, by: number): void {
   if (by === 0) return;
   pushBaseAnd(x, instruction, by);
   x.w.set(baseWord(instruction));
+  x.wrote(baseWord(instruction), by);
 }
 
 const scaleOf = (code: number): number => (code >>> 30) | (bits(code, 23, 1) << 2);
@@ -87,7 +94,7 @@ function single(code: number): Emit | null {
   if (!scaled && mode === 2) return null;
   const by = scaled ? bits(code, 10, 12) * 2 ** scale : signed(code, 12, 9);
   return (x) => {
-    needVectors(x);
+    open(x, code);
     pushBaseAnd(x, code, !scaled && mode === 1 ? 0 : by);
     locate(x, 1 << scale, isLoad(code));
     move(x, bits(code, 0, 5), scale, isLoad(code), 0);
@@ -103,7 +110,7 @@ function indexed(instruction: number, scale: number): Emit | null {
   const shift = bits(instruction, 12, 1) === 1 ? scale : 0;
   return (x) => {
     const { code, w } = x;
-    needVectors(x);
+    open(x, instruction);
     w.get(baseWord(instruction));
     if (index === 31) code.i64(0);
     else w.get(X + index * 8);
@@ -135,7 +142,7 @@ function pair(code: number): Emit | null {
   const mode = bits(code, 23, 2);
   const by = signed(code, 15, 7) * 2 ** scale;
   return (x) => {
-    needVectors(x);
+    open(x, code);
     pushBaseAnd(x, code, mode === 1 ? 0 : by);
     locate(x, 2 << scale, isLoad(code));
     move(x, bits(code, 0, 5), scale, isLoad(code), 0);
@@ -161,7 +168,7 @@ function structures(instruction: number): Emit | null {
   const scale = 3 + bits(instruction, 30, 1);
   const bytes = registers << scale;
   return (x) => {
-    needVectors(x);
+    open(x, instruction);
     pushBaseAnd(x, instruction, 0);
     locate(x, bytes, isLoad(instruction));
     for (let k = 0; k < registers; k++)
@@ -172,6 +179,7 @@ function structures(instruction: number): Emit | null {
     x.w.get(X + m * 8);
     x.code.op("i64.add");
     x.w.set(baseWord(instruction));
+    x.wrote(baseWord(instruction));
   };
 }
 
