@@ -146,7 +146,10 @@ async function checkArm64(folder: string): Promise<void> {
   await checkServed(qemu, fixture, host, folder);
 }
 
-const PARTS = { arm64: checkArm64, "nested-vtd": checkNestedVtd } as const;
+const PARTS = {
+  arm64: checkArm64,
+  "nested-vtd": checkNestedVtd,
+} as const;
 
 /** One part of the check in a folder of its own; false: something for it cannot be had here. */
 async function ran(part: keyof typeof PARTS): Promise<boolean> {

@@ -1,5 +1,5 @@
 // Intel VT-d's half of the iommufd interface, as Linux has it (uapi linux/iommufd.h): hw info, nested HWPT on a parent HWPT, invalidation on the nested
-// HWPT. There is no vIOMMU type, no vEVENTQ type.
+// HWPT. Linux has no vIOMMU type and no vEVENTQ type for it; those here are PROVISIONAL, in a range that it does not use, and only for hosts that ask for them.
 
 import { layout, u32, u64 } from "../base/layout.ts";
 
@@ -44,3 +44,10 @@ export const iommuHwptVtdS1Invalidate = layout("iommu_hwpt_vtd_s1_invalidate", 2
   flags: u32(16),
   __reserved: u32(20),
 });
+
+/** VIOMMU_ALLOC type, VEVENTQ_ALLOC type: for faults alone (a deviation from Linux). */
+export const IOMMU_VIOMMU_TYPE_VTD = 0xf0560001;
+export const IOMMU_VEVENTQ_TYPE_VTD = 0xf0560002;
+
+/** A fault record as FRCD holds it (VT-d §11.4.7.6), with the guest's source id. */
+export const iommuVeventVtd = layout("iommu_vevent_vtd", 16, { frcd0: u64(0), frcd1: u64(8) });

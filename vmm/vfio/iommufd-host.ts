@@ -69,14 +69,15 @@ export class IommufdHost implements ViommuHost, Stateful {
     this.#devices = new HostDevices(addressSpace, limitedReport(options.report));
     const notify = () => this.onEvents?.();
     this.#devices.onEvents = notify;
+    const depth = options.eventDepth ?? 1024;
     if (codec.shape === "viommu") {
       const queues = options.hardwareQueues === false ? undefined : codec.hardwareQueues;
-      const object = new ViommuObject(this.#devices, codec, queues, options.eventDepth ?? 1024, notify);
+      const object = new ViommuObject(this.#devices, codec, queues, depth, notify);
       this.#queueObject = object;
       this.#place = object;
       if (object.hardwareQueues !== undefined) this.hardwareQueues = object.hardwareQueues;
     } else {
-      this.#place = new SecondStage(this.#devices, codec.shape === "hwpt" ? codec : null);
+      this.#place = new SecondStage(this.#devices, codec.shape === "hwpt" ? codec : null, depth, notify);
       if (codec.shape === "mapped") this.domains = new IoasDomains(this.#devices);
     }
     const { system } = addressSpace.calls;

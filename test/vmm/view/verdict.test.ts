@@ -64,9 +64,9 @@ function flip(vm: Vm, address: bigint, bit: number): void {
 }
 
 /** Of an entry of the host's second stage: the bit that allows writing (privileged architecture §12.4.1; DDI 0487 S2AP[1]; VT-d §9.8). */
-const SECOND_STAGE_WRITE: Readonly<Record<ViommuKindName, number>> = { riscv: 2, smmuv3: 7, vtd: 1 };
+const SECOND_STAGE_WRITE: Readonly<Record<string, number>> = { riscv: 2, smmuv3: 7, vtd: 1 };
 /** Of a table entry of the guest's: the bit of guest-physical address bit 34, where no guest here has memory (RISC-V: PPN at 10). */
-const ADDRESS_34: Readonly<Record<ViommuKindName, number>> = { riscv: 32, smmuv3: 34, vtd: 34 };
+const ADDRESS_34: Readonly<Record<string, number>> = { riscv: 32, smmuv3: 34, vtd: 34 };
 
 describe.each(KINDS)("on %s", (kind) => {
   it("an access that goes through is nobody's fault", () => {
@@ -138,7 +138,7 @@ describe.each(KINDS)("on %s", (kind) => {
       const pointer = loadsOf(vm, IOVA, false)
         .filter(({ table }) => table === "stage1")
         .at(-2)!;
-      flip(vm, pointer.address, ADDRESS_34[kind]);
+      flip(vm, pointer.address, ADDRESS_34[kind]!);
       device.dmaRead(IOVA, 4);
     });
     expect(verdict).toMatchObject({ blame: "host", where: expect.stringMatching(/^at stage 2 level/) });
@@ -149,7 +149,7 @@ describe.each(KINDS)("on %s", (kind) => {
     const { verdict } = verdictOn(kind, ({ vm, device, stage1, page }) => {
       stage1.map(IOVA, page, 4096n);
       device.installContext(stage1);
-      flip(vm, loadsOf(vm, IOVA, true).at(-1)!.address, SECOND_STAGE_WRITE[kind]);
+      flip(vm, loadsOf(vm, IOVA, true).at(-1)!.address, SECOND_STAGE_WRITE[kind]!);
       device.dmaWrite(IOVA, Uint8Array.of(1));
     });
     expect(verdict).toMatchObject({ blame: "host", where: expect.stringMatching(/^at stage 2 level/) });

@@ -7,7 +7,13 @@
 //     anything else              blocked, with the fault reason that hardware would give: absent, reserved bits, PGTT 2 and 3 (5Bh)
 //     legacy or another mode     blocked (30h): its second stage is none that the host can nest
 
-import { FAULT_RTA_MODE, faultReasonName } from "../../../host/arch/vtd/fault-reasons.ts";
+import {
+  FAULT_PASID_NOT_PRESENT,
+  FAULT_RTA_MODE,
+  FAULT_SM_NO_PASID,
+  FAULT_SM_PASID_TOO_LARGE,
+  faultReasonName,
+} from "../../../host/arch/vtd/fault-reasons.ts";
 import type { VtdState } from "../../../host/arch/vtd/parts/vtd-state.ts";
 import { PGTT_FIRST } from "../../../host/arch/vtd/pasid-entries.ts";
 import { TTM_SCALABLE } from "../../../host/arch/vtd/registers.ts";
@@ -98,6 +104,15 @@ export class DeviceContexts implements ContextRules<DeviceContext> {
   /** What an entry of that directory comes to; null: nothing, and `cause` says why. */
   readPasid(pasid: number, directory: number): PasidStage | null {
     return this.#stage(pasid, directory, this.#directoryFpd);
+  }
+
+  /** What a request with a PASID that is not installed is refused with: as the tables have it now. */
+  pasidCause(device: PluggedDevice, pasid: number): number {
+    if (!this.#state.translating || !this.#locate(device)) return this.cause;
+    const { context, fpd } = this.#structures;
+    if ((context[0]! & PASIDE) === 0) return FAULT_SM_NO_PASID;
+    if (pasid >= pasidLimit((context[0]! >>> 9) & 7)) return FAULT_SM_PASID_TOO_LARGE;
+    return this.#stage(pasid, frameIn(context[0]!, context[1]!), fpd) === null ? this.cause : FAULT_PASID_NOT_PRESENT;
   }
 
   /** A device's context entry, into the walker. */

@@ -1,16 +1,19 @@
 // VT-d's stage 1 over iommufd (host/uapi/vtd-nesting.ts): nested HWPTs stand on the parent HWPT and are a first stage's root, width and flags; invalidations
-// are ranges of addresses, on the nested HWPT itself. There is no event queue.
+// are ranges of addresses, on the nested HWPT itself. Linux has no event queue for it.
 
 import { ENTRY_EAFE, ENTRY_SRE, ENTRY_WPE } from "../../../host/arch/vtd/pasid-entries.ts";
 import {
   IOMMU_HWPT_DATA_VTD_S1,
   IOMMU_HWPT_INVALIDATE_DATA_VTD_S1,
+  IOMMU_VEVENTQ_TYPE_VTD,
+  IOMMU_VIOMMU_TYPE_VTD,
   IOMMU_VTD_INV_FLAGS_LEAF,
   IOMMU_VTD_S1_EAFE,
   IOMMU_VTD_S1_SRE,
   IOMMU_VTD_S1_WPE,
   iommuHwptVtdS1,
   iommuHwptVtdS1Invalidate,
+  iommuVeventVtd,
 } from "../../../host/uapi/vtd-nesting.ts";
 import type { HwptNesting } from "../nested-codec.ts";
 
@@ -22,6 +25,12 @@ export const VTD_NESTING: HwptNesting = {
   // The guest's context entry says it, whoever installs a stage 1 then.
   wantsPageRequests: () => false,
   ofPasids: true,
+  // Not Linux's: host/kernel/README.md, vtd-relay-faults.
+  faults: {
+    viommuType: IOMMU_VIOMMU_TYPE_VTD,
+    eventType: IOMMU_VEVENTQ_TYPE_VTD,
+    eventBytes: iommuVeventVtd.bytes,
+  },
 };
 
 /** The first stage of a guest's sound PASID entry (16 halves), as HWPT_ALLOC takes it. */

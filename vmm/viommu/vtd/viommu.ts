@@ -63,6 +63,7 @@ import {
 import { Descriptors } from "./descriptors.ts";
 import { type DeviceContext, DeviceContexts } from "./device-context.ts";
 import { VtdEmulatedDma } from "./emulated-devices.ts";
+import { FaultRelay } from "./fault-relay.ts";
 import { InterruptRequests } from "./interrupt-requests.ts";
 import { PendingInvalidations } from "./invalidations.ts";
 import { PasidStages } from "./pasid-stages.ts";
@@ -112,6 +113,7 @@ export class VtdViommu implements GuestVisibleIommu, RegisterEffects, Stateful {
   readonly #interrupts: InterruptRequests;
   readonly #descriptors: Descriptors;
   readonly #emulatedAts: EmulatedAts[] = [];
+  readonly #relay: FaultRelay;
   readonly #clock: DeviceClock;
   readonly #pending: PendingInvalidations; // not state: empty between two accesses
   readonly #walkTrace: WalkTrace;
@@ -166,6 +168,10 @@ export class VtdViommu implements GuestVisibleIommu, RegisterEffects, Stateful {
           );
     if (this.pasids !== null)
       this.pasids.onWrong = (device, pasid, cause, silent) => this.#tell(device, pasid, cause, silent);
+    this.#relay = new FaultRelay({
+      ...{ faults: this.#faults, translator: this.#translator, contexts: this.#contexts },
+      ...{ dispositions: this.dispositions, pasids: this.pasids },
+    });
     this.#pending = new PendingInvalidations(
       (batch, count, device, pasid) =>
         options.host?.invalidate(batch, count, device, pasid === 0 ? undefined : pasid) ?? { done: count, errno: 0 },
@@ -316,6 +322,8 @@ export class VtdViommu implements GuestVisibleIommu, RegisterEffects, Stateful {
     let taken = 0;
     for (const event of host.events()) {
       if (taken++ === EVENTS_A_SERVICE) break;
+      // Only some hosts tell.
+      if (event.kind === "fault" && this.#relay.relay(event.record)) this.#recorded++;
       if (event.kind !== "page-request") continue;
       const state = this.dispositions.findHandle(event.device);
       if (state !== undefined) this.#observe(state.device.guestId);

@@ -15,6 +15,7 @@ import {
   IOMMU_HW_INFO_TYPE_INTEL_VTD,
   IOMMU_HW_INFO_VTD_ERRATA_772415_SPR17,
   IOMMU_HWPT_DATA_VTD_S1,
+  IOMMU_VIOMMU_TYPE_VTD,
   iommuHwInfoVtd,
   iommuHwptVtdS1,
 } from "../../../uapi/vtd-nesting.ts";
@@ -34,11 +35,15 @@ import type {
   PagingDomain,
   ReservedRegion,
   UserData,
+  ViommuBackend,
+  ViommuCore,
 } from "../driver.ts";
 import type { IommuDriverParts, IommuHardwareDriver } from "../hardware.ts";
 import { PageTable, type TableAccounting } from "../page-table.ts";
 import { waitForHardware } from "../wait.ts";
+import { RELAY_FAULTS } from "./deviations.ts";
 import { DeviceData, deviceDataOf } from "./device-data.ts";
+import { FaultViommu } from "./fault-viommu.ts";
 import { VtdNestedDomain } from "./nested-domain.ts";
 import { unitLargestLeaf, VtdPagingDomain } from "./paging-domain.ts";
 import { passThroughContext, passThroughEntry } from "./pasid-entries.ts";
@@ -102,6 +107,7 @@ export class VtdDriver implements IommuHardwareDriver, IommuDriver, Stateful {
   readonly trace: Trace;
   readonly #parts: IommuDriverParts;
   readonly #units: VtdUnit[] = [];
+  readonly #viommus = new Set<FaultViommu>(); // not state: they are iommufd's, who has one for each
   readonly #placed = new Map<IommuDevice, VtdUnit>(); // not state: wiring
 
   constructor(parts: IommuDriverParts) {
@@ -282,6 +288,41 @@ export class VtdDriver implements IommuHardwareDriver, IommuDriver, Stateful {
 
   nestedDomainFreed(): void {
     this.live.destroyed("nested domain");
+  }
+
+  // --- vIOMMUs for faults: a deviation ---
+
+  supportsViommu(device: IommuDevice, type: number): boolean {
+    return (
+      type === IOMMU_VIOMMU_TYPE_VTD &&
+      this.#parts.deviations.has(RELAY_FAULTS) &&
+      deviceDataOf(device).unit.supportsNesting
+    );
+  }
+
+  /** -EOPNOTSUPP for another type, and where no description asks for one; -EINVAL for a parent that nothing nests on. */
+  allocViommu(
+    device: IommuDevice,
+    type: number,
+    parent: PagingDomain,
+    _data: UserData | null,
+    core: ViommuCore,
+  ): ViommuBackend | number {
+    if (!this.supportsViommu(device, type)) return -EOPNOTSUPP;
+    if (!(parent instanceof VtdPagingDomain) || !parent.nestParent) return -EINVAL;
+    this.live.created("viommu backend");
+    const viommu = new FaultViommu(core, (gone) => {
+      this.#viommus.delete(gone);
+      this.live.destroyed("viommu backend");
+    });
+    this.#viommus.add(viommu);
+    return viommu;
+  }
+
+  /** Tells the guest that has the device; false: there is none. */
+  relayFault(device: IommuDevice, words: readonly bigint[]): boolean {
+    for (const viommu of this.#viommus) if (viommu.report(device, words)) return true;
+    return false;
   }
 
   pageResponse(device: IommuDevice, request: PageRequest, code: number): void {

@@ -1,6 +1,6 @@
 // Records that the hardware made, on their way up, and the answers to them on their way down (Linux: dmar_fault, prq.c).
 //
-//     fault record                       ─▶ counted and traced as the kernel's own (Linux prints it). Nobody is told: there is no event queue for VT-d
+//     fault record                       ─▶ counted and traced as the kernel's own (Linux prints it). Nobody is told: there is no event queue for VT-d (but see deviations.ts)
 //     page request of a device           ─▶ the iommu core, which collects groups for whoever attached the domain
 //     page request that makes no sense   ─▶ answered INVALID
 //
@@ -27,8 +27,11 @@ const WRITE = 2;
 const EXECUTE = 4;
 const PRIVILEGED = 8;
 
-export function handleFault({ trace }: VtdDriver, unit: VtdUnit, words: readonly bigint[]): void {
-  unit.unhandledFaults++;
+export function handleFault(driver: VtdDriver, unit: VtdUnit, words: readonly bigint[]): void {
+  const { trace } = driver;
+  const device = unit.devices.get(decodeFaultRecord(words).sourceId);
+  const told = device !== undefined && driver.relayFault(device, words);
+  if (!told) unit.unhandledFaults++;
   if (!trace.on) return;
   const { reason, sourceId, pasid, address, type } = decodeFaultRecord(words);
   trace.emit({
@@ -42,7 +45,7 @@ export function handleFault({ trace }: VtdDriver, unit: VtdUnit, words: readonly
     iotval: address,
     iotval2: 0n,
     ttyp: type,
-    text: `${describeFaultRecord(words)}; nobody to tell`,
+    text: `${describeFaultRecord(words)}; ${told ? "told the guest" : "nobody to tell"}`,
   });
 }
 
