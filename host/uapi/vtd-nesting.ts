@@ -45,6 +45,8 @@ export const iommuHwptVtdS1Invalidate = layout("iommu_hwpt_vtd_s1_invalidate", 2
   __reserved: u32(20),
 });
 
+/** iommu_hw_info_vtd.flags: those types are there. */
+export const IOMMU_HW_INFO_VTD_FAULT_VIOMMU = 1 << 30;
 /** VIOMMU_ALLOC type, VEVENTQ_ALLOC type: for faults alone (a deviation from Linux). */
 export const IOMMU_VIOMMU_TYPE_VTD = 0xf0560001;
 export const IOMMU_VEVENTQ_TYPE_VTD = 0xf0560002;

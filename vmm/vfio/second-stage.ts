@@ -58,18 +58,21 @@ export class SecondStage implements Stage1Place {
     const parent = space.addParent(record.device.deviceId, dirty, this.#codec.ofPasids);
     if (parent < 0) return this.#devices.refused("IOMMU_HWPT_ALLOC of the second stage", record, parent);
     this.parent = parent;
-    this.#openFaults(record, this.#codec);
+    if (typeof info !== "number" && this.#codec.faults?.offered(info.bytes) === true)
+      this.#openFaults(record, this.#codec.faults);
     return 0;
   }
 
   /** Without a vIOMMU for them, or an event queue, faults stay with the host: that is the rule. */
-  #openFaults(record: DeviceRecord, { faults }: HwptNesting): void {
-    if (faults === undefined) return;
+  #openFaults(record: DeviceRecord, faults: NonNullable<HwptNesting["faults"]>): void {
     const { space, calls } = this.#devices;
     const { result, out } = calls.ioctl(space.iommufd, IOMMU_VIOMMU_ALLOC, iommuViommuAlloc, {
       ...{ type: faults.viommuType, dev_id: record.device.deviceId, hwpt_id: this.parent },
     });
-    if (result < 0) return;
+    if (result < 0) {
+      this.#devices.refused("IOMMU_VIOMMU_ALLOC for faults", record, result);
+      return;
+    }
     this.#viommu = out.out_viommu_id;
     if (this.#events.open(this.#viommu, faults.eventType, this.#eventDepth) < 0) this.#closeFaults();
   }

@@ -61,7 +61,13 @@ export interface HwptNesting extends Stage1Formats {
   /** PASIDs have stage 1s of their own in the host (ViommuHost.setNested with a PASID): all HWPTs of a device are allocated for use with them. */
   readonly ofPasids?: true;
   /** vIOMMU and vEVENTQ types by which some hosts report faults, and bytes of a record; others have neither. Absent: the kind has none. */
-  readonly faults?: { readonly viommuType: number; readonly eventType: number; readonly eventBytes: number };
+  readonly faults?: {
+    /** Whether a host has them, by its GET_HW_INFO data. */
+    offered(info: Uint8Array): boolean;
+    readonly viommuType: number;
+    readonly eventType: number;
+    readonly eventBytes: number;
+  };
 }
 
 export interface NoNesting {

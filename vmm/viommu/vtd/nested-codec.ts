@@ -3,6 +3,7 @@
 
 import { ENTRY_EAFE, ENTRY_SRE, ENTRY_WPE } from "../../../host/arch/vtd/pasid-entries.ts";
 import {
+  IOMMU_HW_INFO_VTD_FAULT_VIOMMU,
   IOMMU_HWPT_DATA_VTD_S1,
   IOMMU_HWPT_INVALIDATE_DATA_VTD_S1,
   IOMMU_VEVENTQ_TYPE_VTD,
@@ -11,6 +12,7 @@ import {
   IOMMU_VTD_S1_EAFE,
   IOMMU_VTD_S1_SRE,
   IOMMU_VTD_S1_WPE,
+  iommuHwInfoVtd,
   iommuHwptVtdS1,
   iommuHwptVtdS1Invalidate,
   iommuVeventVtd,
@@ -27,6 +29,7 @@ export const VTD_NESTING: HwptNesting = {
   ofPasids: true,
   // Not Linux's: host/kernel/README.md, vtd-relay-faults.
   faults: {
+    offered: (info) => (iommuHwInfoVtd.decode(info).flags & IOMMU_HW_INFO_VTD_FAULT_VIOMMU) !== 0,
     viommuType: IOMMU_VIOMMU_TYPE_VTD,
     eventType: IOMMU_VEVENTQ_TYPE_VTD,
     eventBytes: iommuVeventVtd.bytes,

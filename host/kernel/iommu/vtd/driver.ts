@@ -14,6 +14,7 @@ import {
 import {
   IOMMU_HW_INFO_TYPE_INTEL_VTD,
   IOMMU_HW_INFO_VTD_ERRATA_772415_SPR17,
+  IOMMU_HW_INFO_VTD_FAULT_VIOMMU,
   IOMMU_HWPT_DATA_VTD_S1,
   IOMMU_VIOMMU_TYPE_VTD,
   iommuHwInfoVtd,
@@ -237,7 +238,7 @@ export class VtdDriver implements IommuHardwareDriver, IommuDriver, Stateful {
     return {
       type: IOMMU_HW_INFO_TYPE_INTEL_VTD,
       bytes: iommuHwInfoVtd.encode({
-        flags: IOMMU_HW_INFO_VTD_ERRATA_772415_SPR17,
+        flags: IOMMU_HW_INFO_VTD_ERRATA_772415_SPR17 | (this.#relaysFaults ? IOMMU_HW_INFO_VTD_FAULT_VIOMMU : 0),
         cap_reg: capabilities,
         ecap_reg: extendedCapabilities,
       }),
@@ -293,11 +294,11 @@ export class VtdDriver implements IommuHardwareDriver, IommuDriver, Stateful {
   // --- vIOMMUs for faults: a deviation ---
 
   supportsViommu(device: IommuDevice, type: number): boolean {
-    return (
-      type === IOMMU_VIOMMU_TYPE_VTD &&
-      this.#parts.deviations.has(RELAY_FAULTS) &&
-      deviceDataOf(device).unit.supportsNesting
-    );
+    return type === IOMMU_VIOMMU_TYPE_VTD && this.#relaysFaults && deviceDataOf(device).unit.supportsNesting;
+  }
+
+  get #relaysFaults(): boolean {
+    return this.#parts.deviations.has(RELAY_FAULTS);
   }
 
   /** -EOPNOTSUPP for another type, and where no description asks for one; -EINVAL for a parent that nothing nests on. */
