@@ -213,8 +213,8 @@ export class Comparison {
       memory.words.set(at + 8n, (memory.words.get(at + 8n) ?? 0n) & ~(0xfn << 16n));
     const seen = this.#sees(await machine.interrupt({ ...sent, sid: request.sid }));
     this.count("interrupts");
-    const permitted = (data: bigint) =>
-      allowedInterrupts(identification, programming, memory, { ...sent, data })?.map(({ record }) =>
+    const permitted = (data: bigint, entries = memory) =>
+      allowedInterrupts(identification, programming, entries, { ...sent, data })?.map(({ record }) =>
         wrongRecord(seen.records, record),
       ) ?? [null];
     const complaints = permitted(sent.data);
@@ -223,6 +223,12 @@ export class Comparison {
     if (seen.records.length === 0 && (sent.address & 16n) === 0n) return this.count("QEMU: compatibility format");
     // §5.1.2.2 reserves the upper half with SHV: QEMU does not look at it.
     if (permitted(sent.data & 0xffffn).includes(null)) return this.count("QEMU: reserved bits of message data");
+    // §9.9 reserves IM without PI: QEMU does not look at it.
+    const remapped = copyMemory(memory);
+    for (const at of interruptEntries(programming, sent))
+      remapped.words.set(at, (memory.words.get(at) ?? 0n) & ~(1n << 15n));
+    if (permitted(sent.data, { ...remapped, pages: RAM_PAGES }).includes(null))
+      return this.count("QEMU: posted format of what the unit has not");
     this.#find(`${where}: interrupt ${hex(sent.address)} of ${hex(request.sid)}: QEMU: ${complaints.join("\n  or: ")}`);
   }
 
