@@ -40,7 +40,7 @@ export function makeHost(
   const plan = options.inject.length === 0 ? null : host.inject(options.inject, options.seed);
   const served = new ModelledHost(host, clock, options.time, outside, say, plan);
   if (options.check === "stale") {
-    const stale = new StaleReport(host, say);
+    const stale = new StaleReport(host, say, plan?.skipsCommands ?? false);
     served.findings = () => [`stale accesses: ${stale.count}`];
     served.failed = () => stale.count > 0;
   }

@@ -11,8 +11,8 @@ export class StaleReport {
   #count = 0;
   readonly #said = new Set<string>();
 
-  /** Watches a host's IOMMUs from now on. Throws UsageError where they cannot be watched. */
-  constructor(host: Host, say: (line: string) => void) {
+  /** Watches a host's IOMMUs from now on; `dropping`: rules may take commands of theirs as done. Throws UsageError where they cannot be watched. */
+  constructor(host: Pick<Host, "reportStaleAccesses">, say: (line: string) => void, dropping: boolean) {
     try {
       host.reportStaleAccesses((device, iommu, nested, { pasid, iova, write, used, now }) => {
         this.#count++;
@@ -25,9 +25,10 @@ export class StaleReport {
         const missing = nested
           ? "the owner of the first stage has changed it without IOMMU_HWPT_INVALIDATE"
           : "the kernel's IOMMU driver has sent no invalidation after an unmap or a switch of domains";
+        const dropped = dropping ? ", or a command:… rule has dropped what came of it" : "";
         say(
           `stale: ${device} ${write ? "writes" : "reads"} IOVA ${hex(iova)}${where} at ${hex(used)}, which ${iommu} has cached; ` +
-            `its tables ${tables}: ${missing}`,
+            `its tables ${tables}: ${missing}${dropped}`,
         );
       });
     } catch (error) {
