@@ -69,6 +69,7 @@ export const EVENT_SHAPES: { readonly [T in TraceEventType]: Shape<T> } = {
     iotval2: "wide",
     ttyp: "whole",
     text: "text",
+    words: "words?",
   },
   group: { iommu: "text", group: "text", contexts: ["none", "one", "differ"], devices: "text", withheld: "text" },
   injection: { point: "text", name: "text", rule: "text" },
@@ -96,6 +97,7 @@ const CHECKS: Readonly<Record<FieldKind, Check>> = {
 interface CompiledShape {
   readonly fields: readonly (readonly [name: string, check: Check])[];
   readonly wide: readonly string[];
+  readonly lists: readonly string[];
 }
 
 function compiled(shape: Readonly<Record<string, FieldShape>>): CompiledShape {
@@ -105,8 +107,9 @@ function compiled(shape: Readonly<Record<string, FieldShape>>): CompiledShape {
     const check = CHECKS[kind.slice(0, -1) as FieldKind];
     return [name, (value) => value === undefined || check(value)];
   });
-  const wide = Object.keys(shape).filter((name) => /^wide/.test(String(shape[name])));
-  return { fields, wide };
+  const of = (kind: FieldKind): string[] =>
+    Object.keys(shape).filter((name) => String(shape[name]).replace("?", "") === kind);
+  return { fields, wide: of("wide"), lists: of("words") };
 }
 
 const COMPILED = new Map<unknown, CompiledShape>(
@@ -145,9 +148,8 @@ export function eventProblem(value: unknown, version: number): string | null {
 /** The event that a checked value is: its 64-bit values made bigints, in place. */
 export function checkedEvent(value: object): TracedEvent {
   const event = value as Record<string, unknown>;
-  for (const name of COMPILED.get(event.type)!.wide) {
-    if (event[name] !== undefined) event[name] = BigInt(event[name] as string);
-  }
-  if (event.type === "command") event.words = (event.words as string[]).map(BigInt);
+  const { wide, lists } = COMPILED.get(event.type)!;
+  for (const name of wide) if (event[name] !== undefined) event[name] = BigInt(event[name] as string);
+  for (const name of lists) if (event[name] !== undefined) event[name] = (event[name] as string[]).map(BigInt);
   return event as TracedEvent;
 }

@@ -103,6 +103,8 @@ export type TraceEvent =
       iotval2: bigint;
       ttyp: number;
       text: string;
+      /** The record itself, where one was made: its doublewords. */
+      words?: readonly bigint[];
     }
   /** The host was made to fail on purpose. `point` is "ioctl", "allocation" or "event", `rule` as it was written down. */
   | { type: "injection"; point: string; name: string; rule: string }

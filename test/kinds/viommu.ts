@@ -431,6 +431,7 @@ export function trivialKind(shape: Shape): ViommuKind {
       describeEntry: ({ entry }) => `0x${entry.toString(16)}`,
       decodeEntry: () => ({ name: "run", specification: "test/kinds/README.md", section: "list", fields: [] }),
       decodeCommand: () => null,
+      decodeFault: () => ({ name: "record", specification: "none", section: "§0", fields: [] }),
       stage1Output: () => null,
       stage2Input: () => null,
       servedTable: () => "stage1",

@@ -13,6 +13,8 @@ const IRQ = EVENT_TYPES.indexOf("irq");
 /** How far from an event its walk's ends, and a fault's consequences, are looked for. */
 const REACH = 4096;
 const CONSEQUENCES = 400;
+/** Hits of one page that are gone through to find the walk before them. */
+const MOST_LOOKED = 256;
 
 export interface MomentWalk {
   readonly walk: Walk;
@@ -68,6 +70,18 @@ function walkEndingAt(columns: TraceColumns, end: number): Walk | null {
     ...{ seq: first.seq, time: first.time, spa: null, fault: null, result: null },
     steps: events.filter((event) => event.type === "walk"),
   };
+}
+
+/** Row of the DMA whose walk a DMA without one was remembered from: the last before it to its page that loaded tables; null: none, or it is no such DMA. */
+export function filledAt(columns: TraceColumns, { walk, row }: MomentWalk): number | null {
+  if (walk.steps.length > 0 || walk.fault !== null || walk.result !== "ok") return null;
+  const { deviceId, page } = columns;
+  for (let at = row - 1, looked = 0; at >= 0 && looked < MOST_LOOKED; at--) {
+    if (!isDma(columns, at) || deviceId[at] !== deviceId[row] || page[at] !== page[row]) continue;
+    looked++;
+    if (walkEndingAt(columns, at)?.steps.length) return at;
+  }
+  return null;
 }
 
 /** The faults and interrupts that follow from a hardware fault record, in order: its way to the guest. */

@@ -24,6 +24,8 @@ export interface Verdict {
   readonly section: string;
   /** The way of the news, one station a line. */
   readonly way: readonly string[];
+  /** The guest is told: it finds a record of its own. */
+  readonly heard: boolean;
 }
 
 const HEADLINES: Readonly<Record<Blame, string>> = {
@@ -48,7 +50,7 @@ export function verdictOf(
   const access = `device ${device ?? hex(walk.deviceId)} ${walk.write ? "writes" : "reads"} IOVA ${hex(walk.iova)}${pasid}`;
   const blame = blameOf(walk, refusal);
   const headline = HEADLINES[blame];
-  if (!wasRefused(walk)) return { ...wentThrough(walk), blame, access, where: "", why: "", section: "" };
+  if (!wasRefused(walk)) return { ...wentThrough(walk), blame, access, where: "", why: "", section: "", heard: false };
   const explainer = explainerOfWalk(walk);
   const last = walk.steps.at(-1);
   const table = last?.table.replace(/^stage(\d)$/, "stage $1");
@@ -60,7 +62,7 @@ export function verdictOf(
   const refused = blame === "host" && refusal !== null && endsBeforeStages(walk) ? refusalText(refusal) : "";
   const { fault } = walk;
   if (fault === null) {
-    const silent = { blame, access, where, section: "", way: [NOBODY] };
+    const silent = { blame, access, where, section: "", way: [NOBODY], heard: false };
     if (refused !== "") return { ...silent, headline, why: refused };
     if (last === undefined || !failedAtLast(walk))
       return { ...silent, headline: "It was refused, and nothing was recorded", why: NOT_RECORDED };
@@ -73,6 +75,7 @@ export function verdictOf(
     why: `${refused === "" ? "" : `${refused} The hardware says: `}${name ?? fault.text.split(",")[0]!}: ${why}`,
     section: `${explainer.specification} ${section}`,
     way: wayOf(fault, consequences),
+    heard: isHeard(consequences),
   };
 }
 
@@ -99,9 +102,12 @@ function wentThrough({ steps, spa, result }: Walk): Pick<Verdict, "headline" | "
   }
 }
 
+const isHeard = (consequences: readonly TracedEvent[]): boolean =>
+  consequences.some((event) => event.type === "fault" && event.where === "guest");
+
 function wayOf(fault: TracedEvent & { type: "fault" }, consequences: readonly TracedEvent[]): string[] {
   const way = [`${fault.iommu} records it in its hardware queue`];
-  const heard = consequences.some((event) => event.type === "fault" && event.where === "guest");
+  const heard = isHeard(consequences);
   for (const event of consequences) {
     if (event.type === "fault" && event.where === "kernel") {
       way.push(heard ? "the host's kernel passes it on to the VM" : "the host's kernel reads it");

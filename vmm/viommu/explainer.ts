@@ -28,6 +28,8 @@ export interface Explainer {
   decodeEntry(step: WalkStep): DecodedStructure;
   /** A command's two doublewords, field by field; null: there is no such command. */
   decodeCommand(words: readonly bigint[]): DecodedStructure | null;
+  /** A fault record's (an event's) doublewords, field by field. */
+  decodeFault(words: readonly bigint[]): DecodedStructure;
   /** Address that a stage-1 leaf gives for an IOVA, bits below the leaf's reach included; null if the entry is no leaf. */
   stage1Output(leaf: WalkStep, iova: bigint): bigint | null;
   /**

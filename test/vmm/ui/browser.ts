@@ -1,6 +1,6 @@
 // A real browser for the page's tests: Debian's chromium, driven by Playwright's client. Where there is none, the tests say so and are left out.
 
-import { closeSync, existsSync, mkdirSync, openSync, writeSync } from "node:fs";
+import { closeSync, existsSync, mkdirSync, openSync, readFileSync, writeSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { type Browser, type BrowserContext, chromium, type Page } from "playwright-core";
@@ -11,7 +11,7 @@ const root = fileURLToPath(new URL("../../..", import.meta.url));
 /** Built before the tests (test/build.setup.ts). */
 export const PAGE_FOLDER = join(root, "dist", "ui");
 /** Screenshots: artefacts of CI, not part of the project. */
-const SHOTS = join(root, ".cache", "theatre-screenshots");
+const SHOTS = process.env.NESTBOX_SCREENSHOTS ?? join(root, ".cache", "theatre-screenshots");
 
 const KNOWN = ["/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome"];
 export const CHROMIUM = process.env.NESTBOX_CHROMIUM ?? KNOWN.find((file) => existsSync(file)) ?? null;
@@ -28,22 +28,33 @@ export interface Visit {
 export class Theatre {
   readonly url: string;
   readonly #browser: Browser;
-  readonly #server: UiServer;
+  readonly #server: UiServer | null;
+  /** Names of the files that pages and workers have asked for since the last visit. */
+  served: string[] = [];
   readonly #contexts: BrowserContext[] = [];
 
-  private constructor(browser: Browser, server: UiServer, port: number) {
+  private constructor(browser: Browser, url: string, server: UiServer | null) {
     this.#browser = browser;
     this.#server = server;
-    this.url = `http://127.0.0.1:${port}/`;
+    this.url = url;
+  }
+
+  static async #launch(): Promise<Browser> {
+    // Root in a container has no user namespaces for chromium's own sandbox.
+    const args = process.getuid?.() === 0 ? ["--no-sandbox"] : [];
+    return await chromium.launch({ executablePath: CHROMIUM!, args });
+  }
+
+  /** What somebody else serves there. */
+  static async at(url: string): Promise<Theatre> {
+    return new Theatre(await Theatre.#launch(), url, null);
   }
 
   /** The page of this folder, with the scenarios it is served with. */
   static async open(folder = PAGE_FOLDER, extra: readonly ExtraFile[] = []): Promise<Theatre> {
     const server = new UiServer(folder, extra);
     const port = await server.listen(0, false);
-    // Root in a container has no user namespaces for chromium's own sandbox.
-    const args = process.getuid?.() === 0 ? ["--no-sandbox"] : [];
-    return new Theatre(await chromium.launch({ executablePath: CHROMIUM!, args }), server, port);
+    return new Theatre(await Theatre.#launch(), `http://127.0.0.1:${port}/`, server);
   }
 
   /** CPU time of the whole browser so far, seconds: what it costs on a machine that does something else, too. */
@@ -64,6 +75,8 @@ export class Theatre {
     });
     this.#contexts.push(context);
     const page = await context.newPage();
+    this.served = [];
+    context.on("request", (request) => this.served.push(new URL(request.url()).pathname.slice(1)));
     page.setDefaultTimeout(300_000);
     const complaints: string[] = [];
     page.on("console", (message) => {
@@ -87,7 +100,7 @@ export class Theatre {
   async close(): Promise<void> {
     await this.leave();
     await this.#browser.close();
-    this.#server.close();
+    this.#server?.close();
   }
 }
 
@@ -103,11 +116,21 @@ export async function settled(page: Page): Promise<void> {
   await page.waitForFunction(() => document.querySelector('[aria-busy="true"]') === null);
 }
 
-/** A trace of a million events: walks of nine loads, and the DMA that each was for, a page apart. */
-export function writeMillion(file: string): void {
+/** Saves this moment as a scenario, as a person does. */
+export async function savedScenario(page: Page): Promise<{ readonly name: string; readonly text: string }> {
+  await page.click('summary:has-text("save")');
+  const [saved] = await Promise.all([
+    page.waitForEvent("download"),
+    page.click('details.menu button:has-text("as a scenario")'),
+  ]);
+  return { name: saved.suggestedFilename(), text: readFileSync((await saved.path())!, "utf8") };
+}
+
+/** A trace of a million events, or as many: walks of nine loads, and the DMA that each was for, a page apart. */
+export function writeMillion(file: string, events = 1_000_000): void {
   const fd = openSync(file, "w");
   const lines = [`{"nestbox-trace":${TRACE_VERSION}}`];
-  for (let seq = 1; seq <= 1_000_000; seq++) {
+  for (let seq = 1; seq <= events; seq++) {
     const load = `"type":"walk","where":"host","iommu":"iommu0","deviceId":8,"table":"stage2","level":${seq % 3},"space":"spa","address":"0x8000${seq.toString(16)}","entry":"0x201628005f","cached":false,"serves":1`;
     const dma = `"type":"dma","device":"0000:00:01.0","deviceId":8,"iova":"0x${(seq * 4096).toString(16)}","spa":"0x1000","length":4,"write":true,"result":"ok"`;
     lines.push(`{"seq":${seq},"time":${seq},"cause":0,${seq % 10 === 0 ? dma : load}}`);

@@ -1,18 +1,16 @@
-// The walk theatre in a person's hands, in a real browser: with the keyboard alone, in both themes and widths, with files from anywhere, with changes,
-// by a link, from any server.
+// The walk theatre in a person's hands, in a real browser: with the keyboard alone, by a link, with changes, compared, filtered, taken apart, from any
+// server.
 
-import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from "node:fs";
+import { readdirSync, readFileSync, statSync } from "node:fs";
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
-import { STORIES } from "../../../vmm/ui/story/stories.ts";
-import { CHROMIUM, drop, PAGE_FOLDER, settled, shoot, Theatre, writeMillion } from "./browser.ts";
+import { VIOMMU_KINDS } from "../../../vmm/viommu/kinds.ts";
+import { CHROMIUM, PAGE_FOLDER, savedScenario, settled, shoot, Theatre } from "./browser.ts";
 
-const HEAD = '{"nestbox-trace":2}\n';
 const STALE = "#story=the-stale-iotlb-entry&kind=riscv";
-const image = (name: string) => readFileSync(new URL(`../../../guest-fixtures/build/${name}.wasm`, import.meta.url));
+const KINDS = Object.keys(VIOMMU_KINDS);
 
 describe.skipIf(CHROMIUM === null)("the walk theatre", () => {
   let theatre: Theatre;
@@ -36,23 +34,6 @@ describe.skipIf(CHROMIUM === null)("the walk theatre", () => {
     const bytes = parts.reduce((sum, name) => sum + statSync(join(PAGE_FOLDER, name)).size, 0);
     expect(bytes).toBeLessThan(2_000_000);
   });
-
-  for (const { id, title } of STORIES) {
-    it(`"${title}" fits both widths in both themes, nothing past the edge`, async () => {
-      const { page, complaints } = await theatre.visit(`#story=${id}`);
-      await settled(page);
-      for (const width of [1280, 400]) {
-        for (const scheme of ["light", "dark"] as const) {
-          await page.setViewportSize({ width, height: 900 });
-          await page.emulateMedia({ colorScheme: scheme });
-          await page.waitForSelector(`html[data-theme="${scheme}"]`, { state: "attached" });
-          expect(await page.evaluate(() => document.documentElement.scrollWidth)).toBeLessThanOrEqual(width);
-          await shoot(page, `${id}-${width}-${scheme}`);
-        }
-      }
-      expect(complaints).toEqual([]);
-    });
-  }
 
   it("is used with the keyboard alone", async () => {
     const { page, complaints } = await theatre.visit(STALE);
@@ -121,17 +102,14 @@ describe.skipIf(CHROMIUM === null)("the walk theatre", () => {
     await page.click('.fields tr:has(th:text-is("V")) button');
     await page.waitForSelector('button:has-text("undo your change")');
     expect(await page.evaluate(() => location.hash)).toMatch(/put=\d+:flip:0x[0-9a-f]+:0/);
+    // The tables no longer say what the hardware has cached of them.
+    await page.waitForSelector(".truth tr.stale");
+    expect(await page.textContent(".truth tr.stale .badge")).toBe("STALE");
     await page.click('fieldset.try button:has-text("writes")');
     await page.waitForSelector('button:has-text("undo your 2 changes")');
     await settled(page);
-    const [download] = await Promise.all([
-      page.waitForEvent("download"),
-      (async () => {
-        await page.click("details.menu summary");
-        await page.click('details.menu button:has-text("as a scenario")');
-      })(),
-    ]);
-    const saved = readFileSync((await download.path())!, "utf8");
+    expect(await page.textContent(".verdict .headline")).toMatch(/went through/);
+    const { text: saved } = await savedScenario(page);
     expect(saved).toMatch(/import \{ scenario \} from "nestbox";/);
     expect(saved).toMatch(/memory\.store64/);
     await page.click('button:has-text("undo your 2 changes")');
@@ -143,7 +121,7 @@ describe.skipIf(CHROMIUM === null)("the walk theatre", () => {
   it("compares two moments side by side, and marks what differs", async () => {
     const { page } = await theatre.visit(STALE);
     await settled(page);
-    await page.click('button:has-text("compare moments")');
+    await page.click('button:has-text("compare")');
     expect(await page.locator(".pane").count()).toBe(2);
     expect(await page.locator(".cell.differs").count()).toBe(0);
     await page.keyboard.press("End");
@@ -153,158 +131,115 @@ describe.skipIf(CHROMIUM === null)("the walk theatre", () => {
     await shoot(page, "compare-moments");
   });
 
-  it("shows the texts of a hostile trace as texts, and refuses what is none, in a line", async () => {
-    const { page, complaints } = await theatre.visit();
+  it("shows a story on two kinds side by side, whichever two, and steps both to the next chapter", async () => {
+    const { page, complaints } = await theatre.visit("#story=a-fault-comes-home");
     await settled(page);
-    const markup = "<img src=x onerror=alert(1)><script>alert(2)</script>\"'";
-    const event = (seq: number, fields: object) => JSON.stringify({ seq, time: seq, cause: seq - 1, ...fields });
-    const hostile =
-      HEAD +
-      [
-        event(1, { type: "step", name: markup }),
-        event(2, {
-          type: "ioctl",
-          process: markup,
-          fd: 1,
-          name: "IOMMU_VIOMMU_ALLOC",
-          result: 0,
-          fields: { [markup]: markup },
-        }),
-        event(3, {
-          type: "walk",
-          where: "host",
-          iommu: markup,
-          deviceId: 1,
-          kind: "__proto__",
-          table: markup,
-          level: 4,
-          space: "spa",
-          address: "0x0",
-          entry: "0xffffffffffffffff",
-          cached: false,
-          text: markup,
-        }),
-        event(4, {
-          type: "fault",
-          where: "hardware",
-          iommu: markup,
-          kind: "constructor",
-          faultCause: -1,
-          deviceId: 1,
-          iotval: "0x0",
-          iotval2: "0x0",
-          ttyp: -5,
-          text: markup,
-        }),
-        event(5, {
-          type: "dma",
-          device: markup,
-          deviceId: 1,
-          iova: "0xffffffffffffffff",
-          length: -1,
-          write: true,
-          result: "aborted",
-        }),
-        "",
-      ].join("\n");
-    await drop(page, `${markup}.jsonl`, hostile);
-    await page.waitForSelector(`.lines:has-text("onerror")`);
-    for (const key of ["Home", "ArrowRight", "ArrowRight", "ArrowRight", "ArrowRight", "ArrowRight", "End"])
-      await page.keyboard.press(key);
-    expect(await page.locator("img, #page script").count()).toBe(0);
-    await shoot(page, "hostile-trace");
-    const refused: [string, RegExp][] = [
-      ["", /line 1 is not JSON/],
-      ["\u0000\u0001", /not JSON/],
-      [`${HEAD}{"seq":1`, /no event/],
-      [
-        `${HEAD}${event(1, { type: "step", name: "\u001b[31m" })}\n`,
-        /line 2 is not a trace event: step without a proper name/,
-      ],
-      ['{"nestbox-trace":7}\n', /version 7; this reads versions 1 to 2/],
-    ];
-    for (const [text, reason] of refused) {
-      await drop(page, "bad.jsonl", text);
-      await page.waitForSelector(".banner");
-      expect(await page.textContent(".banner")).toMatch(reason);
-      await page.click(".banner button");
-    }
+    await page.click('button:has-text("side by side")');
+    await page.waitForSelector(".side:nth-child(2) .verdict");
+    await page.selectOption(".side:nth-child(2) .pane-title select", "vtd");
+    await page.waitForFunction(() => /kind=riscv,vtd/.test(location.hash));
+    await page.keyboard.press("4");
+    await settled(page);
+    const headlines = await page.locator(".verdict .headline").allTextContents();
+    expect(headlines).toEqual([expect.stringMatching(/host's fault/), expect.stringMatching(/host's fault/)]);
+    // What a guest hears of its host's fault is the architecture's choice.
+    expect(await page.textContent(".side:nth-child(1) .cell.failing")).toMatch(/goes to the guest/);
+    expect(await page.textContent(".side:nth-child(2) .cell.failing")).toMatch(/guest hears nothing/);
     expect(complaints).toEqual([]);
   });
 
-  it("opens a trace of a million events, steps through it and filters it", async () => {
-    const folder = mkdtempSync(join(tmpdir(), "nestbox-theatre-"));
-    try {
-      const file = join(folder, "million.jsonl");
-      writeMillion(file);
-      const { page, complaints } = await theatre.visit();
+  it.each(KINDS)(
+    "takes table entries, commands and fault records of %s apart, field by field with their sections",
+    async (kind) => {
+      const { page } = await theatre.visit(`#story=a-fault-comes-home&kind=${kind}`);
       await settled(page);
-      await page.setInputFiles('input[type="file"]', file);
-      await page.waitForFunction(() => document.querySelector(".events header .muted")?.textContent === "1000000");
-      const step = async (key: string, position: RegExp): Promise<void> => {
-        await page.keyboard.press(key);
-        await page.waitForFunction(
-          (wanted) => new RegExp(wanted).test(document.querySelector(".position")?.textContent ?? ""),
-          position.source,
-        );
-      };
-      // How long it takes: npm run bench -- ui.
-      await step("End", /event 1000000 of 1000000/);
-      await step("ArrowLeft", /event 999999 /);
-      await step("ArrowLeft", /event 999998 /);
-      await step("Home", /event 1 of/);
-      await page.fill(".filter input", "type:dma iova:0xf4240000..");
-      await page.waitForFunction(() =>
-        /^\d+ of 1000000$/.test(document.querySelector(".events header .muted")?.textContent ?? ""),
-      );
-      // Every tenth event is a DMA, to the page of its own number: those from 1,000,000 on is one.
-      expect(await page.textContent(".events header .muted")).toBe("1 of 1000000");
-      expect(complaints).toEqual([]);
-    } finally {
-      rmSync(folder, { recursive: true, force: true });
-    }
+      await page.keyboard.press("2");
+      const structures = () => page.locator(".detail .structure:has(.fields)");
+      expect(await structures().count()).toBe(1);
+      expect(await structures().first().textContent()).toMatch(/level \d at 0x[0-9a-f]+.*(§|DDI 0487|Sv39)/s);
+      for (const type of ["command", "fault"]) {
+        await page.fill(".filter input", `type:${type}`);
+        await page.click(`.lines button:has(.type:text-is("${type}"))`);
+        const entry = page.locator('.detail .structure:has(h3:has-text("Queue entry"))');
+        expect(await entry.locator("tbody tr").count()).toBeGreaterThan(2);
+        expect(await entry.textContent()).toMatch(/§/);
+      }
+    },
+  );
+
+  it("leads from a translation that was remembered to the walk it is from, and back in time with it", async () => {
+    const { page } = await theatre.visit("#story=bypass-to-nested&kind=riscv");
+    await settled(page);
+    await page.keyboard.press("4");
+    expect(await page.textContent('section[aria-label="Walk"]')).toMatch(/remembered this translation/);
+    const at = await page.textContent(".position");
+    await page.click('button:has-text("the walk of event")');
+    expect(await page.locator(".cell").count()).toBeGreaterThan(10);
+    expect(await page.textContent(".position")).not.toBe(at);
   });
 
-  it("transpiles and runs a dropped image under its policy, and only then loads the transpiler", async () => {
-    const { page, complaints } = await theatre.visit();
+  it("filters by device, page, time and type, in the words of the command line", async () => {
+    const { page } = await theatre.visit("#story=a-fault-comes-home&kind=riscv");
     await settled(page);
-    await drop(page, "hello.wasm", image("hello"));
-    await page.waitForSelector('section[aria-label="Messages"]');
-    expect(await page.textContent(".messages")).toMatch(/\S/);
-    expect(complaints).toEqual([]);
+    const count = () => page.textContent(".events header .muted");
+    const lines = () => page.locator(".lines .text").allTextContents();
+    await page.fill(".filter input", "type:dma");
+    await page.waitForFunction(() => / of /.test(document.querySelector(".events header .muted")!.textContent!));
+    expect(await count()).toMatch(/^4 of /);
+    await page.fill(".filter input", "device:00:01.0 type:dma iova:0x9000");
+    await page.waitForFunction(() => /^1 of /.test(document.querySelector(".events header .muted")!.textContent!));
+    expect(await lines()).toEqual([expect.stringMatching(/0000:00:01\.0 reads 4 bytes at IOVA 0x9000/)]);
+    await page.fill(".filter input", "device:00:02.0 type:dma");
+    await page.waitForFunction(() => /^0 of /.test(document.querySelector(".events header .muted")!.textContent!));
+    await page.fill(".filter input", "time:..1ns");
+    await page.waitForFunction(() =>
+      /^[1-9]\d* of /.test(document.querySelector(".events header .muted")!.textContent!),
+    );
   });
 
-  it("refuses a hostile image in a line, and ends one that never ends", async () => {
-    const { page, complaints } = await theatre.visit();
+  it("zooms into its timeline, moves along it, and goes where somebody points", async () => {
+    const { page } = await theatre.visit(STALE);
     await settled(page);
-    const garbage = Uint8Array.of(0, 0x61, 0x73, 0x6d, 0xff, 0xff, 0xff, 0xff, 1, 2, 3);
-    for (const [name, bytes] of [
-      ["garbage.wasm", garbage],
-      ["other-world.wasm", image("error-other-world")],
-      ["core.wasm", image("error-core-module")],
-      ["endless.wasm", image("error-endless-loop")],
-    ] as const) {
-      await drop(page, name, bytes);
-      await page.waitForSelector(`.banner:has-text("${name}")`);
-      const said = await page.textContent(".banner");
-      expect(said).toMatch(name === "endless.wasm" ? /did not end within .* was ended/ : /\w{5}/);
-      await page.click(".banner button");
-    }
-    // The page goes on.
-    await page.keyboard.press("2");
-    expect(await page.textContent('.chapters [aria-current="step"]')).toMatch(/Bypass/);
-    expect(complaints).toEqual([]);
+    const range = () => page.textContent(".timeline header .muted");
+    expect(await range()).toBe("");
+    for (let n = 0; n < 3; n++) await page.click('button[aria-label="Zoom in"]');
+    const near = await range();
+    expect(near).toMatch(/^events \d+ to \d+$/);
+    await page.click('button[aria-label="Earlier events"]');
+    expect(await range()).not.toBe(near);
+    expect(await page.locator(".cursor").count()).toBe(0);
+    // The first event in sight, wherever that is.
+    await page.click(".timeline canvas", { position: { x: 78, y: 4 } });
+    const first = Number(/events (\d+)/.exec((await range())!)![1]);
+    expect(await page.textContent(".position")).toMatch(new RegExp(`^event ${first} of`));
+    await page.click('.timeline button:has-text("all")');
+    expect(await range()).toBe("");
+    expect(await page.locator(".cursor").count()).toBe(1);
   });
 
-  it("runs a built-in guest, transpiled when the page was built", async () => {
-    const { page, complaints } = await theatre.visit("#image=nested-dma&kind=riscv");
+  it("tells a screen reader what everything is: regions, headings, tables, and what has changed", async () => {
+    const { page } = await theatre.visit(STALE);
     await settled(page);
-    expect(await page.textContent(".messages")).toMatch(/done: all steps hold/);
+    expect(await page.getByRole("columnheader", { name: /stage 2 level/ }).count()).toBeGreaterThan(0);
     await page.keyboard.press("f");
-    expect(await page.textContent(".verdict .headline")).toMatch(/fault/);
     await settled(page);
-    await shoot(page, "nested-dma");
-    expect(complaints).toEqual([]);
+    for (const region of ["Story", "Verdict", "Timeline", "Walk", "Intent and truth", "Events", "Detail", "Objects"])
+      expect([region, await page.getByRole("region", { name: region, exact: true }).count()]).toEqual([region, 1]);
+    expect(await page.getByRole("heading", { level: 1 }).textContent()).toMatch(/Walk theatre/);
+    expect(await page.getAttribute(".verdict", "aria-live")).toBe("polite");
+    expect(await page.getByRole("img", { name: /events; event \d+ is shown/ }).count()).toBe(1);
+    // A cell says in words what its colour says.
+    const cell = page.getByRole("button", {
+      name: /loaded from 0x[0-9a-f]+.*guest's fault.*§|guest's fault\..*finds it/s,
+    });
+    expect(await cell.count()).toBe(1);
+    expect(await page.getByRole("searchbox", { name: /Filter events/ }).count()).toBe(1);
+    expect(await page.getByRole("toolbar", { name: "Steps" }).getByRole("button").allTextContents()).toEqual([
+      expect.stringMatching(/previous chapter/),
+      ...["◀ back", "step ▶", "next chapter »", "next fault", "its cause"],
+    ]);
+    await page.click('summary:has-text("in words")');
+    expect(await page.textContent(".objects details")).toMatch(/device \d+ 0000:00:01\.0.*attached to nested HWPT/s);
   });
 
   it("is shown by any HTTP server, without special headers", async () => {

@@ -14,7 +14,7 @@ import { type Action, Narration } from "./narration.tsx";
 import { Pane } from "./pane.tsx";
 import { Questions } from "./questions.ts";
 import { scenarioOf } from "./save.ts";
-import { chapterAt, chapterRow, nextFault, rowUpTo, verbStep } from "./steps.ts";
+import { chapterAt, chapterRow, nextFault, openingRow, rowUpTo, verbStep } from "./steps.ts";
 import { useTheme } from "./theme.ts";
 import { TryAccess } from "./try-access.tsx";
 
@@ -136,7 +136,7 @@ export function App({ programme }: { readonly programme: Programme }) {
       return;
     }
     const one = { recording: result.recording, row: 0, kind };
-    one.row = Math.max(0, nextFault(one.recording, -1, 1) ?? chapterRow(one.recording, 0));
+    one.row = Math.max(0, openingRow(one.recording));
     setAddress(null);
     setPanes(atSide && panes.length > 0 ? [panes[0]!, one] : [one]);
     setActive(atSide ? 1 : 0);
@@ -180,6 +180,33 @@ export function App({ programme }: { readonly programme: Programme }) {
     });
   };
   const first = panes[active] ?? panes[0];
+  /** Above one of two sides: what it is; of two kinds, also the choice which. */
+  const sideHead = (n: number) => {
+    const name = sideTitle(panes, n, panes[n]!.kind);
+    if (address === null || panes[0]!.recording === panes[1]!.recording) return <h2 class="pane-title">{name}</h2>;
+    return (
+      <label class="pane-title">
+        <span class="hidden">Kind of IOMMU on this side</span>
+        <select
+          value={panes[n]!.kind}
+          onChange={(event) => {
+            const kind = event.currentTarget.value as ViommuKindName;
+            const chapter = Math.max(0, chapterAt(panes[n]!.recording, panes[n]!.row));
+            const kinds = panes.map((pane, side) => (side === n ? kind : pane.kind));
+            void show({ ...address, panes: kinds.map((one) => ({ kind: one, at: -1 })) }, (recording) =>
+              chapterRow(recording, chapter),
+            );
+          }}
+        >
+          {KINDS.map((kind) => (
+            <option key={kind} value={kind}>
+              {VIOMMU_KINDS[kind].title}
+            </option>
+          ))}
+        </select>
+      </label>
+    );
+  };
   return (
     <>
       <header class="top">
@@ -247,25 +274,39 @@ export function App({ programme }: { readonly programme: Programme }) {
           type="button"
           aria-pressed={panes.length === 2 && panes[0]!.recording === panes[1]!.recording}
           disabled={panes.length === 0}
-          title="keep this moment beside the one you go to"
+          title="two moments side by side: keep this one beside the one you go to"
           onClick={() => {
             const pinned = panes.length === 2 && panes[0]!.recording === panes[1]!.recording;
             setPanes(pinned ? [panes[active]!] : [first!, first!]);
             setActive(pinned ? 0 : 1);
           }}
         >
-          compare moments
+          compare
         </button>
-        <button
-          type="button"
-          title="a trace written by --trace, or a guest image; or drop one anywhere (right half: beside what is shown)"
-          onClick={(event) => {
-            beside.current = event.shiftKey;
-            fileInput.current?.click();
-          }}
-        >
-          open file…
-        </button>
+        <details class="menu">
+          <summary>open</summary>
+          <div>
+            <p class="muted">
+              A trace written by --trace, or a guest image.
+              <br />
+              You can drop one anywhere, too; on the right half: beside.
+            </p>
+            {[false, true].map((side) => (
+              <button
+                type="button"
+                key={String(side)}
+                disabled={side && panes.length === 0}
+                onClick={(event) => {
+                  event.currentTarget.closest("details")!.open = false;
+                  beside.current = side;
+                  fileInput.current?.click();
+                }}
+              >
+                {side ? "a file beside what is shown…" : "a file…"}
+              </button>
+            ))}
+          </div>
+        </details>
         <input
           ref={fileInput}
           class="hidden"
@@ -285,7 +326,8 @@ export function App({ programme }: { readonly programme: Programme }) {
               type="button"
               disabled={first === undefined}
               title="a file for nestbox scenario that comes to what is shown here"
-              onClick={async () => {
+              onClick={async (event) => {
+                event.currentTarget.closest("details")!.open = false;
                 const file = await scenarioOf(first!.recording, first!.row, looks);
                 if (file === null)
                   setProblem("no device has done anything yet: there is nothing to make a scenario of");
@@ -355,7 +397,8 @@ export function App({ programme }: { readonly programme: Programme }) {
                 shows={(own) =>
                   setEntries((now) => (n === 0 ? [own, now[1] ?? new Map()] : [now[0] ?? new Map(), own]))
                 }
-                title={panes.length === 2 ? sideTitle(panes, n, kind) : null}
+                name={panes.length === 2 ? sideTitle(panes, n, kind) : null}
+                title={panes.length === 2 ? sideHead(n) : null}
               />
             </div>
           ))}

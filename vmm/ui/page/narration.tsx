@@ -1,7 +1,9 @@
 // The story: its chapters, three sentences for the one that is told, and the controls that step through it.
 
+import { useEffect, useRef } from "preact/hooks";
 import type { Recording } from "../run/recording.ts";
 import { verbText } from "../story/verbs.ts";
+import { showIn } from "./show-in.ts";
 import { chapterAt, verbAt } from "./steps.ts";
 
 interface Props {
@@ -29,11 +31,16 @@ export function Narration({ recording, row, act }: Props) {
   const chapter = chapterAt(recording, row);
   const told = chapters[chapter];
   const verb = verbs[verbAt(recording, row)];
+  const nav = useRef<HTMLElement>(null);
+  useEffect(() => {
+    const current = nav.current?.querySelector<HTMLElement>("[aria-current]");
+    if (current !== null && current !== undefined) showIn(nav.current!, current);
+  }, [chapter]);
   const time = columns.time[row]! / 1000;
   return (
     <section class="narration" aria-label="Story">
       {chapters.length === 0 ? null : (
-        <nav class="chapters" aria-label="Chapters">
+        <nav class="chapters" aria-label="Chapters" ref={nav}>
           {chapters.map(({ title }, n) => (
             <button
               type="button"

@@ -1,7 +1,8 @@
 // One recording at one moment: what the page shows once, or twice side by side.
 
+import type { ComponentChildren } from "preact";
 import { useEffect, useMemo, useState } from "preact/hooks";
-import { consequencesOf, walkAt } from "../../view/moment.ts";
+import { consequencesOf, filledAt, walkAt } from "../../view/moment.ts";
 import { ObjectHistory } from "../../view/objects.ts";
 import { FilterError, parseFilter, rowsThatFit } from "../../view/trace-filter.ts";
 import { eventAt, rowOf } from "../../view/trace-index.ts";
@@ -34,11 +35,12 @@ interface Props {
   /** Entries of the pane beside this one, and how to tell it of ours. */
   readonly other: ReadonlyMap<string, bigint> | null;
   readonly shows: (entries: ReadonlyMap<string, bigint>) => void;
-  /** Of two. */
-  readonly title: string | null;
+  /** Of two: what stands above each. */
+  readonly title: ComponentChildren;
+  readonly name: string | null;
 }
 
-export function Pane({ recording, row, go, questions, dark, put, other, shows, title }: Props) {
+export function Pane({ recording, row, go, questions, dark, put, other, shows, title, name }: Props) {
   const { columns, run } = recording;
   const [filter, setFilter] = useState("");
   const [chosen, setChosen] = useState<number | null>(null);
@@ -89,97 +91,113 @@ export function Pane({ recording, row, go, questions, dark, put, other, shows, t
           });
   const command =
     event.type === "command" ? explainerOf(kindOfIommu.get(event.iommu)).decodeCommand(event.words) : null;
+  const record =
+    event.type === "fault" && event.words !== undefined ? explainerOf(event.kind).decodeFault(event.words) : null;
+  const filler = useMemo(() => (moment === null ? null : filledAt(columns, moment)), [columns, moment]);
   const choose = (cell: WalkCell, _row: WalkRow): void => {
     setChosen(cell.seq);
     // A load of the past is a moment; one that was only asked about is none.
     if (truth === undefined && cell.seq > columns.seq[row]!) go(rowOf(columns, cell.seq));
   };
   return (
-    <article class="pane" aria-label={title ?? recording.title}>
-      {title === null ? null : <h2 class="pane-title">{title}</h2>}
+    <article class="pane" aria-label={name ?? recording.title}>
+      {title}
       <VerdictCard verdict={verdict} own={truth !== undefined || moment?.own === true} now={truth !== undefined} />
       <Timeline columns={columns} chapters={recording.chapters} row={row} matches={matches} go={go} dark={dark} />
-      <section class="card" aria-label="Walk">
-        <header>
-          <h2>{truth === undefined ? "The walk" : "The tables now"}</h2>
-          <span class="muted">
-            {truth !== undefined
-              ? "as the hardware would walk them if it remembered nothing"
-              : moment === null
-                ? ""
-                : moment.own
-                  ? "of this moment"
-                  : "the last one before this moment"}
-          </span>
-          <span class="grow" />
-          {truth === undefined ? null : (
-            <button type="button" class="small" onClick={() => setShown(null)}>
-              back to the walk
-            </button>
+      <div class="columns">
+        <div class="main">
+          <section class="card" aria-label="Walk">
+            <header>
+              <h2>{truth === undefined ? "The walk" : "The tables now"}</h2>
+              <span class="muted">
+                {truth !== undefined
+                  ? "as the hardware would walk them if it remembered nothing"
+                  : moment === null
+                    ? ""
+                    : moment.own
+                      ? "of this moment"
+                      : "the last one before this moment"}
+              </span>
+              <span class="grow" />
+              {truth === undefined ? null : (
+                <button type="button" class="small" onClick={() => setShown(null)}>
+                  back to the walk
+                </button>
+              )}
+            </header>
+            {grid === null ? (
+              <p class="nothing">No device has done anything yet.</p>
+            ) : (
+              <WalkTable
+                grid={grid}
+                verdict={verdict}
+                upTo={upTo}
+                chosen={step?.seq ?? null}
+                choose={choose}
+                other={other}
+              />
+            )}
+            {truth !== undefined || filler === null ? null : (
+              <p>
+                It remembers it from{" "}
+                <button type="button" class="small" onClick={() => go(filler)}>
+                  the walk of event {columns.seq[filler]}
+                </button>
+              </p>
+            )}
+          </section>
+          <section class="card" aria-label="Intent and truth">
+            <header>
+              <h2>Guest's intent, host's truth</h2>
+              {Array.isArray(truths) && truths.some((one) => agreementOf(one) === "stale") ? (
+                <span class="badge stale" role="status">
+                  a stale entry
+                </span>
+              ) : null}
+            </header>
+            <div class={isOfNow ? "" : "aging"} aria-busy={!isOfNow}>
+              <TruthTable
+                truths={truths}
+                shown={shown}
+                show={(one) => setShown(keyOf(one) === shown ? null : keyOf(one))}
+              />
+            </div>
+          </section>
+          <EventList {...{ columns, row, filter, setFilter, problem, rows, go }} />
+          {run === null || recording.messages.length === 0 ? null : (
+            <section class="card" aria-label="Messages">
+              <header>
+                <h2>What the VMM and its guest said</h2>
+              </header>
+              <pre class="messages">{recording.messages.join("\n")}</pre>
+            </section>
           )}
-        </header>
-        {grid === null ? (
-          <p class="nothing">No device has done anything yet.</p>
-        ) : (
-          <WalkTable
-            grid={grid}
-            verdict={verdict}
-            upTo={upTo}
-            chosen={step?.seq ?? null}
-            choose={choose}
-            other={other}
-          />
-        )}
-      </section>
-      <section class="card" aria-label="Intent and truth">
-        <header>
-          <h2>Guest's intent, host's truth</h2>
-          {Array.isArray(truths) && truths.some((one) => agreementOf(one) === "stale") ? (
-            <span class="badge stale" role="status">
-              a stale entry
-            </span>
-          ) : null}
-        </header>
-        <div class={isOfNow ? "" : "aging"} aria-busy={!isOfNow}>
-          <TruthTable
-            truths={truths}
-            shown={shown}
-            show={(one) => setShown(keyOf(one) === shown ? null : keyOf(one))}
-          />
         </div>
-      </section>
-      <EventList {...{ columns, row, filter, setFilter, problem, rows, go }} />
-      {run === null || recording.messages.length === 0 ? null : (
-        <section class="card" aria-label="Messages">
-          <header>
-            <h2>What the VMM and its guest said</h2>
-          </header>
-          <pre class="messages">{recording.messages.join("\n")}</pre>
-        </section>
-      )}
-      <div class="aside">
-        <section class="card detail" aria-label="Detail">
-          <header>
-            <h2>Taken apart</h2>
-          </header>
-          {step === null || walk === null ? (
-            <p class="nothing">Choose a cell of the walk to see its entry field by field.</p>
-          ) : (
-            <StructureTable
-              title={`${step.table} level ${step.level} at ${`0x${step.address.toString(16)}`}`}
-              structure={explainerOfWalk(walk).decodeEntry(step)}
-              flip={flip}
-            />
-          )}
-          {command === null ? null : <StructureTable title="Queue entry" structure={command} flip={null} />}
-          <EventDetail event={event} />
-        </section>
-        <section class="card" aria-label="Objects">
-          <header>
-            <h2>Identities and objects</h2>
-          </header>
-          <ObjectGraph objects={objects} guests={recording.guests} />
-        </section>
+        <div class="aside">
+          <section class="card detail" aria-label="Detail">
+            <header>
+              <h2>Taken apart</h2>
+            </header>
+            {step === null || walk === null ? (
+              <p class="nothing">Choose a cell of the walk to see its entry field by field.</p>
+            ) : (
+              <StructureTable
+                title={`${step.table} level ${step.level} at ${`0x${step.address.toString(16)}`}`}
+                structure={explainerOfWalk(walk).decodeEntry(step)}
+                flip={flip}
+              />
+            )}
+            {command === null ? null : <StructureTable title="Queue entry" structure={command} flip={null} />}
+            {record === null ? null : <StructureTable title="Queue entry" structure={record} flip={null} />}
+            <EventDetail event={event} />
+          </section>
+          <section class="card" aria-label="Objects">
+            <header>
+              <h2>Identities and objects</h2>
+            </header>
+            <ObjectGraph objects={objects} guests={recording.guests} />
+          </section>
+        </div>
       </div>
     </article>
   );

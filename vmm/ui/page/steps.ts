@@ -3,6 +3,8 @@
 import { EVENT_TYPES, FLAG_FAILED } from "../../view/trace-index.ts";
 import type { Recording } from "../run/recording.ts";
 
+const DMA = EVENT_TYPES.indexOf("dma");
+const FAULT = EVENT_TYPES.indexOf("fault");
 const WALK = EVENT_TYPES.indexOf("walk");
 
 /** Row of the last event whose number is not above `seq`; 0 where there is none. */
@@ -40,6 +42,16 @@ export function verbStep(recording: Recording, row: number, by: 1 | -1): number 
   const ends = recording.verbs.map(({ last }) => rowUpTo(recording, last));
   if (by === 1) return ends.find((end) => end > row) ?? recording.columns.rows - 1;
   return ends.findLast((end) => end < row) ?? 0;
+}
+
+/** Where a trace that somebody opens is shown first: at its first fault or aborted DMA, else its first refusal, else where it begins. */
+export function openingRow(recording: Recording): number {
+  const { columns } = recording;
+  for (let row = 0; row < columns.rows; row++) {
+    const type = columns.type[row]!;
+    if ((columns.flags[row]! & FLAG_FAILED) !== 0 && (type === DMA || type === FAULT)) return row;
+  }
+  return nextFault(recording, -1, 1) ?? chapterRow(recording, 0);
 }
 
 export function nextFault({ columns }: Recording, row: number, by: 1 | -1): number | null {

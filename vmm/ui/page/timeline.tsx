@@ -58,7 +58,7 @@ export function Timeline({ columns, chapters, row, matches, go, dark }: Props) {
     const [from, to] = view;
     if (row >= from && row < to) return;
     const span = to - from;
-    const start = Math.max(0, Math.min(columns.rows - span, row - span / 2));
+    const start = Math.max(0, Math.min(columns.rows - span, row - Math.floor(span / 2)));
     setView([start, start + span]);
   }, [row]);
   useEffect(() => {
@@ -72,14 +72,16 @@ export function Timeline({ columns, chapters, row, matches, go, dark }: Props) {
   };
   const zoom = (factor: number, around: number): void => {
     const [from, to] = view;
-    const span = Math.max(16, Math.min(columns.rows, (to - from) * factor));
-    const start = Math.max(0, Math.min(columns.rows - span, around - ((around - from) / (to - from)) * span));
+    // Whole events: one that is cut at the edge would be in sight and not.
+    const span = Math.round(Math.max(16, Math.min(columns.rows, (to - from) * factor)));
+    const wanted = Math.round(around - ((around - from) / (to - from)) * span);
+    const start = Math.max(0, Math.min(columns.rows - span, wanted));
     setView([start, start + span]);
   };
   const pan = (by: 1 | -1): void => {
     const [from, to] = view;
     const span = to - from;
-    const start = Math.max(0, Math.min(columns.rows - span, from + (by * span) / 2));
+    const start = Math.max(0, Math.min(columns.rows - span, from + by * Math.ceil(span / 2)));
     setView([start, start + span]);
   };
   /** The event of a lane that is nearest to where somebody pointed; between lanes, whatever is there. */
@@ -101,9 +103,7 @@ export function Timeline({ columns, chapters, row, matches, go, dark }: Props) {
     <section class="card timeline" aria-label="Timeline">
       <header>
         <h2>Timeline</h2>
-        <span class="muted">
-          {isAll ? "" : `events ${Math.floor(from) + 1} to ${Math.ceil(to)} of ${columns.rows}`}
-        </span>
+        <span class="muted">{isAll ? "" : `events ${columns.seq[from]} to ${columns.seq[to - 1]}`}</span>
         <span class="grow" />
         <button type="button" class="small" disabled={from <= 0} onClick={() => pan(-1)} aria-label="Earlier events">
           ‹
@@ -133,7 +133,7 @@ export function Timeline({ columns, chapters, row, matches, go, dark }: Props) {
           height={height}
           style={{ height: `${height}px` }}
           role="img"
-          aria-label={`${columns.rows} events; event ${row + 1} is shown. The list of events has the same.`}
+          aria-label={`${columns.rows} events; event ${columns.seq[row]} is shown. The list of events has the same.`}
           onClick={(event) => go(nearest(event))}
           onWheel={(event) => {
             if (!event.ctrlKey && !event.shiftKey) return;

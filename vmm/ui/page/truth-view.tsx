@@ -44,10 +44,10 @@ export function TruthTable({ truths, shown, show }: Props) {
         <thead>
           <tr>
             <th scope="col">IOVA</th>
+            <th scope="col">together</th>
             <th scope="col">guest's tables say</th>
             <th scope="col">so memory at</th>
             <th scope="col">cache holds</th>
-            <th scope="col">together</th>
           </tr>
         </thead>
         <tbody>
@@ -72,16 +72,22 @@ export function TruthTable({ truths, shown, show }: Props) {
                   <small>{truth.place.device}</small>
                 </th>
                 <td>
-                  {gpa !== null ? <code>gpa {hex(gpa)}</code> : now === null ? <span>no</span> : <span>as it is</span>}
+                  <span class="badge" title={SAYS[agreement]}>
+                    {agreement === "nothing" && gpa !== null ? "refused by the host" : WORDS[agreement]}
+                  </span>
+                </td>
+                <td>
+                  {gpa !== null ? (
+                    <code>gpa {hex(gpa)}</code>
+                  ) : now === null ? (
+                    <span>no</span>
+                  ) : (
+                    <span>passes as it is</span>
+                  )}
                 </td>
                 <td>{now === null ? <span>—</span> : <code>{`${hex(now)} ${rights}`}</code>}</td>
                 <td>
                   {truth.reading.remembered === null ? <span>—</span> : <code>{hex(truth.reading.remembered)}</code>}
-                </td>
-                <td>
-                  <span class="badge" title={SAYS[agreement]}>
-                    {agreement === "nothing" && gpa !== null ? "refused by the host" : WORDS[agreement]}
-                  </span>
                 </td>
               </tr>
             );

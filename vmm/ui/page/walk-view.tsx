@@ -1,9 +1,11 @@
 // A nested walk as a grid: a row for each entry of the guest's (then the address itself), a column for each of the host's that leads to it. Each cell
 // is one load. Cells are buttons: the one that is chosen is taken apart beside the grid.
 
+import { useEffect, useRef } from "preact/hooks";
 import { hex } from "../../../host/base/address.ts";
 import type { Verdict } from "../../view/verdict.ts";
 import type { WalkCell, WalkGrid, WalkRow } from "../../view/walk-grid.ts";
+import { showIn } from "./show-in.ts";
 
 interface Props {
   readonly grid: WalkGrid;
@@ -31,6 +33,12 @@ export function entriesByPlace(grid: WalkGrid): ReadonlyMap<string, bigint> {
 const LABELS: Readonly<Record<string, string>> = { stage1: "stage 1", final: "final address" };
 
 export function WalkTable({ grid, verdict, upTo, chosen, choose, other }: Props) {
+  // On a narrow screen: the cell that matters, in sight.
+  const box = useRef<HTMLDivElement>(null);
+  useEffect(() => {
+    const cell = box.current?.querySelector<HTMLElement>(".cell.failing, .cell.chosen");
+    if (cell !== null && cell !== undefined) showIn(box.current!, cell);
+  }, [grid, chosen]);
   if (grid.rows.length === 0) {
     const text =
       grid.walk.fault !== null
@@ -52,7 +60,7 @@ export function WalkTable({ grid, verdict, upTo, chosen, choose, other }: Props)
     />
   );
   return (
-    <div class="grid-scroll">
+    <div class="grid-scroll" ref={box}>
       <table class="walk">
         <thead>
           <tr>
@@ -120,11 +128,11 @@ function Cell({ cell, verdict, when, chosen, differs, choose }: CellProps) {
     ...marks.filter((mark) => mark !== ""),
     verdict === null ? "" : `${SHORT[verdict.blame]}. ${verdict.why} ${verdict.way.join("; ")}`,
   ].join(". ");
-  const [flags, ...rest] = cell.decoded.split(" ");
+  const [, flags, rest] = /^(\S+(?: [A-Z]{1,3}(?= |$))*) ?(.*)$/.exec(cell.decoded) ?? ["", cell.decoded, ""];
   return (
     <button type="button" class={classes.join(" ")} aria-pressed={chosen} aria-label={label} onClick={choose}>
       <span class="bits">{flags}</span>
-      <span class="rest">{rest.join(" ")}</span>
+      <span class="rest">{rest}</span>
       <span class="address">
         {hex(cell.spa)}
         {cell.cached ? <em> cached</em> : null}
@@ -133,7 +141,7 @@ function Cell({ cell, verdict, when, chosen, differs, choose }: CellProps) {
       {verdict === null || when === "later" ? null : (
         <span class="whose">
           ✕ {SHORT[verdict.blame]}
-          <small>→ {verdict.way.at(-1)?.startsWith("it ends") ? "the guest hears nothing" : "goes to the guest"}</small>
+          <small>→ {verdict.heard ? "goes to the guest" : "the guest hears nothing"}</small>
         </span>
       )}
     </button>

@@ -2,7 +2,7 @@
 
 import type { ScenarioContext } from "../../scenario/context.ts";
 import type { ViommuKindName } from "../../viommu/kinds.ts";
-import { type Insert, type PlacedVerb, placedVerbs, type Story, type Target, type Verb } from "./verbs.ts";
+import { type Insert, type PlacedVerb, placedVerbs, type Story, type Target, type Verb, verbText } from "./verbs.ts";
 
 /** What came of a verb. */
 export interface Outcome {
@@ -119,6 +119,8 @@ class Player {
         const { lo, hi } = memory;
         const [low, high] = verb.bit < 32 ? [lo ^ (1 << verb.bit), hi] : [lo, hi ^ (1 << (verb.bit - 32))];
         memory.store64(pfn as Frame, offset, low >>> 0, high >>> 0);
+        // A moment of its own: nobody else sees it, and one wants to look at what tables and caches say now.
+        this.#t.trace.emit({ type: "step", name: verbText(verb) });
         return {};
       }
     }

@@ -2,6 +2,7 @@
 
 import { commandStructure } from "../../../host/arch/riscv/commands.ts";
 import { DEVICE_CONTEXT_BASE, DIRECTORY_ENTRY } from "../../../host/arch/riscv/device-context.ts";
+import { FAULT_RECORD } from "../../../host/arch/riscv/fault-records.ts";
 import { MSI_PTE_BASIC, PTE } from "../../../host/arch/riscv/page-table-entry.ts";
 import { PROCESS_CONTEXT } from "../../../host/arch/riscv/process-context.ts";
 import { describeRegister, REG, registerAt } from "../../../host/arch/riscv/registers.ts";
@@ -30,6 +31,7 @@ export const RISCV_EXPLAINER: Explainer = {
     const shape = commandStructure(words[0] ?? 0n);
     return shape === null ? null : decoded(shape, SPECIFICATION, words, ["opcode", "func3"]);
   },
+  decodeFault: (words) => decoded(FAULT_RECORD, SPECIFICATION, words),
   stage1Output: (leaf, iova) => {
     if ((leaf.entry & 0xen) === 0n) return null;
     // Svnapot: a level-0 leaf with N reaches over 64 KiB, and its PPN's low bits say so instead of being an address.

@@ -85,6 +85,7 @@ export class FaultQueue extends WrittenQueue {
       iotval2: record.iotval2,
       ttyp: record.ttyp,
       text: `${text}: ${describeFaultRecord(record)}`,
+      words: encodeFaultRecord(record),
     });
   }
 

@@ -1,7 +1,13 @@
 // The SMMUv3's tables, events and registers in words (../explainer.ts).
 
 import { commandStructure } from "../../../host/arch/smmuv3/commands.ts";
-import { F_BAD_ATS_TREQ, F_TRANSL_FORBIDDEN, F_UUT, F_WALK_EABT } from "../../../host/arch/smmuv3/event-records.ts";
+import {
+  EVENT_RECORD,
+  F_BAD_ATS_TREQ,
+  F_TRANSL_FORBIDDEN,
+  F_UUT,
+  F_WALK_EABT,
+} from "../../../host/arch/smmuv3/event-records.ts";
 import { describeRegister, REGISTERS } from "../../../host/arch/smmuv3/registers.ts";
 import { CONFIG_BOTH, STE } from "../../../host/arch/smmuv3/stream-table-entry.ts";
 import { hex } from "../../../host/base/address.ts";
@@ -28,6 +34,7 @@ export const SMMUV3_EXPLAINER: Explainer = {
     const shape = commandStructure(words[0] ?? 0n);
     return shape === null ? null : decoded(shape, "IHI 0070", words, ["opcode"]);
   },
+  decodeFault: (words) => decoded(EVENT_RECORD, "IHI 0070", words),
   stage1Output: leafOutput,
   stage2Input: (loads, result) => {
     const input = loads.at(-1)?.input;

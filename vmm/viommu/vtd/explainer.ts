@@ -2,7 +2,7 @@
 
 import { decodeCapabilities } from "../../../host/arch/vtd/capabilities.ts";
 import { FAULT_REASONS } from "../../../host/arch/vtd/fault-reasons.ts";
-import { REQUEST_WRITE } from "../../../host/arch/vtd/fault-records.ts";
+import { FAULT_RECORD, REQUEST_WRITE } from "../../../host/arch/vtd/fault-records.ts";
 import { descriptorStructure } from "../../../host/arch/vtd/invalidation-descriptors.ts";
 import { FIRST_STAGE_ENTRY, SECOND_STAGE_ENTRY } from "../../../host/arch/vtd/page-table-entry.ts";
 import { PASID_DIRECTORY_ENTRY, PASID_ENTRY } from "../../../host/arch/vtd/pasid-entries.ts";
@@ -33,6 +33,7 @@ export const VTD_EXPLAINER: Explainer = {
     const shape = descriptorStructure(words[0] ?? 0n);
     return shape === null ? null : decoded(shape, SPECIFICATION, words, ["type", "typeHigh"]);
   },
+  decodeFault: (words) => decoded(FAULT_RECORD, SPECIFICATION, words),
   stage1Output: (leaf, iova) => (isLeaf(leaf) ? output(leaf, iova) : null),
   // Bits 11:3 of each table's address are the index of that level.
   stage2Input: (loads, result) => {

@@ -291,6 +291,7 @@ export class EventQueue implements Stateful {
       iotval2: words[3]!,
       ttyp: record[3]! & (EVENT_PRIVILEGED | EVENT_INSTRUCTION | EVENT_READ | EVENT_STAGE_2 | EVENT_CLASS),
       text: describeEvent(words),
+      words,
     });
     return before;
   }

@@ -171,6 +171,8 @@ export class FaultRecording implements Stateful {
       iotval2: 0n,
       ttyp: ((w3 >>> 30) & 1) * 2 + ((w2 >>> 28) & 1),
       text: describeFaultRecord(words),
+      // As it stands once it is complete.
+      words: [words[0]!, words[1]! | (1n << 63n)],
     });
   }
 }

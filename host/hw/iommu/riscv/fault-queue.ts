@@ -1,6 +1,6 @@
 // The fault queue (§4.2, §6.9–6.11, §6.16): 32-byte records into memory, overflow and memory-fault states, the fault interrupt.
 
-import { describeFaultRecord, suppressedByDtf } from "../../../arch/riscv/fault-records.ts";
+import { describeFaultRecord, encodeFaultRecord, suppressedByDtf } from "../../../arch/riscv/fault-records.ts";
 import {
   CSR_ENABLE,
   CSR_INTERRUPT_ENABLE,
@@ -77,6 +77,7 @@ export class FaultQueue {
         iotval2,
         ttyp,
         text: describeFaultRecord(record),
+        words: encodeFaultRecord(record),
       });
     }
     this.#write(cause, deviceId, processId, privileged, ttyp, iotvalPfn, iotvalLow, iotval2Pfn, iotval2Low);
