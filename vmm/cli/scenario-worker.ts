@@ -9,7 +9,7 @@ import { setImmediate, setTimeout as sleep } from "node:timers/promises";
 import { parentPort, workerData } from "node:worker_threads";
 import { JsonLinesSink } from "../../host/base/trace-json.ts";
 import { runName, runScenario, type ScenarioResult } from "../scenario/run-scenario.ts";
-import { isScenario, type Scenario } from "../scenario/scenario.ts";
+import { exportedScenarios, type Scenario } from "../scenario/scenario.ts";
 import { describeThrown, type Thrown } from "../scenario/thrown.ts";
 import { writeAll } from "./console.ts";
 import { UsageError } from "./exit-codes.ts";
@@ -114,10 +114,7 @@ const tell = (message: WorkerAnswer): void => port.postMessage(message);
 
 async function scenariosOf(url: string): Promise<Scenario[]> {
   tell({ kind: "begun", what: "load" });
-  const module = (await import(url)) as Record<string, unknown>;
-  return Object.values(module)
-    .flatMap((value) => (Array.isArray(value) ? (value as unknown[]) : [value]))
-    .filter(isScenario);
+  return exportedScenarios((await import(url)) as Record<string, unknown>);
 }
 
 async function load(url: string): Promise<WorkerAnswer> {

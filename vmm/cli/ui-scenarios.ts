@@ -4,7 +4,8 @@
 import { readFileSync } from "node:fs";
 import { basename, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
-import { isScenario } from "../scenario/scenario.ts";
+import { runName } from "../scenario/run-scenario.ts";
+import { exportedScenarios } from "../scenario/scenario.ts";
 import { UsageError } from "./exit-codes.ts";
 import { exportsNone, ScenarioBundles } from "./scenario-files.ts";
 import type { ExtraFile } from "./ui-server.ts";
@@ -12,12 +13,13 @@ import type { ExtraFile } from "./ui-server.ts";
 const LIBRARY = fileURLToPath(new URL("../scenario/index.js", import.meta.url));
 const PROGRAMME = new URL("../../ui/programme.json", import.meta.url);
 
-/** A file as one module for a browser, and the names of its scenarios. Throws UsageError. */
+/** A file as one module for a browser, and the names of its runs: a scenario each, or one for each value of its sweep. Throws UsageError. */
 export async function builtScenario(
   file: string,
 ): Promise<{ readonly code: string; readonly names: readonly string[] }> {
-  const exported = await exportsOf(file);
-  const names = (Array.isArray(exported) ? exported : [exported]).filter(isScenario).map(({ name }) => name);
+  const names = exportedScenarios(await exportsOf(file)).flatMap((one) =>
+    (one.options.sweep ?? [undefined]).map((value) => runName(one, value)),
+  );
   if (names.length === 0) throw new UsageError(exportsNone(file));
   const { build } = await import("esbuild");
   try {
@@ -40,11 +42,11 @@ export async function builtScenario(
 }
 
 /** What the file exports, as the command line runs it. */
-async function exportsOf(file: string): Promise<unknown> {
+async function exportsOf(file: string): Promise<Readonly<Record<string, unknown>>> {
   const bundles = new ScenarioBundles();
   try {
     const { url } = await bundles.bundle(file);
-    return ((await import(url)) as { readonly default: unknown }).default;
+    return (await import(url)) as Record<string, unknown>;
   } finally {
     bundles[Symbol.dispose]();
   }

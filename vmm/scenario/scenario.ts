@@ -88,6 +88,13 @@ function isSweepValue(value: unknown): value is SweepValue {
 /** An expectation that did not hold. */
 export class ExpectationFailed extends Error {}
 
+/** Every scenario that a module exports, by whatever name, alone or in a list. */
+export function exportedScenarios(module: Readonly<Record<string, unknown>>): Scenario[] {
+  return Object.values(module)
+    .flatMap((value) => (Array.isArray(value) ? (value as unknown[]) : [value]))
+    .filter(isScenario);
+}
+
 /** True for what `scenario` made, also by another copy of this module. */
 export function isScenario(value: unknown): value is Scenario {
   if (typeof value !== "object" || value === null) return false;

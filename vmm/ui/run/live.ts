@@ -132,11 +132,12 @@ export function runStory(
   return { ...result, chapters, verbs, messages: [...problems, ...result.messages] };
 }
 
-export function runOneScenario(told: Scenario, seed: number, look: Look | null = null): LiveResult {
-  return runBody(told, new Recorder(look), seed);
+/** `value`: of its sweep. */
+export function runOneScenario(told: Scenario, seed: number, look: Look | null = null, value?: unknown): LiveResult {
+  return runBody(told, new Recorder(look), seed, value);
 }
 
-function runBody(told: Scenario, recorder: Recorder, seed: number): LiveResult {
+function runBody(told: Scenario, recorder: Recorder, seed: number, value?: unknown): LiveResult {
   const chapters: Chapter[] = [];
   let context: ScenarioContext | null = null;
   recorder.hosts = () => context?.hosts ?? [];
@@ -160,7 +161,7 @@ function runBody(told: Scenario, recorder: Recorder, seed: number): LiveResult {
       sink: recorder,
       findHost,
       defaultHost: findHost(DEFAULT_HOST),
-      sweepValue: told.options.sweep?.[0],
+      sweepValue: value,
       // The step's own event has been made already.
       onStep: (title, t) => {
         meet(t);

@@ -2,7 +2,8 @@
 // question at a time; whoever asks may end it (a guest that never ends) and start another.
 
 import { TraceFormatError } from "../../../host/base/trace-json.ts";
-import { isScenario, type Scenario } from "../../scenario/scenario.ts";
+import { runName } from "../../scenario/run-scenario.ts";
+import { exportedScenarios, type Scenario } from "../../scenario/scenario.ts";
 import { carryOut, type LinkPlan } from "../../vcpu/component/link-plan.ts";
 import type { CoreModules, PreparedComponent } from "../../vcpu/component/prepare.ts";
 import { indexTrace, type TraceColumns } from "../../view/trace-index.ts";
@@ -64,13 +65,20 @@ function sameBytes(one: Uint8Array, other: Uint8Array): boolean {
   return one.length === other.length && one.every((byte, at) => byte === other[at]);
 }
 
-async function scenariosOf(module: string): Promise<readonly Scenario[]> {
+interface ScenarioRun {
+  readonly scenario: Scenario;
+  /** Of its sweep. */
+  readonly value: unknown;
+}
+
+/** In the order in which the page offers them (vmm/cli/ui-scenarios.ts). */
+async function runsOf(module: string): Promise<readonly ScenarioRun[]> {
   // Only what is served beside the page; the policy of its document says the same.
   if (!/^[\w.-]+\.js$/.test(module)) throw new Refused(`"${module}" is no scenario beside this page`);
-  const { default: exported } = (await import(new URL(`scenarios/${module}`, self.location.href).href)) as {
-    default: unknown;
-  };
-  const list = (Array.isArray(exported) ? exported : [exported]).filter(isScenario);
+  const exported = (await import(new URL(`scenarios/${module}`, self.location.href).href)) as Record<string, unknown>;
+  const list = exportedScenarios(exported).flatMap((scenario) =>
+    (scenario.options.sweep ?? [undefined]).map((value): ScenarioRun => ({ scenario, value })),
+  );
   if (list.length === 0) throw new Refused(`${module} exports no scenario`);
   return list;
 }
@@ -83,9 +91,10 @@ async function live(run: Run, look: Look | null): Promise<LiveResult & { readonl
       return { title: story.title, ...runStory(story, run.kind, run.inserts, look, run.verbs) };
     }
     case "scenario": {
-      const told = (await scenariosOf(run.module))[run.index];
+      const told = (await runsOf(run.module))[run.index];
       if (told === undefined) throw new Refused(`${run.module} has no scenario ${run.index}`);
-      return { title: told.name, ...runOneScenario(told, run.seed, look) };
+      const { scenario, value } = told;
+      return { title: runName(scenario, value), ...runOneScenario(scenario, run.seed, look, value) };
     }
     case "image": {
       const image = await imageOf(run.name, run.bytes);
