@@ -346,7 +346,7 @@ export function App({ programme }: { readonly programme: Programme }) {
           </div>
         </details>
         <button type="button" onClick={nextTheme} title="light, dark, or as the system has it">
-          {theme}
+          theme: {theme}
         </button>
         <button type="button" onClick={() => setHelp(true)} aria-label="Help and keys">
           ?

@@ -84,7 +84,7 @@ export const STORIES: readonly Story[] = [
         says: [
           "The device writes to 0x5000.",
           "The walk finds the page, and the guest's entry does not allow writing: the guest's own tables refuse.",
-          "The hardware records it, the kernel passes it on, and the guest finds it in its own queue with an interrupt.",
+          "The hardware records it and the kernel reads the record; whether it goes on to the guest depends on the architecture, and the verdict says what came of it here.",
         ],
         verbs: [{ do: "write", device: DEVICE, at: 0x5000n }],
       },
@@ -93,7 +93,7 @@ export const STORIES: readonly Story[] = [
         says: [
           "The device reads 0x9000, which the guest never mapped.",
           "The walk ends at an entry that is not valid.",
-          "Again it is the guest's fault, and again the guest is told.",
+          "Again it is the guest's fault, and the news goes the same way.",
         ],
         verbs: [{ do: "read", device: DEVICE, at: 0x9000n }],
       },
@@ -203,7 +203,7 @@ export const STORIES: readonly Story[] = [
     id: "the-host-says-enomem",
     title: "The host says ENOMEM",
     summary:
-      "The host has no memory for a device's first stage: that device is blocked, and the guest hears why it cannot go on.",
+      "The host has no memory for a device's first stage: that device is blocked until the guest tries again and the host can.",
     assign: ASSIGN,
     beats: [
       {
@@ -224,7 +224,7 @@ export const STORIES: readonly Story[] = [
         says: [
           "The device reads 0x4000.",
           "Without its first stage the device must not reach anything, so the host keeps it blocked.",
-          "The guest is told in the words that its architecture has for a device whose set-up is not accepted.",
+          "What the guest hears of it is its architecture's choice: a record that its set-up was not accepted, or nothing at all; compare the kinds.",
         ],
         verbs: [{ do: "read", device: DEVICE, at: 0x4000n }],
       },
