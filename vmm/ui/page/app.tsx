@@ -69,7 +69,7 @@ export function App({ programme }: { readonly programme: Programme }) {
         return;
       }
       const { recording } = answer;
-      const row = place?.(recording) ?? (at >= 0 ? rowUpTo(recording, at) : chapterRow(recording, 0));
+      const row = place?.(recording) ?? (at >= 0 ? rowUpTo(recording, at) : openingRow(recording));
       next.push({ recording, kind, row: Math.max(0, row) });
     }
     setBusy(null);
@@ -102,6 +102,7 @@ export function App({ programme }: { readonly programme: Programme }) {
     setPanes((now) =>
       now.map((one, n) => {
         // Chapters are told on both sides at once.
+        if (one.recording.columns.rows === 0) return one;
         const both = typeof action === "object" || action.startsWith("chapter") || action.startsWith("verb");
         if (n !== active && !both) return one;
         return { ...one, row: clamped(one.recording, rowAfter(one, action)) };
@@ -388,18 +389,22 @@ export function App({ programme }: { readonly programme: Programme }) {
               onPointerDown={() => setActive(n)}
               onFocusIn={() => setActive(n)}
             >
-              <Pane
-                {...{ recording, row, dark }}
-                questions={looks}
-                go={(to) => go(n, to)}
-                put={story === null ? null : put}
-                other={panes.length === 2 && panes[0]!.kind === panes[1]!.kind ? (entries[1 - n] ?? null) : null}
-                shows={(own) =>
-                  setEntries((now) => (n === 0 ? [own, now[1] ?? new Map()] : [now[0] ?? new Map(), own]))
-                }
-                name={panes.length === 2 ? sideTitle(panes, n, kind) : null}
-                title={panes.length === 2 ? sideHead(n) : null}
-              />
+              {recording.columns.rows === 0 ? (
+                <p class="card nothing">Nothing was traced: it made no event.</p>
+              ) : (
+                <Pane
+                  {...{ recording, row, dark }}
+                  questions={looks}
+                  go={(to) => go(n, to)}
+                  put={story === null ? null : put}
+                  other={panes.length === 2 && panes[0]!.kind === panes[1]!.kind ? (entries[1 - n] ?? null) : null}
+                  shows={(own) =>
+                    setEntries((now) => (n === 0 ? [own, now[1] ?? new Map()] : [now[0] ?? new Map(), own]))
+                  }
+                  name={panes.length === 2 ? sideTitle(panes, n, kind) : null}
+                  title={panes.length === 2 ? sideHead(n) : null}
+                />
+              )}
             </div>
           ))}
         </div>

@@ -36,7 +36,6 @@ export function Narration({ recording, row, act }: Props) {
     const current = nav.current?.querySelector<HTMLElement>("[aria-current]");
     if (current !== null && current !== undefined) showIn(nav.current!, current);
   }, [chapter]);
-  const time = columns.time[row]! / 1000;
   return (
     <section class="narration" aria-label="Story">
       {chapters.length === 0 ? null : (
@@ -92,7 +91,9 @@ export function Narration({ recording, row, act }: Props) {
           its cause
         </button>
         <span class="position">
-          event {columns.seq[row]} of {columns.seq[columns.rows - 1]} · {time} µs
+          {columns.rows === 0
+            ? "no event"
+            : `event ${columns.seq[row]} of ${columns.seq[columns.rows - 1]} · ${columns.time[row]! / 1000} µs`}
           {verb === undefined ? "" : ` · ${verbText(verb.verb)}`}
         </span>
       </div>

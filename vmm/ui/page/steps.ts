@@ -44,9 +44,10 @@ export function verbStep(recording: Recording, row: number, by: 1 | -1): number 
   return ends.findLast((end) => end < row) ?? 0;
 }
 
-/** Where a trace that somebody opens is shown first: at its first fault or aborted DMA, else its first refusal, else where it begins. */
+/** Where a recording is shown first. A story: where its first chapter is told. Another: at its first fault or aborted DMA, else its first refusal, else where it begins. */
 export function openingRow(recording: Recording): number {
-  const { columns } = recording;
+  const { columns, run } = recording;
+  if (run?.what === "story") return chapterRow(recording, 0);
   for (let row = 0; row < columns.rows; row++) {
     const type = columns.type[row]!;
     if ((columns.flags[row]! & FLAG_FAILED) !== 0 && (type === DMA || type === FAULT)) return row;
