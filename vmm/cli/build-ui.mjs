@@ -83,7 +83,24 @@ async function transpileImages(output) {
     if (typeof plan === "string") throw new Error(`${fixture}: ${plan}`);
     await writeFile(join(folder, "plan.json"), JSON.stringify({ plan, modules }));
   }
-  return Object.keys(IMAGES);
+  return await runnable();
+}
+
+/** Each image with the kinds of IOMMU on which it ends well: a guest drives those that it knows. */
+async function runnable() {
+  const load = (name) => import(pathToFileURL(join(root, "dist", "vmm", name)).href);
+  const [{ prepareComponent }, { runImage }, { VIOMMU_KINDS }] = await Promise.all(
+    ["vcpu/component/prepare.js", "ui/run/live.js", "viommu/kinds.js"].map(load),
+  );
+  const images = [];
+  for (const [name, fixture] of Object.entries(IMAGES)) {
+    const image = await prepareComponent(await readFile(join(root, "guest-fixtures", "build", `${fixture}.wasm`)));
+    if ("error" in image) throw new Error(`${fixture}: ${image.error}`);
+    const kinds = Object.keys(VIOMMU_KINDS).filter((kind) => runImage(image, kind, null, name).ended === null);
+    if (kinds.length === 0) throw new Error(`${fixture} ends well on no kind of IOMMU`);
+    images.push({ name, kinds });
+  }
+  return images;
 }
 
 /** Bundles scenario files beside a page, and has it offer them. */

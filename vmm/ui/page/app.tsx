@@ -28,7 +28,8 @@ const START: PageAddress = {
 
 /** What is beside the page: built-in guests, and scenarios that it is served with. */
 export interface Programme {
-  readonly images: readonly string[];
+  /** With the kinds of IOMMU that each knows how to drive. */
+  readonly images: readonly { readonly name: string; readonly kinds: readonly ViommuKindName[] }[];
   readonly scenarios: readonly { readonly module: string; readonly names: readonly string[] }[];
 }
 
@@ -161,26 +162,33 @@ export function App({ programme }: { readonly programme: Programme }) {
     };
     void show({ ...address, inserts }, place);
   };
+  const drives = (show: PageAddress["show"]): readonly ViommuKindName[] =>
+    (show.what === "image" && programme.images.find(({ name }) => name === show.name)?.kinds) || KINDS;
+  const kindsHere = address === null ? KINDS : drives(address.show);
   const sides = address !== null && address.show.what !== "scenario";
   // Two at a time: the kind that is shown, and the next.
   const left = panes[0]?.kind ?? KINDS[0]!;
-  const choices = KINDS.length < 2 ? KINDS : [...KINDS, `${left} ${KINDS[(KINDS.indexOf(left) + 1) % KINDS.length]}`];
+  const next = kindsHere[(kindsHere.indexOf(left) + 1) % kindsHere.length];
+  const choices = kindsHere.length < 2 ? kindsHere : [...kindsHere, `${left} ${next}`];
   const kindNow = panes.map(({ kind }) => kind).join(" ");
   const choose = (what: string): void => {
     const [kind, name, index] = what.split(" ") as ["story" | "image" | "scenario", string, string | undefined];
-    const base = {
-      seed: 0,
-      inserts: [],
-      panes: (panes.length === 0 ? START.panes : panes).map(({ kind }) => ({ kind, at: -1 })),
-    };
-    const panesOnce = kind === "scenario" ? base.panes.slice(0, 1) : base.panes;
-    void show({
-      ...base,
-      panes: panesOnce,
-      show: kind === "scenario" ? { what: kind, name, index: Number(index) } : { what: kind, name },
-    });
+    const chosen = kind === "scenario" ? { what: kind, name, index: Number(index) } : { what: kind, name };
+    const before = panes.length === 0 ? START.panes : panes;
+    const able = before.filter((pane) => drives(chosen).includes(pane.kind));
+    // A scenario says itself which kind it is on.
+    const kept = kind === "scenario" ? before.slice(0, 1) : able.length > 0 ? able : [{ kind: drives(chosen)[0]! }];
+    void show({ show: chosen, seed: 0, inserts: [], panes: kept.map((pane) => ({ kind: pane.kind, at: -1 })) });
   };
   const first = panes[active] ?? panes[0];
+  /** The same on other kinds, at the chapter where `from` stands. */
+  const showOn = (kinds: readonly ViommuKindName[], from: Shown | undefined): void => {
+    if (address === null) return;
+    const chapter = from === undefined ? 0 : Math.max(0, chapterAt(from.recording, from.row));
+    void show({ ...address, panes: kinds.map((kind) => ({ kind, at: -1 })) }, (recording) =>
+      recording.chapters.length === 0 ? openingRow(recording) : chapterRow(recording, chapter),
+    );
+  };
   /** Above one of two sides: what it is; of two kinds, also the choice which. */
   const sideHead = (n: number) => {
     const name = sideTitle(panes, n, panes[n]!.kind);
@@ -192,14 +200,13 @@ export function App({ programme }: { readonly programme: Programme }) {
           value={panes[n]!.kind}
           onChange={(event) => {
             const kind = event.currentTarget.value as ViommuKindName;
-            const chapter = Math.max(0, chapterAt(panes[n]!.recording, panes[n]!.row));
-            const kinds = panes.map((pane, side) => (side === n ? kind : pane.kind));
-            void show({ ...address, panes: kinds.map((one) => ({ kind: one, at: -1 })) }, (recording) =>
-              chapterRow(recording, chapter),
+            showOn(
+              panes.map((pane, side) => (side === n ? kind : pane.kind)),
+              panes[n],
             );
           }}
         >
-          {KINDS.map((kind) => (
+          {kindsHere.map((kind) => (
             <option key={kind} value={kind}>
               {VIOMMU_KINDS[kind].title}
             </option>
@@ -232,7 +239,7 @@ export function App({ programme }: { readonly programme: Programme }) {
           </optgroup>
           {programme.images.length === 0 ? null : (
             <optgroup label="Guests that run in this page">
-              {programme.images.map((name) => (
+              {programme.images.map(({ name }) => (
                 <option key={name} value={`image ${name}`}>
                   {name}
                 </option>
@@ -259,10 +266,7 @@ export function App({ programme }: { readonly programme: Programme }) {
                 aria-pressed={kindNow === choice}
                 onClick={() => {
                   const kinds = choice.split(" ") as ViommuKindName[];
-                  const chapter = first === undefined ? 0 : chapterAt(first.recording, first.row);
-                  void show({ ...address, panes: kinds.map((kind) => ({ kind, at: -1 })) }, (recording) =>
-                    chapterRow(recording, Math.max(0, chapter)),
-                  );
+                  showOn(kinds, first);
                 }}
               >
                 {choice.includes(" ") ? "side by side" : VIOMMU_KINDS[choice as ViommuKindName].title}

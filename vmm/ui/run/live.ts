@@ -23,6 +23,10 @@ export const MOST_EVENTS = 1_500_000;
 const IMAGE_MEMORY = 64 * 2 ** 20;
 /** As `nestbox boot`: ids crossed over. */
 const IMAGE_DEVICES = ["0000:00:01.0@00:02.0", "0000:00:02.0@00:01.0"];
+/** A guest that needs several IOMMUs has its devices behind one each. */
+const DEVICES_OF: Readonly<Record<string, readonly string[]>> = {
+  "two-iommus": ["0000:00:01.0@00:02.0/left", "0000:00:02.0@00:03.0/right"],
+};
 
 /** What the machine says of places at one moment. */
 export interface Truth {
@@ -181,7 +185,12 @@ function runBody(told: Scenario, recorder: Recorder, seed: number, value?: unkno
 }
 
 /** Runs a guest image to its end. One that never ends is ended from outside, with the worker it runs in. */
-export function runImage(image: PreparedComponent, kind: ViommuKindName, look: Look | null = null): LiveResult {
+export function runImage(
+  image: PreparedComponent,
+  kind: ViommuKindName,
+  look: Look | null = null,
+  name = "",
+): LiveResult {
   const clock = new Clock();
   const trace = new Trace(clock);
   clock.trace = trace;
@@ -197,10 +206,11 @@ export function runImage(image: PreparedComponent, kind: ViommuKindName, look: L
     report: (message) => messages.push(message),
   });
   try {
-    for (const text of IMAGE_DEVICES) {
-      const { hostName, place } = parseAssignment(text)!;
+    for (const text of (Object.hasOwn(DEVICES_OF, name) && DEVICES_OF[name]) || IMAGE_DEVICES) {
+      const { hostName, place, viommu: behind } = parseAssignment(text)!;
       if ("guestId" in place) continue;
-      machine.assignment.assign({ ...host.assignable(host.resolve(hostName)), ...place });
+      const request = { ...host.assignable(host.resolve(hostName)), ...place };
+      machine.assignment.assign(behind === undefined ? request : { ...request, viommu: behind });
       guests.push([hostName, formatGuestPlace(place)]);
     }
     const lines = new ConsoleLines((line) => messages.push(line));

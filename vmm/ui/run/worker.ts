@@ -98,7 +98,7 @@ async function live(run: Run, look: Look | null): Promise<LiveResult & { readonl
     }
     case "image": {
       const image = await imageOf(run.name, run.bytes);
-      return { title: run.name, ...runImage(image, run.kind, look) };
+      return { title: run.name, ...runImage(image, run.kind, look, run.bytes === undefined ? run.name : "") };
     }
   }
 }
