@@ -131,6 +131,27 @@ describe.skipIf(CHROMIUM === null)("the walk theatre", () => {
     await shoot(page, "compare-moments");
   });
 
+  it.each(KINDS)(
+    "shows what tables say beside what the caches of %s hold, a stale entry until it is invalidated",
+    async (kind) => {
+      const { page } = await theatre.visit(`#story=the-stale-iotlb-entry&kind=${kind}`);
+      const row = async (): Promise<string[]> => {
+        await settled(page);
+        return await page.locator(".truth tbody tr td").allTextContents();
+      };
+      const [agree, , memory, cached] = await row();
+      expect(agree).toBe("agree");
+      // The same page, with the rights that the tables give.
+      expect(memory).toBe(`${cached} RW`);
+      expect(cached).toMatch(/^0x[0-9a-f]+$/);
+      await page.keyboard.press("2");
+      expect(await row()).toEqual(["STALE", "no", "—", cached]);
+      expect(await page.textContent('section[aria-label="Intent and truth"] header')).toMatch(/a stale entry/);
+      await page.keyboard.press("3");
+      expect(await row()).toEqual(["nothing there", "no", "—", "—"]);
+    },
+  );
+
   it("shows a story on two kinds side by side, whichever two, and steps both to the next chapter", async () => {
     const { page, complaints } = await theatre.visit("#story=a-fault-comes-home");
     await settled(page);
