@@ -12,6 +12,8 @@ export interface HostCall {
   readonly call: string;
   readonly device: DeviceHandle;
   readonly data?: Uint8Array;
+  readonly pasid?: number;
+  readonly pageRequests?: boolean;
 }
 
 /** Does as asked and writes down what it was asked. Tests replace single methods to make it hostile. */
@@ -36,14 +38,14 @@ export class RecordingHost implements ViommuHost {
   detach(device: DeviceHandle): number {
     return this.#record("detach", device);
   }
-  setBlocked(device: DeviceHandle): number {
-    return this.#record("setBlocked", device);
+  setBlocked(device: DeviceHandle, pasid?: number): number {
+    return this.#record("setBlocked", device, undefined, pasid);
   }
-  setBypass(device: DeviceHandle): number {
-    return this.#record("setBypass", device);
+  setBypass(device: DeviceHandle, pasid?: number): number {
+    return this.#record("setBypass", device, undefined, pasid);
   }
-  setNested(device: DeviceHandle, data: Uint8Array): number {
-    return this.#record("setNested", device, data.slice());
+  setNested(device: DeviceHandle, data: Uint8Array, pasid?: number, pageRequests?: boolean): number {
+    return this.#record("setNested", device, data.slice(), pasid, pageRequests);
   }
   invalidate(batch: Uint8Array, count: number): InvalidationReply {
     const view = new DataView(batch.buffer, batch.byteOffset, batch.byteLength);
@@ -75,8 +77,13 @@ export class RecordingHost implements ViommuHost {
     return this.calls.filter((call) => call.device === device && call.call !== "attach").map(({ call }) => call);
   }
 
-  #record(call: string, device: DeviceHandle, data?: Uint8Array): number {
-    this.calls.push(data === undefined ? { call, device } : { call, device, data });
+  #record(call: string, device: DeviceHandle, data?: Uint8Array, pasid?: number, pageRequests?: boolean): number {
+    this.calls.push({
+      ...{ call, device },
+      ...(data === undefined ? {} : { data }),
+      ...(pasid === undefined ? {} : { pasid }),
+      ...(pageRequests === undefined ? {} : { pageRequests }),
+    });
     return this.refuse[call] ?? 0;
   }
 }
