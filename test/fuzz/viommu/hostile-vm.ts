@@ -13,7 +13,7 @@ import type { Kernel } from "../../../host/kernel/kernel.ts";
 import type { Process } from "../../../host/kernel/process.ts";
 import type { DeviceState } from "../../../vmm/viommu/dispositions.ts";
 import type { GuestVisibleIommu } from "../../../vmm/viommu/kind.ts";
-import { eduDma } from "../../host/kernel/machine.ts";
+import { eduDma, eduOutcome } from "../../host/kernel/machine.ts";
 import { KINDS, type Kind, type Operation } from "./operations.ts";
 
 /** The first two functions of every host. */
@@ -70,6 +70,31 @@ export interface Target {
   readonly config: Pick<PciFunction, "configRead" | "configWrite">;
   readonly pasids: boolean;
   readonly emulated: boolean;
+}
+
+/** What a kind says about a DMA that is compared with its oracle. */
+export interface CheckedDma<Record, Expected> {
+  /** Guest-physical start of RAM. */
+  readonly ram: bigint;
+  /** Nothing else is under way; false: it does not end. */
+  quiet(target: Target): boolean;
+  /** -1: none. */
+  pasid(target: Target): number;
+  /** Has the guest invalidate all there is; true if the queue did it. */
+  invalidateAll(): boolean;
+  takeRecords(): readonly Record[];
+  /** Where it goes (null: refused) and what is recorded, all that is right; null: the specification leaves it open. */
+  expected(
+    target: Target,
+    pasid: number,
+    address: bigint,
+    write: boolean,
+  ): readonly { readonly address: bigint | null; readonly record: Expected | null }[] | null;
+  wrongRecord(records: readonly Record[], expected: Expected | null): string | null;
+  /** For the summary. */
+  named(record: Record): string;
+  /** Gives the page of an IOVA another frame, in the tables of a well-formed guest. */
+  movePage(choice: number): void;
 }
 
 /** A page as hostile tables number it, from any number. */
@@ -270,6 +295,57 @@ export abstract class HostileVm<H extends HostileHost, C> {
     asked.bar.mmioWrite(R.TRANSLATION_MODE, 4, 0, 0);
     asked.bar.mmioWrite(R.MISBEHAVIOUR, 4, 0, 0);
     return true;
+  }
+
+  /** One burst of a device after everything was invalidated, against the oracle. */
+  protected checkedDma<Record, Expected>(a: number, b: number, c: number, ask: CheckedDma<Record, Expected>): void {
+    const target = this.target(a);
+    if (target === null || this.injecting > 0 || !ask.quiet(target)) return;
+    const pasid = ask.pasid(target);
+    target.bar.mmioWrite(R.PASID, 4, pasid >= 0 ? (R.PASID_VALID | pasid) >>> 0 : 0, 0);
+    if (!ask.invalidateAll()) return;
+    // Records and interrupts that are on their way arrive before the question is asked.
+    this.vm.run(100_000);
+    ask.takeRecords();
+    const toRam = (a & 2) !== 0;
+    const address = (BigInt(this.iovaPage(b)) << 12n) | BigInt(c & 0xfc0);
+    const expected = ask.expected(target, pasid, address, toRam);
+    if (expected === null) return;
+    const before = this.translations;
+    eduDma(target.bar, address, 64, toRam);
+    this.vm.run(100_000);
+    // A function that is asleep (power state) sends nothing.
+    if (!target.emulated && this.translations === before) return;
+    const outcome = eduOutcome(target.bar);
+    if (outcome === R.OUTCOME_PASID_DISABLED) return;
+    const records = ask.takeRecords();
+    const waits = (target.bar.mmioRead(R.DMA_COMMAND, 4) & R.COMMAND_RUN) !== 0;
+    const done = !waits && outcome === R.OUTCOME_DONE;
+    const complaints = new Set<string>();
+    for (const { address: goes, record } of expected) {
+      const wanted = goes === null ? null : this.ramFrame + Number((goes - ask.ram) >> 12n);
+      const why =
+        (goes !== null) !== done
+          ? `the oracle says ${goes === null ? "refused" : "done"}, it was outcome ${outcome}`
+          : !target.emulated && wanted !== null && this.lastFrame !== wanted
+            ? `the oracle says page ${wanted - this.ramFrame}, it was ${this.lastFrame - this.ramFrame}`
+            : ask.wrongRecord(records, record);
+      if (why !== null) {
+        complaints.add(why);
+        continue;
+      }
+      const heard = records[0] === undefined ? "" : `, ${ask.named(records[0])}`;
+      const ended = done ? "done" : `${waits ? "stalled" : "refused"}${heard}`;
+      this.counted(`${target.emulated ? "emulated" : "assigned"}${pasid < 0 ? "" : " PASID"} ${ended}`);
+      if (done && (a & 16) !== 0) {
+        // The page of a well-formed table moves: after an invalidation the device must follow.
+        ask.movePage(b);
+        this.checkedDma(a & ~16, b, c, ask);
+      }
+      return;
+    }
+    const where = `DMA of guest device 0x${target.guestId.toString(16)} PASID ${pasid} at 0x${address.toString(16)}`;
+    this.fail(`${where}: ${[...complaints].join("; or ")}`);
   }
 
   protected counted(how: string): void {

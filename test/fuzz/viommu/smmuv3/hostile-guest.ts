@@ -18,11 +18,10 @@ import { AssignedDevice } from "../../../../vmm/vfio/assigned-device.ts";
 import type { DeviceState } from "../../../../vmm/viommu/dispositions.ts";
 import type { StreamContext } from "../../../../vmm/viommu/smmuv3/stream-context.ts";
 import type { Smmuv3Viommu } from "../../../../vmm/viommu/smmuv3/viommu.ts";
-import { eduDma, eduOutcome } from "../../../host/kernel/machine.ts";
 import { wrongRecord } from "../../../oracle/smmuv3/harness/compare.ts";
 import { EVENTS_LOG2, type Guest, PLACE, RAM } from "../../../vmm/viommu/smmuv3/guest.ts";
 import type { Plugged } from "../hosted-vm.ts";
-import { type Target as CommonTarget, FIRST, FULL, HostileVm, SECOND } from "../hostile-vm.ts";
+import { FIRST, FULL, HostileVm, SECOND, type Target } from "../hostile-vm.ts";
 import type { Kind } from "../operations.ts";
 import { expectedDma } from "./expectation.ts";
 import {
@@ -62,11 +61,6 @@ const OFFSETS = REGISTERS.map((register) => register.offset).filter((offset) => 
 
 const FORBIDDEN = R.MISBEHAVE_FORGE_TRANSLATED | R.MISBEHAVE_NEVER_COMPLETE;
 
-interface Target extends CommonTarget {
-  /** Its transactions may wait for the guest. */
-  readonly stalls: boolean;
-}
-
 /** What a device on no bus has of PCI's configuration space. */
 const NO_CONFIG: Target["config"] = { configRead: () => 0, configWrite: () => {} };
 
@@ -98,7 +92,7 @@ export class HostileSmmuGuest extends HostileVm<SmmuVm, StreamContext> {
     this.#platform = platform;
     this.#guest = vm.guest;
     this.#globalErrors = this.#readGlobalErrors();
-    this.#emulated = { ...this.emulate(EMULATED_ID), stalls: false };
+    this.#emulated = this.emulate(EMULATED_ID);
   }
 
   protected override get iommu(): Smmuv3Viommu {
@@ -167,7 +161,7 @@ export class HostileSmmuGuest extends HostileVm<SmmuVm, StreamContext> {
    * An assigned device with full ATS (EATS = 1) is trusted: what it forges as translated nothing checks. Nor does it keep completions back here: that is
    * the host's CERROR_ATC_INV_SYNC by design.
    */
-  protected override forbiddenBits({ emulated }: CommonTarget, register: number): number | null {
+  protected override forbiddenBits({ emulated }: Target, register: number): number | null {
     if (emulated) return 0;
     if (register === R.INVALIDATION_DELAY) return null;
     return register === R.MISBEHAVIOUR ? FORBIDDEN : 0;
@@ -239,10 +233,9 @@ export class HostileSmmuGuest extends HostileVm<SmmuVm, StreamContext> {
   #targetOf(plugged: Plugged | null): Target | null {
     if (plugged === null) return null;
     const { guestId, bar, device, hostName } = plugged;
-    if (!(device instanceof AssignedDevice))
-      return { guestId, bar, config: NO_CONFIG, pasids: false, emulated: false, stalls: true };
+    if (!(device instanceof AssignedDevice)) return { guestId, bar, config: NO_CONFIG, pasids: false, emulated: false };
     const edu = [...this.vm.machine.edus.values()].find((each) => each.name === hostName);
-    return { guestId, bar, config: device, pasids: edu?.atsTarget !== undefined, emulated: false, stalls: false };
+    return { guestId, bar, config: device, pasids: edu?.atsTarget !== undefined, emulated: false };
   }
 
   #functionReset(a: number): void {
@@ -305,64 +298,30 @@ export class HostileSmmuGuest extends HostileVm<SmmuVm, StreamContext> {
     return done;
   }
 
-  /** One burst of a device after everything was invalidated, against the oracle. */
   #checkedDma(a: number, b: number, c: number): void {
-    const plugged = this.target(a);
-    if (plugged === null || this.injecting > 0) return;
     const guest = this.#guest;
-    // What is under way ends first, and its records go. So does what the other devices have under way: where two contexts share an ASID and differ in
-    // their tables, the SMMU may answer either from what it cached of the other (§3.17).
-    const others = this.devices.map((device) => this.#targetOf(device));
-    // What stalls is ended: it waits for the guest.
-    const hurry = (target: CommonTarget) => {
-      if (target.guestId === PLATFORM_ID) this.#functionReset(2);
-    };
-    if (!this.quiet(plugged, [this.#emulated, ...others], hurry)) return;
-    const ssid = plugged.pasids && (a & 8) !== 0 ? (a >>> 8) & 7 : -1;
-    plugged.bar.mmioWrite(R.PASID, 4, ssid >= 0 ? (R.PASID_VALID | ssid) >>> 0 : 0, 0);
-    if (!this.#invalidateAll()) return;
-    // Records and interrupts that are on their way arrive before the question is asked.
-    this.vm.run(100_000);
-    guest.takeRecords();
-    const toRam = (a & 2) !== 0;
-    const address = (BigInt(iovaPage(b)) << 12n) | BigInt(c & 0xfc0);
-    const expected = expectedDma(guest, plugged, ssid, address, toRam);
-    if (expected === null) return;
-    const before = this.translations;
-    eduDma(plugged.bar, address, 64, toRam);
-    this.vm.run(100_000);
-    // A function that is asleep (power state) sends nothing.
-    if (!plugged.emulated && this.translations === before) return;
-    const outcome = eduOutcome(plugged.bar);
-    if (outcome === R.OUTCOME_PASID_DISABLED) return;
-    const records = guest.takeRecords();
-    const waits = (plugged.bar.mmioRead(R.DMA_COMMAND, 4) & R.COMMAND_RUN) !== 0;
-    const done = !waits && outcome === R.OUTCOME_DONE;
-    const where = `DMA of guest device 0x${plugged.guestId.toString(16)} SSID ${ssid} at 0x${address.toString(16)}`;
-    const complaints = new Set<string>();
-    for (const { address: target, record } of expected) {
-      const wanted = target === null ? null : this.ramFrame + Number((target - RAM) >> 12n);
-      const why =
-        (target !== null) !== done
-          ? `the oracle says ${target === null ? "refused" : "done"}, it was outcome ${outcome}`
-          : !plugged.emulated && wanted !== null && this.lastFrame !== wanted
-            ? `the oracle says page ${wanted - this.ramFrame}, it was ${this.lastFrame - this.ramFrame}`
-            : wrongRecord(records, record);
-      if (why === null) {
-        const event = records[0] === undefined ? "" : `, event 0x${(records[0][0]! & 0xffn).toString(16)}`;
-        const how = `${plugged.emulated ? "emulated" : "assigned"} ${done ? "done" : `${waits ? "stalled" : "refused"}${event}`}`;
-        this.counted(how);
-        if (done && (a & 16) !== 0) {
-          // The page of a well-formed table moves: after an invalidation the device must follow.
-          const leaf = PLACE.tables + 0x5000n + 8n * BigInt(iovaPage(b) & 7);
-          guest.store64(leaf, guest.load64(leaf) ^ (1n << 12n));
-          this.#checkedDma(a & ~16, b, c);
-        }
-        return;
-      }
-      complaints.add(why);
-    }
-    this.fail(`${where}: ${[...complaints].join("; or ")}`);
+    this.checkedDma(a, b, c, {
+      ram: RAM,
+      // What is under way ends first, and its records go. So does what the other devices have under way: where two contexts share an ASID and differ in
+      // their tables, the SMMU may answer either from what it cached of the other (§3.17). What stalls is ended: it waits for the guest.
+      quiet: (target) =>
+        this.quiet(target, [this.#emulated, ...this.devices.map((each) => this.#targetOf(each))], ({ guestId }) => {
+          if (guestId === PLATFORM_ID) this.#functionReset(2);
+        }),
+      pasid: ({ pasids }) => (pasids && (a & 8) !== 0 ? (a >>> 8) & 7 : -1),
+      invalidateAll: () => this.#invalidateAll(),
+      takeRecords: () => guest.takeRecords(),
+      expected: (target, ssid, address, write) => {
+        const stalls = target.guestId === PLATFORM_ID;
+        return expectedDma(guest, { ...target, stalls }, ssid, address, write);
+      },
+      wrongRecord,
+      named: (record) => `event 0x${(record[0]! & 0xffn).toString(16)}`,
+      movePage: (choice) => {
+        const leaf = PLACE.tables + 0x5000n + 8n * BigInt(iovaPage(choice) & 7);
+        guest.store64(leaf, guest.load64(leaf) ^ (1n << 12n));
+      },
+    });
   }
 
   #replug(a: number, b: number): void {

@@ -16,7 +16,6 @@ import type { AssignedDevice } from "../../../../vmm/vfio/assigned-device.ts";
 import type { DeviceState } from "../../../../vmm/viommu/dispositions.ts";
 import type { DeviceContext } from "../../../../vmm/viommu/vtd/device-context.ts";
 import type { VtdViommu } from "../../../../vmm/viommu/vtd/viommu.ts";
-import { eduDma, eduOutcome } from "../../../host/kernel/machine.ts";
 import { wrongRecord } from "../../../oracle/vtd/harness/compare.ts";
 import type { Plugged } from "../hosted-vm.ts";
 import { FIRST, FULL, HostileVm, SECOND, type Target } from "../hostile-vm.ts";
@@ -282,59 +281,24 @@ export class HostileVtdGuest extends HostileVm<VtdVm, DeviceContext> {
     return done;
   }
 
-  /** One burst of a device after everything was invalidated, against the oracle. */
   #checkedDma(a: number, b: number, c: number): void {
-    const plugged = this.target(a);
-    if (plugged === null || this.injecting > 0) return;
     const guest = this.#guest;
-    const others = this.devices.map((device) => this.#targetOf(device));
-    if (!this.quiet(plugged, [this.#emulated, ...others])) return;
-    // PASID 0 is what requests without one use, and the host lets it be named whatever PASIDE of the guest's context says.
-    const pasid = plugged.pasids && (a & 8) !== 0 ? 1 + ((a >>> 8) % 7) : -1;
-    plugged.bar.mmioWrite(R.PASID, 4, pasid >= 0 ? (R.PASID_VALID | pasid) >>> 0 : 0, 0);
-    if (!this.#invalidateAll()) return;
-    // Records and interrupts that are on their way arrive before the question is asked.
-    this.vm.run(100_000);
-    guest.takeRecords();
-    const toRam = (a & 2) !== 0;
-    const address = (BigInt(iovaPage(b)) << 12n) | BigInt(c & 0xfc0);
-    const expected = expectedDma(guest, { ...plugged, passesPasids: !this.#tracksDirty }, pasid, address, toRam);
-    if (expected === null) return;
-    const before = this.translations;
-    eduDma(plugged.bar, address, 64, toRam);
-    this.vm.run(100_000);
-    // A function that is asleep (power state) sends nothing.
-    if (!plugged.emulated && this.translations === before) return;
-    const outcome = eduOutcome(plugged.bar);
-    if (outcome === R.OUTCOME_PASID_DISABLED) return;
-    const records = guest.takeRecords();
-    const done = outcome === R.OUTCOME_DONE;
-    const where = `DMA of guest device 0x${plugged.guestId.toString(16)} PASID ${pasid} at 0x${address.toString(16)}`;
-    const complaints = new Set<string>();
-    for (const { address: target, record } of expected) {
-      const wanted = target === null ? null : this.ramFrame + Number((target - RAM) >> 12n);
-      const why =
-        (target !== null) !== done
-          ? `the oracle says ${target === null ? "refused" : "done"}, it was outcome ${outcome}`
-          : !plugged.emulated && wanted !== null && this.lastFrame !== wanted
-            ? `the oracle says page ${wanted - this.ramFrame}, it was ${this.lastFrame - this.ramFrame}`
-            : wrongRecord(records, record);
-      if (why === null) {
-        const reason = records[0] === undefined ? "" : `, reason 0x${((records[0][1] >> 32n) & 0xffn).toString(16)}`;
-        this.counted(
-          `${plugged.emulated ? "emulated" : "assigned"}${pasid < 0 ? "" : " PASID"} ${done ? "done" : `refused${reason}`}`,
-        );
-        if (done && (a & 16) !== 0) {
-          // The page of a well-formed table moves: after an invalidation the device must follow.
-          const leaf = WELL_FORMED + 0x3000n + 8n * BigInt(iovaPage(b) & 7);
-          guest.store64(leaf, guest.load64(leaf) ^ (1n << 12n));
-          this.#checkedDma(a & ~16, b, c);
-        }
-        return;
-      }
-      complaints.add(why);
-    }
-    this.fail(`${where}: ${[...complaints].join("; or ")}`);
+    this.checkedDma(a, b, c, {
+      ram: RAM,
+      quiet: (target) => this.quiet(target, [this.#emulated, ...this.devices.map((each) => this.#targetOf(each))]),
+      // PASID 0 is what requests without one use, and the host lets it be named whatever PASIDE of the guest's context says.
+      pasid: ({ pasids }) => (pasids && (a & 8) !== 0 ? 1 + ((a >>> 8) % 7) : -1),
+      invalidateAll: () => this.#invalidateAll(),
+      takeRecords: () => guest.takeRecords(),
+      expected: (target, pasid, address, write) =>
+        expectedDma(guest, { ...target, passesPasids: !this.#tracksDirty }, pasid, address, write),
+      wrongRecord,
+      named: ([, high]) => `reason 0x${((high >> 32n) & 0xffn).toString(16)}`,
+      movePage: (choice) => {
+        const leaf = WELL_FORMED + 0x3000n + 8n * BigInt(iovaPage(choice) & 7);
+        guest.store64(leaf, guest.load64(leaf) ^ (1n << 12n));
+      },
+    });
   }
 
   #replug(a: number, b: number): void {
