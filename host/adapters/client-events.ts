@@ -5,7 +5,15 @@
 //     watched eventfd ← somebody writes ← thread reads it → message → `arrived`
 
 import { type EventConsumer, EventFd } from "../kernel/eventfd.ts";
-import { EVENT_ARRIVED, EVENT_DROP, EVENT_SIGNAL, EVENT as EVENT_TYPE, event, message } from "./hostshim-protocol.ts";
+import {
+  type Action,
+  EVENT_ARRIVED,
+  EVENT_DROP,
+  EVENT_SIGNAL,
+  EVENT as EVENT_TYPE,
+  event,
+  message,
+} from "./hostshim-protocol.ts";
 
 /** Where messages go: false once there is more than can be sent now; `drained` is called when there is room again. */
 export interface EventsConnection {
@@ -19,6 +27,8 @@ export interface HeldEventfd {
   readonly fd: number;
   readonly watch: boolean;
 }
+
+type SignalAction = Extract<Action, { kind: "signal" }>;
 
 interface Slot {
   readonly token: bigint;
@@ -75,14 +85,15 @@ export class ClientEvents {
   }
 
   /** What goes with the answer. */
-  callEnds(): readonly { readonly token: bigint; readonly slot: number; readonly count: bigint }[] {
+  callEnds(): readonly SignalAction[] {
     this.#calling = false;
     if (this.#waiting.size === 0) return NONE;
-    const signals = [...this.#waiting].map((slot) => {
-      const { token, count } = this.#slots[slot]!;
-      this.#slots[slot]!.count = 0n;
-      return { token, slot, count };
-    });
+    const signals: SignalAction[] = [];
+    for (const slot of this.#waiting) {
+      const held = this.#slots[slot]!;
+      signals.push({ kind: "signal", token: held.token, slot, count: held.count });
+      held.count = 0n;
+    }
     this.#waiting.clear();
     return signals;
   }

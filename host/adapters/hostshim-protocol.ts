@@ -178,8 +178,9 @@ function encodeAction(wanted: Action): Uint8Array {
       return pad(ACT_SIGNAL, event.encode({ token, slot, count, op: EVENT_SIGNAL }));
     }
     case "posted": {
-      const { deferrable, ...where } = wanted.writes;
-      return pad(ACT_POSTED, postedAction.encode({ ...where, how: deferrable ? POST_DEFERRED : POST_AT_ONCE }));
+      const { from, to, every, width, deferrable } = wanted.writes;
+      const how = deferrable ? POST_DEFERRED : POST_AT_ONCE;
+      return pad(ACT_POSTED, postedAction.encode({ from, to, every, width, how }));
     }
     case "pinned":
       return pad(ACT_PINNED, pinnedAction.encode({ vm_pin_kb: wanted.pinnedKb, vm_lck_kb: wanted.lockedKb }));

@@ -243,7 +243,7 @@ export class HostshimServer implements ForeignFiles, ClientEntry {
     this.#nodes.entering(null);
     this.#nodes.handled();
     if (!answered) return;
-    for (const signal of caller.events.callEnds()) actions.push({ kind: "signal", ...signal });
+    for (const signal of caller.events.callEnds()) actions.push(signal);
     const answer = wire.reply(seq, result, actions);
     const heldMs = this.#nodes.heldMs();
     if (heldMs === 0) {

@@ -9,7 +9,8 @@ export function identityTable(rows: readonly IdRow[]): string {
   const head = ["guest", "guest id", "vDEVICE", "vIOMMU", "host", "host id", "group"];
   const cells = rows.map((row) => {
     const host = row.hostDeviceId === null ? "no DMA seen" : hex(row.hostDeviceId);
-    const names = [row.guestBdf, hex(row.guestDeviceId), String(row.vdevice), String(row.viommu), row.hostBdf, host];
+    const guest = [row.guestBdf, row.guestDeviceId === null ? null : hex(row.guestDeviceId), row.vdevice, row.viommu];
+    const names = [...guest.map((name) => String(name ?? "-")), row.hostBdf, host];
     return [...names, String(row.group ?? "?")];
   });
   return tableText(head, cells);

@@ -5,24 +5,26 @@ import { HELD_IDS } from "../assignment.ts";
 import { formatBdf } from "../pci/host-bridge.ts";
 
 export interface IdRow {
-  /** "00:02.0", or "held": a device of a shared iommu group that the VMM keeps from others. */
-  readonly guestBdf: string;
-  readonly guestDeviceId: number;
+  /** "00:02.0", or "held": a device of a shared iommu group that the VMM keeps from others. Null: it was bound and has no vDEVICE, as without nesting. */
+  readonly guestBdf: string | null;
+  readonly guestDeviceId: number | null;
   /** iommufd object ids. */
-  readonly vdevice: number;
-  readonly viommu: number;
+  readonly vdevice: number | null;
+  readonly viommu: number | null;
   readonly hostBdf: string;
   /** Number of its iommu group in the host; null if the trace does not say. */
   readonly group: number | null;
   readonly hostDeviceId: number | null;
 }
 
-/** Every vDEVICE that the trace saw allocated, in order. */
+const NO_GUEST = { guestBdf: null, guestDeviceId: null, vdevice: null, viommu: null, group: null, hostDeviceId: null };
+
+/** Every vDEVICE that the trace saw allocated, and every device that was bound and has none, in order of binding. */
 export function idsOfTrace(events: readonly TracedEvent[]): IdRow[] {
   // A bind call gives iommufd's id of the device that its descriptor is of. Ids belong to one iommufd of one process, and one opened later
   // under the same number counts from 1 again.
   const group = new Map<string, number>();
-  const hostBdf = new Map<string, string>();
+  const bound = new Map<string, { at: number; hostBdf: string }>();
   const hostDeviceId = new Map<string, number>();
   const rows: IdRow[] = [];
   for (const event of events) {
@@ -32,19 +34,19 @@ export function idsOfTrace(events: readonly TracedEvent[]): IdRow[] {
     const { process, fd, name, fields } = event;
     if (name === "VFIO_DEVICE_BIND_IOMMUFD") {
       if (typeof fields.device === "string") {
-        hostBdf.set(`${process} ${fields.iommufd} ${fields.out_devid}`, fields.device);
+        bound.set(`${process} ${fields.iommufd} ${fields.out_devid}`, { at: rows.length, hostBdf: fields.device });
+        rows.push({ ...NO_GUEST, hostBdf: fields.device });
       }
     } else if (name === "IOMMU_VDEVICE_ALLOC") {
       const guestDeviceId = Number(fields.virt_id);
-      rows.push({
-        guestBdf: guestDeviceId >= HELD_IDS ? "held" : formatBdf(guestDeviceId),
-        guestDeviceId,
-        vdevice: Number(fields.out_vdevice_id),
-        viommu: Number(fields.viommu_id),
-        hostBdf: hostBdf.get(`${process} ${fd} ${fields.dev_id}`) ?? "unknown",
-        group: null,
-        hostDeviceId: null,
-      });
+      const known = bound.get(`${process} ${fd} ${fields.dev_id}`);
+      const row = {
+        ...{ ...NO_GUEST, guestDeviceId, guestBdf: guestDeviceId >= HELD_IDS ? "held" : formatBdf(guestDeviceId) },
+        ...{ vdevice: Number(fields.out_vdevice_id), viommu: Number(fields.viommu_id) },
+        hostBdf: known?.hostBdf ?? "unknown",
+      };
+      if (known !== undefined && rows[known.at]!.vdevice === null) rows[known.at] = row;
+      else rows.push(row);
     }
   }
   return rows.map((row) => ({

@@ -1,6 +1,6 @@
 /*
  * A user of VFIO that means no good, on a modelled host: `wrong BDF` passes descriptors that are not what they should be, `storm BDF N` has N children
- * that are killed or end anywhere. What is refused is refused with Linux's errno. Ends with 0, or says on standard error what went wrong.
+ * that are killed or end anywhere, `left BDF` ends before its child. What is refused is refused with Linux's errno. Ends with 0, or says on standard error what went wrong.
  */
 #include "vfio-client.h"
 #include <sys/epoll.h>
@@ -136,6 +136,20 @@ static void storm(int children)
 	works();
 }
 
+/* a child that has all it had lives on; its number */
+static void left(void)
+{
+	pid_t child = fork();
+
+	CHECK(child >= 0);
+	if (child == 0) {
+		close(1);
+		for (;;)
+			pause();
+	}
+	printf("%d\n", child);
+}
+
 int main(int argc, char **argv)
 {
 	CHECK(argc >= 3);
@@ -143,6 +157,8 @@ int main(int argc, char **argv)
 	CHECK(enable() == 1 << 20);
 	if (!strcmp(argv[1], "wrong"))
 		wrong(argv[2]);
+	else if (!strcmp(argv[1], "left"))
+		left();
 	else
 		storm(atoi(argv[3]));
 	return 0;

@@ -12,6 +12,7 @@ import { nestbox, nestboxFile } from "./command-line.ts";
 
 const root = fileURLToPath(new URL("../../..", import.meta.url));
 const source = fileURLToPath(new URL("../../host/adapters/vfio-program.c", import.meta.url));
+const hostileSource = fileURLToPath(new URL("../../host/adapters/hostile-program.c", import.meta.url));
 const nvmeSource = fileURLToPath(new URL("../../host/adapters/nvme-program.c", import.meta.url));
 const EDU = "0000:00:01.0";
 const OTHER_EDU = "0000:80:01.0";
@@ -21,12 +22,18 @@ if (!possible) console.warn("SKIPPED: no Linux with a C compiler here, so no pro
 
 let folder: string;
 let program: string;
+let hostile: string;
 beforeAll(() => {
   folder = mkdtempSync(join(tmpdir(), "nestbox-host-test-"));
   program = join(folder, "vfio-program");
   if (!possible) return;
-  const built = spawnSync("cc", ["-Wall", "-O1", "-o", program, source], { encoding: "utf8" });
-  expect(built.stderr).toBe("");
+  hostile = join(folder, "hostile-program");
+  for (const [made, from] of [
+    [program, source],
+    [hostile, hostileSource],
+  ] as const) {
+    expect(spawnSync("cc", ["-Wall", "-O1", "-o", made, from], { encoding: "utf8" }).stderr).toBe("");
+  }
 });
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
@@ -172,6 +179,16 @@ describe.skipIf(!possible)("a program on a modelled host", () => {
     expect(result.status).toBe(128 + 9);
     expect(result.errors).toMatch(/DMA: \d+ transfers, 8192 bytes/);
     expect(result.errors).toMatch(/left over: nothing/);
+  });
+
+  it.each([
+    ["--strict", 1],
+    ["--time=leap", 0],
+  ])("that leaves a child with all it had has that said; with %s the exit status is %d", (option, status) => {
+    const result = nestbox("host", "run", option, "--", "sh", "-c", `exec 2>/dev/null; exec ${hostile} left ${EDU}`);
+    process.kill(Number(result.output), "SIGKILL");
+    expect(result.errors).toMatch(/left over: .*1 ioas.*\(held by 2 open files and processes\)/);
+    expect(result.status).toBe(status);
   });
 
   it("has device nodes and a sysfs in its file system, which is gone afterwards", () => {

@@ -42,6 +42,19 @@ describe("ids of a trace", () => {
     ]);
   });
 
+  it("of a user without nesting are its devices, which have no name in a guest", () => {
+    const bound = assigned("qemu", "0000:00:01.0", 0x10).slice(0, -1);
+    const [row, ...others] = idsOfTrace([...bound, ...assigned("vmm1", "0000:00:02.0", 0x18)]);
+    expect(row).toMatchObject({
+      hostBdf: "0000:00:01.0",
+      group: 4,
+      guestBdf: null,
+      guestDeviceId: null,
+      vdevice: null,
+    });
+    expect(others.map(({ guestBdf, vdevice }) => [guestBdf, vdevice])).toEqual([["00:03.0", 6]]);
+  });
+
   it("with a VM that came back under the same numbers keep each time's device", () => {
     const rows = idsOfTrace([...assigned("vmm1", "0000:00:01.0", 0x10), ...assigned("vmm1", "0000:00:02.0", 0x10)]);
     expect(rows.map(({ hostBdf }) => hostBdf)).toEqual(["0000:00:01.0", "0000:00:02.0"]);
