@@ -15,7 +15,7 @@ import { freshDisk } from "../../guest-fixtures/debian/boot-fixture.ts";
 import { cpio, EXECUTABLE } from "../../guest-fixtures/debian/cpio.ts";
 import { type BootedArchitecture, cachedFixture } from "../../guest-fixtures/debian/recipe.ts";
 import { type Qemu, qemuHere } from "../../guest-fixtures/qemu-on-host/qemu.ts";
-import { type Given, SHORT, STORE } from "./beside/benchmark.ts";
+import { type Given, PAIRS, SHORT, STORE } from "./beside/benchmark.ts";
 import { cpuSeconds, type Measured, median, rounded } from "./beside/cpu-seconds.ts";
 import { storeResults } from "./beside/results.ts";
 
@@ -123,7 +123,7 @@ export const onRequest = true;
 export const options = [
   new Option("--arch <architecture>", "one alone").choices(["riscv64", "arm64"]),
   new Option("--work <name,…>", `of ${ALL.join(", ")}`).argParser(worksOf),
-  new Option("--pairs <n>", "of runs; default 3").argParser(pairsOf),
+  PAIRS,
   SHORT,
   STORE,
 ];
@@ -134,11 +134,6 @@ function worksOf(text: string): readonly string[] {
   if (unknown !== undefined)
     throw new InvalidArgumentError(`There is no work "${unknown}"; there are ${ALL.join(", ")}.`);
   return works;
-}
-
-function pairsOf(text: string): number {
-  if (!/^[1-9]\d?$/.test(text)) throw new InvalidArgumentError("Expected a whole number from 1 to 99.");
-  return Number(text);
 }
 
 export async function bench(emit: (line: Record<string, unknown>) => void, given: Given): Promise<void> {

@@ -38,7 +38,8 @@ export function mutated(seed: number): { readonly bytes: Buffer; readonly what: 
   return { bytes: putTogether({ ...parts, chunks }), what: "other records" };
 }
 
-function changeRecords(records: Buffer, random: SeededRandom): Buffer {
+/** Pieces left out, doubled, or of other bytes. */
+export function changeRecords(records: Buffer, random: SeededRandom): Buffer {
   const at = random.below(records.length);
   const piece = records.subarray(at, at + random.below(64));
   const other = random.below(records.length);

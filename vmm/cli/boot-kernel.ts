@@ -42,7 +42,8 @@ export interface KernelOptions {
 const DEFAULT_MEMORY = 512 * 2 ** 20;
 /** Bytes of a kernel or initrd: more than RAM holds. */
 const LARGEST_FILE = 2 ** 31;
-const PROJECT = new URL("../../../", import.meta.url);
+/** From dist/vmm/cli; tests run the sources. */
+const PROJECT = new URL(import.meta.url.endsWith(".ts") ? "../../" : "../../../", import.meta.url);
 
 /** Instructions between two looks at input, where somebody types. */
 const INTERACTIVE_SLICE = 2_000_000;
@@ -90,6 +91,10 @@ export async function bootKernel(
     const port = monitoring?.gdbPort ?? null;
     if (port !== null) shell.message(debuggerAt(port, options.paused === true));
     return await boot.run();
+  } catch (error) {
+    boot.abandon();
+    shell.abandon();
+    throw error;
   } finally {
     await monitoring?.close({ status: EXIT_FAILED, detail: "the run failed" });
     boot.close();
@@ -164,6 +169,11 @@ class KernelBoot {
     }
   }
 
+  /** It has failed: nothing of it is looked at again. */
+  abandon(): void {
+    this.#world?.run.abandon();
+  }
+
   close(): void {
     closeInput(this.#input);
     this.#termination.close();
@@ -190,7 +200,7 @@ class KernelBoot {
       vm: parts,
       position: () => ({
         instructions: world.instructions,
-        ...(source.live ? {} : { event: this.#shell.trace.last }),
+        ...(source.live ? {} : { lastEvent: this.#shell.trace.last }),
         cpus: machine.cpus.map((cpu) => ({ ...cpu, pc: hex(cpu.pc) })),
       }),
       quit: () => {},

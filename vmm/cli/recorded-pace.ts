@@ -12,6 +12,7 @@ import {
   writePlace,
 } from "../../host/adapters/recording/machine-records.ts";
 import type { RecordingWriter } from "../../host/adapters/recording/recording-writer.ts";
+import { RequestError } from "../monitor/request.ts";
 import type { KernelPace, OutsideEnd } from "./kernel-pace.ts";
 
 /** Where a run stands. */
@@ -24,7 +25,6 @@ export interface PacedRun {
 
 export class RecordedPace implements KernelPace {
   readonly interactive: boolean;
-  readonly budget = Number.POSITIVE_INFINITY;
   readonly moves = 0;
   isIdle = false;
   onBytes: (bytes: Uint8Array) => void = () => {};
@@ -42,6 +42,10 @@ export class RecordedPace implements KernelPace {
       writer.bytes(bytes);
       this.onBytes(bytes);
     };
+  }
+
+  get budget(): number {
+    return this.#pace.budget;
   }
 
   async between(): Promise<OutsideEnd | null> {
@@ -150,7 +154,16 @@ export class ReplayedPace implements KernelPace {
       this.#answers.take();
       const bytes = Uint8Array.from(reader.bytes());
       if (record.type === TYPED) this.onBytes(bytes);
-      else this.#change(Buffer.from(bytes).toString());
+      else this.#changed(Buffer.from(bytes).toString());
+    }
+  }
+
+  #changed(change: string): void {
+    try {
+      this.#change(change);
+    } catch (error) {
+      if (error instanceof RequestError) throw this.#answers.reader.malformed("change");
+      throw error;
     }
   }
 

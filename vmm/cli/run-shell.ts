@@ -193,6 +193,14 @@ export class RunShell {
     console.error(fitted(`nestbox: ${text}`, 4, process.stderr));
   }
 
+  /** The run has failed: what it printed and traced until then goes out. */
+  abandon(): void {
+    process.off("exit", this.#flushAtExit);
+    this.#flushAtExit();
+    if (this.#consoleFile > 2) closeSync(this.#consoleFile);
+    if (this.#traceFile >= 0) closeSync(this.#traceFile);
+  }
+
   /** Prints the summary; returns the process's exit status. */
   finish(end: RunEnd, counters: RunCounters): number {
     this.endConsoleLine();

@@ -1,6 +1,6 @@
 // What a benchmark is: a module in test/bench that exports these. main.ts finds them, and makes the command line of them.
 
-import { Option } from "commander";
+import { InvalidArgumentError, Option } from "commander";
 
 export interface Benchmark {
   /** One line: what is timed. */
@@ -23,3 +23,9 @@ export interface Given {
 
 export const SHORT = new Option("--short", "a look that takes little time, no measurement");
 export const STORE = new Option("--store", "keep the rows in test/bench/results");
+export const PAIRS = new Option("--pairs <n>", "of runs; default 3").argParser(pairsOf);
+
+function pairsOf(text: string): number {
+  if (!/^[1-9]\d?$/.test(text)) throw new InvalidArgumentError("Expected a whole number from 1 to 99.");
+  return Number(text);
+}

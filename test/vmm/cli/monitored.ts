@@ -21,17 +21,25 @@ export class Monitored {
   errors = "";
   readonly #path: string;
 
-  private constructor(path: string, args: readonly string[]) {
+  private constructor(path: string, verb: string, args: readonly string[]) {
     this.#path = path;
-    this.child = spawn(process.execPath, [nestboxFile, "boot", "--monitor", path, ...args]);
+    this.child = spawn(process.execPath, [nestboxFile, verb, "--monitor", path, ...args]);
     this.child.stdout!.on("data", (text: Buffer) => {
       this.output += text.toString();
     });
   }
 
   /** A machine that listens. */
-  static async start(path: string, ...args: string[]): Promise<Monitored> {
-    const machine = new Monitored(path, args);
+  static start(path: string, ...args: string[]): Promise<Monitored> {
+    return Monitored.#listening(new Monitored(path, "boot", args));
+  }
+
+  /** A replay that listens. */
+  static replay(path: string, ...args: string[]): Promise<Monitored> {
+    return Monitored.#listening(new Monitored(path, "replay", args));
+  }
+
+  static async #listening(machine: Monitored): Promise<Monitored> {
     await new Promise<void>((resolve, reject) => {
       machine.child.stderr!.on("data", (text: Buffer) => {
         machine.errors += text.toString();
