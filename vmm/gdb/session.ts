@@ -306,8 +306,10 @@ export class GdbSession {
     if (payload === "vCont?") return "vCont;c;C;s;S";
     if (payload.startsWith("vCont;")) return this.#continue(payload.slice(6));
     if (payload === "vCtrlC") {
-      if (this.#running) this.#target.interrupt();
-      return OK;
+      // Of a machine that runs, the stop is the answer.
+      if (!this.#running) return OK;
+      this.#target.interrupt();
+      return null;
     }
     if (payload.startsWith("vKill")) {
       this.#over = true;
