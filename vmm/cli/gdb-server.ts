@@ -46,6 +46,7 @@ export class GdbServer {
   /** Does everything that has come. */
   serve(): void {
     const { link } = this.#parts;
+    this.#target?.turn();
     for (let message = link.take(); message !== undefined; message = link.take()) this.#received(message);
   }
 

@@ -12,13 +12,14 @@ export function stepBack(target: GdbTarget, cpu: number, halted: (halt: Halt) =>
   const { instructions: now } = past.here;
   const done = target.executedBy(cpu);
   const look = (place: number, turns: number): void => {
-    past.toInstruction(place, () => {
+    const arrived = (): void => {
       const { turnStart } = target;
       if (target.executedBy(cpu) < done) halted({ cpu, why: "trap" });
       // Another CPU's turn: what this one did last lies before it.
       else if (turns < MOST_TURNS && turnStart > 0 && turnStart <= place) look(turnStart - 1, turns + 1);
-      else past.toInstruction(now - 1, () => halted({ cpu: target.current, why: "trap" }));
-    });
+      else target.goTo(now - 1, () => halted({ cpu: target.current, why: "trap" }), halted);
+    };
+    target.goTo(place, arrived, halted);
   };
   if (now === 0) halted({ cpu, why: "begin" });
   else look(now - 1, 0);
@@ -43,9 +44,8 @@ class Search {
   }
 
   stretch(): void {
-    const past = this.#target.past!;
-    const from = past.before(this.#end);
-    past.toInstruction(from, () => this.#scan(from));
+    const from = this.#target.past!.before(this.#end);
+    this.#target.goTo(from, () => this.#scan(from), this.#halted);
   }
 
   /** From here up to the end: what it stops at last. */
@@ -67,10 +67,10 @@ class Search {
   }
 
   #finish(from: number): void {
-    const past = this.#target.past!;
+    const target = this.#target;
     const last = this.#last;
-    if (last !== null) past.toInstruction(last.at, () => this.#halted(last.halt));
-    else if (from <= 0) past.toInstruction(0, () => this.#halted({ cpu: this.#target.current, why: "begin" }));
+    if (last !== null) target.goTo(last.at, () => this.#halted(last.halt), this.#halted);
+    else if (from <= 0) target.goTo(0, () => this.#halted({ cpu: target.current, why: "begin" }), this.#halted);
     else {
       this.#end = from;
       this.stretch();

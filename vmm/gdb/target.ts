@@ -71,6 +71,10 @@ export class GdbTarget implements TraceSink {
   #hit: { readonly cpu: number; readonly watch: WatchHit | null } | null = null;
   #dma: { readonly watched: Watched; readonly address: number; readonly event: TracedEvent } | null = null;
   #listens = false;
+  /** On the way to a place: nothing stops it there. */
+  #travels = false;
+  /** What is to be done once the machine stands and whoever runs it asks what to do. */
+  #next: (() => void) | null = null;
 
   constructor(parts: TargetParts, held: HeldByDebugger) {
     this.#parts = parts;
@@ -92,6 +96,7 @@ export class GdbTarget implements TraceSink {
   /** Everything set is gone, and the machine is nobody's. */
   leave(): void {
     this.physical = false;
+    this.#next = null;
     this.#breakpoints.clear();
     this.#watched.length = 0;
     this.#apply();
@@ -224,9 +229,10 @@ export class GdbTarget implements TraceSink {
   #apply(): void {
     const { trace } = this.#parts;
     const { machine } = this.#held;
-    machine.parts.core.setBreakpoints([...this.#breakpoints.keys()]);
-    machine.parts.core.setWatchpoints(this.#watched.flatMap(({ pieces }) => pieces));
-    const listens = this.#watched.length > 0;
+    const travels = this.#travels;
+    machine.parts.core.setBreakpoints(travels ? [] : [...this.#breakpoints.keys()]);
+    machine.parts.core.setWatchpoints(travels ? [] : this.#watched.flatMap(({ pieces }) => pieces));
+    const listens = !travels && this.#watched.length > 0;
     if (listens === this.#listens) return;
     this.#listens = listens;
     if (listens) trace.addSink(this);
@@ -299,13 +305,36 @@ export class GdbTarget implements TraceSink {
     this.#parts.control.pause();
   }
 
-  /** Runs on to where so many instructions have been executed. */
+  /** Between two slices of the machine: goes on with what has been begun. */
+  turn(): void {
+    const next = this.#next;
+    this.#next = null;
+    next?.();
+  }
+
+  /** Runs on to where so many instructions have been executed, or to where it stops; `halted` is called when it stands, by `turn`. */
   runTo(instructions: number, halted: (halt: Halt, arrived: boolean) => void): void {
     const { past, control } = this.#parts;
     this.#begin();
-    control.step(instructions - past!.here.instructions, (stop) =>
-      halted(this.#halt(stop, this.current), stop.reason === "step"),
-    );
+    control.step(instructions - past!.here.instructions, (stop) => {
+      const halt = this.#halt(stop, this.current);
+      this.#next = () => halted(halt, stop.reason === "step");
+    });
+  }
+
+  /** To where so many instructions have been executed, back or on, past everything that would stop it; an interrupt does: `interrupted`. */
+  goTo(instructions: number, arrived: () => void, interrupted: (halt: Halt) => void): void {
+    this.#travels = true;
+    this.#apply();
+    this.#begin();
+    this.#parts.past!.toInstruction(instructions, (stop) => {
+      this.#next = () => {
+        this.#travels = false;
+        this.#apply();
+        if (stop.reason === "pause") interrupted({ cpu: this.current, why: "interrupt" });
+        else arrived();
+      };
+    });
   }
 
   /** Instructions of a CPU's own. */
@@ -340,6 +369,7 @@ export class GdbTarget implements TraceSink {
       if (watched === null) return { cpu: hit.cpu, why: "trap" };
       return { cpu: hit.cpu, why: "trap", watch: { kind: watched.kind, address: this.#asAsked(watched, address) } };
     }
+    if (stop.reason === "end") return { cpu: this.current, why: "end" };
     if (stop.reason === "pause") return { cpu: this.current, why: "interrupt" };
     return { cpu, why: "trap" };
   }
