@@ -55,16 +55,20 @@ export class PacketReader {
   }
 
   #byte(byte: number): Received | null {
+    // Unescaped it is in no payload and no checksum: what was under way is lost, and a packet begins.
+    if (byte === BEGIN) {
+      const lost = this.#place !== "outside";
+      this.#begin();
+      return lost ? { kind: "damaged" } : null;
+    }
     switch (this.#place) {
       case "outside":
-        if (byte === BEGIN) this.#begin();
-        else if (byte === 0x03) return { kind: "interrupt" };
+        if (byte === 0x03) return { kind: "interrupt" };
         else if (byte === 0x2b) return { kind: "acknowledged" };
         else if (byte === 0x2d) return { kind: "again" };
         return null;
       case "payload":
-        if (byte === BEGIN) this.#begin();
-        else if (byte === END) this.#place = "digit";
+        if (byte === END) this.#place = "digit";
         else this.#put(byte);
         return null;
       case "digit":

@@ -31,6 +31,7 @@ describe("packets", () => {
     const long = "a".repeat(MOST_PAYLOAD + 1);
     expect(take(reader, `$${long}#${(((MOST_PAYLOAD + 1) * 97) % 256).toString(16)}`)).toEqual([{ kind: "damaged" }]);
     // what was cut off by a new beginning
-    expect(take(reader, "$gg$g#67")).toEqual([packet("g")]);
+    expect(take(reader, "$gg$g#67")).toEqual([{ kind: "damaged" }, packet("g")]);
+    expect(take(reader, "$g#6$g#67")).toEqual([{ kind: "damaged" }, packet("g")]);
   });
 });
