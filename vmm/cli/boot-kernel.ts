@@ -88,8 +88,6 @@ export async function bootKernel(
   const boot = new KernelBoot(plan, shell, source, monitoring);
   try {
     if (options.monitor !== undefined) shell.message(monitorAt(options));
-    const port = monitoring?.gdbPort ?? null;
-    if (port !== null) shell.message(debuggerAt(port, options.paused === true));
     return await boot.run();
   } catch (error) {
     boot.abandon();
@@ -138,6 +136,9 @@ class KernelBoot {
     const control = monitoring?.control ?? null;
     const timeline = control === null ? null : source.timeline({ shell, control, begin, onWorld, keeps });
     if (timeline === null) onWorld(begin());
+    // A debugger does not wait long for its first answer.
+    const port = monitoring?.gdbPort ?? null;
+    if (port !== null) shell.message(debuggerAt(port, this.#plan.options.paused === true));
     const pace = source.pace(() => {
       if (this.#plan.options.interactive === true) this.#input = consoleInput(shell, monitoring);
       return new LivePace(wallDeadline, this.#termination, this.#input, monitoring);

@@ -35,8 +35,6 @@ const NO_MEMORY = "E0e";
 const WATCH_KINDS: readonly (WatchKind | null)[] = [null, null, "watch", "rwatch", "awatch"];
 const SIGINT = "02";
 const SIGTRAP = "05";
-/** Packets that a peer may have damaged one after the other. */
-const MOST_AGAIN = 16;
 
 export class GdbSession {
   readonly #target: GdbTarget;
@@ -49,8 +47,6 @@ export class GdbSession {
   #running = false;
   #over = false;
   #halt: Halt;
-  #sent: Uint8Array | null = null;
-  #again = 0;
 
   constructor(target: GdbTarget, ports: SessionPorts) {
     this.#target = target;
@@ -80,11 +76,8 @@ export class GdbSession {
       if (this.#running) this.#target.interrupt();
       return;
     }
-    if (received.kind === "again") {
-      if (this.#sent !== null && this.#again++ < MOST_AGAIN) this.#ports.send(this.#sent);
-      return;
-    }
-    if (received.kind === "acknowledged") return;
+    // The connection loses nothing: who wants something again has only waited long for it, and would take the second one for the next answer.
+    if (received.kind === "acknowledged" || received.kind === "again") return;
     if (this.#acknowledges) this.#ports.send(Uint8Array.of(received.kind === "packet" ? 0x2b : 0x2d));
     // While the machine runs a debugger has nothing to say but to interrupt it.
     if (received.kind !== "packet" || (this.#running && received.payload !== "vCtrlC")) return;
@@ -93,9 +86,7 @@ export class GdbSession {
   }
 
   #reply(payload: string): void {
-    this.#sent = encodePacket(payload);
-    this.#again = 0;
-    this.#ports.send(this.#sent);
+    this.#ports.send(encodePacket(payload));
   }
 
   /** null: none, or none yet. */
