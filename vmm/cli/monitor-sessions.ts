@@ -16,8 +16,11 @@ const LONGEST_LINE = 65536;
 /** Requests of all clients that wait for the machine to stand. */
 const MOST_UNANSWERED = 64;
 
+/** The clients of a socket (remote-link.ts). */
+export type MonitorClients = Pick<RemoteLink, "take" | "send" | "end" | "close">;
+
 export class MonitorSessions {
-  readonly #link: RemoteLink;
+  readonly #link: MonitorClients;
   readonly #monitor: Monitor;
   /** What has come of each client's line so far. */
   readonly #partial = new Map<number, string>();
@@ -25,7 +28,7 @@ export class MonitorSessions {
   /** Requests that are answered when the machine stands. */
   readonly #unanswered = new Set<(answer: Answer) => void>();
 
-  constructor(link: RemoteLink, monitor: Monitor) {
+  constructor(link: MonitorClients, monitor: Monitor) {
     this.#link = link;
     this.#monitor = monitor;
   }

@@ -106,6 +106,7 @@ function checked(shape: CommandShape, given: Readonly<Record<string, unknown>>, 
     const value = Object.hasOwn(given, name) ? given[name] : undefined;
     if (value === undefined || value === null || value === false) {
       if (required === true) throw new RequestError(`${shape.name} needs ${name}: ${usageOf(shape)}`, id);
+      if ("many" in taken && taken.many === true) result[name] = [];
       continue;
     }
     if ("many" in taken && taken.many === true) {

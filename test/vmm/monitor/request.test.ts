@@ -67,6 +67,11 @@ describe("a request in JSON", () => {
     ['{"command":"constructor"}', /there is no command "constructor"/],
   ])("%s is refused", (line, message) => expect(() => parseRequest(line)).toThrow(message));
 
+  it("has none of what there may be any number of, where it is left out", () => {
+    expect(parseRequest('{"command":"inject"}').arguments).toEqual({ rule: [] });
+    expect(parseRequest("inject").arguments).toEqual({ rule: [] });
+  });
+
   it("that is refused still has its id", () => {
     const refusal = (() => {
       try {
