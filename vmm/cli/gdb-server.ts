@@ -48,6 +48,8 @@ export class GdbServer {
     const { link } = this.#parts;
     this.#target?.turn();
     for (let message = link.take(); message !== undefined; message = link.take()) this.#received(message);
+    // What was asked for may be done already: nobody else would wake the machine's loop for it.
+    this.#target?.turn();
   }
 
   async close(status: number): Promise<void> {

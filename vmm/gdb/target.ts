@@ -307,9 +307,11 @@ export class GdbTarget implements TraceSink {
 
   /** Between two slices of the machine: goes on with what has been begun. */
   turn(): void {
-    const next = this.#next;
-    this.#next = null;
-    next?.();
+    while (this.#next !== null) {
+      const next = this.#next;
+      this.#next = null;
+      next();
+    }
   }
 
   /** Runs on to where so many instructions have been executed, or to where it stops; `halted` is called when it stands, by `turn`. */

@@ -67,13 +67,9 @@ export class Debugger {
   #take(text: string): void {
     this.#text += text;
     for (;;) {
-      const plus = /^\++/.exec(this.#text);
-      if (plus !== null) {
-        this.acknowledged += plus[0].length;
-        this.#text = this.#text.slice(plus[0].length);
-      }
-      if (this.#text.startsWith("-")) {
-        this.refused++;
+      for (const sign of /^[+-]*/.exec(this.#text)![0]) {
+        if (sign === "+") this.acknowledged++;
+        else this.refused++;
         this.#text = this.#text.slice(1);
       }
       const packet = /^\$([^#]*)#([0-9a-f]{2})/s.exec(this.#text);

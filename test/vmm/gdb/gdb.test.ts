@@ -5,12 +5,12 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
-import { ECAM_BASE, PCI_MEMORY32_BASE, RAM_BASE, UART_BASE } from "../../../vmm/memory-map.ts";
+import { RAM_BASE, UART_BASE } from "../../../vmm/memory-map.ts";
 import { nestbox } from "../cli/command-line.ts";
-import { Program, S0 } from "../rv64-program.ts";
+import { Program } from "../rv64-program.ts";
 import { addi } from "../vcpu/riscv64/encode.ts";
 import { DebuggedRun, Debugger, littleEndian } from "./client.ts";
-import { arm64Guest, DATA, type DebugGuest, HIGH, rv64Guest } from "./guests.ts";
+import { arm64Guest, copies, DATA, type DebugGuest, HIGH, rv64Guest } from "./guests.ts";
 
 let folder: string;
 let run: DebuggedRun | null = null;
@@ -248,26 +248,6 @@ describe.each([rv64Guest(), arm64Guest()])("a debugger of a $name machine", (gue
     expect(await run!.ended()).toBe(0);
   });
 });
-
-/** An edu device at 00:02.0 copies a page of its own into RAM; then the machine is off. */
-function copies(to: number): Program {
-  const device = ECAM_BASE + (2 << 15);
-  const program = new Program()
-    .store(4, device + 0x10, PCI_MEMORY32_BASE)
-    .store(2, device + 4, 6)
-    .store(8, PCI_MEMORY32_BASE + 0x80, 0x40000)
-    .store(8, PCI_MEMORY32_BASE + 0x88, to)
-    .store(8, PCI_MEMORY32_BASE + 0x90, 64)
-    .store(8, PCI_MEMORY32_BASE + 0x98, 3);
-  const wait = program.here;
-  program
-    .load(8, S0, PCI_MEMORY32_BASE + 0x98)
-    .emit(0x00147413) // andi s0, s0, 1
-    .branchZero(S0, false, wait)
-    .print(UART_BASE, "done\n")
-    .reset();
-  return program;
-}
 
 describe("a run under a debugger", () => {
   const EDU = ["--assign", "0000:00:01.0@00:02.0"];

@@ -1,7 +1,7 @@
 // Small guests to debug, the same for both instruction sets: RAM mapped one to one and once more at HIGH, a CPU that loads DATA there, adds one, stores it
 // behind and counts, for ever; and a second CPU, if there is one, that only counts.
 
-import { RAM_BASE } from "../../../vmm/memory-map.ts";
+import { ECAM_BASE, PCI_MEMORY32_BASE, RAM_BASE, UART_BASE } from "../../../vmm/memory-map.ts";
 import { A1, HSM, Program, S0, T0 } from "../rv64-program.ts";
 import { addi } from "../vcpu/riscv64/encode.ts";
 
@@ -124,4 +124,24 @@ export function arm64Guest(): DebugGuest {
     ...{ loop: BigInt(CODE + loop), second: BigInt(CODE + SECOND), counter: 8, stored: 5, pc: 32 },
     registers: 34 + 34 + 21,
   };
+}
+
+/** An edu device at 00:02.0 copies a page of its own into RAM; then the machine is off. */
+export function copies(to: number): Program {
+  const device = ECAM_BASE + (2 << 15);
+  const program = new Program()
+    .store(4, device + 0x10, PCI_MEMORY32_BASE)
+    .store(2, device + 4, 6)
+    .store(8, PCI_MEMORY32_BASE + 0x80, 0x40000)
+    .store(8, PCI_MEMORY32_BASE + 0x88, to)
+    .store(8, PCI_MEMORY32_BASE + 0x90, 64)
+    .store(8, PCI_MEMORY32_BASE + 0x98, 3);
+  const wait = program.here;
+  program
+    .load(8, S0, PCI_MEMORY32_BASE + 0x98)
+    .emit(0x00147413) // andi s0, s0, 1
+    .branchZero(S0, false, wait)
+    .print(UART_BASE, "done\n")
+    .reset();
+  return program;
 }
