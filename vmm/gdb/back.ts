@@ -30,6 +30,7 @@ export function continueBack(target: GdbTarget, halted: (halt: Halt) => void): v
   new Search(target, halted).stretch();
 }
 
+// Not state: a debugger is outside of the machine.
 class Search {
   readonly #target: GdbTarget;
   readonly #halted: (halt: Halt) => void;

@@ -38,6 +38,7 @@ export function encodePacket(payload: string): Uint8Array {
 }
 
 /** Takes bytes as they come, in whatever pieces. Holds at most MOST_PAYLOAD of them. */
+// Not state: a debugger is outside of the machine.
 export class PacketReader {
   /** Between packets, in one, behind its #, behind the first digit. */
   #place: "outside" | "payload" | "digit" | "last" = "outside";

@@ -36,6 +36,7 @@ const WATCH_KINDS: readonly (WatchKind | null)[] = [null, null, "watch", "rwatch
 const SIGINT = "02";
 const SIGTRAP = "05";
 
+// Not state: a debugger is outside of the machine.
 export class GdbSession {
   readonly #target: GdbTarget;
   readonly #ports: SessionPorts;

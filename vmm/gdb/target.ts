@@ -58,6 +58,7 @@ interface Watched {
 
 const PAGE = 4096;
 
+// Not state: a debugger is outside of the machine.
 export class GdbTarget implements TraceSink {
   /** Whether memory is guest-physical. */
   physical = false;
