@@ -189,6 +189,10 @@ export class HostshimServer implements ForeignFiles, ClientEntry {
     this.#claimLeftOver(gone);
     gone.close();
     if (this.#processes.get(gone.pid) === gone) this.#processes.delete(gone.pid);
+    // Programs say whose they are: the accounts of users that nobody is are not kept.
+    const { user } = gone;
+    if (user.lockedPages > 0 || [...this.#processes.values()].some((other) => other.user === user)) return;
+    for (const [uid, known] of this.#users) if (known === user) this.#users.delete(uid);
   }
 
   /** Descriptors and mappings a process was to make and did not: they go. */
