@@ -5,7 +5,7 @@
 import { MissingHere } from "../../../guest-fixtures/debian/debian-packages.ts";
 import { findQemu, type Qemu } from "../../../guest-fixtures/qemu-on-host/qemu.ts";
 import { QemuEnded } from "../qtest.ts";
-import { NestedMachine } from "./machine.ts";
+import { type Ended, NestedMachine } from "./machine.ts";
 import { type Seen, STORIES, type Story } from "./stories.ts";
 
 const OLDEST = 11;
@@ -14,9 +14,16 @@ const ASKED = ["IOMMU_IOAS_IOVA_RANGES -90", "VFIO_DEVICE_FEATURE -25"];
 
 async function told(qemu: Qemu, story: Story): Promise<Seen & { readonly said: string }> {
   const machine = await NestedMachine.start(qemu, story.machine ?? {});
-  const arrived = await story.tell(machine);
-  const recorded = await machine.recorded();
-  const { said, refused } = await machine.end();
+  let arrived: Seen["arrived"];
+  let recorded: boolean;
+  let ended: Ended;
+  try {
+    arrived = await story.tell(machine);
+    recorded = await machine.recorded();
+  } finally {
+    ended = await machine.end();
+  }
+  const { said, refused } = ended;
   const stale = /^nestbox: stale: /m.test(said);
   if (!/^nestbox: host: left over: nothing$/m.test(said)) throw new Error(`something is left in the host: ${said}`);
   return { arrived, recorded, stale, refused: refused.filter((one) => !ASKED.includes(one)), said };

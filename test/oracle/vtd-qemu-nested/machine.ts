@@ -101,7 +101,12 @@ export class NestedMachine {
       ...["-device", `vfio-pci,host=${DEVICE},iommufd=iommufd0,addr=${hex(SLOT)}.0`],
     ]);
     const machine = new NestedMachine(qtest, folder);
-    await machine.#prepare(pasids);
+    try {
+      await machine.#prepare(pasids);
+    } catch (error) {
+      await machine.end().catch(() => {});
+      throw error;
+    }
     return machine;
   }
 
