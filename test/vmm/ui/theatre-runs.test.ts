@@ -135,6 +135,8 @@ describe.skipIf(CHROMIUM === null)("the walk theatre", () => {
     for (const name of names) {
       await page.selectOption('select[aria-label="What is shown"]', `image ${name}`);
       await page.waitForFunction((wanted) => location.hash.includes(`image=${wanted}&`), name);
+      // Another recording is seen whole, however long the one before was.
+      expect(await page.textContent(".timeline header .muted")).toBe("");
       const kinds = await page.locator(".kinds button:not(:text('side by side'))").allTextContents();
       expect(kinds.length).toBeGreaterThan(1);
       for (const kind of kinds) {

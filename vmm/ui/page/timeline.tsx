@@ -55,11 +55,13 @@ export function Timeline({ columns, chapters, row, matches, go, dark }: Props) {
   }, []);
   // What is looked at stays in view.
   useEffect(() => {
-    const [from, to] = view;
-    if (row >= from && row < to) return;
-    const span = to - from;
-    const start = Math.max(0, Math.min(columns.rows - span, row - Math.floor(span / 2)));
-    setView([start, start + span]);
+    setView((now) => {
+      const [from, to] = now;
+      if (row >= from && row < to) return now;
+      const span = to - from;
+      const start = Math.max(0, Math.min(columns.rows - span, row - Math.floor(span / 2)));
+      return [start, start + span];
+    });
   }, [row]);
   useEffect(() => {
     if (width > 0) draw(canvas.current!, { columns, chapters, matches, view, lanes, width, height });
