@@ -1,4 +1,4 @@
-// An IOMMU in words that hold for every kind, so that a guest tells one story on whichever its machine has. A kind's driver (riscv-iommu.ts, smmuv3.ts)
+// An IOMMU in words that hold for every kind, so that a guest tells one story on whichever its machine has. A kind's driver (riscv-iommu.ts, smmuv3.ts, vtd.ts)
 // turns them into registers, structures and commands; find-iommu.ts makes the one that the platform names.
 
 import { fail } from "./console";
@@ -79,8 +79,12 @@ export abstract class Iommu {
 
   /** What a device's DMA goes through. `tag`: by which cached translations are told apart. */
   abstract setFirstStage(deviceId: u32, tag: u32, table: PageTable): void;
-  /** To `table` or, with null, to none at all (and back), by one store: the context is whole at every moment. */
+  /** To `table` or, with null, to none at all (and back); by one store, the context whole at every moment, unless `switchesBlock`. */
   abstract switchFirstStage(deviceId: u32, table: PageTable | null): void;
+  /** Switches refuse DMA for a moment. */
+  get switchesBlock(): bool {
+    return false;
+  }
   /** Makes the device's context one that is not valid. */
   abstract breakContext(deviceId: u32): void;
 

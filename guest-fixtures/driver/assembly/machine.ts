@@ -71,6 +71,7 @@ export const MSI_PAGE: u32 = 5;
 export const IDENTITY: u32 = 6;
 export const SMMUV3: u32 = 7;
 export const PLATFORM_EDU: u32 = 8;
+export const VTD: u32 = 9;
 
 /** Guest-physical address of pointer 0. */
 export const RAM_BASE: u64 = 0x80000000;
