@@ -36,27 +36,37 @@ export async function replayMachine(
     ...(paused === undefined ? {} : { paused }),
   };
   const [kernel, image] = [files.get("kernel"), files.get("image")];
-  const reached =
+  const stopped =
     kernel === undefined
       ? await replayComponent(reader, image, given, trip)
       : await replayKernel(reader, kernel, { ...given, ...kernelOptions(run, files) }, trip);
-  if (!reached && trip !== null) console.error("nestbox: replay: the run has no such event");
-  else console.error(`nestbox: replay: ${reached ? "stopped at the event" : "the run is as it was recorded"}`);
+  if (stopped.reached) console.error(`nestbox: replay: stopped at the event, seq ${stopped.event} of the trace`);
+  else if (trip !== null) console.error("nestbox: replay: the run has no such event");
+  else console.error("nestbox: replay: the run is as it was recorded");
 }
 
-/** Whether it was stopped before its end. */
+/** Whether a run was stopped before its end, and the last event of the trace then. */
+interface Stopped {
+  readonly reached: boolean;
+  readonly event: number;
+}
+
 async function replayKernel(
   reader: RecordingReader,
   kernel: string,
   options: BootOptions & KernelOptions,
   trip: Trip | null,
-): Promise<boolean> {
+): Promise<Stopped> {
   const source = new ReplayedSource(reader, options.interactive === true, trip);
+  let event = 0;
   await bootKernel(kernel, { ...options, wallLimit: Number.POSITIVE_INFINITY }, (shell) => {
-    source.onStopped = () => shell.endTrace();
+    source.onStopped = () => {
+      event = shell.trace.last;
+      shell.endTrace();
+    };
     return source;
   });
-  return source.reached;
+  return { reached: source.reached, event };
 }
 
 /** Its guest's stack is the engine's: to go back it runs again. */
@@ -65,25 +75,24 @@ async function replayComponent(
   image: string | undefined,
   options: BootOptions,
   trip: Trip | null,
-): Promise<boolean> {
-  if (trip?.back === undefined) return (await runComponent(reader, image, options, trip)).reached;
+): Promise<Stopped> {
+  if (trip?.back === undefined) return runComponent(reader, image, options, trip);
   const { back, ...there } = trip;
   const { trace: _trace, inspect: _inspect, ...quiet } = options;
   const first = await runComponent(reader, image, { ...quiet, report: "none", console: "/dev/null" }, there);
   const wanted = trip.to !== undefined || trip.until !== undefined;
-  if (wanted && !first.reached) return false;
+  if (wanted && !first.reached) return first;
   reader.seek(0);
   reader.records = 0;
-  return (await runComponent(reader, image, options, { to: Math.max(1, first.event - back) })).reached;
+  return runComponent(reader, image, options, { to: Math.max(1, first.event - back) });
 }
 
-/** Whether it was stopped before its end, and the last event of the trace then. */
 async function runComponent(
   reader: RecordingReader,
   image: string | undefined,
   options: BootOptions,
   trip: Trip | null,
-): Promise<{ readonly reached: boolean; readonly event: number }> {
+): Promise<Stopped> {
   const source = new ReplayedSource(reader, false, trip);
   let event = 0;
   await bootComponent(image, options, (shell) => {
