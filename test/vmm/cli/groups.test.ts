@@ -50,8 +50,8 @@ describe("a shared iommu group on the command line", () => {
     expect(output).toContain("FAILED");
     const rows = JSON.parse(nestbox("ids", "--trace", trace, "--json").output) as Record<string, unknown>[];
     expect(rows.map(({ guestBdf, hostBdf, group }) => [guestBdf, hostBdf, group])).toEqual([
-      ["held", "0000:00:01.1", 0],
       ["00:02.0", "0000:00:01.0", 0],
+      ["held", "0000:00:01.1", 0],
       ["00:01.0", "0000:00:01.1", 0],
     ]);
     expect(nestbox("ids", "--trace", trace).output).toMatch(/host id +│ group +│/);
