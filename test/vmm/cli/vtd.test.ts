@@ -31,6 +31,17 @@ describe("nestbox boot --viommu vtd", () => {
     expect(run.status).toBe(0);
   });
 
+  it("ids knows the guest's side by its interrupts: the host has no vDEVICE to ask", () => {
+    const rows = JSON.parse(nestbox("ids", "--trace", trace, "--json").output) as Record<string, unknown>[];
+    const sides = rows.map(({ guestBdf, guestDeviceId, vdevice, hostBdf, hostDeviceId }) => [
+      ...[guestBdf, guestDeviceId, vdevice, hostBdf, hostDeviceId],
+    ]);
+    expect(sides).toEqual([
+      ["00:02.0", 0x10, null, "0000:00:01.0", 0x08],
+      ["00:01.0", 0x08, null, "0000:00:02.0", 0x10],
+    ]);
+  });
+
   it("has the host's failures, by rules: a refused stage 1 leaves its device blocked, and the run says so", () => {
     const run = nestbox("boot", "--viommu", "vtd", "--inject", "ioctl:IOMMU_HWPT_ALLOC@4=ENOMEM");
     expect(run.errors).toMatch(/IOMMU_HWPT_ALLOC.*00:0[12]\.0.*0000:00:0[12]\.0.*ENOMEM/);
