@@ -56,11 +56,30 @@ const MACHINES_OWN: readonly RegExp[] = [
   /^(EFI|efi)\b/,
 ];
 
+const KERNEL_LINE = /\[ *\d+\.\d+\] /;
+
+/** Lines as they were written: the kernel writes its own whole, and where it likes in those of user space. */
+function untangled(console: readonly string[]): string[] {
+  const lines: string[] = [];
+  let begun = "";
+  for (const line of console) {
+    const at = line.search(KERNEL_LINE);
+    if (at < 0) {
+      lines.push(begun + line);
+      begun = "";
+      continue;
+    }
+    lines.push(line.slice(at));
+    begun += line.slice(0, at);
+  }
+  return begun === "" ? lines : [...lines, begun];
+}
+
 /** The lines of a console that both machines should have. */
 export function commonLines(console: readonly string[]): string[] {
   const first = console.findIndex((line) => line.includes("Linux version"));
   const lines: string[] = [];
-  for (const line of console.slice(Math.max(0, first))) {
+  for (const line of untangled(console.slice(Math.max(0, first)))) {
     let text = line.replace(/\r$/, "");
     for (const [pattern, word] of VALUES) text = text.replace(pattern, word);
     text = text.trimEnd();

@@ -30,6 +30,21 @@ describe("consoles of two machines", () => {
     expect(missingFrom(theirs, ours)).toEqual([]);
   });
 
+  it("have a line in common that the kernel broke into on one of them, wherever it did", () => {
+    const said = OTHER[4]!;
+    for (const at of [8, 40, said.length]) {
+      const broken = [
+        ...OTHER.slice(0, 4),
+        `${said.slice(0, at)}[    3.8] EXT4-fs: unmounting\r`,
+        `${said.slice(at)}\r`,
+        OTHER[5]!,
+      ];
+      const whole = [...BOOT.slice(0, 5), "[    9.8] EXT4-fs: unmounting", ...BOOT.slice(5)];
+      expect(missingFrom(commonLines(broken), commonLines(whole))).toEqual([]);
+      expect(missingFrom(commonLines(whole), commonLines(broken))).toEqual([]);
+    }
+  });
+
   it.each([
     ["a line less", (lines: string[]) => lines.filter((line) => !line.includes("using MSIs"))],
     ["a line twice", (lines: string[]) => [lines[0]!, lines[1]!, lines[1]!, ...lines.slice(2)]],
