@@ -4,24 +4,12 @@ import { describe, expect, it } from "vitest";
 import { runOperations, shrink } from "../viommu.ts";
 import { HostileGuest } from "./hostile-guest.ts";
 import { makeOperations, type Operation, Random } from "./operations.ts";
+import { hunt as huntPlanted } from "./planted-bugs.ts";
 
 const SEEDS = 30;
 const STEPS = 1_500;
 
-/** Runs seeds with a bug until it shows; the problem, or null. */
-function hunt(plant: (guest: HostileGuest) => void): string | null {
-  for (let seed = 1; seed <= 120; seed++) {
-    const guest = new HostileGuest(seed);
-    plant(guest);
-    for (const operation of makeOperations(new Random(seed), 1_000)) {
-      guest.step(operation);
-      if (guest.problem !== null) return guest.problem;
-    }
-    guest.finish();
-    if (guest.problem !== null) return guest.problem;
-  }
-  return null;
-}
+const hunt = (plant: (guest: HostileGuest) => void) => huntPlanted((seed) => new HostileGuest(seed), plant);
 
 describe("hostile guests on the guest-visible IOMMU", () => {
   it(`${SEEDS} of them find nothing in ${STEPS} operations each`, () => {

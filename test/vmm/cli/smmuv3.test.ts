@@ -1,10 +1,11 @@
 // The command line with an SMMUv3: the host comes with the kind; walk, ids, inspect and caps speak its words.
 
-import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { nestbox, report } from "./command-line.ts";
+import { describeReadmeCommands } from "./readme-commands.ts";
 
 let folder: string;
 let trace: string;
@@ -44,20 +45,7 @@ describe("nestbox boot --viommu smmuv3", () => {
   });
 });
 
-describe("the README's commands", () => {
-  const readme = readFileSync("README.md", "utf8");
-  const block = /<!-- commands: smmuv3 -->\n```sh\n(.*?)```/s.exec(readme)?.[1] ?? "";
-  const commands = block.trim().split("\n");
-
-  it("are there", () => expect(commands.length).toBeGreaterThan(1));
-  it.each(commands)("%s", (command) => {
-    const [npx, name, ...args] = command.split(" ");
-    expect([npx, name]).toEqual(["npx", "nestbox"]);
-    const run = nestbox(...args);
-    expect(run.errors).toBe("");
-    expect(run.status).toBe(0);
-  });
-});
+describeReadmeCommands("smmuv3");
 
 describe("what looks at an SMMUv3", () => {
   it("walk shows levels from 0 down, and tells the guest's stage from the host's, with the section", () => {

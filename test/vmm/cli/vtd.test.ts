@@ -1,10 +1,11 @@
 // The command line with a VT-d unit: the host comes with the kind; the default guest's story holds, and a fault that the guest never hears of is explained.
 
-import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { nestbox, report } from "./command-line.ts";
+import { describeReadmeCommands } from "./readme-commands.ts";
 
 let folder: string;
 let trace: string;
@@ -49,17 +50,4 @@ describe("nestbox boot --viommu vtd", () => {
   });
 });
 
-describe("the README's commands", () => {
-  const readme = readFileSync("README.md", "utf8");
-  const block = /<!-- commands: vtd -->\n```sh\n(.*?)```/s.exec(readme)?.[1] ?? "";
-  const commands = block.trim().split("\n");
-
-  it("are there", () => expect(commands.length).toBeGreaterThan(1));
-  it.each(commands)("%s", (command) => {
-    const [npx, name, ...args] = command.split(" ");
-    expect([npx, name]).toEqual(["npx", "nestbox"]);
-    const run = nestbox(...args);
-    expect(run.errors).toBe("");
-    expect(run.status).toBe(0);
-  });
-});
+describeReadmeCommands("vtd");

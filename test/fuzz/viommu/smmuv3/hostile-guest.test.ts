@@ -5,25 +5,13 @@ import { REG } from "../../../../host/arch/smmuv3/registers.ts";
 import { KIND } from "../../smmuv3-viommu.ts";
 import { runOperations } from "../../viommu.ts";
 import { makeOperations, Random } from "../operations.ts";
+import { hunt as huntPlanted } from "../planted-bugs.ts";
 import { HostileSmmuGuest } from "./hostile-guest.ts";
 
 const SEEDS = 14;
 const STEPS = 1_000;
 
-/** Runs seeds with a bug until it shows; the problem, or null. */
-function hunt(plant: (guest: HostileSmmuGuest) => void): string | null {
-  for (let seed = 1; seed <= 120; seed++) {
-    const guest = new HostileSmmuGuest(seed);
-    plant(guest);
-    for (const operation of makeOperations(new Random(seed), 1_000)) {
-      guest.step(operation);
-      if (guest.problem !== null) return guest.problem;
-    }
-    guest.finish();
-    if (guest.problem !== null) return guest.problem;
-  }
-  return null;
-}
+const hunt = (plant: (guest: HostileSmmuGuest) => void) => huntPlanted((seed) => new HostileSmmuGuest(seed), plant);
 
 describe("hostile guests on the guest-visible SMMUv3", () => {
   it(`${SEEDS} of them find nothing in ${STEPS} operations each`, () => {

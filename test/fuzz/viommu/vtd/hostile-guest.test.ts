@@ -4,25 +4,13 @@ import { describe, expect, it } from "vitest";
 import { runOperations } from "../../viommu.ts";
 import { KIND } from "../../vtd-viommu.ts";
 import { makeOperations, Random } from "../operations.ts";
+import { hunt as huntPlanted } from "../planted-bugs.ts";
 import { HostileVtdGuest } from "./hostile-guest.ts";
 
 const SEEDS = 16;
 const STEPS = 1_000;
 
-/** Runs seeds with a bug until it shows; the problem, or null. */
-function hunt(plant: (guest: HostileVtdGuest) => void): string | null {
-  for (let seed = 1; seed <= 120; seed++) {
-    const guest = new HostileVtdGuest(seed);
-    plant(guest);
-    for (const operation of makeOperations(new Random(seed), 1_000)) {
-      guest.step(operation);
-      if (guest.problem !== null) return guest.problem;
-    }
-    guest.finish();
-    if (guest.problem !== null) return guest.problem;
-  }
-  return null;
-}
+const hunt = (plant: (guest: HostileVtdGuest) => void) => huntPlanted((seed) => new HostileVtdGuest(seed), plant);
 
 describe("hostile guests on the guest-visible VT-d unit", () => {
   it(`${SEEDS} of them find nothing in ${STEPS} operations each`, () => {
