@@ -19,11 +19,9 @@ const SOURCE_IOVA = 0x12_3456_7000n;
 /** Below 2 MiB the host's second stage has 4 KiB leaves, so that one page can be damaged by itself. */
 const ONE_MEBIBYTE = 2 ** 20;
 
-let images: Readonly<Record<string, string>>;
 let guest: PreparedComponent;
 beforeAll(async () => {
-  images = await buildFixtures();
-  guest = await soundImage(readFileSync(images["nested-dma"]!));
+  guest = await soundImage(readFileSync((await buildFixtures())["nested-dma"]!));
 });
 
 const boot = (options: HostedOptions = {}): HostedRun => bootHosted(guest, { kind: SMMUV3, ...options });
@@ -135,28 +133,6 @@ describe("the default guest fails", () => {
       if (line.startsWith("FAILED: ")) put(host, sound);
     };
     expectFailure({ memoryBytes: ONE_MEBIBYTE, onLine }, complaint);
-  });
-});
-
-describe("several SMMUs", () => {
-  it("of one guest have each its own device, queue and interrupt; equal tags do not mix", async () => {
-    const { output, outcome } = bootHosted(await soundImage(readFileSync(images["two-iommus"]!)), {
-      kind: SMMUV3,
-      assign: [
-        ["0000:00:01.0", 0x10],
-        ["0000:80:01.0", 0x08],
-      ],
-    });
-    expect(output).toContain("copy: equal IOVAs and tags, each device its own page\n");
-    expect(outcome).toEqual({ kind: "exited", status: 0 });
-  });
-});
-
-describe("interrupt pins of assigned devices", () => {
-  it("reach the guest as wires, pending until the device is quiet", async () => {
-    const { output, outcome } = bootHosted(await soundImage(readFileSync(images["edu-intx"]!)), { kind: SMMUV3 });
-    expect(output).toMatch(/^00:01\.0 raised wire (\d+) 3 times\n00:02\.0 raised wire (?!\1)\d+ 3 times\n$/);
-    expect(outcome).toEqual({ kind: "exited", status: 0 });
   });
 });
 

@@ -14,11 +14,9 @@ const SOURCE_IOVA = 0x12_3456_7000n;
 /** struct iommu_hwpt_vtd_s1_invalidate: addr, npages, flags. */
 const ENTRY_BYTES = 24;
 
-let images: Readonly<Record<string, string>>;
 let guest: PreparedComponent;
 beforeAll(async () => {
-  images = await buildFixtures();
-  guest = await soundImage(readFileSync(images["nested-dma"]!));
+  guest = await soundImage(readFileSync((await buildFixtures())["nested-dma"]!));
 });
 
 const boot = (options: HostedOptions = {}): HostedRun => bootHosted(guest, { kind: VTD, ...options });
@@ -54,7 +52,7 @@ describe("the default guest, nested over a VT-d unit", () => {
     const places = events.flatMap((event) => (event.type === "fault" ? [event.where] : []));
     // Two of pages that are not mapped, one that is not writable, one of bypass gone again, two outside memory, one a device that is blocked, one by an empty
     // root table.
-    expect(places.filter((place) => place === "hardware").length).toBeGreaterThanOrEqual(6);
+    expect(places.filter((place) => place === "hardware")).toHaveLength(8);
     expect(places).not.toContain("guest");
   });
 
@@ -80,27 +78,5 @@ describe("the default guest fails", () => {
       /FAILED: what was read after a PASID-based IOTLB invalidation and a wait differs at byte 0\n$/,
     );
     expect(outcome).toEqual({ kind: "exited", status: 1 });
-  });
-});
-
-describe("several units", () => {
-  it("of one guest have each its own device, queue and interrupt; equal tags do not mix", async () => {
-    const { output, outcome } = bootHosted(await soundImage(readFileSync(images["two-iommus"]!)), {
-      kind: VTD,
-      assign: [
-        ["0000:00:01.0", 0x10],
-        ["0000:80:01.0", 0x08],
-      ],
-    });
-    expect(output).toContain("copy: equal IOVAs and tags, each device its own page\n");
-    expect(outcome).toEqual({ kind: "exited", status: 0 });
-  });
-});
-
-describe("interrupt pins of assigned devices", () => {
-  it("reach the guest as wires, pending until the device is quiet", async () => {
-    const { output, outcome } = bootHosted(await soundImage(readFileSync(images["edu-intx"]!)), { kind: VTD });
-    expect(output).toMatch(/^00:01\.0 raised wire (\d+) 3 times\n00:02\.0 raised wire (?!\1)\d+ 3 times\n$/);
-    expect(outcome).toEqual({ kind: "exited", status: 0 });
   });
 });

@@ -16,11 +16,9 @@ const SOURCE_IOVA = 0x12_3456_7000n;
 /** Below 2 MiB the host's second stage has 4 KiB leaves, so that one page can be damaged by itself. */
 const ONE_MEBIBYTE = 2 ** 20;
 
-let images: Readonly<Record<string, string>>;
 let guest: PreparedComponent;
 beforeAll(async () => {
-  images = await buildFixtures();
-  guest = await soundImage(readFileSync(images["nested-dma"]!));
+  guest = await soundImage(readFileSync((await buildFixtures())["nested-dma"]!));
 });
 
 function expectFailure(options: HostedOptions, complaint: RegExp): void {
@@ -122,14 +120,6 @@ describe("the default guest fails", () => {
       if (line.startsWith("FAILED: ")) put(host, sound);
     };
     expectFailure({ memoryBytes: ONE_MEBIBYTE, onLine }, complaint);
-  });
-});
-
-describe("interrupt pins of assigned devices", () => {
-  it("reach the guest as wires, pending until the device is quiet", async () => {
-    const { output, outcome } = bootHosted(await soundImage(readFileSync(images["edu-intx"]!)));
-    expect(output).toMatch(/^00:01\.0 raised wire (\d+) 3 times\n00:02\.0 raised wire (?!\1)\d+ 3 times\n$/);
-    expect(outcome).toEqual({ kind: "exited", status: 0 });
   });
 });
 
