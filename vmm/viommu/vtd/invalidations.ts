@@ -5,8 +5,11 @@ import { EIO } from "../../../host/uapi/errno.ts";
 import type { InvalidationReply } from "../host-port.ts";
 import { writeInvalidation } from "./nested-codec.ts";
 
-/** Entries of a device that wait at most; the next one has them sent. */
+/** Entries of a device that wait at most; the next one has them sent. A batch begins with room for few: most PASIDs get one. */
 const MOST = 256;
+const FEW = 4;
+/** What a call costs beside an entry (`work`). */
+const CALL_WORK = 16;
 const ENTRY_BYTES = 24;
 /** log2 of all pages there are. */
 export const EVERYTHING = 52;
@@ -19,8 +22,8 @@ interface Batch {
   count: number;
   /** Everything is in it. */
   whole: boolean;
-  readonly bytes: Uint8Array;
-  readonly words: Uint32Array;
+  bytes: Uint8Array;
+  words: Uint32Array;
 }
 
 // Not state: batches live within one run of the queue; the counters are the queue's to keep
@@ -28,6 +31,8 @@ export class PendingInvalidations {
   /** Calls and entries that the host was given. */
   batches = 0;
   forwarded = 0;
+  /** Units of work done so far: an entry is one. */
+  work = 0;
   readonly #forward: (batch: Uint8Array, count: number, device: number, pasid: number) => InvalidationReply;
   /** What is done about a device, or its PASID, whose translations the host does not drop. */
   readonly #failed: (device: number, pasid: number, errno: number) => void;
@@ -44,10 +49,11 @@ export class PendingInvalidations {
 
   /** 2^order pages from `pfn` on, or EVERYTHING, of the first stage of a device, or of one of its PASIDs (0: of its requests without one). */
   add(device: number, pasid: number, pfn: number, order: number, leavesOnly: boolean): void {
+    this.work++;
     const key = device * PASIDS + pasid;
     let batch = this.#batches.get(key);
     if (batch === undefined) {
-      const bytes = new Uint8Array(MOST * ENTRY_BYTES);
+      const bytes = new Uint8Array(FEW * ENTRY_BYTES);
       batch = { device, pasid, count: 0, whole: false, bytes, words: new Uint32Array(bytes.buffer) };
       this.#batches.set(key, batch);
     }
@@ -58,6 +64,7 @@ export class PendingInvalidations {
       if (batch.whole) batch.count = 0;
       else this.#send(batch);
     }
+    if ((batch.count + 1) * ENTRY_BYTES > batch.bytes.length) grow(batch);
     writeInvalidation(batch.words, batch.count++, pfn, order, leavesOnly);
   }
 
@@ -80,6 +87,7 @@ export class PendingInvalidations {
     batch.count = 0;
     batch.whole = false;
     this.batches++;
+    this.work += CALL_WORK;
     this.forwarded += count;
     const { done, errno } = this.#forward(batch.bytes.subarray(0, count * ENTRY_BYTES), count, device, pasid);
     if (errno === 0 && done === count) return;
@@ -88,4 +96,11 @@ export class PendingInvalidations {
     const again = this.#forward(batch.bytes.subarray(0, ENTRY_BYTES), 1, device, pasid);
     if (again.errno !== 0 || again.done !== 1) this.#failed(device, pasid, again.errno || -EIO);
   }
+}
+
+function grow(batch: Batch): void {
+  const bytes = new Uint8Array(Math.min(2 * batch.bytes.length, MOST * ENTRY_BYTES));
+  bytes.set(batch.bytes);
+  batch.bytes = bytes;
+  batch.words = new Uint32Array(bytes.buffer);
 }

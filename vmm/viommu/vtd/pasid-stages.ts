@@ -28,11 +28,15 @@ const PRESENT = 1;
 const STAGE1_BYTES = 24;
 const ENTRY_BYTES = 64;
 const LOST: PasidStage = { stage1: new Uint8Array(0), domain: -1, pageRequests: false, lost: true };
+/** What a call of the host's costs beside a look at an entry. */
+const CALL_WORK = 64;
 const NONE: ReadonlyMap<number, PasidStage> = new Map();
 
 export class PasidStages implements Stateful {
   /** An entry cannot be what it says (`cause`, 0: it can now), told each time it is read. */
   onWrong: (device: PluggedDevice, pasid: number, cause: number, silent: boolean) => void = () => {}; // not state: wiring
+  /** Units of work done so far: an entry looked at is one, a call of the host's some more. */
+  work = 0; // not state: within one run of the queue
   readonly #host: ViommuHost;
   readonly #contexts: DeviceContexts;
   readonly #memory: MemoryPort<GpaPfn>;
@@ -95,6 +99,7 @@ export class PasidStages implements Stateful {
 
   /** Nothing of a PASID passes any more; one that the host does not block is tried again whenever the device's are read. */
   block({ handle, name, hostName }: PluggedDevice, pasid: number): void {
+    this.work += CALL_WORK;
     const errno = this.#host.setBlocked(handle, pasid);
     if (errno >= 0) {
       this.#installed.get(handle)?.delete(pasid);
@@ -139,6 +144,7 @@ export class PasidStages implements Stateful {
   #readTable(device: PluggedDevice, first: number, directory: number): void {
     const memory = this.#memory;
     const installed = this.of(device.handle);
+    this.work += 16;
     const readable = memory.load64((directory + (first >>> 15)) as GpaPfn, ((first >>> 6) & 511) << 3) === ACCESS_OK;
     const present = readable && (memory.lo & PRESENT) !== 0;
     const table = (memory.hi >>> 0) * 0x100000 + (memory.lo >>> 12);
@@ -152,6 +158,7 @@ export class PasidStages implements Stateful {
   /** One entry; `directory` -1: there is none. */
   #read(device: PluggedDevice, pasid: number, directory: number): void {
     const contexts = this.#contexts;
+    this.work++;
     const stage = directory < 0 ? null : contexts.readPasid(pasid, directory);
     const before = this.of(device.handle).get(pasid);
     const { handle } = device;
@@ -161,6 +168,7 @@ export class PasidStages implements Stateful {
       return;
     }
     if (before === undefined || before.lost === true || !sameStage(before, stage)) {
+      this.work += CALL_WORK;
       const errno =
         stage.stage1.length === 0
           ? this.#host.setBypass(handle, pasid)

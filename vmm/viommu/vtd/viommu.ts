@@ -33,6 +33,7 @@ import { frameIn } from "../../../host/arch/vtd/structure-walk.ts";
 import { KIND_WRITE } from "../../../host/arch/vtd/two-stage-walk.ts";
 import { TABLE_NAMES } from "../../../host/arch/vtd/walk-observer.ts";
 import { type GpaPfn, hex } from "../../../host/base/address.ts";
+import type { ClockEvent } from "../../../host/base/clock.ts";
 import type { AccessSize } from "../../../host/base/mmio.ts";
 import type { Stateful, StateReader, StateRecord } from "../../../host/base/state.ts";
 import type { Trace } from "../../../host/base/trace.ts";
@@ -88,6 +89,9 @@ const ABSENT: ReadonlySet<number> = new Set([
   FAULT_PASID_DIRECTORY_NOT_PRESENT,
   FAULT_PASID_NOT_PRESENT,
 ]);
+/** Work for a queue at a time, tens of milliseconds of a host's time, and how long a queue that has more of it stands then, in virtual time. */
+const WORK_A_RUN = 2 ** 17;
+const PAUSE_NS = 100_000;
 /** AW of a PASID entry: reserved without a second stage, but Linux's driver writes it whatever PGTT says (pasid_set_address_width). */
 const AW = 7 << 2;
 
@@ -124,6 +128,10 @@ export class VtdViommu implements GuestVisibleIommu, RegisterEffects, Stateful {
   /** Guest ids of assigned devices, and PASIDs above them → what is wrong with their entries, told once. */
   readonly #told = new Map<number, number>();
   #running = false; // not state: within a call
+  readonly clockEvents: readonly ClockEvent[];
+  readonly #goOn: ClockEvent;
+  /** The queue stands until that fires; 0: it does not. */
+  #goingOn = 0;
 
   constructor(options: VtdViommuOptions) {
     const configuration = options.configuration ?? {};
@@ -151,6 +159,8 @@ export class VtdViommu implements GuestVisibleIommu, RegisterEffects, Stateful {
     this.#atsTranslator = new AtsTranslator(state, this.#translator);
     this.#interrupts = new InterruptRequests(state, this.#faults, this.#translator, options.interrupt);
     this.#clock = options.clock;
+    this.#goOn = { owner: this.name, name: "invalidation queue goes on", fire: () => this.#run() };
+    this.clockEvents = [this.#goOn];
     this.#walkTrace = new WalkTrace(options.trace, options.name, TABLE_NAMES, "vtd");
     this.#contexts = new DeviceContexts(state);
     this.dispositions = new Dispositions(options.host, this.#contexts, this.#report, options.trace, options.name);
@@ -393,14 +403,27 @@ export class VtdViommu implements GuestVisibleIommu, RegisterEffects, Stateful {
     return actual;
   }
 
-  /** Executes what is queued: a queue's worth at most, so that a guest whose queue never ends does not hold the VM up. */
+  /**
+   * Executes what is queued: a queue's worth at most, and no more at a time than so much work, for one descriptor may be of every PASID of every device. A
+   * guest whose queue never ends does not hold the VM up.
+   */
   #run(): void {
     if (this.#running) return;
     this.#running = true;
     this.#observe(-1);
-    for (let left = this.#queue.entries; left > 0 && this.#queue.step(); left--);
+    if (this.#goingOn !== 0) this.#clock.cancel(this.#goingOn);
+    this.#goingOn = 0;
+    const enough = this.#work + WORK_A_RUN;
+    let left = this.#queue.entries;
+    while (left > 0 && this.#work < enough && this.#queue.step()) left--;
     this.#descriptors.settle();
+    if (this.#work >= enough && this.#queue.ready) this.#goingOn = this.#clock.schedule(PAUSE_NS, this.#goOn);
     this.#running = false;
+  }
+
+  /** What descriptors have come to so far, in units: a PASID looked at, a range. */
+  get #work(): number {
+    return this.#pending.work + (this.pasids?.work ?? 0);
   }
 
   // --- what is installed ---------------------------------------------------------------------------------------------------------
@@ -468,6 +491,8 @@ export class VtdViommu implements GuestVisibleIommu, RegisterEffects, Stateful {
     this.pageRequests.waiting.forget(null, PRG_RESPONSE_FAILURE);
     for (const { invalidations } of this.#emulatedAts) invalidations.forget();
     this.#descriptors.forget();
+    this.#clock.cancel(this.#goingOn);
+    this.#goingOn = 0;
     this.#interrupts.remapper.invalidateAll();
     this.translationChanged(true);
   }
@@ -476,6 +501,7 @@ export class VtdViommu implements GuestVisibleIommu, RegisterEffects, Stateful {
     return {
       registers: this.#state.saveState(),
       ...{ flagged: this.flagged, cause: this.cause, recorded: this.#recorded, refused: this.#interrupts.refused },
+      goingOn: this.#goingOn,
       told: [...this.#told].map(([device, reason]) => ({ device, reason })),
     };
   }
@@ -483,6 +509,7 @@ export class VtdViommu implements GuestVisibleIommu, RegisterEffects, Stateful {
   restoreState(state: StateReader): void {
     this.flagged = state.boolean("flagged");
     this.cause = state.number("cause");
+    this.#goingOn = state.number("goingOn");
     this.#recorded = state.number("recorded");
     this.#interrupts.refused = state.number("refused");
     this.#told.clear();
