@@ -8,7 +8,7 @@ import { pending } from "./exceptions";
 import { executeSimd } from "./simd";
 import { vectorsOpen } from "./system-registers";
 
-export { dropDecodePages, refetchInstructions } from "../../engine/assembly/decode-cache";
+export { refetchInstructions } from "../../engine/assembly/decode-cache";
 export { markTlbs } from "../../engine/assembly/debug";
 export { reset } from "../../engine/assembly/run";
 export { flushAll } from "../../engine/assembly/tlb";

@@ -2,7 +2,8 @@
 // bytes of code often enough; translate() then compiles the region around the sampled slot, puts its function into the core's table and marks the
 // head of every block TRANSLATED, keeping the original slot in the core's list of entries. The core calls the function when it meets the mark.
 //
-// Nothing that the guest can observe depends on it. When the list or the table is full, all decoded code is dropped and both start again.
+// Nothing that the guest can observe depends on it. When the list or the table is full, every mark is taken back and both start again; decoded code stays
+// what it is, for a guest that has changed code and not fenced must not see from that what is translated.
 import type { Stateful, StateReader, StateRecord } from "../../../../host/base/state.ts";
 import * as layout from "../assembly/layout.ts";
 import type { InstructionSet } from "./instruction-set.ts";
@@ -12,7 +13,6 @@ import { RegionWriter } from "./region-writer.ts";
 /** What the translator needs of the core's exports, besides the functions that the instruction set imports. */
 export interface TranslatorCore {
   readonly table: WebAssembly.Table;
-  dropDecodePages(): void;
 }
 
 interface Region {
@@ -28,7 +28,6 @@ export class Translator implements Stateful {
   readonly #view: DataView; // not state: the core's memory
   readonly #first: number;
   readonly #capacity: number;
-  readonly #drop: () => void;
   readonly #imports: WebAssembly.Imports;
   /** What the functions in the table are made of: a decode page, and the offsets in it of each block's instructions. */
   readonly #regions: Region[] = [];
@@ -40,7 +39,6 @@ export class Translator implements Stateful {
     this.#view = new DataView(memory.buffer);
     this.#first = core.table.length;
     this.#capacity = capacity;
-    this.#drop = () => core.dropDecodePages();
     this.#imports = { env: { memory }, core: core as unknown as WebAssembly.ModuleImports };
     core.table.grow(capacity);
   }
@@ -92,11 +90,26 @@ export class Translator implements Stateful {
   }
 
   #reset(): void {
-    this.#drop();
+    const view = this.#view;
+    this.#regions.forEach(({ page, blocks }, n) => {
+      for (const offsets of blocks) this.#unmark(page, page + offsets[0]! * 4, this.#first + n);
+    });
+    const end = this.#endOfPages;
+    for (let page = layout.DECODE_POOL; page < end; page += layout.DECODE_PAGE_BYTES) {
+      for (let at = 0; at < 32; at += 4) view.setUint32(page + layout.DECODE_HEAT + at, 0, true);
+    }
     this.#clear();
-    this.#view.setUint32(layout.ENTRIES_USED, 0, true);
+    view.setUint32(layout.ENTRIES_USED, 0, true);
     // so much hot code would only push itself out again: be slower to translate from now on
-    this.#view.setUint32(layout.TRANSLATE, Math.min(this.#view.getUint32(layout.TRANSLATE, true) * 2, 255), true);
+    view.setUint32(layout.TRANSLATE, Math.min(view.getUint32(layout.TRANSLATE, true) * 2, 255), true);
+  }
+
+  /** Puts the original slot back where a block of function `functionIndex` begins. */
+  #unmark(page: number, slot: number, functionIndex: number): void {
+    if (!this.#leadsTo(page, slot, functionIndex)) return;
+    const view = this.#view;
+    const entry = layout.ENTRIES + view.getUint32(slot + 4, true) * layout.ENTRY_BYTES;
+    view.setBigUint64(slot, view.getBigUint64(entry, true), true);
   }
 
   #clear(): void {
@@ -136,7 +149,8 @@ export class Translator implements Stateful {
 
   #readRegion(region: StateReader): Region {
     const page = region.number("page");
-    const pages = this.#view.getUint32(layout.DECODE_USED, true);
+    // one that is not in use, too: translations stay in the list when all decode pages are dropped
+    const pages = this.#view.getUint32(layout.DECODE_PAGES, true);
     const index = (page - layout.DECODE_POOL) / layout.DECODE_PAGE_BYTES;
     if (!Number.isInteger(index) || index < 0 || index >= pages) region.fail("page", "is no decode page");
     const blocks = region.list("blocks").map((block): readonly number[] => {
@@ -148,19 +162,25 @@ export class Translator implements Stateful {
     return { page, blocks };
   }
 
-  /** Whether decoded code still leads to a function: a page that was emptied does not. */
+  /** Whether decoded code still leads to a function. */
   #isMarked({ page, blocks }: Region, functionIndex: number): boolean {
+    return blocks.some((offsets) => this.#leadsTo(page, page + offsets[0]! * 4, functionIndex));
+  }
+
+  /** Whether a slot is marked as the head of a block of a function: not if its page was emptied or dropped. */
+  #leadsTo(page: number, slot: number, functionIndex: number): boolean {
     const view = this.#view;
-    const entries = view.getUint32(layout.ENTRIES_USED, true);
-    return blocks.some((offsets) => {
-      const slot = page + offsets[0]! * 4;
-      const entry = view.getUint32(slot + 4, true);
-      return (
-        view.getUint16(slot, true) === layout.TRANSLATED &&
-        entry < entries &&
-        view.getUint32(layout.ENTRIES + entry * layout.ENTRY_BYTES + 8, true) === functionIndex
-      );
-    });
+    if (page >= this.#endOfPages || view.getUint16(slot, true) !== layout.TRANSLATED) return false;
+    const entry = view.getUint32(slot + 4, true);
+    return (
+      entry < view.getUint32(layout.ENTRIES_USED, true) &&
+      view.getUint32(layout.ENTRIES + entry * layout.ENTRY_BYTES + 8, true) === functionIndex
+    );
+  }
+
+  /** Behind the last decode page in use. */
+  get #endOfPages(): number {
+    return layout.DECODE_POOL + this.#view.getUint32(layout.DECODE_USED, true) * layout.DECODE_PAGE_BYTES;
   }
 
   #block(page: number, offsets: readonly number[], state: StateReader): Block {

@@ -5,7 +5,7 @@ import { SIE } from "./layout";
 import { Rv64 } from "./rv64";
 import { pending } from "./traps";
 
-export { dropDecodePages, refetchInstructions } from "../../engine/assembly/decode-cache";
+export { refetchInstructions } from "../../engine/assembly/decode-cache";
 export { markTlbs } from "../../engine/assembly/debug";
 export { reset } from "../../engine/assembly/run";
 export { flushAll } from "../../engine/assembly/tlb";

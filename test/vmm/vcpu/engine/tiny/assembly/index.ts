@@ -18,7 +18,7 @@ import {
   VECTOR,
 } from "./layout";
 
-export { dropDecodePages, refetchInstructions } from "../../../../../../vmm/vcpu/engine/assembly/decode-cache";
+export { refetchInstructions } from "../../../../../../vmm/vcpu/engine/assembly/decode-cache";
 export { markTlbs } from "../../../../../../vmm/vcpu/engine/assembly/debug";
 export { reset } from "../../../../../../vmm/vcpu/engine/assembly/run";
 export { flushAll } from "../../../../../../vmm/vcpu/engine/assembly/tlb";
