@@ -39,8 +39,8 @@ export class AddressSpace implements Stateful {
   messageMaskHigh = 0;
   messagePatternLow = 0;
   messagePatternHigh = 0;
-  /** True if the plain way of the walker can take this space: little-endian, 8-byte entries. */
-  plain = true;
+  /** The plain way of the walker can take this space (little-endian, 8-byte entries) for requests whose kind is below this: to read and to write; else for none. */
+  plainKinds = 2;
   /** Tags under which pointers to tables of this space, and of its second stage, are remembered. */
   tag: AddressTag = NO_TAG; // not state: found again by whoever caches
   secondTag: AddressTag = NO_TAG; // not state: found again by whoever caches
@@ -111,11 +111,12 @@ export class AddressSpace implements Stateful {
   }
 
   #settle(): void {
-    this.plain =
+    const plain =
       this.firstLevels !== 2 &&
       this.secondLevels !== 2 &&
       (this.firstLevels === 0 || !this.firstBigEndian) &&
       (this.secondLevels === 0 || !this.secondBigEndian);
+    this.plainKinds = plain ? 2 : 0;
   }
 
   /** Takes the second stage (and byte orders, A/D policy) of another space. */
@@ -158,7 +159,6 @@ export class AddressSpace implements Stateful {
       messageMaskHigh: this.messageMaskHigh,
       messagePatternLow: this.messagePatternLow,
       messagePatternHigh: this.messagePatternHigh,
-      plain: this.plain,
       sum: this.sum,
     };
   }
@@ -183,7 +183,7 @@ export class AddressSpace implements Stateful {
     this.messageMaskHigh = state.number("messageMaskHigh");
     this.messagePatternLow = state.number("messagePatternLow");
     this.messagePatternHigh = state.number("messagePatternHigh");
-    this.plain = state.boolean("plain");
     this.sum = state.boolean("sum");
+    this.#settle();
   }
 }

@@ -182,7 +182,7 @@ export class StageWalks<P extends number> {
     let hostHigh = tableHigh;
     this.firstPointer.shift = 0;
     const { tables } = this;
-    const remembered = tables !== null && space.plain ? tables.find(space.tag, low, high) : -1;
+    const remembered = tables !== null && space.plainKinds !== 0 ? tables.find(space.tag, low, high) : -1;
     // The table's frame in memory is known already.
     let known = remembered >= 0;
     if (tables !== null && known) {
@@ -280,7 +280,7 @@ export class StageWalks<P extends number> {
     let index = top & 511;
     this.secondPointer.shift = 0;
     const { tables } = this;
-    const remembered = tables !== null && space.plain ? tables.find(space.secondTag, low, high) : -1;
+    const remembered = tables !== null && space.plainKinds !== 0 ? tables.find(space.secondTag, low, high) : -1;
     if (tables !== null && remembered >= 0) {
       level = LEVEL_OF_CLASS[tables.classAt(remembered)]!;
       tableLow = tables.frameLowAt(remembered);

@@ -57,8 +57,7 @@ export class TwoStageWalker<P extends number> extends StageWalks<P> {
    */
   walkPlainly(space: AddressSpace, low: number, high: number, kind: number, supervisor: boolean): boolean {
     this.isMessage = false;
-    // KIND_READ and KIND_WRITE only.
-    if (kind > 1 || !space.plain) return false;
+    if (kind >= space.plainKinds) return false;
     const signLow = low & space.signLow;
     const signHigh = high & space.signHigh;
     if ((signLow | signHigh) !== 0 && (signLow !== space.signLow || signHigh !== space.signHigh)) return false;
@@ -76,7 +75,6 @@ export class TwoStageWalker<P extends number> extends StageWalks<P> {
     const watched = this.observer !== null;
     if (watched) this.#pending.forget();
     const tables = this.tables;
-    if (tables !== null && !watched && this.#walkShortly(tables, space, low, high, kind, supervisor)) return true;
     const secondLevels = space.secondLevels | 0;
     // V, R, A of a leaf, and W, D to write; in the first stage U for a user, no U for a supervisor without SUM.
     const need = (kind === 0 ? 0x43 : 0xc7) | (supervisor ? 0 : 0x10);
@@ -235,64 +233,68 @@ export class TwoStageWalker<P extends number> extends StageWalks<P> {
   }
 
   /**
-   * The shortest way: one load a stage, of an entry for 4 KiB (in the second stage also 2 MiB) in a table that is remembered. True with the results in
-   * place, as `walkPlainly` would find them.
+   * The shortest way: one load a stage, of an entry for 4 KiB (in the second stage also 2 MiB) in a table that is remembered. What both leaves say
+   * (their V is 1) with the results in place, as `walkPlainly` would find them; 0 if it must be asked.
    */
-  #walkShortly(
-    tables: TableCache,
-    space: AddressSpace,
-    low: number,
-    high: number,
-    kind: number,
-    supervisor: boolean,
-  ): boolean {
-    const plainHigh = this.plainHigh | 0;
+  walkShortly(space: AddressSpace, low: number, high: number, kind: number, supervisor: boolean): number {
+    const tables = this.tables;
+    if (tables === null || this.observer !== null || kind >= space.plainKinds) return 0;
+    const plainHigh = this.plainHigh;
     let guestLow = low | 0;
     let guestHigh = high | 0;
     let firstLo = 0xdf;
     let firstShift = 52;
     if (space.firstLevels !== 0) {
-      const entry = tables.find(space.tag, low, high);
-      if (entry < 0 || tables.classAt(entry) !== 0) return false;
+      const signLow = low & space.signLow;
+      const signHigh = high & space.signHigh;
+      if ((signLow | signHigh) !== 0 && (signLow !== space.signLow || signHigh !== space.signHigh)) return 0;
+      const entry = tables.findOfPages(space.tag, low, high);
+      if (entry < 0) return 0;
       const { words, baseLow, baseHigh, pages } = this.first;
       const page = (tables.frameLowAt(entry) - baseLow) >>> 0;
-      if (page >= pages || tables.frameHighAt(entry) !== baseHigh) return false;
+      if (page >= pages || tables.frameHighAt(entry) !== baseHigh) return 0;
       const at = (page << 10) | ((low & 511) << 1);
       const lo = words[at]!;
       const hi = words[at | 1]!;
+      // V, R, A of a leaf, and W, D to write; U for a user, no U for a supervisor without SUM.
       const need = (kind === 0 ? 0x43 : 0xc7) | (supervisor ? 0 : 0x10);
-      if ((hi & plainHigh) !== 0 || (lo & (supervisor && !space.sum ? need | 0x10 : need)) !== need) return false;
+      if ((hi & plainHigh) !== 0 || (lo & (supervisor && !space.sum ? need | 0x10 : need)) !== need) return 0;
       guestLow = (lo >>> 10) | (hi << 22);
       guestHigh = (hi >>> 10) & 0xfff;
       firstLo = lo;
       firstShift = 0;
     }
-    if (space.recognizesMessages && space.isMessagePage(guestLow, guestHigh)) return false;
+    if (space.recognizesMessages && space.isMessagePage(guestLow, guestHigh)) return 0;
     let hostLow = guestLow;
     let hostHigh = guestHigh;
     let secondLo = 0xdf;
     let secondShift = 52;
     if (space.secondLevels !== 0) {
-      if (((guestLow & space.beyondLow) | (guestHigh & space.beyondHigh)) !== 0) return false;
-      const entry = tables.find(space.secondTag, guestLow, guestHigh);
-      if (entry < 0) return false;
-      secondShift = Math.imul(LEVEL_OF_CLASS[tables.classAt(entry)]!, 9);
-      if (secondShift > 9) return false;
+      if (((guestLow & space.beyondLow) | (guestHigh & space.beyondHigh)) !== 0) return 0;
+      let entry = tables.findOfPages(space.secondTag, guestLow, guestHigh);
+      secondShift = 0;
+      if (entry < 0) {
+        entry = tables.find(space.secondTag, guestLow, guestHigh);
+        if (entry < 0 || LEVEL_OF_CLASS[tables.classAt(entry)] !== 1) return 0;
+        secondShift = 9;
+      }
       const { words, baseLow, baseHigh, pages } = this.second;
       const page = (tables.frameLowAt(entry) - baseLow) >>> 0;
-      if (page >= pages || tables.frameHighAt(entry) !== baseHigh) return false;
+      if (page >= pages || tables.frameHighAt(entry) !== baseHigh) return 0;
       const at = (page << 10) | (((guestLow >>> secondShift) & 511) << 1);
       const lo = words[at]!;
       const hi = words[at | 1]!;
       const need = kind === 0 ? 0x53 : 0xd7;
-      if ((hi & plainHigh) !== 0 || (lo & need) !== need) return false;
+      if ((hi & plainHigh) !== 0 || (lo & need) !== need) return 0;
       hostLow = (lo >>> 10) | (hi << 22);
       hostHigh = (hi >>> 10) & 0xfff;
-      const within = (1 << secondShift) - 1;
-      if ((hostLow & within) !== 0) return false;
-      hostLow |= guestLow & within;
+      if (secondShift !== 0) {
+        if ((hostLow & 511) !== 0) return 0;
+        hostLow |= guestLow & 511;
+      }
       secondLo = lo;
     }
+    this.isMessage = false;
     this.firstLo = firstLo;
     this.firstHi = 0;
     this.firstShift = firstShift;
@@ -308,7 +310,7 @@ export class TwoStageWalker<P extends number> extends StageWalks<P> {
       if (firstShift === 0) this.firstLoads++;
       if (secondShift !== 52) this.secondLoads++;
     }
-    return true;
+    return firstLo & secondLo;
   }
 
   /**

@@ -72,6 +72,42 @@ export function secondRights(lo: number, hi: number, second: SecondStage): numbe
   return rights;
 }
 
+const UNKNOWN = 0xff;
+
+// Not state: what the rules say, worked out once
+/**
+ * What leaves without restrictions from above grant in one regime (`firstRights`) or one stage 2 (`secondRights`), by the bits that decide it: AP[2:1] or
+ * S2AP, DBM, and the two of execution. It is asked for leaf after leaf, and there are 32 answers.
+ */
+export class LeafRights {
+  readonly #known = new Uint8Array(64).fill(UNKNOWN);
+
+  /** The rules have changed. */
+  forget(): void {
+    this.#known.fill(UNKNOWN);
+  }
+
+  ofFirst(lo: number, hi: number, regime: TranslationRegime): number {
+    const known = this.#known[placeOf(lo, hi)]!;
+    return known !== UNKNOWN ? known : this.#learn(lo, hi, firstRights(lo, hi, 0, regime));
+  }
+
+  ofSecond(lo: number, hi: number, second: SecondStage): number {
+    const known = this.#known[placeOf(lo, hi)]!;
+    return known !== UNKNOWN ? known : this.#learn(lo, hi, secondRights(lo, hi, second));
+  }
+
+  #learn(lo: number, hi: number, rights: number): number {
+    this.#known[placeOf(lo, hi)] = rights;
+    return rights;
+  }
+}
+
+/** Bits 7:6 and 51, 54:53 of a descriptor, as a number below 64. */
+function placeOf(lo: number, hi: number): number {
+  return ((lo >>> 6) & 3) | ((hi >>> 17) & 0x34);
+}
+
 /** True if a stage-2 leaf says Device memory (MemAttr, with S2FWB its other meaning: DDI 0487 D8.6). */
 export function isDevice(lo: number, second: SecondStage): boolean {
   return (lo & (second.forcedWriteBack ? 0x10 : 0x30)) === 0;

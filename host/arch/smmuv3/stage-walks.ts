@@ -153,7 +153,7 @@ export class StageWalks<P extends number> {
     descent.start(half, low, high);
     this.firstPointer.shift = 0;
     const { tables } = this;
-    const remembered = tables !== null && regime.plain ? tables.find(regime.tag, low, high) : -1;
+    const remembered = tables !== null && regime.plainKinds !== 0 ? tables.find(regime.tag, low, high) : -1;
     // Where the table's frames are in memory is known already.
     let known = tables !== null && remembered >= 0 && descent.resume(tables, remembered);
     if (tables !== null && known) tellRemembered(this.observer, TABLE_STAGE_1, half, tables, remembered, -1, low, high);
@@ -229,7 +229,7 @@ export class StageWalks<P extends number> {
   /** Remembers the table that stage 1 came to. The pages of one larger than a page may lie apart behind stage 2. */
   protected rememberFirst(regime: TranslationRegime, low: number, high: number): void {
     const { tables, firstPointer } = this;
-    if (tables === null || firstPointer.shift === 0 || !regime.plain) return;
+    if (tables === null || firstPointer.shift === 0 || regime.plainKinds === 0) return;
     if (!regime.second.enabled || this.firstGranule === 12) tables.insert(regime.tag, low, high, firstPointer);
   }
 

@@ -6,6 +6,7 @@
 import { type AddressTag, NO_TAG } from "../../base/caches/address-tags.ts";
 import { type StreamWorld, WORLD_EL1, WORLD_EL2 } from "./context-descriptor.ts";
 import { effectiveBits, type SmmuFeatures } from "./identification.ts";
+import { LeafRights } from "./leaf-rights.ts";
 import {
   firstBlockLevel,
   firstStageShape,
@@ -89,7 +90,7 @@ export class TableTree {
 // Not state: made of structures that whoever holds this keeps
 /** The half of stage 1 that one TTB describes. */
 export class FirstStageHalf extends TableTree {
-  /** EPDx = 0. */
+  /** EPDx = 0; else the granule is 0, too. */
   enabled = false;
   /** E0PDx: unprivileged accesses fault. */
   privilegedOnly = false;
@@ -119,6 +120,8 @@ export class SecondStage extends TableTree {
   protectedWalk = false;
   forcedWriteBack = false;
   xnx = false;
+  /** What its leaves grant. */
+  readonly leafRights = new LeafRights();
   stalls = false;
   records = false;
 
@@ -148,8 +151,12 @@ export class SecondStage extends TableTree {
     this.records = (w5 & (1 << 26)) !== 0;
     this.forcedWriteBack = features.FWB && (words[2]! & (1 << 25)) !== 0;
     this.xnx = features.XNX;
+    this.leafRights.forget();
   }
 }
+
+export const STAGE_1 = 1 << 0;
+export const STAGE_2 = 1 << 1;
 
 // Not state: made of structures that whoever holds this keeps
 /** Both stages of one context. */
@@ -176,15 +183,19 @@ export class TranslationRegime {
   aborts = true;
   records = false;
   stalls = false;
-  /** Little-endian, no access flags of tables: what the quick walk takes. */
-  plain = false;
+  /** The plain walk takes requests whose kind is below this: to read and to write, where tables are little-endian and their access flags not kept; else none. */
+  plainKinds = 0;
+  /** STAGE_1, STAGE_2: which are on. */
+  stages = 0;
+  /** What stage-1 leaves grant. */
+  readonly leafRights = new LeafRights();
 
   /** Stage 2 alone, or nothing. */
   loadSecondOnly(second: SecondStage): void {
     this.first = false;
     this.second = second;
     this.ignoresTopLower = this.ignoresTopUpper = false;
-    this.plain = !second.bigEndian && !second.tableAccessFlag;
+    this.#settle(true);
   }
 
   /** From a legal context descriptor (16 words) of a stream in `world`. */
@@ -210,17 +221,26 @@ export class TranslationRegime {
     const output = Math.min(48, effectiveBits(w1 & 7, features));
     const lower = this.lower;
     lower.enabled = world === WORLD_EL2 || (w0 & (1 << 14)) === 0;
+    lower.granule = 0;
     if (lower.enabled) {
       const granule = granuleOfTg0((w0 >>> 6) & 3, features);
       setHalf(lower, w0 & 0x3f, granule, words[2]!, words[3]!, output, world, features);
     }
     const upper = this.upper;
     upper.enabled = world !== WORLD_EL2 && (w0 & (1 << 30)) === 0;
+    upper.granule = 0;
     if (upper.enabled) {
       const granule = granuleOfTg1((w0 >>> 22) & 3, features);
       setHalf(upper, (w0 >>> 16) & 0x3f, granule, words[4]!, words[5]!, output, world, features);
     }
-    this.plain = !this.bigEndian && !this.tableAccessFlag && !second.bigEndian && !second.tableAccessFlag;
+    this.#settle(!this.bigEndian && !this.tableAccessFlag);
+  }
+
+  #settle(firstPlain: boolean): void {
+    const { second } = this;
+    this.plainKinds = firstPlain && !second.bigEndian && !second.tableAccessFlag ? 2 : 0;
+    this.stages = (this.first ? STAGE_1 : 0) | (second.enabled ? STAGE_2 : 0);
+    this.leafRights.forget();
   }
 }
 

@@ -4,26 +4,16 @@
 //                │ each table's address through stage 2 (CLASS TT)
 //
 // The common case (access flags set, nothing to mark dirty, no restrictions in tables) goes from the tables that earlier walks came to
-// (`#walkShortly`), else from the root or wherever is known, in one loop over both stages (`walkPlainly`); whatever these do not
+// (`walkShortly`), else from the root or wherever is known, in one loop over both stages (`walkPlainly`); whatever these do not
 // recognise goes through the stages one after the other, step by step (stage-walks.ts, where the results are described too).
 
-import { TABLE_SHIFTS, TABLE_STRIDES, type TableCache } from "../../base/caches/table-cache.ts";
+import { TABLE_SHIFTS, TABLE_STRIDES } from "../../base/caches/table-cache.ts";
 import { PendingLoads } from "../../base/walk-observer.ts";
 import { WORLD_EL2 } from "./context-descriptor.ts";
 import { CLASS_IN } from "./event-records.ts";
-import {
-  ALL_RIGHTS,
-  CLEAN,
-  firstRights,
-  isDevice,
-  PRIVILEGED,
-  READ,
-  secondRights,
-  UNPRIVILEGED,
-  WRITE,
-} from "./leaf-rights.ts";
+import { ALL_RIGHTS, CLEAN, isDevice, PRIVILEGED, READ, UNPRIVILEGED, WRITE } from "./leaf-rights.ts";
 import { KIND_ATS, NEEDS, NO_STAGE_SHIFT, StageWalks, tellRemembered } from "./stage-walks.ts";
-import type { FirstStageHalf, TableTree, TranslationRegime } from "./translation-regime.ts";
+import { type FirstStageHalf, STAGE_1, STAGE_2, type TableTree, type TranslationRegime } from "./translation-regime.ts";
 import { TABLE_STAGE_1, TABLE_STAGE_2, type WalkTable } from "./walk-observer.ts";
 
 export * from "./stage-walks.ts";
@@ -38,7 +28,7 @@ export class TwoStageWalker<P extends number> extends StageWalks<P> {
    * (the observer is told of that alone). `low`, `high`: the frame number of the address, its top byte already replaced if it is ignored.
    */
   walkPlainly(regime: TranslationRegime, low: number, high: number, kind: number, privileged: boolean): boolean {
-    if (kind > 1 || !regime.plain) return false;
+    if (kind >= regime.plainKinds) return false;
     const second = regime.second;
     const hasSecond = second.enabled;
     const watched = this.observer !== null;
@@ -76,7 +66,6 @@ export class TwoStageWalker<P extends number> extends StageWalks<P> {
     }
     const lastShift1 = half.lastShift | 0;
     const right = (NEEDS[kind]! & (privileged ? 56 : 7)) | 0;
-    if (tables !== null && !watched && this.#walkShortly(tables, regime, half, low, high, kind, right)) return true;
     let rights1 = 63;
     let rights2 = 63;
     let firstShift = 52;
@@ -186,7 +175,7 @@ export class TwoStageWalker<P extends number> extends StageWalks<P> {
           if (shift1 >= 0) {
             if ((lo & 0x40) === 0 || (second.protectedWalk && isDevice(lo, second))) return false;
           } else {
-            rights2 = secondRights(lo, hi, second);
+            rights2 = second.leafRights.ofSecond(lo, hi, second);
             secondShift = shift;
           }
           break;
@@ -241,7 +230,7 @@ export class TwoStageWalker<P extends number> extends StageWalks<P> {
       firstPointer.tableHigh = hostHigh;
       const within = (1 << shift1) - 1;
       guestLow = (guestLow & ~within) | (low & within);
-      rights1 = firstRights(lo, hi, 0, regime);
+      rights1 = regime.leafRights.ofFirst(lo, hi, regime);
       if ((rights1 & right) === 0 || ((rights1 & 64) !== 0 && kind === 1)) return false;
       firstShift = shift1;
       global = (lo & 0x800) === 0;
@@ -279,82 +268,89 @@ export class TwoStageWalker<P extends number> extends StageWalks<P> {
   }
 
   /**
-   * The shortest way: one load a stage, of a descriptor for 4 KiB (at stage 2 also 2 MiB) in a table that is remembered. True with the results in place,
-   * as `walkPlainly` would find them; it has looked whether the address is one that stage 1 may translate.
+   * The shortest way: one load a stage, of a descriptor for 4 KiB (at stage 2 also 2 MiB) in a table that is remembered. The rights (never 0) with the
+   * results in place, as `walkPlainly` would find them; 0 if it must be asked.
    */
-  #walkShortly(
-    tables: TableCache,
-    regime: TranslationRegime,
-    half: FirstStageHalf,
-    low: number,
-    high: number,
-    kind: number,
-    right: number,
-  ): boolean {
+  walkShortly(regime: TranslationRegime, low: number, high: number, kind: number, privileged: boolean): number {
+    const tables = this.tables;
+    if (tables === null || this.observer !== null || kind >= regime.plainKinds) return 0;
     let guestLow = low | 0;
     let guestHigh = high | 0;
     let rights = 63;
     let firstShift = NO_STAGE_SHIFT;
     let global = false;
-    if (regime.first) {
-      const entry = tables.find(regime.tag, low, high);
-      if (entry < 0 || tables.classAt(entry) !== 0 || half.granule !== 12) return false;
+    if ((regime.stages & STAGE_1) !== 0) {
+      let half = regime.lower;
+      if ((high & 0x800) !== 0 && regime.world !== WORLD_EL2) {
+        half = regime.upper;
+        if ((~low & half.signLow) !== 0 || (~high & half.signHigh) !== 0) return 0;
+      } else if (((low & half.signLow) | (high & half.signHigh)) !== 0) return 0;
+      // A half that is not enabled has no granule.
+      if (half.granule !== 12 || half.privilegedOnly) return 0;
+      const entry = tables.findOfPages(regime.tag, low, high);
+      if (entry < 0) return 0;
       const { words, baseLow, baseHigh, pages } = this.first;
       const page = (tables.frameLowAt(entry) - baseLow) >>> 0;
-      if (page >= pages || tables.frameHighAt(entry) !== baseHigh) return false;
+      if (page >= pages || tables.frameHighAt(entry) !== baseHigh) return 0;
       const at = (page << 10) | ((low & 511) << 1);
       const lo = words[at]!;
       const hi = words[at | 1]!;
       // DESCRIPTOR_VALID, DESCRIPTOR_TABLE (a page), DESCRIPTOR_AF.
-      if ((lo & 0x403) !== 0x403) return false;
+      if ((lo & 0x403) !== 0x403) return 0;
       guestLow = (lo >>> 12) | (hi << 20);
       guestHigh = (hi >>> 12) & 0xf;
-      if (((guestLow & half.outputLow) | (guestHigh & half.outputHigh)) !== 0) return false;
-      rights = firstRights(lo, hi, 0, regime);
+      if (((guestLow & half.outputLow) | (guestHigh & half.outputHigh)) !== 0) return 0;
+      rights = regime.leafRights.ofFirst(lo, hi, regime);
       firstShift = 0;
       global = (lo & 0x800) === 0;
     }
-    const second = regime.second;
     let hostLow = guestLow;
     let hostHigh = guestHigh;
     let secondShift = NO_STAGE_SHIFT;
     let clean = rights & CLEAN;
-    if (second.enabled) {
-      if (((guestLow & second.inputLow) | (guestHigh & second.inputHigh)) !== 0 || second.granule !== 12) return false;
-      const entry = tables.find(second.tag, guestLow, guestHigh);
-      if (entry < 0) return false;
-      secondShift = TABLE_SHIFTS[tables.classAt(entry)]! - 9;
-      if (secondShift !== 0 && secondShift !== 9) return false;
+    if ((regime.stages & STAGE_2) !== 0) {
+      const second = regime.second;
+      if (((guestLow & second.inputLow) | (guestHigh & second.inputHigh)) !== 0 || second.granule !== 12) return 0;
+      // A page at the last level, a block above it.
+      let leaf = 0x403;
+      let entry = tables.findOfPages(second.tag, guestLow, guestHigh);
+      secondShift = 0;
+      if (entry < 0) {
+        entry = tables.find(second.tag, guestLow, guestHigh);
+        if (entry < 0 || TABLE_SHIFTS[tables.classAt(entry)] !== 18 || second.blockShift < 9) return 0;
+        leaf = 0x401;
+        secondShift = 9;
+      }
       const { words, baseLow, baseHigh, pages } = this.second;
       const page = (tables.frameLowAt(entry) - baseLow) >>> 0;
-      if (page >= pages || tables.frameHighAt(entry) !== baseHigh) return false;
+      if (page >= pages || tables.frameHighAt(entry) !== baseHigh) return 0;
       const at = (page << 10) | (((guestLow >>> secondShift) & 511) << 1);
       const lo = words[at]!;
       const hi = words[at | 1]!;
-      // A page at the last level, a block above it.
-      if ((lo & 0x403) !== (secondShift === 0 ? 0x403 : 0x401) || secondShift > second.blockShift) return false;
+      if ((lo & 0x403) !== leaf) return 0;
       hostLow = (lo >>> 12) | (hi << 20);
       hostHigh = (hi >>> 12) & 0xf;
-      if (((hostLow & second.outputLow) | (hostHigh & second.outputHigh)) !== 0) return false;
-      const within = (1 << secondShift) - 1;
-      hostLow = (hostLow & ~within) | (guestLow & within);
-      const granted = secondRights(lo, hi, second);
+      if (((hostLow & second.outputLow) | (hostHigh & second.outputHigh)) !== 0) return 0;
+      if (secondShift !== 0) hostLow = (hostLow & ~511) | (guestLow & 511);
+      const granted = second.leafRights.ofSecond(lo, hi, second);
       clean |= granted & CLEAN;
       rights &= granted;
     }
     rights &= ALL_RIGHTS;
-    if ((rights & right) === 0 || (clean !== 0 && kind === 1)) return false;
-    this.rights = rights | clean;
+    const right = (kind === 0 ? READ : WRITE) & (privileged ? PRIVILEGED : UNPRIVILEGED);
+    if ((rights & right) === 0 || (clean !== 0 && kind === 1)) return 0;
+    rights |= clean;
+    this.rights = rights;
     this.firstShift = firstShift;
-    this.firstGranule = half.granule;
+    this.firstGranule = 12;
     this.secondShift = secondShift;
-    this.secondGranule = second.granule;
+    this.secondGranule = 12;
     this.global = global;
     this.guestLow = guestLow;
     this.guestHigh = guestHigh;
     this.hostLow = hostLow;
     this.hostHigh = hostHigh;
-    return true;
+    return rights;
   }
 
   /** As `tell`, from the plain way. */

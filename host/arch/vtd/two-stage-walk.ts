@@ -4,7 +4,7 @@
 //                │ each table's address through the second stage (a read)
 //
 // The common case (accessed and dirty bits set, rights that need no second thought) is decided by masks: from the tables that earlier walks came to
-// (`#walkShortly`), else from the root or wherever is known, in one loop over both stages (`walkPlainly`); whatever these do not recognise goes to
+// (`walkShortly`), else from the root or wherever is known, in one loop over both stages (`walkPlainly`); whatever these do not recognise goes to
 // `walkCarefully`, which follows the specification's steps one by one (stage-walks.ts).
 
 import type { TableCache } from "../../base/caches/table-cache.ts";
@@ -108,7 +108,6 @@ export class TwoStageWalker<P extends number> extends StageWalks<P> {
     const watched = this.observer !== null;
     if (watched) this.#pending.forget();
     const tables = this.tables;
-    if (tables !== null && !watched && this.#walkShortly(tables, space, low, high, kind, supervisor)) return true;
     const sign = high & space.signHigh;
     const first = this.first;
     const firstWords = first.words;
@@ -278,35 +277,32 @@ export class TwoStageWalker<P extends number> extends StageWalks<P> {
   }
 
   /**
-   * The shortest way: one load a stage, of an entry for 4 KiB (in the second stage also 2 MiB) in a table that is remembered. True with the results in
-   * place, as `walkPlainly` would find them.
+   * The shortest way: one load a stage, of an entry for 4 KiB (in the second stage also 2 MiB) in a table that is remembered. What `grants` then says (never
+   * 0) with the results in place, as `walkPlainly` would find them; 0 if it must be asked.
    */
-  #walkShortly(
-    tables: TableCache,
-    space: TranslationSpace,
-    low: number,
-    high: number,
-    kind: number,
-    supervisor: boolean,
-  ): boolean {
-    const reserved = this.rules.entryReserved | 0;
+  walkShortly(space: TranslationSpace, low: number, high: number, kind: number, supervisor: boolean): number {
+    const tables = this.tables;
+    // KIND_READ and KIND_WRITE only.
+    if (tables === null || this.observer !== null || kind > 1) return 0;
+    const reserved = this.rules.entryReserved;
     let guestLow = low | 0;
     let guestHigh = high | 0;
     let firstLo = 0x46;
-    let firstShift = 52;
+    let firstShift = NO_STAGE_SHIFT;
     if (space.firstLevels !== 0) {
-      const entry = tables.find(space.tag, low, high);
-      if (entry < 0 || tables.classAt(entry) !== 0) return false;
+      const entry = tables.findOfPages(space.tag, low, high);
+      if (entry < 0) return 0;
       const { words, baseLow, baseHigh, pages } = this.first;
       const page = (tables.frameLowAt(entry) - baseLow) >>> 0;
-      if (page >= pages || tables.frameHighAt(entry) !== baseHigh) return false;
+      if (page >= pages || tables.frameHighAt(entry) !== baseHigh) return 0;
       const at = (page << 10) | ((low & 511) << 1);
       const lo = words[at]!;
       const hi = words[at | 1]!;
+      // P and A (EA), U/S for users, R/W and D to write (R/W but for supervisors without WPE).
       let need = space.eafe ? 0x421 : 0x21;
       if (!supervisor) need |= 4;
       if (kind === 1) need |= supervisor && !space.wpe ? 0x40 : 0x42;
-      if ((hi & reserved) !== 0 || (lo & need) !== need) return false;
+      if ((hi & reserved) !== 0 || (lo & need) !== need) return 0;
       guestLow = (lo >>> 12) | (hi << 20);
       guestHigh = (hi >>> 12) & 0xff;
       firstLo = lo;
@@ -315,34 +311,38 @@ export class TwoStageWalker<P extends number> extends StageWalks<P> {
     let hostLow = guestLow;
     let hostHigh = guestHigh;
     let secondLo = 0x203;
-    let secondShift = 52;
+    let secondShift = NO_STAGE_SHIFT;
     if (space.secondLevels !== 0) {
-      if (((guestLow & space.beyondLow) | (guestHigh & space.beyondHigh)) !== 0) return false;
-      const entry = tables.find(space.secondTag, guestLow, guestHigh);
-      if (entry < 0) return false;
-      secondShift = Math.imul(LEVEL_OF_CLASS[tables.classAt(entry)]!, 9);
-      if (secondShift > 9) return false;
+      if (((guestLow & space.beyondLow) | (guestHigh & space.beyondHigh)) !== 0) return 0;
+      // R, or W; A and D with SSADE; of a large page PS.
+      let need = kind === 0 ? 1 : 2;
+      if (space.secondAD) need |= kind === 0 ? 0x100 : 0x300;
+      let entry = tables.findOfPages(space.secondTag, guestLow, guestHigh);
+      secondShift = 0;
+      if (entry < 0) {
+        entry = tables.find(space.secondTag, guestLow, guestHigh);
+        if (entry < 0 || LEVEL_OF_CLASS[tables.classAt(entry)] !== 1 || (this.rules.features.SSLPS & 1) === 0) return 0;
+        need |= 0x80;
+        secondShift = 9;
+      }
       const { words, baseLow, baseHigh, pages } = this.second;
       const page = (tables.frameLowAt(entry) - baseLow) >>> 0;
-      if (page >= pages || tables.frameHighAt(entry) !== baseHigh) return false;
+      if (page >= pages || tables.frameHighAt(entry) !== baseHigh) return 0;
       const at = (page << 10) | (((guestLow >>> secondShift) & 511) << 1);
       const lo = words[at]!;
       const hi = words[at | 1]!;
-      let need = kind === 0 ? 1 : 2;
-      if (space.secondAD) need |= kind === 0 ? 0x100 : 0x300;
-      if (secondShift !== 0) need |= 0x80;
-      if ((hi & (reserved | 0x40000000)) !== 0 || (lo & need) !== need) return false;
-      const { features } = this.rules;
-      if ((lo & 0x800) !== 0 && !features.SC) return false;
-      if (secondShift !== 0 && (features.SSLPS & 1) === 0) return false;
+      // Bit 62 is reserved here.
+      if ((hi & (reserved | 0x40000000)) !== 0 || (lo & need) !== need) return 0;
+      if ((lo & 0x800) !== 0 && !this.rules.features.SC) return 0;
       hostLow = (lo >>> 12) | (hi << 20);
       hostHigh = (hi >>> 12) & 0xff;
-      const within = (1 << secondShift) - 1;
-      if ((hostLow & within) !== 0) return false;
-      hostLow |= guestLow & within;
+      if (secondShift !== 0) {
+        if ((hostLow & 511) !== 0) return 0;
+        hostLow |= guestLow & 511;
+      }
       secondLo = lo;
     }
-    if (hostHigh === 0 && hostLow >>> 8 === 0xfee) return false;
+    if (hostHigh === 0 && hostLow >>> 8 === 0xfee) return 0;
     this.firstRights = firstLo & 6;
     this.firstLo = firstLo;
     this.firstShift = firstShift;
@@ -353,7 +353,7 @@ export class TwoStageWalker<P extends number> extends StageWalks<P> {
     this.secondShift = secondShift;
     this.hostLow = hostLow;
     this.hostHigh = hostHigh;
-    return true;
+    return this.grants(space);
   }
 
   /**

@@ -25,9 +25,9 @@ export class AddressTag {
   /** Tells apart spaces of one machine and number that must not share translations. */
   readonly variant: number;
   /** The same machine's global mappings; null on a tag that is global or has none. */
-  readonly global: AddressTag | null;
+  readonly global: AddressTag | null = null;
   /** What entries of this space carry now. */
-  stamp: number;
+  stamp = 0;
   /** Page-size classes that entries of this space may have (bits; see translation-cache.ts). */
   sizes = 0;
   /** Classes of leaves that were cached in smaller pieces. */
@@ -234,5 +234,7 @@ export class AddressTags implements Stateful {
       if (tag === undefined || tag.live) state.fail("live", `has no tag ${place} to name`);
       this.enliven(tag);
     }
+    for (const { sizes, tables, live } of tags)
+      if (!live && (sizes | tables) !== 0) state.fail("live", "leaves out a tag with entries");
   }
 }

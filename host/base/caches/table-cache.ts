@@ -16,6 +16,9 @@ export const TABLE_STRIDES = Uint8Array.from(TABLE_SHIFTS, (shift) =>
 );
 const CLASS_OF_SHIFT = Int8Array.from({ length: 64 }, (_, shift) => TABLE_SHIFTS.indexOf(shift));
 
+const NO_WORDS = new Int32Array(0);
+const NO_BYTES = new Uint8Array(0);
+
 const WAYS = 4;
 /** Int32 words per entry: block number; stamp and class; frame, low; frame's bits 43:32 and, above, bits 51:32 of the address. */
 const STRIDE = 4;
@@ -47,20 +50,20 @@ export class FollowedPointer {
 }
 
 export class TableCache implements Stateful {
-  readonly #words: Int32Array;
+  readonly #words: Int32Array = NO_WORDS;
   /** Frame and offset (with the frame's high bits above bit 12) of the pointer, and the pointer itself. */
-  readonly #origins: Int32Array;
-  readonly #setMask: number;
-  readonly #victims: Uint8Array;
+  readonly #origins: Int32Array = NO_WORDS;
+  readonly #setMask: number = 0;
+  readonly #victims: Uint8Array = NO_BYTES;
   /** Entries of tables of 4 KiB pages, by more bits of the same hash than choose the set. */
-  readonly #found: Int32Array; // not state: our speed, nothing is believed unseen
-  readonly #foundMask: number;
+  readonly #found: Int32Array = NO_WORDS; // not state: our speed, nothing is believed unseen
+  readonly #foundMask: number = 0;
   readonly #tags: AddressTags;
 
   /** Of at least four entries. */
   constructor(entries: number, tags: AddressTags) {
     this.#tags = tags;
-    const sets = 2 ** Math.ceil(Math.log2(Math.max(1, entries / WAYS)));
+    const sets = (2 ** Math.ceil(Math.log2(Math.max(1, entries / WAYS)))) | 0;
     this.#setMask = sets - 1;
     this.#words = new Int32Array(sets * WAYS * STRIDE);
     this.#origins = new Int32Array(sets * WAYS * STRIDE);
@@ -71,13 +74,17 @@ export class TableCache implements Stateful {
 
   /** The entry of the deepest table that is known for a frame (bits 31:0; bits 51:32) in the space of `tag`, or -1. */
   find(tag: AddressTag, low: number, high: number): number {
+    const e = this.findOfPages(tag, low, high);
+    return e >= 0 || tag.tables === 0 ? e : this.#search(tag, low, high);
+  }
+
+  /** `find` of a table of 4 KiB pages where the last one with such an address was found: it may have gone since, or be another's. */
+  findOfPages(tag: AddressTag, low: number, high: number): number {
     const words = this.#words;
     const stamp = tag.stamp << CLASS_BITS;
-    // Tables of 4 KiB pages, the common case: where the last one with such an address was found. It may have gone since, or be another's.
     const block = (low >>> 9) | (high << 23);
     const e = this.#found[(block ^ (block >>> 9) ^ Math.imul(stamp, 0x9e3779b1)) & this.#foundMask]!;
-    if (words[e] === block && words[e | 1] === stamp && words[e | 3]! >>> 21 === high >>> 9) return e;
-    return tag.tables === 0 ? -1 : this.#search(tag, low, high);
+    return words[e] === block && words[e | 1] === stamp && words[e | 3]! >>> 21 === high >>> 9 ? e : -1;
   }
 
   #search(tag: AddressTag, low: number, high: number): number {
@@ -147,7 +154,7 @@ export class TableCache implements Stateful {
     const e = (set << 4) | (way << 2);
     words[e] = block;
     words[e | 1] = key;
-    words[e | 2] = tableLow;
+    words[e | 2] = tableLow | 0;
     words[e | 3] = (tableHigh & 0xfff) | (high << 12);
     const origins = this.#origins;
     origins[e] = fromLow;

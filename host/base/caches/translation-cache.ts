@@ -26,6 +26,9 @@ const LEAF_AT = 12;
 export const ORIGIN_AT = 16;
 export const ORIGIN_BITS = 0xff << ORIGIN_AT;
 
+const NO_WORDS = new Int32Array(0);
+const NO_BYTES = new Uint8Array(0);
+
 const WAYS = 4;
 /** Int32 words per entry, of which a set of four takes 2^5: block number, stamp and class, rest of the block number, flags, frame (two halves), two spare. */
 const STRIDE = 8;
@@ -37,23 +40,23 @@ function blockOf(low: number, high: number, shift: number): number {
   return shift < 32 ? (low >>> shift) | (high << (32 - shift)) : high >>> (shift - 32);
 }
 
+// Fields have a value before the constructor gives them theirs, of the same type: compiled code then need not ask what they hold.
 export class TranslationCache implements Stateful {
   /** Entries are named by their first word's index. */
-  readonly #words: Int32Array;
-  readonly #setMask: number;
-  readonly #victims: Uint8Array;
+  readonly #words: Int32Array = NO_WORDS;
+  readonly #victims: Uint8Array = NO_BYTES;
   /** Entries of 4 KiB pages, by more bits of the same hash than choose the set. */
-  readonly #found: Int32Array; // not state: our speed, nothing is believed unseen
-  readonly #foundMask: number;
-  readonly #enabled: boolean;
+  readonly #found: Int32Array = NO_WORDS; // not state: our speed, nothing is believed unseen
+  readonly #foundMask: number = 0;
+  /** -1: nothing is kept. */
+  readonly #setMask: number = 0;
   readonly #tags: AddressTags;
 
   /** Of at least four entries, or of none that are ever found. */
   constructor(entries: number, tags: AddressTags) {
-    this.#enabled = entries > 0;
     this.#tags = tags;
-    const sets = 2 ** Math.ceil(Math.log2(Math.max(1, entries / WAYS)));
-    this.#setMask = sets - 1;
+    const sets = (2 ** Math.ceil(Math.log2(Math.max(1, entries / WAYS)))) | 0;
+    this.#setMask = entries > 0 ? sets - 1 : -1;
     this.#words = new Int32Array(sets * WAYS * STRIDE);
     this.#victims = new Uint8Array(sets);
     this.#found = new Int32Array(sets * WAYS);
@@ -132,24 +135,25 @@ export class TranslationCache implements Stateful {
 
   /** `insert` for a page of 4 KiB that was a leaf, the common case. */
   insertPage(tag: AddressTag, low: number, high: number, targetLow: number, targetHigh: number, flags: number): void {
-    if (!this.#enabled) return;
-    if (!tag.live) this.#tags.enliven(tag);
+    const setMask = this.#setMask;
+    if (setMask < 0) return;
+    if (tag.sizes === 0 && !tag.live) this.#tags.enliven(tag);
     const words = this.#words;
     const victims = this.#victims;
     const stamp = tag.stamp << CLASS_BITS;
     const hash = low ^ (low >>> 9) ^ Math.imul(stamp, 0x9e3779b1);
-    const set = hash & this.#setMask;
+    const set = hash & setMask;
     const way = victims[set]!;
     victims[set] = (way + 1) & (WAYS - 1);
     const e = (set << 5) | (way << 3);
     this.#found[hash & this.#foundMask] = e;
     words[e] = low;
     words[e | 1] = stamp;
-    words[e | 2] = high;
-    words[e | 3] = flags;
-    words[e | 4] = targetLow;
-    words[e | 5] = targetHigh;
-    tag.sizes |= 1;
+    words[e | 2] = high | 0;
+    words[e | 3] = flags | 0;
+    words[e | 4] = targetLow | 0;
+    words[e | 5] = targetHigh | 0;
+    if ((tag.sizes & 1) === 0) tag.sizes |= 1;
   }
 
   /**
@@ -167,8 +171,8 @@ export class TranslationCache implements Stateful {
     targetHigh: number,
     flags: number,
   ): void {
-    if (!this.#enabled) return;
-    if (!tag.live) this.#tags.enliven(tag);
+    if (this.#setMask < 0) return;
+    if (tag.sizes === 0 && !tag.live) this.#tags.enliven(tag);
     const words = this.#words;
     const stamp = tag.stamp << CLASS_BITS;
     const shift = CLASS_SHIFTS[size]!;

@@ -40,6 +40,7 @@ import { CLEAN, WRITE } from "../leaf-rights.ts";
 import { CR0_ATSCHK, CR0_SMMUEN, CR2_REC_CFG_ATS, CR2_RECINVSID, GBPA_ABORT, REG } from "../registers.ts";
 import { CONFIG_BYPASS, S1DSS_SSID0, STE_LEGAL, steFault } from "../stream-table-entry.ts";
 import { isStageFault, StructureWalker } from "../structure-walk.ts";
+import { STAGE_1 } from "../translation-regime.ts";
 import { KIND_EXECUTE, KIND_READ, KIND_WRITE, NO_STAGE_SHIFT, TwoStageWalker } from "../two-stage-walk.ts";
 import type { WalkObserver } from "../walk-observer.ts";
 import { type CachedSpace, originOf } from "./cached-space.ts";
@@ -123,7 +124,7 @@ export class Translator<P extends number> {
         const low = pfn | 0;
         let high = (pfn * 2 ** -32) | 0;
         if (space.ignoresTop) high = withoutTop(space, high);
-        else if (!space.first && pfn >= this.#guestLimit)
+        else if ((space.stages & STAGE_1) === 0 && pfn >= this.#guestLimit)
           return this.#fully(sid, ssid, privileged, kind, pfn, offset, translated);
         const translations = this.#translations;
         const tag = space.tag;
@@ -156,7 +157,8 @@ export class Translator<P extends number> {
     offset: number,
   ): TranslationStatus {
     const walker = this.walker;
-    if (!walker.walkPlainly(space, low, high, kind, privileged)) {
+    const shortly = walker.walkShortly(space, low, high, kind, privileged);
+    if (shortly === 0 && !walker.walkPlainly(space, low, high, kind, privileged)) {
       this.begin(stream.id, -1, privileged, kind, pfn, offset);
       this.stream = stream;
       this.event = walker.walkCarefully(space, low, high, kind, privileged);
@@ -332,8 +334,10 @@ export class Translator<P extends number> {
 
   /** Both stages by the tables; false with `event`. */
   walkTables(space: CachedSpace, low: number, high: number, kind: number, privileged: boolean): boolean {
-    if (this.walker.walkPlainly(space, low, high, kind, privileged)) return true;
-    this.event = this.walker.walkCarefully(space, low, high, kind, privileged);
+    const { walker } = this;
+    if (walker.walkShortly(space, low, high, kind, privileged) !== 0) return true;
+    if (walker.walkPlainly(space, low, high, kind, privileged)) return true;
+    this.event = walker.walkCarefully(space, low, high, kind, privileged);
     return this.event === 0;
   }
 

@@ -174,17 +174,12 @@ export class Translator<P extends number> {
     access: number,
     pfn: number,
   ): TranslationStatus {
-    const walker = this.walker;
-    if (!walker.walkPlainly(space, low, high, kind, false)) {
-      const reason = walker.walkCarefully(space, low, high, kind, false);
-      if (reason !== 0) {
-        this.begin(context.id, -1, false, access, pfn, AT_UNTRANSLATED);
-        this.#fpd = context.fpd || (context.directEntry?.fpd ?? false);
-        return this.#refuse(reason);
-      }
+    const reason = this.#walk(space, low, high, kind, false);
+    if (reason !== 0) {
+      this.begin(context.id, -1, false, access, pfn, AT_UNTRANSLATED);
+      this.#fpd = context.fpd || (context.directEntry?.fpd ?? false);
+      return this.#refuse(reason);
     }
-    this.#keep(space, low, high);
-    this.resultPfn = walker.hostPfn as P;
     return TRANSLATED;
   }
 
@@ -242,14 +237,24 @@ export class Translator<P extends number> {
       }
       translations.drop(entry);
     }
+    const reason = this.#walk(space, low, high, kind, supervisor);
+    return reason === 0 ? TRANSLATED : this.#refuse(reason);
+  }
+
+  /** Both stages by the tables: 0 with `resultPfn`, and the translation cached; or a reason. */
+  #walk(space: TranslationSpace, low: number, high: number, kind: number, supervisor: boolean): number {
     const walker = this.walker;
-    if (!walker.walkPlainly(space, low, high, kind, supervisor)) {
-      const reason = walker.walkCarefully(space, low, high, kind, supervisor);
-      if (reason !== 0) return this.#refuse(reason);
+    let grants = walker.walkShortly(space, low, high, kind, supervisor);
+    if (grants === 0) {
+      if (!walker.walkPlainly(space, low, high, kind, supervisor)) {
+        const reason = walker.walkCarefully(space, low, high, kind, supervisor);
+        if (reason !== 0) return reason;
+      }
+      grants = walker.grants(space);
     }
-    this.#keep(space, low, high);
+    this.#keep(space, low, high, grants);
     this.resultPfn = walker.hostPfn as P;
-    return TRANSLATED;
+    return 0;
   }
 
   /** Says what the request under way is, for records. */
@@ -371,11 +376,10 @@ export class Translator<P extends number> {
     return 0;
   }
 
-  /** Caches what the walker found. */
-  #keep(space: TranslationSpace, low: number, high: number): void {
+  /** Caches what the walker found, with what it grants. */
+  #keep(space: TranslationSpace, low: number, high: number, grants: number): void {
     const walker = this.walker;
     const { firstShift, secondShift, hostLow, hostHigh } = walker;
-    const grants = walker.grants(space);
     const leafShift = firstShift === NO_STAGE_SHIFT ? secondShift : firstShift;
     const shift = firstShift < secondShift ? firstShift : secondShift;
     if (shift === 0 && leafShift === 0) {

@@ -346,7 +346,8 @@ export class Translator {
     const walker = this.walker;
     this.missed = true;
     this.isMessage = false;
-    if (!walker.walkPlainly(space, low, high, kind, supervisor)) {
+    const shortly = walker.walkShortly(space, low, high, kind, supervisor);
+    if (shortly === 0 && !walker.walkPlainly(space, low, high, kind, supervisor)) {
       const cause = walker.walkCarefully(space, low, high, kind, supervisor);
       if (cause !== 0) return this.#walkFault(cause);
       if (walker.isMessage) return this.#walkMessage(device, space, low, high, kind);
