@@ -1,7 +1,21 @@
-// `npm run fixture:debian [-- --arch A] [-- --suite S] [-- --refresh] [-- FILE.deb…]`
+// `npm run fixture:debian [-- --arch A] [-- --suite S] [-- --refresh] [-- --programs] [-- FILE.deb…]`
 
 import { Command, Option } from "commander";
-import { debianFixture, FIXTURE_ARCHITECTURES, type FixtureArchitecture, MissingHere } from "./recipe.ts";
+import { programsArchive } from "./programs-archive.ts";
+import {
+  BOOTED_ARCHITECTURES,
+  debianFixture,
+  FIXTURE_ARCHITECTURES,
+  type FixtureArchitecture,
+  MissingHere,
+} from "./recipe.ts";
+
+interface Given {
+  readonly suite: string;
+  readonly refresh?: true;
+  readonly programs?: true;
+  readonly arch: FixtureArchitecture;
+}
 
 new Command("fixture:debian")
   .description("build a Debian guest image from the system's Debian mirror, or from .deb files")
@@ -9,14 +23,22 @@ new Command("fixture:debian")
   .option("--suite <name>", "Debian suite, forky or newer", "forky")
   .addOption(new Option("--arch <name>", "Debian port").choices(FIXTURE_ARCHITECTURES).default("riscv64"))
   .option("--refresh", "do not use the cache")
-  .action((debs: string[], options: { suite: string; refresh?: true; arch: FixtureArchitecture }) => {
+  .option("--programs", "the archive of programs that `npm run bench -- debian` measures, instead")
+  .action((debs: string[], options: Given) => {
     try {
+      const log = (line: string): void => console.error(line);
+      if (options.programs === true) {
+        const architecture = BOOTED_ARCHITECTURES.find((name) => name === options.arch);
+        if (architecture === undefined) throw new MissingHere(`nestbox boots no ${options.arch}: nothing is measured`);
+        console.log(programsArchive(architecture, log, options.refresh));
+        return;
+      }
       const fixture = debianFixture({
         suite: options.suite,
         architecture: options.arch,
         refresh: options.refresh ?? false,
         ...(debs.length > 0 ? { debs } : {}),
-        log: (line) => console.error(line),
+        log,
       });
       console.log(`${fixture.release}\n${fixture.kernel}\n${fixture.initrd}`);
     } catch (error) {

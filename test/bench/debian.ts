@@ -1,10 +1,12 @@
 // `npm run bench -- debian [--arch=riscv64|arm64] [--work=NAME,…] [--pairs=N] [--short] [--store]`: a stock Debian kernel here and on QEMU (TCG), the
-// same kernel, initramfs and work, in pairs one after the other. A row a workload: CPU time (user and system of the whole process) of both and the
-// median of the pairs' ratios, below 1 where nestbox is faster. `boot` is from the start of the process to the guest's power-off, its drive found;
-// the others are what they take beyond that pair's boot. What the guests print must be the same.
+// same kernel, initramfs and work, in pairs one after the other. A row a workload, as soon as it is measured: CPU time (user and system of the whole
+// process) of both and the median of the pairs' ratios, below 1 where nestbox is faster. `boot` is from the start of the process to the guest's power-off,
+// its drive found; the others are what they take beyond the boot of the same pair and initramfs. `memory` is the most that the process had resident while
+// a guest of 512 MiB booted and worked on a file system. What the guests print must be the same.
 //
-// QEMU is found as everywhere (guest-fixtures/qemu-on-host); arm64 is compared with -cpu cortex-a53. The fixture is the cached one (npm run fixture:debian). Where one of them is
-// missing a row says so. `--short` takes one pair of the four rows that every change should hold; `--store` writes them to test/bench/results/.
+// QEMU is found as everywhere (guest-fixtures/qemu-on-host); arm64 is compared with -cpu cortex-a53. The fixture is the cached one (npm run fixture:debian),
+// and so are the programs that busybox has not (… -- --programs). Where one of them is missing a row says so. `--short` takes one pair of the four rows that
+// every change should hold; `--store` writes them to test/bench/results/.
 
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { loadavg, tmpdir } from "node:os";
@@ -13,18 +15,24 @@ import { fileURLToPath } from "node:url";
 import { InvalidArgumentError, Option } from "commander";
 import { freshDisk } from "../../guest-fixtures/debian/boot-fixture.ts";
 import { cpio, EXECUTABLE } from "../../guest-fixtures/debian/cpio.ts";
-import { type BootedArchitecture, cachedFixture } from "../../guest-fixtures/debian/recipe.ts";
+import { cachedPrograms } from "../../guest-fixtures/debian/programs-archive.ts";
+import { type BootedArchitecture, cachedFixture, type DebianFixture } from "../../guest-fixtures/debian/recipe.ts";
 import { type Qemu, qemuHere } from "../../guest-fixtures/qemu-on-host/qemu.ts";
 import { type Given, PAIRS, SHORT, STORE } from "./beside/benchmark.ts";
-import { cpuSeconds, type Measured, median, rounded } from "./beside/cpu-seconds.ts";
+import { cpuSeconds, type Measured, median, rounded, tellsOfMemory } from "./beside/cpu-seconds.ts";
 import { storeResults } from "./beside/results.ts";
 
 const ROOT = fileURLToPath(new URL("../../../", import.meta.url));
 const SCRIPT = join(ROOT, "test/bench/guests/debian-workloads.sh");
 const OLDEST = 11;
-/** The first is what a start costs. */
-const FEW = ["boot", "loop", "sha256", "reads"];
-const ALL = [...FEW, "sequential", "gzip", "gunzip", "bzip2", "awk", "sort", "find", "fork", "pipes"];
+/** What a start costs; every other's row is beyond it. */
+const BOOT = "boot";
+const MEMORY = "memory";
+const FEW = [BOOT, "loop", "sha256", "reads"];
+/** By busybox alone, and by Debian's programs. */
+const OF_BUSYBOX = [...FEW, "sequential", "gzip", "gunzip", "bzip2", "awk", "sort", "find", "fork", "pipes"];
+const OF_PROGRAMS = ["xz", "unxz", "mawk", "perl", "python", "openssl", "ext4", MEMORY];
+const ALL = [...OF_BUSYBOX, ...OF_PROGRAMS];
 
 const MACHINES: Readonly<Record<BootedArchitecture, { qemu: "riscv64" | "aarch64"; options: readonly string[] }>> = {
   riscv64: { qemu: "riscv64", options: ["-machine", "virt,aia=aplic-imsic,iommu-sys=on"] },
@@ -34,7 +42,8 @@ const MACHINES: Readonly<Record<BootedArchitecture, { qemu: "riscv64" | "aarch64
 interface Guest {
   readonly kernel: string;
   readonly initrd: string;
-  readonly disk: string;
+  /** An empty drive of its own for every run. */
+  readonly disk: () => string;
 }
 
 function append(work: string, console_: string): string {
@@ -42,7 +51,7 @@ function append(work: string, console_: string): string {
 }
 
 function ours(guest: Guest, work: string): Measured {
-  const images = ["--kernel", guest.kernel, "--initrd", guest.initrd, "--nvme", guest.disk];
+  const images = ["--kernel", guest.kernel, "--initrd", guest.initrd, "--nvme", guest.disk()];
   const options = ["--memory", "512M", "--wall-limit", "20m", "--append", append(work, "ttyS0")];
   return cpuSeconds([process.execPath, join(ROOT, "vmm/cli/nestbox.mjs"), "boot", ...images, ...options]);
 }
@@ -52,7 +61,7 @@ function theirs(qemu: Qemu, architecture: BootedArchitecture, guest: Guest, work
   const images = ["-kernel", guest.kernel, "-initrd", guest.initrd, "-append", append(work, console_)];
   const drive = [
     "-drive",
-    `if=none,id=drive,format=raw,file=${guest.disk}`,
+    `if=none,id=drive,format=raw,file=${guest.disk()}`,
     "-device",
     "nvme,serial=nestbox,drive=drive",
   ];
@@ -73,49 +82,73 @@ interface Pair {
   readonly qemu: number;
 }
 
-function measure(qemu: Qemu | null, architecture: BootedArchitecture, guest: Guest, work: string): Pair {
+interface MeasuredPair {
+  readonly seconds: Pair;
+  readonly peakMiB: Pair;
+}
+
+function measure(qemu: Qemu | null, architecture: BootedArchitecture, guest: Guest, work: string): MeasuredPair {
   const here = ours(guest, work);
-  if (qemu === null) return { nestbox: here.seconds, qemu: Number.NaN };
-  const there = theirs(qemu, architecture, guest, work);
-  const [mine, other] = [resultOf(here, work), resultOf(there, work)];
-  if (mine !== other && work !== "find") throw new Error(`${work}: ${mine} here, ${other} on QEMU`);
-  return { nestbox: here.seconds, qemu: there.seconds };
-}
-
-/** The pairs of each workload, `boot` as it is and the others beyond it. */
-function rounds(count: number, works: readonly string[], take: (work: string) => Pair): Map<string, Pair[]> {
-  const all = new Map<string, Pair[]>();
-  for (let round = 0; round < count; round++) {
-    const boot = take("boot");
-    for (const work of works) {
-      const whole = work === "boot" ? boot : take(work);
-      const net = work === "boot" ? whole : { nestbox: whole.nestbox - boot.nestbox, qemu: whole.qemu - boot.qemu };
-      all.set(work, [...(all.get(work) ?? []), net]);
-    }
+  const result = resultOf(here, work);
+  const there = qemu === null ? null : theirs(qemu, architecture, guest, work);
+  if (there !== null && work !== "find") {
+    const other = resultOf(there, work);
+    if (result !== other) throw new Error(`${work}: ${result} here, ${other} on QEMU`);
   }
-  return all;
+  const pair = (of: "seconds" | "peakMiB"): Pair => ({ nestbox: here[of], qemu: there?.[of] ?? Number.NaN });
+  return { seconds: pair("seconds"), peakMiB: pair("peakMiB") };
 }
 
-function rowOf(architecture: BootedArchitecture, work: string, pairs: readonly Pair[]): Record<string, unknown> {
-  const row = {
-    bench: `debian/${architecture}/${work}`,
-    unit: "s of CPU time",
-    nestbox: rounded(median(pairs.map(({ nestbox }) => nestbox))),
-    pairs: pairs.length,
-  };
+const beyond = (whole: Pair, boot: Pair): Pair => ({
+  nestbox: whole.nestbox - boot.nestbox,
+  qemu: whole.qemu - boot.qemu,
+});
+
+/** Runs of one guest, its boots measured once for all rows. */
+class Comparison {
+  readonly #count: number;
+  readonly #take: (work: string) => MeasuredPair;
+  readonly #boots: Pair[] = [];
+
+  constructor(count: number, take: (work: string) => MeasuredPair) {
+    this.#count = count;
+    this.#take = take;
+  }
+
+  /** The figures of a row, and their unit. */
+  row(work: string): Record<string, unknown> {
+    if (work === MEMORY)
+      return figures(
+        "MiB at most",
+        this.#pairs(() => this.#take("ext4").peakMiB),
+      );
+    while (this.#boots.length < this.#count) this.#boots.push(this.#take(BOOT).seconds);
+    if (work === BOOT) return figures("s of CPU time", this.#boots);
+    return figures(
+      "s of CPU time",
+      this.#pairs((index) => beyond(this.#take(work).seconds, this.#boots[index]!)),
+    );
+  }
+
+  #pairs(take: (index: number) => Pair): Pair[] {
+    return Array.from({ length: this.#count }, (_, index) => take(index));
+  }
+}
+
+function figures(unit: string, pairs: readonly Pair[]): Record<string, unknown> {
+  const row = { unit, nestbox: rounded(median(pairs.map(({ nestbox }) => nestbox))), pairs: pairs.length };
   if (pairs.some(({ qemu }) => Number.isNaN(qemu))) return row;
   const ratio = rounded(median(pairs.map(({ nestbox, qemu }) => nestbox / qemu)));
   return { ...row, qemu: rounded(median(pairs.map(({ qemu }) => qemu))), ratio };
 }
 
-/** The fixture's initramfs and behind it another, with the script: the kernel unpacks both. */
-function guestOf(architecture: BootedArchitecture, folder: string): Guest | null {
-  const fixture = cachedFixture(undefined, architecture);
-  if (fixture === null) return null;
+/** The fixture's initramfs and behind it others, with `programs` and the script: the kernel unpacks all. */
+function guestOf(fixture: DebianFixture, programs: string | null, folder: string): Guest {
   const script = cpio([{ path: "bench", mode: EXECUTABLE, data: readFileSync(SCRIPT) }]);
-  const initrd = join(folder, `${architecture}.cpio`);
-  writeFileSync(initrd, Buffer.concat([readFileSync(fixture.initrd), script]));
-  return { kernel: fixture.kernel, initrd, disk: freshDisk(folder) };
+  const initrd = join(folder, programs === null ? "busybox.cpio" : "programs.cpio");
+  const parts = [fixture.initrd, ...(programs === null ? [] : [programs])].map((file) => readFileSync(file));
+  writeFileSync(initrd, Buffer.concat([...parts, script]));
+  return { kernel: fixture.kernel, initrd, disk: () => freshDisk(folder) };
 }
 
 export const about = "a stock Debian kernel's start and work here and on QEMU, in CPU time";
@@ -136,6 +169,42 @@ function worksOf(text: string): readonly string[] {
   return works;
 }
 
+/** Every row of an architecture, as soon as it is measured. */
+function* rowsOf(
+  architecture: BootedArchitecture,
+  works: readonly string[],
+  pairs: number,
+  folder: string,
+): Generator<Record<string, unknown>> {
+  const fixture = cachedFixture(undefined, architecture);
+  if (fixture === null) {
+    yield { bench: `debian/${architecture}`, skipped: "the fixture is not cached; npm run fixture:debian fetches it" };
+    return;
+  }
+  const { qemu: program } = MACHINES[architecture];
+  const qemu = qemuHere(program, OLDEST);
+  const lacks = qemu === null ? { missing: `qemu-system-${program} ${OLDEST} or newer` } : {};
+  const programs = cachedPrograms(architecture);
+  for (const [set, archive] of [
+    [OF_BUSYBOX, null],
+    [OF_PROGRAMS, programs],
+  ] as const) {
+    const asked = works.filter((work) => set.includes(work));
+    if (asked.length === 0) continue;
+    const guest = guestOf(fixture, archive, folder);
+    const comparison = new Comparison(pairs, (work) => measure(qemu, architecture, guest, work));
+    for (const work of asked) {
+      const bench = `debian/${architecture}/${work}`;
+      if (set === OF_PROGRAMS && programs === null) {
+        const fetched = `npm run fixture:debian -- --arch ${architecture} --programs`;
+        yield { bench, skipped: `the programs are not cached; ${fetched} fetches them` };
+      } else if (work === MEMORY && !tellsOfMemory) {
+        yield { bench, skipped: "GNU's time is not installed" };
+      } else yield { bench, ...comparison.row(work), ...lacks };
+    }
+  }
+}
+
 export async function bench(emit: (line: Record<string, unknown>) => void, given: Given): Promise<void> {
   const short = given.short === true;
   const works = given.work ?? (short ? FEW : ALL);
@@ -147,21 +216,10 @@ export async function bench(emit: (line: Record<string, unknown>) => void, given
   try {
     for (const architecture of ["arm64", "riscv64"] as const) {
       if (given.arch !== undefined && given.arch !== architecture) continue;
-      const guest = guestOf(architecture, folder);
-      if (guest === null) {
-        emit({
-          bench: `debian/${architecture}`,
-          skipped: "the fixture is not cached; npm run fixture:debian fetches it",
-        });
-        continue;
-      }
-      const { qemu: program } = MACHINES[architecture];
-      const qemu = qemuHere(program, OLDEST);
-      const lacks = qemu === null ? { missing: `qemu-system-${program} ${OLDEST} or newer` } : {};
-      version = qemu?.version ?? version;
-      for (const [work, measured] of rounds(pairs, works, (it) => measure(qemu, architecture, guest, it))) {
-        rows.push({ ...rowOf(architecture, work, measured), ...lacks });
-        emit(rows.at(-1)!);
+      version = qemuHere(MACHINES[architecture].qemu, OLDEST)?.version ?? version;
+      for (const row of rowsOf(architecture, works, pairs, folder)) {
+        rows.push(row);
+        emit(row);
       }
     }
   } finally {
