@@ -1,8 +1,8 @@
 // `npm run bench -- debian [--arch=riscv64|arm64] [--work=NAME,…] [--pairs=N] [--short] [--store]`: a stock Debian kernel here and on QEMU (TCG), the
 // same kernel, initramfs and work, in pairs one after the other. A row a workload, as soon as it is measured: CPU time (user and system of the whole
-// process) of both and the median of the pairs' ratios, below 1 where nestbox is faster. `boot` is from the start of the process to the guest's power-off,
-// its drive found; the others are what they take beyond the boot of the same pair and initramfs. `memory` is the most that the process had resident while
-// a guest of 512 MiB booted and worked on a file system. What the guests print must be the same.
+// process) of both and the median of the pairs' ratios, below 1 where nestbox is faster. `boot` is from the start of the process until the guest has found
+// its drive, the others from there until the work is done. `memory` is the most that the process had resident while a guest of 512 MiB booted and did `ext4`.
+// What the guests print must be the same.
 //
 // QEMU is found as everywhere (guest-fixtures/qemu-on-host); arm64 is compared with -cpu cortex-a53. The fixture is the cached one (npm run fixture:debian),
 // and so are the programs that busybox has not (… -- --programs). Where one of them is missing a row says so. `--short` takes one pair of the four rows that
@@ -19,15 +19,18 @@ import { cachedPrograms } from "../../guest-fixtures/debian/programs-archive.ts"
 import { type BootedArchitecture, cachedFixture, type DebianFixture } from "../../guest-fixtures/debian/recipe.ts";
 import { type Qemu, qemuHere } from "../../guest-fixtures/qemu-on-host/qemu.ts";
 import { type Given, PAIRS, SHORT, STORE } from "./beside/benchmark.ts";
-import { cpuSeconds, type Measured, median, rounded, tellsOfMemory } from "./beside/cpu-seconds.ts";
+import { median, rounded } from "./beside/cpu-seconds.ts";
+import { type MarkedRun, markedRun } from "./beside/marked-run.ts";
 import { storeResults } from "./beside/results.ts";
 
 const ROOT = fileURLToPath(new URL("../../../", import.meta.url));
 const SCRIPT = join(ROOT, "test/bench/guests/debian-workloads.sh");
 const OLDEST = 11;
-/** What a start costs; every other's row is beyond it. */
+/** What a start costs. */
 const BOOT = "boot";
+/** A row about memory, and the work that it is of. */
 const MEMORY = "memory";
+const REMEMBERED = "ext4";
 const FEW = [BOOT, "loop", "sha256", "reads"];
 /** By busybox alone, and by Debian's programs. */
 const OF_BUSYBOX = [...FEW, "sequential", "gzip", "gunzip", "bzip2", "awk", "sort", "find", "fork", "pipes"];
@@ -50,13 +53,13 @@ function append(work: string, console_: string): string {
   return `console=${console_} cryptomgr.notests quiet rdinit=/bench bench.work=${work}`;
 }
 
-function ours(guest: Guest, work: string): Measured {
+function ours(guest: Guest, work: string): Promise<MarkedRun> {
   const images = ["--kernel", guest.kernel, "--initrd", guest.initrd, "--nvme", guest.disk()];
   const options = ["--memory", "512M", "--wall-limit", "20m", "--append", append(work, "ttyS0")];
-  return cpuSeconds([process.execPath, join(ROOT, "vmm/cli/nestbox.mjs"), "boot", ...images, ...options]);
+  return markedRun([process.execPath, join(ROOT, "vmm/cli/nestbox.mjs"), "boot", ...images, ...options], work);
 }
 
-function theirs(qemu: Qemu, architecture: BootedArchitecture, guest: Guest, work: string): Measured {
+function theirs(qemu: Qemu, architecture: BootedArchitecture, guest: Guest, work: string): Promise<MarkedRun> {
   const console_ = architecture === "arm64" ? "ttyAMA0" : "ttyS0";
   const images = ["-kernel", guest.kernel, "-initrd", guest.initrd, "-append", append(work, console_)];
   const drive = [
@@ -67,79 +70,37 @@ function theirs(qemu: Qemu, architecture: BootedArchitecture, guest: Guest, work
   ];
   const machine = [...MACHINES[architecture].options, "-m", "512M", "-smp", "1", "-nic", "none"];
   const outside = ["-display", "none", "-monitor", "none", "-serial", "stdio", "-no-reboot"];
-  return cpuSeconds([...qemu.command, ...machine, ...outside, ...images, ...drive], qemu.environment);
-}
-
-/** What the guest computed. */
-function resultOf({ output }: Measured, work: string): string {
-  const line = new RegExp(`bench: ${work} <(.*?)>`).exec(output)?.[1];
-  if (line === undefined) throw new Error(`a guest never printed its result of ${work}: ${output.slice(-400)}`);
-  return line;
+  return markedRun([...qemu.command, ...machine, ...outside, ...images, ...drive], work, qemu.environment);
 }
 
 interface Pair {
-  readonly nestbox: number;
-  readonly qemu: number;
+  readonly nestbox: MarkedRun;
+  readonly qemu: MarkedRun | null;
 }
 
-interface MeasuredPair {
-  readonly seconds: Pair;
-  readonly peakMiB: Pair;
+async function measure(qemu: Qemu | null, architecture: BootedArchitecture, guest: Guest, work: string): Promise<Pair> {
+  const here = await ours(guest, work);
+  if (qemu === null) return { nestbox: here, qemu };
+  const there = await theirs(qemu, architecture, guest, work);
+  if (here.result !== there.result && work !== "find") {
+    throw new Error(`${work}: ${here.result} here, ${there.result} on QEMU`);
+  }
+  return { nestbox: here, qemu: there };
 }
 
-function measure(qemu: Qemu | null, architecture: BootedArchitecture, guest: Guest, work: string): MeasuredPair {
-  const here = ours(guest, work);
-  const result = resultOf(here, work);
-  const there = qemu === null ? null : theirs(qemu, architecture, guest, work);
-  if (there !== null && work !== "find") {
-    const other = resultOf(there, work);
-    if (result !== other) throw new Error(`${work}: ${result} here, ${other} on QEMU`);
-  }
-  const pair = (of: "seconds" | "peakMiB"): Pair => ({ nestbox: here[of], qemu: there?.[of] ?? Number.NaN });
-  return { seconds: pair("seconds"), peakMiB: pair("peakMiB") };
+/** What a row says of its pairs; `figure`: of one run. */
+function figures(unit: string, pairs: readonly Pair[], figure: (run: MarkedRun) => number): Record<string, unknown> {
+  const here = pairs.map(({ nestbox }) => figure(nestbox));
+  const row = { unit, nestbox: rounded(median(here)), pairs: pairs.length };
+  const there = pairs.flatMap(({ qemu }) => (qemu === null ? [] : figure(qemu)));
+  if (there.length === 0) return row;
+  const ratio = rounded(median(here.map((value, at) => value / there[at]!)));
+  return { ...row, qemu: rounded(median(there)), ratio };
 }
 
-const beyond = (whole: Pair, boot: Pair): Pair => ({
-  nestbox: whole.nestbox - boot.nestbox,
-  qemu: whole.qemu - boot.qemu,
-});
-
-/** Runs of one guest, its boots measured once for all rows. */
-class Comparison {
-  readonly #count: number;
-  readonly #take: (work: string) => MeasuredPair;
-  readonly #boots: Pair[] = [];
-
-  constructor(count: number, take: (work: string) => MeasuredPair) {
-    this.#count = count;
-    this.#take = take;
-  }
-
-  /** The figures of a row, and their unit. */
-  row(work: string): Record<string, unknown> {
-    if (work === MEMORY)
-      return figures(
-        "MiB at most",
-        this.#pairs(() => this.#take("ext4").peakMiB),
-      );
-    while (this.#boots.length < this.#count) this.#boots.push(this.#take(BOOT).seconds);
-    if (work === BOOT) return figures("s of CPU time", this.#boots);
-    return figures(
-      "s of CPU time",
-      this.#pairs((index) => beyond(this.#take(work).seconds, this.#boots[index]!)),
-    );
-  }
-
-  #pairs(take: (index: number) => Pair): Pair[] {
-    return Array.from({ length: this.#count }, (_, index) => take(index));
-  }
-}
-
-function figures(unit: string, pairs: readonly Pair[]): Record<string, unknown> {
-  const row = { unit, nestbox: rounded(median(pairs.map(({ nestbox }) => nestbox))), pairs: pairs.length };
-  if (pairs.some(({ qemu }) => Number.isNaN(qemu))) return row;
-  const ratio = rounded(median(pairs.map(({ nestbox, qemu }) => nestbox / qemu)));
-  return { ...row, qemu: rounded(median(pairs.map(({ qemu }) => qemu))), ratio };
+function rowOf(work: string, pairs: readonly Pair[]): Record<string, unknown> {
+  if (work === MEMORY) return figures("MiB at most", pairs, ({ peakMiB }) => peakMiB);
+  return figures("s of CPU time", pairs, ({ start, work: took }) => (work === BOOT ? start : took));
 }
 
 /** The fixture's initramfs and behind it others, with `programs` and the script: the kernel unpacks all. */
@@ -170,12 +131,12 @@ function worksOf(text: string): readonly string[] {
 }
 
 /** Every row of an architecture, as soon as it is measured. */
-function* rowsOf(
+async function* rowsOf(
   architecture: BootedArchitecture,
   works: readonly string[],
-  pairs: number,
+  count: number,
   folder: string,
-): Generator<Record<string, unknown>> {
+): AsyncGenerator<Record<string, unknown>> {
   const fixture = cachedFixture(undefined, architecture);
   if (fixture === null) {
     yield { bench: `debian/${architecture}`, skipped: "the fixture is not cached; npm run fixture:debian fetches it" };
@@ -185,23 +146,21 @@ function* rowsOf(
   const qemu = qemuHere(program, OLDEST);
   const lacks = qemu === null ? { missing: `qemu-system-${program} ${OLDEST} or newer` } : {};
   const programs = cachedPrograms(architecture);
-  for (const [set, archive] of [
-    [OF_BUSYBOX, null],
-    [OF_PROGRAMS, programs],
-  ] as const) {
-    const asked = works.filter((work) => set.includes(work));
-    if (asked.length === 0) continue;
-    const guest = guestOf(fixture, archive, folder);
-    const comparison = new Comparison(pairs, (work) => measure(qemu, architecture, guest, work));
-    for (const work of asked) {
-      const bench = `debian/${architecture}/${work}`;
-      if (set === OF_PROGRAMS && programs === null) {
-        const fetched = `npm run fixture:debian -- --arch ${architecture} --programs`;
-        yield { bench, skipped: `the programs are not cached; ${fetched} fetches them` };
-      } else if (work === MEMORY && !tellsOfMemory) {
-        yield { bench, skipped: "GNU's time is not installed" };
-      } else yield { bench, ...comparison.row(work), ...lacks };
+  const measured = new Map<string, readonly Pair[]>();
+  for (const work of works) {
+    const bench = `debian/${architecture}/${work}`;
+    const ofPrograms = OF_PROGRAMS.includes(work);
+    if (ofPrograms && programs === null) {
+      const fetched = `npm run fixture:debian -- --arch ${architecture} --programs`;
+      yield { bench, skipped: `the programs are not cached; ${fetched} fetches them` };
+      continue;
     }
+    const guest = guestOf(fixture, ofPrograms ? programs : null, folder);
+    const does = work === MEMORY ? REMEMBERED : work;
+    const pairs: Pair[] = [];
+    while (!measured.has(does) && pairs.length < count) pairs.push(await measure(qemu, architecture, guest, does));
+    if (pairs.length > 0) measured.set(does, pairs);
+    yield { bench, ...rowOf(work, measured.get(does)!), ...lacks };
   }
 }
 
@@ -217,7 +176,7 @@ export async function bench(emit: (line: Record<string, unknown>) => void, given
     for (const architecture of ["arm64", "riscv64"] as const) {
       if (given.arch !== undefined && given.arch !== architecture) continue;
       version = qemuHere(MACHINES[architecture].qemu, OLDEST)?.version ?? version;
-      for (const row of rowsOf(architecture, works, pairs, folder)) {
+      for await (const row of rowsOf(architecture, works, pairs, folder)) {
         rows.push(row);
         emit(row);
       }

@@ -1,24 +1,16 @@
-// CPU time and memory of whole programs, for comparing two of them.
+// CPU time of whole programs, for comparing two of them.
 import { spawnSync } from "node:child_process";
-import { existsSync } from "node:fs";
-
-/** GNU's, which tells of memory, too: Debian package time. */
-const GNU_TIME = "/usr/bin/time";
-export const tellsOfMemory = existsSync(GNU_TIME);
 
 export interface Measured {
   /** User and system time of the program, seconds. */
   readonly seconds: number;
-  /** Most memory that it had resident at once, MiB; NaN where GNU's time is not installed. */
-  readonly peakMiB: number;
   /** What it printed, standard error included. */
   readonly output: string;
 }
 
 /** Runs a program to its end, without input. `times` is POSIX: its second line is that of the shell's children. Throws if it fails. */
 export function cpuSeconds(program: readonly string[], environment: Readonly<Record<string, string>> = {}): Measured {
-  const told = tellsOfMemory ? [GNU_TIME, "-q", "-f", "peak KiB: %M", ...program] : program;
-  const shell = ["-c", '"$@" >&2 </dev/null || exit; times', "sh", ...told];
+  const shell = ["-c", '"$@" >&2 </dev/null || exit; times', "sh", ...program];
   const { stdout, stderr, status } = spawnSync("sh", shell, {
     encoding: "utf8",
     timeout: 1_200_000,
@@ -28,8 +20,7 @@ export function cpuSeconds(program: readonly string[], environment: Readonly<Rec
   const line = /\n(\d+)m([\d.]+)s (\d+)m([\d.]+)s/.exec(stdout ?? "");
   if (status !== 0 || line === null) throw new Error(`${program[0]} ended with ${status}: ${stderr?.slice(-400)}`);
   const [userMinutes, user, systemMinutes, system] = line.slice(1).map(Number);
-  const peak = Number(/^peak KiB: (\d+)$/m.exec(stderr)?.[1] ?? Number.NaN) / 1024;
-  return { seconds: userMinutes! * 60 + user! + systemMinutes! * 60 + system!, peakMiB: peak, output: stderr };
+  return { seconds: userMinutes! * 60 + user! + systemMinutes! * 60 + system!, output: stderr };
 }
 
 export const median = (values: readonly number[]): number => values.toSorted((x, y) => x - y)[values.length >> 1]!;

@@ -1,6 +1,6 @@
 #!/bin/busybox sh
-# First process of a guest that is measured: the work that bench.work=NAME on the kernel's command line names, then power off. Prints what it computed,
-# so that two machines can be compared. What busybox has not comes from Debian's packages, below /usr.
+# First process of a guest that is measured: the work that bench.work=NAME on the kernel's command line names, then power off. Prints when it begins, and
+# what it computed, so that two machines can be compared. What busybox has not comes from Debian's packages, below /usr.
 bb=/bin/busybox
 $bb mkdir -p /proc /sys /dev /tmp
 $bb mount -t proc proc /proc
@@ -18,9 +18,12 @@ while [ ! -b /dev/nvme0n1 ] && [ $n -lt 50 ]; do sleep 0.1; n=$((n + 1)); done
 
 # some 10 MB of program and data that both machines have alike
 corpus() { cat /modules/*.ko /bin/busybox /modules/ext4.ko; }
+# Nothing is counted or hashed that a program can say itself: busybox's wc takes longer for a byte than any of them.
+drive_reads() { dd if=/dev/nvme0n1 of=/dev/null iflag=direct "$@" 2>&1 | sed 1q; }
 sums='BEGIN { for (i = 0; i < 400000; i++) { x = (x * 31 + i) % 65521; s[x % 97] += x } print x, s[13] }'
 
 work=$(sed -n 's/.*bench\.work=\([a-z0-9]*\).*/\1/p' /proc/cmdline)
+echo "bench: $work begins"
 case $work in
   boot) result=up ;;
   loop)
@@ -29,18 +32,18 @@ case $work in
     result=$i
     ;;
   sha256) result=$(dd if=/dev/zero bs=1M count=64 2>/dev/null | sha256sum) ;;
-  reads) result=$(dd if=/dev/nvme0n1 bs=4k count=4000 iflag=direct 2>/dev/null | wc -c) ;;
-  sequential) result=$(dd if=/dev/nvme0n1 bs=1M count=64 iflag=direct 2>/dev/null | wc -c) ;;
+  reads) result=$(drive_reads bs=4k count=4000) ;;
+  sequential) result=$(drive_reads bs=1M count=64) ;;
   gzip) result=$(corpus | gzip -9 | wc -c) ;;
   gunzip) # ten times what one compression gives
     corpus | gzip -1 > /tmp/corpus.gz
-    result=$(for n in 1 2 3 4 5 6 7 8 9 10; do gunzip -c /tmp/corpus.gz; done | wc -c)
+    result=$(for n in 1 2 3 4 5 6 7 8 9 10; do gunzip -t /tmp/corpus.gz && echo $n; done)
     ;;
   bzip2) result=$(head -c 2000000 /bin/busybox | bzip2 | wc -c) ;;
   xz) result=$(head -c 1000000 /bin/busybox | /usr/bin/xz -T1 | wc -c) ;;
   unxz)
     corpus | /usr/bin/xz -T1 -0 > /tmp/corpus.xz
-    result=$(for n in 1 2 3 4 5; do /usr/bin/unxz -c /tmp/corpus.xz; done | sha256sum)
+    result=$(for n in 1 2 3 4 5; do /usr/bin/unxz -t /tmp/corpus.xz && echo $n; done)
     ;;
   awk) result=$(awk "$sums") ;;
   mawk) result=$(mawk "$sums") ;;
@@ -116,5 +119,8 @@ print(count, len(words), sum(len(w) * v[-1] for w, v in words.items()), sum(i * 
     ;;
 esac
 echo "bench: $work <$(echo $result)>"
+# whoever measures reads the times of a process that is there
+n=0
+while [ $n -lt 20000 ]; do n=$((n + 1)); done
 poweroff -f
 sleep 60
