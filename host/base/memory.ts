@@ -308,6 +308,22 @@ export class PhysicalMemory<P extends number> implements MemoryPort<P>, Windowed
     return ACCESS_OK;
   }
 
+  /** An entry of a queue: the two doublewords at a multiple of 16, lowest word first. What refuses one of them may have taken the other. */
+  storeEntry(pfn: P, offset: number, w0: number, w1: number, w2: number, w3: number): AccessStatus {
+    if (!this.#select(pfn) || this.#faults !== null) {
+      const status = this.store64(pfn, offset, w0 >>> 0, w1 >>> 0);
+      return status === ACCESS_OK ? this.store64(pfn, offset + 8, w2 >>> 0, w3 >>> 0) : status;
+    }
+    const index = (pfn - this.#base) * 1024 + (offset >>> 2);
+    const words = this.#words;
+    words[index] = w0;
+    words[index + 1] = w1;
+    words[index + 2] = w2;
+    words[index + 3] = w3;
+    if (this.onStore !== null) this.onStore(pfn, 1);
+    return ACCESS_OK;
+  }
+
   store32(pfn: P, offset: number, value: number): AccessStatus {
     if (!this.#select(pfn)) {
       const target = this.#targets.get(pfn);

@@ -13,6 +13,9 @@ export const UNNUMBERED = -1;
 /** Space under which global mappings are kept, per machine. */
 export const GLOBAL = -2;
 
+/** No machine's number. */
+const NO_MACHINE = -2;
+
 /** Tags kept; when there would be more, all are dropped at once, and with them everything that holds one. */
 const TAG_LIMIT = 4096;
 /** Tags that loading one context can make. */
@@ -78,6 +81,10 @@ export class AddressTags implements Stateful {
   /** First of the machines with spaces that may have entries; the others hang on `next`. */
   firstMachine: MachineTags | null = null; // not state: of those with live tags
   #count = 0; // not state: the tags, counted
+  /** What `first` was asked last, while no tag is made or dropped: commands name one space over and over. */
+  #askedMachine = NO_MACHINE; // not state: asked again
+  #askedSpace = 0; // not state: asked again
+  #answer: AddressTag | null = null; // not state: asked again
 
   constructor(stamps: Stamps) {
     this.#stamps = stamps;
@@ -103,11 +110,17 @@ export class AddressTags implements Stateful {
       this.#machines.set(machine, owner);
     }
     const tag = new AddressTag(owner, space, variant, global, stamp);
-    tag.next = this.first(machine, space);
+    tag.next = owner.bySpace.get(space) ?? null;
     owner.all.push(tag);
     owner.bySpace.set(space, tag);
+    this.#forgetAnswer();
     this.#count++;
     return tag;
+  }
+
+  #forgetAnswer(): void {
+    this.#askedMachine = NO_MACHINE;
+    this.#answer = null;
   }
 
   find(machine: number, space: number, variant: number): AddressTag | null {
@@ -119,7 +132,12 @@ export class AddressTags implements Stateful {
 
   /** First tag of (machine, space); the others hang on `next`. */
   first(machine: number, space: number): AddressTag | null {
-    return this.#machines.get(machine)?.bySpace.get(space) ?? null;
+    if (machine !== this.#askedMachine || space !== this.#askedSpace) {
+      this.#answer = this.#machines.get(machine)?.bySpace.get(space) ?? null;
+      this.#askedMachine = machine;
+      this.#askedSpace = space;
+    }
+    return this.#answer;
   }
 
   /** First of a machine's tags that may have entries; the others hang on `nextLive`. */
@@ -186,6 +204,7 @@ export class AddressTags implements Stateful {
       }
     }
     this.#machines.clear();
+    this.#forgetAnswer();
     this.firstMachine = null;
     this.#count = 0;
   }
@@ -211,6 +230,7 @@ export class AddressTags implements Stateful {
 
   restoreState(state: StateReader): void {
     this.#machines.clear();
+    this.#forgetAnswer();
     this.firstMachine = null;
     this.#count = 0;
     const tags = state.records("tags").map((saved) => {

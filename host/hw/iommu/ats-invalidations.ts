@@ -112,6 +112,14 @@ export class AtsInvalidations implements Stateful {
     this.findTarget(deviceId)?.pageResponse(pasid, group, code);
   }
 
+  /** Nothing is outstanding, and no fence has anything to hear of what was. */
+  get idle(): boolean {
+    if (this.#outstanding !== 0) return false;
+    const timedOut = this.#timedOut;
+    for (let requester = 0; requester < timedOut.length; requester++) if (timedOut[requester] === 1) return false;
+    return true;
+  }
+
   /** For a fence of `requester`. "timed-out" is said once; the requests given up are forgotten. */
   settle(requester = 0): Pending {
     this.#expire();

@@ -50,13 +50,15 @@ export abstract class QueuedIommu implements Stateful {
     this.clockEvents = [this.#work];
   }
 
-  /** Does one piece of latched work; false when there is none, or it must wait. */
-  protected abstract doWork(): boolean;
+  /**
+   * Does pieces of latched work, at most `limit`, as long as no message can fall due between them: how many, 0 when there is none, or it must wait.
+   */
+  protected abstract doWork(limit: number): number;
   /** Pieces of work after which `drain` stops in any case: a queueful. */
   protected abstract readonly workLimit: number;
   /** There is work, if only some that must wait. */
   protected abstract readonly hasWork: boolean;
-  /** Before each piece of work: messages that are due are sent. */
+  /** Before work is done: messages that are due are sent. */
   protected abstract sendDue(): void;
   /** Makes the walkers tell, or tell nobody. */
   protected abstract observeWalks(observer: WalkTrace | null): void;
@@ -64,7 +66,7 @@ export abstract class QueuedIommu implements Stateful {
   step(): boolean {
     this.observe(-1);
     this.sendDue();
-    return this.doWork();
+    return this.doWork(1) > 0;
   }
 
   drain(): void {
@@ -72,9 +74,11 @@ export abstract class QueuedIommu implements Stateful {
     if (this.#draining) return;
     this.#draining = true;
     this.observe(-1);
-    for (let left = this.workLimit; left >= 0; left--) {
+    for (let left = this.workLimit + 1; left > 0; ) {
       this.sendDue();
-      if (!this.doWork()) break;
+      const done = this.doWork(left);
+      if (done === 0) break;
+      left -= done;
     }
     this.#draining = false;
   }

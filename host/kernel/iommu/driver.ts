@@ -125,19 +125,21 @@ export interface UserData {
   copy(minimum: number, size: number): Uint8Array | number;
 }
 
-/** Array of fixed-size entries from user space. `fetch(i)` copies one; null is EFAULT. `done` counts fully processed ones. */
+/** Array of fixed-size entries from user space. `done` counts fully processed ones. */
 export interface InvalidationBatch {
   readonly type: number;
   readonly entryLength: number;
   readonly count: number;
   done: number;
   /**
-   * Entry i under copy_struct rules, as `length` bytes (a multiple of 4) from `words[locate(…)]` on, until the next call; a negated errno on
-   * EFAULT or E2BIG. Nothing is allocated.
+   * Copies entries under copy_struct rules from `index` on, each as `length` bytes (a multiple of 4): they stand in `words`, one behind the other from
+   * its beginning, until the next call. How many, as many as fit and at least 1; a negated errno where not even the first can be had (EFAULT,
+   * E2BIG). Nothing is allocated.
    */
-  locate(index: number, length: number): number;
-  readonly words: Uint32Array;
-  /** The same as bytes. */
+  load(index: number, length: number): number;
+  /** Signed: what is a number and not a set of bits is made unsigned where it is used. */
+  readonly words: Int32Array;
+  /** One entry, as bytes of its own. */
   fetch(index: number, length: number): Uint8Array | number;
 }
 

@@ -245,7 +245,13 @@ export function hwptAlloc(command: IommufdCommand): number {
 
 /** Bounds what one call can cost, with MAX_ENTRY_LENGTH. */
 const MAX_ENTRIES = 1 << 19;
-const INVALIDATE = iommuHwptInvalidate.fields;
+/** Words of the request. */
+const HWPT_ID = iommuHwptInvalidate.fields.hwpt_id.offset / 4;
+const DATA_UPTR = iommuHwptInvalidate.fields.data_uptr.offset;
+const DATA_TYPE = iommuHwptInvalidate.fields.data_type.offset / 4;
+const ENTRY_LEN = iommuHwptInvalidate.fields.entry_len.offset / 4;
+const ENTRY_NUM = iommuHwptInvalidate.fields.entry_num.offset / 4;
+const RESERVED = iommuHwptInvalidate.fields.__reserved.offset / 4;
 
 /** A batch that no call is using. */
 let spareBatch: UserBatch | null = null;
@@ -253,13 +259,13 @@ let spareBatch: UserBatch | null = null;
 /** On the way of every fence of a guest: nothing is allocated, fields are read where they stand. */
 export function hwptInvalidate(command: IommufdCommand): number {
   const { words, call } = command;
-  const target = command.context.objects.find(words[INVALIDATE.hwpt_id.offset >>> 2]!);
-  const entryLength = words[INVALIDATE.entry_len.offset >>> 2]!;
-  const entries = words[INVALIDATE.entry_num.offset >>> 2]!;
-  const address = addressAt(words, INVALIDATE.data_uptr.offset);
+  const target = command.context.objects.find(words[HWPT_ID]!);
+  const entryLength = words[ENTRY_LEN]!;
+  const entries = words[ENTRY_NUM]!;
+  const address = addressAt(words, DATA_UPTR);
   let done = 0;
   let result: number;
-  if (words[INVALIDATE.__reserved.offset >>> 2]! !== 0) {
+  if (words[RESERVED]! !== 0) {
     result = -EOPNOTSUPP;
   } else if (
     entries !== 0 &&
@@ -271,14 +277,14 @@ export function hwptInvalidate(command: IommufdCommand): number {
   } else {
     const batch = spareBatch ?? new UserBatch();
     spareBatch = null;
-    batch.begin(call.memory, words[INVALIDATE.data_type.offset >>> 2]!, address, entryLength, entries);
+    batch.begin(call.memory, words[DATA_TYPE]!, address, entryLength, entries);
     result = invalidateIn(target, batch);
     done = batch.done;
-    batch.begin(null, 0, 0, 0, 0);
+    batch.end();
     spareBatch = batch;
   }
   // How many were done always goes back, also with an error.
-  words[INVALIDATE.entry_num.offset >>> 2] = done;
+  words[ENTRY_NUM] = done;
   const responded = command.respond();
   return responded < 0 ? responded : result;
 }

@@ -95,61 +95,80 @@ export class UserBatch implements InvalidationBatch {
   entryLength = 0;
   count = 0;
   done = 0;
-  /** A run of entries as copied from user space, and behind them room for one that has to be completed with zeros. */
-  readonly #bytes = new Uint8Array(CHUNK + MAX_ENTRY_LENGTH);
-  readonly words = new Uint32Array(this.#bytes.buffer);
+  /** A run of entries as copied from user space, and then as they were asked for. */
+  readonly #bytes = new Uint8Array(CHUNK);
+  readonly #copied = new Uint32Array(this.#bytes.buffer);
+  readonly words = new Int32Array(this.#bytes.buffer);
   #va: UserAddress = 0;
   #memory: AddressSpace | null = null;
-  #windowFirst = 0;
-  #windowCount = 0;
+  /** What `words` hold: so many entries from this one on, of so many bytes. */
+  #first = 0;
+  #loaded = 0;
+  #length = 0;
 
   /** `entryLength` is at most MAX_ENTRY_LENGTH. */
-  begin(memory: AddressSpace | null, type: number, va: UserAddress, entryLength: number, count: number): void {
+  begin(memory: AddressSpace, type: number, va: UserAddress, entryLength: number, count: number): void {
     this.#memory = memory;
     this.#va = va;
     this.type = type;
     this.entryLength = entryLength;
     this.count = count;
     this.done = 0;
-    this.#windowCount = 0;
+    this.#loaded = 0;
   }
 
-  locate(index: number, length: number): number {
-    const entryLength = this.entryLength;
-    if (index < this.#windowFirst || index >= this.#windowFirst + this.#windowCount) {
-      const loaded = this.#load(index);
-      if (loaded < 0) return loaded;
-    }
-    const at = (index - this.#windowFirst) * entryLength;
-    const bytes = this.#bytes;
-    for (let i = at + length; i < at + entryLength; i++) if (bytes[i] !== 0) return -E2BIG;
-    if (entryLength >= length && (at & 3) === 0) return at >>> 2;
-    bytes.fill(0, CHUNK, CHUNK + length);
-    bytes.copyWithin(CHUNK, at, at + Math.min(length, entryLength));
-    return CHUNK >>> 2;
+  /** The call is over. */
+  end(): void {
+    this.#memory = null;
+  }
+
+  load(index: number, length: number): number {
+    if (this.#loaded > 0 && index === this.#first && length === this.#length) return this.#loaded;
+    this.#loaded = 0;
+    const copied = this.#copy(index, length);
+    const loaded = copied < 0 || length === this.entryLength ? copied : this.#reshape(copied, length);
+    if (loaded < 0) return loaded;
+    this.#first = index;
+    this.#length = length;
+    this.#loaded = loaded;
+    return loaded;
   }
 
   fetch(index: number, length: number): Uint8Array | number {
-    const at = this.locate(index, length);
-    return at < 0 ? at : this.#bytes.subarray(4 * at, 4 * at + length);
+    const loaded = this.load(index, length);
+    return loaded < 0 ? loaded : this.#bytes.slice(0, length);
   }
 
-  /** Reads a run of entries at once; when not all of them can be read, just the one asked for. */
-  #load(index: number): number {
+  /** Reads a run of entries at once; when not all of them can be read, just the first. How many, or -EFAULT. */
+  #copy(index: number, length: number): number {
     const entryLength = this.entryLength;
-    const va = userAddress(this.#va, index * entryLength);
-    const many = Math.max(1, Math.min(this.count - index, Math.floor(CHUNK / entryLength)));
-    let count = many;
-    if (!this.#read(va, many * entryLength)) {
-      if (many === 1 || !this.#read(va, entryLength)) return -EFAULT;
-      count = 1;
+    const va = index === 0 ? this.#va : userAddress(this.#va, index * entryLength);
+    const room = Math.floor(CHUNK / Math.max(entryLength, length));
+    const many = Math.min(this.count - index, room);
+    if (this.#read(va, many * entryLength)) return many;
+    return many > 1 && this.#read(va, entryLength) ? 1 : -EFAULT;
+  }
+
+  /** Entries of another length than what is asked for: what is missing is 0, what is too much has to be. How many are sound, or -E2BIG. */
+  #reshape(copied: number, length: number): number {
+    const entryLength = this.entryLength;
+    const bytes = this.#bytes;
+    if (entryLength < length) {
+      for (let entry = copied - 1; entry >= 0; entry--) {
+        bytes.copyWithin(entry * length, entry * entryLength, (entry + 1) * entryLength);
+        bytes.fill(0, entry * length + entryLength, (entry + 1) * length);
+      }
+      return copied;
     }
-    this.#windowFirst = index;
-    this.#windowCount = count;
-    return 0;
+    for (let entry = 0; entry < copied; entry++) {
+      const at = entry * entryLength;
+      for (let i = at + length; i < at + entryLength; i++) if (bytes[i] !== 0) return entry === 0 ? -E2BIG : entry;
+      bytes.copyWithin(entry * length, at, at + length);
+    }
+    return copied;
   }
 
   #read(va: UserAddress, length: number): boolean {
-    return readUser(this.#memory!, va, (length & 3) === 0 ? this.words : this.#bytes, length) === 0;
+    return readUser(this.#memory!, va, (length & 3) === 0 ? this.#copied : this.#bytes, length) === 0;
   }
 }

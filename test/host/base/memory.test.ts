@@ -50,6 +50,29 @@ describe("banked physical memory", () => {
     expect([ram.lo, ram.hi]).toEqual([3, 4]);
   });
 
+  it("stores an entry of a queue as four words, through the faults and devices that stand there", () => {
+    const { it: ram } = memory();
+    const entry = new Uint8Array(16);
+    const stores: [number, number][] = [];
+    expect(ram.storeEntry(pfn(0x101), 32, -1, 2, 0x80000000 | 0, 4)).toBe(ACCESS_OK);
+    ram.read(pfn(0x101), 32, entry, 0, 16);
+    expect([...new Uint32Array(entry.buffer)]).toEqual([0xffffffff, 2, 0x80000000, 4]);
+    expect(ram.storeEntry(pfn(0x300), 0, 1, 2, 3, 4)).toBe(ACCESS_FAULT);
+    ram.addStoreTarget(pfn(0x300), { store32: (offset, value) => stores.push([offset, value]) });
+    expect(ram.storeEntry(pfn(0x300), 16, -1, 2, 3, 4)).toBe(ACCESS_OK);
+    expect(stores).toEqual([
+      [16, 0xffffffff],
+      [20, 2],
+      [24, 3],
+      [28, 4],
+    ]);
+    ram.faults = { at: (_pfn, offset) => (offset === 40 ? DATA_CORRUPTION : ACCESS_OK) };
+    expect(ram.storeEntry(pfn(0x101), 32, 5, 6, 7, 8)).toBe(DATA_CORRUPTION);
+    ram.faults = null;
+    ram.read(pfn(0x101), 32, entry, 0, 16);
+    expect([...new Uint32Array(entry.buffer)]).toEqual([5, 6, 0x80000000, 4]);
+  });
+
   it("returns unsigned halves", () => {
     const { it: ram } = memory();
     ram.store64(pfn(0x100), 0, -1, -1);

@@ -40,6 +40,19 @@ class Caches implements Stateful {
 }
 
 describe("address tags", () => {
+  it("find a space that was made, or dropped, since they were asked for it", () => {
+    const { tags } = new Caches(64);
+    expect(tags.first(1, 7)).toBeNull();
+    const plain = tags.tagFor(1, 7, 0);
+    expect(tags.first(1, 7)).toBe(plain);
+    const variant = tags.tagFor(1, 7, 3);
+    expect([tags.first(1, 7), variant.next]).toEqual([variant, plain]);
+    expect(tags.first(2, 7)).toBeNull();
+    expect(tags.first(1, 7)).toBe(variant);
+    tags.dropAll();
+    expect(tags.first(1, 7)).toBeNull();
+  });
+
   it("forget a machine in all of its spaces and no other's", () => {
     const caches = new Caches(64);
     const mine = [7, 8, GLOBAL, UNNUMBERED].map((space) => caches.tags.tagFor(1, space, 0));

@@ -39,6 +39,8 @@ import {
   IODIR_INVAL_PDT,
   IOFENCE_C,
   IOTINVAL_GVMA,
+  IOTINVAL_VMA,
+  isVma,
   PV,
 } from "./commands.ts";
 import { CIP, type Interrupts } from "./interrupts.ts";
@@ -188,7 +190,9 @@ export class CommandQueue implements Stateful {
     const mask = ring.mask;
     const tail = ring.tail;
     let index = ring.head & mask;
-    while (index !== tail) {
+    for (;;) {
+      index = this.#collect(index, tail);
+      if (index === tail) break;
       ring.locate(index);
       if (entry.load(ring.pfn, ring.offset) !== ACCESS_OK) {
         this.#stopAt(index, CSR_MEMORY_FAULT);
@@ -222,6 +226,30 @@ export class CommandQueue implements Stateful {
       index = (index + 1) & mask;
     }
     if (this.#flush()) ring.head = tail;
+  }
+
+  /** Puts the IOTINVAL.VMA that stand at `index`, one behind the other, into the batch; where something else stands, or the tail. */
+  #collect(from: number, tail: number): number {
+    if (this.#trace.on) return from;
+    const { ring } = this;
+    const { mask } = ring;
+    const rules = this.#rules;
+    const entry = this.#entry;
+    const batch = this.#batch;
+    let index = from;
+    let count = 0;
+    while (index !== tail) {
+      ring.locate(index);
+      if (entry.load(ring.pfn, ring.offset) !== ACCESS_OK) break;
+      const { w0, w1, w2, w3 } = entry;
+      if (!isVma(rules, w0, w1, w2, w3)) break;
+      batch.add(index, w0, w1, w2, w3);
+      index = (index + 1) & mask;
+      count++;
+    }
+    this.#counts[IOTINVAL_VMA] = this.#counts[IOTINVAL_VMA]! + count;
+    this.total += count;
+    return index;
   }
 
   /** An invalidation: into the batch, if the host has anything to do with it. False: a device takes no more yet, the queue waits here. */

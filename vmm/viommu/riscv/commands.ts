@@ -55,20 +55,26 @@ function deviceIdFits(deviceId: number, mode: number): boolean {
   return true;
 }
 
+/** For an IOTINVAL: nothing reserved is set, nor what this IOMMU does not have. */
+function invalidatesLegally(rules: CommandRules, lo0: number, hi0: number, lo1: number, hi1: number): boolean {
+  // Reserved: dword 0 11, 43:35, 63:60; dword 1 8:0, 63:62.
+  if ((lo0 & 0x800) !== 0 || (hi0 & 0xf000_0ff8) !== 0 || (lo1 & 0x1ff) !== 0 || (hi1 & 0xc000_0000) !== 0)
+    return false;
+  return ((hi0 & 4) === 0 || rules.nonLeaf) && ((lo1 & 0x200) === 0 || rules.range);
+}
+
+/** True for a legal IOTINVAL.VMA: what queues are full of. */
+export function isVma(rules: CommandRules, lo0: number, hi0: number, lo1: number, hi1: number): boolean {
+  return (lo0 & 0x3ff) === 0x001 && invalidatesLegally(rules, lo0, hi0, lo1, hi1);
+}
+
 export function classify(rules: CommandRules, lo0: number, hi0: number, lo1: number, hi1: number): number {
   // opcode | func3 << 7
   switch (lo0 & 0x3ff) {
     case 0x001:
-    case 0x081: {
-      // Reserved: dword 0 11, 43:35, 63:60; dword 1 8:0, 63:62.
-      if ((lo0 & 0x800) !== 0 || (hi0 & 0xf000_0ff8) !== 0 || (lo1 & 0x1ff) !== 0 || (hi1 & 0xc000_0000) !== 0) {
-        return ILLEGAL;
-      }
-      if ((hi0 & 4) !== 0 && !rules.nonLeaf) return ILLEGAL;
-      if ((lo1 & 0x200) !== 0 && !rules.range) return ILLEGAL;
-      if ((lo0 & 0x3ff) === 0x001) return IOTINVAL_VMA;
-      return (hi0 & PSCV) === 0 ? IOTINVAL_GVMA : ILLEGAL;
-    }
+      return invalidatesLegally(rules, lo0, hi0, lo1, hi1) ? IOTINVAL_VMA : ILLEGAL;
+    case 0x081:
+      return invalidatesLegally(rules, lo0, hi0, lo1, hi1) && (hi0 & PSCV) === 0 ? IOTINVAL_GVMA : ILLEGAL;
     case 0x002:
       if ((lo0 & 0xffff_c000) !== 0 || (hi1 & 0xc000_0000) !== 0) return ILLEGAL;
       if ((lo0 & IOFENCE_WSI) !== 0 && !rules.wiredInterrupts) return ILLEGAL;

@@ -7,6 +7,9 @@
 //
 // Commands execute in the order fetched, each wholly before the next, except ATS.INVAL, which is outstanding until its completions
 // are in; only IOFENCE.C waits for those.
+//
+// What a guest's queue is full of goes through `runPlain`, a run of them at a time: commands that nobody outside the caches hears of. It leaves
+// everything else where it stands, for `step`.
 
 import {
   commandName,
@@ -45,6 +48,11 @@ const FAULTED = 2;
 const WAIT = 3;
 const TIMED_OUT = 4;
 type Outcome = 0 | 1 | 2 | 3 | 4;
+
+/** Opcode and func3. */
+const FUNCTION = 0x3ff;
+/** Bits that a fence may set which stores nothing and interrupts nobody: PR, PW. */
+const PLAIN_FENCE = 0x3000;
 
 const bit = (at: number): number => (1 << at) >>> 0;
 
@@ -107,6 +115,40 @@ export class CommandQueue implements Stateful {
   /** Entries the queue has, minus one. */
   get mask(): number {
     return this.#state.indexMask(REG.cqb);
+  }
+
+  /**
+   * Executes commands from cqh on, at most `limit`, for as long as they only make caches forget or are fences with nothing to wait for and nobody to
+   * tell; how many those were.
+   */
+  runPlain(limit: number): number {
+    const state = this.#state;
+    const { regs } = state;
+    if (this.#executing || state.trace.on || this.skip !== null || (regs[REG.fctl >> 2]! & 1) !== 0 || !this.ready) {
+      return 0;
+    }
+    const entry = this.#entry;
+    const base = state.frameIn(REG.cqb);
+    const { mask } = this;
+    const tail = regs[REG.cqt >> 2]!;
+    let head = regs[REG.cqh >> 2]!;
+    let done = 0;
+    while (head !== tail && done < limit) {
+      const pfn = base + (head >>> 8);
+      if (pfn >= state.frameLimit || entry.load(pfn as HpaPfn, (head & 255) << 4) !== ACCESS_OK) break;
+      const { w0 } = entry;
+      if ((w0 & FUNCTION) === OPCODE_IOTINVAL) {
+        if (this.#iotinval(false) !== DONE) break;
+      } else if ((w0 & FUNCTION) === OPCODE_IODIR) {
+        if (this.#iodir(false) !== DONE) break;
+      } else if ((w0 & ~PLAIN_FENCE) !== OPCODE_IOFENCE || (entry.w3 & 0xc0000000) !== 0 || !this.#ats.idle) break;
+      head = (head + 1) & mask;
+      done++;
+    }
+    if (done === 0) return 0;
+    regs[REG.cqh >> 2] = head;
+    this.#traced = false;
+    return done;
   }
 
   /** Executes the command at cqh. False when there is none, the queue is stopped, or the command must wait. */

@@ -233,14 +233,17 @@ export class RiscvIommu extends QueuedIommu implements HardwareIommu, RegisterEf
 
   // --- work --------------------------------------------------------------------------------------------------------------------
 
-  protected doWork(): boolean {
-    if (!this.#debug.pending) return this.#commands.step();
+  protected doWork(limit: number): number {
+    if (!this.#debug.pending) {
+      const plain = this.#commands.runPlain(limit);
+      return plain > 0 ? plain : this.#commands.step() ? 1 : 0;
+    }
     const deviceId = this.#debug.deviceId();
     this.observe(deviceId);
     this.#countLoads();
     this.#debug.run();
     this.#count(EVENT_UNTRANSLATED, deviceId, this.#debug.processId());
-    return true;
+    return 1;
   }
 
   protected get workLimit(): number {

@@ -229,8 +229,8 @@ export class Smmuv3 extends QueuedIommu implements HardwareIommu, RegisterEffect
     this.cmdqv?.invalidationCompleted();
   }
 
-  protected doWork(): boolean {
-    return this.#commands.step();
+  protected doWork(): number {
+    return this.#commands.step() ? 1 : 0;
   }
 
   protected get workLimit(): number {

@@ -328,8 +328,8 @@ export class VtdUnit extends QueuedIommu implements HardwareIommu, RegisterEffec
 
   // --- work --------------------------------------------------------------------------------------------------------------------
 
-  protected doWork(): boolean {
-    return this.#queue.step();
+  protected doWork(): number {
+    return this.#queue.step() ? 1 : 0;
   }
 
   protected get workLimit(): number {

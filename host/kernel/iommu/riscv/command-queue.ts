@@ -92,9 +92,7 @@ export class CommandQueue implements Stateful {
 
   #put(w0: number, w1: number, w2: number, w3: number): void {
     const at = this.#tail * 16;
-    const page = (this.#base + (at >> 12)) as HpaPfn;
-    this.#memory.store64(page, at & 4095, w0 >>> 0, w1 >>> 0);
-    this.#memory.store64(page, (at & 4095) + 8, w2 >>> 0, w3 >>> 0);
+    this.#memory.storeEntry((this.#base + (at >> 12)) as HpaPfn, at & 4095, w0, w1, w2, w3);
     this.#tail = (this.#tail + 1) & (this.#entries - 1);
   }
 
@@ -103,8 +101,14 @@ export class CommandQueue implements Stateful {
     if (this.#unfenced === 0) return 0;
     this.#put(FENCE_LOW, FENCE_HIGH, 0, 0);
     this.#unfenced = 0;
-    const { registers } = this.#hardware;
-    registers.mmioWrite(REG.cqt, 4, this.#tail, 0);
+    this.#hardware.registers.mmioWrite(REG.cqt, 4, this.#tail, 0);
+    // As a rule it is done at once.
+    this.#hardware.drain();
+    return this.#head() === this.#tail ? 0 : this.#waitForFence();
+  }
+
+  /** Waits through errors of the queue, one for each entry at most. */
+  #waitForFence(): number {
     let result = 0;
     for (let attempt = 0; attempt < this.#entries + 2; attempt++) {
       const answered = this.#wait(this.#hardware, this.#done, FENCE_TIMEOUT_NS);

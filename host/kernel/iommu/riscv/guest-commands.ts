@@ -10,6 +10,7 @@
 // page request and goes through the fault queue; IOFENCE.C is the vIOMMU's own. So are reserved bits, and NL, S and process ids that
 // this hardware would call illegal: nothing of a guest's may stop the host's queue.
 
+import type { RiscvCapabilities } from "../../../arch/riscv/capabilities.ts";
 import { OPCODE_ATS, OPCODE_IODIR, OPCODE_IOTINVAL } from "../../../arch/riscv/commands.ts";
 import { EIO } from "../../../uapi/errno.ts";
 import type { IommuDevice } from "../driver.ts";
@@ -19,6 +20,9 @@ import type { RiscvIommu } from "./instance.ts";
 export interface CommandScope {
   readonly iommu: RiscvIommu;
   readonly gscid: number;
+  /** Bits of the second and third word of IOTINVAL.VMA that a guest may not set. */
+  readonly refusedOfVma1: number;
+  readonly refusedOfVma2: number;
   findDevice(guestId: number): IommuDevice | null;
   eachDevice(visit: (device: IommuDevice) => void): void;
 }
@@ -27,7 +31,10 @@ export interface CommandScope {
 const VMA_GV = 1 << 1;
 const VMA_NL = 1 << 2;
 const VMA_HOST_BITS = VMA_GV | 0x0ffff000;
-const VMA_RESERVED = [0x800, 0xf0000ff8, 0x1ff, 0xc0000000] as const;
+const VMA_RESERVED_0 = 0x800;
+const VMA_RESERVED_1 = 0xf0000ff8 | 0;
+const VMA_RESERVED_2 = 0x1ff;
+const VMA_RESERVED_3 = 0xc0000000 | 0;
 const VMA_S = 1 << 9;
 // Second word: DV 1, DID 31:8.
 const IODIR_DV = 1 << 1;
@@ -37,12 +44,25 @@ const ATS_PV = 1 << 0;
 const ATS_DSV = 1 << 1;
 const ATS_RESERVED = [0xc00, 0xfc, 0x7fe, 0] as const;
 
+/** What a guest may not set on hardware with these capabilities: reserved bits, NL and S where there is no such thing. */
+export const refusedOfVma1 = ({ NL }: RiscvCapabilities): number => VMA_RESERVED_1 | (NL ? 0 : VMA_NL);
+export const refusedOfVma2 = ({ S }: RiscvCapabilities): number => VMA_RESERVED_2 | (S ? 0 : VMA_S);
+
 /** Pushes what stands for the guest's command; 0, or -EIO with nothing pushed. */
 export function forwardCommand(scope: CommandScope, w0: number, w1: number, w2: number, w3: number): number {
   const function3 = (w0 >>> 7) & 7;
   switch (w0 & 0x7f) {
-    case OPCODE_IOTINVAL:
-      return function3 === 0 ? forwardVma(scope, w0, w1, w2, w3) : -EIO;
+    case OPCODE_IOTINVAL: {
+      const refused =
+        function3 !== 0 ||
+        (w0 & VMA_RESERVED_0) !== 0 ||
+        (w1 & scope.refusedOfVma1) !== 0 ||
+        (w2 & scope.refusedOfVma2) !== 0 ||
+        (w3 & VMA_RESERVED_3) !== 0;
+      if (refused) return -EIO;
+      scope.iommu.queue.pushHalves(w0, (w1 & ~VMA_HOST_BITS) | VMA_GV | (scope.gscid << 12), w2, w3);
+      return 0;
+    }
     case OPCODE_IODIR:
       return forwardDirectory(scope, function3, w0, w1, w2, w3);
     case OPCODE_ATS:
@@ -55,14 +75,6 @@ export function forwardCommand(scope: CommandScope, w0: number, w1: number, w2: 
 /** True for a command that waits for a device, and so may time out. */
 export function waitsForDevice(w0: number): boolean {
   return (w0 & 0x7f) === OPCODE_ATS;
-}
-
-function forwardVma(scope: CommandScope, w0: number, w1: number, w2: number, w3: number): number {
-  if (reserved(VMA_RESERVED, w0, w1, w2, w3)) return -EIO;
-  const { capabilities, queue } = scope.iommu;
-  if (((w1 & VMA_NL) !== 0 && !capabilities.NL) || ((w2 & VMA_S) !== 0 && !capabilities.S)) return -EIO;
-  queue.pushHalves(w0, (w1 & ~VMA_HOST_BITS) | VMA_GV | (scope.gscid << 12), w2, w3);
-  return 0;
 }
 
 function forwardDirectory(

@@ -24,7 +24,7 @@ import type {
   ViommuCore,
 } from "../driver.ts";
 import type { RiscvDriver } from "./driver.ts";
-import { type CommandScope, forwardCommand, waitsForDevice } from "./guest-commands.ts";
+import { type CommandScope, forwardCommand, refusedOfVma1, refusedOfVma2, waitsForDevice } from "./guest-commands.ts";
 import type { RiscvIommu } from "./instance.ts";
 import { checkGuestContext, RiscvNestedDomain } from "./nested-domain.ts";
 import type { RiscvPagingDomain } from "./paging-domain.ts";
@@ -44,6 +44,8 @@ export class RiscvViommu implements ViommuBackend, CommandScope, Stateful {
   place = 0;
   /** What is attached to its nested domains, which share the list. */
   readonly attachments = new AttachmentList();
+  readonly refusedOfVma1: number; // not state: what the hardware's capabilities say
+  readonly refusedOfVma2: number; // not state: what the hardware's capabilities say
   #nestedDomains = 0;
 
   constructor(driver: RiscvDriver, iommu: RiscvIommu, parent: RiscvPagingDomain, gscid: number, core: ViommuCore) {
@@ -52,6 +54,8 @@ export class RiscvViommu implements ViommuBackend, CommandScope, Stateful {
     this.parent = parent;
     this.gscid = gscid;
     this.core = core;
+    this.refusedOfVma1 = refusedOfVma1(iommu.capabilities);
+    this.refusedOfVma2 = refusedOfVma2(iommu.capabilities);
     parent.addTagUser(this);
   }
 
@@ -101,20 +105,21 @@ export class RiscvViommu implements ViommuBackend, CommandScope, Stateful {
 
   /** Forwards commands [first, end) and waits for them. */
   #forwardGroup(batch: InvalidationBatch, first: number, end: number): number {
+    const { words } = batch;
     let refused = 0;
     let firstWaiting = -1;
     let at = first;
-    for (; at < end; at++) {
-      const entry = batch.locate(at, COMMAND_BYTES);
-      if (entry < 0) {
-        refused = entry;
-        break;
+    while (at < end && refused === 0) {
+      const loaded = batch.load(at, COMMAND_BYTES);
+      if (loaded < 0) refused = loaded;
+      for (let entry = 0; entry < loaded && at < end; entry++) {
+        const word = 4 * entry;
+        const w0 = words[word]!;
+        refused = forwardCommand(this, w0, words[word + 1]!, words[word + 2]!, words[word + 3]!);
+        if (refused < 0) break;
+        if (firstWaiting < 0 && waitsForDevice(w0)) firstWaiting = at;
+        at++;
       }
-      const { words } = batch;
-      const w0 = words[entry]!;
-      refused = forwardCommand(this, w0, words[entry + 1]!, words[entry + 2]!, words[entry + 3]!);
-      if (refused < 0) break;
-      if (firstWaiting < 0 && waitsForDevice(w0)) firstWaiting = at;
     }
     const fenced = this.iommu.queue.fence();
     // What timed out is a device; the commands before the first that waits for one are certainly done.

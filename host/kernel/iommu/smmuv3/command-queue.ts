@@ -125,9 +125,7 @@ export class CommandQueue implements Stateful {
     if (this.#dead || !(this.#hasRoom() || this.#makeRoom())) return;
     const at = this.#offset(this.#prod);
     const { memory, base } = this.#place;
-    const page = (base + (at >> 12)) as HpaPfn;
-    memory.store64(page, at & 4095, w0 >>> 0, w1 >>> 0);
-    memory.store64(page, (at & 4095) + 8, w2 >>> 0, w3 >>> 0);
+    memory.storeEntry((base + (at >> 12)) as HpaPfn, at & 4095, w0, w1, w2, w3);
     this.#prod = (this.#prod + 1) & this.#mask;
     this.#held++;
   }

@@ -33,9 +33,9 @@ export interface CommandScope {
 /** Writes what stands for the command at `from[at]` to `to[into]`; 0, or -EIO with nothing written. */
 export function convertCommand(
   scope: CommandScope,
-  from: Uint32Array,
+  from: Int32Array,
   at: number,
-  to: Uint32Array,
+  to: Int32Array,
   into: number,
 ): number {
   const w0 = from[at]!;
@@ -57,7 +57,7 @@ export function convertCommand(
     case CMD_CFGI_CD:
     case CMD_CFGI_CD_ALL:
     case CMD_ATC_INV: {
-      const stream = scope.streamOf(w1);
+      const stream = scope.streamOf(w1 >>> 0);
       if (stream < 0) return -EIO;
       to[into + 1] = stream;
       break;

@@ -37,7 +37,7 @@ export class Smmuv3Viommu implements ViommuBackend, CommandScope, Stateful {
   readonly core: ViommuCore;
   /** What is attached to its nested domains, which share the list. */
   readonly attachments = new AttachmentList();
-  readonly #batch = new Uint32Array(BATCH * COMMAND_WORDS); // not state: within one request
+  readonly #batch = new Int32Array(BATCH * COMMAND_WORDS); // not state: within one request
   #nestedDomains = 0;
 
   constructor(driver: Smmuv3Driver, smmu: Smmuv3Instance, parent: Smmuv3PagingDomain, core: ViommuCore) {
@@ -80,9 +80,10 @@ export class Smmuv3Viommu implements ViommuBackend, CommandScope, Stateful {
     batch.done = 0;
     if (batch.type !== IOMMU_VIOMMU_INVALIDATE_DATA_ARM_SMMUV3 || batch.count === 0) return -EINVAL;
     if (this.driver.allocationFails("copy buffer")) return -ENOMEM;
-    for (let index = 0; index < batch.count; index++) {
-      const at = batch.locate(index, COMMAND_BYTES);
-      if (at < 0) return at;
+    for (let index = 0; index < batch.count; ) {
+      const loaded = batch.load(index, COMMAND_BYTES);
+      if (loaded < 0) return loaded;
+      index += loaded;
     }
     const result = this.#issueAll(batch);
     // What devices did before the CMD_SYNC is reported before the caller hears that it is over (§4.7.3: earlier records are written).
@@ -91,11 +92,22 @@ export class Smmuv3Viommu implements ViommuBackend, CommandScope, Stateful {
   }
 
   #issueAll(batch: InvalidationBatch): number {
-    const { count } = batch;
+    const { count, words } = batch;
     let waiting = 0;
+    let first = 0;
+    let end = 0;
     for (let index = 0; index < count; ) {
-      const at = batch.locate(index, COMMAND_BYTES);
-      const converted = convertCommand(this, batch.words, at, this.#batch, waiting * COMMAND_WORDS);
+      if (index === end) {
+        const loaded = batch.load(index, COMMAND_BYTES);
+        if (loaded < 0) {
+          batch.done = index;
+          return loaded;
+        }
+        first = index;
+        end = index + loaded;
+      }
+      const at = (index - first) * COMMAND_WORDS;
+      const converted = convertCommand(this, words, at, this.#batch, waiting * COMMAND_WORDS);
       if (converted < 0) {
         batch.done = index;
         return converted;

@@ -121,11 +121,9 @@ export class InvalidationQueue implements Stateful {
     const { memory, base } = this.#place;
     const at = index * this.#bytes;
     const page = (base + (at >> 12)) as HpaPfn;
-    memory.store64(page, at & 4095, w0 >>> 0, w1 >>> 0);
-    memory.store64(page, (at & 4095) + 8, w2 >>> 0, w3 >>> 0);
+    memory.storeEntry(page, at & 4095, w0, w1, w2, w3);
     if (!this.#place.wide) return;
-    memory.store64(page, (at & 4095) + 16, 0, 0);
-    memory.store64(page, (at & 4095) + 24, 0, 0);
+    memory.storeEntry(page, (at & 4095) + 16, 0, 0, 0, 0);
   }
 
   /** Copies an entry of the ring to another one. */

@@ -115,22 +115,25 @@ export class VtdNestedDomain implements NestedDomain, Stateful {
   invalidate(batch: InvalidationBatch): number {
     if (batch.type !== IOMMU_HWPT_INVALIDATE_DATA_VTD_S1) return -EINVAL;
     const { bytes } = iommuHwptVtdS1Invalidate;
-    for (; batch.done < batch.count; batch.done++) {
-      if (batch.entryLength !== bytes) return -EINVAL;
-      const at = batch.locate(batch.done, bytes);
-      if (at < 0) return at;
-      const refused = this.#invalidateEntry(batch.words, at);
-      if (refused < 0) return refused;
+    if (batch.count > 0 && batch.entryLength !== bytes) return -EINVAL;
+    while (batch.done < batch.count) {
+      const loaded = batch.load(batch.done, bytes);
+      if (loaded < 0) return loaded;
+      for (let entry = 0; entry < loaded; entry++) {
+        const refused = this.#invalidateEntry(batch.words, entry * (bytes / 4));
+        if (refused < 0) return refused;
+        batch.done++;
+      }
     }
     return 0;
   }
 
   /** addr, npages, flags and __reserved as six halves. */
-  #invalidateEntry(words: Uint32Array, at: number): number {
-    const low = words[at]!;
-    const high = words[at + 1]!;
-    const pagesLow = words[at + 2]!;
-    const pagesHigh = words[at + 3]!;
+  #invalidateEntry(words: Int32Array, at: number): number {
+    const low = words[at]! >>> 0;
+    const high = words[at + 1]! >>> 0;
+    const pagesLow = words[at + 2]! >>> 0;
+    const pagesHigh = words[at + 3]! >>> 0;
     const flags = words[at + 4]!;
     if ((flags & ~IOMMU_VTD_INV_FLAGS_LEAF) !== 0 || words[at + 5] !== 0) return -EOPNOTSUPP;
     const everything = pagesLow === 0xffffffff && pagesHigh === 0xffffffff;

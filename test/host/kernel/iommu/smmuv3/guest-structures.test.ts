@@ -100,13 +100,14 @@ describe("a guest's command", () => {
   const scope = { vmid: 0x1234, streamOf: (id: number) => (id === 0x80000010 ? 0x108 : -1) };
 
   function convert(dword0: bigint, dword1 = 0n): [bigint, bigint] | number {
-    const words = new Uint32Array(12);
+    const words = new Int32Array(12);
     new BigUint64Array(words.buffer).set([dword0, dword1], 1);
-    const into = new Uint32Array(8).fill(0xdeadbeef);
+    const untouched = 0xdeadbeef | 0;
+    const into = new Int32Array(8).fill(untouched);
     const result = convertCommand(scope, words, 2, into, 4);
-    expect([...into.subarray(0, 4)]).toEqual(Array(4).fill(0xdeadbeef));
+    expect([...into.subarray(0, 4)]).toEqual(Array(4).fill(untouched));
     if (result < 0) {
-      expect([...into.subarray(4)]).toEqual(Array(4).fill(0xdeadbeef));
+      expect([...into.subarray(4)]).toEqual(Array(4).fill(untouched));
       return result;
     }
     const [first, second] = new BigUint64Array(into.buffer, 16);
