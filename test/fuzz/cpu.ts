@@ -1,15 +1,22 @@
 // Random instruction streams on the RV64 vCPU: whatever the guest executes, the VMM sees no exception, no overrun of a budget and no store outside
-// guest RAM, and the same stream ends in the same state twice, interpreted and translated. Traps are the guest's own affair.
+// guest RAM, and the same stream ends in the same state twice, however the engine is told to run it. Traps are the guest's own affair. Every other round is
+// a program that keeps the rules instead (../vmm/vcpu/engine/fencing-program.ts): it comes further.
 //
 // Streams are a mixture: uniformly random words; valid encodings with random fields; page tables, satp, stvec and registers of random bits. The
 // memory before and behind guest RAM is guarded by a pattern where the core keeps nothing.
-import type { Fuzzer } from "../../vmm/cli/fuzzer.ts";
-import { Exit, type HartMmioPort, Rv64Core } from "../../vmm/vcpu/riscv64/core.ts";
+import { isDeepStrictEqual } from "node:util";
+import type { Finding, Fuzzer } from "../../vmm/cli/fuzzer.ts";
+import { Exit, Rv64Core } from "../../vmm/vcpu/riscv64/core.ts";
 import { type Configuration, INTERPRETED, randomConfiguration } from "../vmm/vcpu/engine/configurations.ts";
 import { ConfiguredCore, type EngineOptions } from "../vmm/vcpu/engine/configured-core.ts";
+import { runGuest } from "../vmm/vcpu/engine/fencing-program.ts";
+import { RandomDevice } from "../vmm/vcpu/engine/random-device.ts";
 import { coreModule } from "../vmm/vcpu/riscv64/core-module.ts";
+import { rv64Guest } from "../vmm/vcpu/riscv64/fencing-guest.ts";
 import { generator } from "../vmm/vcpu/riscv64/reference/integer.ts";
 
+/** Each is run once more interpreted, so that a second configuration costs less than a second round. */
+const CONFIGURATIONS_A_ROUND = 2;
 const RAM = 0x8000_0000n;
 /** Not whole WebAssembly pages: what is left behind it is guarded, too. */
 const RAM_BYTES = 248 * 1024;
@@ -44,36 +51,6 @@ const RARE: readonly (readonly [fixed: number, random: number])[] = [
   [0x60816081, 0x0f000f00], // two c.mop.n
 ];
 
-/** A device that interrupts, moves time and cuts slices short at random, but reproducibly; and sums up what it was asked, and when. */
-class RandomPort implements HartMmioPort {
-  high = 0;
-  sum = 0;
-  runner: ConfiguredCore<Rv64Core> | null = null;
-  readonly #next: () => number;
-  constructor(next: () => number) {
-    this.#next = next;
-  }
-  load(address: number, size: number): number {
-    this.#meddle(address, size, 0);
-    this.high = this.#next();
-    return this.#next();
-  }
-  store(address: number, size: number, low: number, high: number): void {
-    this.#meddle(address, low, high ^ (size << 8));
-  }
-  #meddle(...asked: readonly number[]): void {
-    const { runner } = this;
-    if (runner === null) return;
-    const { core } = runner;
-    for (const word of [...asked, core.now, core.executed]) this.sum = (Math.imul(this.sum, 31) + word) | 0;
-    const value = this.#next();
-    if (value % 3 === 0) core.raiseIdentity((value >>> 8) % 3, (value >>> 10) % 300);
-    if (value % 5 === 0) core.now += (value >>> 8) % 100_000;
-    if (value % 7 === 0) runner.limitSlice((value >>> 8) % 100);
-    if (value % 97 === 0) core.stop();
-  }
-}
-
 const guardsOf = (core: Rv64Core): readonly Uint8Array[] => [
   new Uint8Array(core.memory.buffer, 0x800, 0x800),
   new Uint8Array(core.memory.buffer, core.ramOffset + RAM_BYTES),
@@ -82,7 +59,9 @@ const guardsOf = (core: Rv64Core): readonly Uint8Array[] => [
 /** One stream: builds a machine from `seed`, runs it, returns a digest of its end state. Throws what the VMM must never throw. */
 export function stream(module: WebAssembly.Module, seed: number, configuration: Configuration): string {
   const next = generator(seed);
-  const mmio = new RandomPort(generator(seed ^ 0x5bd1e995));
+  const mmio = new RandomDevice<Rv64Core>(generator(seed ^ 0x5bd1e995), (core, value) =>
+    core.raiseIdentity(value % 3, (value >>> 2) % 300),
+  );
   const harts = 1 + (next() % 2);
   // a stream fences at random: with fewer pages it would meet what it has changed earlier
   const decodePages = 8 + (next() % 60);
@@ -188,18 +167,34 @@ function digest(core: Rv64Core, harts: number): string {
 }
 
 export const fuzzer: Fuzzer = {
-  about: "random instruction streams: RV64 vCPU, interpreted and as the engine can be told to",
-  round: (seed) => {
-    const module = coreModule();
-    const next = generator(seed ^ 0x3c6ef372);
-    const first = stream(module, seed, INTERPRETED);
-    if (seed % 8 === 0 && stream(module, seed, INTERPRETED) !== first)
-      return { problem: "run twice, it ends in two states" };
-    for (let n = 0; n < 2; n++) {
-      const configuration = randomConfiguration((bound) => next() % bound, false);
-      if (stream(module, seed, configuration) !== first)
-        return { problem: `interpreted and as ${configuration.name}, it ends in two states` };
-    }
-    return null;
-  },
+  about: "random instruction streams and programs: RV64 vCPU, interpreted and as the engine can be told to run them",
+  round: (seed) => (seed % 2 === 0 ? streamRound(seed) : programRound(seed)),
 };
+
+function streamRound(seed: number): Finding | null {
+  const module = coreModule();
+  const next = generator(seed ^ 0x3c6ef372);
+  const first = stream(module, seed, INTERPRETED);
+  if (seed % 16 === 0 && stream(module, seed, INTERPRETED) !== first)
+    return { problem: "run twice, it ends in two states" };
+  for (let n = 0; n < CONFIGURATIONS_A_ROUND; n++) {
+    const configuration = randomConfiguration((bound) => next() % bound, false);
+    if (stream(module, seed, configuration) !== first)
+      return { problem: `interpreted and as ${configuration.name}, the stream ends in two states` };
+  }
+  return null;
+}
+
+function programRound(seed: number): Finding | null {
+  const next = generator(seed ^ 0x3c6ef372);
+  const { told: _, ...first } = runGuest(rv64Guest, seed, INTERPRETED);
+  for (let n = 0; n < CONFIGURATIONS_A_ROUND; n++) {
+    const configuration = randomConfiguration((bound) => next() % bound, true);
+    const { told: __, ...second } = runGuest(rv64Guest, seed, configuration);
+    if (isDeepStrictEqual(first, second)) continue;
+    const run = first.runs.findIndex((one, at) => one !== second.runs[at]);
+    const where = run < 0 ? "after all runs" : `run ${run}: ${first.runs[run]} and ${second.runs[run]}`;
+    return { problem: `interpreted and as ${configuration.name}, the program is two: ${where}` };
+  }
+  return null;
+}

@@ -1,14 +1,9 @@
 // One guest, every configuration of the engine (../engine/configurations.ts): the same to the instruction.
-import { describe, expect, it } from "vitest";
-import { stream } from "../../../fuzz/cpu-arm64.ts";
-import { CONFIGURATIONS, INTERPRETED } from "../engine/configurations.ts";
-import { coreModule } from "./core-module.ts";
+import { determinismOf, guestsOf } from "../engine/determinism-suite.ts";
 
-const SEEDS = [300, 301, 302, 303];
-
-describe("random instruction streams", () => {
-  const interpreted = SEEDS.map((seed) => stream(coreModule(), seed, INTERPRETED));
-  it.each(CONFIGURATIONS)("end as they do interpreted: $name", (configuration) => {
-    expect(SEEDS.map((seed) => stream(coreModule(), seed, configuration))).toEqual(interpreted);
-  });
+determinismOf(async () => {
+  const { stream } = await import("../../../fuzz/cpu-arm64.ts");
+  const { a64Guest } = await import("./fencing-guest.ts");
+  const { coreModule } = await import("./core-module.ts");
+  return guestsOf((seed, configuration) => stream(coreModule(), seed, configuration), a64Guest);
 });
