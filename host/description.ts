@@ -1,7 +1,8 @@
 // What a host consists of, as a JSON document: memory, IOMMUs with their capabilities, PCI and platform devices behind them, groups.
 // `parseHost` checks a document and says in one line what is wrong and where. host/README.md documents every field.
 
-import { z } from "zod";
+import * as z from "zod";
+import { parseSize } from "./base/byte-size.ts";
 import { isPrintable } from "./base/printable.ts";
 import { HARDWARE_KINDS, type HardwareKinds } from "./hw/iommu/kinds.ts";
 import { DEVIATIONS } from "./kernel/iommu/kinds.ts";
@@ -122,16 +123,6 @@ export type HostDescription = z.output<typeof host>;
 export type DeviceDescription = z.output<typeof device>;
 export type PlatformDeviceDescription = z.output<typeof platformDevice>;
 export type IommuDescription = z.output<typeof iommu>;
-
-/** Bytes of "64M", "1G", "4096" or a number; NaN if it is none of these. */
-export function parseSize(text: string | number): number {
-  if (typeof text === "number") return text;
-  const match = /^(\d+)([KMG]?)$/i.exec(text);
-  if (match === null) return Number.NaN;
-  return (
-    Number(match[1]) * { "": 1, K: 2 ** 10, M: 2 ** 20, G: 2 ** 30 }[match[2]!.toUpperCase() as "" | "K" | "M" | "G"]
-  );
-}
 
 export class HostDescriptionError extends Error {}
 

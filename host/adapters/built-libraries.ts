@@ -6,7 +6,7 @@ import { createHash } from "node:crypto";
 import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, renameSync, rmSync } from "node:fs";
 import { homedir } from "node:os";
 import { join } from "node:path";
-import { fileURLToPath } from "node:url";
+import { packageFile } from "./package-root.ts";
 
 const FLAGS = ["-O2", "-Wall", "-fPIC", "-shared", "-fvisibility=hidden", "-fno-delete-null-pointer-checks"];
 const COMPILERS = ["cc", "gcc", "clang"];
@@ -35,13 +35,9 @@ export function socketLibrary(folder = cacheFolder()): string {
 }
 
 function sourceFolder({ source, what }: Library): string {
-  // From dist/host/adapters, or from host/adapters.
-  const places = [`../../../host/adapters/${source}/`, `${source}/`].map((place) =>
-    fileURLToPath(new URL(place, import.meta.url)),
-  );
-  const found = places.find((place) => existsSync(place) && readdirSync(place).some((file) => file.endsWith(".c")));
-  if (found === undefined) throw new LibraryMissing(`the sources of ${what} are missing (host/adapters/${source})`);
-  return found;
+  const folder = packageFile(`host/adapters/${source}/`);
+  if (!existsSync(folder)) throw new LibraryMissing(`the sources of ${what} are missing (host/adapters/${source})`);
+  return folder;
 }
 
 function cacheFolder(): string {

@@ -1,8 +1,9 @@
 import { describe, expect, it } from "vitest";
+import { parseSize } from "../../host/base/byte-size.ts";
 import { Clock } from "../../host/base/clock.ts";
 import { Trace } from "../../host/base/trace.ts";
 import { builtInHosts, DEFAULT_HOST } from "../../host/built-in-hosts.ts";
-import { HostDescriptionError, iommuGroups, parseHost, parseSize } from "../../host/description.ts";
+import { HostDescriptionError, iommuGroups, parseHost } from "../../host/description.ts";
 import { DMA_ABORTED, DMA_OK } from "../../host/devices/ports.ts";
 import { Host } from "../../host/host.ts";
 import { HARDWARE_KINDS } from "../../host/hw/iommu/kinds.ts";

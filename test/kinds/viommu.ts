@@ -1,6 +1,6 @@
 // The test kind's guest-visible half in four shapes, and the kind itself as hosts and machines take it.
 
-import { z } from "zod";
+import * as z from "zod";
 import type { GpaPfn } from "../../host/base/address.ts";
 import { ACCESS_OK } from "../../host/base/memory.ts";
 import type { AccessSize, MmioPort } from "../../host/base/mmio.ts";

@@ -116,6 +116,32 @@ describe("the package", { timeout: 600_000 }, () => {
     expect(status).toBe(0);
   });
 
+  it("is one library for a scenario, for packages that it imports, and for the command", () => {
+    const package_ = join(folder, "node_modules", "expectations");
+    mkdirSync(package_);
+    writeFileSync(join(package_, "package.json"), '{ "type": "module", "exports": "./index.js" }');
+    writeFileSync(
+      join(package_, "index.js"),
+      'import { ExpectationFailed, parseHost } from "nestbox";\nexport { ExpectationFailed as theirs, parseHost };\n',
+    );
+    const file = write(
+      "packages.scenario.ts",
+      `import { ExpectationFailed, HostDescriptionError, scenario } from "nestbox";
+       import { parseHost, theirs } from "expectations";
+       export default scenario("a package", () => {
+         try {
+           parseHost({}, "none");
+         } catch (error) {
+           if (error instanceof HostDescriptionError && theirs === ExpectationFailed) throw new theirs("one copy");
+         }
+       });`,
+    );
+    // What the command knows as a failed expectation is reported by its message alone.
+    const { status, output } = nestbox("scenario", file);
+    expect(output).toContain("one copy");
+    expect(status).toBe(1);
+  });
+
   it.each(["nodenext", "preserve"])(
     "has types that hold for target ES2022 with their libraries checked and no other types about (module %s)",
     (module) => {

@@ -1,42 +1,22 @@
 // `nestbox boot [IMAGE]`: a component guest on a component machine over a modelled host.
 
 import { existsSync } from "node:fs";
-import { fileURLToPath } from "node:url";
+import { packageFile } from "../../host/adapters/package-root.ts";
 import { ComponentMachine } from "../component-machine.ts";
 import { ComponentVcpu, type GuestOutcome } from "../vcpu/component/component-vcpu.ts";
 import { type PreparedComponent, prepareComponent } from "../vcpu/component/prepare.ts";
-import type { Tree } from "../view/machine-tree.ts";
+import { type BootOptions, DEFAULT_WALL_LIMIT, inspected, type SourceOf, STOPPED } from "./boot-run.ts";
 import { EXIT_FAILED, EXIT_PASS, EXIT_TIME_LIMIT, UsageError } from "./exit-codes.ts";
-import { assignmentsOf, HostRun, type HostRunOptions } from "./host-run.ts";
+import { assignmentsOf, HostRun } from "./host-run.ts";
 import { readInput } from "./input-file.ts";
-import { machineTree } from "./machine-tree.ts";
 import { RunningVm } from "./monitored-vm.ts";
-import { Monitoring, type MonitorOptions, monitorAt } from "./monitoring.ts";
-import { type ViommuChoice, viommuOf } from "./options.ts";
-import { RunShell, type ShellOptions } from "./run-shell.ts";
+import { Monitoring, monitorAt } from "./monitoring.ts";
+import { RunShell } from "./run-shell.ts";
 import type { RunSource } from "./run-source.ts";
+import { viommuOf } from "./viommu-choice.ts";
 import { runGuarded } from "./wall-limit.ts";
 
-export interface BootOptions extends ShellOptions, HostRunOptions, MonitorOptions {
-  readonly memory?: number;
-  readonly timeLimit?: number;
-  /** ns. */
-  readonly wallLimit?: number;
-  readonly seed: number;
-  readonly viommu: ViommuChoice;
-  /** true: the whole tree. */
-  readonly inspect?: string | true;
-}
-
-/** Makes the source of a run, once its shell is there. */
-export type SourceOf = (shell: RunShell) => RunSource;
-
-/** A replay ends at the event that it was to end at. */
-export const STOPPED = { status: EXIT_PASS, detail: "stopped at the event" };
-
-const DEFAULT_IMAGE = fileURLToPath(new URL("../../../guest-fixtures/build/nested-dma.wasm", import.meta.url));
-/** ns. */
-export const DEFAULT_WALL_LIMIT = 60e9;
+const DEFAULT_IMAGE = packageFile("guest-fixtures/build/nested-dma.wasm");
 /** Bytes of an image file. */
 const LARGEST_IMAGE = 256 * 2 ** 20;
 const DEFAULT_MEMORY = 64 * 2 ** 20;
@@ -54,7 +34,7 @@ export async function bootComponent(
   const image = await prepareComponent(Uint8Array.from(bytes)); // it changes what it is given
   if ("error" in image) throw new UsageError(`${path}: ${image.error}`);
   const shell = new RunShell(options);
-  const source = sourceOf(shell);
+  const source = sourceOf(shell, options);
   source.begin([{ role: "image", file: path, bytes }]);
   const run = new HostRun(shell, options, undefined, source);
   const machine = new ComponentMachine({
@@ -120,14 +100,6 @@ async function runGuest(given: GuestRun): Promise<number> {
   const tree = inspected(options.inspect, run, machine);
   if (outcome.kind !== "wall-limit") run.close(machine);
   return shell.finish({ status, detail, ...tree }, counted);
-}
-
-/** The machine at its end as --inspect [PATH] asks for it. */
-export function inspected(
-  inspect: string | true | undefined,
-  ...[run, vm]: Parameters<typeof machineTree>
-): { readonly tree?: Tree[string] } {
-  return inspect === undefined ? {} : { tree: machineTree(run, vm, inspect === true ? undefined : inspect) };
 }
 
 function verdict(

@@ -1,14 +1,21 @@
 // `nestbox boot --kernel`: a machine for the kernel's instruction set, a console on this terminal, and assigned devices.
 
 import { existsSync, writeFileSync } from "node:fs";
-import { fileURLToPath } from "node:url";
 import { gunzipSync } from "node:zlib";
+import { packageFile } from "../../host/adapters/package-root.ts";
 import { hex } from "../../host/base/address.ts";
 import { ARCHITECTURES } from "../architectures.ts";
 import { LARGEST_TREE } from "../kernel-machine.ts";
 import { compressionOf, type KernelImage, KernelImageError, parseKernelImage } from "../platform/kernel-image.ts";
 import { kindOfArchitecture } from "../viommu/kinds.ts";
-import { type BootOptions, DEFAULT_WALL_LIMIT, inspected, STOPPED } from "./boot-component.ts";
+import {
+  type BootOptions,
+  DEFAULT_WALL_LIMIT,
+  inspected,
+  type KernelOptions,
+  type SourceOf,
+  STOPPED,
+} from "./boot-run.ts";
 import { type ConsoleInput, openConsoleInput } from "./console.ts";
 import { EXIT_FAILED, EXIT_PASS, EXIT_TIME_LIMIT, UsageError } from "./exit-codes.ts";
 import { heldByDebugger } from "./gdb-server.ts";
@@ -18,32 +25,17 @@ import { type Drive, type KernelPlan, KernelWorld } from "./kernel-world.ts";
 import { MonitorPrompt } from "./monitor-prompt.ts";
 import { RunningVm } from "./monitored-vm.ts";
 import { debuggerAt, Monitoring, monitorAt } from "./monitoring.ts";
-import type { ViommuChoice } from "./options.ts";
 import { WatchedReplay } from "./replay-pace.ts";
 import { type KernelOutcome, runKernel } from "./run-kernel.ts";
 import { RunShell } from "./run-shell.ts";
 import type { RunImage, RunSource } from "./run-source.ts";
 import { Termination } from "./termination.ts";
 import type { Timeline } from "./timeline.ts";
-
-export interface KernelOptions {
-  readonly initrd?: string;
-  readonly append: string;
-  /** Flattened device tree to boot with, and where the machine's own is written instead of booting. */
-  readonly dtb?: string;
-  readonly dumpDtb?: string;
-  readonly cpus: number;
-  readonly nvme: readonly string[];
-  readonly interactive?: true;
-  /** Whether a guest's reboot starts the machine anew; otherwise it ends the run. */
-  readonly reboot: boolean;
-}
+import type { ViommuChoice } from "./viommu-choice.ts";
 
 const DEFAULT_MEMORY = 512 * 2 ** 20;
 /** Bytes of a kernel or initrd: more than RAM holds. */
 const LARGEST_FILE = 2 ** 31;
-/** From dist/vmm/cli; tests run the sources. */
-const PROJECT = new URL(import.meta.url.endsWith(".ts") ? "../../" : "../../../", import.meta.url);
 
 /** Instructions between two looks at input, where somebody types. */
 const INTERACTIVE_SLICE = 2_000_000;
@@ -52,7 +44,7 @@ const INTERACTIVE_SLICE = 2_000_000;
 export async function bootKernel(
   kernelFile: string,
   given: Omit<BootOptions, "viommu"> & KernelOptions & { readonly viommu?: ViommuChoice },
-  sourceOf: (shell: RunShell, options: BootOptions & KernelOptions) => RunSource,
+  sourceOf: SourceOf<BootOptions & KernelOptions>,
 ): Promise<number> {
   const kernelBytes = readFile(kernelFile, "--kernel");
   const kernel = parseKernel(kernelBytes, kernelFile);
@@ -64,7 +56,7 @@ export async function bootKernel(
   }
   const initrd = options.initrd === undefined ? null : readFile(options.initrd, "--initrd");
   const dtb = options.dtb === undefined ? null : readTree(options.dtb);
-  const coreFile = fileURLToPath(new URL(ARCHITECTURES[kernel.architecture].core, PROJECT));
+  const coreFile = packageFile(ARCHITECTURES[kernel.architecture].core);
   const core = new WebAssembly.Module(new Uint8Array(readFile(coreFile, "the vCPU core (npm run build)")));
   const shell = new RunShell(options);
   const source = sourceOf(shell, options);

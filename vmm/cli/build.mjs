@@ -1,5 +1,5 @@
-// Builds everything a run needs: TypeScript into dist/, parts of jco into dist/jco/, fuzzers into dist/fuzz/, guest images into
-// guest-fixtures/build/, the vCPUs' cores into vmm/vcpu/*/build/.
+// Builds everything a run needs: TypeScript into dist/, parts of jco into dist/jco/, the command line in one into dist/bundle/, fuzzers into
+// dist/fuzz/, guest images into guest-fixtures/build/, the vCPUs' cores into vmm/vcpu/*/build/.
 // Each step is skipped when its outputs are newer than its inputs.
 //
 //     --clean         starts with an empty dist/, so that a package holds nothing whose source is gone
@@ -29,6 +29,8 @@ if (status !== 0) process.exit(status ?? 1);
 // The steps load development dependencies, and later ones what the first have made.
 progress("build: parts of jco");
 await (await import("./build-jco.mjs")).buildJco();
+progress("build: command line");
+await (await import("./build-bundle.mjs")).buildBundle();
 progress("build: fuzzers");
 await (await import("./build-fuzzers.mjs")).buildFuzzers();
 const { buildFixtures } = await import("../../guest-fixtures/build.mjs");

@@ -2,6 +2,8 @@
 // where `nestbox fuzz` finds them, in the project as in the package.
 
 import { readFileSync } from "node:fs";
+import { pathToFileURL } from "node:url";
+import { packageFile } from "../../host/adapters/package-root.ts";
 
 /** Adds to a counter that the summary shows: what one round compared, ran or skipped. */
 export type Count = (what: string, by: number) => void;
@@ -24,7 +26,7 @@ export interface Fuzzer {
   readonly round: (seed: number, count: Count) => Finding | null | Promise<Finding | null>;
 }
 
-const FOLDER = new URL("../../fuzz/", import.meta.url);
+const FOLDER = pathToFileURL(packageFile("dist/fuzz/"));
 
 /** All fuzzers by name, with what each is about. */
 export function knownFuzzers(): ReadonlyMap<string, string> {

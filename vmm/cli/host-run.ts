@@ -19,9 +19,9 @@ import { HostRefusal } from "../vfio/guest-address-space.ts";
 import { VIOMMU_KINDS } from "../viommu/kinds.ts";
 import { UsageError } from "./exit-codes.ts";
 import { findHost } from "./hosts.ts";
-import { hostOf, type ViommuChoice, viommuOf } from "./options.ts";
 import type { RunShell } from "./run-shell.ts";
 import { LiveSource, type RunSource } from "./run-source.ts";
+import { hostOf, type ViommuChoice, viommuOf } from "./viommu-choice.ts";
 
 export interface HostRunOptions {
   /** A name, a file, or the description itself. Left out: one that has the kind of the guest-visible IOMMU. */

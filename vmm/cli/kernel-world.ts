@@ -9,12 +9,12 @@ import type { DescribedViommu, KernelMachine } from "../kernel-machine.ts";
 import { formatPlace, UNREACHABLE } from "../pci/host-bridge.ts";
 import { type KernelImage, KernelImageError } from "../platform/kernel-image.ts";
 import type { VmParts } from "../view/machine-tree.ts";
-import type { BootOptions } from "./boot-component.ts";
+import type { BootOptions } from "./boot-run.ts";
 import { UsageError } from "./exit-codes.ts";
 import { assignmentsOf, HostRun } from "./host-run.ts";
-import { viommuOf } from "./options.ts";
 import type { RunShell } from "./run-shell.ts";
 import type { RunSource } from "./run-source.ts";
+import { viommuOf } from "./viommu-choice.ts";
 
 /** A drive of --nvme. */
 export interface Drive {

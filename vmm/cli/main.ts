@@ -1,25 +1,9 @@
 // The command line: `nestbox VERB`. Errors of the user's are one line and exit status 2; a bug of ours prints the seed and exits 4.
+// A verb's code is loaded when the command line names the verb, and all of it for help and for what is no verb.
 
 import { Command, CommanderError, type Option } from "commander";
 import { printable } from "../../host/base/printable.ts";
-import { HostDescriptionError } from "../../host/description.ts";
-import { HostRefusal } from "../vfio/guest-address-space.ts";
 import { endWithReader } from "./closed-output.ts";
-import { boot } from "./commands/boot.ts";
-import { caps } from "./commands/caps.ts";
-import { fuzz } from "./commands/fuzz.ts";
-import { host } from "./commands/host.ts";
-import { hosts } from "./commands/hosts.ts";
-import { ids } from "./commands/ids.ts";
-import { inspect } from "./commands/inspect.ts";
-import { makeImageCommand } from "./commands/make-image.ts";
-import { monitor } from "./commands/monitor.ts";
-import { replay } from "./commands/replay.ts";
-import { report } from "./commands/report.ts";
-import { scenarioCommand } from "./commands/scenario.ts";
-import { trace } from "./commands/trace.ts";
-import { ui } from "./commands/ui.ts";
-import { walk } from "./commands/walk.ts";
 import { EXIT_BUG, EXIT_PASS, EXIT_USAGE, UsageError } from "./exit-codes.ts";
 import { fitted } from "./terminal.ts";
 import { version } from "./version.ts";
@@ -41,6 +25,43 @@ function optionDescription({ description, argChoices, defaultValue, defaultValue
   return extra.length === 0 ? description : `${description} (${extra.join("; ")})`;
 }
 
+/** In the order of the help. */
+const VERBS: ReadonlyMap<string, () => Promise<Command>> = new Map(
+  Object.entries({
+    boot: async () => (await import("./commands/boot.ts")).boot(),
+    monitor: async () => (await import("./commands/monitor.ts")).monitor(),
+    scenario: async () => (await import("./commands/scenario.ts")).scenarioCommand(),
+    walk: async () => (await import("./commands/walk.ts")).walk(),
+    ids: async () => (await import("./commands/ids.ts")).ids(),
+    inspect: async () => (await import("./commands/inspect.ts")).inspect(),
+    caps: async () => (await import("./commands/caps.ts")).caps(),
+    trace: async () => (await import("./commands/trace.ts")).trace(),
+    ui: async () => (await import("./commands/ui.ts")).ui(),
+    hosts: async () => (await import("./commands/hosts.ts")).hosts(),
+    host: async () => (await import("./commands/host.ts")).host(),
+    replay: async () => (await import("./commands/replay.ts")).replay(),
+    "make-image": async () => (await import("./commands/make-image.ts")).makeImageCommand(),
+    fuzz: async () => (await import("./commands/fuzz.ts")).fuzz(),
+    report: async () => (await import("./commands/report.ts")).report(),
+  }),
+);
+
+/** The commands that a command line can come to: the one that it names, or all. */
+async function addCommands(program: Command, [first, second]: readonly string[]): Promise<void> {
+  if (first === "--version" || first === "-V") return;
+  const named = VERBS.get((first === "help" ? second : first) ?? "");
+  for (const load of named === undefined ? VERBS.values() : [named]) {
+    program.addCommand(likeProgram(await load(), program));
+  }
+}
+
+/** A host that cannot carry the machine: too little memory, a failure asked for with --inject. */
+async function isRefusal(error: unknown): Promise<boolean> {
+  const { HostRefusal } = await import("../vfio/guest-address-space.ts");
+  const { HostDescriptionError } = await import("../../host/description.ts");
+  return error instanceof HostRefusal || error instanceof HostDescriptionError;
+}
+
 const program = new Command("nestbox")
   .description("Boot guests that own an IOMMU, nested over the IOMMU of a modelled Linux host.")
   .version(version())
@@ -50,24 +71,6 @@ const program = new Command("nestbox")
   .configureHelp({ optionDescription })
   .configureOutput({ writeErr: (text) => console.error(fitted(text.trimEnd(), 4, process.stderr)) })
   .exitOverride();
-const commands = [
-  boot(),
-  monitor(),
-  scenarioCommand(),
-  walk(),
-  ids(),
-  inspect(),
-  caps(),
-  trace(),
-  ui(),
-  hosts(),
-  host(),
-  replay(),
-  makeImageCommand(),
-  fuzz(),
-  report(),
-];
-for (const command of commands) program.addCommand(likeProgram(command, program));
 endWithReader();
 
 /** One line, whatever the message quotes. */
@@ -77,6 +80,7 @@ function complain(message: string): void {
 }
 
 try {
+  await addCommands(program, process.argv.slice(2));
   await program.parseAsync();
 } catch (error) {
   if (error instanceof CommanderError) {
@@ -84,8 +88,7 @@ try {
   } else if (error instanceof UsageError) {
     complain(error.message);
     process.exitCode = error.exitCode;
-  } else if (error instanceof HostRefusal || error instanceof HostDescriptionError) {
-    // A host that cannot carry the machine: too little memory, a failure asked for with --inject.
+  } else if (error instanceof Error && (await isRefusal(error))) {
     complain(error.message);
     process.exitCode = EXIT_USAGE;
   } else {

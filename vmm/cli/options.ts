@@ -1,9 +1,7 @@
 // Values of command-line options: durations and sizes, with errors that say what was expected.
 
 import { InvalidArgumentError, Option } from "commander";
-import { parseSize } from "../../host/description.ts";
-import type { ViommuKind } from "../viommu/kind.ts";
-import { DEFAULT_KIND, VIOMMU_KINDS, type ViommuKindName } from "../viommu/kinds.ts";
+import { parseSize } from "../../host/base/byte-size.ts";
 import { UsageError } from "./exit-codes.ts";
 
 const UNITS: Readonly<Record<string, number>> = { ns: 1, us: 1e3, µs: 1e3, ms: 1e6, s: 1e9, m: 60e9 };
@@ -53,26 +51,6 @@ export function parseAddress(text: string): bigint {
   const address = BigInt(text);
   if (address >= 1n << 64n) throw new UsageError(`--iova ${text}: an address has at most 64 bits`);
   return address;
-}
-
-/** Kind of the guest-visible IOMMU; "none" where a machine without is possible. */
-export type ViommuChoice = ViommuKindName | "none";
-
-export function viommuOption(none: boolean): Option {
-  const kinds = [...Object.keys(VIOMMU_KINDS), ...(none ? ["none"] : [])];
-  const option = new Option("--viommu <kind>", "kind of the guest-visible IOMMU").choices(kinds);
-  // where a machine without is possible there are kernels, too, and what they expect depends on their instruction set
-  return none ? option.default(undefined, `${DEFAULT_KIND}, or what a kernel expects`) : option.default(DEFAULT_KIND);
-}
-
-/** The built-in host of a choice of IOMMU, where none is named. */
-export function hostOf(choice: ViommuChoice = DEFAULT_KIND): string {
-  return VIOMMU_KINDS[choice === "none" ? DEFAULT_KIND : choice].guest.host;
-}
-
-/** What `--viommu` means to a machine. */
-export function viommuOf(choice: ViommuChoice): { readonly kind: ViommuKind; readonly viommu: boolean } {
-  return { kind: VIOMMU_KINDS[choice === "none" ? DEFAULT_KIND : choice], viommu: choice !== "none" };
 }
 
 /** What --help says of --inject. */

@@ -1,7 +1,7 @@
 // `boot --record FILE`: a machine's run written down, and the run again from it. The images are not in it, their hashes are.
 
 import { createHash, type Hash } from "node:crypto";
-import { z } from "zod";
+import * as z from "zod";
 import { Answers, type AnswersMark, ReplayDifference } from "../../host/adapters/recording/expected-records.ts";
 import { MACHINE_KIND, MACHINE_RECORDS_VERSION } from "../../host/adapters/recording/machine-records.ts";
 import { RecordedDrives } from "../../host/adapters/recording/recorded-drives.ts";
@@ -14,18 +14,17 @@ import type { BlockStore } from "../../host/devices/nvme/block-store.ts";
 import type { SystemCalls } from "../../host/uapi/system-calls.ts";
 import type { Machine } from "../machine.ts";
 import { VIOMMU_KINDS } from "../viommu/kinds.ts";
-import type { BootOptions } from "./boot-component.ts";
-import type { KernelOptions } from "./boot-kernel.ts";
+import type { BootOptions, KernelOptions } from "./boot-run.ts";
 import { CallLog } from "./call-log.ts";
 import { UsageError } from "./exit-codes.ts";
 import { findHost } from "./hosts.ts";
 import { readInput } from "./input-file.ts";
 import type { KernelPace } from "./kernel-pace.ts";
-import { hostOf } from "./options.ts";
 import { type PacedRun, RecordedPace, ReplayedPace, writeChange } from "./recorded-pace.ts";
 import { LiveSource, type RunImage, type Trip } from "./run-source.ts";
 import { Timeline, type TimelineParts } from "./timeline.ts";
 import { version } from "./version.ts";
+import { hostOf } from "./viommu-choice.ts";
 
 type Options = BootOptions & Partial<KernelOptions>;
 

@@ -2,8 +2,7 @@
 
 import type { RecordingReader } from "../../host/adapters/recording/recording-reader.ts";
 import type { TracedEvent } from "../../host/base/trace.ts";
-import { type BootOptions, bootComponent } from "./boot-component.ts";
-import { bootKernel, type KernelOptions } from "./boot-kernel.ts";
+import type { BootOptions, KernelOptions } from "./boot-run.ts";
 import type { MonitorOptions } from "./monitoring.ts";
 import { machineRun, ReplayedSource } from "./record-machine.ts";
 import type { Trip } from "./run-source.ts";
@@ -59,6 +58,7 @@ async function replayKernel(
 ): Promise<Stopped> {
   const source = new ReplayedSource(reader, options.interactive === true, trip);
   let event = 0;
+  const { bootKernel } = await import("./boot-kernel.ts");
   await bootKernel(kernel, { ...options, wallLimit: Number.POSITIVE_INFINITY }, (shell) => {
     source.onStopped = () => {
       event = shell.trace.last;
@@ -95,6 +95,7 @@ async function runComponent(
 ): Promise<Stopped> {
   const source = new ReplayedSource(reader, false, trip);
   let event = 0;
+  const { bootComponent } = await import("./boot-component.ts");
   await bootComponent(image, options, (shell) => {
     if (trip !== null) {
       const { to, until } = trip;

@@ -3,7 +3,7 @@
 
 import { closeSync, mkdirSync, openSync, renameSync, rmSync, statSync } from "node:fs";
 import { dirname, join } from "node:path";
-import { z } from "zod";
+import * as z from "zod";
 import { writeAll } from "./console.ts";
 import { UsageError } from "./exit-codes.ts";
 import { fileProblem, readInput } from "./input-file.ts";

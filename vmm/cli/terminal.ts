@@ -1,13 +1,10 @@
 // What is printed for a person: on a terminal, lines broken between words at its width, colours, and one line that says how far a long
 // run has come. Into a file or a pipe everything goes as it is, a line a fact.
 
-import Table from "cli-table3";
 import pc from "picocolors";
 
 /** Columns of a terminal that does not say how many it has. */
 const USUAL_WIDTH = 80;
-/** Columns of a table's last column, at the least. */
-const NARROWEST = 12;
 /** ms between two updates of a progress line. */
 const PROGRESS_INTERVAL = 100;
 
@@ -50,17 +47,6 @@ export function wrapLine(line: string, width: number, hanging: number): string {
     isEmpty = false;
   }
   return [...lines, open].join("\n");
-}
-
-/** A table; on a terminal its last column is as wide as there is room for, and its texts are broken between words. */
-export function tableText(head: readonly string[], rows: readonly (readonly string[])[]): string {
-  const widths = head.map((title, column) => Math.max(title.length, ...rows.map((row) => row[column]!.length)) + 2);
-  const last = widths.length - 1;
-  const before = widths.slice(0, last).reduce((sum, width) => sum + width, 0) + widths.length + 1;
-  widths[last] = Math.max(NARROWEST, Math.min(widths[last]!, widthOf(process.stdout) - before));
-  const table = new Table({ head: [...head], style: { head: [], border: [] }, colWidths: widths, wordWrap: true });
-  for (const row of rows) table.push([...row]);
-  return table.toString();
 }
 
 /** Columns a text takes, without its colours. */

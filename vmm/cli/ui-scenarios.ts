@@ -5,6 +5,7 @@ import { readFileSync } from "node:fs";
 import { basename, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import type { Plugin } from "esbuild";
+import { packageFile } from "../../host/adapters/package-root.ts";
 import { runName } from "../scenario/run-scenario.ts";
 import { exportedScenarios } from "../scenario/scenario.ts";
 import { UsageError } from "./exit-codes.ts";
@@ -14,7 +15,7 @@ import type { ExtraFile } from "./ui-server.ts";
 const LIBRARY = fileURLToPath(new URL("../scenario/index.js", import.meta.url));
 /** Its name beside the scenarios. */
 const SHARED = "nestbox.js";
-const PROGRAMME = new URL("../../ui/programme.json", import.meta.url);
+const PROGRAMME = packageFile("dist/ui/programme.json");
 
 /** A file as one module for a browser, and the names of its runs: a scenario each, or one for each value of its sweep. Throws UsageError. */
 export async function builtScenario(

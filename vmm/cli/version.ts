@@ -1,8 +1,7 @@
-import { existsSync, readFileSync } from "node:fs";
+import { readFileSync } from "node:fs";
+import { packageFile } from "../../host/adapters/package-root.ts";
 
-/** Of this package. Its file is two folders up from here as written and from a fuzzer's bundle, three from dist/vmm/cli. */
+/** Of this package. */
 export function version(): string {
-  const places = ["../../package.json", "../../../package.json"].map((place) => new URL(place, import.meta.url));
-  const file = places.find((place) => existsSync(place))!;
-  return (JSON.parse(readFileSync(file, "utf8")) as { version: string }).version;
+  return (JSON.parse(readFileSync(packageFile("package.json"), "utf8")) as { version: string }).version;
 }

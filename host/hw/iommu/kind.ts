@@ -1,6 +1,6 @@
 // A kind of hardware IOMMU: what a host's description may say of one, and how it is made.
 
-import type { z } from "zod";
+import type * as z from "zod";
 import type { HardwareIommu, IommuParts } from "./port.ts";
 
 export interface HardwareIommuKind<Options extends object = object> {

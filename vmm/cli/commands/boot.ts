@@ -2,32 +2,25 @@
 
 import { Command, Option } from "commander";
 import { DEFAULT_KIND } from "../../viommu/kinds.ts";
-import { type BootOptions, bootComponent } from "../boot-component.ts";
-import { bootKernel, type KernelOptions } from "../boot-kernel.ts";
+import type { BootOptions, KernelOptions } from "../boot-run.ts";
 import { verdictPending } from "../closed-output.ts";
 import { UsageError } from "../exit-codes.ts";
 import { DEFAULT_ASSIGNMENTS } from "../host-run.ts";
-import {
-  collect,
-  duration,
-  INJECTION_RULES,
-  memorySize,
-  portNumber,
-  type ViommuChoice,
-  viommuOption,
-  wholeNumber,
-} from "../options.ts";
-import { RecordedSource } from "../record-machine.ts";
+import { collect, duration, INJECTION_RULES, memorySize, portNumber, wholeNumber } from "../options.ts";
 import type { RunShell } from "../run-shell.ts";
 import { LiveSource, type RunSource } from "../run-source.ts";
+import { type ViommuChoice, viommuOption } from "../viommu-choice.ts";
 
 /** As given: what a kernel is asked for in its absence, a component is not. */
 type GivenOptions = Omit<BootOptions, "viommu"> &
   KernelOptions & { readonly viommu?: ViommuChoice; readonly kernel?: string; readonly record?: string };
 
-function sourceOf(shell: RunShell, options: BootOptions & Partial<KernelOptions>, record?: string): RunSource {
-  if (record === undefined) return new LiveSource();
-  return new RecordedSource(record, options, (line) => shell.message(line));
+type MakesSource = (shell: RunShell, options: BootOptions & Partial<KernelOptions>) => RunSource;
+
+async function sourceOf(record: string | undefined): Promise<MakesSource> {
+  if (record === undefined) return () => new LiveSource();
+  const { RecordedSource } = await import("../record-machine.ts");
+  return (shell, options) => new RecordedSource(record, options, (line) => shell.message(line));
 }
 
 export function boot(): Command {
@@ -97,7 +90,8 @@ export function boot(): Command {
         );
       if (options.kernel !== undefined) {
         if (image !== undefined) throw new UsageError("boot: give either an image or --kernel, not both");
-        process.exitCode = await bootKernel(options.kernel, options, (shell, made) => sourceOf(shell, made, record));
+        const { bootKernel } = await import("../boot-kernel.ts");
+        process.exitCode = await bootKernel(options.kernel, options, await sourceOf(record));
       } else {
         for (const name of ["initrd", "nvme", "interactive", "dtb", "dumpDtb", "gdb"] as const) {
           const given = options[name];
@@ -107,7 +101,8 @@ export function boot(): Command {
         }
         const assign = options.assign.length > 0 || options.host !== undefined ? options.assign : DEFAULT_ASSIGNMENTS;
         const made = { ...options, assign, viommu: options.viommu ?? DEFAULT_KIND };
-        process.exitCode = await bootComponent(image, made, (shell) => sourceOf(shell, made, record));
+        const { bootComponent } = await import("../boot-component.ts");
+        process.exitCode = await bootComponent(image, made, await sourceOf(record));
       }
     });
 }

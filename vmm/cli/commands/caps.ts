@@ -4,10 +4,11 @@ import { Command, Option } from "commander";
 import { hex } from "../../../host/base/address.ts";
 import { ComponentMachine } from "../../component-machine.ts";
 import { assignmentsOf, DEFAULT_ASSIGNMENTS, HostRun } from "../host-run.ts";
-import { collect, type ViommuChoice, viommuOf, viommuOption } from "../options.ts";
+import { collect } from "../options.ts";
 import { RunShell } from "../run-shell.ts";
 import { capabilityTable } from "../tables.ts";
 import { fitted } from "../terminal.ts";
+import { type ViommuChoice, viommuOf, viommuOption } from "../viommu-choice.ts";
 
 interface CapsOptions {
   readonly host?: string;

@@ -6,9 +6,10 @@ import { ComponentMachine } from "../../component-machine.ts";
 import { treeText } from "../../view/machine-tree.ts";
 import { assignmentsOf, DEFAULT_ASSIGNMENTS, HostRun } from "../host-run.ts";
 import { machineTree } from "../machine-tree.ts";
-import { collect, type ViommuChoice, viommuOf, viommuOption } from "../options.ts";
+import { collect } from "../options.ts";
 import { RunShell } from "../run-shell.ts";
 import { fitted } from "../terminal.ts";
+import { type ViommuChoice, viommuOf, viommuOption } from "../viommu-choice.ts";
 
 interface InspectOptions {
   readonly host?: string;

@@ -1,11 +1,13 @@
 // `nestbox make-image INPUT OUTPUT`: a guest image from source or from a core module, as guest-fixtures makes its own.
 
 import { existsSync } from "node:fs";
+import { pathToFileURL } from "node:url";
 import { Command } from "commander";
+import { packageFile } from "../../../host/adapters/package-root.ts";
 import { EXIT_MISSING, UsageError } from "../exit-codes.ts";
 
-/** Seen from dist/vmm/cli/commands: it is shipped as it is. */
-const MAKER = new URL("../../../../guest-fixtures/make-image.mjs", import.meta.url);
+/** Shipped as it is. */
+const MAKER = packageFile("guest-fixtures/make-image.mjs");
 
 export function makeImageCommand(): Command {
   return new Command("make-image")
@@ -18,7 +20,7 @@ export function makeImageCommand(): Command {
     .action(async (input: string, output: string) => {
       if (!existsSync(input)) throw new UsageError(`make-image ${input}: no such file`);
       const { makeImage, MissingCompiler } = (await import(
-        MAKER.href
+        pathToFileURL(MAKER).href
       )) as typeof import("../../../guest-fixtures/make-image.mjs");
       try {
         await makeImage(input, output);

@@ -12,8 +12,6 @@ import { eventFilter } from "../event-filter.ts";
 import { EXIT_FAILED, UsageError } from "../exit-codes.ts";
 import { summaryLines } from "../host-summary.ts";
 import { collect, portNumber, wholeNumber } from "../options.ts";
-import { replayHost } from "../record-host.ts";
-import { replayMachine } from "../replay-machine.ts";
 import type { Trip } from "../run-source.ts";
 import { TraceFile } from "../trace-output.ts";
 
@@ -65,8 +63,12 @@ export function replay(): Command {
         throw new UsageError("replay: --paused needs --monitor or --gdb: nobody could let it go on");
       try {
         const reader = RecordingReader.open(file);
-        if (reader.header.kind === MACHINE_KIND) await replayMachine(reader, options, tripOf(options));
-        else replayFile(reader, file, options);
+        if (reader.header.kind === MACHINE_KIND) {
+          const { replayMachine } = await import("../replay-machine.ts");
+          await replayMachine(reader, options, tripOf(options));
+        } else {
+          await replayFile(reader, file, options);
+        }
       } catch (error) {
         if (error instanceof RecordingError) throw new UsageError(error.message);
         if (!(error instanceof ReplayDifference)) throw error;
@@ -93,9 +95,10 @@ function lastOf({ to, until }: ReplayOptions): ((event: TracedEvent) => boolean)
   return (event) => (to !== undefined && event.seq >= to) || fits(event);
 }
 
-function replayFile(reader: RecordingReader, file: string, options: ReplayOptions): void {
+async function replayFile(reader: RecordingReader, file: string, options: ReplayOptions): Promise<void> {
   if (options.back !== undefined || options.monitor !== undefined || options.gdb !== undefined)
     throw new UsageError(`replay ${file}: of a host's run, which neither goes back nor is looked at`);
+  const { replayHost } = await import("../record-host.ts");
   const last = lastOf(options);
   const output = options.trace === undefined ? null : new TraceFile(options.trace);
   const sink = output === null ? null : new JsonLinesSink((text) => output.write(text));

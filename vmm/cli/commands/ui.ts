@@ -1,15 +1,15 @@
 // `nestbox ui`: the walk theatre on loopback. Everything it does, it does in the browser: what is served are files.
 
 import { existsSync } from "node:fs";
-import { fileURLToPath } from "node:url";
 import { Command } from "commander";
+import { packageFile } from "../../../host/adapters/package-root.ts";
 import { UsageError } from "../exit-codes.ts";
 import { wholeNumber } from "../options.ts";
 import { findScenarioFiles } from "../scenario-files.ts";
 import { scenariosForPage } from "../ui-scenarios.ts";
 import { UiServer } from "../ui-server.ts";
 
-const PAGE = fileURLToPath(new URL("../../../ui", import.meta.url));
+const PAGE = packageFile("dist/ui");
 const PORT = 8642;
 
 export function ui(): Command {

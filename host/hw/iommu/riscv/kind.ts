@@ -1,6 +1,6 @@
 // The RISC-V IOMMU as a kind of hardware: the options of a host's description (README.md says what they mean).
 
-import { z } from "zod";
+import * as z from "zod";
 import type { HardwareIommuKind } from "../kind.ts";
 import { RiscvIommu } from "./iommu.ts";
 import { DEFAULT_CAPABILITIES, type RiscvIommuOptions } from "./options.ts";

@@ -1,6 +1,6 @@
 // The SMMUv3 as a kind of hardware: the options of a host's description (README.md says what they mean).
 
-import { z } from "zod";
+import * as z from "zod";
 import type { HardwareIommuKind } from "../kind.ts";
 import { DEFAULT_FEATURES, type Smmuv3Options } from "./options.ts";
 import { Smmuv3 } from "./smmu.ts";

@@ -1,6 +1,6 @@
 // Intel VT-d as a kind of hardware: the options of a host's description (README.md says what they mean).
 
-import { z } from "zod";
+import * as z from "zod";
 import { INTERRUPT_FIRST_PFN } from "../../../arch/vtd/interrupt-remapping.ts";
 import type { HardwareIommuKind } from "../kind.ts";
 import { DEFAULT_FEATURES, type VtdOptions } from "./options.ts";
