@@ -20,7 +20,7 @@ import { type IommuWorld, MachineFrame } from "./machine-frame.ts";
 import { RAM_BASE, UART_BASE } from "./memory-map.ts";
 import type { PciHostBridge, PciPlace } from "./pci/host-bridge.ts";
 import type { KernelImage } from "./platform/kernel-image.ts";
-import { KernelImageError } from "./platform/kernel-image.ts";
+import { type ImageBytes, KernelImageError } from "./platform/kernel-image.ts";
 import { uartRegister } from "./platform/register-names.ts";
 import { Uart8250 } from "./platform/uart-8250.ts";
 import type { PlatformDeviceEntry } from "./platform-devices.ts";
@@ -157,7 +157,7 @@ export const LARGEST_TREE = 0x200000;
 
 export interface BootOptions {
   readonly kernel: KernelImage;
-  readonly initrd: Uint8Array | null;
+  readonly initrd: ImageBytes | null;
   readonly bootArguments: string;
   readonly viommus: readonly DescribedViommu[];
   /** Devices on no bus. Default none. */
@@ -166,6 +166,11 @@ export interface BootOptions {
   readonly seed: Uint8Array;
   /** Given the flattened device tree that describes the machine: the one that the guest is handed. Default that one. */
   readonly editTree?: (tree: Uint8Array) => Uint8Array;
+}
+
+function place(bytes: ImageBytes, ram: Uint8Array, at: number): void {
+  if (bytes instanceof Uint8Array) ram.set(bytes, at);
+  else bytes.copyTo(ram.subarray(at, at + bytes.length));
 }
 
 /** Why `run` returned. */
@@ -294,14 +299,14 @@ export class KernelMachine<Parts extends KernelParts = KernelParts> implements S
             `RAM is 0x${RAM_BASE.toString(16)}..0x${end.toString(16)}`,
         );
       }
-      core.ram.set(segment.bytes, address - RAM_BASE);
+      place(segment.bytes, core.ram, address - RAM_BASE);
       kernelEnd = Math.max(kernelEnd, address + segment.memoryBytes);
     }
     const treeAt = end - LARGEST_TREE;
     const initrdBytes = initrd?.length ?? 0;
     const initrdAt = Math.floor((treeAt - initrdBytes) / 0x200000) * 0x200000;
     if (initrdAt < kernelEnd) throw new KernelImageError("kernel and initrd do not fit into RAM (--memory)");
-    if (initrd !== null) core.ram.set(initrd, initrdAt - RAM_BASE);
+    if (initrd !== null) place(initrd, core.ram, initrdAt - RAM_BASE);
     const described = this.parts.deviceTree({
       bootArguments: boot.bootArguments,
       initrd: initrd === null ? null : { start: initrdAt, end: initrdAt + initrdBytes },

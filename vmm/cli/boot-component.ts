@@ -35,7 +35,7 @@ export async function bootComponent(
   if ("error" in image) throw new UsageError(`${path}: ${image.error}`);
   const shell = new RunShell(options);
   const source = sourceOf(shell, options);
-  source.begin([{ role: "image", file: path, bytes }]);
+  source.begin([{ role: "image", file: path, contents: () => bytes }]);
   const run = new HostRun(shell, options, undefined, source);
   const machine = new ComponentMachine({
     clock: shell.clock,

@@ -6,7 +6,14 @@ import { packageFile } from "../../host/adapters/package-root.ts";
 import { hex } from "../../host/base/address.ts";
 import { ARCHITECTURES } from "../architectures.ts";
 import { LARGEST_TREE } from "../kernel-machine.ts";
-import { compressionOf, type KernelImage, KernelImageError, parseKernelImage } from "../platform/kernel-image.ts";
+import {
+  compressionOf,
+  IMAGE_HEADER,
+  type KernelImage,
+  KernelImageError,
+  parseKernelImage,
+  parseLinuxImage,
+} from "../platform/kernel-image.ts";
 import { kindOfArchitecture } from "../viommu/kinds.ts";
 import {
   type BootOptions,
@@ -19,6 +26,7 @@ import {
 import { type ConsoleInput, openConsoleInput } from "./console.ts";
 import { EXIT_FAILED, EXIT_PASS, EXIT_TIME_LIMIT, UsageError } from "./exit-codes.ts";
 import { heldByDebugger } from "./gdb-server.ts";
+import { ImageFile } from "./image-file.ts";
 import { fileProblem, readInput } from "./input-file.ts";
 import { LivePace } from "./kernel-pace.ts";
 import { type Drive, type KernelPlan, KernelWorld } from "./kernel-world.ts";
@@ -40,29 +48,52 @@ const LARGEST_FILE = 2 ** 31;
 /** Instructions between two looks at input, where somebody types. */
 const INTERACTIVE_SLICE = 2_000_000;
 
+type GivenOptions = Omit<BootOptions, "viommu"> & KernelOptions & { readonly viommu?: ViommuChoice };
+
 /** Runs the machine, again after each reboot; the exit status. Without a choice of IOMMU: what kernels of the instruction set expect. */
 export async function bootKernel(
   kernelFile: string,
-  given: Omit<BootOptions, "viommu"> & KernelOptions & { readonly viommu?: ViommuChoice },
+  given: GivenOptions,
   sourceOf: SourceOf<BootOptions & KernelOptions>,
 ): Promise<number> {
-  const kernelBytes = readFile(kernelFile, "--kernel");
-  const kernel = parseKernel(kernelBytes, kernelFile);
+  const files: ImageFile[] = [];
+  const open = (file: string, what: string): ImageFile => {
+    const opened = new ImageFile(file, LARGEST_FILE, `${what} ${file}`);
+    files.push(opened);
+    return opened;
+  };
+  try {
+    const images = {
+      kernel: open(kernelFile, "--kernel"),
+      initrd: given.initrd === undefined ? null : open(given.initrd, "--initrd"),
+    };
+    return await bootImages(kernelFile, images, given, sourceOf);
+  } finally {
+    for (const file of files) file.close();
+  }
+}
+
+async function bootImages(
+  kernelFile: string,
+  { kernel: kernelImage, initrd }: { readonly kernel: ImageFile; readonly initrd: ImageFile | null },
+  given: GivenOptions,
+  sourceOf: SourceOf<BootOptions & KernelOptions>,
+): Promise<number> {
+  const kernel = parseKernel(kernelImage, kernelFile);
   const options = { ...given, viommu: given.viommu ?? kindOfArchitecture(kernel.architecture) };
   if (options.cpus < 1 || options.cpus > 8) throw new UsageError("boot: --cpus takes 1 to 8");
   const memoryBytes = options.memory ?? DEFAULT_MEMORY;
   if (memoryBytes % 0x200000 !== 0 || memoryBytes > 2 ** 31) {
     throw new UsageError("boot: --memory takes a multiple of 2M up to 2G for a kernel");
   }
-  const initrd = options.initrd === undefined ? null : readFile(options.initrd, "--initrd");
   const dtb = options.dtb === undefined ? null : readTree(options.dtb);
   const coreFile = packageFile(ARCHITECTURES[kernel.architecture].core);
   const core = new WebAssembly.Module(new Uint8Array(readFile(coreFile, "the vCPU core (npm run build)")));
   const shell = new RunShell(options);
   const source = sourceOf(shell, options);
-  const images: RunImage[] = [{ role: "kernel", file: kernelFile, bytes: kernelBytes }];
-  if (initrd !== null) images.push({ role: "initrd", file: options.initrd!, bytes: initrd });
-  if (dtb !== null) images.push({ role: "dtb", file: options.dtb!, bytes: dtb });
+  const images: RunImage[] = [{ role: "kernel", file: kernelFile, contents: () => kernelImage.bytes }];
+  if (initrd !== null) images.push({ role: "initrd", file: options.initrd!, contents: () => initrd.bytes });
+  if (dtb !== null) images.push({ role: "dtb", file: options.dtb!, contents: () => dtb });
   const drives = options.nvme.map((file, index) => driveAt(file, index, source.live));
   source.begin(images);
   const interactive = options.interactive === true;
@@ -296,20 +327,25 @@ function verdict(outcome: KernelOutcome): { status: number; detail: string } {
   }
 }
 
-function parseKernel(given: Uint8Array, file: string): KernelImage {
-  let bytes = given;
-  if (compressionOf(bytes) === "gzip") {
-    try {
-      bytes = gunzipSync(bytes, { maxOutputLength: 2 ** 30 });
-    } catch {
-      throw new UsageError(`${file}: a damaged gzip file`);
-    }
-  }
+function parseKernel(given: ImageFile, file: string): KernelImage {
   try {
-    return parseKernelImage(bytes);
+    const header = given.head(IMAGE_HEADER);
+    const compressed = compressionOf(header) === "gzip";
+    return (
+      (compressed ? null : parseLinuxImage(header, given)) ??
+      parseKernelImage(compressed ? unpacked(given.bytes, file) : given.bytes)
+    );
   } catch (error) {
     if (error instanceof KernelImageError) throw new UsageError(`${file}: ${error.message}`);
     throw error;
+  }
+}
+
+function unpacked(bytes: Uint8Array, file: string): Uint8Array {
+  try {
+    return gunzipSync(bytes, { maxOutputLength: 2 ** 30 });
+  } catch {
+    throw new UsageError(`${file}: a damaged gzip file`);
   }
 }
 

@@ -7,7 +7,7 @@ import { ARCHITECTURES } from "../architectures.ts";
 import type { Assignment } from "../assignment.ts";
 import type { DescribedViommu, KernelMachine } from "../kernel-machine.ts";
 import { formatPlace, UNREACHABLE } from "../pci/host-bridge.ts";
-import { type KernelImage, KernelImageError } from "../platform/kernel-image.ts";
+import { type ImageBytes, type KernelImage, KernelImageError } from "../platform/kernel-image.ts";
 import type { VmParts } from "../view/machine-tree.ts";
 import type { BootOptions } from "./boot-run.ts";
 import { UsageError } from "./exit-codes.ts";
@@ -26,7 +26,7 @@ export interface Drive {
 export interface KernelPlan {
   readonly kernelFile: string;
   readonly kernel: KernelImage;
-  readonly initrd: Uint8Array | null;
+  readonly initrd: ImageBytes | null;
   /** Handed to the guest in place of the machine's own. */
   readonly dtb: Uint8Array | null;
   readonly core: WebAssembly.Module;

@@ -79,7 +79,7 @@ export class RecordedSource extends LiveSource {
     const { host, viommu, ...others } = this.#options;
     const described = typeof host === "object" ? host : findHost(host ?? hostOf(viommu));
     const run = {
-      images: images.map(({ role, file, bytes }) => ({ role, file, sha256: hashOf(bytes) })),
+      images: images.map(({ role, file, contents }) => ({ role, file, sha256: hashOf(contents()) })),
       options: optionsShape.parse({ ...others, viommu, host: described }),
     };
     const header = JSON.parse(

@@ -23,7 +23,7 @@ export interface RunResult {
 export interface RunImage {
   readonly role: "kernel" | "initrd" | "dtb" | "image";
   readonly file: string;
-  readonly bytes: Uint8Array;
+  readonly contents: () => Uint8Array;
 }
 
 /** Where a replay is to end: at an event by its number, or at the first that fits; so many events before that, or before the run's end. */

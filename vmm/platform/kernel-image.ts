@@ -1,10 +1,18 @@
 // Reads what a boot loader must know from a kernel file: Linux "Image" (Documentation/arch/riscv/boot-image-header,
 // Documentation/arch/arm64/booting) or a statically linked ELF64. Files are hostile input: everything is checked, the error says what is wrong.
 
+/** What goes into RAM as it is, out of memory or from elsewhere. */
+export type ImageBytes = Uint8Array | BytesElsewhere;
+export interface BytesElsewhere {
+  readonly length: number;
+  /** `target` has `length` bytes. */
+  copyTo(target: Uint8Array): void;
+}
+
 export interface LoadSegment {
   /** Guest-physical address, or the offset from the load address when `relocatable`. */
   readonly address: number;
-  readonly bytes: Uint8Array;
+  readonly bytes: ImageBytes;
   /** Bytes to reserve, at least bytes.length; the rest is zero. */
   readonly memoryBytes: number;
 }
@@ -23,6 +31,8 @@ export interface KernelImage {
 
 export class KernelImageError extends Error {}
 
+/** Bytes that say all about an Image. */
+export const IMAGE_HEADER = 64;
 /** At 56: "RSC\x05", "ARM\x64". */
 const IMAGE_MAGICS: ReadonlyMap<number, Architecture> = new Map([
   [0x05435352, "riscv64"],
@@ -39,24 +49,31 @@ const PT_INTERP = 3;
 export function parseKernelImage(file: Uint8Array): KernelImage {
   const view = new DataView(file.buffer, file.byteOffset, file.byteLength);
   if (file.length >= 64 && view.getUint32(0, false) === 0x7f454c46) return parseElf(file, view);
-  const architecture = file.length >= 64 ? IMAGE_MAGICS.get(view.getUint32(56, true)) : undefined;
-  if (architecture !== undefined) {
-    const flags = view.getBigUint64(24, true);
-    if (flags & 1n) throw new KernelImageError("a big-endian kernel image cannot boot here");
-    const reserved = Number(view.getBigUint64(16, true));
-    // arm64: from a 2 MiB aligned base; riscv64: the base itself, whatever the field says
-    const offset = architecture === "arm64" ? Number(view.getBigUint64(8, true)) : 0;
-    if (!(offset < 2 ** 31)) throw new KernelImageError("a kernel image whose text_offset is beyond 2 GiB");
-    return {
-      architecture,
-      format: "Image",
-      relocatable: true,
-      entry: offset,
-      segments: [{ address: offset, bytes: file, memoryBytes: Math.max(reserved, file.length) }],
-    };
-  }
+  const image = parseLinuxImage(file, file);
+  if (image !== null) return image;
   if (compressionOf(file) !== null) throw new KernelImageError(`a ${compressionOf(file)} image: unpack it first`);
   throw new KernelImageError("neither a Linux Image of riscv64 or arm64 nor an ELF file");
+}
+
+/** A Linux Image of which the first IMAGE_HEADER bytes are read; null if it is none. */
+export function parseLinuxImage(header: Uint8Array, file: ImageBytes): KernelImage | null {
+  if (header.length < IMAGE_HEADER) return null;
+  const view = new DataView(header.buffer, header.byteOffset, header.byteLength);
+  const architecture = IMAGE_MAGICS.get(view.getUint32(56, true));
+  if (architecture === undefined) return null;
+  const flags = view.getBigUint64(24, true);
+  if (flags & 1n) throw new KernelImageError("a big-endian kernel image cannot boot here");
+  const reserved = Number(view.getBigUint64(16, true));
+  // arm64: from a 2 MiB aligned base; riscv64: the base itself, whatever the field says
+  const offset = architecture === "arm64" ? Number(view.getBigUint64(8, true)) : 0;
+  if (!(offset < 2 ** 31)) throw new KernelImageError("a kernel image whose text_offset is beyond 2 GiB");
+  return {
+    architecture,
+    format: "Image",
+    relocatable: true,
+    entry: offset,
+    segments: [{ address: offset, bytes: file, memoryBytes: Math.max(reserved, file.length) }],
+  };
 }
 
 /** How the file is compressed, null if it is not. */
