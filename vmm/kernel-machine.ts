@@ -24,7 +24,7 @@ import { type ImageBytes, KernelImageError } from "./platform/kernel-image.ts";
 import { uartRegister } from "./platform/register-names.ts";
 import { Uart8250 } from "./platform/uart-8250.ts";
 import type { PlatformDeviceEntry } from "./platform-devices.ts";
-import type { WatchHit, Watchpoint } from "./vcpu/engine/core.ts";
+import type { CoreOptions, WatchHit, Watchpoint } from "./vcpu/engine/core.ts";
 import type { ViommuKind } from "./viommu/kind.ts";
 import { DEFAULT_KIND, VIOMMU_KINDS } from "./viommu/kinds.ts";
 
@@ -150,6 +150,8 @@ export interface KernelMachineOptions {
   readonly cpus: number;
   /** Most instructions `run` executes in one call. Default 10 million. */
   readonly sliceInstructions?: number;
+  /** How the CPUs are executed: faster or slower, the same in everything else. Default the core's own. */
+  readonly engine?: Pick<CoreOptions, "translate" | "decodePages">;
 }
 
 /** Bytes of a device tree (Linux: MAX_FDT_SIZE), which lies at the end of RAM. */

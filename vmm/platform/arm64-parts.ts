@@ -47,6 +47,7 @@ export class Arm64Parts implements KernelParts {
       harts: options.cpus,
       timebaseFrequency: TIMER_HZ,
       mmio: host.bus,
+      ...options.engine,
     });
     this.gic = new GicV2(options.cpus, INTERRUPTS, {
       running: () => this.core.running,

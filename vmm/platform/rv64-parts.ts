@@ -44,6 +44,7 @@ export class Rv64Parts implements KernelParts {
       timebaseFrequency: TIMEBASE_HZ,
       interruptIdentities: IMSIC_IDS,
       mmio: host.bus,
+      ...options.engine,
     });
     this.aplic = new Aplic(APLIC_SOURCES, (hart, eiid) => this.raiseIdentity(hart, eiid));
   }

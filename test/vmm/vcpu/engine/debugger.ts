@@ -17,21 +17,22 @@ export class Debugger {
 
   /** What core.run(hart, budget) does. Throws for a stop where there is nothing to stop for. */
   run(core: EngineCore<EngineExports>, hart: number, budget: number): Exit {
-    if (core !== this.#core || this.#next() % 8 === 0) this.#set(core, hart);
+    if (core !== this.#core || this.#next() % 8 === 0) this.set(core, hart);
     let exit = core.run(hart, budget);
     while (exit === Exit.Break) {
       this.stops++;
       const pc = core.programCounter(hart);
       if (core.watchHit === null && !this.#breakpoints.includes(pc))
         throw new Error(`stopped at ${pc.toString(16)}, where no breakpoint is`);
-      if (this.#next() % 4 === 0) this.#set(core, hart);
+      if (this.#next() % 4 === 0) this.set(core, hart);
       if (core.unused === 0) throw new Error("stopped behind the end of its budget");
       exit = core.run(hart, core.unused);
     }
     return exit;
   }
 
-  #set(core: EngineCore<EngineExports>, hart: number): void {
+  /** Other breakpoints and watchpoints than before: some near `hart`, some anywhere. */
+  set(core: EngineCore<EngineExports>, hart: number): void {
     this.#core = core;
     const next = this.#next;
     const pc = core.programCounter(hart);
