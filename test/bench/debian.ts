@@ -12,13 +12,13 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { loadavg, tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { InvalidArgumentError, Option } from "commander";
+import { Option } from "commander";
 import { freshDisk } from "../../guest-fixtures/debian/boot-fixture.ts";
 import { cpio, EXECUTABLE } from "../../guest-fixtures/debian/cpio.ts";
 import { cachedPrograms } from "../../guest-fixtures/debian/programs-archive.ts";
 import { type BootedArchitecture, cachedFixture, type DebianFixture } from "../../guest-fixtures/debian/recipe.ts";
 import { type Qemu, qemuHere } from "../../guest-fixtures/qemu-on-host/qemu.ts";
-import { type Given, PAIRS, SHORT, STORE } from "./beside/benchmark.ts";
+import { type Given, PAIRS, SHORT, STORE, WORK } from "./beside/benchmark.ts";
 import { median, rounded } from "./beside/cpu-seconds.ts";
 import { type MarkedRun, markedRun } from "./beside/marked-run.ts";
 import { storeResults } from "./beside/results.ts";
@@ -114,26 +114,19 @@ function guestOf(fixture: DebianFixture, programs: string | null, folder: string
 
 export const about = "a stock Debian kernel's start and work here and on QEMU, in CPU time";
 export const onRequest = true;
+export const works = ALL;
 export const options = [
   new Option("--arch <architecture>", "one alone").choices(["riscv64", "arm64"]),
-  new Option("--work <name,…>", `of ${ALL.join(", ")}`).argParser(worksOf),
+  WORK,
   PAIRS,
   SHORT,
   STORE,
 ];
 
-function worksOf(text: string): readonly string[] {
-  const works = text.split(",");
-  const unknown = works.find((work) => !ALL.includes(work));
-  if (unknown !== undefined)
-    throw new InvalidArgumentError(`There is no work "${unknown}"; there are ${ALL.join(", ")}.`);
-  return works;
-}
-
 /** Every row of an architecture, as soon as it is measured. */
 async function* rowsOf(
   architecture: BootedArchitecture,
-  works: readonly string[],
+  asked: readonly string[],
   count: number,
   folder: string,
 ): AsyncGenerator<Record<string, unknown>> {
@@ -147,7 +140,7 @@ async function* rowsOf(
   const lacks = qemu === null ? { missing: `qemu-system-${program} ${OLDEST} or newer` } : {};
   const programs = cachedPrograms(architecture);
   const measured = new Map<string, readonly Pair[]>();
-  for (const work of works) {
+  for (const work of asked) {
     const bench = `debian/${architecture}/${work}`;
     const ofPrograms = OF_PROGRAMS.includes(work);
     if (ofPrograms && programs === null) {
@@ -166,7 +159,7 @@ async function* rowsOf(
 
 export async function bench(emit: (line: Record<string, unknown>) => void, given: Given): Promise<void> {
   const short = given.short === true;
-  const works = given.work ?? (short ? FEW : ALL);
+  const asked = given.work ?? (short ? FEW : ALL);
   const pairs = given.pairs ?? (short ? 1 : 3);
   const load = loadavg()[0]!;
   const folder = mkdtempSync(join(tmpdir(), "nestbox-bench-"));
@@ -176,7 +169,7 @@ export async function bench(emit: (line: Record<string, unknown>) => void, given
     for (const architecture of ["arm64", "riscv64"] as const) {
       if (given.arch !== undefined && given.arch !== architecture) continue;
       version = qemuHere(MACHINES[architecture].qemu, OLDEST)?.version ?? version;
-      for await (const row of rowsOf(architecture, works, pairs, folder)) {
+      for await (const row of rowsOf(architecture, asked, pairs, folder)) {
         rows.push(row);
         emit(row);
       }

@@ -34,6 +34,9 @@ command.action(async (asked: readonly string[], given: Given) => {
     if (chosen.some(([, { options }]) => options?.includes(option))) continue;
     command.error(`error: ${option.long} is no option of ${chosen.map(([name]) => name).join(", ")}`);
   }
+  const works = chosen.flatMap(([, { works = [] }]) => works);
+  const unknown = given.work?.find((work) => !works.includes(work));
+  if (unknown !== undefined) command.error(`error: There is no work "${unknown}"; there are ${works.join(", ")}.`);
   for (const [, { bench }] of chosen) await bench((line) => console.log(JSON.stringify(line)), given);
 });
 await command.parseAsync();

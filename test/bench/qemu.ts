@@ -1,9 +1,9 @@
-// `npm run bench -- qemu [--short] [--store]`: the same bare-metal RV64 guests here and on QEMU's virt machine (TCG), in pairs, one after the other; a
+// `npm run bench -- qemu [--work=NAME,…] [--pairs=N] [--short] [--store]`: the same bare-metal RV64 guests here and on QEMU's virt machine (TCG), in pairs, one after the other; a
 // row an operation, with the median rates of both and the median of the pairs' ratios. Rates are of CPU time (user and system of the whole
-// process), between a short and a long run of the same guest, so that what a start costs falls out.
+// process), between a short and a long run of the same guest, so that what a start costs falls out; both are made longer until that is enough to tell.
 //
 // QEMU is qemu-system-riscv64 from PATH, or what NESTBOX_QEMU names; it needs iommu-sys (11 or newer), and OpenSBI as Debian packages it. Without it
-// each row says what is missing, and has our rate alone. `--short` takes one pair of half the length: a look, no measurement. `--store`
+// each row says what is missing, and has our rate alone. `--short` takes one pair: a look, no measurement. `--store`
 // writes the rows with the machine's description to test/bench/results/.
 //
 // The other rows of the comparison are booted Linux: `npm run compare:qemu`, and `bench -- boot nvme cpu` for our side alone.
@@ -13,7 +13,7 @@ import { loadavg, tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { qemuHere } from "../../guest-fixtures/qemu-on-host/qemu.ts";
-import { type Given, SHORT, STORE } from "./beside/benchmark.ts";
+import { type Given, PAIRS, SHORT, STORE, WORK } from "./beside/benchmark.ts";
 import { cpuSeconds, median, rounded } from "./beside/cpu-seconds.ts";
 import { storeResults } from "./beside/results.ts";
 import { type GuestOperation, guestFile, OPERATIONS } from "./guests/iommu-operations.ts";
@@ -21,9 +21,12 @@ import { type GuestOperation, guestFile, OPERATIONS } from "./guests/iommu-opera
 /** The first whose virt machine has iommu-sys and that this was compared with. */
 const OLDEST = 11;
 const qemu = qemuHere("riscv64", OLDEST);
-const PAIRS = 3;
-/** Less CPU time than this between two runs says nothing. */
-const SHORTEST_SECONDS = 0.05;
+const DEFAULT_PAIRS = 3;
+/** Less CPU time than this between two runs says little: noise of a start is a tenth of it. `--short` makes do with less. */
+const LONG_ENOUGH = 1;
+const LONG_ENOUGH_FOR_A_LOOK = 0.3;
+/** How many times longer than it begins with a guest's work may be made. */
+const LONGEST = 64;
 const ROOT = fileURLToPath(new URL("../../../", import.meta.url));
 
 const ours = (image: string): string[] => {
@@ -46,42 +49,61 @@ const theirs = (image: string): string[] => {
   ];
 };
 
-/** Units a second of CPU time; NaN (null in a row) if the runs were too short to tell. */
-function rate(program: (image: string) => string[], images: readonly [string, string], units: number): number {
-  const [short, long] = images.map((image) => cpuSeconds(program(image), qemu?.environment).seconds);
-  const seconds = long! - short!;
-  return seconds < SHORTEST_SECONDS ? Number.NaN : units / seconds;
+type Run = (image: string) => string[];
+
+/** Seconds of CPU time between two runs of a guest: one that does `count`, and one that does a quarter. */
+function between(run: Run, operation: GuestOperation, count: number, folder: string): number {
+  const [short, long] = [count / 4, count].map((times) => {
+    const file = join(folder, "guest.elf");
+    writeFileSync(file, guestFile(operation.guest(times)));
+    return cpuSeconds(run(file), qemu?.environment).seconds;
+  });
+  return long! - short!;
 }
 
-function compare(operation: GuestOperation, folder: string, short: boolean, against: boolean): Record<string, unknown> {
-  const long = short ? operation.count / 2 : operation.count;
-  const counts = [long / 4, long];
-  const images = counts.map((count, at) => {
-    const file = join(folder, `${at}.elf`);
-    writeFileSync(file, guestFile(operation.guest(count)));
-    return file;
-  }) as [string, string];
-  const units = (counts[1]! - counts[0]!) * operation.units;
-  const pairs = Array.from({ length: short ? 1 : PAIRS }, () => ({
-    nestbox: rate(ours, images, units),
-    qemu: against ? rate(theirs, images, units) : Number.NaN,
-  }));
+/** Units a second of CPU time, of a guest whose work takes `enough` seconds; NaN (null in a row) if it does not however often it is done. */
+function rate(run: Run, operation: GuestOperation, start: number, enough: number, folder: string): Rate {
+  for (let count = start; ; count *= 2) {
+    const seconds = between(run, operation, count, folder);
+    if (seconds >= enough) return { count, perSecond: (count * 0.75 * operation.units) / seconds };
+    if (count >= LONGEST * operation.count) return { count, perSecond: Number.NaN };
+  }
+}
+
+interface Rate {
+  /** Of operations that were enough. */
+  readonly count: number;
+  readonly perSecond: number;
+}
+
+function compare(operation: GuestOperation, folder: string, given: Given): Record<string, unknown> {
+  const short = given.short === true;
+  const enough = short ? LONG_ENOUGH_FOR_A_LOOK : LONG_ENOUGH;
+  const pairs: { readonly nestbox: number; readonly qemu: number }[] = [];
+  let [here, there] = [operation.count, operation.count];
+  while (pairs.length < (given.pairs ?? (short ? 1 : DEFAULT_PAIRS))) {
+    const nestbox = rate(ours, operation, here, enough, folder);
+    here = nestbox.count;
+    const other = qemu === null ? null : rate(theirs, operation, there, enough, folder);
+    there = other?.count ?? there;
+    pairs.push({ nestbox: nestbox.perSecond, qemu: other?.perSecond ?? Number.NaN });
+  }
   const row = {
     unit: operation.unit,
     nestbox: rounded(median(pairs.map(({ nestbox }) => nestbox))),
     pairs: pairs.length,
   };
-  if (!against) return row;
-  const qemu = rounded(median(pairs.map((pair) => pair.qemu)));
-  return { ...row, qemu, ratio: rounded(median(pairs.map((pair) => pair.nestbox / pair.qemu))) };
+  if (qemu === null) return row;
+  const rates = rounded(median(pairs.map((pair) => pair.qemu)));
+  return { ...row, qemu: rates, ratio: rounded(median(pairs.map((pair) => pair.nestbox / pair.qemu))) };
 }
 
 export const about = "bare-metal RV64 guests here and on QEMU: rates and ratios";
 export const onRequest = true;
-export const options = [SHORT, STORE];
+export const works = OPERATIONS.map(({ work }) => work);
+export const options = [WORK, PAIRS, SHORT, STORE];
 
 export async function bench(emit: (line: Record<string, unknown>) => void, given: Given): Promise<void> {
-  const short = given.short === true;
   const load = loadavg()[0]!;
   const lacks =
     qemu === null ? `no qemu-system-riscv64 ${OLDEST} or newer here (npm run compare:qemu fetches one)` : null;
@@ -89,7 +111,8 @@ export async function bench(emit: (line: Record<string, unknown>) => void, given
   const rows: Record<string, unknown>[] = [];
   try {
     for (const operation of OPERATIONS) {
-      const row = { bench: `qemu/${operation.name}`, ...compare(operation, folder, short, lacks === null) };
+      if (given.work?.includes(operation.work) === false) continue;
+      const row = { bench: `qemu/${operation.name}`, ...compare(operation, folder, given) };
       rows.push(lacks === null ? row : { ...row, missing: lacks });
       emit(rows.at(-1)!);
     }

@@ -23,6 +23,7 @@ it.each([
   [["nonsense"], /'nonsense' is invalid/],
   [["kinds", "--short"], /--short is no option of kinds/],
   [["debian", "--work=UNKNOWN"], /There is no work "UNKNOWN"/],
+  [["qemu", "--work=iotinval,nonsense"], /There is no work "nonsense"; there are iotinval, /],
   [["debian", "--pairs=none"], /whole number/],
 ])("bench %j is refused in a line", (words, message) => {
   const { status, stdout, stderr } = bench(...words);

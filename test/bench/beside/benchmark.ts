@@ -7,6 +7,8 @@ export interface Benchmark {
   readonly about: string;
   /** Options of its own; those that several have are the same object (SHORT, STORE). */
   readonly options?: readonly Option[];
+  /** Names of its rows that `--work` chooses from; it has WORK then. */
+  readonly works?: readonly string[];
   /** It takes long, or needs what is not everywhere: only who names it gets it. */
   readonly onRequest?: true;
   /** Gives a line a figure to `emit`. `given`: its options by their names. */
@@ -23,6 +25,7 @@ export interface Given {
 
 export const SHORT = new Option("--short", "a look that takes little time, no measurement");
 export const STORE = new Option("--store", "keep the rows in test/bench/results");
+export const WORK = new Option("--work <name,…>", "rows alone").argParser((text: string) => text.split(","));
 export const PAIRS = new Option("--pairs <n>", "of runs; default 3").argParser(pairsOf);
 
 function pairsOf(text: string): number {
