@@ -67,13 +67,13 @@ export class Bus {
   /** Naturally aligned load; an unaligned one, or one past its range's end, is answered by nobody. */
   load(address: number, size: AccessSize): number {
     const range = this.find(address);
-    if (range === null || address % size !== 0 || address + size > range.base + range.size) {
+    if (range === null || (address & (size - 1)) !== 0 || address + size > range.base + range.size) {
       this.hit = null;
       this.onUnclaimed?.(address, size, false);
       this.high = 0xffffffff;
       return size >= 4 ? 0xffffffff : 2 ** (8 * size) - 1;
     }
-    this.hit = range;
+    if (this.hit !== range) this.hit = range;
     const low = range.port.mmioRead(address - range.base, size);
     if (size === 8) this.high = range.port.high;
     return low;
@@ -81,12 +81,12 @@ export class Bus {
 
   store(address: number, size: AccessSize, lo: number, hi: number): void {
     const range = this.find(address);
-    if (range === null || address % size !== 0 || address + size > range.base + range.size) {
+    if (range === null || (address & (size - 1)) !== 0 || address + size > range.base + range.size) {
       this.hit = null;
       this.onUnclaimed?.(address, size, true);
       return;
     }
-    this.hit = range;
+    if (this.hit !== range) this.hit = range;
     range.port.mmioWrite(address - range.base, size, lo, hi);
   }
 }

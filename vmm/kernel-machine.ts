@@ -478,23 +478,28 @@ export class KernelMachine<Parts extends KernelParts = KernelParts> implements S
     return deadline > this.#clock.now ? deadline : Number.POSITIVE_INFINITY;
   }
 
-  /** Called by CpuBus around an access: time is exact, and what falls due or is flagged happens before the CPU goes on. */
-  beforeAccess(): void {
+  /** Called by CpuBus around an access: time is exact, and what falls due or is flagged happens before the CPU goes on. Returns the CPU's time. */
+  beforeAccess(): number {
     this.machine.counters.traps++;
-    this.#clock.advanceTo(this.parts.core.now);
+    const { now } = this.parts.core;
+    this.#clock.advanceTo(now);
+    return now;
   }
 
-  afterAccess(): void {
-    const { core } = this.parts;
+  /** `before`: the CPU's time, which stands still meanwhile. */
+  afterAccess(before: number): void {
     const clock = this.#clock;
     this.machine.settle();
     const executed = this.commandsExecuted();
     this.#work += 1 + executed - this.#commandsSeen;
     this.#commandsSeen = executed;
+    const { core } = this.parts;
     if (this.machine.stopping || this.#off !== null || this.#work >= WORK_OF_A_SLICE) core.stop();
     // The host's kernel waits for its hardware by letting time pass.
-    if (clock.now > core.now) core.now = clock.now;
-    const until = Math.ceil((clock.nextDeadline - clock.now) / core.nsPerInstruction);
+    if (clock.now > before) core.now = clock.now;
+    const { nextDeadline } = clock;
+    if (nextDeadline === Number.POSITIVE_INFINITY) return;
+    const until = Math.ceil((nextDeadline - clock.now) / core.nsPerInstruction);
     if (until < LONGEST_SLICE) this.#shortenTurn(Math.max(1, until));
   }
 
@@ -571,10 +576,10 @@ class CpuBus implements CpuBusPort {
   load(address: number, size: AccessSize): number {
     const { machine } = this.#machine;
     const previous = machine.trace.cause;
-    this.#machine.beforeAccess();
+    const before = this.#machine.beforeAccess();
     const low = machine.access(address, size);
     this.high = machine.high;
-    this.#machine.afterAccess();
+    this.#machine.afterAccess(before);
     machine.trace.leave(previous);
     return low;
   }
@@ -582,9 +587,9 @@ class CpuBus implements CpuBusPort {
   store(address: number, size: AccessSize, low: number, high: number): void {
     const { machine } = this.#machine;
     const previous = machine.trace.cause;
-    this.#machine.beforeAccess();
+    const before = this.#machine.beforeAccess();
     machine.accessStore(address, size, low, high);
-    this.#machine.afterAccess();
+    this.#machine.afterAccess(before);
     machine.trace.leave(previous);
   }
 }

@@ -29,6 +29,22 @@ export class EntryReader<P extends number> {
     });
   }
 
+  /** The memory that `find` finds entries in, until it is asked again. */
+  get words(): Int32Array {
+    return this.#words;
+  }
+
+  /**
+   * Where in `words` the entry at `offset` of a frame stands, if it and the others of a run of `count` all stand there, one behind the other; else -1:
+   * they are loaded one by one.
+   */
+  find(pfn: P, offset: number, count: number): number {
+    const page = pfn - this.#base;
+    if (!(page >= 0 && page < this.#pages)) return this.#move(pfn) ? this.find(pfn, offset, count) : -1;
+    const at = page * 1024 + (offset >>> 2);
+    return at + 4 * count <= this.#pages * 1024 ? at : -1;
+  }
+
   /** Loads the entry at `offset` (a multiple of 16) of a frame. */
   load(pfn: P, offset: number): AccessStatus {
     const page = pfn - this.#base;
@@ -53,12 +69,17 @@ export class EntryReader<P extends number> {
     if (second !== ACCESS_OK) return second;
     this.w2 = memory.lo | 0;
     this.w3 = memory.hi | 0;
-    const window = this.#windowed === null ? null : this.#windowed.windowAt(pfn);
-    if (window !== null) {
-      this.#words = window.signed;
-      this.#base = window.basePfn;
-      this.#pages = window.pages;
-    }
+    this.#move(pfn);
     return ACCESS_OK;
+  }
+
+  /** Moves the window to a frame; false if there is none. */
+  #move(pfn: P): boolean {
+    const window = this.#windowed === null ? null : this.#windowed.windowAt(pfn);
+    if (window === null) return false;
+    this.#words = window.signed;
+    this.#base = window.basePfn;
+    this.#pages = window.pages;
+    return true;
   }
 }

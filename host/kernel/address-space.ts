@@ -145,7 +145,13 @@ export class ProcessMemory implements AddressSpace, UserMemory, Stateful {
   // --- seen from the kernel ---
 
   read(va: UserAddress, into: UserBytes, length = into.byteLength): number {
-    if (into instanceof Uint32Array) return this.#readWords(va, into, length);
+    if (into instanceof Uint32Array) {
+      const mapping = this.#wholeWords(va, length);
+      // Not whole words of one mapping: as bytes.
+      if (mapping === null) return this.read(va, bytesOf(into), length);
+      copyWords(mapping.words, ((va as number) - mapping.va) / 4, into, 0, length >>> 2);
+      return 0;
+    }
     let at = this.#start(va, length);
     if (at < 0) return length === 0 ? 0 : -EFAULT;
     for (let done = 0; done < length; ) {
@@ -161,7 +167,13 @@ export class ProcessMemory implements AddressSpace, UserMemory, Stateful {
   }
 
   write(va: UserAddress, from: UserBytes, length = from.byteLength): number {
-    if (from instanceof Uint32Array) return this.#writeWords(va, from, length);
+    if (from instanceof Uint32Array) {
+      const mapping = this.#wholeWords(va, length);
+      if (mapping === null) return this.write(va, bytesOf(from), length);
+      if (!mapping.backing.writable) return -EFAULT;
+      copyWords(from, 0, mapping.words, ((va as number) - mapping.va) / 4, length >>> 2);
+      return 0;
+    }
     let at = this.#start(va, length);
     if (at < 0) return length === 0 ? 0 : -EFAULT;
     for (let done = 0; done < length; ) {
@@ -247,24 +259,12 @@ export class ProcessMemory implements AddressSpace, UserMemory, Stateful {
     return null;
   }
 
-  #readWords(va: UserAddress, into: Uint32Array, length: number): number {
-    const at = this.#start(va, length);
-    const mapping = at < 0 || ((at | length) & 3) !== 0 ? null : this.#find(at);
-    const first = mapping === null ? 0 : (at - mapping.va) >>> 2;
-    // Not whole words of one mapping: as bytes.
-    if (mapping === null || first + (length >>> 2) > mapping.words.length) return this.read(va, bytesOf(into), length);
-    copyWords(mapping.words, first, into, 0, length >>> 2);
-    return 0;
-  }
-
-  #writeWords(va: UserAddress, from: Uint32Array, length: number): number {
-    const at = this.#start(va, length);
-    const mapping = at < 0 || ((at | length) & 3) !== 0 ? null : this.#find(at);
-    const first = mapping === null ? 0 : (at - mapping.va) >>> 2;
-    if (mapping === null || first + (length >>> 2) > mapping.words.length) return this.write(va, bytesOf(from), length);
-    if (!mapping.backing.writable) return -EFAULT;
-    copyWords(from, 0, mapping.words, first, length >>> 2);
-    return 0;
+  /** The mapping that holds a range, if that is whole words of one mapping and its address a number; else null. */
+  #wholeWords(va: UserAddress, length: number): Mapping | null {
+    if (typeof va !== "number" || ((va | length) & 3) !== 0) return null;
+    // A process that is gone has none.
+    const mapping = this.#find(va);
+    return mapping !== null && (va - mapping.va) / 4 + (length >>> 2) <= mapping.words.length ? mapping : null;
   }
 
   /** The address as a number, or -1 where the range is not the process's to use at all. */

@@ -157,29 +157,34 @@ export interface PostedWrites {
  * An open file: reference-counted; `release` runs when the last descriptor and the last in-kernel reference (`get`) are gone.
  * The defaults are what the VFS answers for a file without that operation.
  */
+/** How many refer to a file. Apart from it: counting is the same for files of all sorts. */
+export class FileReferences {
+  count = 1;
+}
+
 export abstract class OpenFile implements Stateful {
   /** As /proc/PID/fd shows it: a path or "anon_inode:[iommufd-pgfault]". */
   abstract readonly path: string;
   /** Present on files whose pages can be pinned. */
   readonly pages?: PageFile;
   readonly dmaBuffer?: DmaBuffer;
-  #references = 1;
+  readonly held = new FileReferences(); // not state: saved as `references`
   #watchers: Set<() => void> | null = null; // not state: wiring
 
   get references(): number {
-    return this.#references;
+    return this.held.count;
   }
 
   /** Takes a reference (fget). */
   get(): this {
-    this.#references++;
+    this.held.count++;
     return this;
   }
 
   /** Drops a reference (fput); the last one releases the file. */
   put(): void {
-    if (this.#references <= 0) throw new Error(`${this.path}: dropped more references than were taken`);
-    if (--this.#references === 0) this.release();
+    if (this.held.count <= 0) throw new Error(`${this.path}: dropped more references than were taken`);
+    if (--this.held.count === 0) this.release();
   }
 
   /** The last reference is gone. */
@@ -246,11 +251,11 @@ export abstract class OpenFile implements Stateful {
   // --- state; a file that has more than this adds to it ---
 
   saveState(): StateRecord {
-    return { references: this.#references };
+    return { references: this.held.count };
   }
 
   restoreState(state: StateReader): void {
-    this.#references = state.number("references");
+    this.held.count = state.number("references");
   }
 
   stateParts(): Iterable<readonly [name: string, part: Stateful]> {

@@ -119,16 +119,13 @@ export class Kernel implements Stateful {
   }
 
   createProcess(name: string, options: ProcessOptions = {}): Process {
-    const kernel = this;
     const process = new Process(
       name,
       {
         frames: this.frames,
         trace: this.trace,
         live: this.live,
-        get injector() {
-          return kernel.injector;
-        },
+        failures: this,
         openPath: (call, path, flags) => this.openPath(call, path, flags),
         exited: (gone) => this.names.processes.delete(gone),
         closedInUse: (file) => this.names.closedInUse(file),

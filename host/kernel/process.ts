@@ -11,15 +11,16 @@ import { EBADF, EINVAL, EMFILE, ENODEV } from "../uapi/errno.ts";
 import { MAP_SHARED, PROT_READ, PROT_WRITE, type SystemCalls } from "../uapi/system-calls.ts";
 import { ProcessMemory } from "./address-space.ts";
 import { EventFd } from "./eventfd.ts";
-import type {
-  CallContext,
-  Capabilities,
-  DescriptorTable,
-  FileMapping,
-  FrameMemory,
-  OpenFile,
-  UserAccount,
-  UserAddress,
+import {
+  type CallContext,
+  type Capabilities,
+  type DescriptorTable,
+  type FileMapping,
+  FileReferences,
+  type FrameMemory,
+  type OpenFile,
+  type UserAccount,
+  type UserAddress,
 } from "./file.ts";
 import type { HostFrames } from "./host-frames.ts";
 import type { Injector } from "./inject.ts";
@@ -42,7 +43,8 @@ export interface ProcessParts {
   readonly frames: HostFrames;
   readonly trace: Trace;
   readonly live: LiveObjects;
-  readonly injector: Injector;
+  /** Where calls are made to fail, as things are. */
+  readonly failures: { readonly injector: Injector };
   /** Opens a path; a negated errno refuses. */
   openPath(call: CallContext, path: string, flags: number): OpenFile | number;
   /** The process has ended. */
@@ -54,10 +56,13 @@ export interface ProcessParts {
 interface Descriptor {
   /** null: reserved, not installed yet. */
   readonly file: OpenFile | null;
+  readonly held: FileReferences;
   watcher: (() => void) | null;
   /** Register mappings made through this descriptor; they go when it is closed. */
   readonly mappings: FileMapping[];
 }
+
+const NOT_HELD = new FileReferences();
 
 export class Process implements SystemCalls, CallContext, Stateful {
   readonly name: string;
@@ -122,13 +127,15 @@ export class Process implements SystemCalls, CallContext, Stateful {
   }
 
   ioctl(fd: number, request: number, argument: UserAddress): number {
-    const file = this.#table[fd]?.file;
-    if (file === undefined || file === null) return -EBADF;
-    const { trace, injector } = this.#parts;
+    const descriptor = this.#table[fd];
+    if (descriptor === undefined || descriptor.file === null) return -EBADF;
+    const { file, held } = descriptor;
+    const { trace, failures } = this.#parts;
     // A handler may close descriptors of its own process (a device release): the call holds the file meanwhile.
-    file.get();
-    const result = callIoctl(file, this, fd, request, argument, trace, injector);
-    file.put();
+    held.count++;
+    const result = callIoctl(file, this, fd, request, argument, trace, failures.injector);
+    if (held.count > 1) held.count--;
+    else file.put();
     return result;
   }
 
@@ -236,12 +243,12 @@ export class Process implements SystemCalls, CallContext, Stateful {
     let fd = 0;
     while (this.#table[fd] !== undefined) fd++;
     if (fd >= this.#descriptorLimit) return -EMFILE;
-    this.#table[fd] = { file: null, watcher: null, mappings: [] };
+    this.#table[fd] = { file: null, held: NOT_HELD, watcher: null, mappings: [] };
     return fd;
   }
 
   #install(fd: number, file: OpenFile): void {
-    this.#table[fd] = { file, watcher: null, mappings: [] };
+    this.#table[fd] = { file, held: file.held, watcher: null, mappings: [] };
     this.#open++;
   }
 

@@ -1,6 +1,6 @@
 // One iommufd request being handled: the caller, the context, and the structure as copied from user space (Linux: iommufd_ucmd).
 
-import { ENOMEM } from "../../uapi/errno.ts";
+import { EFAULT, EINVAL, ENOMEM } from "../../uapi/errno.ts";
 import type { CallContext, UserAddress } from "../file.ts";
 import type { IommufdContext } from "./context.ts";
 import type { IommufdObject, ObjectType } from "./object-table.ts";
@@ -14,6 +14,8 @@ export class IommufdCommand {
   readonly words: Uint32Array;
   /** How much of the structure the caller knows. */
   userSize = 0;
+  /** A call is using it. */
+  busy = false;
   #context: IommufdContext | null = null;
   #call: CallContext | null = null;
   #at: UserAddress = 0;
@@ -25,16 +27,28 @@ export class IommufdCommand {
     this.bytes = new Uint8Array(this.words.buffer, 0, structureBytes);
   }
 
-  /** What it stands for now: fetches a structure of which the caller knows `userSize` bytes. 0, -E2BIG or -EFAULT. */
-  begin(context: IommufdContext, call: CallContext, at: UserAddress, userSize: number): number {
+  /**
+   * What it stands for now: fetches a structure that begins with its size, as the caller knows it, of `minimum` bytes at least. 0, -EFAULT, -EINVAL
+   * for less, -E2BIG.
+   */
+  begin(context: IommufdContext, call: CallContext, at: UserAddress, minimum: number): number {
     this.#context = context;
     this.#call = call;
     this.#at = at;
-    this.userSize = userSize;
-    if (userSize === this.bytes.length && (userSize & 3) === 0) {
-      return readUser(call.memory, at, this.words, userSize);
+    const { words } = this;
+    const { length } = this.bytes;
+    // The machine's own VMM asks with the whole structure nearly always: its size comes with it. What others have in memory is not read before its time.
+    if (typeof at === "number" && (length & 3) === 0 && readUser(call.memory, at, words, length) === 0) {
+      this.userSize = words[0]!;
+      if (words[0] === length) return 0;
     }
-    return copyStruct(call.memory, at, userSize, this.bytes);
+    return this.#beginWithSize(call, at, minimum);
+  }
+
+  #beginWithSize(call: CallContext, at: UserAddress, minimum: number): number {
+    if (readUser(call.memory, at, this.words, 4) < 0) return -EFAULT;
+    this.userSize = this.words[0]!;
+    return this.userSize < minimum ? -EINVAL : copyStruct(call.memory, at, this.userSize, this.bytes);
   }
 
   get context(): IommufdContext {

@@ -253,8 +253,8 @@ const ENTRY_LEN = iommuHwptInvalidate.fields.entry_len.offset / 4;
 const ENTRY_NUM = iommuHwptInvalidate.fields.entry_num.offset / 4;
 const RESERVED = iommuHwptInvalidate.fields.__reserved.offset / 4;
 
-/** A batch that no call is using. */
-let spareBatch: UserBatch | null = null;
+/** Serves calls one after another. */
+const BATCH = new UserBatch();
 
 /** On the way of every fence of a guest: nothing is allocated, fields are read where they stand. */
 export function hwptInvalidate(command: IommufdCommand): number {
@@ -275,13 +275,12 @@ export function hwptInvalidate(command: IommufdCommand): number {
   } else if (target === null) {
     result = -ENOENT;
   } else {
-    const batch = spareBatch ?? new UserBatch();
-    spareBatch = null;
+    // A call from within a call has one of its own.
+    const batch = BATCH.busy ? new UserBatch() : BATCH;
     batch.begin(call.memory, words[DATA_TYPE]!, address, entryLength, entries);
     result = invalidateIn(target, batch);
     done = batch.done;
     batch.end();
-    spareBatch = batch;
   }
   // How many were done always goes back, also with an error.
   words[ENTRY_NUM] = done;

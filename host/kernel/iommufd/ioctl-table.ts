@@ -88,47 +88,58 @@ function destroy(command: IommufdCommand): number {
 }
 
 interface Request {
+  readonly request: number;
   readonly minimum: number;
   readonly bytes: number;
   readonly handle: Handler;
-  /** A command that no call is using. */
-  spare: IommufdCommand | null;
+  /** Serves the request's calls one after another. */
+  command: IommufdCommand | null;
 }
 
-const REQUESTS = new Map<number, Request>();
+/** By the low eight bits of its number. */
+const REQUESTS: (Request | null)[] = new Array(256).fill(null);
 for (const [request, handle] of HANDLERS) {
   const { minimum, layout } = IOMMUFD_IOCTLS.get(request)!;
-  REQUESTS.set(request, { minimum, bytes: layout.bytes, handle, spare: null });
+  REQUESTS[request & 0xff] = { request, minimum, bytes: layout.bytes, handle, command: null };
 }
 
 const SIZE_WORD = new Uint32Array(1);
 
 function dispatch(context: IommufdContext, call: CallContext, request: number, argument: UserAddress): number {
+  const known = REQUESTS[request & 0xff]!;
+  if (known !== null && known.request === request) return handle(known, context, call, argument);
   const { extraRequests } = context.environment;
   let last = LAST_NUMBER;
   if (extraRequests.size > 0) for (const extra of extraRequests.keys()) last = Math.max(last, extra & 0xff);
   const number = request & 0xff;
   if (number < FIRST_NUMBER || number > last) return vfioRequest(context, call, request, BigInt(argument));
-  if (readUser(call.memory, argument, SIZE_WORD, 4) < 0) return -EFAULT;
-  const userSize = SIZE_WORD[0]!;
-  const known = REQUESTS.get(request) ?? extraRequest(context, request);
-  if (known === null) return -ENOTTY;
-  if (userSize < known.minimum) return -EINVAL;
-  // One command serves the calls of a request one after another; a call from within a call has one of its own.
-  const command = known.spare ?? new IommufdCommand(known.bytes);
-  known.spare = null;
-  let result = command.begin(context, call, argument, userSize);
+  const extra = extraRequest(context, request);
+  if (extra !== null) return handle(extra, context, call, argument);
+  return readUser(call.memory, argument, SIZE_WORD, 4) < 0 ? -EFAULT : -ENOTTY;
+}
+
+function handle(known: Request, context: IommufdContext, call: CallContext, argument: UserAddress): number {
+  let { command } = known;
+  // A call from within a call has a command of its own.
+  if (command === null || command.busy) {
+    command = new IommufdCommand(known.bytes);
+    known.command ??= command;
+  }
+  command.busy = true;
+  let result = command.begin(context, call, argument, known.minimum);
   if (result === 0) {
     result = known.handle(command);
     command.finish(result);
   }
-  known.spare = command;
+  command.busy = false;
   return result;
 }
 
 function extraRequest(context: IommufdContext, request: number): Request | null {
   const extra = context.environment.extraRequests.get(request);
-  return extra === undefined ? null : { minimum: extra.minimum, bytes: extra.bytes, handle: extra.handle, spare: null };
+  return extra === undefined
+    ? null
+    : { request, minimum: extra.minimum, bytes: extra.bytes, handle: extra.handle, command: null };
 }
 
 const TABLE: RequestTable = {

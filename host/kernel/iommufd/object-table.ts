@@ -57,7 +57,8 @@ export function nameOfObject(object: IommufdObject | null): string {
 type Slot = { state: "reserved" | "visible" | "tombstone"; object: IommufdObject | null };
 
 export class ObjectTable implements Stateful {
-  readonly #slots = new Map<number, Slot>();
+  /** By id; ids are small, the lowest free one is taken. */
+  readonly #slots: (Slot | undefined)[] = [undefined];
   readonly #live: LiveObjects;
   /** No id below is free. */
   #lowest = 1;
@@ -68,30 +69,37 @@ export class ObjectTable implements Stateful {
 
   /** True if any object, reserved id or tombstone exists. */
   get occupied(): boolean {
-    return this.#slots.size > 0;
+    return this.#slots.some((slot) => slot !== undefined);
   }
 
   /** Visible objects in id order. */
   *[Symbol.iterator](): IterableIterator<IommufdObject> {
-    for (const id of [...this.#slots.keys()].sort((a, b) => a - b)) {
-      const slot = this.#slots.get(id);
-      if (slot?.state === "visible") yield slot.object!;
+    const ids = this.#slots.length;
+    for (let id = 0; id < ids; id++) {
+      const object = this.find(id);
+      if (object !== null) yield object;
     }
   }
 
   /** Gives the object the lowest free id, not visible yet. */
   reserve(object: IommufdObject): void {
     let id = this.#lowest;
-    while (this.#slots.has(id)) id++;
+    while (this.#slots[id] !== undefined) id++;
     this.#lowest = id + 1;
     object.id = id;
-    this.#slots.set(id, { state: "reserved", object });
+    this.#put(id, { state: "reserved", object });
     this.#live.created(object.type);
+  }
+
+  /** Without holes: an array with holes is asked its prototype about them. */
+  #put(id: number, slot: Slot | undefined): void {
+    while (this.#slots.length < id) this.#slots.push(undefined);
+    this.#slots[id] = slot;
   }
 
   /** Makes a reserved object visible; its creation can no longer fail. */
   finalize(object: IommufdObject): void {
-    const slot = this.#slots.get(object.id);
+    const slot = this.#slots[object.id];
     if (slot === undefined || slot.state !== "reserved")
       throw new Error(`${object.type} ${object.id} was not reserved`);
     slot.state = "visible";
@@ -113,7 +121,7 @@ export class ObjectTable implements Stateful {
 
   /** The visible object with this id, or null. */
   find(id: number): IommufdObject | null {
-    const slot = this.#slots.get(id);
+    const slot = id < this.#slots.length ? this.#slots[id] : undefined;
     return slot?.state === "visible" ? slot.object : null;
   }
 
@@ -144,7 +152,7 @@ export class ObjectTable implements Stateful {
     for (;;) {
       let destroyed = 0;
       let left = 0;
-      for (const id of [...this.#slots.keys()].sort((a, b) => a - b)) {
+      for (let id = 0; id < this.#slots.length; id++) {
         const object = this.find(id);
         if (object === null) continue;
         left++;
@@ -158,13 +166,13 @@ export class ObjectTable implements Stateful {
         throw new Error(`a context was released with references left: ${names.join(", ")}`);
       }
     }
-    this.#slots.clear();
+    this.#slots.length = 1;
   }
 
   #destroyNow(object: IommufdObject, tombstone: boolean): void {
     object.users = 0;
     if (tombstone) {
-      this.#slots.set(object.id, { state: "tombstone", object: null });
+      this.#put(object.id, { state: "tombstone", object: null });
       this.#live.destroyed(object.type);
     } else {
       this.#free(object);
@@ -173,21 +181,23 @@ export class ObjectTable implements Stateful {
   }
 
   #free(object: IommufdObject): void {
-    this.#slots.delete(object.id);
+    this.#put(object.id, undefined);
     if (object.id < this.#lowest) this.#lowest = object.id;
     this.#live.destroyed(object.type);
   }
 
   /** Objects must be the same. */
   saveState(): StateRecord {
-    const tombstones = [...this.#slots].filter(([, { state }]) => state === "tombstone").map(([id]) => id);
+    const tombstones = [...this.#slots.keys()].filter((id) => this.#slots[id]?.state === "tombstone");
     return { tombstones, lowest: this.#lowest };
   }
 
   restoreState(state: StateReader): void {
-    for (const [id, slot] of this.#slots) if (slot.state === "tombstone") this.#slots.delete(id);
+    this.#slots.forEach((slot, id) => {
+      if (slot?.state === "tombstone") this.#slots[id] = undefined;
+    });
     for (const id of numbersOf(state, "tombstones")) {
-      if (!this.#slots.has(id)) this.#slots.set(id, { state: "tombstone", object: null });
+      if (this.#slots[id] === undefined) this.#put(id, { state: "tombstone", object: null });
     }
     this.#lowest = state.number("lowest");
   }

@@ -95,11 +95,15 @@ export class UserBatch implements InvalidationBatch {
   entryLength = 0;
   count = 0;
   done = 0;
+  /** A call is using it. */
+  busy = false;
   /** A run of entries as copied from user space, and then as they were asked for. */
   readonly #bytes = new Uint8Array(CHUNK);
   readonly #copied = new Uint32Array(this.#bytes.buffer);
   readonly words = new Int32Array(this.#bytes.buffer);
-  #va: UserAddress = 0;
+  /** Where they begin: a number, or, where no double holds that, a bigint beside it. */
+  #va = 0;
+  #wideVa: bigint | null = null;
   #memory: AddressSpace | null = null;
   /** What `words` hold: so many entries from this one on, of so many bytes. */
   #first = 0;
@@ -108,8 +112,12 @@ export class UserBatch implements InvalidationBatch {
 
   /** `entryLength` is at most MAX_ENTRY_LENGTH. */
   begin(memory: AddressSpace, type: number, va: UserAddress, entryLength: number, count: number): void {
+    this.busy = true;
     this.#memory = memory;
-    this.#va = va;
+    if (typeof va === "number") {
+      this.#va = va;
+      this.#wideVa = null;
+    } else this.#wideVa = va;
     this.type = type;
     this.entryLength = entryLength;
     this.count = count;
@@ -119,6 +127,7 @@ export class UserBatch implements InvalidationBatch {
 
   /** The call is over. */
   end(): void {
+    this.busy = false;
     this.#memory = null;
   }
 
@@ -142,7 +151,10 @@ export class UserBatch implements InvalidationBatch {
   /** Reads a run of entries at once; when not all of them can be read, just the first. How many, or -EFAULT. */
   #copy(index: number, length: number): number {
     const entryLength = this.entryLength;
-    const va = index === 0 ? this.#va : userAddress(this.#va, index * entryLength);
+    const va = userAddress(this.#wideVa ?? this.#va, index * entryLength);
+    // As a rule all of it fits as it is.
+    const bytes = (this.count - index) * entryLength;
+    if (bytes <= CHUNK && length <= entryLength && this.#read(va, bytes)) return this.count - index;
     const room = Math.floor(CHUNK / Math.max(entryLength, length));
     const many = Math.min(this.count - index, room);
     if (this.#read(va, many * entryLength)) return many;

@@ -65,7 +65,7 @@ export interface CommandActions {
   /** Reads again what `rereadContext` marked, and installs it. */
   installContexts(): void;
   /** One host call; count is at least 1. */
-  invalidate(batch: Uint8Array, count: number): InvalidationReply;
+  readonly invalidate: (batch: Uint8Array, count: number) => InvalidationReply;
   /** The host's own memory for batches, if it has any. */
   readonly batch: Uint8Array | undefined;
   /** Takes over what the host has to report, so that nothing that happened before a fence is reported after it. */
@@ -122,7 +122,7 @@ export class CommandQueue implements Stateful {
     this.#batch = new InvalidationBatch(
       QUEUE_LIMIT,
       actions.batch,
-      (batch, count) => actions.invalidate(batch, count),
+      actions.invalidate,
       (word0) => (word0 & 0x7f) === OPCODE_ATS,
     );
     this.ring = new Ring(registers, { base: WORD.CQB, head: WORD.CQH, tail: WORD.CQT }, 4);
@@ -190,66 +190,71 @@ export class CommandQueue implements Stateful {
     const mask = ring.mask;
     const tail = ring.tail;
     let index = ring.head & mask;
-    for (;;) {
-      index = this.#collect(index, tail);
-      if (index === tail) break;
+    while (index !== tail) {
       ring.locate(index);
-      if (entry.load(ring.pfn, ring.offset) !== ACCESS_OK) {
+      const run = (index < tail ? tail : mask + 1) - index;
+      const at = entry.find(ring.pfn, ring.offset, run);
+      if (at >= 0) {
+        const taken = this.#trace.on ? 0 : this.#collect(index, entry.words, at, run);
+        if (taken < run) {
+          const { words } = entry;
+          const next = at + 4 * taken;
+          const place = index + taken;
+          if (!this.#command(place, words[next]!, words[next + 1]!, words[next + 2]!, words[next + 3]!)) return;
+          // What it set in motion may have moved memory: what follows is looked for again.
+          index = (place + 1) & mask;
+        } else index = (index + run) & mask;
+      } else if (entry.load(ring.pfn, ring.offset) !== ACCESS_OK) {
         this.#stopAt(index, CSR_MEMORY_FAULT);
         return;
+      } else {
+        if (!this.#command(index, entry.w0, entry.w1, entry.w2, entry.w3)) return;
+        index = (index + 1) & mask;
       }
-      // Signed words: what is a number and not a set of bits is made unsigned where it is used.
-      const lo0 = entry.w0;
-      const hi0 = entry.w1;
-      const lo1 = entry.w2;
-      const hi1 = entry.w3;
-      const kind = classify(this.#rules, lo0, hi0, lo1, hi1);
-      if (this.#trace.on) this.#emit(kind, lo0, hi0, lo1, hi1);
-      this.#counts[kind] = this.#counts[kind]! + 1;
-      this.total++;
-      if (kind === ILLEGAL) {
-        this.#stopAt(index, CQCSR_CMD_ILL);
-        return;
-      }
-      if (kind === IOFENCE_C) {
-        if (!this.#flush()) return;
-        if (!this.#fence(index, lo0, hi0, lo1, hi1)) return;
-      } else if (kind === ATS_PRGR) {
-        // A response tells the device that its page is there: what stands before it in the queue is done first.
-        if (!this.#flush()) return;
-        const processId = (hi0 & PV) !== 0 ? lo0 >>> 12 : -1;
-        this.#actions.answerPageRequest(atsDeviceId(hi0), processId, hi1 & 0x1ff, (hi1 >>> 12) & 15);
-      } else if (!this.#take(kind, index, lo0, hi0, lo1, hi1)) {
-        if (this.#flush()) ring.head = index;
-        return;
-      }
-      index = (index + 1) & mask;
     }
     if (this.#flush()) ring.head = tail;
   }
 
-  /** Puts the IOTINVAL.VMA that stand at `index`, one behind the other, into the batch; where something else stands, or the tail. */
-  #collect(from: number, tail: number): number {
-    if (this.#trace.on) return from;
-    const { ring } = this;
-    const { mask } = ring;
+  /** Puts the IOTINVAL.VMA at the beginning of a run of entries into the batch: how many. */
+  #collect(index: number, words: Int32Array, first: number, run: number): number {
     const rules = this.#rules;
-    const entry = this.#entry;
     const batch = this.#batch;
-    let index = from;
-    let count = 0;
-    while (index !== tail) {
-      ring.locate(index);
-      if (entry.load(ring.pfn, ring.offset) !== ACCESS_OK) break;
-      const { w0, w1, w2, w3 } = entry;
+    let taken = 0;
+    for (let at = first; taken < run; at += 4) {
+      const w0 = words[at]!;
+      const w1 = words[at + 1]!;
+      const w2 = words[at + 2]!;
+      const w3 = words[at + 3]!;
       if (!isVma(rules, w0, w1, w2, w3)) break;
-      batch.add(index, w0, w1, w2, w3);
-      index = (index + 1) & mask;
-      count++;
+      batch.add(index + taken, w0, w1, w2, w3);
+      taken++;
     }
-    this.#counts[IOTINVAL_VMA] = this.#counts[IOTINVAL_VMA]! + count;
-    this.total += count;
-    return index;
+    this.#counts[IOTINVAL_VMA] = this.#counts[IOTINVAL_VMA]! + taken;
+    this.total += taken;
+    return taken;
+  }
+
+  /** Any command; its words are signed: what is a number and not a set of bits is made unsigned where it is used. False: the queue stops or waits here. */
+  #command(index: number, lo0: number, hi0: number, lo1: number, hi1: number): boolean {
+    const kind = classify(this.#rules, lo0, hi0, lo1, hi1);
+    if (this.#trace.on) this.#emit(kind, lo0, hi0, lo1, hi1);
+    this.#counts[kind] = this.#counts[kind]! + 1;
+    this.total++;
+    if (kind === IOFENCE_C) return this.#flush() && this.#fence(index, lo0, hi0, lo1, hi1);
+    if (kind === ILLEGAL) {
+      this.#stopAt(index, CQCSR_CMD_ILL);
+      return false;
+    }
+    if (kind === ATS_PRGR) {
+      // A response tells the device that its page is there: what stands before it in the queue is done first.
+      if (!this.#flush()) return false;
+      const processId = (hi0 & PV) !== 0 ? lo0 >>> 12 : -1;
+      this.#actions.answerPageRequest(atsDeviceId(hi0), processId, hi1 & 0x1ff, (hi1 >>> 12) & 15);
+      return true;
+    }
+    if (this.#take(kind, index, lo0, hi0, lo1, hi1)) return true;
+    if (this.#flush()) this.ring.head = index;
+    return false;
   }
 
   /** An invalidation: into the batch, if the host has anything to do with it. False: a device takes no more yet, the queue waits here. */

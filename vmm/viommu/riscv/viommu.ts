@@ -27,7 +27,7 @@ import { StateError, type Stateful, type StateReader, type StateRecord } from ".
 import type { Trace } from "../../../host/base/trace.ts";
 import type { AtsTarget, DeviceClock, DmaPort } from "../../../host/devices/ports.ts";
 import { type DeviceState, Dispositions } from "../dispositions.ts";
-import type { HostEvent, InvalidationReply, ViommuHost } from "../host-port.ts";
+import type { HostEvent, ViommuHost } from "../host-port.ts";
 import type {
   CapabilityRow,
   CapabilitySheet,
@@ -408,6 +408,8 @@ export class RiscvViommu implements GuestVisibleIommu, Stateful {
 
   #actions(): CommandActions {
     const { dispositions } = this;
+    const host = this.#host;
+    const lent = host?.batch;
     // A device that the host had to detach has no vDEVICE by which the host would know it.
     const assigned = (deviceId: number) => {
       const state = dispositions.find(deviceId);
@@ -435,17 +437,15 @@ export class RiscvViommu implements GuestVisibleIommu, Stateful {
         this.pageRequests.waiting.answer(deviceId, processId, group, code);
       },
       installContexts: () => dispositions.installMarked(),
-      invalidate: (batch, count) => this.#invalidate(batch, count),
-      batch: this.#host?.batch,
+      invalidate: (batch, count) => {
+        if (host === null) return { done: count, errno: 0 };
+        return host.invalidate(batch === lent ? batch : batch.subarray(0, 16 * count), count);
+      },
+      batch: lent,
       relayEvents: () => {
         if (this.flagged) this.service();
       },
     };
-  }
-
-  #invalidate(batch: Uint8Array, count: number): InvalidationReply {
-    if (this.#host === null) return { done: count, errno: 0 };
-    return this.#host.invalidate(batch === this.#host.batch ? batch : batch.subarray(0, 16 * count), count);
   }
 
   #relayFault(bytes: Uint8Array): void {

@@ -119,35 +119,43 @@ export class CommandQueue implements Stateful {
 
   /**
    * Executes commands from cqh on, at most `limit`, for as long as they only make caches forget or are fences with nothing to wait for and nobody to
-   * tell; how many those were.
+   * tell; how many those were. There is one that could be fetched (`ready`).
    */
   runPlain(limit: number): number {
     const state = this.#state;
     const { regs } = state;
-    if (this.#executing || state.trace.on || this.skip !== null || (regs[REG.fctl >> 2]! & 1) !== 0 || !this.ready) {
-      return 0;
-    }
+    if (this.#executing || state.trace.on || this.skip !== null || (regs[REG.fctl >> 2]! & 1) !== 0) return 0;
     const entry = this.#entry;
-    const base = state.frameIn(REG.cqb);
     const { mask } = this;
     const tail = regs[REG.cqt >> 2]!;
-    let head = regs[REG.cqh >> 2]!;
+    const head = regs[REG.cqh >> 2]!;
+    const pfn = state.frameIn(REG.cqb) + (head >>> 8);
+    const run = Math.min((head < tail ? tail : mask + 1) - head, limit);
+    // An index that a smaller queue was left with; frames that may pass PAS, where memory may be: one by one.
+    if (run <= 0) return 0;
+    const at = pfn + (run >>> 8) + 1 < state.frameLimit ? entry.find(pfn as HpaPfn, (head & 255) << 4, run) : -1;
+    const done = at < 0 ? 0 : this.#executePlain(entry.words, at, run);
+    if (done === 0) return 0;
+    regs[REG.cqh >> 2] = (head + done) & mask;
+    this.#traced = false;
+    return done;
+  }
+
+  #executePlain(words: Int32Array, first: number, run: number): number {
     let done = 0;
-    while (head !== tail && done < limit) {
-      const pfn = base + (head >>> 8);
-      if (pfn >= state.frameLimit || entry.load(pfn as HpaPfn, (head & 255) << 4) !== ACCESS_OK) break;
-      const { w0 } = entry;
-      if ((w0 & FUNCTION) === OPCODE_IOTINVAL) {
-        if (this.#iotinval(false) !== DONE) break;
-      } else if ((w0 & FUNCTION) === OPCODE_IODIR) {
-        if (this.#iodir(false) !== DONE) break;
-      } else if ((w0 & ~PLAIN_FENCE) !== OPCODE_IOFENCE || (entry.w3 & 0xc0000000) !== 0 || !this.#ats.idle) break;
-      head = (head + 1) & mask;
+    for (let at = first; done < run; at += 4) {
+      const w0 = words[at]!;
+      const w1 = words[at + 1]!;
+      const w2 = words[at + 2]!;
+      const w3 = words[at + 3]!;
+      const function10 = w0 & FUNCTION;
+      if (function10 === OPCODE_IOTINVAL) {
+        if (this.#iotinval(false, w0, w1, w2, w3) !== DONE) break;
+      } else if (function10 === OPCODE_IODIR) {
+        if (this.#iodir(false, w0, w1, w2, w3) !== DONE) break;
+      } else if ((w0 & ~PLAIN_FENCE) !== OPCODE_IOFENCE || (w3 & 0xc0000000) !== 0 || !this.#ats.idle) break;
       done++;
     }
-    if (done === 0) return 0;
-    regs[REG.cqh >> 2] = head;
-    this.#traced = false;
     return done;
   }
 
@@ -217,15 +225,15 @@ export class CommandQueue implements Stateful {
   }
 
   #execute(): Outcome {
-    const { w0 } = this.#entry;
+    const { w0, w1, w2, w3 } = this.#entry;
     const func3 = (w0 >>> 7) & 7;
     switch (w0 & 0x7f) {
       case OPCODE_IOTINVAL:
-        return func3 <= 1 ? this.#iotinval(func3 === 1) : ILLEGAL;
+        return func3 <= 1 ? this.#iotinval(func3 === 1, w0, w1, w2, w3) : ILLEGAL;
       case OPCODE_IOFENCE:
         return func3 === 0 ? this.#iofence() : ILLEGAL;
       case OPCODE_IODIR:
-        return func3 <= 1 ? this.#iodir(func3 === 1) : ILLEGAL;
+        return func3 <= 1 ? this.#iodir(func3 === 1, w0, w1, w2, w3) : ILLEGAL;
       case OPCODE_ATS:
         return func3 <= 1 && this.#state.rules.ATS ? this.#atsCommand(func3 === 1) : ILLEGAL;
       default:
@@ -234,9 +242,8 @@ export class CommandQueue implements Stateful {
   }
 
   /** IOTINVAL.VMA and .GVMA (§4.1.1). */
-  #iotinval(secondStage: boolean): Outcome {
+  #iotinval(secondStage: boolean, w0: number, w1: number, w2: number, w3: number): Outcome {
     const rules = this.#state.rules;
-    const { w0, w1, w2, w3 } = this.#entry;
     // Reserved: bit 11; bits 43:35 and 63:60; of dword 1 bits 8:0 and 63:62.
     if ((w0 & bit(11)) !== 0 || (w1 & 0xf0000ff8) !== 0) return ILLEGAL;
     if ((w2 & 0x1ff) !== 0 || (w3 & 0xc0000000) !== 0) return ILLEGAL;
@@ -280,8 +287,7 @@ export class CommandQueue implements Stateful {
   }
 
   /** IODIR.INVAL_DDT and .INVAL_PDT (§4.1.3). */
-  #iodir(process: boolean): Outcome {
-    const { w0, w1, w2, w3 } = this.#entry;
+  #iodir(process: boolean, w0: number, w1: number, w2: number, w3: number): Outcome {
     // Reserved: bits 11:10, bit 32, bits 39:34, dword 1.
     if ((w0 & 0xc00) !== 0 || (w1 & 0xfd) !== 0 || w2 !== 0 || w3 !== 0) return ILLEGAL;
     const dv = (w1 & 2) !== 0;

@@ -235,6 +235,7 @@ export class RiscvIommu extends QueuedIommu implements HardwareIommu, RegisterEf
 
   protected doWork(limit: number): number {
     if (!this.#debug.pending) {
+      if (!this.#commands.ready) return 0;
       const plain = this.#commands.runPlain(limit);
       return plain > 0 ? plain : this.#commands.step() ? 1 : 0;
     }
