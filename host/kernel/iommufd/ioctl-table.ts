@@ -1,7 +1,7 @@
 // The requests of an iommufd: which there are, how large their structures are, who handles them - and the checks common to all, in
 // Linux's order (iommufd/main.c): VFIO's numbers, the size word, the number itself, the minimum size, the copy.
 
-import { EBADFD, EFAULT, EINVAL, ENOTTY } from "../../uapi/errno.ts";
+import { EBADFD, EFAULT, ENOTTY } from "../../uapi/errno.ts";
 import {
   describeIoctl,
   IOMMU_DESTROY,

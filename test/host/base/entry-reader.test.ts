@@ -35,6 +35,26 @@ describe("entries of a queue", () => {
     expect(reader.load((BASE - 1) as HpaPfn, 0)).toBe(ACCESS_FAULT);
   });
 
+  it("are found as a run where all of it stands in one piece of memory", () => {
+    const { memory, reader } = machine();
+    for (const [page, offset, count] of [
+      [0, 0, 512],
+      [0, 4080, 257],
+      [1, 16, 255],
+    ] as const) {
+      const first = reader.find(at(page), offset, count);
+      expect(reader.words[first]! >>> 0).toBe(0x8000_0000 + page * 1024 + offset / 4);
+    }
+    expect(reader.find(at(1), 16, 256)).toBe(-1);
+    expect(reader.find(at(2), 0, 1)).toBe(-1);
+    memory.addBank(at(2), new ArrayBuffer(4096));
+    expect(reader.find(at(1), 16, 256)).toBe(-1);
+    const moved = reader.find(at(2), 0, 256);
+    expect(reader.words[moved]).toBe(0);
+    memory.faults = { at: () => ACCESS_OK };
+    expect(reader.find(at(0), 0, 1)).toBe(-1);
+  });
+
   it("meet faults that are injected after they have been read, in either half", () => {
     const { memory, reader, words } = machine();
     reader.load(at(0), 16);
