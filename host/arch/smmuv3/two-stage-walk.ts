@@ -18,6 +18,18 @@ import { TABLE_STAGE_1, TABLE_STAGE_2, type WalkTable } from "./walk-observer.ts
 
 export * from "./stage-walks.ts";
 
+// Compiled code knows the constants of its own module, and looks up imported ones each time: here are those that every walk meets.
+const HAS_STAGE_1 = STAGE_1;
+const HAS_STAGE_2 = STAGE_2;
+const ONE_HALF = WORLD_EL2;
+const OFF_SHIFT = NO_STAGE_SHIFT;
+const MARKED_CLEAN = CLEAN;
+const RIGHTS = ALL_RIGHTS;
+const USER_READ = READ & UNPRIVILEGED;
+const USER_WRITE = WRITE & UNPRIVILEGED;
+const PRIVILEGED_READ = READ & PRIVILEGED;
+const PRIVILEGED_WRITE = WRITE & PRIVILEGED;
+
 // Not state: what one walk found
 export class TwoStageWalker<P extends number> extends StageWalks<P> {
   /** What a plain walk has loaded so far. */
@@ -277,11 +289,11 @@ export class TwoStageWalker<P extends number> extends StageWalks<P> {
     let guestLow = low | 0;
     let guestHigh = high | 0;
     let rights = 63;
-    let firstShift = NO_STAGE_SHIFT;
+    let firstShift = OFF_SHIFT;
     let global = false;
-    if ((regime.stages & STAGE_1) !== 0) {
+    if ((regime.stages & HAS_STAGE_1) !== 0) {
       let half = regime.lower;
-      if ((high & 0x800) !== 0 && regime.world !== WORLD_EL2) {
+      if ((high & 0x800) !== 0 && regime.world !== ONE_HALF) {
         half = regime.upper;
         if ((~low & half.signLow) !== 0 || (~high & half.signHigh) !== 0) return 0;
       } else if (((low & half.signLow) | (high & half.signHigh)) !== 0) return 0;
@@ -306,9 +318,9 @@ export class TwoStageWalker<P extends number> extends StageWalks<P> {
     }
     let hostLow = guestLow;
     let hostHigh = guestHigh;
-    let secondShift = NO_STAGE_SHIFT;
-    let clean = rights & CLEAN;
-    if ((regime.stages & STAGE_2) !== 0) {
+    let secondShift = OFF_SHIFT;
+    let clean = rights & MARKED_CLEAN;
+    if ((regime.stages & HAS_STAGE_2) !== 0) {
       const second = regime.second;
       if (((guestLow & second.inputLow) | (guestHigh & second.inputHigh)) !== 0 || second.granule !== 12) return 0;
       // A page at the last level, a block above it.
@@ -333,11 +345,11 @@ export class TwoStageWalker<P extends number> extends StageWalks<P> {
       if (((hostLow & second.outputLow) | (hostHigh & second.outputHigh)) !== 0) return 0;
       if (secondShift !== 0) hostLow = (hostLow & ~511) | (guestLow & 511);
       const granted = second.leafRights.ofSecond(lo, hi, second);
-      clean |= granted & CLEAN;
+      clean |= granted & MARKED_CLEAN;
       rights &= granted;
     }
-    rights &= ALL_RIGHTS;
-    const right = (kind === 0 ? READ : WRITE) & (privileged ? PRIVILEGED : UNPRIVILEGED);
+    rights &= RIGHTS;
+    const right = privileged ? (kind === 0 ? PRIVILEGED_READ : PRIVILEGED_WRITE) : kind === 0 ? USER_READ : USER_WRITE;
     if ((rights & right) === 0 || (clean !== 0 && kind === 1)) return 0;
     rights |= clean;
     this.rights = rights;

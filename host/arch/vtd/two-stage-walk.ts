@@ -31,6 +31,17 @@ export const GRANTS_ATOMIC = 1 << 2;
 /** Shift to a supervisor's. */
 export const SUPERVISOR_GRANTS = 3;
 
+// Compiled code knows the constants of its own module, and looks up imported ones each time: here are those that every walk meets.
+const OFF_SHIFT = NO_STAGE_SHIFT;
+const FIRST_DIRTY = FS_D;
+const FIRST_WRITE = FS_RW;
+const FIRST_USER = FS_US;
+const SECOND_DIRTY = SS_D;
+const SECOND_READ = SS_R;
+const SECOND_WRITE = SS_W;
+const ATOMIC = GRANTS_ATOMIC;
+const SUPERVISOR = SUPERVISOR_GRANTS;
+
 // Not state: what one walk found, and settings that whoever owns the walker makes again
 export class TwoStageWalker<P extends number> extends StageWalks<P> {
   /** What a plain walk has loaded so far. */
@@ -86,14 +97,14 @@ export class TwoStageWalker<P extends number> extends StageWalks<P> {
   /** What the last walk grants, six bits; writing only where the dirty bits that go with it are set already. */
   grants(space: TranslationSpace): number {
     const { firstRights, secondRights } = this;
-    const clean = (this.firstLo & FS_D) === 0 || (space.secondAD && (this.secondLo & SS_D) === 0);
-    const read = secondRights & SS_R;
-    const write = clean ? 0 : secondRights & SS_W;
-    const atomic = read !== 0 && write !== 0 ? GRANTS_ATOMIC : 0;
+    const clean = (this.firstLo & FIRST_DIRTY) === 0 || (space.secondAD && (this.secondLo & SECOND_DIRTY) === 0);
+    const read = secondRights & SECOND_READ;
+    const write = clean ? 0 : secondRights & SECOND_WRITE;
+    const atomic = read !== 0 && write !== 0 ? ATOMIC : 0;
     const all = read | write | atomic;
-    const user = (firstRights & FS_US) === 0 ? 0 : (firstRights & FS_RW) !== 0 ? all : read;
-    const supervisor = (firstRights & FS_RW) !== 0 || !space.wpe ? all : read;
-    return user | (supervisor << SUPERVISOR_GRANTS);
+    const user = (firstRights & FIRST_USER) === 0 ? 0 : (firstRights & FIRST_WRITE) !== 0 ? all : read;
+    const supervisor = (firstRights & FIRST_WRITE) !== 0 || !space.wpe ? all : read;
+    return user | (supervisor << SUPERVISOR);
   }
 
   /**
@@ -288,7 +299,7 @@ export class TwoStageWalker<P extends number> extends StageWalks<P> {
     let guestLow = low | 0;
     let guestHigh = high | 0;
     let firstLo = 0x46;
-    let firstShift = NO_STAGE_SHIFT;
+    let firstShift = OFF_SHIFT;
     if (space.firstLevels !== 0) {
       const entry = tables.findOfPages(space.tag, low, high);
       if (entry < 0) return 0;
@@ -311,7 +322,7 @@ export class TwoStageWalker<P extends number> extends StageWalks<P> {
     let hostLow = guestLow;
     let hostHigh = guestHigh;
     let secondLo = 0x203;
-    let secondShift = NO_STAGE_SHIFT;
+    let secondShift = OFF_SHIFT;
     if (space.secondLevels !== 0) {
       if (((guestLow & space.beyondLow) | (guestHigh & space.beyondHigh)) !== 0) return 0;
       // R, or W; A and D with SSADE; of a large page PS.

@@ -62,6 +62,17 @@ const RETRIES = 4;
 
 const ORIGIN_OF_PAGE = originOf(12, 3);
 
+// Compiled code knows the constants of its own module, and looks up imported ones each time: here are those that every request meets.
+const READS = KIND_READ;
+const WRITES = KIND_WRITE;
+const CR0_AT = REG.CR0 >> 2;
+const ENABLED = CR0_SMMUEN;
+const HAS_STAGE_1 = STAGE_1;
+const OFF_SHIFT = NO_STAGE_SHIFT;
+const MARKED_CLEAN = CLEAN;
+const WITHOUT_WRITE = ~(CLEAN | WRITE);
+const DONE = TRANSLATED;
+
 export class Translator<P extends number> {
   // not state, to the blank line: the last request, its results and what its event needs
   resultPfn = -0 as P;
@@ -116,15 +127,15 @@ export class Translator<P extends number> {
     translated: boolean,
   ): TranslationStatus {
     const state = this.#state;
-    const kind = access === 1 ? KIND_READ : access === 2 ? KIND_WRITE : kindOf(access);
-    if (ssid < 0 && !translated && (state.regs[REG.CR0 >> 2]! & CR0_SMMUEN) !== 0) {
+    const kind = access === 1 ? READS : access === 2 ? WRITES : kindOf(access);
+    if (ssid < 0 && !translated && (state.regs[CR0_AT]! & ENABLED) !== 0) {
       const stream = this.#configurations.streams.find(sid);
       const space = stream === null ? null : stream.direct;
       if (space !== null) {
         const low = pfn | 0;
         let high = (pfn * 2 ** -32) | 0;
         if (space.ignoresTop) high = withoutTop(space, high);
-        else if ((space.stages & STAGE_1) === 0 && pfn >= this.#guestLimit)
+        else if ((space.stages & HAS_STAGE_1) === 0 && pfn >= this.#guestLimit)
           return this.#fully(sid, ssid, privileged, kind, pfn, offset, translated);
         const translations = this.#translations;
         const tag = space.tag;
@@ -134,7 +145,7 @@ export class Translator<P extends number> {
         if (entry >= 0) {
           if ((translations.flagsAt(entry) & (1 << (privileged ? kind + 3 : kind))) !== 0) {
             this.resultPfn = translations.frameAt(entry, low, high) as P;
-            return TRANSLATED;
+            return DONE;
           }
           // Rights missing, or not known to be marked dirty: what the tables say now decides.
           translations.drop(entry);
@@ -166,7 +177,7 @@ export class Translator<P extends number> {
     }
     this.#keep(space, low, high);
     this.resultPfn = walker.hostPfn as P;
-    return TRANSLATED;
+    return DONE;
   }
 
   /** The whole process, for everything that the short way in `translate` does not decide. */
@@ -345,9 +356,9 @@ export class Translator<P extends number> {
   #keep(space: CachedSpace, low: number, high: number): void {
     const walker = this.walker;
     const { firstShift, secondShift } = walker;
-    const rights = (walker.rights & CLEAN) !== 0 ? walker.rights & ~(CLEAN | WRITE) : walker.rights;
+    const rights = (walker.rights & MARKED_CLEAN) !== 0 ? walker.rights & WITHOUT_WRITE : walker.rights;
     const tag = walker.global && space.tag.global !== null ? space.tag.global : space.tag;
-    const ofFirst = firstShift !== NO_STAGE_SHIFT;
+    const ofFirst = firstShift !== OFF_SHIFT;
     const leafShift = ofFirst ? firstShift : secondShift;
     const granule = ofFirst ? walker.firstGranule : walker.secondGranule;
     const { hostLow, hostHigh } = walker;

@@ -62,6 +62,12 @@ import type { VtdState } from "./vtd-state.ts";
 /** Translations are off, or DMA goes by tables that need not be asked here. */
 const MODE_OFF = -1;
 
+// Compiled code knows the constants of its own module, and looks up imported ones each time: here are those that every request meets.
+const READS = KIND_READ;
+const WRITES = KIND_WRITE;
+const OFF_SHIFT = NO_STAGE_SHIFT;
+const DONE = TRANSLATED;
+
 // Not state: the last request, and what registers say
 export class Translator<P extends number> {
   /** Where the last request that was TRANSLATED goes. A field that holds doubles from the first is never changed into one under compiled code. */
@@ -145,7 +151,7 @@ export class Translator<P extends number> {
       const context = this.#contexts.find(sourceId);
       const space = context === null ? null : context.direct;
       if (space !== null && !space.identity) {
-        const kind = access === 1 ? KIND_READ : access === 2 ? KIND_WRITE : kindOf(access);
+        const kind = access === 1 ? READS : access === 2 ? WRITES : kindOf(access);
         const low = pfn | 0;
         const high = (pfn * 2 ** -32) | 0;
         const translations = this.#translations;
@@ -153,7 +159,7 @@ export class Translator<P extends number> {
         if (entry >= 0) {
           if ((translations.flagsAt(entry) & (1 << kind)) !== 0) {
             this.resultPfn = translations.frameAt(entry, low, high) as P;
-            return TRANSLATED;
+            return DONE;
           }
           // Rights missing, or not known to be marked dirty: what the tables say now decides.
           translations.drop(entry);
@@ -180,7 +186,7 @@ export class Translator<P extends number> {
       this.#fpd = context.fpd || (context.directEntry?.fpd ?? false);
       return this.#refuse(reason);
     }
-    return TRANSLATED;
+    return DONE;
   }
 
   /** The whole process, for everything that the short way in `translate` does not decide. */
@@ -380,7 +386,7 @@ export class Translator<P extends number> {
   #keep(space: TranslationSpace, low: number, high: number, grants: number): void {
     const walker = this.walker;
     const { firstShift, secondShift, hostLow, hostHigh } = walker;
-    const leafShift = firstShift === NO_STAGE_SHIFT ? secondShift : firstShift;
+    const leafShift = firstShift === OFF_SHIFT ? secondShift : firstShift;
     const shift = firstShift < secondShift ? firstShift : secondShift;
     if (shift === 0 && leafShift === 0) {
       this.#translations.insertPage(space.tag, low, high, hostLow, hostHigh, grants);

@@ -43,6 +43,9 @@ export const IN_MEMORY_FILE = -1;
 /** TTYP of an untranslated request of each kind; translated ones are 4 more. */
 const TTYP = Uint8Array.of(2, 3, TTYP_UNTRANSLATED_EXECUTE);
 
+// Compiled code knows the constants of its own module, and looks up imported ones each time: this one every request meets.
+const DONE = TRANSLATED;
+
 // Not state: the last request, and what registers say.
 /** Frame numbers start as -0: a field that holds doubles from the first is never changed into one under compiled code. */
 export class Translator {
@@ -151,7 +154,7 @@ export class Translator {
       const space = device.space;
       if (space.transparent) {
         this.resultPfn = pfn as HpaPfn;
-        return TRANSLATED;
+        return DONE;
       }
       const low = pfn | 0;
       const high = (pfn * 2 ** -32) | 0;
@@ -162,13 +165,13 @@ export class Translator {
       if (entry >= 0) {
         if ((translations.flagsAt(entry) & (1 << kind)) !== 0) {
           this.resultPfn = translations.frameAt(entry, low, high) as HpaPfn;
-          return TRANSLATED;
+          return DONE;
         }
         // Rights missing, or D not known to be set: what the tables say now decides.
         translations.drop(entry);
       }
       const cause = this.#walkPair(device, space, low, high, kind, false);
-      if (cause === 0) return TRANSLATED;
+      if (cause === 0) return DONE;
       this.begin(deviceId, processId, privileged, TTYP[kind]!, pfn, offset);
       return this.#finish(cause, device, kind, data);
     }

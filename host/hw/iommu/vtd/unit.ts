@@ -48,6 +48,10 @@ import { configure, type VtdConfiguration, type VtdOptions } from "./options.ts"
 /** Pages between the receivers of interrupts whose APIC ids differ in bits 31:8: what address bits 63:40 say of a message (§5.1.6). */
 const EXTENDED_DESTINATION_PAGES = 2 ** 28;
 
+// Compiled code knows the constants of its own module, and looks up imported ones each time: here are those that every request meets.
+const INTERRUPT_FIRST = INTERRUPT_FIRST_PFN;
+const INTERRUPT_LAST = INTERRUPT_LAST_PFN;
+
 export class VtdUnit extends QueuedIommu implements HardwareIommu, RegisterEffects, DescriptorEffects {
   readonly kind = "vtd";
   readonly registerBytes: number;
@@ -264,7 +268,7 @@ export class VtdUnit extends QueuedIommu implements HardwareIommu, RegisterEffec
     if (this.trace.on) this.observe(deviceId);
     // A unit serves one PCI segment, in which source ids have 16 bits.
     if (deviceId > 0xffff) return REFUSED;
-    if (pfn <= INTERRUPT_LAST_PFN && pfn >= INTERRUPT_FIRST_PFN && pasid < 0 && !translated)
+    if (pfn <= INTERRUPT_LAST && pfn >= INTERRUPT_FIRST && pasid < 0 && !translated)
       return this.#interruptRequest(deviceId, access, pfn, offset, data);
     const translator = this.#translator;
     const status = translator.translate(deviceId, pasid, privileged, access, pfn, translated);
