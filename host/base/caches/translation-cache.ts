@@ -79,13 +79,22 @@ export class TranslationCache implements Stateful {
     const stamp = tag.stamp << CLASS_BITS;
     if ((sizes & 1) !== 0) {
       const hash = low ^ (low >>> 9) ^ Math.imul(stamp, 0x9e3779b1);
-      const first = (hash & this.#setMask) << 5;
-      for (let e = first; e < first + WAYS * STRIDE; e += STRIDE) {
-        if (words[e] !== low || words[e | 1] !== stamp || words[e | 2] !== high) continue;
-        this.#found[hash & this.#foundMask] = e;
-        return e;
+      // The first word decides, nearly always: which of the four ways agree in it.
+      const set = (hash & this.#setMask) << 5;
+      if (
+        words[set] === low ||
+        words[set | STRIDE] === low ||
+        words[set | (2 * STRIDE)] === low ||
+        words[set | (3 * STRIDE)] === low
+      ) {
+        for (let e = set; e < set + WAYS * STRIDE; e += STRIDE) {
+          if (words[e] !== low || words[e | 1] !== stamp || words[e | 2] !== high) continue;
+          this.#found[hash & this.#foundMask] = e;
+          return e;
+        }
       }
       sizes &= ~1;
+      if (sizes === 0) return -1;
     }
     while (sizes !== 0) {
       const size = 31 - Math.clz32(sizes & -sizes);
