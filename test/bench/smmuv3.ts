@@ -16,6 +16,7 @@ const PAGES = 4096;
 const MIDDLE = 0x1000000;
 const LAST = 0x2000000;
 const STREAM = 8;
+const SSID = 5;
 
 /** Where results go, so that nothing is optimised away. */
 let sink = 0;
@@ -31,18 +32,18 @@ interface Stream {
 }
 
 /** A machine with one stream, whose stages have tables of 4 KiB of that many levels, the second 0 or as many as the first; memory is mapped one to one there. */
-function stream(first: 3 | 4, second: 0 | 3 | 4, translations: number): Stream {
+function stream(first: 3 | 4, second: 0 | 3 | 4, translations: number, ssid = -1): Stream {
   const machine = new Machine({ caches: { translations } }, 8192);
   machine.start();
   const roots = { first: machine.allocate(), second: machine.allocate() };
   const contexts = machine.makeContextTable();
-  machine.setContext(contexts, 0, { ...CONTEXT, T0SZ: SHAPES[first].T0SZ, TTB0: roots.first * 256 });
+  machine.setContext(contexts, Math.max(ssid, 0), { ...CONTEXT, T0SZ: SHAPES[first].T0SZ, TTB0: roots.first * 256 });
   const shape = SHAPES[second === 0 ? 3 : second];
   const stages =
     second === 0
       ? { Config: 5 }
       : { ...SECOND_STAGE, S2T0SZ: shape.S2T0SZ, S2SL0: shape.S2SL0, S2TTB: roots.second * 256, Config: 7 };
-  machine.setStream(STREAM, { ...stages, S1ContextPtr: contexts * 64 });
+  machine.setStream(STREAM, { ...stages, S1ContextPtr: contexts * 64, S1CDMax: ssid < 0 ? 0 : 4 });
   const mapFirst: Stream["mapFirst"] = (page, frame) =>
     machine.map(roots.first, page, frame, USER_RW, { startLevel: 4 - first });
   const mapSecond: Stream["mapSecond"] = (page, frame) =>
@@ -52,19 +53,20 @@ function stream(first: 3 | 4, second: 0 | 3 | 4, translations: number): Stream {
 }
 
 /** A fault would be timed as gladly. */
-function mustTranslate({ smmu }: Machine): void {
-  if (smmu.translate(STREAM, -1, false, 1, FIRST, 0, false, 0) !== TRANSLATED) throw new Error("nothing is translated");
+function mustTranslate({ smmu }: Machine, ssid = -1): void {
+  if (smmu.translate(STREAM, ssid, false, 1, FIRST, 0, false, 0) !== TRANSLATED)
+    throw new Error("nothing is translated");
 }
 
 /** The same with pages FIRST.. mapped, that go to memory. */
-export function build(first: 3 | 4, second: 0 | 3 | 4, translations: number): Machine {
-  const { machine, mapFirst } = stream(first, second, translations);
+export function build(first: 3 | 4, second: 0 | 3 | 4, translations: number, ssid = -1): Machine {
+  const { machine, mapFirst } = stream(first, second, translations, ssid);
   for (let i = 0; i < PAGES; i++) mapFirst(FIRST + i, 0x80000 + i);
-  mustTranslate(machine);
+  mustTranslate(machine, ssid);
   return machine;
 }
 
-export function translate({ smmu }: Machine, pages: number): (count: number) => void {
+export function translate({ smmu }: Machine, pages: number, ssid = -1): (count: number) => void {
   let page = 0;
   return (count) => {
     let at = page;
@@ -72,7 +74,7 @@ export function translate({ smmu }: Machine, pages: number): (count: number) => 
     for (let i = 0; i < count; i++) {
       at += 7;
       if (at >= pages) at -= pages;
-      sum += smmu.translate(STREAM, -1, false, 1 + (i & 1), FIRST + at, 0x40, false, 0);
+      sum += smmu.translate(STREAM, ssid, false, 1 + (i & 1), FIRST + at, 0x40, false, 0);
       sum += smmu.resultPfn;
     }
     page = at;
@@ -123,6 +125,7 @@ export async function bench(emit: Emit): Promise<void> {
       opsPerSecond: Math.round(1e9 / median),
     });
   report("tlb-hit", measure(translate(build(4, 4, 1024), 256)), GOALS.hit);
+  report("tlb-hit-of-substream", measure(translate(build(4, 4, 1024, SSID), 256, SSID)), GOALS.hit);
   report("walk-4", measure(translate(build(4, 0, 4), PAGES)));
   report("walk-3-over-3", measure(translate(build(3, 3, 4), PAGES)), GOALS.threeOverThree);
   report("walk-4-over-4", measure(translate(build(4, 4, 4), PAGES)), GOALS.fourOverFour);

@@ -82,7 +82,11 @@ interface Shape {
   readonly second: 0 | 3 | 4 | 5;
   /** Pages mapped. */
   readonly pages: number;
+  /** They are those of process PROCESS. */
+  readonly process?: boolean;
 }
+
+const PROCESS = 5;
 
 /** A machine with one device whose pages 0x100000.. are mapped in order through the given stages. */
 export function build(shape: Shape, options: RiscvIommuOptions): Machine {
@@ -98,15 +102,16 @@ export function build(shape: Shape, options: RiscvIommuOptions): Machine {
   for (let i = 0; i < shape.pages; i++) {
     if (shape.first !== 0) machine.map(root, shape.first, FIRST + i, 0x80000 + (i % 8192), USER_RW);
   }
+  const first = { fsc_MODE: shape.first === 0 ? 0 : shape.first + 5, fsc_PPN: shape.first === 0 ? 0 : root, PSCID: 1 };
+  const directory = shape.process === true ? machine.makeProcessDirectory(1) : 0;
+  if (directory !== 0) machine.setProcess(directory, PROCESS, first);
   machine.setDevice(0x108, {
-    fsc_MODE: shape.first === 0 ? 0 : shape.first + 5,
-    fsc_PPN: shape.first === 0 ? 0 : root,
-    PSCID: 1,
+    ...(directory === 0 ? first : { PDTV: 1, fsc_MODE: 1, fsc_PPN: directory }),
     iohgatp_MODE: shape.second === 0 ? 0 : shape.second + 5,
     iohgatp_PPN: guest,
     GSCID: shape.second === 0 ? 0 : 1,
   });
-  mustTranslate(machine);
+  mustTranslate(machine, shape.process === true ? PROCESS : -1);
   return machine;
 }
 
@@ -116,12 +121,13 @@ const MIDDLE = 0x1000000;
 const LAST = 0x2000000;
 
 /** A fault would be timed as gladly. */
-function mustTranslate({ iommu }: Machine): void {
-  if (iommu.translate(0x108, -1, false, 1, FIRST, 0, false, 0) !== TRANSLATED) throw new Error("nothing is translated");
+function mustTranslate({ iommu }: Machine, process = -1): void {
+  if (iommu.translate(0x108, process, false, 1, FIRST, 0, false, 0) !== TRANSLATED)
+    throw new Error("nothing is translated");
 }
 
 /** Translates pages FIRST + (i * stride) % pages, alternating reads and writes. */
-export function translate(machine: Machine, pages: number, stride: number): (count: number) => void {
+export function translate(machine: Machine, pages: number, stride: number, process = -1): (count: number) => void {
   const iommu = machine.iommu;
   let next = 0;
   return (count) => {
@@ -130,7 +136,7 @@ export function translate(machine: Machine, pages: number, stride: number): (cou
     for (let i = 0; i < count; i++) {
       page += stride;
       if (page >= pages) page -= pages;
-      sum += iommu.translate(0x108, -1, false, 1 + (i & 1), FIRST + page, 0x40, false, 0);
+      sum += iommu.translate(0x108, process, false, 1 + (i & 1), FIRST + page, 0x40, false, 0);
       sum += iommu.resultPfn;
     }
     next = page;
@@ -176,6 +182,8 @@ export async function bench(emit: Emit): Promise<void> {
 
   report("bare", measure(translate(new Machine({ resetMode: "bare" }), 1024, 7)));
   report("iotlb-hit", measure(translate(build({ first: 3, second: 3, pages: 256 }, {}), 256, 7)), GOALS.hit);
+  const process = build({ first: 3, second: 3, pages: 256, process: true }, {});
+  report("iotlb-hit-of-process", measure(translate(process, 256, 7, PROCESS)), GOALS.hit);
 
   // So small that nothing is found again: a miss pays for its look-up and for being kept. 4096 pages: the leaf tables of both stages
   // are 64 KiB, in L2.

@@ -17,6 +17,7 @@ const PAGES = 4096;
 const MIDDLE = 0x1000000;
 const LAST = 0x2000000;
 const SOURCE = 8;
+const PASID = 5;
 const STRIDE = 7;
 const HIT_PAGES = 256;
 const TURNS = 9;
@@ -34,14 +35,14 @@ interface Source {
 }
 
 /** A machine with one device, whose first stage has tables of four levels (there are none of three), and the second of as many as said, with memory mapped one to one. */
-function source(levels: 0 | 3 | 4, translations: number): Source {
+function source(levels: 0 | 3 | 4, translations: number, pasid = -1): Source {
   const machine = new Machine({ features: { SAGAW: 14 }, caches: { translations } }, 8192);
   machine.start();
   const second = machine.allocate();
   const first = machine.allocate();
   const directory = machine.setScalableContext(SOURCE);
   const stages = levels === 0 ? { PGTT: 1 } : { PGTT: 3, AW: levels - 2, SSPTPTR: second };
-  machine.setPasid(directory, 0, { DID: 5, FSPTPTR: first, ...stages });
+  machine.setPasid(directory, Math.max(pasid, 0), { DID: 5, FSPTPTR: first, ...stages });
   const mapFirst: Source["mapFirst"] = (page, frame) => machine.map(first, page, frame, FS_LEAF);
   const mapSecond: Source["mapSecond"] = (page, frame) =>
     machine.map(second, page, frame, R | W, { levels, table: R | W });
@@ -50,15 +51,16 @@ function source(levels: 0 | 3 | 4, translations: number): Source {
 }
 
 /** A fault would be timed as gladly. */
-function mustTranslate({ unit }: Machine): void {
-  if (unit.translate(SOURCE, -1, false, 1, FIRST, 0, false, 0) !== TRANSLATED) throw new Error("nothing is translated");
+function mustTranslate({ unit }: Machine, pasid = -1): void {
+  if (unit.translate(SOURCE, pasid, false, 1, FIRST, 0, false, 0) !== TRANSLATED)
+    throw new Error("nothing is translated");
 }
 
 /** The same with pages FIRST.. mapped, that go to memory. */
-export function build(levels: 0 | 3 | 4, translations: number): Machine {
-  const { machine, mapFirst } = source(levels, translations);
+export function build(levels: 0 | 3 | 4, translations: number, pasid = -1): Machine {
+  const { machine, mapFirst } = source(levels, translations, pasid);
   for (let i = 0; i < PAGES; i++) mapFirst(FIRST + i, 0x80000 + i);
-  mustTranslate(machine);
+  mustTranslate(machine, pasid);
   return machine;
 }
 
@@ -80,7 +82,7 @@ export function randomMillion(): (count: number) => void {
   };
 }
 
-export function translate({ unit }: Machine, pages: number): (count: number) => void {
+export function translate({ unit }: Machine, pages: number, pasid = -1): (count: number) => void {
   let page = 0;
   return (count) => {
     let at = page;
@@ -88,7 +90,7 @@ export function translate({ unit }: Machine, pages: number): (count: number) => 
     for (let i = 0; i < count; i++) {
       at += STRIDE;
       if (at >= pages) at -= pages;
-      sum += unit.translate(SOURCE, -1, false, 1 + (i & 1), FIRST + at, 0x40, false, 0);
+      sum += unit.translate(SOURCE, pasid, false, 1 + (i & 1), FIRST + at, 0x40, false, 0);
       sum += unit.resultPfn;
     }
     page = at;
@@ -147,6 +149,7 @@ export async function bench(emit: Emit): Promise<void> {
     goalNs: GOALS.hit,
     ...besideRiscv(translate(build(4, 1024), HIT_PAGES), riscv(1024, HIT_PAGES)),
   });
+  report("iotlb-hit-of-pasid", measure(translate(build(4, 1024, PASID), HIT_PAGES, PASID)), GOALS.hit);
   report("walk-4", measure(translate(build(0, 4), PAGES)));
   report("walk-4-over-3", measure(translate(build(3, 4), PAGES)), GOALS.threeOverThree);
   emit({
