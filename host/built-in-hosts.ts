@@ -1,21 +1,8 @@
-// The hosts that ship: the documents of host/examples. `two-iommus` is the default.
+// The hosts that ship, all of them: the documents of host/examples.
 
-import { type HostDescription, parseHost } from "./description.ts";
-import arm from "./examples/arm.json" with { type: "json" };
-import armCmdqv from "./examples/arm-cmdqv.json" with { type: "json" };
-import intel from "./examples/intel.json" with { type: "json" };
-import oneIommu from "./examples/one-iommu.json" with { type: "json" };
-import twoIommus from "./examples/two-iommus.json" with { type: "json" };
+import { BUILT_IN_NAMES, builtInHost } from "./built-in-host.ts";
+import type { HostDescription } from "./description.ts";
 
-const DOCUMENTS = {
-  "two-iommus": twoIommus,
-  "one-iommu": oneIommu,
-  arm: arm,
-  "arm-cmdqv": armCmdqv,
-  intel: intel,
-};
+export { DEFAULT_HOST } from "./built-in-host.ts";
 
-export const builtInHosts: readonly HostDescription[] = Object.values(DOCUMENTS).map((document) =>
-  parseHost(document, document.name),
-);
-export const DEFAULT_HOST = "two-iommus";
+export const builtInHosts: readonly HostDescription[] = BUILT_IN_NAMES.map((name) => builtInHost(name)!);

@@ -1,7 +1,7 @@
 // Finds the host that `--host NAME|FILE` names: a built-in one, or a JSON document (host/README.md).
 
 import { existsSync } from "node:fs";
-import { builtInHosts, DEFAULT_HOST } from "../../host/built-in-hosts.ts";
+import { BUILT_IN_NAMES, builtInHost, DEFAULT_HOST } from "../../host/built-in-host.ts";
 import { type HostDescription, HostDescriptionError, parseHost } from "../../host/description.ts";
 import { UsageError } from "./exit-codes.ts";
 import { readInput } from "./input-file.ts";
@@ -10,11 +10,10 @@ import { readInput } from "./input-file.ts";
 const LONGEST = 16 * 2 ** 20;
 
 export function findHost(name: string = DEFAULT_HOST): HostDescription {
-  const builtIn = builtInHosts.find((host) => host.name === name);
+  const builtIn = builtInHost(name);
   if (builtIn !== undefined) return builtIn;
   if (!existsSync(name)) {
-    const known = builtInHosts.map((host) => host.name).join(", ");
-    throw new UsageError(`--host ${name}: no such file, and no built-in host (${known})`);
+    throw new UsageError(`--host ${name}: no such file, and no built-in host (${BUILT_IN_NAMES.join(", ")})`);
   }
   const text = readInput(name, LONGEST, `--host ${name}`).toString("utf8");
   let document: unknown;
