@@ -6,17 +6,20 @@
 // each row says what is missing, and has our rate alone. `--short` takes one pair: a look, no measurement. `--store`
 // writes the rows with the machine's description to test/bench/results/.
 //
-// The other rows of the comparison are booted Linux: `npm run compare:qemu`, and `bench -- boot nvme cpu` for our side alone.
+// The other rows of the comparison are booted Linux: `bench -- debian`.
 
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { loadavg, tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { freshDisk } from "../../guest-fixtures/debian/boot-fixture.ts";
 import { qemuHere } from "../../guest-fixtures/qemu-on-host/qemu.ts";
 import { type Given, PAIRS, SHORT, STORE, WORK } from "./beside/benchmark.ts";
 import { cpuSeconds, median, rounded } from "./beside/cpu-seconds.ts";
 import { storeResults } from "./beside/results.ts";
-import { type GuestOperation, guestFile, OPERATIONS } from "./guests/iommu-operations.ts";
+import type { GuestOperation } from "./guests/guest-operation.ts";
+import { guestFile, IOMMU_OPERATIONS } from "./guests/iommu-operations.ts";
+import { NVME_OPERATIONS } from "./guests/nvme-operations.ts";
 
 /** The first whose virt machine has iommu-sys and that this was compared with. */
 const OLDEST = 11;
@@ -29,11 +32,14 @@ const LONG_ENOUGH_FOR_A_LOOK = 0.3;
 const LONGEST = 64;
 const ROOT = fileURLToPath(new URL("../../../", import.meta.url));
 
-const ours = (image: string): string[] => {
+const OPERATIONS = [...IOMMU_OPERATIONS, ...NVME_OPERATIONS];
+
+const ours = (image: string, drive: string | null): string[] => {
   const options = ["--assign", "0000:00:01.0@00:01.0", "--memory", "64M", "--wall-limit", "5m"];
-  return [process.execPath, join(ROOT, "vmm/cli/nestbox.mjs"), "boot", "--kernel", image, ...options];
+  const nvme = drive === null ? [] : ["--nvme", drive];
+  return [process.execPath, join(ROOT, "vmm/cli/nestbox.mjs"), "boot", "--kernel", image, ...options, ...nvme];
 };
-const theirs = (image: string): string[] => {
+const theirs = (image: string, drive: string | null): string[] => {
   const machine = ["-machine", "virt,aia=aplic-imsic,iommu-sys=on", "-m", "64M", "-smp", "1"];
   return [
     ...(qemu?.command ?? []),
@@ -46,17 +52,20 @@ const theirs = (image: string): string[] => {
     "none",
     "-kernel",
     image,
+    ...(drive === null ? [] : ["-drive", `if=none,id=drive,format=raw,file=${drive}`]),
+    ...(drive === null ? [] : ["-device", "nvme,serial=nestbox,drive=drive,addr=10"]),
   ];
 };
 
-type Run = (image: string) => string[];
+type Run = (image: string, drive: string | null) => string[];
 
 /** Seconds of CPU time between two runs of a guest: one that does `count`, and one that does a quarter. */
 function between(run: Run, operation: GuestOperation, count: number, folder: string): number {
   const [short, long] = [count / 4, count].map((times) => {
     const file = join(folder, "guest.elf");
     writeFileSync(file, guestFile(operation.guest(times)));
-    return cpuSeconds(run(file), qemu?.environment).seconds;
+    const drive = operation.drive === true ? freshDisk(folder) : null;
+    return cpuSeconds(run(file, drive), qemu?.environment).seconds;
   });
   return long! - short!;
 }

@@ -1,4 +1,4 @@
-// The guest of `bench -- qemu`: one bare-metal RV64 program an operation, for S-mode, the same file here and on QEMU's virt machine, whose IOMMU stands
+// Guests of `bench -- qemu`: one bare-metal RV64 program an operation, for S-mode, the same file here and on QEMU's virt machine, whose IOMMU stands
 // at the same address. It does its operation so many times and shuts the machine down.
 //
 //     image:  program ── 0x4000 device directory ── 0x5000.. tables of three levels ── 0x8000 pointers to chase ── 0x48000 CRC's table
@@ -9,10 +9,28 @@ import { REG } from "../../../host/arch/riscv/registers.ts";
 import { VIOMMU_BASE } from "../../../vmm/memory-map.ts";
 import { Program, T0, T1 } from "../../vmm/rv64-program.ts";
 import { addi, b, i, ld, load, r, sd, store } from "../../vmm/vcpu/riscv64/encode.ts";
+import {
+  COMMAND_QUEUE,
+  FENCE,
+  type GuestOperation,
+  IOFENCE,
+  IOTINVAL_VMA,
+  QUEUE_LOG2,
+  repeated,
+  S0,
+  S1,
+  S2,
+  S3,
+  S4,
+  S5,
+  S6,
+  T2,
+  T3,
+  withCommandQueue,
+} from "./guest-operation.ts";
 
-/** Where the file asks to be put (QEMU's firmware lies below), and memory that it does not fill. */
+/** Where the file asks to be put (QEMU's firmware lies below). */
 const LOADED = 0x8020_0000;
-const QUEUE = 0x8040_0000;
 /**
  * Where copies go: no multiple of 1 MiB from where they come from. TLBs in software are direct-mapped (256 pages in QEMU's, as a guest begins):
  * there every load and store would put the other's page out, and the row would be of that.
@@ -28,41 +46,17 @@ const NODES = 4096;
 const IMAGE_BYTES = REMAINDERS + 0x1000;
 /** ELF64 header, and one program header. */
 const HEADER_BYTES = 64 + 56;
-const QUEUE_LOG2 = 12;
 
-const IOFENCE = 2n | (3n << 12n);
-/** PSCID 5. */
-const IOTINVAL_VMA = 1n | (5n << 12n) | (1n << 32n);
 /** Of the device that is assigned here, 00:01.0. */
 const IODIR_INVAL_DDT = 3n | (1n << 33n) | (8n << 40n);
-/** fence ow,ow */
-const FENCE = 0x0550000f;
 
-// Registers of the programs: queue or memory, IOMMU, tail, command, fence, mask, repetitions left.
-const [S0, S1, S2, S3, S4, S5, S6] = [8, 9, 18, 19, 20, 21, 22];
-const [T2, T3] = [7, 28];
-
-/** Repeats `body` `count` times, and shuts down. */
-function repeated(start: Program, count: number, body: (program: Program) => void): Program {
-  start.li(S6, count);
-  const again = start.here;
-  body(start);
-  start.emit(addi(S6, S6, -1), b(0, S6, 0, 8));
-  return start.jump(again).reset();
-}
-
-/** The command queue is on, the directory has one level. */
-function withIommu(): Program {
-  return new Program()
-    .store(8, VIOMMU_BASE + REG.ddtp, (BigInt((LOADED + DIRECTORY) >>> 12) << 10n) | 2n)
-    .store(8, VIOMMU_BASE + REG.cqb, (BigInt(QUEUE >>> 12) << 10n) | BigInt(QUEUE_LOG2 - 1))
-    .store(4, VIOMMU_BASE + REG.cqcsr, 1)
-    .li(S1, VIOMMU_BASE);
-}
+/** The directory has one level. */
+const withIommu = (): Program =>
+  withCommandQueue((BigInt((LOADED + DIRECTORY) >>> 12) << 10n) | 2n).li(S1, VIOMMU_BASE);
 
 /** `commands` - 1 times `command` and a fence, awaited. */
 function fences(count: number, command: bigint, commands: number): Program {
-  const guest = withIommu().li(S0, QUEUE).li(S2, 0).li(S3, command).li(S4, IOFENCE);
+  const guest = withIommu().li(S0, COMMAND_QUEUE).li(S2, 0).li(S3, command).li(S4, IOFENCE);
   guest.li(S5, 2 ** QUEUE_LOG2 - 1);
   const put = (program: Program, register: number): Program =>
     program.emit(
@@ -143,21 +137,7 @@ const crc = (count: number): Program =>
     program.emit(load(6, T3, T3, 0), i(0x1b, 5, T2, T2, 8), r(0x33, 4, 0, T2, T2, T3)).branchZero(T1, false, next);
   });
 
-export interface GuestOperation {
-  /** By what it is asked for. */
-  readonly work: string;
-  readonly name: string;
-  /** What a rate counts. */
-  readonly unit: string;
-  /** As the file of a guest that does it `count` times. */
-  readonly guest: (count: number) => Program;
-  /** A count to begin with: some tenths of a second, or more. */
-  readonly count: number;
-  /** Units in one. */
-  readonly units: number;
-}
-
-export const OPERATIONS: readonly GuestOperation[] = [
+export const IOMMU_OPERATIONS: readonly GuestOperation[] = [
   {
     work: "iotinval",
     name: "IOTINVAL.VMA and IOFENCE, awaited",
