@@ -321,13 +321,15 @@ export class Dispositions<C> implements Stateful {
     const { device } = members[0]!;
     const was = stream.installed;
     stream.installed = null;
+    let detached = false;
+    let lost = false;
     for (const member of members) {
       // One that has a context could not get it: the host refused it, or its neighbours' differ.
       member.cause = member.wanted === null ? member.ownCause : this.#rules.unfit;
       this.#show(member, null);
+      detached ||= member.detached;
+      lost ||= member.lost;
     }
-    const detached = members.some((member) => member.detached);
-    const lost = members.some((member) => member.lost);
     if (was === null && !again && !lost && !detached) return;
     if (device.emulated || this.#host === null) return;
     // Attached again it is blocked; that it can be seen to the guest (its faults) needs the attachment.

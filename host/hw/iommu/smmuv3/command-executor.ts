@@ -157,6 +157,27 @@ export class CommandExecutor implements Stateful {
     }
   }
 
+  /** TLB invalidations at the beginning of a run of commands of a queue: how many there were. What is illegal is left for `execute`. */
+  executeTlbis(words: Int32Array, first: number, run: number, queue: number): number {
+    if (this.skip !== null) return 0;
+    const tlb = this.#tlb;
+    let done = 0;
+    for (let at = first; done < run; at += 4) {
+      const w0 = words[at]!;
+      const opcode = w0 & 0xff;
+      if (opcode !== CMD_TLBI_NH_VA && opcode !== CMD_TLBI_NH_ASID && opcode !== CMD_TLBI_NH_VAA) {
+        if (opcode !== CMD_TLBI_NH_ALL && opcode !== CMD_TLBI_S2_IPA && opcode !== CMD_TLBI_S12_VMALL) break;
+      }
+      if ((w0 & SSEC) !== 0 || !tlb.execute(opcode, w0, words[at + 1]!, words[at + 2]!, words[at + 3]!)) break;
+      done++;
+    }
+    if (done > 0) {
+      this.signals = false;
+      this.#invalidated[queue] = 1;
+    }
+    return done;
+  }
+
   #invalidateAtc(w0: number, w1: number, w2: number, w3: number, queue: number): number {
     const size = w2 & 0x3f;
     if (size > 52) return CERROR_ILL;

@@ -70,6 +70,27 @@ export class CommandQueue implements Stateful {
     return 1 << this.#state.queueLog2(REG.CMDQ_BASE, this.#state.features.CMDQS);
   }
 
+  /** Executes the TLB invalidations at CONS, one behind the other, at most `limit`: how many, none while somebody watches. */
+  runTlbis(limit: number): number {
+    const state = this.#state;
+    if (this.#executing || state.trace.on) return 0;
+    const waiting = this.ready;
+    if (waiting === 0) return 0;
+    const entries = this.entries;
+    const cons = state.reg(REG.CMDQ_CONS) & (2 * entries - 1);
+    const index = cons & (entries - 1);
+    const log2 = state.queueLog2(REG.CMDQ_BASE, state.features.CMDQS);
+    const pfn = state.entryFrame(REG.CMDQ_BASE, log2, COMMAND_BYTES, index);
+    const run = Math.min(waiting, entries - index, limit);
+    // Frames that may be beyond what there is of addresses: one by one.
+    const at = pfn + (run >>> 8) + 1 < state.frameLimit ? this.#entry.find(pfn as HpaPfn, state.entryOffset, run) : -1;
+    const done = at < 0 ? 0 : this.#executor.executeTlbis(this.#entry.words, at, run, 0);
+    if (done === 0) return 0;
+    state.setReg(REG.CMDQ_CONS, (cons + done) & (2 * entries - 1));
+    this.#traced = false;
+    return done;
+  }
+
   /** Executes the command at CONS. False when there is none, the queue is stopped, or the command must wait. */
   step(): boolean {
     if (this.#executing || this.ready === 0) return false;

@@ -229,8 +229,9 @@ export class Smmuv3 extends QueuedIommu implements HardwareIommu, RegisterEffect
     this.cmdqv?.invalidationCompleted();
   }
 
-  protected doWork(): number {
-    return this.#commands.step() ? 1 : 0;
+  protected doWork(limit: number): number {
+    const tlbis = this.#commands.runTlbis(limit);
+    return tlbis > 0 ? tlbis : this.#commands.step() ? 1 : 0;
   }
 
   protected get workLimit(): number {
