@@ -156,16 +156,33 @@ export class StructureCache<Slot extends StructureSlot> extends SlotSets<Slot> {
 }
 
 export class SubstructureCache<Slot extends SubstructureSlot> extends SlotSets<Slot> {
+  /** The slot found last. */
+  #last: Slot; // not state: a short cut
+
+  constructor(entries: number, make: () => Slot) {
+    super(entries, make);
+    // With no cache nothing is ever found: a slot that is never loaded stands here for good.
+    this.#last = make();
+  }
+
   #start(ownerStamp: number, id: number): number {
     return this.setOf(id ^ (id >>> 8) ^ Math.imul(ownerStamp, 0x9e3779b1));
   }
 
   find(ownerStamp: number, id: number): Slot | null {
+    const last = this.#last;
+    if (last.id === id && last.ownerStamp === ownerStamp) return last;
+    return this.#search(ownerStamp, id);
+  }
+
+  #search(ownerStamp: number, id: number): Slot | null {
     if (!this.enabled) return null;
     const start = this.#start(ownerStamp, id);
     for (let i = start; i < start + this.ways; i++) {
       const slot = this.slots[i]!;
-      if (slot.id === id && slot.ownerStamp === ownerStamp) return slot;
+      if (slot.id !== id || slot.ownerStamp !== ownerStamp) continue;
+      this.#last = slot;
+      return slot;
     }
     return null;
   }

@@ -7,6 +7,7 @@
 // pieces (`streamFor`, `spaceFor`, `walkTables`) and make their own answers. A fault of those pieces is a number in `event` with what its
 // record needs in fields; `finish` decides by the rules of §5.5 how the transaction ends.
 
+import type { SubstructureCache } from "../../../base/caches/structure-cache.ts";
 import { classOf, type TranslationCache } from "../../../base/caches/translation-cache.ts";
 import {
   DISCARDED,
@@ -45,7 +46,7 @@ import { KIND_EXECUTE, KIND_READ, KIND_WRITE, NO_STAGE_SHIFT, TwoStageWalker } f
 import type { WalkObserver } from "../walk-observer.ts";
 import { type CachedSpace, originOf } from "./cached-space.ts";
 import type { SmmuCaches } from "./caches.ts";
-import type { CachedStream, ConfigurationCache } from "./configuration-cache.ts";
+import type { CachedContext, CachedStream, ConfigurationCache } from "./configuration-cache.ts";
 import {
   EVENT_INSTRUCTION,
   EVENT_PRIVILEGED,
@@ -95,6 +96,7 @@ export class Translator<P extends number> {
   readonly #state: SmmuState<P>;
   readonly #caches: SmmuCaches;
   readonly #configurations: ConfigurationCache;
+  readonly #contexts: SubstructureCache<CachedContext>;
   readonly #translations: TranslationCache;
   readonly #events: EventQueue;
   readonly #guestLimit: number;
@@ -103,6 +105,7 @@ export class Translator<P extends number> {
     this.#state = state;
     this.#caches = caches;
     this.#configurations = caches.configurations;
+    this.#contexts = caches.configurations.contexts;
     this.#translations = caches.translations;
     this.#events = events;
     this.#guestLimit = 2 ** (intermediateBits(state.features) - 12);
@@ -128,9 +131,17 @@ export class Translator<P extends number> {
   ): TranslationStatus {
     const state = this.#state;
     const kind = access === 1 ? READS : access === 2 ? WRITES : kindOf(access);
-    if (ssid < 0 && !translated && (state.regs[CR0_AT]! & ENABLED) !== 0) {
+    if (!translated && (state.regs[CR0_AT]! & ENABLED) !== 0) {
       const stream = this.#configurations.streams.find(sid);
-      const space = stream === null ? null : stream.direct;
+      let space: CachedSpace | null = null;
+      if (stream !== null) {
+        if (ssid < 0) space = stream.direct;
+        // Substream 0 is not always to be had. The others, once found under the stream's stamp, are.
+        else if (ssid > 0 && stream.plainRequests) {
+          const context = this.#contexts.find(stream.stamp, ssid);
+          if (context !== null) space = context.space;
+        }
+      }
       if (space !== null) {
         const low = pfn | 0;
         let high = (pfn * 2 ** -32) | 0;
@@ -150,7 +161,7 @@ export class Translator<P extends number> {
           // Rights missing, or not known to be marked dirty: what the tables say now decides.
           translations.drop(entry);
         }
-        return this.#walkDirect(stream!, space, low, high, privileged, kind, pfn, offset);
+        return this.#walkDirect(stream!, ssid, space, low, high, privileged, kind, pfn, offset);
       }
     }
     return this.#fully(sid, ssid, privileged, kind, pfn, offset, translated);
@@ -159,6 +170,7 @@ export class Translator<P extends number> {
   /** A miss of the short way. */
   #walkDirect(
     stream: CachedStream,
+    ssid: number,
     space: CachedSpace,
     low: number,
     high: number,
@@ -170,7 +182,7 @@ export class Translator<P extends number> {
     const walker = this.walker;
     const shortly = walker.walkShortly(space, low, high, kind, privileged);
     if (shortly === 0 && !walker.walkPlainly(space, low, high, kind, privileged)) {
-      this.begin(stream.id, -1, privileged, kind, pfn, offset);
+      this.begin(stream.id, ssid, privileged, kind, pfn, offset);
       this.stream = stream;
       this.event = walker.walkCarefully(space, low, high, kind, privileged);
       if (this.event !== 0) return this.finish(space, stream);
@@ -247,7 +259,7 @@ export class Translator<P extends number> {
     const stream = this.#state.enabled ? this.#configurations.streams.find(sid) : null;
     if (stream === null || (stream.config & CONFIG_BYPASS) === 0) return -1;
     const alone = ssid < 0 && (!stream.first || stream.bypassesFirst);
-    const context = alone ? null : this.#configurations.contexts.find(stream.stamp, Math.max(ssid, 0));
+    const context = alone ? null : this.#contexts.find(stream.stamp, Math.max(ssid, 0));
     const space = alone ? stream.secondOnly : (context?.space ?? null);
     if (space === null) return -1;
     return space.transparent ? pfn : this.#translations.frameOf(space.tag, pfn);
@@ -312,14 +324,14 @@ export class Translator<P extends number> {
     if ((stream.config & CONFIG_BYPASS) === 0) return null;
     let substream = 0;
     if (ssid >= 0) {
-      if (!stream.substreams || ssid >= 2 ** stream.cdMax) return this.#noSpace(C_BAD_SUBSTREAMID);
+      if (!stream.substreams || ssid >= 1 << stream.cdMax) return this.#noSpace(C_BAD_SUBSTREAMID);
       if (stream.dss === S1DSS_SSID0 && ssid === 0) return this.#noSpace(F_STREAM_DISABLED);
       substream = ssid;
     } else {
       if (!stream.first || stream.bypassesFirst) return stream.secondOnly;
       if (!stream.usesContext0) return this.#noSpace(F_STREAM_DISABLED);
     }
-    const cached = this.#configurations.contexts.find(stream.stamp, substream);
+    const cached = this.#contexts.find(stream.stamp, substream);
     if (cached !== null) return cached.space;
     const structures = this.structures;
     const limit = stream.second.enabled ? this.#guestLimit : this.#state.frameLimit;

@@ -6,7 +6,7 @@
 // The hit path allocates nothing and branches little; everything that is not a plain hit is in methods of its own. Writes to the interrupt address range are
 // not for here (interrupt-remapper.ts). ATS requests use the same pieces and make their own answers.
 
-import type { StructureCache } from "../../../base/caches/structure-cache.ts";
+import type { StructureCache, SubstructureCache } from "../../../base/caches/structure-cache.ts";
 import { CLASS_SHIFTS, classOf, type TranslationCache } from "../../../base/caches/translation-cache.ts";
 import { REFUSED, TRANSLATED, type TranslationStatus } from "../../../base/transaction.ts";
 import {
@@ -65,6 +65,8 @@ const MODE_OFF = -1;
 // Compiled code knows the constants of its own module, and looks up imported ones each time: here are those that every request meets.
 const READS = KIND_READ;
 const WRITES = KIND_WRITE;
+const SUPERVISOR_AT = SUPERVISOR_GRANTS;
+const SCALABLE = TTM_SCALABLE;
 const OFF_SHIFT = NO_STAGE_SHIFT;
 const DONE = TRANSLATED;
 
@@ -81,6 +83,7 @@ export class Translator<P extends number> {
   readonly #caches: VtdCaches;
   readonly #cached: StructureCaches;
   readonly #contexts: StructureCache<CachedContext>;
+  readonly #pasids: SubstructureCache<CachedPasid>;
   readonly #translations: TranslationCache;
   readonly #limit: number;
   /** Root table: its mode, MODE_OFF without TE; and its frame. */
@@ -102,6 +105,7 @@ export class Translator<P extends number> {
     this.#caches = caches;
     this.#cached = caches.structures;
     this.#contexts = caches.structures.contexts;
+    this.#pasids = caches.structures.pasids;
     this.#translations = caches.translations;
     this.#limit = state.rules.frameLimit;
     this.walker = new TwoStageWalker(state.memory, state.rules);
@@ -147,46 +151,44 @@ export class Translator<P extends number> {
     pfn: number,
     translated: boolean,
   ): TranslationStatus {
-    if (pasid < 0 && !translated && this.#mode !== MODE_OFF) {
+    const mode = this.#mode;
+    if (!translated && mode !== MODE_OFF) {
       const context = this.#contexts.find(sourceId);
-      const space = context === null ? null : context.direct;
+      let entry: CachedPasid | null = null;
+      let space: TranslationSpace | null = null;
+      let supervisor = false;
+      if (context !== null) {
+        if (pasid < 0) {
+          entry = context.directEntry;
+          space = context.direct;
+        } else if (mode === SCALABLE && context.pasids && pasid < context.pasidLimit) {
+          entry = this.#pasids.find(sourceId + 1, pasid);
+          supervisor = privileged;
+          if (entry !== null && (!supervisor || entry.space.firstLevels === 0 || entry.space.sre)) space = entry.space;
+        }
+      }
       if (space !== null && !space.identity) {
         const kind = access === 1 ? READS : access === 2 ? WRITES : kindOf(access);
         const low = pfn | 0;
         const high = (pfn * 2 ** -32) | 0;
         const translations = this.#translations;
-        const entry = translations.find(space.tag, low, high);
-        if (entry >= 0) {
-          if ((translations.flagsAt(entry) & (1 << kind)) !== 0) {
-            this.resultPfn = translations.frameAt(entry, low, high) as P;
+        const found = translations.find(space.tag, low, high);
+        if (found >= 0) {
+          if ((translations.flagsAt(found) & (1 << (supervisor ? kind + SUPERVISOR_AT : kind))) !== 0) {
+            this.resultPfn = translations.frameAt(found, low, high) as P;
             return DONE;
           }
           // Rights missing, or not known to be marked dirty: what the tables say now decides.
-          translations.drop(entry);
+          translations.drop(found);
         }
-        return this.#walkDirect(context!, space, low, high, kind, access, pfn);
+        const reason = this.#walk(space, low, high, kind, supervisor);
+        if (reason === 0) return DONE;
+        this.begin(sourceId, pasid, privileged, access, pfn, AT_UNTRANSLATED);
+        this.#fpd = context!.fpd || (entry?.fpd ?? false);
+        return this.#refuse(reason);
       }
     }
     return this.#fully(sourceId, pasid, privileged, access, pfn, translated);
-  }
-
-  /** A miss of the short way. */
-  #walkDirect(
-    context: CachedContext,
-    space: TranslationSpace,
-    low: number,
-    high: number,
-    kind: number,
-    access: number,
-    pfn: number,
-  ): TranslationStatus {
-    const reason = this.#walk(space, low, high, kind, false);
-    if (reason !== 0) {
-      this.begin(context.id, -1, false, access, pfn, AT_UNTRANSLATED);
-      this.#fpd = context.fpd || (context.directEntry?.fpd ?? false);
-      return this.#refuse(reason);
-    }
-    return DONE;
   }
 
   /** The whole process, for everything that the short way in `translate` does not decide. */

@@ -23,10 +23,10 @@ import { DDTP_BARE, DDTP_OFF, REG } from "../../../arch/riscv/registers.ts";
 import { KIND_EXECUTE, KIND_WRITE, OWN_ACCESS, TwoStageWalker } from "../../../arch/riscv/two-stage-walk.ts";
 import type { WalkObserver } from "../../../arch/riscv/walk-observer.ts";
 import type { HpaPfn } from "../../../base/address.ts";
-import type { StructureCache } from "../../../base/caches/structure-cache.ts";
+import type { StructureCache, SubstructureCache } from "../../../base/caches/structure-cache.ts";
 import { CLASS_SHIFTS, classOf, type TranslationCache } from "../../../base/caches/translation-cache.ts";
 import { CONSUMED, REFUSED, TRANSLATED, type TranslationStatus } from "../port.ts";
-import type { CachedDevice, CachedSpace } from "./context-cache.ts";
+import type { CachedDevice, CachedProcess, CachedSpace } from "./context-cache.ts";
 import type { FaultQueue } from "./fault-queue.ts";
 import type { HardwareState } from "./hardware-state.ts";
 import { storeMessage } from "./interrupt-file-store.ts";
@@ -69,6 +69,7 @@ export class Translator {
   readonly #state: HardwareState;
   readonly #caches: TranslationCaches;
   readonly #devices: StructureCache<CachedDevice>;
+  readonly #processes: SubstructureCache<CachedProcess>;
   readonly #translations: TranslationCache;
   readonly #faults: FaultQueue;
   // ddtp taken apart when it was written.
@@ -89,6 +90,7 @@ export class Translator {
     this.#state = state;
     this.#caches = caches;
     this.#devices = caches.devices;
+    this.#processes = caches.processes;
     this.#translations = caches.translations;
     this.#faults = faults;
     this.walker = new TwoStageWalker(state.memory, state.rules);
@@ -148,32 +150,45 @@ export class Translator {
     data: number,
   ): TranslationStatus {
     const kind = kindOf(access);
-    // A request of a known device without process_id: nothing but the IOTLB and the tables to ask.
+    // A request of a known device, and process: nothing but the IOTLB and the tables to ask.
     const device = deviceId < this.#deviceLimit ? this.#devices.find(deviceId) : null;
-    if (device !== null && processId < 0 && !translated && !device.dpe) {
-      const space = device.space;
-      if (space.transparent) {
-        this.resultPfn = pfn as HpaPfn;
-        return DONE;
-      }
-      const low = pfn | 0;
-      const high = (pfn * 2 ** -32) | 0;
-      const translations = this.#translations;
-      const tag = space.tag;
-      let entry = translations.find(tag, low, high);
-      if (entry < 0 && tag.global !== null && tag.global.sizes !== 0) entry = translations.find(tag.global, low, high);
-      if (entry >= 0) {
-        if ((translations.flagsAt(entry) & (1 << kind)) !== 0) {
-          this.resultPfn = translations.frameAt(entry, low, high) as HpaPfn;
+    if (device !== null && !translated) {
+      let space: CachedSpace | null = null;
+      let supervisor = false;
+      if (processId >= 0 || device.dpe) {
+        // What is found under the device's stamp, its directory has room for.
+        const process = this.#processes.find(device.stamp, processId < 0 ? 0 : processId);
+        if (process !== null) {
+          supervisor = privileged && processId >= 0;
+          if (!supervisor || process.ens) space = process.space;
+        }
+      } else space = device.space;
+      if (space !== null) {
+        if (space.transparent) {
+          this.resultPfn = pfn as HpaPfn;
           return DONE;
         }
-        // Rights missing, or D not known to be set: what the tables say now decides.
-        translations.drop(entry);
+        const low = pfn | 0;
+        const high = (pfn * 2 ** -32) | 0;
+        const translations = this.#translations;
+        const tag = space.tag;
+        let entry = translations.find(tag, low, high);
+        if (entry < 0 && tag.global !== null && tag.global.sizes !== 0)
+          entry = translations.find(tag.global, low, high);
+        if (entry >= 0) {
+          const rights = supervisor ? (space.sum ? SUPERVISOR_SUM_RIGHTS : SUPERVISOR_RIGHTS) : USER_RIGHTS;
+          if (((translations.flagsAt(entry) >>> rights) & (1 << kind)) !== 0) {
+            this.resultPfn = translations.frameAt(entry, low, high) as HpaPfn;
+            return DONE;
+          }
+          // Rights missing, or D not known to be set: what the tables say now decides.
+          translations.drop(entry);
+        }
+        const cause = this.#walkPair(device, space, low, high, kind, supervisor);
+        if (cause === 0) return DONE;
+        this.begin(deviceId, processId, privileged, TTYP[kind]!, pfn, offset);
+        return this.#finish(cause, device, kind, data);
       }
-      const cause = this.#walkPair(device, space, low, high, kind, false);
-      if (cause === 0) return DONE;
-      this.begin(deviceId, processId, privileged, TTYP[kind]!, pfn, offset);
-      return this.#finish(cause, device, kind, data);
     }
     return this.translateFully(deviceId, processId, privileged, access, pfn, offset, translated, data);
   }
@@ -245,7 +260,7 @@ export class Translator {
     const device = deviceId < this.#deviceLimit ? this.#devices.find(deviceId) : null;
     if (device === null) return -1;
     const whole = device.processLevels === 0 || (processId < 0 && !device.dpe);
-    const process = whole ? null : this.#caches.processes.find(device.stamp, Math.max(processId, 0));
+    const process = whole ? null : this.#processes.find(device.stamp, Math.max(processId, 0));
     const space = whole ? device.space : (process?.space ?? null);
     if (space === null) return -1;
     return space.transparent ? pfn : this.#translations.frameOf(space.tag, pfn);
@@ -295,7 +310,7 @@ export class Translator {
     // Step 13: so it does under a Bare process directory.
     if (device.processLevels === 0) return device.space;
     const processId = Math.max(given, 0);
-    let process = this.#caches.processes.find(device.stamp, processId);
+    let process = this.#processes.find(device.stamp, processId);
     if (process === null) {
       const directories = this.directories;
       const cause = directories.locateProcess(
@@ -316,7 +331,7 @@ export class Translator {
         return null;
       }
       this.#caches.makeRoom();
-      process = this.#caches.processes.place(device.stamp, processId);
+      process = this.#processes.place(device.stamp, processId);
       process.load(device, directories.pc);
     }
     if (privileged && given >= 0 && !process.ens) return this.#noSpace(CAUSE_TRANSACTION_TYPE_DISALLOWED);
