@@ -1,5 +1,5 @@
 // What fencing-program.ts needs of AArch64. X1 and X2 addresses, X3–X15 and V3–V15 what is computed with, X16, X17 and X29 scratch of composed steps, X18 stack,
-// X19 data window, X20 device, X22 count of a loop, X23 where the program goes on behind EL0; X24–X28 are the exception handler's, X24 sums up all
+// X19 data window, X20 device, X21 which page is called next, X22 count of a loop, X23 where the program goes on behind EL0; X24–X28 are the exception handler's, X24 sums up all
 // exceptions: syndrome, pc, time.
 import { AArch64Core } from "../../../../vmm/vcpu/aarch64/core.ts";
 import {
@@ -24,6 +24,7 @@ const [BASE, DEV, COUNT, RESUME, SUM, H0, H1, H2, PERIOD, SCRATCH, LINK] = [
   19, 20, 22, 23, 24, 25, 26, 27, 28, 29, 30,
 ] as const;
 const STACK = 18;
+const WHICH = 21;
 
 // System registers, as MRS and MSR name them.
 const [ESR, ELR, SPSR, CNTVCT, CNTV_CVAL, FPCR, FPSR, NZCV] = [
@@ -226,6 +227,12 @@ class A64Assembler implements Assembler {
     }
     this.#li(16, address);
     this.#emit(((link ? 0xd63f0000 : 0xd61f0000) | (16 << 5)) >>> 0);
+  }
+
+  callOneOf(first: number): void {
+    this.#emit(addImmediate(WHICH, WHICH, 37), (0x92402000 | (WHICH << 5) | 16) >>> 0); // and x16, which, #511
+    this.#li(17, first);
+    this.#emit(0x8b103230, 0xd63f0200); // add x16, x17, x16, lsl #12; blr x16
   }
 
   patchable(): number {

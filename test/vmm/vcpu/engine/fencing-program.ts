@@ -24,8 +24,11 @@ export const WINDOW = 0x4000_0000;
 export const USER_WINDOW = 0x5000_0000;
 const TURNS = 0x4800_0000;
 const USER_CODE = 0x6000_0000;
-export const WINDOW_PAGES = 16;
-const TURN_PAGES = 3;
+/** Many more than frames: pages are in each other's way in any cache of translations. */
+export const WINDOW_PAGES = 512;
+const WINDOW_FRAMES = 16;
+const TURN_PAGES = 512;
+const TURN_FRAMES = 3;
 
 const [VECTORS, ROUNDS, FUNCTIONS, FRAMES, TABLES] = [0, 0x1000, 0x8000, 0x3_0000, 0x5_0000];
 export const STACK_TOP = 0x4_f000;
@@ -53,6 +56,8 @@ export interface Assembler {
   /** Directly, or by a register. */
   call(address: number, byRegister: boolean): void;
   jump(address: number, byRegister: boolean): void;
+  /** Calls `first` or the same place of one of the 511 pages behind it, another one each time. */
+  callOneOf(first: number): void;
   /** An instruction that `patch` changes; returns its address. */
   patchable(): number;
   /** Changes it and fences that line of code. */
@@ -94,13 +99,13 @@ export function writeProgram(ram: DataView, area: number, assembler: Assembler, 
   set(middle, middleOf(USER_CODE), tables.table(userCode));
   for (let page = 0; page < WINDOW_PAGES; page++) {
     // neighbours in the window are none in RAM
-    const frame = frames + ((page * 5) % WINDOW_PAGES) * 0x1000;
+    const frame = frames + ((page * 5) % WINDOW_FRAMES) * 0x1000;
     set(windows, page, tables.page(frame, { user: false, execute: false }));
     set(user, page, tables.page(frame, { user: true, execute: false }));
   }
   for (let page = 0; page < AREA_BYTES / 0x1000; page++)
     set(userCode, page, tables.page(area + page * 0x1000, { user: true, execute: true }));
-  for (let at = frames; at < frames + WINDOW_PAGES * 0x1000; at += 4) ram.setUint32(at - RAM, draw(2 ** 32), true);
+  for (let at = frames; at < frames + WINDOW_FRAMES * 0x1000; at += 4) ram.setUint32(at - RAM, draw(2 ** 32), true);
 
   assembler.at = area + VECTORS;
   assembler.vectors(area);
@@ -148,13 +153,14 @@ export function writeProgram(ram: DataView, area: number, assembler: Assembler, 
 
   // Pages of code that are mapped in turns at TURNS: a function at the same place of each.
   const entryInPage = draw(0x100) * 4;
-  for (let page = 0; page < TURN_PAGES; page++) {
-    const frame = frames + (WINDOW_PAGES + page) * 0x1000;
-    assembler.at = frame + entryInPage;
+  const turnFrame = (n: number): number => frames + (WINDOW_FRAMES + (n % TURN_FRAMES)) * 0x1000;
+  for (let n = 0; n < TURN_FRAMES; n++) {
+    assembler.at = turnFrame(n) + entryInPage;
     leaf();
     assembler.leave(false);
-    set(turns, page, tables.page(frame, { user: false, execute: true }));
   }
+  for (let page = 0; page < TURN_PAGES; page++)
+    set(turns, page, tables.page(turnFrame(page), { user: false, execute: true }));
 
   const turnOf = (page: number): number => TURNS + page * 0x1000;
   const two = (bound: number): readonly [number, number] => {
@@ -167,6 +173,7 @@ export function writeProgram(ram: DataView, area: number, assembler: Assembler, 
     ...Array.from({ length: 6 }, () => () => assembler.call(functions[draw(functions.length)]!.address, draw(2) === 0)),
     () => assembler.loop(1 + draw(4), () => assembler.compute()),
     () => assembler.call(turnOf(draw(TURN_PAGES)) + entryInPage, true),
+    ...Array.from({ length: 4 }, () => () => assembler.callOneOf(TURNS + entryInPage)),
     () => {
       const pages = two(TURN_PAGES);
       const entries = pages.map((page) => turns + page * 8) as [number, number];

@@ -1,4 +1,4 @@
-// What fencing-program.ts needs of RV64. x1 link, x2 stack, x4 count of a loop, x5–x7 and x17 scratch of composed steps, x8–x15 what is computed with, x16 data
+// What fencing-program.ts needs of RV64. x1 link, x2 stack, x3 which page is called next, x4 count of a loop, x5–x7 and x17 scratch of composed steps, x8–x15 what is computed with, x16 data
 // window, x18 device, x19 where the program goes on behind user mode; x26 and x28–x31 are the trap handler's, x30 sums up all traps: cause, pc, time.
 import { Rv64Core } from "../../../../vmm/vcpu/riscv64/core.ts";
 import { Program } from "../../rv64-program.ts";
@@ -20,7 +20,7 @@ import { coreModule } from "./core-module.ts";
 import * as encode from "./encode.ts";
 
 const { addi, b, csr, i, j, jalr, ld, r, sd } = encode;
-const [RA, SP, COUNT, T0, T1, T2, BASE, T3, DEV, RESUME] = [1, 2, 4, 5, 6, 7, 16, 17, 18, 19] as const;
+const [RA, SP, WHICH, COUNT, T0, T1, T2, BASE, T3, DEV, RESUME] = [1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19] as const;
 const [PERIOD, H0, H1, SUM, H2] = [26, 28, 29, 30, 31] as const;
 const CSR = {
   siselect: 0x150,
@@ -255,6 +255,12 @@ class Rv64Assembler implements Assembler {
     const low = this.#draw(4096) - 2048;
     this.#li(T0, address - low);
     this.#emit(jalr(link, T0, low));
+  }
+
+  callOneOf(first: number): void {
+    this.#emit(addi(WHICH, WHICH, 37), i(0x13, 7, T0, WHICH, 511), i(0x13, 1, T0, T0, 12));
+    this.#li(T1, first);
+    this.#emit(r(0x33, 0, 0, T0, T0, T1), jalr(RA, T0, 0));
   }
 
   patchable(): number {
