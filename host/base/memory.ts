@@ -403,7 +403,7 @@ export class PhysicalMemory<P extends number> implements MemoryPort<P>, Windowed
     if (length <= 64) {
       for (let i = 0; i < length; i++) this.#bytes[start + i] = from[at + i]!;
     } else {
-      this.#bytes.set(from.subarray(at, at + length), start);
+      this.#bytes.set(length === from.length ? from : from.subarray(at, at + length), start);
     }
     if (this.onStore !== null) this.onStore(pfn, ((offset + length + 4095) / 4096) | 0);
     return ACCESS_OK;

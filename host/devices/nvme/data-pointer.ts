@@ -23,6 +23,8 @@ export type DeviceTransfer = (
 export class DataPointer {
   /** Staging buffer: what is to be sent, or what came. */
   readonly buffer = new Uint8Array(TRANSFER_BYTES);
+  /** Its pages: most transfers are of whole ones, and a view of a page need not be made for each. */
+  readonly #bufferPages: readonly Uint8Array[];
   readonly #read: DeviceTransfer;
   readonly #write: DeviceTransfer;
   readonly #pages = new Float64Array(MOST_PAGES);
@@ -34,6 +36,8 @@ export class DataPointer {
   constructor(read: DeviceTransfer, write: DeviceTransfer) {
     this.#read = read;
     this.#write = write;
+    const page = (n: number): Uint8Array => this.buffer.subarray(n * PAGE_BYTES, (n + 1) * PAGE_BYTES);
+    this.#bufferPages = Array.from({ length: TRANSFER_BYTES / PAGE_BYTES }, (_, n) => page(n));
   }
 
   /** Sends the first `length` bytes of the buffer, 0 to TRANSFER_BYTES, to the host. Returns a status. */
@@ -53,7 +57,11 @@ export class DataPointer {
     let offset = this.#firstOffset;
     for (let i = 0; i < this.#count; i++) {
       const piece = Math.min(PAGE_BYTES - offset, length - done);
-      if (move(this.#pages[i]!, offset, this.buffer, done, piece, NO_PASID) !== DMA_OK) return DATA_TRANSFER_ERROR;
+      const whole = piece === PAGE_BYTES && done % PAGE_BYTES === 0;
+      const moved = whole
+        ? move(this.#pages[i]!, 0, this.#bufferPages[done / PAGE_BYTES]!, 0, PAGE_BYTES, NO_PASID)
+        : move(this.#pages[i]!, offset, this.buffer, done, piece, NO_PASID);
+      if (moved !== DMA_OK) return DATA_TRANSFER_ERROR;
       done += piece;
       offset = 0;
     }

@@ -105,7 +105,8 @@ function withDrive(): Program {
   // the second answer, with its phase
   const answered = guest.here;
   guest.load(4, T1, QUEUES + 4096 * ADMIN_CQ + 16 + 12).emit(i(0x13, 5, T1, T1, 16), i(0x13, 7, T1, T1, 1));
-  guest.branchZero(T1, true, answered);
+  // taken: the drive's interrupt pin goes down
+  guest.branchZero(T1, true, answered).store(4, bar + DOORBELLS + 4, 2);
   for (let n = 0; n < ENTRIES; n++) command(guest, SQ, n, { opcode: READ, prp1: 0, dword12: 7 });
   guest
     .li(BELLS, bar + DOORBELLS)
