@@ -164,6 +164,46 @@ describe("a changed table of the first stage", () => {
   });
 });
 
+describe("tables that the domain had earlier", () => {
+  const moved: Words = [
+    [LEGACY_CONTEXT, 0x31_1000n | 1n],
+    [0x31_1008n, 0x31_2000n | SS_ALL],
+    [0x31_2008n, 0x31_3000n | SS_ALL],
+    [0x31_3008n, 0x31_4000n | SS_ALL],
+    [0x31_4008n, NEW_PAGE | SS_ALL],
+  ];
+  /** The context has moved on to others, of the earlier ones the page's leaf was dropped, but not what leads to it. */
+  const movedOn = () => {
+    const scene = legacyScene();
+    for (const table of [0x31_1000n, 0x31_2000n, 0x31_3000n, 0x31_4000n]) scene.put(table, 0n);
+    const history = new MemoryHistory(scene.memory);
+    const ask = () => {
+      const outcomes = allowedOutcomesWithCaches(scene.identification, scene.programming, history, request())!;
+      return [...new Set(outcomes.map(({ result }) => (result.kind === "translated" ? result.address : null)))];
+    };
+    expect(ask()).toEqual([HERE]);
+    history.change(moved);
+    for (const descriptor of [contextDomain(DID), iotlbPages(DID, { ...at, leafOnly: true })])
+      history.invalidate(descriptor);
+    return { history, ask };
+  };
+
+  it("give their leaf again, which may stay when what led to it goes (§6.2)", () => {
+    const { history, ask } = movedOn();
+    expect(ask()).toEqual([NEW, HERE]);
+    history.invalidate(iotlbPages(DID, nextPage));
+    expect(ask()).toEqual([NEW, HERE]);
+    history.invalidate(iotlbPages(DID, at));
+    expect(ask()).toEqual([NEW]);
+  });
+
+  it("give nothing that was not asked for before that", () => {
+    const { history, ask } = movedOn();
+    history.invalidate(iotlbPages(DID, nextPage));
+    expect(ask()).toEqual([NEW]);
+  });
+});
+
 describe("a changed leaf of the second stage", () => {
   const changed: Words = [[SECOND[1], NEW_PAGE | SS_ALL]];
 

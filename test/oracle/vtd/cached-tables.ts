@@ -159,6 +159,8 @@ export class CachedTables implements Tables {
     if (others.length === 0) return root;
     const other = others[this.#choose(others.length + 1, "§6.2: tables that the domain had earlier") - 1];
     if (other === undefined) return root;
+    // What this walk finds is cached from now on, however it came there.
+    this.walked.push([key, other[0]]);
     this.#owing.set(kind, other[1]);
     return other[0];
   }
