@@ -153,15 +153,15 @@ export interface PostedWrites {
   readonly deferrable: boolean;
 }
 
-/**
- * An open file: reference-counted; `release` runs when the last descriptor and the last in-kernel reference (`get`) are gone.
- * The defaults are what the VFS answers for a file without that operation.
- */
-/** How many refer to a file. Apart from it: counting is the same for files of all sorts. */
+/** How many refer to a file. Apart from it: counting is the same for files of all sorts. Not state: the file saves it as `references`. */
 export class FileReferences {
   count = 1;
 }
 
+/**
+ * An open file: reference-counted; `release` runs when the last descriptor and the last in-kernel reference (`get`) are gone.
+ * The defaults are what the VFS answers for a file without that operation.
+ */
 export abstract class OpenFile implements Stateful {
   /** As /proc/PID/fd shows it: a path or "anon_inode:[iommufd-pgfault]". */
   abstract readonly path: string;

@@ -40,7 +40,7 @@ export class AddressSpace implements Stateful {
   messagePatternLow = 0;
   messagePatternHigh = 0;
   /** The plain way of the walker can take this space (little-endian, 8-byte entries) for requests whose kind is below this: to read and to write; else for none. */
-  plainKinds = 2;
+  plainKinds = 2; // not state: follows from the fields, worked out again on restore
   /** Tags under which pointers to tables of this space, and of its second stage, are remembered. */
   tag: AddressTag = NO_TAG; // not state: found again by whoever caches
   secondTag: AddressTag = NO_TAG; // not state: found again by whoever caches

@@ -1,6 +1,7 @@
 // Floating point as FPCR and the manual's shared pseudocode want it (DDI 0487, J1: FPProcessNaNs, FPRound, …), on the engine's arithmetic: which NaN comes out,
 // flush to zero, rounding modes. Formats are the engine's: SINGLE, DOUBLE, HALF.
-import { add, divide, fusedMultiplyAdd, multiply, squareRoot } from "../../engine/assembly/float-arithmetic";
+import { fusedMultiplyAdd } from "../../engine/assembly/float-arithmetic";
+import { ADD, arithmetic, DIVIDE, MULTIPLY, root } from "../../engine/assembly/float-native";
 import {
   canonicalNaN, DOUBLE, exponentOf, HALF, infinity, isInfinite, isNaN, isSignaling, isZero, magnitude, NV, NX, precision, raise, RDN, RMM, RNE, round,
   RTZ, RUP, shiftRightJam, signOf, significandOf, UF, zero,
@@ -88,7 +89,7 @@ export function floatAdd(x: u64, y: u64, format: u32): u64 {
   const b = operand(y, format);
   if (anyNaN(a, b, format)) return twoNaNs(a, b, format);
   const before = begin();
-  return end(add(a, b, format == DOUBLE, roundingMode()), format, before);
+  return end(arithmetic(ADD, a, b, format == DOUBLE, roundingMode()), format, before);
 }
 
 export function floatSubtract(x: u64, y: u64, format: u32): u64 {
@@ -96,7 +97,7 @@ export function floatSubtract(x: u64, y: u64, format: u32): u64 {
   const b = operand(y, format);
   if (anyNaN(a, b, format)) return twoNaNs(a, b, format);
   const before = begin();
-  return end(add(a, negate(b, format), format == DOUBLE, roundingMode()), format, before);
+  return end(arithmetic(ADD, a, negate(b, format), format == DOUBLE, roundingMode()), format, before);
 }
 
 export function floatMultiply(x: u64, y: u64, format: u32): u64 {
@@ -104,7 +105,7 @@ export function floatMultiply(x: u64, y: u64, format: u32): u64 {
   const b = operand(y, format);
   if (anyNaN(a, b, format)) return twoNaNs(a, b, format);
   const before = begin();
-  return end(multiply(a, b, format == DOUBLE, roundingMode()), format, before);
+  return end(arithmetic(MULTIPLY, a, b, format == DOUBLE, roundingMode()), format, before);
 }
 
 /** FMULX: zero times infinity is two. */
@@ -121,14 +122,14 @@ export function floatDivide(x: u64, y: u64, format: u32): u64 {
   const b = operand(y, format);
   if (anyNaN(a, b, format)) return twoNaNs(a, b, format);
   const before = begin();
-  return end(divide(a, b, format == DOUBLE, roundingMode()), format, before);
+  return end(arithmetic(DIVIDE, a, b, format == DOUBLE, roundingMode()), format, before);
 }
 
 export function floatSquareRoot(x: u64, format: u32): u64 {
   const a = operand(x, format);
   if (isNaN(a, format)) return oneNaN(a, format);
   const before = begin();
-  return end(squareRoot(a, format == DOUBLE, roundingMode()), format, before);
+  return end(root(a, format == DOUBLE, roundingMode()), format, before);
 }
 
 /** FPMulAdd: c + a × b, rounded once; NaNs in the order c, a, b. */

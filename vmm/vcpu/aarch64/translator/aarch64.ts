@@ -22,12 +22,15 @@ const FLOWS = new Map<number, Flow>([
 /** Those whose immediate is the distance to a target in the page, in slot bytes. */
 const NEAR = new Set<number>([o.B, o.BL, ...BRANCHES]);
 
+/** The same in bytes of code, to another page. */
+const FAR = new Set<number>([o.B_FAR, o.BL_FAR, ...BRANCHES.map((it) => it + 1)]);
+
 export class AArch64Instruction implements Instruction {
   readonly offset: number;
   readonly operation: number;
   readonly length = 4;
   readonly flow: Flow;
-  readonly target: number;
+  readonly target: number | null;
   /** Registers as offsets behind X (layout.ts). */
   readonly d: number;
   readonly n: number;
@@ -47,7 +50,8 @@ export class AArch64Instruction implements Instruction {
     this.low = view.getInt32(slot + 8, true);
     this.high = view.getInt32(slot + 12, true);
     this.flow = FLOWS.get(this.operation) ?? "next";
-    this.target = NEAR.has(this.operation) ? offset + this.low / 4 : -1;
+    if (NEAR.has(this.operation)) this.target = offset + this.low / 4;
+    else this.target = FAR.has(this.operation) ? offset + Number(this.immediate) : null;
   }
 
   emit(writer: RegionWriter): void {

@@ -245,8 +245,7 @@ const stateWord: Emit = (x) => {
 };
 
 function goTo(x: Emitting): void {
-  if (x.it.target >= 0) x.w.goTo(x.it.target);
-  else x.w.goOutside(x.it.offset + Number(x.it.immediate));
+  x.w.goTo(x.it.target!);
 }
 
 const branchIf =

@@ -4,7 +4,7 @@
 // device DMA need to know about decoded code, and, as on a machine with an instruction cache of its own, nothing between two of the guest's fences has
 // to notice a store. refetchLine() is the same for one line, at a cost that does not depend on how much is decoded.
 import {
-  DECODE_CODE, DECODE_EPOCH, DECODE_HEAT, DECODE_LINES, DECODE_PAGES, DECODE_PAGE_BYTES, DECODE_PHYSICAL, DECODE_POOL, DECODE_USED, EPOCH,
+  DECODE_CODE, DECODE_EPOCH, DECODE_HEAT, DECODE_LINES, DECODE_PAGES, DECODE_PAGE_BYTES, DECODE_PHYSICAL, DECODE_POOL, DECODE_USED, DECODE_VERSION, EPOCH,
   MARKED, PAGE_BASE, PAGE_MAP, PAGE_VA, PC, PHYSICAL, RAM_BYTES, RAM_OFFSET, REFETCH, TLB_MARK,
 } from "./layout";
 import { codeMark } from "./debug";
@@ -18,6 +18,7 @@ function empty(page: usize): void {
   memory.fill(page + DECODE_HEAT, 0, 32);
   store<u32>(page, 0, DECODE_LINES);
   store<u32>(page, load<u32>(EPOCH), DECODE_EPOCH);
+  store<u32>(page, load<u32>(page, DECODE_VERSION) + 1, DECODE_VERSION);
 }
 
 /** Address of a line in RAM. */

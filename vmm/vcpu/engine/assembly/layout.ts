@@ -6,7 +6,7 @@
 //   0x002000  saved state blocks of the other harts, 8 × 4 KiB
 //   0x00a000  a spare decode page, for what an instruction set cannot keep in the page it belongs to
 //   0x00f100  what a debugger waits for (debug.ts); not state: a run is the same with it and without
-//   0x050000  entries of translated code, {first 8 bytes of the original slot, function u32, block u32}
+//   0x050000  entries of translated code, {first 8 bytes of the original slot, function u32, block u32, distance of its page from the region's first, bytes, i64}
 //   0x100000  page map: physical page of RAM → decode page + 1 (u16)
 //   0x200000  TLBs, 128 KiB a hart
 //   0x300000  decode pages; behind them, 64 KiB aligned, the guest's RAM
@@ -23,6 +23,8 @@ export const RAM_BYTES = 0x120; // u32, multiple of 4096, at most 2 GiB
 export const DECODE_PAGES = 0x124; // u32, capacity of the decode pool
 export const DECODE_USED = 0x128; // u32
 export const EPOCH = 0x12c; // u32, counts "all code may have changed"; a decode page of an older epoch is compared with RAM before use
+export const FETCH_TABLE = 0x130; // u32, with EXIT_TRANSLATE: the fetch TLB that PC was found in
+export const TAIL = 0x134; // u32, chunks of instructions whose end is within a translated block: it was longer than what was left
 export const MMIO_VALUE = 0x138; // u64, what an MMIO load returns
 export const HART = 0x140; // u32, index of the running hart
 export const HARTS = 0x144; // u32, how many there are
@@ -84,6 +86,7 @@ export const DECODE_POOL = 0x300000;
 export const DECODE_PHYSICAL = 16400; // u32, RAM page number; before it the slots of 4096 bytes and two sentinels
 export const DECODE_EPOCH = 16404; // u32
 export const DECODE_LINES = 16408; // u32, bit n: DECODE_CODE holds the n-th 128 bytes of the page
+export const DECODE_VERSION = 16412; // u32, counts how often the page was emptied, whatever it belonged to
 export const DECODE_CODE = 16416; // 4096 bytes: copies of the lines that have been decoded from
 export const DECODE_HEAT = 20512; // 32 × u8: samples of pc met in each 128 bytes
 export const DECODE_PAGE_BYTES = 20544;
@@ -109,7 +112,7 @@ export const TLB_MARK = 1;
 
 // --- translated code ------------------------------------------------------------------------------------------------------------------------
 export const ENTRIES = 0x50000;
-export const ENTRY_BYTES = 16;
+export const ENTRY_BYTES = 24;
 export const MAX_ENTRIES = 16384;
 
 export const RAM_BASE_PAGE = 0x80000; // guest RAM starts at guest-physical 0x80000000

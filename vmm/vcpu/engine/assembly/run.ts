@@ -3,10 +3,11 @@ import { breaksHere } from "./debug";
 import { dropDecodePages, enter } from "./decode-cache";
 import { CONTINUE, LEAVE, STEP } from "./isa";
 import {
-  CHUNK, DECODE_HEAT, EXIT_BREAK, EXIT_BUDGET, EXIT_STOP, EXIT_TRANSLATE, HARTS, INTERVAL, LEFT, MARKED, PAGE_BASE, REMAINING, SLOT, SPARE_DECODE_PAGE,
-  STOP, TLBS, TLB_BYTES, TRANSLATE, TRANSLATED, WATCH_HIT,
+  CHUNK, DECODE_HEAT, EXIT_BREAK, EXIT_BUDGET, EXIT_STOP, EXIT_TRANSLATE, FETCH_TABLE, HARTS, INTERVAL, LEFT, MARKED, PAGE_BASE, REMAINING, SLOT, SPARE_DECODE_PAGE,
+  STOP, TAIL, TLBS, TLB_BYTES, TRANSLATE, TRANSLATED, WATCH_HIT,
 } from "./layout";
 import { synchronise } from "./time";
+import { fetchTable } from "./tlb";
 
 /** Empties TLBs and decode cache of all harts. */
 export function reset(): void {
@@ -21,13 +22,12 @@ function isHot(): bool {
   const page: usize = load<u32>(PAGE_BASE);
   const slot: usize = load<u32>(SLOT);
   const place = slot - page;
-  if (page == SPARE_DECODE_PAGE || place >= 4096 * 4 || load<u16>(slot) == TRANSLATED) return false;
+  if (load<u32>(TAIL) || page == SPARE_DECODE_PAGE || place >= 4096 * 4 || load<u16>(slot) == TRANSLATED) return false;
   const heat = page + DECODE_HEAT + (place >> 9);
   const count: u32 = <u32>load<u8>(heat) + 1;
-  if (count > 255) return false;
-  store<u8>(heat, count);
-  // again, with what was decoded since, at 4 and 16 times as many samples
-  return count == enough || count == enough * 4 || count == enough * 16;
+  store<u8>(heat, count < 255 ? count : enough);
+  // and again with what was decoded since, or with another place in the line
+  return count % enough == 0;
 }
 
 /**
@@ -35,6 +35,7 @@ function isHot(): bool {
  * hart without a usable trap vector still uses up its budget.
  */
 export function run<Isa>(budget: u32): u32 {
+  store<u32>(TAIL, 0);
   store<u32>(REMAINING, budget);
   store<u32>(STOP, 0);
   store<u32>(WATCH_HIT, 0);
@@ -53,6 +54,8 @@ export function resume<Isa>(): u32 {
     let chunk = min(min(remaining, isa.untilTimer()), load<u32>(INTERVAL));
     store<u32>(CHUNK, chunk);
     store<u32>(LEFT, chunk);
+    const tail = load<u32>(TAIL);
+    if (tail) store<u32>(TAIL, tail - 1);
     const slot = enter<Isa>();
     if (slot == 0) {
       synchronise(chunk - 1);
@@ -75,7 +78,10 @@ export function resume<Isa>(): u32 {
     synchronise(left);
     if (result >= LEAVE) return result - LEAVE;
     if (load<u32>(WATCH_HIT)) return EXIT_BREAK;
-    if (left == 0 && !marked && isHot()) return EXIT_TRANSLATE;
+    if (left == 0 && !marked && isHot()) {
+      store<u32>(FETCH_TABLE, <u32>fetchTable(isa.fetchContext()));
+      return EXIT_TRANSLATE;
+    }
   }
   return EXIT_STOP;
 }

@@ -1,6 +1,6 @@
 // Running translated code: what step() does at a slot marked TRANSLATED.
 import { CONTINUE, PAGE_MASK, RESUME, STEP } from "./isa";
-import { ENTRIES, ENTRY_BYTES, LEFT, PAGE_BASE, PAGE_VA, PC, SLOT, TRANSLATED } from "./layout";
+import { ENTRIES, ENTRY_BYTES, LEFT, PAGE_BASE, PAGE_VA, PC, SLOT, TAIL, TRANSLATED } from "./layout";
 import { dataTable, fetchTable, place } from "./tlb";
 
 /**
@@ -14,7 +14,7 @@ export function runTranslated<Isa>(first: usize, counted: u32): u32 {
   let left = counted;
   for (;;) {
     const entry = ENTRIES + load<u32>(slot, 4) * ENTRY_BYTES;
-    const after = call_indirect<u32>(load<u32>(entry, 8), left, load<u32>(entry, 12), tlb);
+    const after = call_indirect<u32>(load<u32>(entry, 8), left, load<u32>(entry, 12), tlb, fetch, load<u64>(PAGE_VA) - load<u64>(entry, 16));
     if (after == left) return interpretOriginal<Isa>(slot, entry, left);
     left = after;
     slot = load<u32>(SLOT);
@@ -37,9 +37,13 @@ export function runTranslated<Isa>(first: usize, counted: u32): u32 {
   return CONTINUE;
 }
 
+/** A budget as small as that is why most blocks do not run that don't: this chunk and the next, which goes on within the block, are no samples. */
+const FEW_LEFT: u32 = 64;
+
 /** The instruction that a translated block begins with, when that cannot run: its budget is too small, or the instruction is slow. */
 function interpretOriginal<Isa>(slot: usize, entry: usize, left: u32): u32 {
   const isa = changetype<Isa>(0);
+  if (left < FEW_LEFT) store<u32>(TAIL, 2);
   const mark = load<u64>(slot);
   const original = load<u64>(entry);
   store<u64>(slot, original);

@@ -14,8 +14,8 @@ export interface Instruction {
   /** Bytes. */
   readonly length: number;
   readonly flow: Flow;
-  /** Offset in the page, bytes, of where a branch, jump or call goes; −1 if that is outside the page or not known before it is executed. */
-  readonly target: number;
+  /** Where a branch, jump or call goes: bytes from the page's beginning, which may be outside the page; null if not known before it is executed. */
+  readonly target: number | null;
   /** Writes what the instruction does to the guest's state, and its jump; going on to the next one is the writer's. */
   emit(writer: RegionWriter): void;
 }

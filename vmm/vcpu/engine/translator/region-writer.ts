@@ -1,60 +1,95 @@
-// A region (region.ts) as one WebAssembly function f(n, block, tlb) → n': it starts at block `block`, executes at most n instructions, and returns how
-// many of the n are left. Words of the guest's state that the region touches are locals from entry to exit.
+// A region (region.ts) as one WebAssembly function f(n, block, tlb, fetch, base) → n': it starts at block `block`, executes at most n instructions, and
+// returns how many of the n are left. `base` is the virtual address of the region's first page.
 //
 //   block $exit
-//     loop $again                     a backward jump to another block: block = index, br $again
-//       block $last … block $0
-//         br_table block
-//       end $0  code of block 0
-//       end $1  code of block 1       a forward jump is a br to the block's end; a block that jumps to itself is a loop of its own
-//       …
+//     block $elsewhere
+//       loop $again                   a backward jump to another block: block = index, br $again
+//         block $last … block $0
+//           br_table block
+//         end $0  code of block 0
+//         end $1  code of block 1     a forward jump is a br to the block's end; a block that jumps to itself is a loop of its own
+//         …
+//         end $k  look for a page     behind the blocks one for each page but the first: is it still where it was, and what it was?
+//       end $again
+//     end $elsewhere: PAGE_VA, PAGE_BASE
 //   end $exit: SLOT = slot, state back to memory, return n
 //
 // It does the fast path only. Whatever the interpreter's loop would leave to step(), and whatever is not in the region, ends it at that very
-// instruction: SLOT is the slot to go on at, or 0 and PC holds a virtual address outside the page. A block whose instructions are more than n ends it,
-// too, so that the interpreter uses up a budget to the instruction.
+// instruction: SLOT is the slot to go on at, PAGE_VA and PAGE_BASE are its page, or SLOT is 0 and PC holds a virtual address. A block whose instructions
+// are more than n ends it, too, so that the interpreter uses up a budget to the instruction.
+//
+// The words of the guest's state that are used most are locals from entry to exit. The others are written to memory at once, and held in locals
+// within a block: what lives long in many places is what the compiler behind takes its time for (three quarters of it to allocate registers).
 import * as layout from "../assembly/layout.ts";
-import type { Instruction, InstructionSet } from "./instruction-set.ts";
-import type { Block } from "./region.ts";
+import type { InstructionSet } from "./instruction-set.ts";
+import { type Block, offsetOf, pageOf, type Region, type RegionPage } from "./region.ts";
 import { Code, I32, I64, moduleOf, V128 } from "./wasm-code.ts";
 import { SIMD } from "./wasm-simd.ts";
 
-const PARAMETERS = [I32, I32, I32];
+/** f's type (assembly/translated.ts). */
+const PARAMETERS = [I32, I32, I32, I32, I64];
 const N = 0;
 const BLOCK = 1;
 const TLB = 2;
-const SLOT = 3;
+const FETCH = 3;
+const BASE = 4;
+const SLOT = 5;
 /** Local (i32): a TLB entry's address, and after that free. */
-export const ENTRY = 4;
+export const ENTRY = 6;
 /** Locals (i64): a virtual address; free. */
-export const VA = 5;
-export const T = 6;
-export const U = 7;
+export const VA = 7;
+export const T = 8;
+export const U = 9;
+/** Pages that have been looked for, a bit each, and where to go on after that. */
+const FOUND = 10;
+const AFTER = 11;
 /** Locals (v128), where the engine has vectors: free. */
-export const VECTOR_A = 8;
-export const VECTOR_B = 9;
-const FIXED_LOCALS = [I32, I32, I64, I64, I64, ...(SIMD ? [V128, V128] : [])];
+export const VECTOR_A = 12;
+export const VECTOR_B = 13;
+const FIXED_LOCALS = [I32, I32, I64, I64, I64, I32, I32, ...(SIMD ? [V128, V128] : [])];
 const FIRST_STATE = PARAMETERS.length + FIXED_LOCALS.length;
 const EXIT = 0;
-const AGAIN = 1;
+const ELSEWHERE = 1;
+const AGAIN = 2;
+
+/** So many words are locals from entry to exit, or all of them if words × blocks are not more than FEW. */
+const LONG_LIVED = 8;
+const FEW = 128;
+/** Others are held in so many locals within a block. */
+const SHORT_LIVED = 12;
 
 /** Whether an address is for a load or a store: which table of the TLB. */
 export const LOAD = 0;
 export const STORE = layout.TLB_STORE;
 export type Table = typeof LOAD | typeof STORE;
 
+/** A word in a local within a block: valid while the code is in the construct in which it was put there, or in one within that. */
+interface Held {
+  local: number;
+  depth: number;
+  construct: number;
+}
+
 /** Not state: made and dropped while a region is translated. */
 export class RegionWriter {
-  readonly code = new Code();
-  readonly #page: number;
+  code = new Code();
+  readonly #pages: ReadonlyMap<number, RegionPage>;
   readonly #blocks: readonly Block[];
   readonly #index = new Map<number, number>();
-  /** Locals of the state's words, by address. */
+  /** Of a page: its bit in FOUND and its place behind the blocks. */
+  readonly #finders = new Map<number, number>();
+  readonly #functionIndex: number;
+  /** Uses of the state's words, by address. */
+  readonly #uses = new Map<number, number>();
+  /** Locals of those that have one from entry to exit. */
   readonly #locals = new Map<number, number>();
   readonly #written = new Set<number>();
-  readonly #functionIndex: number;
-  // where the code being written is: block, instruction, how many of the block are not done before it, depth of the block's own loop or −1
+  /** Others that are in a local here, the latest used last. */
+  readonly #held = new Map<number, Held>();
+  #firstHeld = 0;
+  // where the code being written is: block, its page's position, instruction, how many of the block are not done before it, depth of its own loop or −1
   #block = 0;
+  #page = 0;
   #offset = 0;
   #undone = 0;
   #loop = -1;
@@ -65,20 +100,26 @@ export class RegionWriter {
   #startBlock: () => void = () => {};
 
   /** `functionIndex` is where the function will stand in the core's table. */
-  constructor(page: number, blocks: readonly Block[], functionIndex: number) {
-    this.#page = page;
+  constructor({ pages, blocks }: Region, functionIndex: number) {
+    this.#pages = pages;
     this.#blocks = blocks;
     this.#functionIndex = functionIndex;
-    blocks.forEach((block, index) => {
-      this.#index.set(block.instructions[0]!.offset, index);
+    blocks.forEach(({ position }, index) => {
+      this.#index.set(position, index);
     });
+    const numbers = new Set(blocks.map(({ position }) => pageOf(position)));
+    if (numbers.size > 1) [...numbers].forEach((page, bit) => void this.#finders.set(page, bit));
   }
 
-  module({ imports, prepare }: InstructionSet): Uint8Array<ArrayBuffer> {
-    const preparation = prepare?.(this);
-    this.#startBlock = preparation ?? (() => {});
-    this.#body();
-    this.#atExit();
+  module(isa: InstructionSet): Uint8Array<ArrayBuffer> {
+    // once to see what is used
+    this.#write(isa);
+    const words = [...this.#uses].sort(([, x], [, y]) => y - x).map(([address]) => address);
+    const all = words.length * this.#blocks.length <= FEW;
+    for (const address of all ? words : words.slice(0, LONG_LIVED)) {
+      this.#locals.set(address, FIRST_STATE + this.#scratch + this.#locals.size);
+    }
+    this.#write(isa);
     const whole = new Code();
     for (const [address, local] of this.#locals) {
       whole.i32(0);
@@ -95,8 +136,18 @@ export class RegionWriter {
       whole.memory("i64.store", address);
     }
     whole.get(N);
-    const locals = [...FIXED_LOCALS, ...Array.from({ length: this.#scratch + this.#locals.size }, () => I64)];
-    return moduleOf(imports, PARAMETERS, [I32], locals, whole);
+    const count = this.#scratch + this.#locals.size + SHORT_LIVED;
+    const locals = [...FIXED_LOCALS, ...Array.from({ length: count }, () => I64)];
+    return moduleOf(isa.imports, PARAMETERS, [I32], locals, whole);
+  }
+
+  #write({ prepare }: InstructionSet): void {
+    this.code = new Code();
+    this.#firstHeld = FIRST_STATE + this.#scratch + this.#locals.size;
+    this.#startBlock = prepare?.(this) ?? (() => {});
+    this.#firstHeld = FIRST_STATE + this.#scratch + this.#locals.size;
+    this.#body();
+    this.#atExit();
   }
 
   /** First of `count` i64 locals of the front end's own, zero where the region is entered. Once, before any code. */
@@ -110,38 +161,89 @@ export class RegionWriter {
 
   /** Pushes a word. */
   get(address: number): void {
-    this.code.get(this.#local(address));
+    const { code } = this;
+    const local = this.#locals.get(address);
+    if (local !== undefined) {
+      code.get(local);
+      return;
+    }
+    const held = this.#hold(address);
+    if (held.known) code.get(held.local);
+    else {
+      code.i32(0);
+      code.memory("i64.load", address);
+      code.tee(held.local);
+    }
   }
 
   /** Pops into a word. */
   set(address: number): void {
-    this.code.set(this.#local(address));
-    this.#written.add(address);
+    const { code } = this;
+    const local = this.#locals.get(address);
+    if (local !== undefined) {
+      code.set(local);
+      this.#written.add(address);
+      return;
+    }
+    const held = this.#hold(address);
+    this.#count(address);
+    code.set(held.local);
+    code.i32(0);
+    code.get(held.local);
+    code.memory("i64.store", address);
   }
 
   /** Writes a word to memory now: before a call of a function that reads it there. */
   spill(address: number): void {
     const { code } = this;
+    const local = this.#locals.get(address);
+    if (local === undefined) return;
     code.i32(0);
-    this.get(address);
+    code.get(local);
     code.memory("i64.store", address);
   }
 
   /** Reads a word that a function has written in memory. */
   reload(address: number): void {
     const { code } = this;
+    const local = this.#locals.get(address);
+    this.#held.delete(address);
+    if (local === undefined) return;
     code.i32(0);
     code.memory("i64.load", address);
-    this.set(address);
+    code.set(local);
+    this.#written.add(address);
   }
 
-  #local(address: number): number {
-    let local = this.#locals.get(address);
-    if (local === undefined) {
-      local = FIRST_STATE + this.#scratch + this.#locals.size;
-      this.#locals.set(address, local);
+  #count(address: number): void {
+    this.#uses.set(address, (this.#uses.get(address) ?? 0) + 1);
+  }
+
+  /** The local that holds a word from here on, and whether it does already. */
+  #hold(address: number): { readonly local: number; readonly known: boolean } {
+    const { code } = this;
+    const held = this.#held.get(address);
+    if (held !== undefined && code.isOpen(held.depth, held.construct)) {
+      // the latest used last
+      this.#held.delete(address);
+      this.#held.set(address, held);
+      return { local: held.local, known: true };
     }
-    return local;
+    this.#count(address);
+    let local = held?.local;
+    this.#held.delete(address);
+    if (local === undefined && this.#held.size < SHORT_LIVED) {
+      const taken = new Set([...this.#held.values()].map((it) => it.local));
+      local = this.#firstHeld;
+      while (taken.has(local)) local++;
+    }
+    if (local === undefined) {
+      const [oldest, { local: its }] = this.#held.entries().next().value!;
+      this.#held.delete(oldest);
+      local = its;
+    }
+    this.#held.set(address, { local, depth: code.depth, construct: code.construct });
+    return { local, known: false };
   }
 
   /** Calls function `index` of the instruction set's imports. */
@@ -157,17 +259,8 @@ export class RegionWriter {
    */
   locate(size: number, table: Table, lowest = false): void {
     const { code } = this;
-    // tlb.ts, place()
-    code.tee(VA);
-    code.i64(8);
-    code.op("i64.shr_u");
-    code.get(VA);
-    code.i64(layout.TLB_FOLD);
-    code.op("i64.shr_u");
-    code.i64(layout.TLB_FOLDED);
-    code.op("i64.and", "i64.xor", "i32.wrap_i64");
-    code.i32(layout.TLB_INDEX);
-    code.op("i32.and");
+    code.set(VA);
+    this.#place();
     if (lowest) {
       code.i32(0);
       code.memory("i32.load", layout.TLB);
@@ -201,26 +294,34 @@ export class RegionWriter {
   leaveBeforeIf(): void {
     this.code.if();
     this.#addToN(this.#undone);
-    this.#leaveAt(this.#offset);
+    this.#leaveAt(this.#page + this.#offset);
     this.code.end();
   }
 
-  /** Pushes the page's virtual address + offset. */
-  address(offset: number): void {
+  /** Pushes the page's virtual address + distance. */
+  address(distance: number): void {
     const { code } = this;
-    code.i32(0);
-    code.memory("i64.load", layout.PAGE_VA);
-    code.i64(offset);
+    code.get(BASE);
+    code.i64(this.#page + distance);
     code.op("i64.add");
   }
 
-  /** Jumps to an offset of the page. */
-  goTo(offset: number): void {
+  /** Jumps to the page's virtual address + distance. */
+  goTo(distance: number): void {
     const { code } = this;
-    const to = this.#index.get(offset);
-    if (to === undefined) this.#leaveAt(offset);
-    else if (to === this.#block && this.#loop >= 0) code.br(this.#loop);
-    else if (to > this.#block) code.br(AGAIN + this.#blocks.length - to);
+    const position = this.#page + distance;
+    const to = this.#index.get(position);
+    if (to === undefined) {
+      if (pageOf(distance) === 0) this.#leaveAt(position);
+      else {
+        this.#storePc(position);
+        this.#leaveByPc();
+      }
+      return;
+    }
+    if (pageOf(distance) !== 0) this.#find(pageOf(position), to);
+    if (to === this.#block && this.#loop >= 0) code.br(this.#loop);
+    else if (to > this.#block) code.br(this.#levelOf(to));
     else {
       code.i32(to);
       code.set(BLOCK);
@@ -228,34 +329,63 @@ export class RegionWriter {
     }
   }
 
-  /** Jumps to the page's virtual address + distance, outside the page. */
-  goOutside(distance: number): void {
+  /** Unless it has been done since the region was entered, looks for another page before going on at block `to` of it. */
+  #find(page: number, to: number): void {
+    const { code } = this;
+    const bit = this.#finders.get(page)!;
+    code.get(FOUND);
+    code.i32(1 << bit);
+    code.op("i32.and", "i32.eqz");
+    code.if();
+    this.#storePc(this.#blocks[to]!.position);
+    code.i32(to);
+    code.set(AFTER);
+    code.br(this.#levelOf(this.#blocks.length + bit));
+    code.end();
+  }
+
+  /** Depth at which a jump to a later block ends. */
+  #levelOf(block: number): number {
+    return AGAIN + this.#blocks.length + this.#finders.size - block;
+  }
+
+  #storePc(position: number): void {
     const { code } = this;
     code.i32(0);
-    this.address(distance);
+    code.get(BASE);
+    code.i64(position);
+    code.op("i64.add");
     code.memory("i64.store", layout.PC);
+  }
+
+  /** Ends the region at PC. */
+  #leaveByPc(): void {
+    const { code } = this;
     code.i32(0);
     code.set(SLOT);
     code.br(EXIT);
   }
 
-  /** Jumps to VA, where an instruction can begin: within the page to its slot, which may be a block of this region; else by PC. */
+  /** Jumps to VA, where an instruction can begin: as far as the fetch TLB knows the way to a block of this region; else ends it there. */
   goToAddress(): void {
     const { code } = this;
+    this.#fetchEntry();
+    code.tee(ENTRY);
+    code.memory("i64.load", 0);
     code.get(VA);
-    code.i32(0);
-    code.memory("i64.load", layout.PAGE_VA);
-    code.op("i64.sub");
+    code.i64(-4096);
+    code.op("i64.and");
     code.tee(T);
-    code.i64(4096);
-    code.op("i64.lt_u");
+    code.op("i64.eq");
     code.if();
-    code.get(T);
+    code.get(ENTRY);
+    code.memory("i32.load", 8);
+    code.get(VA);
     code.op("i32.wrap_i64");
+    code.i32(4095);
+    code.op("i32.and");
     code.i32(2);
-    code.op("i32.shl");
-    code.i32(this.#page);
-    code.op("i32.add");
+    code.op("i32.shl", "i32.add");
     code.tee(SLOT);
     code.memory("i32.load16_u", 0);
     code.i32(layout.TRANSLATED);
@@ -265,30 +395,58 @@ export class RegionWriter {
     code.memory("i32.load", 4);
     code.i32(layout.ENTRY_BYTES);
     code.op("i32.mul");
-    code.tee(ENTRY);
-    code.memory("i32.load", layout.ENTRIES + 12);
-    code.set(BLOCK);
-    code.get(ENTRY);
+    code.tee(SLOT);
     code.memory("i32.load", layout.ENTRIES + 8);
     code.i32(this.#functionIndex);
     code.op("i32.eq");
-    code.brIf(AGAIN);
+    code.get(SLOT);
+    code.memory("i64.load", layout.ENTRIES + 16);
+    code.get(BASE);
+    code.op("i64.add");
+    code.get(T);
+    code.op("i64.eq", "i32.and");
+    code.if();
+    code.get(SLOT);
+    code.memory("i32.load", layout.ENTRIES + 12);
+    code.set(BLOCK);
+    code.br(AGAIN);
     code.end();
-    code.br(EXIT);
+    code.end();
     code.end();
     code.i32(0);
     code.get(VA);
     code.memory("i64.store", layout.PC);
-    code.i32(0);
-    code.set(SLOT);
-    code.br(EXIT);
+    this.#leaveByPc();
+  }
+
+  /** Pushes the address of VA's entry in the fetch TLB (tlb.ts, place()). */
+  #fetchEntry(): void {
+    this.#place();
+    this.code.get(FETCH);
+    this.code.op("i32.add");
+  }
+
+  /** Pushes where VA's entry is in a table of the TLB. */
+  #place(): void {
+    const { code } = this;
+    code.get(VA);
+    code.i64(8);
+    code.op("i64.shr_u");
+    code.get(VA);
+    code.i64(layout.TLB_FOLD);
+    code.op("i64.shr_u");
+    code.i64(layout.TLB_FOLDED);
+    code.op("i64.and", "i64.xor", "i32.wrap_i64");
+    code.i32(layout.TLB_INDEX);
+    code.op("i32.and");
   }
 
   // --- the frame ---
 
   #body(): void {
     const { code } = this;
-    const count = this.#blocks.length;
+    const count = this.#blocks.length + this.#finders.size;
+    code.block();
     code.block();
     code.loop();
     for (let n = 0; n < count; n++) code.block();
@@ -297,27 +455,48 @@ export class RegionWriter {
       Array.from({ length: count }, (_, n) => n),
       0,
     );
-    for (let n = 0; n < count; n++) {
+    for (let n = 0; n < this.#blocks.length; n++) {
       code.end();
-      this.#writeBlock(n, this.#blocks[n]!.instructions);
+      this.#writeBlock(n, this.#blocks[n]!);
+    }
+    for (const page of this.#finders.keys()) {
+      code.end();
+      this.#writeFinder(page);
     }
     code.end();
     code.end();
+    if (this.#finders.size > 0) {
+      // PAGE_VA in T, PAGE_BASE in ENTRY
+      code.i32(0);
+      code.get(T);
+      code.get(BASE);
+      code.op("i64.add");
+      code.memory("i64.store", layout.PAGE_VA);
+      code.i32(0);
+      code.get(ENTRY);
+      code.memory("i32.store", layout.PAGE_BASE);
+    }
+    code.end();
   }
 
-  #writeBlock(index: number, instructions: readonly Instruction[]): void {
+  #writeBlock(index: number, { position, instructions }: Block): void {
     const { code } = this;
-    const first = instructions[0]!;
-    const last = instructions[instructions.length - 1]!;
-    const loops = last.target === first.offset;
     this.#block = index;
+    this.#page = position - offsetOf(position);
+    const last = instructions.at(-1);
+    if (last === undefined) {
+      this.#leaveAt(position);
+      return;
+    }
+    const loops = last.target !== null && this.#page + last.target === position;
     this.#loop = loops ? code.depth : -1;
     if (loops) code.loop();
+    this.#held.clear();
     code.get(N);
     code.i32(instructions.length);
     code.op("i32.lt_u");
     code.if();
-    this.#leaveAt(first.offset);
+    this.#leaveAt(position);
     code.end();
     this.#addToN(-instructions.length);
     this.#startBlock();
@@ -330,10 +509,44 @@ export class RegionWriter {
     if (loops) code.end();
   }
 
+  /** Whether a page is where it was, and has the code it had: the fetch TLB and DECODE_VERSION say so. Where it went on from stored PC. */
+  #writeFinder(page: number): void {
+    const { code } = this;
+    const bit = this.#finders.get(page)!;
+    const { page: decoded, version } = this.#pages.get(page)!;
+    code.get(BASE);
+    code.i64(page * 4096);
+    code.op("i64.add");
+    code.set(VA);
+    this.#fetchEntry();
+    code.tee(ENTRY);
+    code.memory("i64.load", 0);
+    code.get(VA);
+    code.op("i64.eq");
+    code.get(ENTRY);
+    code.memory("i32.load", 8);
+    code.i32(decoded);
+    code.op("i32.eq", "i32.and");
+    code.i32(0);
+    code.memory("i32.load", decoded + layout.DECODE_VERSION);
+    code.i32(version);
+    code.op("i32.eq", "i32.and");
+    code.if();
+    code.get(FOUND);
+    code.i32(1 << bit);
+    code.op("i32.or");
+    code.set(FOUND);
+    code.get(AFTER);
+    code.set(BLOCK);
+    code.br(AGAIN);
+    code.end();
+    this.#leaveByPc();
+  }
+
   /** At the end of a block's code: the next block's may follow directly. A block is not entered again from its own end. */
-  #fallTo(offset: number): void {
+  #fallTo(distance: number): void {
     this.#loop = -1;
-    if (this.#index.get(offset) !== this.#block + 1) this.goTo(offset);
+    if (pageOf(distance) !== 0 || this.#index.get(this.#page + distance) !== this.#block + 1) this.goTo(distance);
   }
 
   #addToN(count: number): void {
@@ -343,10 +556,19 @@ export class RegionWriter {
     this.code.set(N);
   }
 
-  /** Ends the region at an offset of the page. */
-  #leaveAt(offset: number): void {
-    this.code.i32(this.#page + offset * 4);
-    this.code.set(SLOT);
-    this.code.br(EXIT);
+  /** Ends the region at a position in one of its pages. */
+  #leaveAt(position: number): void {
+    const { code } = this;
+    const page = pageOf(position);
+    const { page: decoded } = this.#pages.get(page)!;
+    code.i32(decoded + offsetOf(position) * 4);
+    code.set(SLOT);
+    if (this.#finders.size > 0) {
+      code.i64(page * 4096);
+      code.set(T);
+      code.i32(decoded);
+      code.set(ENTRY);
+      code.br(ELSEWHERE);
+    } else code.br(EXIT);
   }
 }

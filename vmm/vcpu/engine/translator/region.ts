@@ -1,14 +1,40 @@
-// Which code is translated together: the blocks of one decode page that are connected, forwards or backwards, with a hot slot. A block is a run of
-// decoded slots that is entered at its first instruction only; every block is an entry of the region.
+// Which code is translated together: the blocks that are connected with a hot slot, across pages. A block is a run of decoded slots that is entered at
+// its first instruction only; every block is an entry of the region.
+//
+// Places in a region are positions: bytes from the virtual page that the hot slot is in. Code of other pages belongs to it as long as those lie at
+// the same distances: the region's function looks before it goes there (region-writer.ts).
 import * as layout from "../assembly/layout.ts";
 import type { Instruction, InstructionSet } from "./instruction-set.ts";
 
+export interface RegionPage {
+  /** The decode page. */
+  readonly page: number;
+  /** What it had in DECODE_VERSION: another one, and its code is not what was read here. */
+  readonly version: number;
+}
+
 export interface Block {
+  /** Position of its first instruction. */
+  readonly position: number;
   readonly instructions: readonly Instruction[];
+}
+
+export interface Region {
+  /** By distance from the first page, in pages. */
+  readonly pages: ReadonlyMap<number, RegionPage>;
+  /** In order of position. */
+  readonly blocks: readonly Block[];
 }
 
 /** More than this many instructions are not translated together. */
 const LIMIT = 400;
+/** A bit of the function's for each (region-writer.ts). */
+export const MAX_PAGES = 16;
+const PAGE = 4096;
+
+export const pageOf = (position: number): number => Math.floor(position / PAGE);
+/** Offset in its page. */
+export const offsetOf = (position: number): number => position - pageOf(position) * PAGE;
 
 /** The instruction in a slot, a translated one's original included; null if there is none to translate. */
 export function readSlot(view: DataView, page: number, offset: number, isa: InstructionSet): Instruction | null {
@@ -18,62 +44,127 @@ export function readSlot(view: DataView, page: number, offset: number, isa: Inst
   return isa.read(view, slot, first, offset);
 }
 
-/** The blocks around `offset` of the decode page at `page`, in order of address. */
-export function findRegion(view: DataView, page: number, offset: number, isa: InstructionSet): Block[] {
-  // all that is decoded, and who leads to whom
-  const decoded = new Map<number, Instruction>();
+/** Code around a hot slot, as it is asked for. Not state: made and dropped while a region is looked for. */
+class Code {
+  readonly pages = new Map<number, RegionPage>();
+  readonly #view: DataView;
+  readonly #isa: InstructionSet;
+  readonly #pageAt: (distance: number) => number;
+  readonly #decoded = new Map<number, Instruction | null>();
+
+  constructor(view: DataView, isa: InstructionSet, pageAt: (distance: number) => number) {
+    this.#view = view;
+    this.#isa = isa;
+    this.#pageAt = pageAt;
+  }
+
+  /** Null if there is none to translate, or its page is not at hand. */
+  at(position: number): Instruction | null {
+    let it = this.#decoded.get(position);
+    if (it === undefined) {
+      const page = this.#page(pageOf(position));
+      it = page === null ? null : readSlot(this.#view, page, offsetOf(position), this.#isa);
+      this.#decoded.set(position, it);
+    }
+    return it;
+  }
+
+  /** Whether a sample has met the 128 bytes around. */
+  isWarm(position: number): boolean {
+    const page = this.#page(pageOf(position));
+    return page !== null && this.#view.getUint8(page + layout.DECODE_HEAT + (offsetOf(position) >> 7)) > 0;
+  }
+
+  #page(number: number): number | null {
+    const known = this.pages.get(number);
+    if (known !== undefined) return known.page;
+    if (this.pages.size === MAX_PAGES) return null;
+    const page = this.#pageAt(number);
+    if (page === 0) return null;
+    this.pages.set(number, { page, version: this.#view.getUint32(page + layout.DECODE_VERSION, true) });
+    return page;
+  }
+}
+
+/**
+ * The blocks around `offset` of the running hart's page. `pageAt`: the decode page so many pages behind that one in the hart's address space, 0 if the
+ * fetch TLB does not know.
+ */
+export function findRegion(
+  view: DataView,
+  offset: number,
+  isa: InstructionSet,
+  pageAt: (distance: number) => number,
+): Region {
+  const code = new Code(view, isa, pageAt);
+  // who leads to whom in the first page: what leads to the hot slot may be the head of its loop
   const before = new Map<number, number[]>();
   const link = (from: number, to: number): void => {
     const list = before.get(to);
     if (list === undefined) before.set(to, [from]);
     else list.push(from);
   };
-  for (let at = 0; at < 4096; at += isa.alignment) {
-    const it = readSlot(view, page, at, isa);
+  for (let at = 0; at < PAGE; at += isa.alignment) {
+    const it = code.at(at);
     if (it === null) continue;
-    decoded.set(at, it);
-    for (const next of successors(it)) link(at, next);
+    for (const next of successors(at, it)) if (pageOf(next) === 0) link(at, next);
   }
 
   const chosen = new Set<number>();
-  const queue = [offset];
-  for (let head = 0; head < queue.length && chosen.size < LIMIT; head++) {
-    const at = queue[head]!;
-    const it = decoded.get(at);
-    if (it === undefined || chosen.has(at)) continue;
+  const [warm, cold]: [number[], number[]] = [[offset], []];
+  const choose = (at: number): void => {
+    const it = chosen.has(at) ? null : code.at(at);
+    if (it === null) return;
     chosen.add(at);
-    queue.push(...successors(it), ...(before.get(at) ?? []));
-  }
-
-  // leaders: targets, what follows a jump, a branch or something left out, and where nothing leads to
-  const leaders = new Set<number>();
-  for (const at of chosen) {
-    const it = decoded.get(at)!;
-    if (chosen.has(it.target)) leaders.add(it.target);
-    if (it.flow !== "next") leaders.add(at + it.length);
-    const fallsIn = (before.get(at) ?? []).some((from) => {
-      const other = decoded.get(from)!;
-      return chosen.has(from) && from + other.length === at && other.flow === "next";
-    });
-    if (!fallsIn) leaders.add(at);
-  }
-  const blocks: Block[] = [];
-  for (const at of [...leaders].filter((it) => chosen.has(it)).sort((x, y) => x - y)) {
-    const instructions: Instruction[] = [];
-    for (let next = at; chosen.has(next) && (next === at || !leaders.has(next)); ) {
-      const it = decoded.get(next)!;
-      instructions.push(it);
-      if (it.flow !== "next") break;
-      next += it.length;
+    // what follows in a straight line is as hot as this is
+    const straight = it.flow === "next" || it.flow === "call" ? at + it.length : -1;
+    for (const next of successors(at, it)) (next === straight || code.isWarm(next) ? warm : cold).push(next);
+    for (const from of before.get(at) ?? []) {
+      (code.isWarm(from) || code.at(from)!.flow === "next" ? warm : cold).push(from);
     }
-    blocks.push({ instructions });
+  };
+  for (let [head, coldHead] = [0, 0]; chosen.size < LIMIT; ) {
+    if (head < warm.length) choose(warm[head++]!);
+    else if (coldHead < cold.length) choose(cold[coldHead++]!);
+    else break;
   }
-  return blocks;
+  return { pages: code.pages, blocks: blocksOf(code, chosen) };
 }
 
-function successors(it: Instruction): number[] {
+function blocksOf(code: Code, chosen: ReadonlySet<number>): Block[] {
+  const order = [...chosen].sort((x, y) => x - y);
+  // leaders: targets, what follows a jump, a branch or something left out, where nothing leads to, and where a page begins
+  const leaders = new Set<number>();
+  let expected = Number.NaN;
+  for (const at of order) {
+    const it = code.at(at)!;
+    const target = targetOf(at, it);
+    if (target !== null && chosen.has(target)) leaders.add(target);
+    if (at !== expected || offsetOf(at) === 0) leaders.add(at);
+    expected = it.flow === "next" ? at + it.length : Number.NaN;
+  }
+  return order
+    .filter((at) => leaders.has(at))
+    .map((position) => {
+      const instructions: Instruction[] = [];
+      for (let at = position; chosen.has(at) && (at === position || !leaders.has(at)); ) {
+        const it = code.at(at)!;
+        instructions.push(it);
+        if (it.flow !== "next") break;
+        at += it.length;
+      }
+      return { position, instructions };
+    });
+}
+
+function targetOf(position: number, it: Instruction): number | null {
+  return it.target === null ? null : position - it.offset + it.target;
+}
+
+function successors(position: number, it: Instruction): number[] {
   const list: number[] = [];
-  if (it.target >= 0) list.push(it.target);
-  if (it.flow !== "jump" && it.offset + it.length < 4096) list.push(it.offset + it.length);
+  const target = targetOf(position, it);
+  if (target !== null) list.push(target);
+  if (it.flow !== "jump") list.push(position + it.length);
   return list;
 }

@@ -6,8 +6,18 @@
 // what it is, for a guest that has changed code and not fenced must not see from that what is translated.
 import type { Stateful, StateReader, StateRecord } from "../../../../host/base/state.ts";
 import * as layout from "../assembly/layout.ts";
-import type { InstructionSet } from "./instruction-set.ts";
-import { type Block, findRegion, readSlot } from "./region.ts";
+import { compileRegion } from "./compile.ts";
+import type { Instruction, InstructionSet } from "./instruction-set.ts";
+import {
+  type Block,
+  findRegion,
+  MAX_PAGES,
+  offsetOf,
+  pageOf,
+  type Region,
+  type RegionPage,
+  readSlot,
+} from "./region.ts";
 import { RegionWriter } from "./region-writer.ts";
 
 /** What the translator needs of the core's exports, besides the functions that the instruction set imports. */
@@ -15,10 +25,14 @@ export interface TranslatorCore {
   readonly table: WebAssembly.Table;
 }
 
-interface Region {
-  readonly page: number;
-  readonly blocks: readonly (readonly number[])[];
+/** What a function is made of: decode pages by their distance, and of each block its position and how many instructions it has. */
+interface Made {
+  readonly pages: ReadonlyMap<number, RegionPage>;
+  readonly blocks: readonly (readonly [position: number, count: number])[];
 }
+
+/** Pages between those of a region: a direct jump goes 128 MiB (AArch64), and not every page is MAX_PAGES jumps away. */
+const FARTHEST = (MAX_PAGES * 2 ** 27) / 4096;
 
 export class Translator implements Stateful {
   /** Functions compiled so far. */
@@ -29,8 +43,8 @@ export class Translator implements Stateful {
   readonly #first: number;
   readonly #capacity: number;
   readonly #imports: WebAssembly.Imports;
-  /** What the functions in the table are made of: a decode page, and the offsets in it of each block's instructions. */
-  readonly #regions: Region[] = [];
+  /** Of the functions in the table. */
+  readonly #made: Made[] = [];
 
   /** At most `capacity` functions are kept. */
   constructor(memory: WebAssembly.Memory, core: TranslatorCore, isa: InstructionSet, capacity: number) {
@@ -44,44 +58,62 @@ export class Translator implements Stateful {
   }
 
   /**
-   * Translates the region around the decode slot `slot` of the decode page `page`; does nothing if there is none, or if each of its blocks has a
+   * Translates the region around the decode slot `slot` of the running hart's page; does nothing if there is none, or if each of its blocks has a
    * translation (a sample may meet the middle of one, too).
    */
   translate(page: number, slot: number): void {
     const view = this.#view;
-    const blocks = findRegion(view, page, (slot - page) / 4, this.#isa);
-    const headOf = (block: Block): number => page + block.instructions[0]!.offset * 4;
-    if (blocks.every((block) => view.getUint16(headOf(block), true) === layout.TRANSLATED)) return;
+    const region = findRegion(view, (slot - page) / 4, this.#isa, (distance) => this.#pageAt(page, distance));
+    const heads = region.blocks.map((block) => headOf(region.pages, block.position));
+    const fresh = heads.filter((at) => view.getUint16(at, true) !== layout.TRANSLATED).length;
+    if (fresh === 0) return;
     let entries = view.getUint32(layout.ENTRIES_USED, true);
-    if (this.#regions.length === this.#capacity || entries + blocks.length > layout.MAX_ENTRIES) {
+    if (this.#made.length === this.#capacity || entries + fresh > layout.MAX_ENTRIES) {
       this.#reset();
       return;
     }
-    const functionIndex = this.#first + this.#regions.length;
-    const compiled = this.#compile(new RegionWriter(page, blocks, functionIndex).module(this.#isa));
+    const functionIndex = this.#first + this.#made.length;
+    const compiled = this.#compile(new RegionWriter(region, functionIndex).module(this.#isa));
     if (compiled === null) return;
     this.#table.set(functionIndex, compiled as () => void);
-    this.#regions.push({ page, blocks: blocks.map((block) => block.instructions.map((it) => it.offset)) });
+    const blocks = region.blocks.map(({ position, instructions }) => [position, instructions.length] as const);
+    this.#made.push({ pages: region.pages, blocks });
     this.compiled++;
-    blocks.forEach((block, index) => {
-      const at = headOf(block);
-      // a block that has an older translation keeps it
-      if (view.getUint16(at, true) === layout.TRANSLATED) return;
-      const entry = layout.ENTRIES + entries * layout.ENTRY_BYTES;
-      view.setBigUint64(entry, view.getBigUint64(at, true), true);
-      view.setUint32(entry + 8, functionIndex, true);
-      view.setUint32(entry + 12, index, true);
-      view.setUint32(at, layout.TRANSLATED, true);
-      view.setUint32(at + 4, entries, true);
-      entries++;
+    heads.forEach((at, index) => {
+      let entry = entries;
+      // a block that has an older translation leads to the new one: it has more of what is around it
+      if (view.getUint16(at, true) === layout.TRANSLATED) entry = view.getUint32(at + 4, true);
+      else {
+        view.setBigUint64(layout.ENTRIES + entry * layout.ENTRY_BYTES, view.getBigUint64(at, true), true);
+        view.setUint32(at, layout.TRANSLATED, true);
+        view.setUint32(at + 4, entry, true);
+        entries++;
+      }
+      const record = layout.ENTRIES + entry * layout.ENTRY_BYTES;
+      view.setUint32(record + 8, functionIndex, true);
+      view.setUint32(record + 12, index, true);
+      view.setBigInt64(record + 16, BigInt(pageOf(region.blocks[index]!.position) * 4096), true);
     });
     view.setUint32(layout.ENTRIES_USED, entries, true);
+  }
+
+  /** The decode page `distance` pages behind the running hart's, which is `page`; 0 if its fetch TLB does not know. */
+  #pageAt(page: number, distance: number): number {
+    if (distance === 0) return page;
+    const view = this.#view;
+    const va = BigInt.asUintN(64, view.getBigUint64(layout.PAGE_VA, true) + BigInt(distance * 4096));
+    // tlb.ts, place()
+    const place = Number(
+      ((va >> 8n) ^ ((va >> BigInt(layout.TLB_FOLD)) & BigInt(layout.TLB_FOLDED))) & BigInt(layout.TLB_INDEX),
+    );
+    const entry = view.getUint32(layout.FETCH_TABLE, true) + place;
+    return view.getBigUint64(entry, true) === va ? view.getUint32(entry + 8, true) : 0;
   }
 
   /** The module's function; null, and no further translations, if the engine refuses (a browser's main thread compiles small modules only). */
   #compile(bytes: Uint8Array<ArrayBuffer>): WebAssembly.ExportValue | null {
     try {
-      return new WebAssembly.Instance(new WebAssembly.Module(bytes), this.#imports).exports.f!;
+      return new WebAssembly.Instance(compileRegion(bytes), this.#imports).exports.f!;
     } catch (error) {
       if (!(error instanceof RangeError)) throw error;
       this.#view.setUint32(layout.TRANSLATE, 0, true);
@@ -91,8 +123,8 @@ export class Translator implements Stateful {
 
   #reset(): void {
     const view = this.#view;
-    this.#regions.forEach(({ page, blocks }, n) => {
-      for (const offsets of blocks) this.#unmark(page, page + offsets[0]! * 4, this.#first + n);
+    this.#made.forEach(({ pages, blocks }, n) => {
+      for (const [position] of blocks) this.#unmark(headOf(pages, position), this.#first + n);
     });
     const end = this.#endOfPages;
     for (let page = layout.DECODE_POOL; page < end; page += layout.DECODE_PAGE_BYTES) {
@@ -105,72 +137,89 @@ export class Translator implements Stateful {
   }
 
   /** Puts the original slot back where a block of function `functionIndex` begins. */
-  #unmark(page: number, slot: number, functionIndex: number): void {
-    if (!this.#leadsTo(page, slot, functionIndex)) return;
+  #unmark(slot: number, functionIndex: number): void {
+    if (!this.#leadsTo(slot, functionIndex)) return;
     const view = this.#view;
     const entry = layout.ENTRIES + view.getUint32(slot + 4, true) * layout.ENTRY_BYTES;
     view.setBigUint64(slot, view.getBigUint64(entry, true), true);
   }
 
   #clear(): void {
-    for (let n = 0; n < this.#regions.length; n++) this.#table.set(this.#first + n, null);
-    this.#regions.length = 0;
+    for (let n = 0; n < this.#made.length; n++) this.#table.set(this.#first + n, null);
+    this.#made.length = 0;
   }
 
   /** Functions are not written down but what they are made of: where they go on is marked in decoded code, which is the core's state. */
   saveState(): StateRecord {
     return {
       compiled: this.compiled,
-      regions: this.#regions.map(({ page, blocks }) => ({ page, blocks: blocks.map((block) => [...block]) })),
+      regions: this.#made.map(({ pages, blocks }) => ({
+        pages: Array.from(pages, ([distance, { page, version }]) => [distance, page, version]),
+        blocks: blocks.map(([position, count]) => [position, count]),
+      })),
     };
   }
 
   restoreState(state: StateReader): void {
-    const regions = state.records("regions").map((region) => this.#readRegion(region));
-    if (regions.length > this.#capacity) state.fail("regions", `are more than ${this.#capacity}`);
+    const made = state.records("regions").map((region) => this.#readRegion(region));
+    if (made.length > this.#capacity) state.fail("regions", `are more than ${this.#capacity}`);
     const view = this.#view;
     const entries = view.getUint32(layout.ENTRIES_USED, true);
     for (let n = 0; n < entries; n++) {
-      const index = view.getUint32(layout.ENTRIES + n * layout.ENTRY_BYTES + 8, true) - this.#first;
-      if (index < 0 || index >= regions.length) state.fail("regions", `have none for entry ${n}`);
+      const entry = layout.ENTRIES + n * layout.ENTRY_BYTES;
+      const region = made[view.getUint32(entry + 8, true) - this.#first];
+      if (region === undefined) state.fail("regions", `have none for entry ${n}`);
+      const block = region.blocks[view.getUint32(entry + 12, true)];
+      if (block === undefined || view.getBigInt64(entry + 16, true) !== BigInt(pageOf(block[0]) * 4096))
+        state.fail("regions", `have no such block as entry ${n} leads to`);
     }
     this.#clear();
-    regions.forEach((region, n) => {
-      this.#regions.push(region);
+    made.forEach((region, n) => {
+      this.#made.push(region);
       const functionIndex = this.#first + n;
       if (!this.#isMarked(region, functionIndex)) return;
-      const blocks = region.blocks.map((offsets) => this.#block(region.page, offsets, state));
-      const compiled = this.#compile(new RegionWriter(region.page, blocks, functionIndex).module(this.#isa));
+      const blocks = region.blocks.map((block) => this.#block(region, block, state));
+      const writer = new RegionWriter({ pages: region.pages, blocks }, functionIndex);
+      const compiled = this.#compile(writer.module(this.#isa));
       if (compiled === null) state.fail("regions", `${n} is not compiled by this engine`);
       this.#table.set(functionIndex, compiled as () => void);
     });
     this.compiled = state.number("compiled");
   }
 
-  #readRegion(region: StateReader): Region {
-    const page = region.number("page");
+  #readRegion(region: StateReader): Made {
     // one that is not in use, too: translations stay in the list when all decode pages are dropped
-    const pages = this.#view.getUint32(layout.DECODE_PAGES, true);
-    const index = (page - layout.DECODE_POOL) / layout.DECODE_PAGE_BYTES;
-    if (!Number.isInteger(index) || index < 0 || index >= pages) region.fail("page", "is no decode page");
-    const blocks = region.list("blocks").map((block): readonly number[] => {
-      if (!Array.isArray(block) || block.length === 0) return region.fail("blocks", "have an empty one");
-      return block.every((at) => Number.isInteger(at) && at >= 0 && at < 4096)
-        ? block
-        : region.fail("blocks", "have an offset outside a page");
+    const count = this.#view.getUint32(layout.DECODE_PAGES, true);
+    const numbers = (key: string, length: number): readonly (readonly number[])[] =>
+      region.list(key).map((list): readonly number[] => {
+        const whole = Array.isArray(list) && list.length === length && list.every((it) => Number.isSafeInteger(it));
+        return whole ? list : region.fail(key, `are not lists of ${length} whole numbers`);
+      });
+    const pages = new Map<number, RegionPage>();
+    for (const [distance, page, version] of numbers("pages", 3)) {
+      const index = (page! - layout.DECODE_POOL) / layout.DECODE_PAGE_BYTES;
+      if (!Number.isInteger(index) || index < 0 || index >= count)
+        region.fail("pages", "have one that is no decode page");
+      if (Math.abs(distance!) > FARTHEST) region.fail("pages", "are too far apart");
+      pages.set(distance!, { page: page!, version: version! });
+    }
+    if (pages.size > MAX_PAGES) region.fail("pages", `are more than ${MAX_PAGES}`);
+    const blocks = numbers("blocks", 2).map(([position, count]): readonly [number, number] => {
+      const held = pages.has(pageOf(position!)) && count! >= 1 && offsetOf(position!) + count! <= 4096;
+      return held ? [position!, count!] : region.fail("blocks", "have one outside the pages");
     });
-    return { page, blocks };
+    return { pages, blocks };
   }
 
   /** Whether decoded code still leads to a function. */
-  #isMarked({ page, blocks }: Region, functionIndex: number): boolean {
-    return blocks.some((offsets) => this.#leadsTo(page, page + offsets[0]! * 4, functionIndex));
+  #isMarked({ pages, blocks }: Made, functionIndex: number): boolean {
+    return blocks.some(([position]) => this.#leadsTo(headOf(pages, position), functionIndex));
   }
 
   /** Whether a slot is marked as the head of a block of a function: not if its page was emptied or dropped. */
-  #leadsTo(page: number, slot: number, functionIndex: number): boolean {
+  #leadsTo(slot: number, functionIndex: number): boolean {
     const view = this.#view;
-    if (page >= this.#endOfPages || view.getUint16(slot, true) !== layout.TRANSLATED) return false;
+    if (slot >= this.#endOfPages || view.getUint16(slot, true) !== layout.TRANSLATED) return false;
     const entry = view.getUint32(slot + 4, true);
     return (
       entry < view.getUint32(layout.ENTRIES_USED, true) &&
@@ -183,10 +232,23 @@ export class Translator implements Stateful {
     return layout.DECODE_POOL + this.#view.getUint32(layout.DECODE_USED, true) * layout.DECODE_PAGE_BYTES;
   }
 
-  #block(page: number, offsets: readonly number[], state: StateReader): Block {
-    const instructions = offsets.map(
-      (at) => readSlot(this.#view, page, at, this.#isa) ?? state.fail("regions", "have code that is not decoded"),
-    );
-    return { instructions };
+  /** A block as it was translated; without instructions if its page has been emptied or dropped since: nothing leads there. */
+  #block({ pages }: Made, [position, count]: readonly [number, number], state: StateReader): Block {
+    const { page, version } = pages.get(pageOf(position))!;
+    const instructions: Instruction[] = [];
+    const gone = page >= this.#endOfPages || this.#view.getUint32(page + layout.DECODE_VERSION, true) !== version;
+    if (gone) return { position, instructions };
+    for (let offset = offsetOf(position); instructions.length < count; ) {
+      const it = offset < 4096 ? readSlot(this.#view, page, offset, this.#isa) : null;
+      if (it === null) return state.fail("regions", "have code that is not decoded");
+      instructions.push(it);
+      offset += it.length;
+    }
+    return { position, instructions };
   }
+}
+
+/** The slot of a block's first instruction. */
+function headOf(pages: Region["pages"], position: number): number {
+  return pages.get(pageOf(position))!.page + offsetOf(position) * 4;
 }

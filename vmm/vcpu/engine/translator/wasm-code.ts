@@ -94,6 +94,9 @@ export class Code {
   length = 0;
   /** Blocks, loops and ifs open at this point. */
   depth = 0;
+  /** By depth, the number of the construct that is open there: each arm of an if has its own. */
+  readonly #constructs = [0];
+  #opened = 0;
 
   byte(value: number): void {
     if (this.length === this.#bytes.length) {
@@ -180,23 +183,35 @@ export class Code {
     this.signedBig(value);
   }
 
-  block(): void {
-    this.byte(0x02);
+  /** The innermost construct that is open here. */
+  get construct(): number {
+    return this.#constructs[this.depth]!;
+  }
+
+  /** Whether this point is within a construct that was the innermost one at `depth`. */
+  isOpen(depth: number, construct: number): boolean {
+    return depth <= this.depth && this.#constructs[depth] === construct;
+  }
+
+  #open(opcode: number): void {
+    this.byte(opcode);
     this.byte(EMPTY);
     this.depth++;
+    this.#constructs[this.depth] = ++this.#opened;
+  }
+
+  block(): void {
+    this.#open(0x02);
   }
   loop(): void {
-    this.byte(0x03);
-    this.byte(EMPTY);
-    this.depth++;
+    this.#open(0x03);
   }
   if(): void {
-    this.byte(0x04);
-    this.byte(EMPTY);
-    this.depth++;
+    this.#open(0x04);
   }
   else(): void {
     this.byte(0x05);
+    this.#constructs[this.depth] = ++this.#opened;
   }
   end(): void {
     this.byte(0x0b);

@@ -1,9 +1,6 @@
 // The instructions of F, D and Zfhmin other than loads and stores: operands out of the register file (narrow ones NaN-boxed), rounding mode, operation.
-//
-// Fast paths use WebAssembly's own operations, which round to nearest even and have no flags. They hold only if the flags are known without
-// looking: NX already raised (flags are sticky) and a result so far from zero and infinity that nothing else can be raised; or NX computed from
-// the operation's exact error.
-import { add, divide, fusedMultiplyAdd, multiply, squareRoot, subtract } from "../../engine/assembly/float-arithmetic";
+import { fusedMultiplyAdd } from "../../engine/assembly/float-arithmetic";
+import { arithmetic, root } from "../../engine/assembly/float-native";
 import { classify, compare, convertFormat, extremum, fromInteger, toInteger } from "./float-convert";
 import { canonicalNaN, DOUBLE, HALF, NX, RNE } from "../../engine/assembly/float-format";
 import { FLOAT_FLAGS } from "../../engine/assembly/layout";
@@ -67,7 +64,7 @@ export function executeFloat(code: u32): bool {
       if (mode > 4) return false;
       const a = operand(rs1, double);
       const b = operand(rs2, double);
-      return put(rd, double ? arithmetic64(code >> 27, a, b, mode) : arithmetic32(code >> 27, a, b, mode), double);
+      return put(rd, arithmetic(code >> 27, a, b, double, mode), double);
     }
     case 0x04: { // fsgnj, fsgnjn, fsgnjx
       if (funct3 > 2) return false;
@@ -155,79 +152,4 @@ function fused(code: u32, double: bool): bool {
   if (kind & 2) a ^= sign; // negate the product
   if (kind == 1 || kind == 3) c ^= sign;
   return put(code >> 7, fusedMultiplyAdd(a, b, c, double, mode), double);
-}
-
-/** Neither zero, subnormal, the least normal binade, the greatest, infinite nor NaN. */
-@inline
-function comfortable64(bits: u64): bool {
-  return (((<u32>(bits >> 52)) & 0x7ff) - 2) < 2040;
-}
-
-@inline
-function comfortable32(bits: u32): bool {
-  return (((bits >> 23) & 0xff) - 2) < 250;
-}
-
-/** fadd, fsub, fmul, fdiv (0 … 3) of binary64. */
-function arithmetic64(operation: u32, a: u64, b: u64, mode: u32): u64 {
-  if (mode == RNE) {
-    const x = reinterpret<f64>(a);
-    const y = operation == 1 ? -reinterpret<f64>(b) : reinterpret<f64>(b);
-    const result = operation < 2 ? x + y : operation == 2 ? x * y : x / y;
-    const bits = reinterpret<u64>(result);
-    if (comfortable64(bits)) {
-      if (load<u32>(FLOAT_FLAGS) & NX) return bits;
-      if (operation < 2 && comfortable64(a) && comfortable64(b)) {
-        // the error of a sum, exactly (Knuth)
-        const part = result - x;
-        if ((x - (result - part)) + (y - part) != 0) store<u32>(FLOAT_FLAGS, load<u32>(FLOAT_FLAGS) | NX);
-        return bits;
-      }
-    }
-  }
-  switch (operation) {
-    case 0: return add(a, b, true, mode);
-    case 1: return subtract(a, b, true, mode);
-    case 2: return multiply(a, b, true, mode);
-    default: return divide(a, b, true, mode);
-  }
-}
-
-function arithmetic32(operation: u32, a: u64, b: u64, mode: u32): u64 {
-  if (mode == RNE) {
-    const x = reinterpret<f32>(<u32>a);
-    const y = operation == 1 ? -reinterpret<f32>(<u32>b) : reinterpret<f32>(<u32>b);
-    const result = operation < 2 ? x + y : operation == 2 ? x * y : x / y;
-    const bits = reinterpret<u32>(result);
-    if (comfortable32(bits)) {
-      if (load<u32>(FLOAT_FLAGS) & NX) return <u64>bits;
-      if (operation == 2) {
-        // the product of two binary32 is exact in binary64
-        if (<f64>x * <f64>y != <f64>result) store<u32>(FLOAT_FLAGS, load<u32>(FLOAT_FLAGS) | NX);
-        return <u64>bits;
-      }
-      if (operation < 2 && comfortable32(<u32>a) && comfortable32(<u32>b)) {
-        const part = result - x;
-        if ((x - (result - part)) + (y - part) != 0) store<u32>(FLOAT_FLAGS, load<u32>(FLOAT_FLAGS) | NX);
-        return <u64>bits;
-      }
-    }
-  }
-  switch (operation) {
-    case 0: return add(a, b, false, mode);
-    case 1: return subtract(a, b, false, mode);
-    case 2: return multiply(a, b, false, mode);
-    default: return divide(a, b, false, mode);
-  }
-}
-
-/** fsqrt. A root is never tiny or huge: with NX raised already, nothing is left to raise for a positive normal operand. */
-@inline
-function root(a: u64, double: bool, mode: u32): u64 {
-  if (mode == RNE && load<u32>(FLOAT_FLAGS) & NX) {
-    if (double) {
-      if (!(a >> 63) && comfortable64(a)) return reinterpret<u64>(sqrt<f64>(reinterpret<f64>(a)));
-    } else if (!(a >> 31) && comfortable32(<u32>a)) return <u64>reinterpret<u32>(sqrt<f32>(reinterpret<f32>(<u32>a)));
-  }
-  return squareRoot(a, double, mode);
 }

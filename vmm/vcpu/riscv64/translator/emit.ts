@@ -317,14 +317,8 @@ function branch(it: Rv64Instruction, w: RegionWriter, condition: Op): void {
   get(w, it.a);
   w.code.op(condition);
   w.code.if();
-  goTo(it, w);
+  w.goTo(it.target!);
   w.code.end();
-}
-
-/** To the target of a direct jump or branch. */
-function goTo(it: Rv64Instruction, w: RegionWriter): void {
-  if (it.target >= 0) w.goTo(it.target);
-  else w.goOutside(it.offset + it.immediate);
 }
 
 function jump(it: Rv64Instruction, w: RegionWriter): void {
@@ -343,5 +337,5 @@ function jump(it: Rv64Instruction, w: RegionWriter): void {
     set(w, it.a);
   }
   if (indirect) w.goToAddress();
-  else goTo(it, w);
+  else w.goTo(it.target!);
 }

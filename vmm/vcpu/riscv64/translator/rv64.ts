@@ -14,13 +14,16 @@ const FLOWS = new Map<number, Flow>([
 /** Those whose immediate is the distance to a target in the page, in slot bytes. */
 const NEAR = new Set([o.BEQ, o.BNE, o.BLT, o.BGE, o.BLTU, o.BGEU, o.J, o.JAL]);
 
+/** The same in bytes of code, to another page. */
+const FAR = new Set([o.BEQ_FAR, o.BNE_FAR, o.BLT_FAR, o.BGE_FAR, o.BLTU_FAR, o.BGEU_FAR, o.J_FAR, o.JAL_FAR]);
+
 export class Rv64Instruction implements Instruction {
   readonly offset: number;
   /** Even opcode of opcodes.ts. */
   readonly operation: number;
   readonly length: 2 | 4;
   readonly flow: Flow;
-  readonly target: number;
+  readonly target: number | null;
   readonly a: number;
   readonly b: number;
   readonly immediate: number;
@@ -34,7 +37,8 @@ export class Rv64Instruction implements Instruction {
     this.b = view.getUint8(at + 3) / 8;
     this.immediate = view.getInt32(at + 4, true);
     this.flow = FLOWS.get(this.operation) ?? "next";
-    this.target = NEAR.has(this.operation) ? offset + this.immediate / 4 : -1;
+    if (NEAR.has(this.operation)) this.target = offset + this.immediate / 4;
+    else this.target = FAR.has(this.operation) ? offset + this.immediate : null;
   }
 
   emit(writer: RegionWriter): void {

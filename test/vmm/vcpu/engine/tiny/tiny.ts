@@ -43,14 +43,14 @@ const FLOWS = new Map<number, Flow>([
   [layout.BL, "call"],
   [layout.BL_FAR, "call"],
 ]);
-const NEAR = new Set([layout.B, layout.BEQ, layout.BLT, layout.BL]);
+const DIRECT = new Set([layout.B, layout.B_FAR, layout.BEQ, layout.BLT, layout.BL, layout.BL_FAR]);
 const LAST = layout.MIX;
 
 class TinyInstruction implements Instruction {
   readonly length = 4;
   readonly offset: number;
   readonly flow: Flow;
-  readonly target: number;
+  readonly target: number | null;
   readonly operation: number;
   readonly d: number;
   readonly n: number;
@@ -66,7 +66,7 @@ class TinyInstruction implements Instruction {
     // the second half of a slot stays where it is when a block begins there
     this.immediate = Number(view.getBigInt64(slot + 8, true));
     this.flow = FLOWS.get(this.operation) ?? "next";
-    this.target = NEAR.has(this.operation) ? offset + this.immediate : -1;
+    this.target = DIRECT.has(this.operation) ? offset + this.immediate : null;
   }
 
   emit(w: RegionWriter): void {
@@ -95,18 +95,18 @@ class TinyInstruction implements Instruction {
         w.get(layout.FLAG_B);
         code.op(this.operation === layout.BEQ ? "i64.eq" : "i64.lt_s");
         code.if();
-        w.goTo(this.target);
+        w.goTo(this.target!);
         code.end();
         break;
       case layout.BL:
       case layout.BL_FAR:
         w.address(this.offset + 4);
         w.set(layout.R + 15 * 8);
-        this.#go(w);
+        w.goTo(this.target!);
         break;
       case layout.B:
       case layout.B_FAR:
-        this.#go(w);
+        w.goTo(this.target!);
         break;
       case layout.BR:
         w.get(this.n);
@@ -133,11 +133,6 @@ class TinyInstruction implements Instruction {
         w.call(0);
         w.set(this.d);
     }
-  }
-
-  #go(w: RegionWriter): void {
-    if (this.target >= 0) w.goTo(this.target);
-    else w.goOutside(this.offset + this.immediate);
   }
 
   #locate(w: RegionWriter, table: typeof LOAD | typeof STORE): void {
