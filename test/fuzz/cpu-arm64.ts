@@ -4,21 +4,18 @@
 //
 // Streams are a mixture: uniformly random words; valid encodings with random fields; system registers, page tables, TTBRs and registers of random
 // bits; two CPUs that share it all. The memory before and behind guest RAM is guarded by a pattern where the core keeps nothing.
-import { isDeepStrictEqual } from "node:util";
-import type { Finding, Fuzzer } from "../../vmm/cli/fuzzer.ts";
+import type { Fuzzer } from "../../vmm/cli/fuzzer.ts";
 import { AArch64Core, Exit } from "../../vmm/vcpu/aarch64/core.ts";
 import { coreModule } from "../vmm/vcpu/aarch64/core-module.ts";
 import { a64Guest } from "../vmm/vcpu/aarch64/fencing-guest.ts";
 import { randomInstruction } from "../vmm/vcpu/aarch64/random-instructions.ts";
 import { randomVector, randomVectorInstruction } from "../vmm/vcpu/aarch64/random-vector-instructions.ts";
-import { type Configuration, INTERPRETED, randomConfiguration } from "../vmm/vcpu/engine/configurations.ts";
+import type { Configuration } from "../vmm/vcpu/engine/configurations.ts";
 import { ConfiguredCore, type EngineOptions } from "../vmm/vcpu/engine/configured-core.ts";
-import { runGuest } from "../vmm/vcpu/engine/fencing-program.ts";
+import { cpuRounds } from "../vmm/vcpu/engine/fuzz-rounds.ts";
 import { RandomDevice } from "../vmm/vcpu/engine/random-device.ts";
 import { generator } from "../vmm/vcpu/riscv64/reference/integer.ts";
 
-/** Each is run once more interpreted, so that a second configuration costs less than a second round. */
-const CONFIGURATIONS_A_ROUND = 2;
 const RAM = 0x8000_0000n;
 /** Not whole WebAssembly pages: what is left behind it is guarded, too. */
 const RAM_BYTES = 248 * 1024;
@@ -187,33 +184,5 @@ function digest(core: AArch64Core, harts: number): string {
 
 export const fuzzer: Fuzzer = {
   about: "random instruction streams and programs: AArch64 vCPU, interpreted and as the engine can be told to run them",
-  round: (seed) => (seed % 2 === 0 ? streamRound(seed) : programRound(seed)),
+  round: cpuRounds((seed, configuration) => stream(coreModule(), seed, configuration), a64Guest),
 };
-
-function streamRound(seed: number): Finding | null {
-  const module = coreModule();
-  const next = generator(seed ^ 0x3c6ef372);
-  const first = stream(module, seed, INTERPRETED);
-  if (seed % 16 === 0 && stream(module, seed, INTERPRETED) !== first)
-    return { problem: "run twice, it ends in two states" };
-  for (let n = 0; n < CONFIGURATIONS_A_ROUND; n++) {
-    const configuration = randomConfiguration((bound) => next() % bound, false);
-    if (stream(module, seed, configuration) !== first)
-      return { problem: `interpreted and as ${configuration.name}, the stream ends in two states` };
-  }
-  return null;
-}
-
-function programRound(seed: number): Finding | null {
-  const next = generator(seed ^ 0x3c6ef372);
-  const { told: _, ...first } = runGuest(a64Guest, seed, INTERPRETED);
-  for (let n = 0; n < CONFIGURATIONS_A_ROUND; n++) {
-    const configuration = randomConfiguration((bound) => next() % bound, true);
-    const { told: __, ...second } = runGuest(a64Guest, seed, configuration);
-    if (isDeepStrictEqual(first, second)) continue;
-    const run = first.runs.findIndex((one, at) => one !== second.runs[at]);
-    const where = run < 0 ? "after all runs" : `run ${run}: ${first.runs[run]} and ${second.runs[run]}`;
-    return { problem: `interpreted and as ${configuration.name}, the program is two: ${where}` };
-  }
-  return null;
-}

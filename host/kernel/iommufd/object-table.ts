@@ -54,6 +54,9 @@ export function nameOfObject(object: IommufdObject | null): string {
   return object === null ? "none" : `${object.type} ${object.id}`;
 }
 
+/** More than any context comes to: a state that has a higher id is refused, for the table has a place for each below. */
+const MAX_ID = 2 ** 20;
+
 type Slot = { state: "reserved" | "visible" | "tombstone"; object: IommufdObject | null };
 
 export class ObjectTable implements Stateful {
@@ -197,9 +200,13 @@ export class ObjectTable implements Stateful {
       if (slot?.state === "tombstone") this.#slots[id] = undefined;
     });
     for (const id of numbersOf(state, "tombstones")) {
+      if (!Number.isInteger(id) || id < 1 || id > MAX_ID) state.fail("tombstones", `have ${id}, which is no id`);
       if (this.#slots[id] === undefined) this.#put(id, { state: "tombstone", object: null });
     }
-    this.#lowest = state.number("lowest");
+    const lowest = state.number("lowest");
+    if (!Number.isInteger(lowest) || lowest < 1 || lowest > this.#slots.length)
+      state.fail("lowest", "is no id that could be free");
+    this.#lowest = lowest;
   }
 
   *stateParts(): Generator<readonly [string, Stateful]> {
