@@ -399,6 +399,104 @@ describe("changed code", () => {
   });
 });
 
+// A region whose blocks lie in several pages expects them where they were. Each program calls another page often enough to be translated with it, changes
+// something about that page, and calls again.
+describe("code that another page is called from", () => {
+  const table = RAM + 0x8000n;
+  const ROUNDS = 12;
+  const CALLS = 40;
+
+  /** Virtual pages 0, 3 and 7: the program, the table, where exceptions go (it waits there). Page 1 is what is called; it may access all. */
+  function board(translate: typeof EAGER | false, ...program: number[]): Board {
+    const it = new Board(translate);
+    for (const [page, to] of [
+      [0, RAM],
+      [1, RAM + 0x5000n],
+      [2, RAM + 0x6000n],
+      [3, table],
+      [7, VECTOR],
+    ] as const)
+      it.ram.setBigUint64(Number(table - RAM) + page * 8, to | 7n, true);
+    it.place(RAM, ...program);
+    it.place(RAM + 0x5000n, t.add(1, 1, 0, 1), t.br(15));
+    it.place(RAM + 0x6000n, t.add(1, 1, 0, 100), t.br(15));
+    it.place(VECTOR, t.WFI);
+    it.core.write(0, "vector", 0x7000n);
+    it.core.write(0, "table", table);
+    it.core.write(0, "pc", 0n);
+    it.set({ 5: 0x3000n, 6: BigInt(ROUNDS), 9: 0x1000n, 10: 0x2000n, 11: BigInt(CALLS), 12: 0x1000n });
+    return it;
+  }
+
+  /** What the rounds add up to if the called page is one of these in turn. */
+  const sum = (...steps: number[]): bigint =>
+    BigInt(Array.from({ length: ROUNDS }, (_, n) => CALLS * steps[n % steps.length]!).reduce((x, y) => x + y));
+  const again = (instructions: number): number[] => [t.add(3, 3, 0, 1), t.cmp(3, 6), t.blt(-instructions - 2), t.WFI];
+  const exchange = [t.ldr(4, 5, 8), t.ldr(8, 5, 16), t.str(8, 5, 8), t.str(4, 5, 16), t.flush(9), t.flush(10)];
+
+  it("goes to the page that is there now, by a direct jump", () => {
+    for (const translate of BOTH) {
+      const calls = [t.movi(2, 0), t.bl(0x400 - 1), t.add(2, 2, 0, 1), t.cmp(2, 11), t.blt(-3), ...exchange];
+      const it = board(translate, ...calls, ...again(calls.length));
+      it.finish();
+      expect(it.core.translations > 0).toBe(translate !== false);
+      expect(it.r(1)).toBe(sum(1, 100));
+    }
+  });
+
+  it("and by an indirect one", () => {
+    for (const translate of BOTH) {
+      // called directly, too, so that both pages are of one region; the indirect call is the first behind an exchange
+      const calls = [
+        ...[t.movi(2, 0), t.movi(15, 12), t.br(12), t.bl(0x400 - 3)],
+        ...[t.add(2, 2, 0, 1), t.cmp(2, 11), t.blt(-5), ...exchange],
+      ];
+      const it = board(translate, ...calls, ...again(calls.length));
+      it.finish();
+      expect(it.r(1)).toBe(sum(2, 200));
+    }
+  });
+
+  it("faults where there is none any more", () => {
+    for (const translate of BOTH) {
+      const calls = [t.movi(2, 0), t.bl(0x400 - 1), t.add(2, 2, 0, 1), t.cmp(2, 11), t.blt(-3)];
+      const it = board(translate, ...calls, t.str(0, 5, 8), t.flush(9), ...again(calls.length + 2));
+      it.finish();
+      expect([it.r(1), it.core.read(0, "far"), it.core.read(0, "elr")]).toEqual([BigInt(CALLS), 0x1000n, 0x1000n]);
+    }
+  });
+
+  it("finds what has become of the code there", () => {
+    for (const translate of BOTH) {
+      // the called page is data of page 4: its first instruction and its like are exchanged
+      const calls = [t.movi(2, 0), t.bl(0x400 - 1), t.add(2, 2, 0, 1), t.cmp(2, 11), t.blt(-3)];
+      const patch = [t.ldr(4, 13, 0), t.str(7, 13, 0), t.add(7, 4, 0, 0), t.refetch(13)];
+      const it = board(translate, ...calls, ...patch, ...again(calls.length + patch.length));
+      it.ram.setBigUint64(Number(table - RAM) + 4 * 8, (RAM + 0x5000n) | 7n, true);
+      const pair = it.ram.getBigUint64(0x5000, true);
+      it.set({ 7: (pair & ~0xffffffffn) | BigInt(t.add(1, 1, 0, 7)), 13: 0x4000n });
+      it.finish();
+      expect(it.r(1)).toBe(sum(1, 7));
+    }
+  });
+
+  it("knows under which address it was called", () => {
+    for (const translate of BOTH) {
+      // pages 1 and 5 are the same; what is called adds its own address: directly under the one, indirectly under the other
+      const calls = [
+        ...[t.movi(2, 0), t.bl(0x400 - 1), t.movi(15, 16), t.br(12)],
+        ...[t.add(2, 2, 0, 1), t.cmp(2, 11), t.blt(-5)],
+      ];
+      const it = board(translate, ...calls, ...again(calls.length));
+      it.ram.setBigUint64(Number(table - RAM) + 5 * 8, (RAM + 0x5000n) | 7n, true);
+      it.place(RAM + 0x5000n, t.add(14, 15, 0, 0), t.bl(1), t.add(1, 1, 15, 0), t.br(14));
+      it.set({ 12: 0x5000n });
+      it.finish();
+      expect(it.r(1)).toBe(sum(0x1008 + 0x5008));
+    }
+  });
+});
+
 describe("translations of addresses", () => {
   const table = RAM + 0x8000n;
   const mapped = (board: Board, page: number, to: bigint, bits: bigint): void => {
