@@ -42,6 +42,8 @@ function commands(symbols: string, port: number, architecture: BootedArchitectur
   return [
     "set confirm off",
     "set pagination off",
+    // Its own patience is 2 seconds, and the machine may be a busy one.
+    "set remotetimeout 300",
     `file ${symbols}`,
     `target remote :${port}`,
     ...["break *nvme_probe", "continue", "info symbol $pc", where("probe")],
