@@ -12,6 +12,7 @@
 //   0x300000  decode pages; behind them, 64 KiB aligned, the guest's RAM
 
 // --- machine -------------------------------------------------------------------------------------------------------------------------
+export const SAMPLE = 0xfc; // u32, instructions until the next sample of pc
 export const NOW = 0x100; // u64, virtual time in ns at the last synchronisation
 export const NS_PER_INSTRUCTION = 0x108; // u32
 export const NS_PER_TICK = 0x10c; // u32, 1e9 / frequency of the architecture's timer
@@ -24,7 +25,7 @@ export const DECODE_PAGES = 0x124; // u32, capacity of the decode pool
 export const DECODE_USED = 0x128; // u32
 export const EPOCH = 0x12c; // u32, counts "all code may have changed"; a decode page of an older epoch is compared with RAM before use
 export const FETCH_TABLE = 0x130; // u32, with EXIT_TRANSLATE: the fetch TLB that PC was found in
-export const TAIL = 0x134; // u32, chunks of instructions whose end is within a translated block: it was longer than what was left
+export const TAIL = 0x134; // u32, non-zero: the next sample will meet a translated block, which was longer than what was left
 export const MMIO_VALUE = 0x138; // u64, what an MMIO load returns
 export const HART = 0x140; // u32, index of the running hart
 export const HARTS = 0x144; // u32, how many there are

@@ -3,7 +3,7 @@ import { breaksHere } from "./debug";
 import { dropDecodePages, enter } from "./decode-cache";
 import { CONTINUE, LEAVE, STEP } from "./isa";
 import {
-  CHUNK, DECODE_HEAT, EXIT_BREAK, EXIT_BUDGET, EXIT_STOP, EXIT_TRANSLATE, FETCH_TABLE, HARTS, INTERVAL, LEFT, MARKED, PAGE_BASE, REMAINING, SLOT, SPARE_DECODE_PAGE,
+  CHUNK, DECODE_HEAT, EXIT_BREAK, EXIT_BUDGET, EXIT_STOP, EXIT_TRANSLATE, FETCH_TABLE, HARTS, INTERVAL, LEFT, MARKED, PAGE_BASE, REMAINING, SAMPLE, SLOT, SPARE_DECODE_PAGE,
   STOP, TAIL, TLBS, TLB_BYTES, TRANSLATE, TRANSLATED, WATCH_HIT,
 } from "./layout";
 import { synchronise } from "./time";
@@ -15,7 +15,7 @@ export function reset(): void {
   dropDecodePages();
 }
 
-/** Where a chunk of instructions ends is a sample of where time goes: true when the code around SLOT has been met often enough to be translated. */
+/** A sample of where time goes: true when the code around SLOT has been met often enough to be translated. */
 function isHot(): bool {
   const enough = load<u32>(TRANSLATE);
   if (!enough) return false;
@@ -35,7 +35,6 @@ function isHot(): bool {
  * hart without a usable trap vector still uses up its budget.
  */
 export function run<Isa>(budget: u32): u32 {
-  store<u32>(TAIL, 0);
   store<u32>(REMAINING, budget);
   store<u32>(STOP, 0);
   store<u32>(WATCH_HIT, 0);
@@ -51,11 +50,14 @@ export function resume<Isa>(): u32 {
     if (load<u32>(STOP)) return EXIT_STOP;
     const remaining = load<u32>(REMAINING);
     if (remaining == 0) return EXIT_BUDGET;
-    let chunk = min(min(remaining, isa.untilTimer()), load<u32>(INTERVAL));
+    // What ends a chunk early (an access outside RAM, an interrupt, the budget) does not put the next sample off: code that often does is as hot as other code.
+    if (load<u32>(SAMPLE) - 1 >= load<u32>(INTERVAL)) {
+      store<u32>(SAMPLE, load<u32>(INTERVAL));
+      store<u32>(TAIL, 0);
+    }
+    let chunk = min(min(remaining, isa.untilTimer()), load<u32>(SAMPLE));
     store<u32>(CHUNK, chunk);
     store<u32>(LEFT, chunk);
-    const tail = load<u32>(TAIL);
-    if (tail) store<u32>(TAIL, tail - 1);
     const slot = enter<Isa>();
     if (slot == 0) {
       synchronise(chunk - 1);
@@ -78,7 +80,7 @@ export function resume<Isa>(): u32 {
     synchronise(left);
     if (result >= LEAVE) return result - LEAVE;
     if (load<u32>(WATCH_HIT)) return EXIT_BREAK;
-    if (left == 0 && !marked && isHot()) {
+    if (load<u32>(SAMPLE) == 0 && !marked && isHot()) {
       store<u32>(FETCH_TABLE, <u32>fetchTable(isa.fetchContext()));
       return EXIT_TRANSLATE;
     }

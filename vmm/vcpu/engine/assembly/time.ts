@@ -3,7 +3,7 @@
 // Time is global: NOW + instructions executed since the last synchronisation × NS_PER_INSTRUCTION. The interpreter counts down; synchronise() turns
 // the countdown into time. The architecture's timer counts that in ticks.
 import {
-  CHUNK, EXECUTED, HART, HART_STATE, HART_STATE_BYTES, INSTRET, NOW, NS_PER_INSTRUCTION, NS_PER_TICK, REMAINING, SAVED_HARTS, TLB, TLBS, TLB_BYTES,
+  CHUNK, EXECUTED, HART, HART_STATE, HART_STATE_BYTES, INSTRET, NOW, NS_PER_INSTRUCTION, NS_PER_TICK, REMAINING, SAMPLE, SAVED_HARTS, TLB, TLBS, TLB_BYTES,
 } from "./layout";
 
 /** Brings NOW, the counters and the budget up to date; `left` is the interpreter's countdown. */
@@ -12,6 +12,7 @@ export function synchronise(left: u32): void {
   store<u32>(CHUNK, left);
   const remaining = load<u32>(REMAINING);
   store<u32>(REMAINING, remaining > executed ? remaining - executed : 0);
+  store<u32>(SAMPLE, load<u32>(SAMPLE) - executed);
   store<u64>(NOW, load<u64>(NOW) + <u64>executed * <u64>load<u32>(NS_PER_INSTRUCTION));
   store<u64>(INSTRET, load<u64>(INSTRET) + executed);
   store<u64>(EXECUTED, load<u64>(EXECUTED) + executed);

@@ -1,6 +1,6 @@
 // Running translated code: what step() does at a slot marked TRANSLATED.
 import { CONTINUE, PAGE_MASK, RESUME, STEP } from "./isa";
-import { ENTRIES, ENTRY_BYTES, LEFT, PAGE_BASE, PAGE_VA, PC, SLOT, TAIL, TRANSLATED } from "./layout";
+import { CHUNK, ENTRIES, ENTRY_BYTES, LEFT, PAGE_BASE, PAGE_VA, PC, SAMPLE, SLOT, TAIL, TRANSLATED } from "./layout";
 import { dataTable, fetchTable, place } from "./tlb";
 
 /**
@@ -37,13 +37,13 @@ export function runTranslated<Isa>(first: usize, counted: u32): u32 {
   return CONTINUE;
 }
 
-/** A budget as small as that is why most blocks do not run that don't: this chunk and the next, which goes on within the block, are no samples. */
+/** A budget as small as that is why most blocks do not run that don't: if it ends where the next sample is due, that would say nothing. */
 const FEW_LEFT: u32 = 64;
 
 /** The instruction that a translated block begins with, when that cannot run: its budget is too small, or the instruction is slow. */
 function interpretOriginal<Isa>(slot: usize, entry: usize, left: u32): u32 {
   const isa = changetype<Isa>(0);
-  if (left < FEW_LEFT) store<u32>(TAIL, 2);
+  if (left < FEW_LEFT && load<u32>(CHUNK) == load<u32>(SAMPLE)) store<u32>(TAIL, 1);
   const mark = load<u64>(slot);
   const original = load<u64>(entry);
   store<u64>(slot, original);
