@@ -28,6 +28,7 @@ import { EXIT_FAILED, EXIT_PASS, EXIT_TIME_LIMIT, UsageError } from "./exit-code
 import { heldByDebugger } from "./gdb-server.ts";
 import { ImageFile } from "./image-file.ts";
 import { fileProblem, readInput } from "./input-file.ts";
+import { keepFreedMemory } from "./kept-heap.ts";
 import { LivePace } from "./kernel-pace.ts";
 import { type Drive, type KernelPlan, KernelWorld } from "./kernel-world.ts";
 import { MonitorPrompt } from "./monitor-prompt.ts";
@@ -56,6 +57,7 @@ export async function bootKernel(
   given: GivenOptions,
   sourceOf: SourceOf<BootOptions & KernelOptions>,
 ): Promise<number> {
+  keepFreedMemory();
   const files: ImageFile[] = [];
   const open = (file: string, what: string): ImageFile => {
     const opened = new ImageFile(file, LARGEST_FILE, `${what} ${file}`);

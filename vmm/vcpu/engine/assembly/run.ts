@@ -25,9 +25,10 @@ function isHot(): bool {
   if (load<u32>(TAIL) || page == SPARE_DECODE_PAGE || place >= 4096 * 4 || load<u16>(slot) == TRANSLATED) return false;
   const heat = page + DECODE_HEAT + (place >> 9);
   const count: u32 = <u32>load<u8>(heat) + 1;
-  store<u8>(heat, count < 255 ? count : enough);
-  // and again with what was decoded since, or with another place in the line
-  return count % enough == 0;
+  if (count > 255) return false;
+  store<u8>(heat, count);
+  // again, with what was decoded since or another place in the line, at 4 times as many; not more often: what stays outside is not translatable
+  return count == enough || count == enough * 4;
 }
 
 /**

@@ -28,9 +28,14 @@ export interface Region {
 
 /** More than this many instructions are not translated together. */
 const LIMIT = 400;
-/** A bit of the function's for each (region-writer.ts). */
-export const MAX_PAGES = 16;
+/**
+ * A bit of the function's for each (region-writer.ts). A loop that is in more is not worth it: a region that gathers from sixteen is as large as it may
+ * be, and what V8 takes for one grows faster than its size.
+ */
+export const MAX_PAGES = 2;
 const PAGE = 4096;
+/** Bytes of code that a block does not go beyond: what runs on from the middle of one (after an access outside RAM, in a small budget) is soon at the next. */
+const LINE = 128;
 
 export const pageOf = (position: number): number => Math.floor(position / PAGE);
 /** Offset in its page. */
@@ -133,14 +138,14 @@ export function findRegion(
 
 function blocksOf(code: Code, chosen: ReadonlySet<number>): Block[] {
   const order = [...chosen].sort((x, y) => x - y);
-  // leaders: targets, what follows a jump, a branch or something left out, where nothing leads to, and where a page begins
+  // leaders: targets, what follows a jump, a branch or something left out, where nothing leads to, and where a line begins
   const leaders = new Set<number>();
   let expected = Number.NaN;
   for (const at of order) {
     const it = code.at(at)!;
     const target = targetOf(at, it);
     if (target !== null && chosen.has(target)) leaders.add(target);
-    if (at !== expected || offsetOf(at) === 0) leaders.add(at);
+    if (at !== expected || offsetOf(at) % LINE === 0) leaders.add(at);
     expected = it.flow === "next" ? at + it.length : Number.NaN;
   }
   return order
