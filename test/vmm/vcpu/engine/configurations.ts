@@ -33,7 +33,7 @@ export const CONFIGURATIONS: readonly Configuration[] = [
   { name: "a sample at each instruction", translate: { interval: 1, samples: 1 } },
   { name: "a sample at each instruction, 255 wanted", translate: { interval: 1, samples: 255 } },
   { name: "no samples wanted", translate: { interval: 1, samples: 0 } },
-  { name: "a sample every 2^20 instructions", translate: { interval: 2 ** 20, samples: 1 } },
+  { name: "a sample every 1024 instructions", translate: { interval: 1024, samples: 1 } },
   { name: "a sample every 2^20 instructions, 255 wanted", translate: { interval: 2 ** 20, samples: 255 } },
   { name: "room for one translation", translate: { ...EAGER, capacity: 1 } },
   { name: "room for three, odd intervals", translate: { interval: 7, samples: 2, capacity: 3 } },

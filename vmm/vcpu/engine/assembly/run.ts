@@ -27,8 +27,8 @@ function isHot(): bool {
   const count: u32 = <u32>load<u8>(heat) + 1;
   if (count > 255) return false;
   store<u8>(heat, count);
-  // again, with what was decoded since or another place in the line, at 4 times as many; not more often: what stays outside is not translatable
-  return count == enough || count == enough * 4;
+  // again, with what was decoded since or another place in the line, at 4, 16 and 64 times as many; not more often: what stays outside cannot be translated
+  return count == enough || count == enough * 4 || count == enough * 16 || count == enough * 64;
 }
 
 /**
