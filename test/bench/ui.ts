@@ -16,7 +16,8 @@ const VISITS = 5;
 const STEPS = 200;
 const INDEXINGS = 5;
 
-export const about = "what the walk theatre costs in a browser: its size, its first verdict, a trace of a million events";
+export const about =
+  "what the walk theatre costs in a browser: its size, its first verdict, a trace of a million events";
 
 type Emit = (line: Record<string, unknown>) => void;
 
