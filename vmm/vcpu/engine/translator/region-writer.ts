@@ -2,7 +2,7 @@
 // returns how many of the n are left. `base` is the virtual address of the region's first page.
 //
 //   block $exit
-//     block $elsewhere
+//     block $leave
 //       loop $again                   a backward jump to another block: block = index, br $again
 //         block $last … block $0
 //           br_table block
@@ -11,15 +11,15 @@
 //         …
 //         end $k  look for a page     behind the blocks one for each page but the first: is it still where it was, and what it was?
 //       end $again
-//     end $elsewhere: PAGE_VA, PAGE_BASE
-//   end $exit: SLOT = slot, state back to memory, return n
+//     end $leave: n, SLOT, PAGE_VA and PAGE_BASE from `at`, the only thing that is set where an instruction is left: there are hundreds of such places
+//   end $exit: state back to memory, return n
 //
 // It does the fast path only. Whatever the interpreter's loop would leave to step(), and whatever is not in the region, ends it at that very
 // instruction: SLOT is the slot to go on at, PAGE_VA and PAGE_BASE are its page, or SLOT is 0 and PC holds a virtual address. A block whose instructions
 // are more than n ends it, too, so that the interpreter uses up a budget to the instruction.
 //
-// The words of the guest's state that are used most are locals from entry to exit. The others are written to memory at once, and held in locals
-// within a block: what lives long in many places is what the compiler behind takes its time for (three quarters of it to allocate registers).
+// The words of the guest's state are written to memory at once, and held in locals within a block: what lives long in many places is what the compiler
+// behind takes its time for (two thirds of it to allocate registers). In a region of few blocks, a loop, they are locals from entry to exit.
 import * as layout from "../assembly/layout.ts";
 import type { InstructionSet } from "./instruction-set.ts";
 import { type Block, offsetOf, pageOf, type Region, type RegionPage } from "./region.ts";
@@ -43,19 +43,24 @@ export const U = 9;
 /** Pages that have been looked for, a bit each, and where to go on after that. */
 const FOUND = 10;
 const AFTER = 11;
+/** Where an instruction is left: its page's bit, its slot in the page and how many of its block are not done, from the top (#setAt). */
+const AT = 12;
 /** Locals (v128), where the engine has vectors: free. */
-export const VECTOR_A = 12;
-export const VECTOR_B = 13;
-const FIXED_LOCALS = [I32, I32, I64, I64, I64, I32, I32, ...(SIMD ? [V128, V128] : [])];
-const FIRST_STATE = PARAMETERS.length + FIXED_LOCALS.length;
+export const VECTOR_A = 13;
+export const VECTOR_B = 14;
+const FIXED_LOCALS = [I32, I32, I64, I64, I64, I32, I32, I32, ...(SIMD ? [V128, V128] : [])];
+const FIRST_FREE = PARAMETERS.length + FIXED_LOCALS.length;
 const EXIT = 0;
-const ELSEWHERE = 1;
+const LEAVE = 1;
 const AGAIN = 2;
 
-/** So many words are locals from entry to exit, or all of them if words × blocks are not more than FEW. */
-const LONG_LIVED = 8;
-const FEW = 128;
-/** Others are held in so many locals within a block. */
+/** Bits of AT: a page has fewer than 8192 instructions, and 16 KiB of slots. */
+const UNDONE_BITS = 13;
+const SLOT_BITS = 14;
+
+/** In a region of so many blocks words are locals from entry to exit. */
+const FEW = 16;
+/** In others they are held in so many locals within a block. */
 const SHORT_LIVED = 12;
 
 /** Whether an address is for a load or a store: which table of the TLB. */
@@ -79,14 +84,11 @@ export class RegionWriter {
   /** Of a page: its bit in FOUND and its place behind the blocks. */
   readonly #finders = new Map<number, number>();
   readonly #functionIndex: number;
-  /** Uses of the state's words, by address. */
-  readonly #uses = new Map<number, number>();
-  /** Locals of those that have one from entry to exit. */
-  readonly #locals = new Map<number, number>();
+  /** Locals of the state's words that have one from entry to exit, by address; null: none has. */
+  readonly #locals: Map<number, number> | null;
   readonly #written = new Set<number>();
-  /** Others that are in a local here, the latest used last. */
+  /** Those that are in a local here, the latest used last. */
   readonly #held = new Map<number, Held>();
-  #firstHeld = 0;
   // where the code being written is: block, its page's position, instruction, how many of the block are not done before it, depth of its own loop or −1
   #block = 0;
   #page = 0;
@@ -104,6 +106,7 @@ export class RegionWriter {
     this.#pages = pages;
     this.#blocks = blocks;
     this.#functionIndex = functionIndex;
+    this.#locals = blocks.length <= FEW ? new Map() : null;
     blocks.forEach(({ position }, index) => {
       this.#index.set(position, index);
     });
@@ -112,16 +115,12 @@ export class RegionWriter {
   }
 
   module(isa: InstructionSet): Uint8Array<ArrayBuffer> {
-    // once to see what is used
-    this.#write(isa);
-    const words = [...this.#uses].sort(([, x], [, y]) => y - x).map(([address]) => address);
-    const all = words.length * this.#blocks.length <= FEW;
-    for (const address of all ? words : words.slice(0, LONG_LIVED)) {
-      this.#locals.set(address, FIRST_STATE + this.#scratch + this.#locals.size);
-    }
-    this.#write(isa);
+    this.#startBlock = isa.prepare?.(this) ?? (() => {});
+    this.#body();
+    this.#atExit();
     const whole = new Code();
-    for (const [address, local] of this.#locals) {
+    const words = [...(this.#locals ?? [])];
+    for (const [address, local] of words) {
       whole.i32(0);
       whole.memory("i64.load", address);
       whole.set(local);
@@ -130,31 +129,22 @@ export class RegionWriter {
     whole.i32(0);
     whole.get(SLOT);
     whole.memory("i32.store", layout.SLOT);
-    for (const address of this.#written) {
+    for (const [address, local] of words) {
+      if (!this.#written.has(address)) continue;
       whole.i32(0);
-      whole.get(this.#locals.get(address)!);
+      whole.get(local);
       whole.memory("i64.store", address);
     }
     whole.get(N);
-    const count = this.#scratch + this.#locals.size + SHORT_LIVED;
-    const locals = [...FIXED_LOCALS, ...Array.from({ length: count }, () => I64)];
+    const locals = [...FIXED_LOCALS, ...Array.from({ length: this.#scratch + SHORT_LIVED + words.length }, () => I64)];
     return moduleOf(isa.imports, PARAMETERS, [I32], locals, whole);
-  }
-
-  #write({ prepare }: InstructionSet): void {
-    this.code = new Code();
-    this.#firstHeld = FIRST_STATE + this.#scratch + this.#locals.size;
-    this.#startBlock = prepare?.(this) ?? (() => {});
-    this.#firstHeld = FIRST_STATE + this.#scratch + this.#locals.size;
-    this.#body();
-    this.#atExit();
   }
 
   /** First of `count` i64 locals of the front end's own, zero where the region is entered. Once, before any code. */
   scratch(count: number, atExit: () => void): number {
     this.#scratch = count;
     this.#atExit = atExit;
-    return FIRST_STATE;
+    return FIRST_FREE;
   }
 
   // --- the guest's state: 64-bit words of the hart's state block, by address ---
@@ -162,8 +152,8 @@ export class RegionWriter {
   /** Pushes a word. */
   get(address: number): void {
     const { code } = this;
-    const local = this.#locals.get(address);
-    if (local !== undefined) {
+    const local = this.#localOf(address);
+    if (local !== null) {
       code.get(local);
       return;
     }
@@ -179,14 +169,13 @@ export class RegionWriter {
   /** Pops into a word. */
   set(address: number): void {
     const { code } = this;
-    const local = this.#locals.get(address);
-    if (local !== undefined) {
+    const local = this.#localOf(address);
+    if (local !== null) {
       code.set(local);
       this.#written.add(address);
       return;
     }
     const held = this.#hold(address);
-    this.#count(address);
     code.set(held.local);
     code.i32(0);
     code.get(held.local);
@@ -196,8 +185,8 @@ export class RegionWriter {
   /** Writes a word to memory now: before a call of a function that reads it there. */
   spill(address: number): void {
     const { code } = this;
-    const local = this.#locals.get(address);
-    if (local === undefined) return;
+    const local = this.#localOf(address);
+    if (local === null) return;
     code.i32(0);
     code.get(local);
     code.memory("i64.store", address);
@@ -206,17 +195,24 @@ export class RegionWriter {
   /** Reads a word that a function has written in memory. */
   reload(address: number): void {
     const { code } = this;
-    const local = this.#locals.get(address);
+    const local = this.#localOf(address);
     this.#held.delete(address);
-    if (local === undefined) return;
+    if (local === null) return;
     code.i32(0);
     code.memory("i64.load", address);
     code.set(local);
     this.#written.add(address);
   }
 
-  #count(address: number): void {
-    this.#uses.set(address, (this.#uses.get(address) ?? 0) + 1);
+  /** A word's local from entry to exit. It has one wherever the code that asks is: what comes later may jump back before that. */
+  #localOf(address: number): number | null {
+    if (this.#locals === null) return null;
+    let local = this.#locals.get(address);
+    if (local === undefined) {
+      local = FIRST_FREE + this.#scratch + SHORT_LIVED + this.#locals.size;
+      this.#locals.set(address, local);
+    }
+    return local;
   }
 
   /** The local that holds a word from here on, and whether it does already. */
@@ -229,12 +225,11 @@ export class RegionWriter {
       this.#held.set(address, held);
       return { local: held.local, known: true };
     }
-    this.#count(address);
     let local = held?.local;
     this.#held.delete(address);
     if (local === undefined && this.#held.size < SHORT_LIVED) {
       const taken = new Set([...this.#held.values()].map((it) => it.local));
-      local = this.#firstHeld;
+      local = FIRST_FREE + this.#scratch;
       while (taken.has(local)) local++;
     }
     if (local === undefined) {
@@ -292,10 +287,8 @@ export class RegionWriter {
 
   /** Pops an i32: if it is not zero, leaves this instruction to the interpreter. */
   leaveBeforeIf(): void {
-    this.code.if();
-    this.#addToN(this.#undone);
-    this.#leaveAt(this.#page + this.#offset);
-    this.code.end();
+    this.#setAt(this.#page + this.#offset, this.#undone);
+    this.code.brIf(LEAVE);
   }
 
   /** Pushes the page's virtual address + distance. */
@@ -465,17 +458,7 @@ export class RegionWriter {
     }
     code.end();
     code.end();
-    if (this.#finders.size > 0) {
-      // PAGE_VA in T, PAGE_BASE in ENTRY
-      code.i32(0);
-      code.get(T);
-      code.get(BASE);
-      code.op("i64.add");
-      code.memory("i64.store", layout.PAGE_VA);
-      code.i32(0);
-      code.get(ENTRY);
-      code.memory("i32.store", layout.PAGE_BASE);
-    }
+    this.#writeLeave();
     code.end();
   }
 
@@ -495,9 +478,8 @@ export class RegionWriter {
     code.get(N);
     code.i32(instructions.length);
     code.op("i32.lt_u");
-    code.if();
-    this.#leaveAt(position);
-    code.end();
+    this.#setAt(position, 0);
+    code.brIf(LEAVE);
     this.#addToN(-instructions.length);
     this.#startBlock();
     instructions.forEach((it, at) => {
@@ -558,17 +540,55 @@ export class RegionWriter {
 
   /** Ends the region at a position in one of its pages. */
   #leaveAt(position: number): void {
+    this.#setAt(position, 0);
+    this.code.br(LEAVE);
+  }
+
+  /** AT = the instruction at `position`, where `undone` instructions that N does not count any more are still to be done. */
+  #setAt(position: number, undone: number): void {
+    const page = this.#finders.get(pageOf(position)) ?? 0;
+    this.code.i32((((page << SLOT_BITS) | (offsetOf(position) * 4)) << UNDONE_BITS) | undone);
+    this.code.set(AT);
+  }
+
+  /** What all ways out at an instruction have in common. */
+  #writeLeave(): void {
     const { code } = this;
-    const page = pageOf(position);
-    const { page: decoded } = this.#pages.get(page)!;
-    code.i32(decoded + offsetOf(position) * 4);
+    code.get(N);
+    code.get(AT);
+    code.i32(2 ** UNDONE_BITS - 1);
+    code.op("i32.and", "i32.add");
+    code.set(N);
+    code.get(AT);
+    code.i32(UNDONE_BITS);
+    code.op("i32.shr_u");
+    code.i32(2 ** SLOT_BITS - 1);
+    code.op("i32.and");
     code.set(SLOT);
-    if (this.#finders.size > 0) {
-      code.i64(page * 4096);
-      code.set(T);
+    const pages = this.#finders.size > 0 ? this.#finders : new Map(this.#blocks.map(({ position }) => [pageOf(position), 0]));
+    for (const [page, bit] of pages) {
+      const { page: decoded } = this.#pages.get(page)!;
+      if (pages.size > 1) {
+        code.get(AT);
+        code.i32(UNDONE_BITS + SLOT_BITS);
+        code.op("i32.shr_u");
+        code.i32(bit);
+        code.op("i32.eq");
+        code.if();
+        code.i32(0);
+        code.get(BASE);
+        code.i64(page * 4096);
+        code.op("i64.add");
+        code.memory("i64.store", layout.PAGE_VA);
+        code.i32(0);
+        code.i32(decoded);
+        code.memory("i32.store", layout.PAGE_BASE);
+      }
+      code.get(SLOT);
       code.i32(decoded);
-      code.set(ENTRY);
-      code.br(ELSEWHERE);
-    } else code.br(EXIT);
+      code.op("i32.add");
+      code.set(SLOT);
+      if (pages.size > 1) code.end();
+    }
   }
 }

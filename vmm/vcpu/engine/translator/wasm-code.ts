@@ -99,29 +99,48 @@ export class Code {
   #opened = 0;
 
   byte(value: number): void {
-    if (this.length === this.#bytes.length) {
-      const larger = new Uint8Array(this.length * 2);
-      larger.set(this.#bytes);
-      this.#bytes = larger;
-    }
+    if (this.length === this.#bytes.length) this.#grow(this.length + 1);
     this.#bytes[this.length++] = value;
   }
 
-  bytes(values: Iterable<number>): void {
-    for (const value of values) this.byte(value);
+  #grow(length: number): void {
+    const larger = new Uint8Array(length * 2);
+    larger.set(this.#bytes);
+    this.#bytes = larger;
   }
 
+  bytes(values: ArrayLike<number>): void {
+    const end = this.length + values.length;
+    if (end > this.#bytes.length) this.#grow(end);
+    this.#bytes.set(values, this.length);
+    this.length = end;
+  }
+
+  /** value < 2³². */
   unsigned(value: number): void {
     let rest = value;
     while (rest >= 0x80) {
-      this.byte((rest % 0x80) | 0x80);
-      rest = Math.floor(rest / 0x80);
+      this.byte((rest & 0x7f) | 0x80);
+      rest >>>= 7;
     }
     this.byte(rest);
   }
 
+  #signed32(value: number): void {
+    let rest = value;
+    while (rest < -0x40 || rest >= 0x40) {
+      this.byte((rest & 0x7f) | 0x80);
+      rest >>= 7;
+    }
+    this.byte(rest & 0x7f);
+  }
+
   /** |value| < 2⁵³. */
   signed(value: number): void {
+    if (value === (value | 0)) {
+      this.#signed32(value);
+      return;
+    }
     let rest = value;
     for (;;) {
       const low = ((rest % 0x80) + 0x80) % 0x80;
@@ -172,7 +191,7 @@ export class Code {
   }
   i32(value: number): void {
     this.byte(0x41);
-    this.signed(value | 0);
+    this.#signed32(value | 0);
   }
   i64(value: number): void {
     this.byte(0x42);
