@@ -69,9 +69,8 @@ export const TLB_CONTEXT_BYTES = 0x8000;
 export const TLB_STORE = 0x4000;
 export const TLB_FETCH = 0x18000;
 export const TLB_TABLES = 8;
-export const TLB_INDEX = 0x3ff0; // of (va >> 8) ^ ((va >> TLB_FOLD) & TLB_FOLDED): an entry's place in its table (tlb.ts)
-export const TLB_FOLD = 18;
-export const TLB_FOLDED = -17; // not the lowest bit of a place: neighbours differ in it
+export const TLB_INDEX = 0x3ff0; // of (va ^ (va >>> TLB_FOLD)) >>> 8, 32 bits of va: an entry's place in its table (tlb.ts)
+export const TLB_FOLD = 11;
 
 // --- decode cache -----------------------------------------------------------------------------------------------------------------------
 // A slot is 4 bytes for each byte of code: that of an instruction at byte n of its page is at the page + 4n, whatever its length and the

@@ -6,7 +6,7 @@
 // says which groups of entries were filled since: a flush costs what has been filled, not what there is.
 import {
   HART, HARTS, HART_STATE, HART_STATE_BYTES, LEAF_BITS, RAM_BASE_PAGE, RAM_BYTES, RAM_OFFSET, SAVED_HARTS, SUPERPAGES, SUPERPAGE_LIST, TLB, TLBS,
-  TLB_BYTES, TLB_CONTEXT_BYTES, TLB_FETCH, TLB_FOLD, TLB_FOLDED, TLB_INDEX, TLB_STORE, TLB_TABLES, TLB_USED,
+  TLB_BYTES, TLB_CONTEXT_BYTES, TLB_FETCH, TLB_FOLD, TLB_INDEX, TLB_STORE, TLB_TABLES, TLB_USED,
 } from "./layout";
 import { codeMark, dataMark } from "./debug";
 import { PAGE_MASK } from "./isa";
@@ -30,12 +30,14 @@ export function fetchTable(context: u32): usize {
 }
 
 /**
- * Where a virtual page's entry is in its table: two pages at equal distance from multiples of 4 MiB (a stack, a heap) are not in each other's way. Two
- * neighbours never share a place, whatever carries between their numbers: else an access across them would hit by its last byte's page alone.
+ * Where a virtual page's entry is in its table. Bits 23 to 31 are folded in: a stack and a heap that are the same distance from multiples of 4 MiB are
+ * mostly not in each other's way. Bit 21 is what it is, so that two neighbours never share a place, whatever carries between their numbers: else an access
+ * across them would hit by its last byte's page alone.
  */
 @inline
 export function place(va: u64): u32 {
-  return <u32>((va >> 8) ^ ((va >> TLB_FOLD) & TLB_FOLDED)) & TLB_INDEX;
+  const low = <u32>va;
+  return ((low ^ (low >> TLB_FOLD)) >> 8) & TLB_INDEX;
 }
 
 const TABLE_FETCH: u32 = 6;

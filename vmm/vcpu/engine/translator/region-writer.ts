@@ -423,13 +423,13 @@ export class RegionWriter {
   #place(): void {
     const { code } = this;
     code.get(VA);
-    code.i64(8);
-    code.op("i64.shr_u");
+    code.op("i32.wrap_i64");
     code.get(VA);
-    code.i64(layout.TLB_FOLD);
-    code.op("i64.shr_u");
-    code.i64(layout.TLB_FOLDED);
-    code.op("i64.and", "i64.xor", "i32.wrap_i64");
+    code.op("i32.wrap_i64");
+    code.i32(layout.TLB_FOLD);
+    code.op("i32.shr_u", "i32.xor");
+    code.i32(8);
+    code.op("i32.shr_u");
     code.i32(layout.TLB_INDEX);
     code.op("i32.and");
   }

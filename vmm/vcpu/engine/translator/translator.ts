@@ -102,10 +102,9 @@ export class Translator implements Stateful {
     if (distance === 0) return page;
     const view = this.#view;
     const va = BigInt.asUintN(64, view.getBigUint64(layout.PAGE_VA, true) + BigInt(distance * 4096));
+    const low = Number(BigInt.asUintN(32, va));
     // tlb.ts, place()
-    const place = Number(
-      ((va >> 8n) ^ ((va >> BigInt(layout.TLB_FOLD)) & BigInt(layout.TLB_FOLDED))) & BigInt(layout.TLB_INDEX),
-    );
+    const place = ((low ^ (low >>> layout.TLB_FOLD)) >>> 8) & layout.TLB_INDEX;
     const entry = view.getUint32(layout.FETCH_TABLE, true) + place;
     return view.getBigUint64(entry, true) === va ? view.getUint32(entry + 8, true) : 0;
   }

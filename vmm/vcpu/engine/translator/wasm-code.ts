@@ -37,6 +37,7 @@ export const OP = {
   "i32.or": 0x72,
   "i32.shl": 0x74,
   "i32.shr_s": 0x75,
+  "i32.xor": 0x73,
   "i32.shr_u": 0x76,
   "i32.rotl": 0x77,
   "i32.rotr": 0x78,
