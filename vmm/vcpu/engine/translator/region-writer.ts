@@ -565,7 +565,8 @@ export class RegionWriter {
     code.i32(2 ** SLOT_BITS - 1);
     code.op("i32.and");
     code.set(SLOT);
-    const pages = this.#finders.size > 0 ? this.#finders : new Map(this.#blocks.map(({ position }) => [pageOf(position), 0]));
+    const pages =
+      this.#finders.size > 0 ? this.#finders : new Map(this.#blocks.map(({ position }) => [pageOf(position), 0]));
     for (const [page, bit] of pages) {
       const { page: decoded } = this.#pages.get(page)!;
       if (pages.size > 1) {
