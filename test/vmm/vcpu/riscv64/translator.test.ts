@@ -168,6 +168,23 @@ describe("translated instructions", () => {
     });
   });
 
+  it("an integer operand that the core's function reads is the one written last, by code behind it too", () => {
+    // the same block again and again: what it counts up is read at its beginning, before anything of the block has written it
+    const board = new Board({ translate: { interval: 64, samples: 1 } });
+    const rounds = 5000;
+    const [fmvDX, fmvXD] = [encode.r(0x53, 0, 0x79, 1, 5, 0), encode.r(0x53, 0, 0x71, 7, 1, 0)];
+    const sum = [fmvDX, fmvXD, encode.r(0x33, 0, 0, 8, 8, 7), encode.addi(5, 5, 1), encode.addi(12, 12, -1)];
+    board.place(RAM, ...sum, encode.b(1, 12, 0, -4 * sum.length), encode.WFI);
+    board.write("sstatus", 1n << 13n);
+    board.setX(5, 0n);
+    board.setX(8, 0n);
+    board.setX(12, BigInt(rounds));
+    board.pc = RAM;
+    finish(board);
+    expect(board.core.translations).toBeGreaterThan(0);
+    expect(board.x(8)).toBe(BigInt((rounds * (rounds - 1)) / 2));
+  });
+
   it("calls and returns, near and far, link and come back", () => {
     const board = new Board({ translate: EAGER });
     const far = RAM + 0x5000n;
