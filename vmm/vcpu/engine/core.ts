@@ -327,7 +327,12 @@ export class EngineCore<Exports extends EngineExports> implements Stateful {
     if (this.#running >= 0) throw new Error("a core has no state within run()");
     const pages = this.words[layout.DECODE_USED / 4]!;
     const length = layout.DECODE_POOL + pages * layout.DECODE_PAGE_BYTES;
-    return { memory: this.#undebugged(() => keep(this.#below(length))) };
+    return {
+      memory: this.#undebugged(() => {
+        this.#clearJumps();
+        return keep(this.#below(length));
+      }),
+    };
   }
 
   /** Does something while no debugger has left its marks in memory. */
@@ -349,7 +354,15 @@ export class EngineCore<Exports extends EngineExports> implements Stateful {
   restoreState(state: StateReader): void {
     const saved = state.bytes("memory").slice();
     this.#check(saved, state);
-    this.#undebugged(() => this.#below(saved.length).set(saved));
+    this.#undebugged(() => {
+      this.#below(saved.length).set(saved);
+      this.#clearJumps();
+    });
+  }
+
+  /** What translated code has found is no state: it is found again. */
+  #clearJumps(): void {
+    this.words.fill(0, layout.JUMPS / 4, layout.JUMPS_END / 4);
   }
 
   *stateParts(): Generator<readonly [string, Stateful]> {

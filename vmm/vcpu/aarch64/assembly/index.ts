@@ -10,6 +10,7 @@ import { vectorsOpen } from "./system-registers";
 
 export { refetchInstructions } from "../../engine/assembly/decode-cache";
 export { markTlbs } from "../../engine/assembly/debug";
+export { forgetJumps } from "../../engine/assembly/jumps";
 export { reset } from "../../engine/assembly/run";
 export { flushAll } from "../../engine/assembly/tlb";
 export { timerFires } from "./exceptions";

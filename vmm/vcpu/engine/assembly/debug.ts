@@ -8,6 +8,7 @@ import {
   TLB_MARK, TLB_STORE, TLB_TABLES, WATCHPOINTS, WATCHPOINT_LIST, WATCH_ADDRESS, WATCH_HIT,
 } from "./layout";
 import { PAGE_MASK } from "./isa";
+import { forgetJumps } from "./jumps";
 
 /** TLB_MARK if code of the virtual page of `va` has a breakpoint, else 0. */
 export function codeMark(va: u64): u64 {
@@ -75,6 +76,7 @@ function isNew(reported: usize, instruction: u64): bool {
 
 /** After the lists have changed: marks, and unmarks, what the TLBs hold. */
 export function markTlbs(): void {
+  forgetJumps();
   for (let hart: u32 = 0; hart < load<u32>(HARTS); hart++) {
     for (let at: u32 = 0; at < <u32>TLB_TABLES * TLB_STORE; at += 16) {
       const entry: usize = TLBS + hart * TLB_BYTES + at;

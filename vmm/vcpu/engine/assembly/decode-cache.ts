@@ -9,6 +9,7 @@ import {
 } from "./layout";
 import { codeMark } from "./debug";
 import { ACCESS_FETCH, PAGE_MASK } from "./isa";
+import { forgetJumps } from "./jumps";
 import { fetchTable, fillFetch, flushFetch, flushFetchEverywhere, hostAddress, place } from "./tlb";
 
 function empty(page: usize): void {
@@ -19,6 +20,7 @@ function empty(page: usize): void {
   store<u32>(page, 0, DECODE_LINES);
   store<u32>(page, load<u32>(EPOCH), DECODE_EPOCH);
   store<u32>(page, load<u32>(page, DECODE_VERSION) + 1, DECODE_VERSION);
+  forgetJumps();
 }
 
 /** Address of a line in RAM. */

@@ -10,6 +10,7 @@ import {
 } from "./layout";
 import { codeMark, dataMark } from "./debug";
 import { PAGE_MASK } from "./isa";
+import { forgetJumps } from "./jumps";
 
 /** Host address of guest-physical `address`, or 0 if the byte is not RAM. RAM is whole pages: valid to the end of its page. */
 export function hostAddress(address: u64): usize {
@@ -59,6 +60,7 @@ export function fillData(context: u32, va: u64, host: usize, access: u32): void 
 }
 
 export function fillFetch(context: u32, va: u64, decodePage: usize): void {
+  if (load<u64>(fetchTable(context) + place(va)) != <u64>-1) forgetJumps();
   fill(TABLE_FETCH + context, va, <u32>decodePage, codeMark(va));
 }
 
@@ -76,6 +78,7 @@ function noteSuperpage(va: u64): void {
 /** Empties a table; `tables` and `used` are a hart's TLBs and TLB_USED. */
 function empty(tables: usize, used: usize, table: u32): void {
   let groups = load<u64>(used + table * 8);
+  if (table >= TABLE_FETCH && groups) forgetJumps();
   const first = tables + table * TLB_STORE;
   while (groups) {
     const group = first + <u32>ctz(groups) * GROUP_BYTES;
@@ -120,6 +123,7 @@ export function flushLower(): void {
 function emptyLower(tables: usize, table: u32): void {
   const used = TLB_USED + table * 8;
   let groups = load<u64>(used);
+  if (table >= TABLE_FETCH && groups) forgetJumps();
   let left: u64 = 0;
   while (groups) {
     const bit = ctz(groups);
@@ -163,6 +167,8 @@ function inSuperpages(va: u64, superpages: usize, list: usize): bool {
 
 function emptyPage(tables: usize, va: u64): void {
   const first = tables + place(va);
+  const code = first + TABLE_FETCH * TLB_STORE;
+  if ((load<u64>(code) & load<u64>(code, TLB_STORE)) != <u64>-1) forgetJumps();
   for (let table: u32 = 0; table < <u32>TLB_TABLES; table++) store<u64>(first + table * TLB_STORE, <u64>-1);
 }
 

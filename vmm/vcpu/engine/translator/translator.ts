@@ -23,6 +23,8 @@ import { RegionWriter } from "./region-writer.ts";
 /** What the translator needs of the core's exports, besides the functions that the instruction set imports. */
 export interface TranslatorCore {
   readonly table: WebAssembly.Table;
+  /** What jumps lead to has changed (assembly/jumps.ts). */
+  forgetJumps(): void;
 }
 
 /** What a function is made of: decode pages by their distance, and of each block its position and how many instructions it has. */
@@ -38,7 +40,7 @@ export class Translator implements Stateful {
   /** Functions compiled so far. */
   compiled = 0;
   readonly #isa: InstructionSet;
-  readonly #table: WebAssembly.Table;
+  readonly #core: TranslatorCore;
   readonly #view: DataView; // not state: the core's memory
   readonly #first: number;
   readonly #capacity: number;
@@ -49,7 +51,7 @@ export class Translator implements Stateful {
   /** At most `capacity` functions are kept. */
   constructor(memory: WebAssembly.Memory, core: TranslatorCore, isa: InstructionSet, capacity: number) {
     this.#isa = isa;
-    this.#table = core.table;
+    this.#core = core;
     this.#view = new DataView(memory.buffer);
     this.#first = core.table.length;
     this.#capacity = capacity;
@@ -75,7 +77,7 @@ export class Translator implements Stateful {
     const functionIndex = this.#first + this.#made.length;
     const compiled = this.#compile(new RegionWriter(region, functionIndex).module(this.#isa));
     if (compiled === null) return;
-    this.#table.set(functionIndex, compiled as () => void);
+    this.#core.table.set(functionIndex, compiled as () => void);
     const blocks = region.blocks.map(({ position, instructions }) => [position, instructions.length] as const);
     this.#made.push({ pages: region.pages, blocks });
     this.compiled++;
@@ -95,6 +97,7 @@ export class Translator implements Stateful {
       view.setBigInt64(record + 16, BigInt(pageOf(region.blocks[index]!.position) * 4096), true);
     });
     view.setUint32(layout.ENTRIES_USED, entries, true);
+    this.#core.forgetJumps();
   }
 
   /** The decode page `distance` pages behind the running hart's, which is `page`; 0 if its fetch TLB does not know. */
@@ -131,6 +134,7 @@ export class Translator implements Stateful {
     }
     this.#clear();
     view.setUint32(layout.ENTRIES_USED, 0, true);
+    this.#core.forgetJumps();
     // so much hot code would only push itself out again: be slower to translate from now on
     view.setUint32(layout.TRANSLATE, Math.min(view.getUint32(layout.TRANSLATE, true) * 2, 255), true);
   }
@@ -144,7 +148,7 @@ export class Translator implements Stateful {
   }
 
   #clear(): void {
-    for (let n = 0; n < this.#made.length; n++) this.#table.set(this.#first + n, null);
+    for (let n = 0; n < this.#made.length; n++) this.#core.table.set(this.#first + n, null);
     this.#made.length = 0;
   }
 
@@ -181,7 +185,7 @@ export class Translator implements Stateful {
       const writer = new RegionWriter({ pages: region.pages, blocks }, functionIndex);
       const compiled = this.#compile(writer.module(this.#isa));
       if (compiled === null) state.fail("regions", `${n} is not compiled by this engine`);
-      this.#table.set(functionIndex, compiled as () => void);
+      this.#core.table.set(functionIndex, compiled as () => void);
     });
     this.compiled = state.number("compiled");
   }

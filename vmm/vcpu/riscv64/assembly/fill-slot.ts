@@ -32,13 +32,21 @@ export function straddle(page: usize): usize {
   if (next == 0) return 0;
   copyLine(next, 0);
   const code = first | (<u32>load<u16>(next, DECODE_CODE) << 16);
-  for (let slot: usize = 0; slot < 2050; slot++) store<u64>(<usize>SPARE_DECODE_PAGE + slot * 8, REFETCH);
   const slot: usize = SPARE_DECODE_PAGE + 0xffe * 4;
-  decode(slot, code, 0xffe, 0);
-  store<u32>(SPARE_DECODE_PAGE + 0xffe, code, DECODE_CODE);
+  // most often it is the same loop that comes here again
+  if (load<u32>(SPARE_DECODE_PAGE + 0xffe, DECODE_CODE) != code) {
+    if (load<u64>(SPARE_DECODE_PAGE) != REFETCH) fillSpare();
+    decode(slot, code, 0xffe, 0);
+    store<u32>(SPARE_DECODE_PAGE + 0xffe, code, DECODE_CODE);
+  }
   store<u64>(PAGE_VA, pc & PAGE_MASK);
   store<u32>(PAGE_BASE, SPARE_DECODE_PAGE);
   return slot;
+}
+
+/** Slots that are never filled, so once is enough. */
+function fillSpare(): void {
+  for (let slot: usize = 0; slot < 2050; slot++) store<u64>(<usize>SPARE_DECODE_PAGE + slot * 8, REFETCH);
 }
 
 /** The instruction bits at `slot` of `page`, for stval. */

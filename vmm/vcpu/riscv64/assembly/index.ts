@@ -7,6 +7,7 @@ import { pending } from "./traps";
 
 export { refetchInstructions } from "../../engine/assembly/decode-cache";
 export { markTlbs } from "../../engine/assembly/debug";
+export { forgetJumps } from "../../engine/assembly/jumps";
 export { reset } from "../../engine/assembly/run";
 export { flushAll } from "../../engine/assembly/tlb";
 export { executeFloat } from "./float-instructions";

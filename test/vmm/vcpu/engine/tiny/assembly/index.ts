@@ -20,6 +20,7 @@ import {
 
 export { refetchInstructions } from "../../../../../../vmm/vcpu/engine/assembly/decode-cache";
 export { markTlbs } from "../../../../../../vmm/vcpu/engine/assembly/debug";
+export { forgetJumps } from "../../../../../../vmm/vcpu/engine/assembly/jumps";
 export { reset } from "../../../../../../vmm/vcpu/engine/assembly/run";
 export { flushAll } from "../../../../../../vmm/vcpu/engine/assembly/tlb";
 
