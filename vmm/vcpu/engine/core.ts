@@ -362,7 +362,7 @@ export class EngineCore<Exports extends EngineExports> implements Stateful {
 
   /** What translated code has found is no state: it is found again. */
   #clearJumps(): void {
-    this.words.fill(0, layout.JUMPS / 4, layout.JUMPS_END / 4);
+    this.#below(layout.JUMPS_END).fill(0, layout.JUMPS);
   }
 
   *stateParts(): Generator<readonly [string, Stateful]> {

@@ -27,6 +27,11 @@ const LOGIC_CONDITIONS: readonly (Op | 0 | 1)[] = [
 /** Condition codes by the bits that a slot holds (assembly/slot.ts, conditionBits). */
 const CODES = new Map<number, number>(Array.from({ length: 15 }, (_, code) => [bitsOf(code), code]));
 
+/** For each value of NZCV a bit: condition `code` holds (14 and 15 always do). */
+export function conditionBits(code: number): number {
+  return bitsOf(code === 15 ? 14 : code);
+}
+
 function bitsOf(code: number): number {
   let bits = 0;
   for (let nzcv = 0; nzcv < 16; nzcv++) {

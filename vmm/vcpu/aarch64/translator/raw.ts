@@ -3,8 +3,10 @@
 import { ENTRY, LOAD, STORE, T, type Table, VA } from "../../engine/translator/region-writer.ts";
 import * as layout from "../assembly/layout.ts";
 import type { Emitting } from "./emitting.ts";
+import { floatEmitter } from "./floats.ts";
 import { EXECUTE_VECTOR } from "./imports.ts";
 import { vectorEmitter } from "./vector.ts";
+import type { Emit } from "./vector-lanes.ts";
 import { baseWord, needVectors, vectorAccessEmitter } from "./vector-memory.ts";
 
 const field = (code: number, at: number): number => (code >>> at) & 31;
@@ -60,13 +62,19 @@ function general(register: number): number {
 }
 
 function vector(x: Emitting, instruction: number): void {
-  const { code, w, flags } = x;
-  const emitter = vectorEmitter(instruction);
-  if (emitter !== null) {
-    needVectors(x);
-    emitter(x);
+  const called: Emit = () => callCore(x, instruction);
+  const emitter = vectorEmitter(instruction) ?? floatEmitter(instruction, called);
+  if (emitter === null) {
+    called(x);
     return;
   }
+  needVectors(x);
+  emitter(x);
+}
+
+/** The core's own function does it, on the registers in memory. */
+function callCore(x: Emitting, instruction: number): void {
+  const { code, w, flags } = x;
   const uses = usesOf(instruction);
   const [d, n] = [field(instruction, 0), field(instruction, 5)];
   if (uses.flags) {

@@ -10,7 +10,7 @@ import {
   storeVector,
   vectorConstant,
 } from "../../engine/translator/wasm-simd.ts";
-import { V } from "../assembly/layout.ts";
+import { V, X } from "../assembly/layout.ts";
 import type { Emitting } from "./emitting.ts";
 
 export type Emit = (x: Emitting) => void;
@@ -45,6 +45,18 @@ export const vectorWord = (register: number): number => V + (register & 31) * 16
 export function push(x: Emitting, register: number): void {
   x.code.i32(0);
   loadVector(x.code, vectorWord(register));
+}
+
+/** Pushes Xn; 31 is XZR. */
+export function pushGeneral(x: Emitting, n: number): void {
+  if (n === 31) x.code.i64(0);
+  else x.w.get(X + n * 8);
+}
+
+/** Pops into Xd. */
+export function popGeneral(x: Emitting, d: number): void {
+  if (d === 31) x.code.op("drop");
+  else x.w.set(X + d * 8);
 }
 
 export function pushZero(code: Code): void {

@@ -1,24 +1,22 @@
 // Translated code of what moves lanes about (vector.ts): copies between lanes and general registers, EXT, TBL, ZIP, UZP, TRN, FMOV.
 import { type SimdOp, shuffle, simd, vectorConstant } from "../../engine/translator/wasm-simd.ts";
-import { X } from "../assembly/layout.ts";
 import type { Emitting } from "./emitting.ts";
-import { clearUpper, type Emit, pickLanes, push, type VectorFields, vectorWord, writing } from "./vector-lanes.ts";
+import {
+  clearUpper,
+  type Emit,
+  pickLanes,
+  popGeneral,
+  push,
+  pushGeneral,
+  type VectorFields,
+  vectorWord,
+  writing,
+} from "./vector-lanes.ts";
 
 const LOADS = ["i64.load8_u", "i64.load16_u", "i64.load32_u", "i64.load"] as const;
 const SIGNED_LOADS = ["i64.load8_s", "i64.load16_s", "i64.load32_s"] as const;
 const STORES = ["i64.store8", "i64.store16", "i64.store32", "i64.store"] as const;
 const SPLATS: readonly SimdOp[] = ["i8x16.splat", "i16x8.splat", "i32x4.splat", "i64x2.splat"];
-
-/** Pushes Xn; 31 is XZR. */
-function pushGeneral(x: Emitting, n: number): void {
-  if (n === 31) x.code.i64(0);
-  else x.w.get(X + n * 8);
-}
-
-function popGeneral(x: Emitting, d: number): void {
-  if (d === 31) x.code.op("drop");
-  else x.w.set(X + d * 8);
-}
 
 /** Pushes a lane, zero-extended. */
 function pushLane(x: Emitting, register: number, size: number, index: number): void {

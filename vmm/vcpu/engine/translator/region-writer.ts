@@ -23,7 +23,7 @@
 import * as layout from "../assembly/layout.ts";
 import type { InstructionSet } from "./instruction-set.ts";
 import { type Block, offsetOf, pageOf, type Region, type RegionPage } from "./region.ts";
-import { Code, I32, I64, moduleOf, V128 } from "./wasm-code.ts";
+import { Code, F64, I32, I64, moduleOf, V128 } from "./wasm-code.ts";
 import { SIMD } from "./wasm-simd.ts";
 
 /** f's type (assembly/translated.ts). */
@@ -45,10 +45,14 @@ const FOUND = 10;
 const AFTER = 11;
 /** Where an instruction is left: its page's bit, its slot in the page and how many of its block are not done, from the top (#setAt). */
 const AT = 12;
+/** Locals (f64): free. */
+export const FLOAT_A = 13;
+export const FLOAT_B = 14;
+export const FLOAT_R = 15;
 /** Locals (v128), where the engine has vectors: free. */
-export const VECTOR_A = 13;
-export const VECTOR_B = 14;
-const FIXED_LOCALS = [I32, I32, I64, I64, I64, I32, I32, I32, ...(SIMD ? [V128, V128] : [])];
+export const VECTOR_A = 16;
+export const VECTOR_B = 17;
+const FIXED_LOCALS = [I32, I32, I64, I64, I64, I32, I32, I32, F64, F64, F64, ...(SIMD ? [V128, V128] : [])];
 const FIRST_FREE = PARAMETERS.length + FIXED_LOCALS.length;
 const EXIT = 0;
 const LEAVE = 1;

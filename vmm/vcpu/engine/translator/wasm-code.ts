@@ -2,6 +2,7 @@
 
 export const I32 = 0x7f;
 export const I64 = 0x7e;
+export const F64 = 0x7c;
 export const V128 = 0x7b;
 const EMPTY = 0x40;
 
@@ -12,6 +13,7 @@ export const OP = {
   "i32.eq": 0x46,
   "i32.ne": 0x47,
   "i32.lt_u": 0x49,
+  "i32.ge_u": 0x4f,
   "i64.eqz": 0x50,
   "i64.eq": 0x51,
   "i64.ne": 0x52,
@@ -23,6 +25,16 @@ export const OP = {
   "i64.le_u": 0x58,
   "i64.ge_s": 0x59,
   "i64.ge_u": 0x5a,
+  "f32.eq": 0x5b,
+  "f32.lt": 0x5d,
+  "f32.gt": 0x5e,
+  "f32.le": 0x5f,
+  "f64.eq": 0x61,
+  "f64.ne": 0x62,
+  "f64.lt": 0x63,
+  "f64.gt": 0x64,
+  "f64.le": 0x65,
+  "f64.ge": 0x66,
   "i32.clz": 0x67,
   "i32.ctz": 0x68,
   "i32.popcnt": 0x69,
@@ -59,9 +71,29 @@ export const OP = {
   "i64.shr_u": 0x88,
   "i64.rotl": 0x89,
   "i64.rotr": 0x8a,
+  "f32.sqrt": 0x91,
+  "f32.add": 0x92,
+  "f32.sub": 0x93,
+  "f32.mul": 0x94,
+  "f32.div": 0x95,
+  "f64.abs": 0x99,
+  "f64.neg": 0x9a,
+  "f64.trunc": 0x9d,
+  "f64.nearest": 0x9e,
+  "f64.sqrt": 0x9f,
+  "f64.add": 0xa0,
+  "f64.sub": 0xa1,
+  "f64.mul": 0xa2,
+  "f64.div": 0xa3,
   drop: 0x1a,
   select: 0x1b,
   "i32.wrap_i64": 0xa7,
+  "i64.trunc_f64_s": 0xb0,
+  "f64.convert_i64_s": 0xb9,
+  "f64.promote_f32": 0xbb,
+  "i32.reinterpret_f32": 0xbc,
+  "i64.reinterpret_f64": 0xbd,
+  "f64.reinterpret_i64": 0xbf,
   "i64.extend_i32_s": 0xac,
   "i64.extend_i32_u": 0xad,
   "i64.extend8_s": 0xc2,
@@ -74,6 +106,8 @@ export type Op = keyof typeof OP;
 export const MEMORY = {
   "i32.load": 0x28,
   "i64.load": 0x29,
+  "f32.load": 0x2a,
+  "f64.load": 0x2b,
   "i32.load16_u": 0x2f,
   "i64.load8_s": 0x30,
   "i64.load8_u": 0x31,
@@ -201,6 +235,13 @@ export class Code {
   i64Big(value: bigint): void {
     this.byte(0x42);
     this.signedBig(value);
+  }
+
+  f64(value: number): void {
+    this.byte(0x44);
+    const view = new DataView(new ArrayBuffer(8));
+    view.setFloat64(0, value, true);
+    this.bytes(new Uint8Array(view.buffer));
   }
 
   /** The innermost construct that is open here. */

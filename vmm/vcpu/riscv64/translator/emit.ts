@@ -4,6 +4,7 @@ import { ENTRY, LOAD, type RegionWriter, STORE, T, type Table, U, VA } from "../
 import { type FunctionImport, I32, I64, type MemoryOp, type Op } from "../../engine/translator/wasm-code.ts";
 import * as layout from "../assembly/layout.ts";
 import * as o from "../assembly/opcodes.ts";
+import { floatEmitter } from "./floats.ts";
 import { INTEGER_OPERATIONS, type Operands } from "./integer-operations.ts";
 import type { Rv64Instruction } from "./rv64.ts";
 
@@ -164,9 +165,19 @@ function store(it: Rv64Instruction, w: RegionWriter, { op, size }: Access): void
   w.code.memory(op, 0);
 }
 
+/** Blocks in which sstatus.FS has been found Dirty before: what changes that ends a region. */
+const FLOATS_OPEN = new WeakSet<RegionWriter>();
+
+/** InstructionSet.prepare. */
+export function prepare(w: RegionWriter): () => void {
+  return () => void FLOATS_OPEN.delete(w);
+}
+
 /** Leaves to the interpreter unless sstatus.FS is Dirty. */
 function needFloats(w: RegionWriter): void {
   const { code } = w;
+  if (FLOATS_OPEN.has(w)) return;
+  FLOATS_OPEN.add(w);
   code.i32(0);
   code.memory("i64.load", layout.SSTATUS);
   code.i64(FS_DIRTY);
@@ -201,13 +212,18 @@ function floatStore(it: Rv64Instruction, w: RegionWriter, { op, size }: Access):
   code.memory(op, 0);
 }
 
-/** The core's own function does it, on the register files in memory: integer operands go there before, an integer result comes from there. */
 function float(it: Rv64Instruction, w: RegionWriter): void {
   const instruction = it.immediate >>> 0;
+  const called = (): void => callFloat(w, instruction);
+  needFloats(w);
+  (floatEmitter(instruction, called) ?? called)(w);
+}
+
+/** The core's own function does it, on the register files in memory: integer operands go there before, an integer result comes from there. */
+function callFloat(w: RegionWriter, instruction: number): void {
   const kind = (instruction & 0x7f) === 0x53 ? instruction >>> 27 : -1;
   const rd = (instruction >>> 7) & 31;
   const rs1 = (instruction >>> 15) & 31;
-  needFloats(w);
   // fcvt from an integer, fmv from an integer register
   if ((kind === 0x1a || kind === 0x1e) && rs1 !== 0) w.spill(layout.X + rs1 * 8);
   w.code.i32(instruction);

@@ -2,7 +2,7 @@
 import type { Flow, Instruction, InstructionSet } from "../../engine/translator/instruction-set.ts";
 import type { RegionWriter } from "../../engine/translator/region-writer.ts";
 import * as o from "../assembly/opcodes.ts";
-import { emit, IMPORTS, translatable } from "./emit.ts";
+import { emit, IMPORTS, prepare, translatable } from "./emit.ts";
 
 /** What leaves the straight line; everything else goes on. */
 const FLOWS = new Map<number, Flow>([
@@ -49,6 +49,7 @@ export class Rv64Instruction implements Instruction {
 export const RV64: InstructionSet = {
   alignment: 2,
   imports: IMPORTS,
+  prepare,
   read(view, _slot, first, offset) {
     const operation = view.getUint16(first, true) & ~1;
     return translatable(operation) ? new Rv64Instruction(view, first, offset) : null;
