@@ -97,6 +97,7 @@ export class Translator implements Stateful {
       view.setBigInt64(record + 16, BigInt(pageOf(region.blocks[index]!.position) * 4096), true);
     });
     view.setUint32(layout.ENTRIES_USED, entries, true);
+    // what leads elsewhere now; and after a #reset() none is looked for before there is a translation again
     this.#core.forgetJumps();
   }
 
@@ -134,7 +135,6 @@ export class Translator implements Stateful {
     }
     this.#clear();
     view.setUint32(layout.ENTRIES_USED, 0, true);
-    this.#core.forgetJumps();
     // so much hot code would only push itself out again: be slower to translate from now on
     view.setUint32(layout.TRANSLATE, Math.min(view.getUint32(layout.TRANSLATE, true) * 2, 255), true);
   }
