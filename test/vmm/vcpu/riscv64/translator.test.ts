@@ -534,3 +534,41 @@ describe("random programs", () => {
     return { state, translations: board.core.translations };
   }
 });
+
+describe("instructions that begin in one page and end in the next", () => {
+  it.each([false, { interval: 64, samples: 1 }])(
+    "are each its own, in turn and changed: translator %o",
+    (translate) => {
+      const board = new Board({ translate });
+      // two of them, 2 behind each other's pages, that add 1 and 100; each is returned from by what follows it
+      const add = (page: bigint, immediate: number): void => {
+        board.place(RAM + page * 0x1000n + 0xffen, encode.addi(10, 10, immediate), encode.jalr(0, 1, 0));
+      };
+      add(1n, 1);
+      add(3n, 100);
+      board.place(
+        RAM,
+        encode.jalr(1, 5, 0),
+        encode.jalr(1, 6, 0),
+        encode.addi(7, 7, -1),
+        encode.b(1, 7, 0, -12),
+        encode.j(0, 0),
+      );
+      for (const [first, second] of [
+        [1, 100],
+        [1, 7],
+        [7, 7],
+      ] as const) {
+        add(1n, first);
+        add(3n, second);
+        board.setX(5, RAM + 0x1ffen);
+        board.setX(6, RAM + 0x3ffen);
+        board.setX(7, 500n);
+        board.setX(10, 0n);
+        board.pc = RAM;
+        board.run(500 * 8);
+        expect([board.x(7), board.x(10)]).toEqual([0n, 500n * BigInt(first + second)]);
+      }
+    },
+  );
+});
