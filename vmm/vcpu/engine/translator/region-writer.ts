@@ -72,6 +72,20 @@ export const LOAD = 0;
 export const STORE = layout.TLB_STORE;
 export type Table = typeof LOAD | typeof STORE;
 
+/**
+ * In a region of so many blocks, so many accesses remember the page that they had last, its virtual address and host address − virtual address: nothing in a
+ * region changes a TLB, so an access that stays in its page (and is aligned) needs no look-up. Larger regions would be compiled for longer than that saves.
+ */
+const LOOP_BLOCKS = 4;
+const LAST_PAGES = 12;
+/** No address is that without the bits of its offset that do not matter: an access has at most 64 bytes. */
+const NO_PAGE = 2048;
+
+interface LastPage {
+  readonly page: number;
+  readonly delta: number;
+}
+
 /** A word in a local within a block: valid while the code is in the construct in which it was put there, or in one within that. */
 interface Held {
   local: number;
@@ -100,6 +114,10 @@ export class RegionWriter {
   #undone = 0;
   #loop = -1;
   #scratch = 0;
+  /** Locals behind those and the short-lived ones. */
+  #longLived = 0;
+  readonly #lastPages: LastPage[] = [];
+  #lastPage: LastPage | null = null;
   /** Written where the region ends, before the state goes back to memory. */
   #atExit: () => void = () => {};
   /** Told at the beginning of each block: nothing is known there. */
@@ -129,6 +147,10 @@ export class RegionWriter {
       whole.memory("i64.load", address);
       whole.set(local);
     }
+    for (const { page } of this.#lastPages) {
+      whole.i64(NO_PAGE);
+      whole.set(page);
+    }
     whole.bytes(this.code.view());
     whole.i32(0);
     whole.get(SLOT);
@@ -140,7 +162,10 @@ export class RegionWriter {
       whole.memory("i64.store", address);
     }
     whole.get(N);
-    const locals = [...FIXED_LOCALS, ...Array.from({ length: this.#scratch + SHORT_LIVED + words.length }, () => I64)];
+    const locals = [
+      ...FIXED_LOCALS,
+      ...Array.from({ length: this.#scratch + SHORT_LIVED + this.#longLived }, () => I64),
+    ];
     return moduleOf(isa.imports, PARAMETERS, [I32], locals, whole);
   }
 
@@ -213,7 +238,7 @@ export class RegionWriter {
     if (this.#locals === null) return null;
     let local = this.#locals.get(address);
     if (local === undefined) {
-      local = FIRST_FREE + this.#scratch + SHORT_LIVED + this.#locals.size;
+      local = this.#newLocal();
       this.#locals.set(address, local);
     }
     return local;
@@ -259,6 +284,31 @@ export class RegionWriter {
   locate(size: number, table: Table, lowest = false): void {
     const { code } = this;
     code.set(VA);
+    this.#lastPage = this.#newLastPage();
+    if (this.#lastPage === null) {
+      this.#lookUp(size, table, lowest);
+      return;
+    }
+    const { page, delta } = this.#lastPage;
+    code.get(VA);
+    code.i64(-4096 | (size - 1));
+    code.op("i64.and");
+    code.get(page);
+    code.op("i64.ne");
+    code.if();
+    this.#lookUp(size, table, lowest);
+    code.get(VA);
+    code.i64(-4096);
+    code.op("i64.and");
+    code.set(page);
+    code.get(ENTRY);
+    code.memory("i64.load32_u", table + 8);
+    code.set(delta);
+    code.end();
+  }
+
+  #lookUp(size: number, table: Table, lowest: boolean): void {
+    const { code } = this;
     this.#place();
     if (lowest) {
       code.i32(0);
@@ -282,9 +332,26 @@ export class RegionWriter {
     const { code } = this;
     code.get(VA);
     code.op("i32.wrap_i64");
-    code.get(ENTRY);
-    code.memory("i32.load", table + 8);
+    if (this.#lastPage === null) {
+      code.get(ENTRY);
+      code.memory("i32.load", table + 8);
+    } else {
+      code.get(this.#lastPage.delta);
+      code.op("i32.wrap_i64");
+    }
     code.op("i32.add");
+  }
+
+  /** Locals for the page that an access of a small loop has had last, null if it has none. */
+  #newLastPage(): LastPage | null {
+    if (this.#blocks.length > LOOP_BLOCKS || this.#lastPages.length === LAST_PAGES) return null;
+    const made = { page: this.#newLocal(), delta: this.#newLocal() };
+    this.#lastPages.push(made);
+    return made;
+  }
+
+  #newLocal(): number {
+    return FIRST_FREE + this.#scratch + SHORT_LIVED + this.#longLived++;
   }
 
   // --- control ---
