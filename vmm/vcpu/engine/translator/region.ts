@@ -37,6 +37,7 @@ const PAGE = 4096;
 /** Bytes of code that a block does not go beyond: what runs on from the middle of one (after an access outside RAM, in a small budget) is soon at the next. */
 const LINE = 128;
 
+const lineOf = (position: number): number => Math.floor(position / LINE);
 export const pageOf = (position: number): number => Math.floor(position / PAGE);
 /** Offset in its page. */
 export const offsetOf = (position: number): number => position - pageOf(position) * PAGE;
@@ -72,6 +73,15 @@ class Code {
       this.#decoded.set(position, it);
     }
     return it;
+  }
+
+  /** Whether a line begins with a block that is translated; at its second halfword if an instruction runs into it. */
+  isTranslated(line: number): boolean {
+    const page = this.#page(pageOf(line * LINE));
+    if (page === null) return false;
+    const slot = page + offsetOf(line * LINE) * 4;
+    const isHead = (at: number): boolean => this.#view.getUint16(at, true) === layout.TRANSLATED;
+    return isHead(slot) || (this.#isa.alignment === 2 && isHead(slot + 8));
   }
 
   /** Whether a sample has met the 128 bytes around. */
@@ -125,7 +135,10 @@ export function findRegion(
     const straight = it.flow === "next" || it.flow === "call" ? at + it.length : -1;
     for (const next of successors(at, it)) (next === straight || code.isWarm(next) ? warm : cold).push(next);
     for (const from of before.get(at) ?? []) {
-      (code.isWarm(from) || code.at(from)!.flow === "next" ? warm : cold).push(from);
+      const runsInto = code.at(from)!.flow === "next";
+      // straight code before this that has been translated leads here as it is
+      if (runsInto && lineOf(from) !== lineOf(at) && code.isTranslated(lineOf(from))) continue;
+      (code.isWarm(from) || runsInto ? warm : cold).push(from);
     }
   };
   for (let [head, coldHead] = [0, 0]; chosen.size < LIMIT; ) {
@@ -133,7 +146,19 @@ export function findRegion(
     else if (coldHead < cold.length) choose(cold[coldHead++]!);
     else break;
   }
+  finishLines(code, chosen);
   return { pages: code.pages, blocks: blocksOf(code, chosen) };
+}
+
+/** Straight code that the limit has cut goes on to the end of its line: where the next one begins, every region that has it can be entered. */
+function finishLines(code: Code, chosen: Set<number>): void {
+  for (const from of [...chosen]) {
+    for (let at = from; code.at(at)?.flow === "next"; ) {
+      at += code.at(at)!.length;
+      if (chosen.has(at) || lineOf(at) !== lineOf(from) || code.at(at) === null) break;
+      chosen.add(at);
+    }
+  }
 }
 
 function blocksOf(code: Code, chosen: ReadonlySet<number>): Block[] {
@@ -141,11 +166,13 @@ function blocksOf(code: Code, chosen: ReadonlySet<number>): Block[] {
   // leaders: targets, what follows a jump, a branch or something left out, where nothing leads to, and where a line begins
   const leaders = new Set<number>();
   let expected = Number.NaN;
+  let line = Number.NaN;
   for (const at of order) {
     const it = code.at(at)!;
     const target = targetOf(at, it);
     if (target !== null && chosen.has(target)) leaders.add(target);
-    if (at !== expected || offsetOf(at) % LINE === 0) leaders.add(at);
+    if (at !== expected || lineOf(at) !== line) leaders.add(at);
+    line = lineOf(at);
     expected = it.flow === "next" ? at + it.length : Number.NaN;
   }
   return order
