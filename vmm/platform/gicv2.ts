@@ -46,6 +46,8 @@ export class GicV2 implements Stateful {
   #enabled = false;
   // by interrupt: SGIs and PPIs at cpu × 32 + id, SPIs behind them
   readonly #enable: Uint8Array;
+  /** Those that any CPU has enabled, in order: few of many. null: since changed. */
+  #enabledIds: number[] | null = null; // not state: #enable says it
   /** Pending latched: an edge, a message, a write of ISPENDR. SGIs: a bit for each CPU that sent it. */
   readonly #pending: Uint8Array;
   readonly #level: Uint8Array;
@@ -205,9 +207,11 @@ export class GicV2 implements Stateful {
     switch (array) {
       case ISENABLER:
         this.#enable[at] = 1;
+        this.#enabledIds = null;
         break;
       case ICENABLER:
         if (id >= 16) this.#enable[at] = 0;
+        this.#enabledIds = null;
         break;
       case ISPENDR:
         if (id >= 16) this.#pending[at] = 1;
@@ -339,7 +343,8 @@ export class GicV2 implements Stateful {
     if (!this.#enabled || !(this.#control[cpu]! & 1)) return SPURIOUS;
     let best = SPURIOUS;
     let bestPriority = IDLE;
-    for (let id = 0; id < this.#lines; id++) {
+    this.#enabledIds ??= this.#listEnabled();
+    for (const id of this.#enabledIds) {
       const at = this.#at(cpu, id);
       if (this.#enable[at] === 0 || this.#active[at] === 1) continue;
       const priority = this.#priority[at]!;
@@ -351,6 +356,16 @@ export class GicV2 implements Stateful {
       bestPriority = priority;
     }
     return this.#passes(cpu, bestPriority) ? best : SPURIOUS;
+  }
+
+  #listEnabled(): number[] {
+    const list: number[] = [];
+    for (let id = 0; id < this.#lines; id++) {
+      let any = this.#enable[this.#at(0, id)]!;
+      for (let cpu = 1; cpu < this.#cpus && id < 32; cpu++) any |= this.#enable[this.#at(cpu, id)]!;
+      if (any !== 0) list.push(id);
+    }
+    return list;
   }
 
   #signal(cpu: number): void {
@@ -403,6 +418,7 @@ export class GicV2 implements Stateful {
       if (bytes.length !== into.length) state.fail(name, `is not ${into.length} bytes`);
       into.set(bytes);
     }
+    this.#enabledIds = null;
     const words = [
       ["control", this.#control],
       ["mask", this.#mask],
