@@ -47,7 +47,7 @@ export class GicV2 implements Stateful {
   // by interrupt: SGIs and PPIs at cpu × 32 + id, SPIs behind them
   readonly #enable: Uint8Array;
   /** Those that any CPU has enabled, in order: few of many. null: since changed. */
-  #enabledIds: number[] | null = null; // not state: #enable says it
+  #enabledIds: number[] | null = null; // not state: the enable bits say it
   /** Pending latched: an edge, a message, a write of ISPENDR. SGIs: a bit for each CPU that sent it. */
   readonly #pending: Uint8Array;
   readonly #level: Uint8Array;
