@@ -1,7 +1,8 @@
 // Translated code of Advanced SIMD on integer lanes (DDI 0487, C4.1.96), with WebAssembly's vectors on the registers in memory: what maps onto a few of
-// their instructions and sets no flag. The rest, and everything where the engine has no vectors, is called in the core (raw.ts).
+// their instructions. The rest, and everything where the engine has no vectors, is called in the core (raw.ts).
 import { VECTOR_A, VECTOR_B } from "../../engine/translator/region-writer.ts";
-import { bytesConstant, SIMD, shuffle, simd } from "../../engine/translator/wasm-simd.ts";
+import { bytesConstant, lowerHalf, SIMD, shuffle, simd } from "../../engine/translator/wasm-simd.ts";
+import { QC } from "../assembly/layout.ts";
 import type { Emitting } from "./emitting.ts";
 import { immediateVector, shiftByImmediate } from "./vector-immediate.ts";
 import {
@@ -91,6 +92,7 @@ function threeSame(f: VectorFields): Emit | null {
     });
   }
   if (opcode === 8 && size === 0) return shiftBytes(f);
+  if (opcode === 1 || opcode === 5) return saturating(f, opcode === 1 ? "add" : "sub");
   if (opcode === 17 && !u) {
     const equal = laneOp(size, "eq")!; // CMTST
     return writing(f, (x) => {
@@ -109,6 +111,35 @@ function threeSame(f: VectorFields): Emit | null {
     });
   }
   return null;
+}
+
+/** SQADD, UQADD, SQSUB, UQSUB of bytes and halfwords; FPSR.QC says that a lane is not what it is without saturation. */
+function saturating(f: VectorFields, name: "add" | "sub"): Emit | null {
+  const { n, m, q, u, size } = f;
+  const op = laneOp(size, `${name}_sat_${u ? "u" : "s"}`);
+  const plain = laneOp(size, name)!;
+  if (op === null) return null;
+  const write = writing(f, (x) => x.code.get(VECTOR_A));
+  return (x) => {
+    const { code } = x;
+    between(x, op, n, m);
+    code.set(VECTOR_A);
+    between(x, plain, n, m);
+    code.get(VECTOR_A);
+    simd(code, "v128.xor");
+    if (q) simd(code, "v128.any_true");
+    else {
+      lowerHalf(code);
+      code.i64(0);
+      code.op("i64.ne");
+    }
+    code.if();
+    code.i32(0);
+    code.i32(1);
+    code.memory("i32.store", QC);
+    code.end();
+    write(x);
+  };
 }
 
 /** Powers of two by the shift that they stand for, in a table for swizzle: to the left 0 to 7; to the right 1 to 8, times 256, and further with `beyond`. */

@@ -28,6 +28,7 @@ export const SIMD_OP = {
   "v128.or": 0x50,
   "v128.xor": 0x51,
   "v128.bitselect": 0x52,
+  "v128.any_true": 0x53,
   "i8x16.abs": 0x60,
   "i8x16.neg": 0x61,
   "i8x16.popcnt": 0x62,
@@ -35,7 +36,11 @@ export const SIMD_OP = {
   "i8x16.shr_s": 0x6c,
   "i8x16.shr_u": 0x6d,
   "i8x16.add": 0x6e,
+  "i8x16.add_sat_s": 0x6f,
+  "i8x16.add_sat_u": 0x70,
   "i8x16.sub": 0x71,
+  "i8x16.sub_sat_s": 0x72,
+  "i8x16.sub_sat_u": 0x73,
   "i8x16.min_s": 0x76,
   "i8x16.min_u": 0x77,
   "i8x16.max_s": 0x78,
@@ -55,7 +60,11 @@ export const SIMD_OP = {
   "i16x8.shr_s": 0x8c,
   "i16x8.shr_u": 0x8d,
   "i16x8.add": 0x8e,
+  "i16x8.add_sat_s": 0x8f,
+  "i16x8.add_sat_u": 0x90,
   "i16x8.sub": 0x91,
+  "i16x8.sub_sat_s": 0x92,
+  "i16x8.sub_sat_u": 0x93,
   "i16x8.mul": 0x95,
   "i16x8.min_s": 0x96,
   "i16x8.min_u": 0x97,
@@ -95,6 +104,7 @@ export const SIMD_OP = {
 } as const;
 export type SimdOp = keyof typeof SIMD_OP;
 
+const EXTRACT_LANE64 = 0x1d;
 const LOAD = 0x00;
 const STORE = 0x0b;
 const CONSTANT = 0x0c;
@@ -150,3 +160,8 @@ export const SIMD: boolean = WebAssembly.validate(
     ...[0xfd, CONSTANT, ...Array<number>(16).fill(0), 0x1a, 0x0b],
   ]),
 );
+
+/** Pops a vector, pushes its lower half as an i64. */
+export function lowerHalf(code: Code): void {
+  code.bytes([0xfd, EXTRACT_LANE64, 0]);
+}
