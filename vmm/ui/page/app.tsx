@@ -1,7 +1,7 @@
 // The page: what is shown (a story, a guest, a scenario, a trace; once or twice side by side), where it stands, and the way from one moment to the
 // next. The address names all of it.
 
-import { useEffect, useMemo, useRef, useState } from "preact/hooks";
+import { useEffect, useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
 import { VIOMMU_KINDS, type ViommuKindName } from "../../viommu/kinds.ts";
 import type { Recording, Run } from "../run/recording.ts";
 import { STORIES, storyOf } from "../story/stories.ts";
@@ -110,7 +110,8 @@ export function App({ programme }: { readonly programme: Programme }) {
       }),
     );
 
-  useEffect(() => {
+  // Before anything else happens: a key behind a click is for the side that was clicked.
+  useLayoutEffect(() => {
     const pressed = (event: KeyboardEvent): void => {
       const action = keyAction(event);
       if (action === null) return;
