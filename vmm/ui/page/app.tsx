@@ -1,7 +1,7 @@
 // The page: what is shown (a story, a guest, a scenario, a trace; once or twice side by side), where it stands, and the way from one moment to the
 // next. The address names all of it.
 
-import { useEffect, useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
+import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import { VIOMMU_KINDS, type ViommuKindName } from "../../viommu/kinds.ts";
 import type { Recording, Run } from "../run/recording.ts";
 import { STORIES, storyOf } from "../story/stories.ts";
@@ -45,7 +45,13 @@ export function App({ programme }: { readonly programme: Programme }) {
   const looks = useMemo(() => new Questions(), []);
   const [address, setAddress] = useState<PageAddress | null>(() => parseAddress(location.hash) ?? START);
   const [panes, setPanes] = useState<readonly Shown[]>([]);
-  const [active, setActive] = useState(0);
+  const [active, showActive] = useState(0);
+  // A key right behind a click is for the side that was clicked, drawn so or not.
+  const activeNow = useRef(0);
+  const setActive = (side: number): void => {
+    activeNow.current = side;
+    showActive(side);
+  };
   const [busy, setBusy] = useState<string | null>(null);
   const [problem, setProblem] = useState<string | null>(null);
   const [help, setHelp] = useState(false);
@@ -105,13 +111,12 @@ export function App({ programme }: { readonly programme: Programme }) {
         // Chapters are told on both sides at once.
         if (one.recording.columns.rows === 0) return one;
         const both = typeof action === "object" || action.startsWith("chapter") || action.startsWith("verb");
-        if (n !== active && !both) return one;
+        if (n !== activeNow.current && !both) return one;
         return { ...one, row: clamped(one.recording, rowAfter(one, action)) };
       }),
     );
 
-  // Before anything else happens: a key behind a click is for the side that was clicked.
-  useLayoutEffect(() => {
+  useEffect(() => {
     const pressed = (event: KeyboardEvent): void => {
       const action = keyAction(event);
       if (action === null) return;
