@@ -4,69 +4,16 @@
 import { describe, expect, it } from "vitest";
 import { SeededRandom } from "../../../../host/base/seeded-random.ts";
 import { floatEmitter } from "../../../../vmm/vcpu/riscv64/translator/floats.ts";
+import { doubleBits, INTEGERS, MAGNITUDES, PAIRS, singleBits } from "../engine/float-operands.ts";
 import { Board, RAM } from "./board.ts";
 import * as encode from "./encode.ts";
 
 const BOX = 0xffffffff00000000n;
-const view = new DataView(new ArrayBuffer(8));
-
-function ofDouble(value: number): bigint {
-  view.setFloat64(0, value);
-  return view.getBigUint64(0);
-}
-
-function ofSingle(value: number): bigint {
-  view.setFloat32(0, value);
-  return BOX | BigInt(view.getUint32(0));
-}
-
-const ULP_AT_TOP = 2 ** 971;
-const MAGNITUDES = [
-  ...[0, 1, 2, 3, 5, 7, 97, 0.5, 1.5, 2.5, 0.1, 1 / 3, 65521, 2 ** 24 - 1, 2 ** 24, 2 ** 31 - 0.5, 2 ** 31 - 1],
-  ...[
-    2 ** 31,
-    2 ** 32 - 1,
-    2 ** 32,
-    94906265,
-    2 ** 27 + 1,
-    2 ** 52 + 0.5,
-    2 ** 53 - 1,
-    2 ** 53,
-    2 ** 53 + 2,
-    2 ** 62,
-    2 ** 63,
-    2 ** 64,
-  ],
-  ...[
-    Number.MIN_VALUE,
-    2 ** -1022,
-    2 ** -1021,
-    2 ** -1020,
-    2 ** -540,
-    2 ** 540,
-    2 ** 999,
-    2 ** 1000,
-    2 ** 1019,
-    2 ** 1023,
-  ],
-  ...[Number.MAX_VALUE, 3 * (ULP_AT_TOP / 2), ULP_AT_TOP, 2 ** -149, 2 ** -126, 2 ** 127, 1.5 * 2 ** 127],
-  ...[Number.POSITIVE_INFINITY, Number.NaN],
-];
+const ofSingle = (value: number): bigint => BOX | singleBits(value);
 const VALUES: readonly bigint[] = [
-  ...MAGNITUDES.flatMap((value) => [ofDouble(value), ofDouble(-value), ofSingle(value), ofSingle(-value)]),
+  ...MAGNITUDES.flatMap((value) => [doubleBits(value), doubleBits(-value), ofSingle(value), ofSingle(-value)]),
   ...[0x7ff0000000000001n, 0xfff8000000000123n, BOX | 0x7f800001n, BOX | 0xffc00000n, 0x3f800000n, 0x7ffffffff0000000n],
 ];
-const INTEGERS: readonly bigint[] = [0n, 1n, -1n, 2n ** 31n - 1n, 2n ** 31n, 2n ** 32n - 1n, -(2n ** 31n)].concat(
-  [52n, 53n, 54n, 63n].flatMap((bit) => [-1n, 0n, 1n].flatMap((by) => [2n ** bit + by, -(2n ** bit) + by])),
-);
-
-/** Operands that the first seeds have: sums at the top whose rounding is not seen by a TwoSum that overflows, integers whose product is not below 2^53. */
-const PAIRS: readonly (readonly [number, number])[] = [0, 1, 2, 3, 4, 5, 6, 7].flatMap(() => [
-  [-3 * (ULP_AT_TOP / 2), Number.MAX_VALUE] as const,
-  [3 * (ULP_AT_TOP / 2), Number.MAX_VALUE] as const,
-  [2 ** 27 + 1, 2 ** 27 + 1] as const,
-  [2 ** 27 + 1, 94906265] as const,
-]);
 
 interface Operation {
   readonly name: string;
@@ -120,7 +67,7 @@ function loop(code: number, translate: boolean): Board {
 function outcome(board: Board, seed: number, draw: (of: readonly bigint[]) => bigint): string {
   for (let f = 1; f <= 4; f++) board.setF(f, draw(VALUES));
   PAIRS[seed]?.forEach((value, n) => {
-    board.setF(n + 1, ofDouble(value));
+    board.setF(n + 1, doubleBits(value));
   });
   board.setX(5, 0x5555n);
   board.setX(6, draw(INTEGERS));

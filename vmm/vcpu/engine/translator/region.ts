@@ -28,6 +28,8 @@ export interface Region {
 
 /** More than this many instructions are not translated together. */
 const LIMIT = 400;
+/** Nor than this many where lines are finished: a guest may have its code in many short pieces. */
+const FINISHED_LIMIT = 600;
 /**
  * A bit of the function's for each (region-writer.ts). A loop that is in more is not worth it: a region that gathers from sixteen is as large as it may
  * be, and what V8 takes for one grows faster than its size.
@@ -155,6 +157,7 @@ function finishLines(code: Code, chosen: Set<number>): void {
   for (const from of [...chosen]) {
     for (let at = from; code.at(at)?.flow === "next"; ) {
       at += code.at(at)!.length;
+      if (chosen.size >= FINISHED_LIMIT) return;
       if (chosen.has(at) || lineOf(at) !== lineOf(from) || code.at(at) === null) break;
       chosen.add(at);
     }
