@@ -41,6 +41,9 @@ const LONGEST_SLICE = 10_000_000;
 const WORK_OF_A_SLICE = 500_000;
 const WORK_OF_A_CALL = 10;
 
+/** A guest that has had its IOMMUs do so many commands waits for them over and over; one that boots gives some dozens. */
+const MANY_COMMANDS = 5000;
+
 const RESETS = ["shutdown", "cold-reboot", "warm-reboot"] as const;
 export type ResetKind = (typeof RESETS)[number];
 
@@ -217,6 +220,8 @@ export class KernelMachine<Parts extends KernelParts = KernelParts> implements S
   /** Commands that the guest's stores have had executed by its IOMMUs. */
   commandsExecuted: () => number = () => 0; // not state: wiring
   #commandsSeen = 0;
+  /** Called once the guest has had its IOMMUs do MANY_COMMANDS. */
+  onManyCommands: () => void = () => {}; // not state: wiring
   /** What this slice has cost besides instructions, see WORK_OF_A_SLICE. */
   #work = 0;
   /** A CPU stands where the core's user has asked it to stop; the machine is pausing. */
@@ -491,8 +496,10 @@ export class KernelMachine<Parts extends KernelParts = KernelParts> implements S
     const clock = this.#clock;
     this.machine.settle();
     const executed = this.commandsExecuted();
-    this.#work += 1 + executed - this.#commandsSeen;
+    const seen = this.#commandsSeen;
+    this.#work += 1 + executed - seen;
     this.#commandsSeen = executed;
+    if (executed >= MANY_COMMANDS && seen < MANY_COMMANDS) this.onManyCommands();
     const { core } = this.parts;
     if (this.machine.stopping || this.#off !== null || this.#work >= WORK_OF_A_SLICE) core.stop();
     // The host's kernel waits for its hardware by letting time pass.

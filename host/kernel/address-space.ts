@@ -33,8 +33,8 @@ interface Mapping {
   readonly va: number;
   readonly end: number;
   readonly bytes: Uint8Array;
-  /** The same as whole words; shorter where they are none. */
-  readonly words: Uint32Array;
+  /** The same as whole doublewords; none where it is not aligned to them. */
+  readonly doublewords: BigUint64Array;
   /** Byte offset of this piece within its backing. */
   readonly offset: number;
   readonly backing: Backing;
@@ -44,7 +44,7 @@ const NOWHERE: Mapping = {
   va: 0,
   end: 0,
   bytes: new Uint8Array(0),
-  words: new Uint32Array(0),
+  doublewords: new BigUint64Array(0),
   offset: 0,
   backing: { frame: -1, writable: false, pieces: 1, release: () => {} },
 };
@@ -145,11 +145,11 @@ export class ProcessMemory implements AddressSpace, UserMemory, Stateful {
   // --- seen from the kernel ---
 
   read(va: UserAddress, into: UserBytes, length = into.byteLength): number {
-    if (into instanceof Uint32Array) {
-      const mapping = this.#wholeWords(va, length);
-      // Not whole words of one mapping: as bytes.
+    if (into instanceof BigUint64Array) {
+      const mapping = this.#wholeDoublewords(va, length);
+      // Not whole doublewords of one mapping: as bytes.
       if (mapping === null) return this.read(va, bytesOf(into), length);
-      copyWords(mapping.words, ((va as number) - mapping.va) / 4, into, 0, length >>> 2);
+      copyDoublewords(mapping.doublewords, ((va as number) - mapping.va) / 8, into, 0, length >>> 3);
       return 0;
     }
     let at = this.#start(va, length);
@@ -167,11 +167,11 @@ export class ProcessMemory implements AddressSpace, UserMemory, Stateful {
   }
 
   write(va: UserAddress, from: UserBytes, length = from.byteLength): number {
-    if (from instanceof Uint32Array) {
-      const mapping = this.#wholeWords(va, length);
+    if (from instanceof BigUint64Array) {
+      const mapping = this.#wholeDoublewords(va, length);
       if (mapping === null) return this.write(va, bytesOf(from), length);
       if (!mapping.backing.writable) return -EFAULT;
-      copyWords(from, 0, mapping.words, ((va as number) - mapping.va) / 4, length >>> 2);
+      copyDoublewords(from, 0, mapping.doublewords, ((va as number) - mapping.va) / 8, length >>> 3);
       return 0;
     }
     let at = this.#start(va, length);
@@ -224,7 +224,7 @@ export class ProcessMemory implements AddressSpace, UserMemory, Stateful {
     this.#next = va + Math.ceil(bytes.length / PAGE_SIZE) * PAGE_SIZE + PAGE_SIZE;
     // Addresses only grow: the list stays sorted.
     const backing = { frame, writable, pieces: 1, release };
-    this.#mappings.push({ va, end: va + bytes.length, bytes, words: wordsOf(bytes), offset: 0, backing });
+    this.#mappings.push({ va, end: va + bytes.length, bytes, doublewords: doublewordsOf(bytes), offset: 0, backing });
     return BigInt(va);
   }
 
@@ -259,12 +259,12 @@ export class ProcessMemory implements AddressSpace, UserMemory, Stateful {
     return null;
   }
 
-  /** The mapping that holds a range, if that is whole words of one mapping and its address a number; else null. */
-  #wholeWords(va: UserAddress, length: number): Mapping | null {
-    if (typeof va !== "number" || ((va | length) & 3) !== 0) return null;
+  /** The mapping that holds a range, if that is whole doublewords of one mapping and its address a number; else null. */
+  #wholeDoublewords(va: UserAddress, length: number): Mapping | null {
+    if (typeof va !== "number" || ((va | length) & 7) !== 0) return null;
     // A process that is gone has none.
     const mapping = this.#find(va);
-    return mapping !== null && (va - mapping.va) / 4 + (length >>> 2) <= mapping.words.length ? mapping : null;
+    return mapping !== null && (va - mapping.va) / 8 + (length >>> 3) <= mapping.doublewords.length ? mapping : null;
   }
 
   /** The address as a number, or -1 where the range is not the process's to use at all. */
@@ -293,16 +293,16 @@ export class ProcessMemory implements AddressSpace, UserMemory, Stateful {
   }
 }
 
-function wordsOf(bytes: Uint8Array): Uint32Array {
-  const whole = bytes.byteOffset % 4 === 0 ? bytes.length >>> 2 : 0;
-  return new Uint32Array(bytes.buffer, whole === 0 ? 0 : bytes.byteOffset, whole);
+function doublewordsOf(bytes: Uint8Array): BigUint64Array {
+  const whole = bytes.byteOffset % 8 === 0 ? bytes.length >>> 3 : 0;
+  return new BigUint64Array(bytes.buffer, whole === 0 ? 0 : bytes.byteOffset, whole);
 }
 
-function bytesOf(words: Uint32Array): Uint8Array {
-  return new Uint8Array(words.buffer, words.byteOffset, words.byteLength);
+function bytesOf(doublewords: BigUint64Array): Uint8Array {
+  return new Uint8Array(doublewords.buffer, doublewords.byteOffset, doublewords.byteLength);
 }
 
-function copyWords(from: Uint32Array, start: number, to: Uint32Array, at: number, count: number): void {
+function copyDoublewords(from: BigUint64Array, start: number, to: BigUint64Array, at: number, count: number): void {
   if (count > 64) to.set(from.subarray(start, start + count), at);
   else for (let i = 0; i < count; i++) to[at + i] = from[start + i]!;
 }
@@ -320,7 +320,7 @@ function piece(mapping: Mapping, from: number, length: number): Mapping {
     va: mapping.va + from,
     end: mapping.va + from + length,
     bytes,
-    words: wordsOf(bytes),
+    doublewords: doublewordsOf(bytes),
     offset: mapping.offset + from,
     backing: mapping.backing,
   };

@@ -154,6 +154,20 @@ describe("time", () => {
     expect(bench.run().kind).toBe("off");
   });
 
+  it("says once that the guest has its IOMMUs do many commands", () => {
+    const bench = new Bench(new Program().print(UART_BASE, "ABCDEFGH").reset());
+    let commands = 0;
+    const told: number[] = [];
+    bench.rv64.commandsExecuted = () => {
+      commands += 999;
+      return commands;
+    };
+    bench.rv64.onManyCommands = () => told.push(commands);
+    expect(bench.run().kind).toBe("off");
+    expect(bench.output).toBe("ABCDEFGH");
+    expect(told).toEqual([6 * 999]);
+  });
+
   it("a device's event fires between instructions, not at the end of a slice", () => {
     const program = new Program();
     program.jump(program.here);

@@ -12,6 +12,7 @@ import type { VmParts } from "../view/machine-tree.ts";
 import type { BootOptions } from "./boot-run.ts";
 import { UsageError } from "./exit-codes.ts";
 import { assignmentsOf, HostRun } from "./host-run.ts";
+import { inlineMore } from "./inlining.ts";
 import type { RunShell } from "./run-shell.ts";
 import type { RunSource } from "./run-source.ts";
 import { viommuOf } from "./viommu-choice.ts";
@@ -101,6 +102,7 @@ function assembleVm(
     cpus: options.cpus,
     ...(slice === undefined ? {} : { sliceInstructions: slice }),
   });
+  machine.onManyCommands = inlineMore;
   machine.machine.timeLimit = options.timeLimit ?? Number.POSITIVE_INFINITY;
   shell.watchMachine(machine.machine, { lines: false });
   const assignment = machine.iommuWorld({

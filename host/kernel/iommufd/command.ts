@@ -12,6 +12,8 @@ export class IommufdCommand {
   readonly bytes: Uint8Array;
   /** The same as words: structures are made of them. */
   readonly words: Uint32Array;
+  /** The same as doublewords, which most structures are whole numbers of: these are copied faster. */
+  readonly #doublewords: BigUint64Array;
   /** How much of the structure the caller knows. */
   userSize = 0;
   /** A call is using it. */
@@ -23,8 +25,10 @@ export class IommufdCommand {
 
   /** For requests whose structure has so many bytes, one after another. */
   constructor(structureBytes: number) {
-    this.words = new Uint32Array(Math.ceil(structureBytes / 4));
-    this.bytes = new Uint8Array(this.words.buffer, 0, structureBytes);
+    this.#doublewords = new BigUint64Array(Math.ceil(structureBytes / 8));
+    const { buffer } = this.#doublewords;
+    this.words = new Uint32Array(buffer, 0, Math.ceil(structureBytes / 4));
+    this.bytes = new Uint8Array(buffer, 0, structureBytes);
   }
 
   /**
@@ -38,7 +42,7 @@ export class IommufdCommand {
     const { words } = this;
     const { length } = this.bytes;
     // The machine's own VMM asks with the whole structure nearly always: its size comes with it. What others have in memory is not read before its time.
-    if (typeof at === "number" && (length & 3) === 0 && readUser(call.memory, at, words, length) === 0) {
+    if (typeof at === "number" && (length & 7) === 0 && readUser(call.memory, at, this.#doublewords, length) === 0) {
       this.userSize = words[0]!;
       if (words[0] === length) return 0;
     }
@@ -46,7 +50,7 @@ export class IommufdCommand {
   }
 
   #beginWithSize(call: CallContext, at: UserAddress, minimum: number): number {
-    if (readUser(call.memory, at, this.words, 4) < 0) return -EFAULT;
+    if (readUser(call.memory, at, this.bytes, 4) < 0) return -EFAULT;
     this.userSize = this.words[0]!;
     return this.userSize < minimum ? -EINVAL : copyStruct(call.memory, at, this.userSize, this.bytes);
   }
@@ -67,7 +71,7 @@ export class IommufdCommand {
   /** Copies the structure back, as much of it as the caller has. */
   respond(): number {
     const length = Math.min(this.userSize, this.bytes.length);
-    return writeUser(this.call.memory, this.#at, (length & 3) === 0 ? this.words : this.bytes, length);
+    return writeUser(this.call.memory, this.#at, (length & 7) === 0 ? this.#doublewords : this.bytes, length);
   }
 
   /**

@@ -103,7 +103,7 @@ for (const [request, handle] of HANDLERS) {
   REQUESTS[request & 0xff] = { request, minimum, bytes: layout.bytes, handle, command: null };
 }
 
-const SIZE_WORD = new Uint32Array(1);
+const SIZE_WORD = new Uint8Array(4);
 
 function dispatch(context: IommufdContext, call: CallContext, request: number, argument: UserAddress): number {
   const known = REQUESTS[request & 0xff]!;

@@ -99,7 +99,7 @@ export class UserBatch implements InvalidationBatch {
   busy = false;
   /** A run of entries as copied from user space, and then as they were asked for. */
   readonly #bytes = new Uint8Array(CHUNK);
-  readonly #copied = new Uint32Array(this.#bytes.buffer);
+  readonly #copied = new BigUint64Array(this.#bytes.buffer);
   readonly words = new Int32Array(this.#bytes.buffer);
   /** Where they begin: a number, or, where no double holds that, a bigint beside it. */
   #va = 0;
@@ -181,6 +181,6 @@ export class UserBatch implements InvalidationBatch {
   }
 
   #read(va: UserAddress, length: number): boolean {
-    return readUser(this.#memory!, va, (length & 3) === 0 ? this.#copied : this.#bytes, length) === 0;
+    return readUser(this.#memory!, va, (length & 7) === 0 ? this.#copied : this.#bytes, length) === 0;
   }
 }

@@ -25,9 +25,9 @@ describe.skipIf(process.platform !== "linux")("a foreign process's memory", () =
       const bytes = new Uint8Array(8).fill(0xee);
       expect(readUser(memory, va, bytes, 4)).toBe(0);
       expect([...bytes]).toEqual([0x7f, 0x45, 0x4c, 0x46, 0xee, 0xee, 0xee, 0xee]);
-      const words = new Uint32Array(2);
-      expect(readUser(memory, va, words, 4)).toBe(0);
-      expect([...words]).toEqual([0x464c457f, 0]);
+      const doublewords = new BigUint64Array(2);
+      expect(readUser(memory, va, doublewords, 4)).toBe(0);
+      expect([...doublewords]).toEqual([0x464c457fn, 0n]);
     }
     memory.close();
   });

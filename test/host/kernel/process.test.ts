@@ -113,6 +113,32 @@ describe("a process's memory", () => {
     expect(kernel.frames.usedPages).toBe(0);
   });
 
+  it("is copied as doublewords where it is made of them, as bytes where not, and always what bytes would be", () => {
+    const { kernel } = boot();
+    const process = kernel.createProcess("vmm");
+    const at = Number(process.memory.allocate(4096));
+    const bytes = Uint8Array.from({ length: 1024 }, (_, n) => (n * 151 + (n >> 3)) & 0xff);
+    const doublewords = new BigUint64Array(bytes.buffer);
+    for (const place of [at, at + 4, at + 3]) {
+      for (const length of [0, 1, 4, 8, 12, 40, 512, 520, 1024]) {
+        for (const va of [place, BigInt(place)]) {
+          process.memory.bytes(BigInt(place), 1032).fill(0x99);
+          expect(process.memory.write(va, doublewords, length)).toBe(0);
+          expect(process.memory.bytes(BigInt(place), 1032)).toEqual(
+            Uint8Array.from({ length: 1032 }, (_, n) => (n < length ? bytes[n]! : 0x99)),
+          );
+          const back = new BigUint64Array(128);
+          expect(process.memory.read(va, back, length)).toBe(0);
+          expect(new Uint8Array(back.buffer)).toEqual(bytes.map((byte, n) => (n < length ? byte : 0)));
+        }
+      }
+    }
+    // the last doubleword, and one that begins in it
+    expect(process.memory.read(at + 4088, new BigUint64Array(1))).toBe(0);
+    expect(process.memory.read(at + 4088, new BigUint64Array(2))).toBe(-EFAULT);
+    expect(process.memory.write(at + 4092, new BigUint64Array(1))).toBe(-EFAULT);
+  });
+
   it.each([[0n], [-1n], [2n ** 47n - 4n], [2n ** 64n - 4n], [2n ** 70n]])("answers EFAULT for address %s", (va) => {
     const { kernel } = boot();
     const process = kernel.createProcess("vmm");

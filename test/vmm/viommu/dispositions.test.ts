@@ -276,6 +276,24 @@ describe("dispositions", () => {
       expect(installed(host)).toEqual({ tc: TC.V | TC.PDTV | TC.DPE, fsc: (3n << 60n) | TABLE, ta: 0n });
     });
 
+    it("of a context that is read again each word counts, and one that says the same is installed once", () => {
+      const { guest, host } = ready();
+      const contexts = [
+        { tc: TC.V, ta: 9n << 12n, fsc: SV39 | 0x100n },
+        { tc: TC.V, ta: 9n << 12n, fsc: SV39 | 0x101n },
+        { tc: TC.V, ta: 9n << 12n, fsc: SV39 | 0x101n | (1n << 40n) },
+        { tc: TC.V, ta: 10n << 12n, fsc: SV39 | 0x101n | (1n << 40n) },
+        { tc: TC.V | TC.DTF, ta: 10n << 12n, fsc: SV39 | 0x101n | (1n << 40n) },
+      ];
+      for (const context of contexts) {
+        guest.installContext(1, context);
+        expect(installed(host)).toEqual(context);
+        host.calls.length = 0;
+        guest.installContext(1, context);
+        expect(host.calls).toEqual([]);
+      }
+    });
+
     it("a PPN or PSCID beside fsc Bare means nothing, so changing it changes nothing", () => {
       const { guest, host } = ready();
       guest.installContext(1, { tc: TC.V });

@@ -102,6 +102,30 @@ export function canonicalise(dc: Uint32Array, abilities: DeviceAbilities): Canon
   };
 }
 
+/** `canonicalise` of contexts that are read over and over: the last answer again while words and abilities are the same. Nothing is allocated then. */
+// Not state: the last answer
+export class LastCanonical {
+  readonly #words = new Uint32Array(8);
+  #ats = false;
+  #pri = false;
+  #context: CanonicalContext | null = null;
+
+  of(dc: Uint32Array, abilities: DeviceAbilities): CanonicalContext {
+    const words = this.#words;
+    const { ats, pri } = abilities;
+    let same = this.#ats === ats && this.#pri === pri;
+    for (let i = 0; i < words.length; i++) if (words[i] !== dc[i]) same = false;
+    const last = this.#context;
+    if (same && last !== null) return last;
+    for (let i = 0; i < words.length; i++) words[i] = dc[i]!;
+    this.#ats = ats;
+    this.#pri = pri;
+    const context = canonicalise(dc, abilities);
+    this.#context = context;
+    return context;
+  }
+}
+
 /** Bits a canonical tc can have: those the host's interface has to accept. */
 export const GUEST_TC_BITS = TC_V | TC_EN_ATS | TC_EN_PRI | TC_DTF | TC_PDTV | TC_PRPR | TC_SADE | TC_DPE;
 
@@ -142,6 +166,7 @@ export class DeviceContexts implements ContextRules<CanonicalContext> {
   readonly unfit = CAUSE_DDT_MISCONFIGURED;
   cause = 0;
   readonly #reader: ContextReader;
+  readonly #last = new LastCanonical();
 
   constructor(reader: ContextReader) {
     this.#reader = reader;
@@ -151,7 +176,7 @@ export class DeviceContexts implements ContextRules<CanonicalContext> {
     const located = this.#reader.locate(device.guestId);
     this.cause = located.cause;
     if (located.cause !== 0) return null;
-    return located.bare ? DDTP_BARE_CONTEXT : canonicalise(this.#reader.words, abilities);
+    return located.bare ? DDTP_BARE_CONTEXT : this.#last.of(this.#reader.words, abilities);
   }
 
   describe(cause: number): string {
@@ -163,7 +188,7 @@ export class DeviceContexts implements ContextRules<CanonicalContext> {
   }
 
   same(a: CanonicalContext, b: CanonicalContext): boolean {
-    return a.tc === b.tc && a.fscLow === b.fscLow && a.fscHigh === b.fscHigh && a.taLow === b.taLow;
+    return a === b || (a.tc === b.tc && a.fscLow === b.fscLow && a.fscHigh === b.fscHigh && a.taLow === b.taLow);
   }
 
   install(host: ViommuHost, device: DeviceHandle, context: CanonicalContext): number {

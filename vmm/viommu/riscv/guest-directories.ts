@@ -26,8 +26,9 @@ import { TABLE_NAMES } from "../../../host/arch/riscv/walk-observer.ts";
 import type { GpaPfn } from "../../../host/base/address.ts";
 import { ACCESS_OK, type MemoryPort } from "../../../host/base/memory.ts";
 import type { Trace } from "../../../host/base/trace.ts";
+import type { DeviceAbilities } from "../dispositions.ts";
 import { WalkTrace } from "../walk-trace.ts";
-import { type CanonicalContext, type ContextReader, canonicalise, type LocatedContext } from "./context.ts";
+import { type CanonicalContext, type ContextReader, LastCanonical, type LocatedContext } from "./context.ts";
 import { type RegisterFile, WORD } from "./registers.ts";
 
 const SOUND: LocatedContext = { cause: 0, bare: false, detail: "" };
@@ -42,6 +43,9 @@ export interface LeafRights {
   /** log2 of the range in pages. */
   shift: number;
 }
+
+/** What the debug interface translates for can do all. */
+const ABLE: DeviceAbilities = { ats: true, pri: true };
 
 /** Range reported where the first stage is Bare: 2 MiB, as §3.6 recommends. */
 const BARE_RANGE_SHIFT = 9;
@@ -61,8 +65,8 @@ export class GuestDirectories implements ContextReader {
   readonly #directory: DirectoryWalker<GpaPfn>;
   readonly #space = new AddressSpace();
   readonly #noSecondStage = new Uint32Array(16);
-  readonly #seen = new Uint32Array(8);
-  #seenAs: CanonicalContext | null = null;
+  readonly #last = new LastCanonical();
+  #refused: LocatedContext = OFF;
   readonly #leaf: LeafRights = { read: false, write: false, execute: false, global: false, shift: 0 };
   readonly #trace: Trace;
   readonly #walkTrace: WalkTrace;
@@ -92,7 +96,7 @@ export class GuestDirectories implements ContextReader {
     if (mode === DDTP_BARE) return BARE;
     const levels = mode - DDTP_1LVL + 1;
     if (deviceId >= 1 << deviceIdBits(levels, false)) {
-      return refused(CAUSE_TRANSACTION_TYPE_DISALLOWED, `device id wider than a ${levels}-level directory`);
+      return this.#refuse(CAUSE_TRANSACTION_TYPE_DISALLOWED, `device id wider than a ${levels}-level directory`);
     }
     this.#observe(deviceId);
     const words = this.#registers.words;
@@ -100,7 +104,7 @@ export class GuestDirectories implements ContextReader {
     const cause = this.#directory.locateDevice(deviceId, root, levels);
     if (cause === 0) return SOUND;
     const reason = cause === CAUSE_DDT_MISCONFIGURED ? this.#directory.misconfiguration : null;
-    return refused(cause, reason ?? "");
+    return this.#refuse(cause, reason ?? "");
   }
 
   /**
@@ -175,21 +179,8 @@ export class GuestDirectories implements ContextReader {
     const located = this.locate(deviceId);
     this.faultsDisabled = located.cause === 0 && !located.bare && (this.words[0]! & TC_DTF) !== 0;
     if (located.cause !== 0) return located.cause;
-    const context = located.bare ? null : this.#canonical();
+    const context = located.bare ? null : this.#last.of(this.words, ABLE);
     return this.translate(deviceId, context, processId, supervisor, kind, pfn);
-  }
-
-  /** Of the context just located, for a device that can do all: the last answer again, if the words are the same. */
-  #canonical(): CanonicalContext {
-    const words = this.words;
-    const seen = this.#seen;
-    let same = this.#seenAs !== null;
-    for (let i = 0; i < seen.length; i++) {
-      if (seen[i] !== words[i]) same = false;
-      seen[i] = words[i]!;
-    }
-    if (!same) this.#seenAs = canonicalise(words, { ats: true, pri: true });
-    return this.#seenAs!;
   }
 
   /** True if guest-physical `address` lies in an entry that is read to find `processId`'s context. */
@@ -208,14 +199,19 @@ export class GuestDirectories implements ContextReader {
     return false;
   }
 
+  /** The last refusal again, if it was the same. */
+  #refuse(cause: number, detail: string): LocatedContext {
+    const last = this.#refused;
+    if (last.cause === cause && last.detail === detail) return last;
+    const refused = { cause, bare: false, detail };
+    this.#refused = refused;
+    return refused;
+  }
+
   #observe(deviceId: number): void {
     this.#walkTrace.deviceId = deviceId;
     const observer = this.#trace.on ? this.#walkTrace : null;
     this.#directory.observer = observer;
     this.#walker.observer = observer;
   }
-}
-
-function refused(cause: number, detail: string): LocatedContext {
-  return { cause, bare: false, detail };
 }

