@@ -4,6 +4,8 @@ import { takeInterrupt } from "./exceptions";
 import { execute } from "./execute";
 import { abort, externalAbort } from "./faults";
 import { CNTV_CTL_EL0, CNTV_CVAL_EL0, EL, MONITOR, TIMER_ROUTED, UNPRIVILEGED } from "./layout";
+import { slowAccess } from "./memory-instructions";
+import { ZVA } from "./opcodes";
 import { step } from "./step";
 import { translate } from "./translate";
 
@@ -50,6 +52,18 @@ export class AArch64 {
 
   @inline execute(slot: usize, n: u32): u32 {
     return execute(slot, n);
+  }
+
+  @inline isAccess(operation: u32): bool {
+    return operation >= <u32>ZVA;
+  }
+
+  @inline access(slot: usize): u32 {
+    return slowAccess(slot);
+  }
+
+  @inline slotBytes(slot: usize): u32 {
+    return 16;
   }
 
   step(): u32 {

@@ -12,6 +12,9 @@
 //     untilTimer(): u32                                  instructions until the timer is due, see time.ts
 //     switched(): void                                   another hart has become the running one
 //     execute(slot, n): u32                              the interpreter's loop: at most n instructions from `slot`, in the page PAGE_VA, PAGE_BASE
+//     isAccess(operation): bool                          a slot's first 16 bits are those of a load or store that access() does
+//     access(slot): u32                                  does it: it is counted, and PC is its address. CONTINUE, or RESUME as of step()
+//     slotBytes(slot): u32                               from a slot to the next instruction's
 //     step(): u32                                        the one instruction at SLOT, PC that the loop does not do itself; it is counted already
 //   }
 //

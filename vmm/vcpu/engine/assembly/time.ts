@@ -26,13 +26,16 @@ export function ticks(): u64 {
 /** Instructions until ticks() reaches `compare`, at least 1; 2³² − 1 if it has been reached already or is further away than that. */
 export function untilTicks(compare: u64): u32 {
   const tick = <u64>load<u32>(NS_PER_TICK);
-  if (compare > <u64>-1 / tick) return 0xffffffff;
+  // a product of more bits than there are; divisions take longer than the rest of it
+  const spare = clz(compare) + clz(tick);
+  if (spare < 63 || (spare == 63 && compare > <u64>-1 / tick)) return 0xffffffff;
   const due = compare * tick;
   const now = load<u64>(NOW);
   if (due <= now) return 0xffffffff;
   const step = <u64>load<u32>(NS_PER_INSTRUCTION);
-  const count = (due - now - 1) / step + 1;
-  return count < 0xffffffff ? <u32>count : 0xffffffff;
+  const away = due - now - 1;
+  if (away >= step * 0xfffffffe) return 0xffffffff;
+  return <u32>(away / step) + 1;
 }
 
 /** Makes hart `index` the running one. */

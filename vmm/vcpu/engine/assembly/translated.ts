@@ -1,7 +1,11 @@
-// Running translated code: what step() does at a slot marked TRANSLATED.
+// Running translated code: what step() does at a slot marked TRANSLATED. Loads and stores that translated code leaves (a missed TLB, a device) are done
+// here, too, and it goes on behind them if a block begins there: a guest that waits for a device does little else.
 import { CONTINUE, PAGE_MASK, RESUME, STEP } from "./isa";
 import { isJump, jumpIn, jumpRecord, keepJump } from "./jumps";
-import { CHUNK, ENTRIES, ENTRY_BYTES, LEFT, PAGE_BASE, PAGE_VA, PC, SAMPLE, SLOT, TAIL, TRANSLATED } from "./layout";
+import {
+  CHUNK, ENTRIES, ENTRY_BYTES, INTERVAL, LEFT, PAGE_BASE, PAGE_VA, PC, REMAINING, SAMPLE, SLOT, STOP, TAIL, TRANSLATED, WATCH_HIT,
+} from "./layout";
+import { synchronise } from "./time";
 import { dataTable, fetchTable, place } from "./tlb";
 
 /**
@@ -19,11 +23,28 @@ export function runTranslated<Isa>(first: usize, counted: u32): u32 {
   let base = load<u64>(PAGE_VA) - load<u64>(entry, 16);
   for (;;) {
     const after = call_indirect<u32>(functionIndex, left, block, tlb, fetch, base);
-    if (after == left) return interpretOriginal<Isa>(load<u32>(SLOT), left);
-    left = after;
     let slot: usize = load<u32>(SLOT);
     let record: usize = 0;
-    if (slot == 0) {
+    if (after == left) {
+      if (!isa.isAccess(<u32>load<u16>(entryOf(slot)))) return interpretOriginal<Isa>(slot, left);
+      noteTail(left);
+      const mark = load<u64>(slot);
+      const original = load<u64>(entryOf(slot));
+      store<u64>(slot, original);
+      const next = access<Isa>(slot, left, tlb, fetch);
+      if (load<u64>(slot) == original) store<u64>(slot, mark);
+      if (next == 0) return RESUME;
+      slot = next;
+      left = load<u32>(LEFT);
+    } else if (slot != 0) {
+      left = after;
+      if (left != 0 && isa.isAccess(<u32>load<u16>(slot))) {
+        slot = access<Isa>(slot, left, tlb, fetch);
+        if (slot == 0) return RESUME;
+        left = load<u32>(LEFT);
+      }
+    } else {
+      left = after;
       const target = load<u64>(PC);
       record = jumpRecord(target);
       if (left && isJump(record, target)) {
@@ -59,13 +80,58 @@ function entryOf(slot: usize): usize {
   return ENTRIES + load<u32>(slot, 4) * ENTRY_BYTES;
 }
 
+/**
+ * The load or store in `slot`, with `left` instructions left, it included. The slot to go on at, which is SLOT, with LEFT, PAGE_VA and PAGE_BASE as they are
+ * there; 0: where is to be asked (RESUME).
+ */
+function access<Isa>(slot: usize, left: u32, tlb: usize, fetch: usize): usize {
+  const isa = changetype<Isa>(0);
+  const bytes = isa.slotBytes(slot);
+  store<u64>(PC, load<u64>(PAGE_VA) + ((slot - load<u32>(PAGE_BASE)) >> 2));
+  store<u32>(LEFT, left - 1);
+  let next = slot + bytes;
+  if (isa.access(slot) != CONTINUE) next = goOn<Isa>(tlb, fetch);
+  store<u32>(SLOT, <u32>next);
+  return next;
+}
+
+/**
+ * What resume() (run.ts) does where something may have changed, for the case that nothing has: the slot at PC, in the same TLBs; 0 where that is for
+ * resume() to find, which begins with the same and finds it done.
+ */
+function goOn<Isa>(tlb: usize, fetch: usize): usize {
+  const isa = changetype<Isa>(0);
+  synchronise(load<u32>(LEFT));
+  if (load<u32>(STOP) | load<u32>(WATCH_HIT)) return 0;
+  isa.takeInterrupt();
+  const sample = load<u32>(SAMPLE);
+  const remaining = load<u32>(REMAINING);
+  if (remaining == 0 || sample - 1 >= load<u32>(INTERVAL)) return 0;
+  if (dataTable(isa.dataContext()) != tlb || fetchTable(isa.fetchContext()) != fetch) return 0;
+  const pc = load<u64>(PC);
+  const translation = fetch + place(pc);
+  if (load<u64>(translation) != (pc & PAGE_MASK)) return 0;
+  const page = load<u32>(translation, 8);
+  const chunk = min(min(remaining, isa.untilTimer()), sample);
+  store<u32>(CHUNK, chunk);
+  store<u32>(LEFT, chunk);
+  store<u64>(PAGE_VA, pc & PAGE_MASK);
+  store<u32>(PAGE_BASE, page);
+  return page + ((<u32>pc & isa.offsetMask()) << 2);
+}
+
 /** A budget as small as that is why most blocks do not run that don't: if it ends where the next sample is due, that would say nothing. */
 const FEW_LEFT: u32 = 64;
+
+@inline
+function noteTail(left: u32): void {
+  if (left < FEW_LEFT && load<u32>(CHUNK) == load<u32>(SAMPLE)) store<u32>(TAIL, 1);
+}
 
 /** The instruction that the translated block at `slot` begins with, when that cannot run: its budget is too small, or the instruction is slow. */
 function interpretOriginal<Isa>(slot: usize, left: u32): u32 {
   const isa = changetype<Isa>(0);
-  if (left < FEW_LEFT && load<u32>(CHUNK) == load<u32>(SAMPLE)) store<u32>(TAIL, 1);
+  noteTail(left);
   const mark = load<u64>(slot);
   const original = load<u64>(entryOf(slot));
   store<u64>(slot, original);

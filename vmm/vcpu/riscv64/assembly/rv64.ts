@@ -2,6 +2,8 @@
 import { untilTicks } from "../../engine/assembly/time";
 import { execute } from "./execute";
 import { MODE, RESERVATION, STIMECMP } from "./layout";
+import { slowAccess } from "./memory-instructions";
+import { LB, SD } from "./opcodes";
 import { step } from "./step";
 import { accessFault, dataContext, translate } from "./translate";
 import { takeInterrupt, trap } from "./traps";
@@ -49,6 +51,18 @@ export class Rv64 {
 
   @inline execute(slot: usize, n: u32): u32 {
     return execute(slot, n);
+  }
+
+  @inline isAccess(operation: u32): bool {
+    return operation - <u32>LB < <u32>(SD + 2 - LB);
+  }
+
+  @inline access(slot: usize): u32 {
+    return slowAccess(slot);
+  }
+
+  @inline slotBytes(slot: usize): u32 {
+    return load<u16>(slot) & 1 ? 8 : 16;
   }
 
   step(): u32 {

@@ -58,6 +58,9 @@ class Tiny {
   @inline untilTimer(): u32 { return untilTicks(load<u64>(DEADLINE)); }
   switched(): void { store<u32>(SWITCHES, load<u32>(SWITCHES) + 1); }
   @inline execute(slot: usize, n: u32): u32 { return execute(slot, n); }
+  @inline isAccess(operation: u32): bool { return operation == LDR || operation == STR; }
+  access(slot: usize): u32 { return access(slot); }
+  @inline slotBytes(slot: usize): u32 { return 16; }
   step(): u32 { return step(); }
 }
 
@@ -213,18 +216,9 @@ function step(): u32 {
     case BR:
       goTo(n1(slot));
       return RESUME;
-    case LDR: case STR: {
-      const va = n1(slot) + load<u64>(slot, 8);
-      const loads = load<u16>(slot) == LDR;
-      const status = loads ? readMemory<Tiny>(va, 8) : writeMemory<Tiny>(va, 8, load<u64>(d(slot)));
-      if (status == RESUME) return RESUME;
-      if (loads) store<u64>(d(slot), load<u64>(VALUE));
-      if (status == OUTSIDE) {
-        store<u64>(PC, pc + 4);
-        return RESUME;
-      }
+    case LDR: case STR:
+      if (access(slot) == RESUME) return RESUME;
       break;
-    }
     case SYSTEM: return system(<u32>load<u64>(slot, 8), n1(slot), pc);
     default:
       enterKernel(FAULT_ILLEGAL, load<u64>(slot, 8));
@@ -232,6 +226,17 @@ function step(): u32 {
   }
   store<u32>(SLOT, <u32>slot + 16);
   return CONTINUE;
+}
+
+function access(slot: usize): u32 {
+  const va = n1(slot) + load<u64>(slot, 8);
+  const loads = load<u16>(slot) == LDR;
+  const status = loads ? readMemory<Tiny>(va, 8) : writeMemory<Tiny>(va, 8, load<u64>(d(slot)));
+  if (status == RESUME) return RESUME;
+  if (loads) store<u64>(d(slot), load<u64>(VALUE));
+  if (status != OUTSIDE) return CONTINUE;
+  store<u64>(PC, load<u64>(PC) + 4);
+  return RESUME;
 }
 
 /** Sets PC; where no instruction can begin the fault is taken at once, with that as its pc. */
