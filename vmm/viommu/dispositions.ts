@@ -211,12 +211,16 @@ export class Dispositions<C> implements Stateful {
   installMarked(visit?: (state: DeviceState<C>) => void): void {
     for (const { marked, stream } of this.#byId.values()) {
       if (!marked) continue;
+      let settled = stream.name === null;
       for (const member of stream.members) {
         if (!member.marked) continue;
         member.marked = false;
+        const { wanted, ownCause } = member;
         this.#read(member);
+        settled &&= member.wanted === wanted && member.ownCause === ownCause && isWhereItBelongs(member);
       }
-      this.#settle(stream);
+      // Most that a guest has read again is as it was.
+      if (!settled) this.#settle(stream);
       if (visit !== undefined) for (const member of stream.members) visit(member);
     }
   }
@@ -447,6 +451,11 @@ export class Dispositions<C> implements Stateful {
   #restored(state: StateReader, field: string): C | null {
     return state.optional(field, (reader) => this.#rules.restore(reader, field));
   }
+}
+
+/** False if the host has not done for it what its context asks for. */
+function isWhereItBelongs<C>({ refusal, lost, detached }: DeviceState<C>): boolean {
+  return refusal === 0 && !lost && !detached;
 }
 
 /** What every device of a stream can do. */

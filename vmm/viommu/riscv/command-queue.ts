@@ -40,6 +40,7 @@ import {
   IOFENCE_C,
   IOTINVAL_GVMA,
   IOTINVAL_VMA,
+  isDdt,
   isVma,
   PV,
 } from "./commands.ts";
@@ -215,21 +216,26 @@ export class CommandQueue implements Stateful {
     if (this.#flush()) ring.head = tail;
   }
 
-  /** Puts the IOTINVAL.VMA at the beginning of a run of entries into the batch: how many. */
+  /** Puts the IOTINVAL.VMA and IODIR.INVAL_DDT at the beginning of a run of entries into the batch: how many. */
   #collect(index: number, words: Int32Array, first: number, run: number): number {
     const rules = this.#rules;
     const batch = this.#batch;
     let taken = 0;
+    let directories = 0;
     for (let at = first; taken < run; at += 4) {
       const w0 = words[at]!;
       const w1 = words[at + 1]!;
       const w2 = words[at + 2]!;
       const w3 = words[at + 3]!;
-      if (!isVma(rules, w0, w1, w2, w3)) break;
-      batch.add(index + taken, w0, w1, w2, w3);
+      if (isVma(rules, w0, w1, w2, w3)) batch.add(index + taken, w0, w1, w2, w3);
+      else if (isDdt(rules, w0, w1, w2, w3)) {
+        this.#take(IODIR_INVAL_DDT, index + taken, w0, w1, w2, w3);
+        directories++;
+      } else break;
       taken++;
     }
-    this.#counts[IOTINVAL_VMA] = this.#counts[IOTINVAL_VMA]! + taken;
+    this.#counts[IOTINVAL_VMA] = this.#counts[IOTINVAL_VMA]! + taken - directories;
+    this.#counts[IODIR_INVAL_DDT] = this.#counts[IODIR_INVAL_DDT]! + directories;
     this.total += taken;
     return taken;
   }

@@ -68,6 +68,11 @@ export function isVma(rules: CommandRules, lo0: number, hi0: number, lo1: number
   return (lo0 & 0x3ff) === 0x001 && invalidatesLegally(rules, lo0, hi0, lo1, hi1);
 }
 
+/** True for a legal IODIR.INVAL_DDT. */
+export function isDdt(rules: CommandRules, lo0: number, hi0: number, lo1: number, hi1: number): boolean {
+  return (lo0 & 0x3ff) === 0x003 && classify(rules, lo0, hi0, lo1, hi1) === IODIR_INVAL_DDT;
+}
+
 export function classify(rules: CommandRules, lo0: number, hi0: number, lo1: number, hi1: number): number {
   // opcode | func3 << 7
   switch (lo0 & 0x3ff) {
