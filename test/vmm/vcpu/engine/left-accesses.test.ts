@@ -1,0 +1,161 @@
+// Loads and stores that translated code leaves: a device's, and RAM's whose page the TLB does not know. Translated code goes on behind them by itself
+// (engine/assembly/translated.ts), unless what they set in motion has to be seen to first. Everything is compared with the interpreter, slice by slice.
+import { describe, expect, it } from "vitest";
+import { Exit } from "../../../../vmm/vcpu/engine/core.ts";
+import { Board, DEVICE, EAGER, RAM, VECTOR } from "./board.ts";
+import { Debugger } from "./debugger.ts";
+import * as t from "./tiny/tiny.ts";
+
+const NEVER = 2n ** 64n - 1n;
+const DATA = RAM + 0x20000n;
+
+/** A loop in which half of the instructions leave translated code: two for a device, one for RAM that was flushed from the TLB before. */
+function program(board: Board): void {
+  board.place(
+    RAM,
+    ...[
+      t.ldr(1, 5, 8),
+      t.add(2, 2, 1, 3),
+      t.str(2, 5, 16),
+      t.flush(7),
+      t.ldr(4, 7, 8),
+      t.add(4, 4, 0, 1),
+      t.str(4, 7, 8),
+    ],
+    ...[t.add(3, 3, 0, 1), t.cmp(3, 6), t.blt(-9), t.WFI],
+  );
+  // the handler tells the device, which calls the interrupt off, and counts
+  board.place(VECTOR, t.str(8, 5, 24), t.add(8, 8, 0, 1), t.ERET);
+  board.set({ 5: DEVICE, 6: 120n, 7: DATA });
+}
+
+type Happening = (board: Board) => void;
+const at = (board: Board, ns: number): void => board.core.write(0, "deadline", BigInt(board.core.now + ns));
+
+/** What a device can do to the CPU within an access of its. */
+const HAPPENINGS: Readonly<Record<string, Happening>> = {
+  "an interrupt at once": (board) => at(board, 0),
+  "an interrupt three instructions later": (board) => at(board, 30),
+  "an interrupt, and the run ends": (board) => {
+    at(board, 0);
+    board.core.stop();
+  },
+  "the run ends": ({ core }) => core.stop(),
+  "the slice ends now": ({ core }) => core.limitSlice(0),
+  "the slice ends soon": ({ core }) => core.limitSlice(4),
+  "time passes": ({ core }) => {
+    core.now += 1000;
+  },
+  "time passes, and an interrupt falls due": (board) => {
+    at(board, 500);
+    board.core.now += 1000;
+  },
+  "translations are forgotten": ({ core }) => core.flushTranslations(0),
+  "the code changes behind the access, and is fetched again": (board) => {
+    board.place(RAM + 4n, t.add(2, 2, 1, 7));
+  },
+};
+
+function run(
+  translate: typeof EAGER | false,
+  slice: number,
+  happen: Happening,
+  every: number,
+  watch?: Debugger,
+): string[] {
+  const board = new Board(translate);
+  board.core.write(0, "deadline", NEVER);
+  program(board);
+  let accesses = 0;
+  board.device.during = () => {
+    if (board.device.log.at(-1)!.startsWith("store 10000018")) board.core.write(0, "deadline", NEVER);
+    else if (++accesses % every === 0) happen(board);
+  };
+  const states: string[] = [];
+  let exit: Exit;
+  do {
+    exit = watch === undefined ? board.core.run(0, slice) : watch.run(board.core, 0, slice);
+    const { core, device } = board;
+    states.push(
+      `${exit} ${core.read(0, "pc")} ${core.now} ${core.executed} ${board.r(2)} ${board.r(4)} ${device.log.length}`,
+    );
+    if (states.length > 10_000) throw new Error("the program did not end");
+  } while (exit !== Exit.Wfi);
+  if (watch === undefined) expect(board.core.translations > 0).toBe(translate !== false);
+  expect(board.device.log.length).toBeGreaterThanOrEqual(240);
+  return [...states, board.state];
+}
+
+describe("what a device does within an access", () => {
+  it.each(Object.keys(HAPPENINGS))("%s: seen by the next instruction, interpreted and translated", (name) => {
+    for (const slice of [100_000, 97, 5]) {
+      for (const every of [1, 3, 7]) {
+        const interpreted = run(false, slice, HAPPENINGS[name]!, every);
+        expect(run(EAGER, slice, HAPPENINGS[name]!, every)).toEqual(interpreted);
+      }
+    }
+  });
+
+  it("and all of it by turns, under a debugger that stops at accesses, too", () => {
+    const happenings = Object.values(HAPPENINGS);
+    let stops = 0;
+    for (let seed = 1; seed <= 20; seed++) {
+      const turns = (): Happening => {
+        let state = seed;
+        return (board) => {
+          state = (Math.imul(state, 1103515245) + 12345) >>> 0;
+          happenings[(state >>> 16) % happenings.length]!(board);
+        };
+      };
+      const interpreted = run(false, 1000, turns(), 2);
+      expect(run(EAGER, 1000, turns(), 2)).toEqual(interpreted);
+      let random = seed;
+      const watch = new Debugger(() => {
+        random = (Math.imul(random, 1664525) + 1013904223) >>> 0;
+        return random >>> 8;
+      });
+      expect(run(EAGER, 1000, turns(), 2, watch)).toEqual(interpreted);
+      stops += watch.stops;
+    }
+    expect(stops).toBeGreaterThan(100);
+  });
+});
+
+describe("an access of RAM that faults behind others", () => {
+  it("goes on in the handler, in its mode, with what was executed before", () => {
+    const states = [false, EAGER].map((translate) => {
+      const board = new Board(translate as typeof EAGER);
+      const table = RAM + 0x30000n;
+      const page = (va: number, to: bigint, rights: bigint): void =>
+        board.ram.setBigUint64(Number(table - RAM) + (va >> 12) * 8, to | rights, true);
+      page(0x1000, RAM, 3n);
+      page(0x2000, DATA, 7n);
+      page(0x3000, DATA, 1n);
+      page(0xe000, VECTOR, 1n);
+      board.core.write(0, "vector", 0xe000n);
+      board.place(
+        RAM,
+        t.ldr(1, 7, 8),
+        t.add(2, 2, 1, 1),
+        t.ldr(4, 9, 0),
+        t.add(3, 3, 0, 1),
+        t.cmp(3, 6),
+        t.blt(-5),
+        t.WFI,
+      );
+      // behind the load that the kernel may do and a user may not
+      board.place(VECTOR, t.ldr(10, 9, 0), t.add(8, 8, 0, 1), t.add(11, 12, 0, 12), t.setElr(11), t.ERET);
+      board.set({ 6: 300n, 7: 0x2000n, 9: 0x3000n, 12: 0x1000n });
+      board.core.write(0, "table", table);
+      // to the user's code
+      page(0xd000, RAM + 0xd000n, 1n);
+      board.place(RAM + 0xd000n, t.setElr(12), t.setSavedMode(13), t.ERET);
+      board.core.write(0, "pc", 0xd000n);
+      board.finish();
+      expect([board.r(3), board.r(8)]).toEqual([300n, 300n]);
+      expect(board.core.translations > 0).toBe(translate !== false);
+      return board.state;
+    });
+    expect(states[1]).toBe(states[0]);
+  });
+});
