@@ -6,6 +6,7 @@ import { Board, DEVICE, EAGER, RAM, VECTOR } from "./board.ts";
 import { Debugger } from "./debugger.ts";
 import * as t from "./tiny/tiny.ts";
 
+const TICK_NS = 100;
 const NEVER = 2n ** 64n - 1n;
 const DATA = RAM + 0x20000n;
 
@@ -30,12 +31,14 @@ function program(board: Board): void {
 }
 
 type Happening = (board: Board) => void;
-const at = (board: Board, ns: number): void => board.core.write(0, "deadline", BigInt(board.core.now + ns));
+/** In the next tick after so many ns. */
+const at = (board: Board, ns: number): void =>
+  board.core.write(0, "deadline", BigInt(Math.floor((board.core.now + ns) / TICK_NS)));
 
 /** What a device can do to the CPU within an access of its. */
 const HAPPENINGS: Readonly<Record<string, Happening>> = {
   "an interrupt at once": (board) => at(board, 0),
-  "an interrupt three instructions later": (board) => at(board, 30),
+  "an interrupt some instructions later": (board) => at(board, 120),
   "an interrupt, and the run ends": (board) => {
     at(board, 0);
     board.core.stop();
@@ -47,7 +50,7 @@ const HAPPENINGS: Readonly<Record<string, Happening>> = {
     core.now += 1000;
   },
   "time passes, and an interrupt falls due": (board) => {
-    at(board, 500);
+    at(board, 800);
     board.core.now += 1000;
   },
   "translations are forgotten": ({ core }) => core.flushTranslations(0),
@@ -65,6 +68,7 @@ function run(
 ): string[] {
   const board = new Board(translate);
   board.core.write(0, "deadline", NEVER);
+  board.core.setMasked(0, false);
   program(board);
   let accesses = 0;
   board.device.during = () => {
@@ -83,7 +87,7 @@ function run(
   } while (exit !== Exit.Wfi);
   if (watch === undefined) expect(board.core.translations > 0).toBe(translate !== false);
   expect(board.device.log.length).toBeGreaterThanOrEqual(240);
-  return [...states, board.state];
+  return [...states, board.state, `${board.r(8)} interrupts`];
 }
 
 describe("what a device does within an access", () => {
@@ -91,6 +95,7 @@ describe("what a device does within an access", () => {
     for (const slice of [100_000, 97, 5]) {
       for (const every of [1, 3, 7]) {
         const interpreted = run(false, slice, HAPPENINGS[name]!, every);
+        expect(interpreted.at(-1) !== "0 interrupts").toBe(name.includes("an interrupt"));
         expect(run(EAGER, slice, HAPPENINGS[name]!, every)).toEqual(interpreted);
       }
     }
@@ -121,8 +126,71 @@ describe("what a device does within an access", () => {
   });
 });
 
-describe("an access of RAM that faults behind others", () => {
-  it("goes on in the handler, in its mode, with what was executed before", () => {
+describe("an access of RAM", () => {
+  it("that is watched stops the CPU before it, each time", () => {
+    const [interpreted, translated] = [false, EAGER].map((translate) => {
+      const board = new Board(translate as typeof EAGER);
+      program(board);
+      board.core.run(0, 200);
+      board.core.setWatchpoints([{ address: Number(DATA) + 8, bytes: 8, loads: true, stores: true }]);
+      const stops: string[] = [];
+      for (let exit: Exit = Exit.Break; exit === Exit.Break; ) {
+        exit = board.core.run(0, 100_000);
+        stops.push(
+          `${exit} ${board.core.read(0, "pc")} ${board.core.executed} ${board.r(4)} ${board.core.watchHit?.address}`,
+        );
+      }
+      return stops;
+    });
+    expect(interpreted!.length).toBe(2 * (120 - 200 / 10) + 1);
+    expect(translated).toEqual(interpreted);
+  });
+
+  it("behind a loop is not done before a slice that has room for it, wherever slices end", () => {
+    // a loop that is translated before what stands behind it has run
+    const code = [t.add(1, 1, 0, 1), t.cmp(1, 6), t.blt(-2), t.ldr(4, 7, 0), t.add(4, 4, 0, 1), t.str(4, 7, 0)];
+    code.push(t.movi(1, 0), t.add(3, 3, 0, 1), t.cmp(3, 9), t.blt(-9), t.WFI);
+    for (let slice = 1; slice < 40; slice++) {
+      const [interpreted, translated] = [false, { interval: 40, samples: 1 }].map((translate) => {
+        const board = new Board(translate as typeof EAGER);
+        board.place(RAM, ...code);
+        board.set({ 6: 20n, 7: DATA, 9: 40n });
+        const counts: string[] = [];
+        while (board.core.run(0, slice) !== Exit.Wfi) counts.push(`${board.core.read(0, "pc")} ${board.core.executed}`);
+        return [...counts, board.state];
+      });
+      expect(translated, `slices of ${slice}`).toEqual(interpreted);
+    }
+  });
+
+  it("or of a device that faults in the kernel, whose handler goes on behind it, is an instruction like any other", () => {
+    const [interpreted, translated] = [false, EAGER].map((translate) => {
+      const board = new Board(translate as typeof EAGER);
+      board.place(
+        RAM,
+        t.ldr(1, 5, 4),
+        t.add(2, 2, 0, 1),
+        t.str(1, 5, 4),
+        t.add(3, 3, 0, 1),
+        t.cmp(3, 6),
+        t.blt(-5),
+        t.WFI,
+      );
+      // loads fault at RAM, stores 8 bytes behind it
+      board.place(VECTOR, t.add(8, 8, 0, 1), t.setElr(11), t.ERET);
+      board.set({ 5: DEVICE, 6: 200n, 11: RAM + 4n });
+      let states = "";
+      for (let n = 0; n < 300; n++) {
+        if (n % 7 === 0) board.set({ 11: RAM + (n % 2 === 0 ? 4n : 12n) });
+        states += `${board.core.run(0, 13)} ${board.state}\n`;
+      }
+      expect(board.core.translations > 0).toBe(translate !== false);
+      return states;
+    });
+    expect(translated).toBe(interpreted);
+  });
+
+  it("that faults behind others goes on in the handler, in its mode, with what was executed before", () => {
     const states = [false, EAGER].map((translate) => {
       const board = new Board(translate as typeof EAGER);
       const table = RAM + 0x30000n;

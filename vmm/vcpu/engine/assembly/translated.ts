@@ -3,7 +3,7 @@
 import { CONTINUE, PAGE_MASK, RESUME, STEP } from "./isa";
 import { isJump, jumpIn, jumpRecord, keepJump } from "./jumps";
 import {
-  CHUNK, ENTRIES, ENTRY_BYTES, INTERVAL, LEFT, PAGE_BASE, PAGE_VA, PC, REMAINING, SAMPLE, SLOT, STOP, TAIL, TRANSLATED, WATCH_HIT,
+  CHUNK, ENTRIES, ENTRY_BYTES, LEFT, PAGE_BASE, PAGE_VA, PC, REMAINING, SAMPLE, SLOT, STOP, TAIL, TRANSLATED, WATCH_HIT,
 } from "./layout";
 import { synchronise } from "./time";
 import { dataTable, fetchTable, place } from "./tlb";
@@ -91,7 +91,7 @@ function access<Isa>(slot: usize, left: u32, tlb: usize, fetch: usize): usize {
   store<u32>(LEFT, left - 1);
   let next = slot + bytes;
   if (isa.access(slot) != CONTINUE) next = goOn<Isa>(tlb, fetch);
-  store<u32>(SLOT, <u32>next);
+  if (next) store<u32>(SLOT, <u32>next);
   return next;
 }
 
@@ -104,15 +104,13 @@ function goOn<Isa>(tlb: usize, fetch: usize): usize {
   synchronise(load<u32>(LEFT));
   if (load<u32>(STOP) | load<u32>(WATCH_HIT)) return 0;
   isa.takeInterrupt();
-  const sample = load<u32>(SAMPLE);
-  const remaining = load<u32>(REMAINING);
-  if (remaining == 0 || sample - 1 >= load<u32>(INTERVAL)) return 0;
+  const chunk = min(min(load<u32>(REMAINING), load<u32>(SAMPLE)), isa.untilTimer());
+  if (chunk == 0) return 0;
   if (dataTable(isa.dataContext()) != tlb || fetchTable(isa.fetchContext()) != fetch) return 0;
   const pc = load<u64>(PC);
   const translation = fetch + place(pc);
   if (load<u64>(translation) != (pc & PAGE_MASK)) return 0;
   const page = load<u32>(translation, 8);
-  const chunk = min(min(remaining, isa.untilTimer()), sample);
   store<u32>(CHUNK, chunk);
   store<u32>(LEFT, chunk);
   store<u64>(PAGE_VA, pc & PAGE_MASK);
