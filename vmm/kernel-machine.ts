@@ -41,8 +41,9 @@ const LONGEST_SLICE = 10_000_000;
 const WORK_OF_A_SLICE = 500_000;
 const WORK_OF_A_CALL = 10;
 
-/** A guest that has had its IOMMUs do so many commands waits for them over and over; one that boots gives some dozens. */
+/** A guest that has had its IOMMUs do so many commands within so many instructions does little but wait for them; one that reads a drive does much else. */
 const MANY_COMMANDS = 5000;
+const FEW_INSTRUCTIONS = 1000 * MANY_COMMANDS;
 
 const RESETS = ["shutdown", "cold-reboot", "warm-reboot"] as const;
 export type ResetKind = (typeof RESETS)[number];
@@ -220,8 +221,13 @@ export class KernelMachine<Parts extends KernelParts = KernelParts> implements S
   /** Commands that the guest's stores have had executed by its IOMMUs. */
   commandsExecuted: () => number = () => 0; // not state: wiring
   #commandsSeen = 0;
-  /** Called once the guest has had its IOMMUs do MANY_COMMANDS. */
+  /** Called when the guest has had its IOMMUs do MANY_COMMANDS within FEW_INSTRUCTIONS; may be again. */
   onManyCommands: () => void = () => {}; // not state: wiring
+
+  // not state, to the blank line: how fast commands come
+  #countedCommands = 0;
+  #countedInstructions = 0;
+
   /** What this slice has cost besides instructions, see WORK_OF_A_SLICE. */
   #work = 0;
   /** A CPU stands where the core's user has asked it to stop; the machine is pausing. */
@@ -496,10 +502,9 @@ export class KernelMachine<Parts extends KernelParts = KernelParts> implements S
     const clock = this.#clock;
     this.machine.settle();
     const executed = this.commandsExecuted();
-    const seen = this.#commandsSeen;
-    this.#work += 1 + executed - seen;
+    this.#work += 1 + executed - this.#commandsSeen;
     this.#commandsSeen = executed;
-    if (executed >= MANY_COMMANDS && seen < MANY_COMMANDS) this.onManyCommands();
+    if (executed - this.#countedCommands >= MANY_COMMANDS) this.#countCommands(executed);
     const { core } = this.parts;
     if (this.machine.stopping || this.#off !== null || this.#work >= WORK_OF_A_SLICE) core.stop();
     // The host's kernel waits for its hardware by letting time pass.
@@ -508,6 +513,13 @@ export class KernelMachine<Parts extends KernelParts = KernelParts> implements S
     if (nextDeadline === Number.POSITIVE_INFINITY) return;
     const until = Math.ceil((nextDeadline - clock.now) / core.nsPerInstruction);
     if (until < LONGEST_SLICE) this.#shortenTurn(Math.max(1, until));
+  }
+
+  #countCommands(executed: number): void {
+    const instructions = this.parts.core.executed;
+    if (instructions - this.#countedInstructions < FEW_INSTRUCTIONS) this.onManyCommands();
+    this.#countedCommands = executed;
+    this.#countedInstructions = instructions;
   }
 
   #feedUart(): void {

@@ -13,7 +13,11 @@ const INLINED = 10_000;
 const INLINED_AT_MOST = 30_000;
 const LARGEST = 2_000;
 
+let asked = false;
+
 export function inlineMore(): void {
+  if (asked) return;
+  asked = true;
   setFlagsFromString(`--max-inlined-bytecode-size-cumulative=${INLINED}`);
   setFlagsFromString(`--max-inlined-bytecode-size=${LARGEST}`);
   setFlagsFromString(`--max-inlined-bytecode-size-absolute=${INLINED_AT_MOST}`);
