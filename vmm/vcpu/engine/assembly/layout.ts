@@ -7,7 +7,7 @@
 //   0x00a000  a spare decode page, for what an instruction set cannot keep in the page it belongs to
 //   0x00f100  what a debugger waits for (debug.ts); not state: a run is the same with it and without
 //   0x050000  entries of translated code, {first 8 bytes of the original slot, function u32, block u32, distance of its page from the region's first, bytes, i64}
-//   0x0c0000  jumps that have been found; not state (jumps.ts)
+//   0x0c0000  jumps that have been found, and how translated code was left; not state (jumps.ts, translated.ts)
 //   0x100000  page map: physical page of RAM → decode page + 1 (u16)
 //   0x200000  TLBs, 128 KiB a hart
 //   0x300000  decode pages; behind them, 64 KiB aligned, the guest's RAM
@@ -121,7 +121,9 @@ export const JUMP_FOLD = 11;
 export const JUMP_INDEX = 0xffe0; // of (va ^ (va >>> JUMP_FOLD)) << 4, 32 bits of va: a record's place
 export const JUMP_TAG = 0xd0000; // u64, a record with another one is not valid: the fetch TLB in use u32, JUMP_GENERATION
 export const JUMP_GENERATION = 0xd0004; // u32
-export const JUMPS_END = 0xd0008;
+export const UNDONE = 0xd0008; // u32, not 0 in its low UNDONE_BITS: translated code left an instruction that it would have done
+export const UNDONE_BITS = 13; // a page has fewer than 8192 instructions
+export const JUMPS_END = 0xd000c;
 
 export const RAM_BASE_PAGE = 0x80000; // guest RAM starts at guest-physical 0x80000000
 

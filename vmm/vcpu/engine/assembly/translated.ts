@@ -3,7 +3,8 @@
 import { CONTINUE, PAGE_MASK, RESUME, STEP } from "./isa";
 import { isJump, jumpIn, jumpRecord, keepJump } from "./jumps";
 import {
-  CHUNK, ENTRIES, ENTRY_BYTES, LEFT, PAGE_BASE, PAGE_VA, PC, REMAINING, SAMPLE, SLOT, STOP, TAIL, TRANSLATED, WATCH_HIT,
+  CHUNK, ENTRIES, ENTRY_BYTES, LEFT, PAGE_BASE, PAGE_VA, PC, REMAINING, SAMPLE, SLOT, STOP, TAIL, TRANSLATED, UNDONE, UNDONE_BITS,
+  WATCH_HIT,
 } from "./layout";
 import { synchronise } from "./time";
 import { dataTable, fetchTable, place } from "./tlb";
@@ -26,8 +27,7 @@ export function runTranslated<Isa>(first: usize, counted: u32): u32 {
     let slot: usize = load<u32>(SLOT);
     let record: usize = 0;
     if (after == left) {
-      if (!isa.isAccess(<u32>load<u16>(entryOf(slot)))) return interpretOriginal<Isa>(slot, left);
-      noteTail(left);
+      if (!wasLeft() || !isa.isAccess(<u32>load<u16>(entryOf(slot)))) return interpretOriginal<Isa>(slot, left);
       const mark = load<u64>(slot);
       const original = load<u64>(entryOf(slot));
       store<u64>(slot, original);
@@ -38,7 +38,7 @@ export function runTranslated<Isa>(first: usize, counted: u32): u32 {
       left = load<u32>(LEFT);
     } else if (slot != 0) {
       left = after;
-      if (left != 0 && isa.isAccess(<u32>load<u16>(slot))) {
+      if (left != 0 && wasLeft() && isa.isAccess(<u32>load<u16>(slot))) {
         slot = access<Isa>(slot, left, tlb, fetch);
         if (slot == 0) return RESUME;
         left = load<u32>(LEFT);
@@ -73,6 +73,12 @@ export function runTranslated<Isa>(first: usize, counted: u32): u32 {
   }
   store<u32>(LEFT, left);
   return CONTINUE;
+}
+
+/** Whether the region ended before an instruction that it would have done, rather than where it has none, or a budget. */
+@inline
+function wasLeft(): bool {
+  return (load<u32>(UNDONE) & ((1 << UNDONE_BITS) - 1)) != 0;
 }
 
 @inline
@@ -121,15 +127,10 @@ function goOn<Isa>(tlb: usize, fetch: usize): usize {
 /** A budget as small as that is why most blocks do not run that don't: if it ends where the next sample is due, that would say nothing. */
 const FEW_LEFT: u32 = 64;
 
-@inline
-function noteTail(left: u32): void {
-  if (left < FEW_LEFT && load<u32>(CHUNK) == load<u32>(SAMPLE)) store<u32>(TAIL, 1);
-}
-
 /** The instruction that the translated block at `slot` begins with, when that cannot run: its budget is too small, or the instruction is slow. */
 function interpretOriginal<Isa>(slot: usize, left: u32): u32 {
   const isa = changetype<Isa>(0);
-  noteTail(left);
+  if (left < FEW_LEFT && load<u32>(CHUNK) == load<u32>(SAMPLE)) store<u32>(TAIL, 1);
   const mark = load<u64>(slot);
   const original = load<u64>(entryOf(slot));
   store<u64>(slot, original);

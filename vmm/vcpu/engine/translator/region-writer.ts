@@ -58,8 +58,8 @@ const EXIT = 0;
 const LEAVE = 1;
 const AGAIN = 2;
 
-/** Bits of AT: a page has fewer than 8192 instructions, and 16 KiB of slots. */
-const UNDONE_BITS = 13;
+/** Bits of AT: instructions of a page, and 16 KiB of slots. */
+const { UNDONE_BITS } = layout;
 const SLOT_BITS = 14;
 
 /** In a region of so many blocks words are locals from entry to exit. */
@@ -619,6 +619,9 @@ export class RegionWriter {
   /** What all ways out at an instruction have in common. */
   #writeLeave(): void {
     const { code } = this;
+    code.i32(0);
+    code.get(AT);
+    code.memory("i32.store", layout.UNDONE);
     code.get(N);
     code.get(AT);
     code.i32(2 ** UNDONE_BITS - 1);
