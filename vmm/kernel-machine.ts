@@ -10,10 +10,10 @@
 import type { GpaPfn } from "../host/base/address.ts";
 import type { Clock } from "../host/base/clock.ts";
 import type { PhysicalMemory } from "../host/base/memory.ts";
-import type { AccessSize } from "../host/base/mmio.ts";
 import { StateError, type Stateful, type StateReader, type StateRecord } from "../host/base/state.ts";
 import type { Trace } from "../host/base/trace.ts";
 import type { Assignment } from "./assignment.ts";
+import { CpuBus, type CpuBusPort } from "./cpu-bus.ts";
 import type { DebuggedCpu } from "./gdb/debugged-cpu.ts";
 import type { Machine } from "./machine.ts";
 import { type IommuWorld, MachineFrame } from "./machine-frame.ts";
@@ -73,13 +73,6 @@ export interface CpuCore {
   readonly watchHit: WatchHit | null;
   /** Instructions that a CPU has executed, between runs. */
   instructionsOf(cpu: number): number;
-}
-
-/** A CPU's loads and stores outside RAM. */
-export interface CpuBusPort {
-  readonly high: number;
-  load(address: number, size: AccessSize): number;
-  store(address: number, size: AccessSize, low: number, high: number): void;
 }
 
 /** What a machine tells its device tree. */
@@ -580,35 +573,5 @@ export class KernelMachine<Parts extends KernelParts = KernelParts> implements S
     yield ["frame", this.#frame];
     yield ["cpu", this.parts];
     yield ["uart", this.uart];
-  }
-}
-
-/** A CPU's loads and stores outside RAM, as traps of the machine. */
-class CpuBus implements CpuBusPort {
-  high = 0;
-  readonly #machine: KernelMachine;
-
-  constructor(machine: KernelMachine) {
-    this.#machine = machine;
-  }
-
-  load(address: number, size: AccessSize): number {
-    const { machine } = this.#machine;
-    const previous = machine.trace.cause;
-    const before = this.#machine.beforeAccess();
-    const low = machine.access(address, size);
-    this.high = machine.high;
-    this.#machine.afterAccess(before);
-    machine.trace.leave(previous);
-    return low;
-  }
-
-  store(address: number, size: AccessSize, low: number, high: number): void {
-    const { machine } = this.#machine;
-    const previous = machine.trace.cause;
-    const before = this.#machine.beforeAccess();
-    machine.accessStore(address, size, low, high);
-    this.#machine.afterAccess(before);
-    machine.trace.leave(previous);
   }
 }

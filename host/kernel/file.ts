@@ -26,8 +26,8 @@ export interface FrameRun {
 export type UserAddress = number | bigint;
 
 /**
- * What is copied to or from it: bytes, or doublewords where it is made of them, which are copied as such: that takes a fifth of the time, and compiled code
- * makes no bigint of one. Lengths are in bytes.
+ * What is copied to or from it: bytes, or doublewords where it is made of them, which are copied as such: that takes less than half of the time, and
+ * compiled code makes no bigint of one. Lengths are in bytes.
  */
 export type UserBytes = Uint8Array | BigUint64Array;
 

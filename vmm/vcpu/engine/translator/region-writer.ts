@@ -17,12 +17,10 @@
 // It does the fast path only. Whatever the interpreter's loop would leave to step(), and whatever is not in the region, ends it at that very
 // instruction: SLOT is the slot to go on at, PAGE_VA and PAGE_BASE are its page, or SLOT is 0 and PC holds a virtual address. A block whose instructions
 // are more than n ends it, too, so that the interpreter uses up a budget to the instruction.
-//
-// The words of the guest's state are written to memory at once, and held in locals within a block: what lives long in many places is what the compiler
-// behind takes its time for (two thirds of it to allocate registers). In a region of few blocks, a loop, they are locals from entry to exit.
 import * as layout from "../assembly/layout.ts";
 import type { InstructionSet } from "./instruction-set.ts";
 import { type Block, offsetOf, pageOf, type Region, type RegionPage } from "./region.ts";
+import { StateWords } from "./state-words.ts";
 import { Code, F64, I32, I64, moduleOf, V128 } from "./wasm-code.ts";
 import { SIMD } from "./wasm-simd.ts";
 
@@ -64,8 +62,6 @@ const SLOT_BITS = 14;
 
 /** In a region of so many blocks words are locals from entry to exit. */
 const FEW = 16;
-/** In others they are held in so many locals within a block. */
-const SHORT_LIVED = 12;
 
 /** Whether an address is for a load or a store: which table of the TLB. */
 export const LOAD = 0;
@@ -86,13 +82,6 @@ interface LastPage {
   readonly delta: number;
 }
 
-/** A word in a local within a block: valid while the code is in the construct in which it was put there, or in one within that. */
-interface Held {
-  local: number;
-  depth: number;
-  construct: number;
-}
-
 /** Not state: made and dropped while a region is translated. */
 export class RegionWriter {
   code = new Code();
@@ -102,20 +91,13 @@ export class RegionWriter {
   /** Of a page: its bit in FOUND and its place behind the blocks. */
   readonly #finders = new Map<number, number>();
   readonly #functionIndex: number;
-  /** Locals of the state's words that have one from entry to exit, by address; null: none has. */
-  readonly #locals: Map<number, number> | null;
-  readonly #written = new Set<number>();
-  /** Those that are in a local here, the latest used last. */
-  readonly #held = new Map<number, Held>();
+  readonly #words: StateWords;
   // where the code being written is: block, its page's position, instruction, how many of the block are not done before it, depth of its own loop or −1
   #block = 0;
   #page = 0;
   #offset = 0;
   #undone = 0;
   #loop = -1;
-  #scratch = 0;
-  /** Locals behind those and the short-lived ones. */
-  #longLived = 0;
   readonly #lastPages: LastPage[] = [];
   #lastPage: LastPage | null = null;
   /** Written where the region ends, before the state goes back to memory. */
@@ -128,7 +110,7 @@ export class RegionWriter {
     this.#pages = pages;
     this.#blocks = blocks;
     this.#functionIndex = functionIndex;
-    this.#locals = blocks.length <= FEW ? new Map() : null;
+    this.#words = new StateWords(this.code, FIRST_FREE, blocks.length <= FEW);
     blocks.forEach(({ position }, index) => {
       this.#index.set(position, index);
     });
@@ -141,12 +123,7 @@ export class RegionWriter {
     this.#body();
     this.#atExit();
     const whole = new Code();
-    const words = [...(this.#locals ?? [])];
-    for (const [address, local] of words) {
-      whole.i32(0);
-      whole.memory("i64.load", address);
-      whole.set(local);
-    }
+    this.#words.load(whole);
     for (const { page } of this.#lastPages) {
       whole.i64(NO_PAGE);
       whole.set(page);
@@ -155,119 +132,38 @@ export class RegionWriter {
     whole.i32(0);
     whole.get(SLOT);
     whole.memory("i32.store", layout.SLOT);
-    for (const [address, local] of words) {
-      if (!this.#written.has(address)) continue;
-      whole.i32(0);
-      whole.get(local);
-      whole.memory("i64.store", address);
-    }
+    this.#words.store(whole);
     whole.get(N);
-    const locals = [
-      ...FIXED_LOCALS,
-      ...Array.from({ length: this.#scratch + SHORT_LIVED + this.#longLived }, () => I64),
-    ];
+    const locals = [...FIXED_LOCALS, ...Array.from({ length: this.#words.locals }, () => I64)];
     return moduleOf(isa.imports, PARAMETERS, [I32], locals, whole);
   }
 
   /** First of `count` i64 locals of the front end's own, zero where the region is entered. Once, before any code. */
   scratch(count: number, atExit: () => void): number {
-    this.#scratch = count;
     this.#atExit = atExit;
-    return FIRST_FREE;
+    return this.#words.scratch(count);
   }
 
-  // --- the guest's state: 64-bit words of the hart's state block, by address ---
+  // --- the guest's state: 64-bit words of the hart's state block, by address (state-words.ts) ---
 
   /** Pushes a word. */
   get(address: number): void {
-    const { code } = this;
-    const local = this.#localOf(address);
-    if (local !== null) {
-      code.get(local);
-      return;
-    }
-    const held = this.#hold(address);
-    if (held.known) code.get(held.local);
-    else {
-      code.i32(0);
-      code.memory("i64.load", address);
-      code.tee(held.local);
-    }
+    this.#words.get(address);
   }
 
   /** Pops into a word. */
   set(address: number): void {
-    const { code } = this;
-    const local = this.#localOf(address);
-    if (local !== null) {
-      code.set(local);
-      this.#written.add(address);
-      return;
-    }
-    const held = this.#hold(address);
-    code.set(held.local);
-    code.i32(0);
-    code.get(held.local);
-    code.memory("i64.store", address);
+    this.#words.set(address);
   }
 
   /** Writes a word to memory now: before a call of a function that reads it there. */
   spill(address: number): void {
-    const { code } = this;
-    const local = this.#localOf(address);
-    if (local === null) return;
-    code.i32(0);
-    code.get(local);
-    code.memory("i64.store", address);
+    this.#words.spill(address);
   }
 
   /** Reads a word that a function has written in memory. */
   reload(address: number): void {
-    const { code } = this;
-    const local = this.#localOf(address);
-    this.#held.delete(address);
-    if (local === null) return;
-    code.i32(0);
-    code.memory("i64.load", address);
-    code.set(local);
-    this.#written.add(address);
-  }
-
-  /** A word's local from entry to exit. It has one wherever the code that asks is: what comes later may jump back before that. */
-  #localOf(address: number): number | null {
-    if (this.#locals === null) return null;
-    let local = this.#locals.get(address);
-    if (local === undefined) {
-      local = this.#newLocal();
-      this.#locals.set(address, local);
-    }
-    return local;
-  }
-
-  /** The local that holds a word from here on, and whether it does already. */
-  #hold(address: number): { readonly local: number; readonly known: boolean } {
-    const { code } = this;
-    const held = this.#held.get(address);
-    if (held !== undefined && code.isOpen(held.depth, held.construct)) {
-      // the latest used last
-      this.#held.delete(address);
-      this.#held.set(address, held);
-      return { local: held.local, known: true };
-    }
-    let local = held?.local;
-    this.#held.delete(address);
-    if (local === undefined && this.#held.size < SHORT_LIVED) {
-      const taken = new Set([...this.#held.values()].map((it) => it.local));
-      local = FIRST_FREE + this.#scratch;
-      while (taken.has(local)) local++;
-    }
-    if (local === undefined) {
-      const [oldest, { local: its }] = this.#held.entries().next().value!;
-      this.#held.delete(oldest);
-      local = its;
-    }
-    this.#held.set(address, { local, depth: code.depth, construct: code.construct });
-    return { local, known: false };
+    this.#words.reload(address);
   }
 
   /** Calls function `index` of the instruction set's imports. */
@@ -345,13 +241,9 @@ export class RegionWriter {
   /** Locals for the page that an access of a small loop has had last, null if it has none. */
   #newLastPage(): LastPage | null {
     if (this.#blocks.length > LOOP_BLOCKS || this.#lastPages.length === LAST_PAGES) return null;
-    const made = { page: this.#newLocal(), delta: this.#newLocal() };
+    const made = { page: this.#words.newLocal(), delta: this.#words.newLocal() };
     this.#lastPages.push(made);
     return made;
-  }
-
-  #newLocal(): number {
-    return FIRST_FREE + this.#scratch + SHORT_LIVED + this.#longLived++;
   }
 
   // --- control ---
@@ -539,7 +431,7 @@ export class RegionWriter {
     const loops = last.target !== null && this.#page + last.target === position;
     this.#loop = loops ? code.depth : -1;
     if (loops) code.loop();
-    this.#held.clear();
+    this.#words.startBlock();
     code.get(N);
     code.i32(instructions.length);
     code.op("i32.lt_u");
