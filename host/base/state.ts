@@ -10,7 +10,7 @@
 
 import type { ClockEvent } from "./clock.ts";
 
-export const STATE_VERSION = 1;
+export const STATE_VERSION = 2;
 
 export type StateValue =
   | null

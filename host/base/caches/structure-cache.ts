@@ -3,9 +3,10 @@
 //
 // A structure has a stamp of its own, given when it is loaded; what hangs below it is found by that stamp and its id. So forgetting the structure
 // forgets all that hangs below (a new load has a new stamp), and forgetting everything raises one floor. With no cache configured one scratch
-// slot is refilled every time.
+// slot is refilled every time. Whatever changes, requesters that are let through at once are forgotten (requesters.ts).
 
 import type { Stateful, StateReader, StateRecord } from "../state.ts";
+import type { Requesters } from "./requesters.ts";
 import type { Stamps } from "./stamps.ts";
 
 const WAYS = 4;
@@ -20,21 +21,22 @@ export interface SubstructureSlot extends Stateful {
   id: number;
   /** Stamp of the structure it hangs on; 0: empty. */
   ownerStamp: number;
-  /** Empties it. */
-  release(): void;
 }
 
 /** Slots in sets of up to four. */
 abstract class SlotSets<Slot extends Stateful> implements Stateful {
   readonly slots: readonly Slot[];
+  /** Structures are found again. */
+  readonly enabled: boolean;
   protected readonly ways: number;
-  protected readonly enabled: boolean;
+  protected readonly requesters: Requesters<unknown, unknown>;
   readonly #setMask: number;
   #victim = 0;
 
-  constructor(entries: number, make: () => Slot) {
+  constructor(entries: number, requesters: Requesters<unknown, unknown>, make: () => Slot) {
     const rounded = 2 ** Math.ceil(Math.log2(Math.max(1, entries)));
     this.enabled = entries > 0;
+    this.requesters = requesters;
     this.ways = Math.min(WAYS, rounded);
     this.#setMask = rounded / this.ways - 1;
     this.slots = Array.from({ length: rounded }, make);
@@ -60,6 +62,7 @@ abstract class SlotSets<Slot extends Stateful> implements Stateful {
   }
 
   restoreState(state: StateReader): void {
+    this.requesters.forget();
     this.#victim = state.number("victim") & (this.ways - 1);
     const saved = state.places("slots");
     if (saved.length !== this.slots.length) state.fail("slots", `are ${saved.length}, not ${this.slots.length}`);
@@ -75,31 +78,18 @@ export class StructureCache<Slot extends StructureSlot> extends SlotSets<Slot> {
   readonly #stamps: Stamps;
   /** Structures with stamps up to here are invalid. */
   #floor = 0;
-  /** The slot found last: devices transfer in bursts. */
-  #last: Slot; // not state: a short cut
 
-  constructor(entries: number, stamps: Stamps, make: () => Slot) {
-    super(entries, make);
+  constructor(entries: number, stamps: Stamps, requesters: Requesters<unknown, unknown>, make: () => Slot) {
+    super(entries, requesters, make);
     this.#stamps = stamps;
-    // With no cache nothing is ever found: a slot that is never loaded stands here for good.
-    this.#last = make();
   }
 
   find(id: number): Slot | null {
-    const last = this.#last;
-    if (last.id === id && last.stamp > this.#floor) return last;
-    return this.#search(id);
-  }
-
-  #search(id: number): Slot | null {
     if (!this.enabled) return null;
     const start = this.setOf(id ^ (id >>> 6));
     for (let i = start; i < start + this.ways; i++) {
       const slot = this.slots[i]!;
-      if (slot.id === id && slot.stamp > this.#floor) {
-        this.#last = slot;
-        return slot;
-      }
+      if (slot.id === id && slot.stamp > this.#floor) return slot;
     }
     return null;
   }
@@ -113,6 +103,7 @@ export class StructureCache<Slot extends StructureSlot> extends SlotSets<Slot> {
       if (slot.id === id || slot.stamp <= this.#floor) chosen = slot;
     }
     chosen ??= this.victimIn(start);
+    this.requesters.forget();
     chosen.id = id;
     chosen.stamp = this.#stamps.next();
     return chosen;
@@ -122,16 +113,23 @@ export class StructureCache<Slot extends StructureSlot> extends SlotSets<Slot> {
     const start = this.setOf(id ^ (id >>> 6));
     for (let i = start; i < start + this.ways; i++) {
       const slot = this.slots[i]!;
-      if (slot.id === id) slot.stamp = 0;
+      if (slot.id === id) this.drop(slot);
     }
   }
 
+  drop(slot: Slot): void {
+    this.requesters.forget();
+    slot.stamp = 0;
+  }
+
   invalidateAll(): void {
+    this.requesters.forget();
     this.#floor = this.#stamps.next();
   }
 
   /** When stamps start again, too. */
   clear(): void {
+    this.requesters.forget();
     this.#floor = 0;
     for (const slot of this.slots) slot.stamp = 0;
   }
@@ -156,38 +154,21 @@ export class StructureCache<Slot extends StructureSlot> extends SlotSets<Slot> {
 }
 
 export class SubstructureCache<Slot extends SubstructureSlot> extends SlotSets<Slot> {
-  /** The slot found last. */
-  #last: Slot; // not state: a short cut
-
-  constructor(entries: number, make: () => Slot) {
-    super(entries, make);
-    // With no cache nothing is ever found: a slot that is never loaded stands here for good.
-    this.#last = make();
-  }
-
   #start(ownerStamp: number, id: number): number {
     return this.setOf(id ^ (id >>> 8) ^ Math.imul(ownerStamp, 0x9e3779b1));
   }
 
   find(ownerStamp: number, id: number): Slot | null {
-    const last = this.#last;
-    if (last.id === id && last.ownerStamp === ownerStamp) return last;
-    return this.#search(ownerStamp, id);
-  }
-
-  #search(ownerStamp: number, id: number): Slot | null {
     if (!this.enabled) return null;
     const start = this.#start(ownerStamp, id);
     for (let i = start; i < start + this.ways; i++) {
       const slot = this.slots[i]!;
-      if (slot.id !== id || slot.ownerStamp !== ownerStamp) continue;
-      this.#last = slot;
-      return slot;
+      if (slot.id === id && slot.ownerStamp === ownerStamp) return slot;
     }
     return null;
   }
 
-  /** A slot, released, to load the structure of `id` into. */
+  /** A slot to load the structure of `id` into. */
   place(ownerStamp: number, id: number): Slot {
     const start = this.#start(ownerStamp, id);
     let chosen: Slot | null = null;
@@ -196,23 +177,29 @@ export class SubstructureCache<Slot extends SubstructureSlot> extends SlotSets<S
       if (slot.ownerStamp === 0 || (slot.id === id && slot.ownerStamp === ownerStamp)) chosen = slot;
     }
     chosen ??= this.victimIn(start);
-    chosen.release();
+    this.drop(chosen);
     chosen.id = id;
     chosen.ownerStamp = ownerStamp;
     return chosen;
   }
 
   invalidate(ownerStamp: number, id: number): void {
-    this.find(ownerStamp, id)?.release();
+    const slot = this.find(ownerStamp, id);
+    if (slot !== null) this.drop(slot);
   }
 
   /** All that hang on one structure. */
   invalidateOf(ownerStamp: number): void {
-    for (const slot of this.slots) if (slot.ownerStamp === ownerStamp) slot.release();
+    for (const slot of this.slots) if (slot.ownerStamp === ownerStamp) this.drop(slot);
+  }
+
+  drop(slot: Slot): void {
+    this.requesters.forget();
+    slot.ownerStamp = 0;
   }
 
   clear(): void {
-    for (const slot of this.slots) slot.release();
+    for (const slot of this.slots) this.drop(slot);
   }
 
   protected isLive(slot: Slot): boolean {
@@ -220,7 +207,7 @@ export class SubstructureCache<Slot extends SubstructureSlot> extends SlotSets<S
   }
 
   protected empty(slot: Slot): void {
-    slot.release();
+    slot.ownerStamp = 0;
     slot.id = -1;
   }
 }

@@ -26,12 +26,21 @@ const LEAF_AT = 12;
 export const ORIGIN_AT = 16;
 export const ORIGIN_BITS = 0xff << ORIGIN_AT;
 
+/** Frame numbers have 52 bits. */
+const FRAMES = 2 ** 52;
+
 const NO_WORDS = new Int32Array(0);
+const NO_DOUBLES = new Float64Array(0);
 const NO_BYTES = new Uint8Array(0);
 
 const WAYS = 4;
-/** Int32 words per entry, of which a set of four takes 2^5: block number, stamp and class, rest of the block number, flags, frame (two halves), two spare. */
+/**
+ * Int32 words per entry, of which a set of four takes 2^5: block number, stamp and class, rest of the block number, flags, distance (a double), two
+ * spare. The distance leads from any frame of the block to the one that it translates to.
+ */
 const STRIDE = 8;
+/** Doubleword of an entry that holds the distance. */
+const DISTANCE = 2;
 const CLASS_BITS = 4;
 
 /** Block number (low 32 bits) of a frame at a class's size. */
@@ -44,8 +53,10 @@ function blockOf(low: number, high: number, shift: number): number {
 export class TranslationCache implements Stateful {
   /** Entries are named by their first word's index. */
   readonly #words: Int32Array = NO_WORDS;
+  /** The same words. */
+  readonly #doubles: Float64Array = NO_DOUBLES; // not state: the same words
   readonly #victims: Uint8Array = NO_BYTES;
-  /** Entries of 4 KiB pages, by more bits of the same hash than choose the set. */
+  /** Entries of 4 KiB pages, by their addresses' low bits and their stamps. */
   readonly #found: Int32Array = NO_WORDS; // not state: our speed, nothing is believed unseen
   readonly #foundMask: number = 0;
   /** -1: nothing is kept. */
@@ -58,6 +69,7 @@ export class TranslationCache implements Stateful {
     const sets = (2 ** Math.ceil(Math.log2(Math.max(1, entries / WAYS)))) | 0;
     this.#setMask = entries > 0 ? sets - 1 : -1;
     this.#words = new Int32Array(sets * WAYS * STRIDE);
+    this.#doubles = new Float64Array(this.#words.buffer);
     this.#victims = new Uint8Array(sets);
     this.#found = new Int32Array(sets * WAYS);
     this.#foundMask = sets * WAYS - 1;
@@ -65,15 +77,20 @@ export class TranslationCache implements Stateful {
 
   /** The entry for a frame (bits 31:0, the rest) in the space of `tag`, or -1. */
   find(tag: AddressTag, low: number, high: number): number {
-    const words = this.#words;
-    const stamp = tag.stamp << CLASS_BITS;
-    // 4 KiB pages, the common case: where the last one with such an address was found. It may have gone since, or be another's.
-    const e = this.#found[(low ^ (low >>> 9) ^ Math.imul(stamp, 0x9e3779b1)) & this.#foundMask]!;
-    if (words[e] === low && words[e | 1] === stamp && words[e | 2] === high) return e;
-    return tag.sizes === 0 ? -1 : this.#search(tag, low, high);
+    const e = this.findPage(tag, low, high);
+    return e >= 0 || tag.sizes === 0 ? e : this.search(tag, low, high);
   }
 
-  #search(tag: AddressTag, low: number, high: number): number {
+  /** `find` of a 4 KiB page where the last one with such an address was found: it may have gone since, or be another's. */
+  findPage(tag: AddressTag, low: number, high: number): number {
+    const words = this.#words;
+    const stamp = tag.stamp << CLASS_BITS;
+    const e = this.#found[(low ^ stamp) & this.#foundMask]!;
+    return words[e] === low && words[e | 1] === stamp && words[e | 2] === high ? e : -1;
+  }
+
+  /** `find` wherever it may stand. */
+  search(tag: AddressTag, low: number, high: number): number {
     let sizes = tag.sizes;
     const words = this.#words;
     const stamp = tag.stamp << CLASS_BITS;
@@ -89,7 +106,7 @@ export class TranslationCache implements Stateful {
       ) {
         for (let e = set; e < set + WAYS * STRIDE; e += STRIDE) {
           if (words[e] !== low || words[e | 1] !== stamp || words[e | 2] !== high) continue;
-          this.#found[hash & this.#foundMask] = e;
+          this.#found[(low ^ stamp) & this.#foundMask] = e;
           return e;
         }
       }
@@ -118,32 +135,25 @@ export class TranslationCache implements Stateful {
     const high = (frame * 2 ** -32) | 0;
     let entry = this.find(tag, low, high);
     if (entry < 0 && tag.global !== null && tag.global.sizes !== 0) entry = this.find(tag.global, low, high);
-    return entry < 0 ? -1 : this.frameAt(entry, low, high);
+    return entry < 0 ? -1 : this.frameAt(entry, frame);
   }
 
   flagsAt(entry: number): number {
-    return this.#words[entry + 3]!;
+    return this.#words[entry | 3]!;
   }
 
-  /** The frame that (low, high) translates to through `entry`. */
-  frameAt(entry: number, low: number, high: number): number {
-    const words = this.#words;
-    const size = words[entry + 1]! & 15;
-    const baseLow = words[entry + 4]!;
-    const baseHigh = words[entry + 5]!;
-    if (size === 0) return baseHigh === 0 ? baseLow >>> 0 : baseHigh * 4294967296 + (baseLow >>> 0);
-    const shift = CLASS_SHIFTS[size]!;
-    if (shift < 32) return baseHigh * 0x100000000 + ((baseLow | (low & ((1 << shift) - 1))) >>> 0);
-    return (baseHigh | (high & ((1 << (shift - 32)) - 1))) * 0x100000000 + (low >>> 0);
+  /** The frame that `frame` translates to through `entry`. */
+  frameAt(entry: number, frame: number): number {
+    return frame + this.#doubles[(entry >> 1) | DISTANCE]!;
   }
 
   /** Drops one entry (as found), so that another can take its place. */
   drop(entry: number): void {
-    this.#words[entry + 1] = 0;
+    this.#words[entry | 1] = 0;
   }
 
   /** `insert` for a page of 4 KiB that was a leaf, the common case. */
-  insertPage(tag: AddressTag, low: number, high: number, targetLow: number, targetHigh: number, flags: number): void {
+  insertPage(tag: AddressTag, low: number, high: number, distance: number, flags: number): void {
     const setMask = this.#setMask;
     if (setMask < 0) return;
     if (tag.sizes === 0 && !tag.live) this.#tags.enliven(tag);
@@ -155,19 +165,18 @@ export class TranslationCache implements Stateful {
     const way = victims[set]!;
     victims[set] = (way + 1) & (WAYS - 1);
     const e = (set << 5) | (way << 3);
-    this.#found[hash & this.#foundMask] = e;
+    this.#found[(low ^ stamp) & this.#foundMask] = e;
     words[e] = low;
     words[e | 1] = stamp;
     words[e | 2] = high | 0;
     words[e | 3] = flags | 0;
-    words[e | 4] = targetLow | 0;
-    words[e | 5] = targetHigh | 0;
+    this.#doubles[(e >> 1) | DISTANCE] = distance;
     if ((tag.sizes & 1) === 0) tag.sizes |= 1;
   }
 
   /**
-   * Keeps a translation of the block of class `size` around a frame; `target` is what that frame itself translates to, `leaf` the class of the leaf
-   * that it was made from (at least `size`). An entry of the same block may stand already (if the caller did not look): both are valid until
+   * Keeps a translation of the block of class `size` around a frame; `distance` leads from there to what it translates to (a multiple of the block's
+   * size), `leaf` is the class of the leaf that it was made from (at least `size`). An entry of the same block may stand already (if the caller did not look): both are valid until
    * invalidated.
    */
   insert(
@@ -176,8 +185,7 @@ export class TranslationCache implements Stateful {
     high: number,
     size: number,
     leaf: number,
-    targetLow: number,
-    targetHigh: number,
+    distance: number,
     flags: number,
   ): void {
     if (this.#setMask < 0) return;
@@ -194,8 +202,7 @@ export class TranslationCache implements Stateful {
     words[e + 1] = stamp | size;
     words[e + 2] = shift < 32 ? high : 0;
     words[e + 3] = flags | (leaf << LEAF_AT);
-    words[e + 4] = shift < 32 ? targetLow & (-1 << shift) : 0;
-    words[e + 5] = shift < 32 ? targetHigh : targetHigh & (-1 << (shift - 32));
+    this.#doubles[(e >> 1) | DISTANCE] = distance;
     tag.sizes |= 1 << size;
     if (leaf > size) tag.split |= 1 << leaf;
   }
@@ -265,13 +272,17 @@ export class TranslationCache implements Stateful {
       if (words[e + 1]! >>> CLASS_BITS !== tag.stamp) continue;
       const flags = words[e + 3]!;
       if ((flags & mask) !== origin) continue;
-      const shift = CLASS_SHIFTS[words[e + 1]! & 15]!;
-      const page =
-        shift < 32
-          ? (words[e + 2]! >>> 0) * 0x100000000 + ((words[e]! << shift) >>> 0)
-          : (words[e]! >>> 0) * 2 ** shift;
-      if (coversSome(flags, page, first, end)) words[e + 1] = 0;
+      if (coversSome(flags, this.#firstPage(e), first, end)) words[e + 1] = 0;
     }
+  }
+
+  /** Of the block that an entry translates. */
+  #firstPage(e: number): number {
+    const words = this.#words;
+    const shift = CLASS_SHIFTS[words[e + 1]! & 15]!;
+    return shift < 32
+      ? (words[e + 2]! >>> 0) * 0x100000000 + ((words[e]! << shift) >>> 0)
+      : (words[e]! >>> 0) * 2 ** shift;
   }
 
   /** Empties the cache (reset, stamps exhausted). */
@@ -289,6 +300,14 @@ export class TranslationCache implements Stateful {
   restoreState(state: StateReader): void {
     state.memory("words", this.#words);
     state.memory("victims", this.#victims);
+    const words = this.#words;
+    for (let e = 0; e < words.length; e += STRIDE) {
+      if (words[e | 1] === 0) continue;
+      // Where an entry leads must be a frame, whatever a document says.
+      const frame = this.#firstPage(e) + this.#doubles[(e >> 1) | DISTANCE]!;
+      if (!(Number.isInteger(frame) && frame >= 0 && frame < FRAMES))
+        state.fail("words", `lead from entry ${e / STRIDE} to no frame`);
+    }
   }
 }
 

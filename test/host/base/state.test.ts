@@ -80,12 +80,12 @@ describe("a state document", () => {
     ["not JSON", "no state document"],
     ["{}", "no state document"],
     ["[1]", "no state document"],
-    ['{"nestbox-state":2,"state":{"record":[]}}', "version 2, not 1"],
-    ['{"nestbox-state":1,"state":3}', "no record"],
-    ['{"nestbox-state":1,"state":{"record":[["a",{"0x":"zz"}]]}}', "state/a: no value"],
-    ['{"nestbox-state":1,"state":{"record":[["a",{"bytes":[9007199254740991]}]]}}', "too many"],
-    ['{"nestbox-state":1,"state":{"record":[["a",{"bytes":["?"]}]]}}', "state/a: no bytes"],
-    [`{"nestbox-state":1,"state":${"[".repeat(1000)}${"]".repeat(1000)}}`, "too deep"],
+    ['{"nestbox-state":1,"state":{"record":[]}}', "version 1, not 2"],
+    ['{"nestbox-state":2,"state":3}', "no record"],
+    ['{"nestbox-state":2,"state":{"record":[["a",{"0x":"zz"}]]}}', "state/a: no value"],
+    ['{"nestbox-state":2,"state":{"record":[["a",{"bytes":[9007199254740991]}]]}}', "too many"],
+    ['{"nestbox-state":2,"state":{"record":[["a",{"bytes":["?"]}]]}}', "state/a: no bytes"],
+    [`{"nestbox-state":2,"state":${"[".repeat(1000)}${"]".repeat(1000)}}`, "too deep"],
   ])("that is none is refused with the place: %s", (text, message) => {
     expect(() => record(text)).toThrow(StateError);
     expect(() => record(text)).toThrow(message);

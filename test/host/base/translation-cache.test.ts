@@ -31,7 +31,7 @@ class Caches implements Stateful {
 
   /** Keeps a page (class 0) that was a leaf. */
   page(tag: AddressTag, pfn: number): void {
-    this.translations.insertPage(tag, pfn | 0, Math.floor(pfn / 2 ** 32), pfn | 0, 0, 1);
+    this.translations.insertPage(tag, pfn | 0, Math.floor(pfn / 2 ** 32), 0, 1);
   }
 
   holds(tag: AddressTag, pfn: number): boolean {
@@ -134,7 +134,7 @@ describe("cached translations", () => {
         const pfn = pick(4) * 2 ** 34 + pick(2 ** 15);
         const first = pfn - (pfn % pages);
         const origin = pick(3);
-        caches.translations.insert(tag, pfn | 0, Math.floor(pfn / 2 ** 32), size, leaf, 0, 0, origin << ORIGIN_AT);
+        caches.translations.insert(tag, pfn | 0, Math.floor(pfn / 2 ** 32), size, leaf, 0, origin << ORIGIN_AT);
         kept.push({ tag, first, size, leaf, origin });
       }
       const start = pick(4) * 2 ** 34 + pick(2 ** 15);
@@ -154,6 +154,31 @@ describe("cached translations", () => {
       }
     }
   });
+
+  it.each([0, 3, 9])("lead each frame of a block of class %i as far", (size) => {
+    const caches = new Caches(64);
+    const tag = caches.tags.tagFor(1, 7, 0);
+    const pages = 2 ** CLASS_SHIFTS[size]!;
+    const [from, to] = [pages * 5, pages * 2];
+    const asked = from + pages - 1;
+    caches.translations.insert(tag, asked | 0, Math.floor(asked / 2 ** 32), size, size, to - from, 1);
+    for (const frame of [from, asked, from + Math.floor(pages / 3)])
+      expect(caches.translations.frameOf(tag, frame)).toBe(frame - from + to);
+    for (const frame of [from - 1, from + pages]) expect(caches.translations.frameOf(tag, frame)).toBe(-1);
+  });
+
+  it.each([0.5, Number.NaN, Number.POSITIVE_INFINITY, -6, 2 ** 52])(
+    "are not restored from a document in which they lead %d frames away",
+    (distance) => {
+      const caches = new Caches(64);
+      const tag = caches.tags.tagFor(1, 7, 0);
+      const keep = (distance: number): void => caches.translations.insertPage(tag, 5, 0, distance, 1);
+      keep(-5);
+      restoreTree(new Caches(64), saveTree(caches));
+      keep(distance);
+      expect(() => restoreTree(new Caches(64), saveTree(caches))).toThrow("to no frame");
+    },
+  );
 });
 
 function overlap(a: Kept, b: Kept): boolean {

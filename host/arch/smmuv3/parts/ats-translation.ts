@@ -64,9 +64,9 @@ export class AtsTranslator<P extends number> {
     const { walker } = translator;
     const own = translator.privileged;
     const kind = noWrite ? KIND_ATS : KIND_ATS_WRITE;
-    const high = withoutTop(space, (pfn * 2 ** -32) | 0);
+    const at = withoutTop(space, pfn);
     walker.wanted = stream.instruction === 3 ? EXECUTE : 0;
-    if (!translator.walkTables(space, pfn | 0, high, kind, own)) {
+    if (!translator.walkTables(space, at | 0, (at * 2 ** -32) | 0, kind, own)) {
       translation.pfn = 0;
       return this.#failed();
     }

@@ -1,12 +1,14 @@
 // All caches of one SMMU: structures, translations, and the tags that those carry.
 
 import { AddressTags } from "../../../base/caches/address-tags.ts";
+import { Requesters } from "../../../base/caches/requesters.ts";
 import { Stamps } from "../../../base/caches/stamps.ts";
 import { TableCache } from "../../../base/caches/table-cache.ts";
 import { TranslationCache } from "../../../base/caches/translation-cache.ts";
 import type { Stateful, StateRecord } from "../../../base/state.ts";
 import type { SmmuFeatures } from "../identification.ts";
-import { ConfigurationCache } from "./configuration-cache.ts";
+import type { CachedSpace } from "./cached-space.ts";
+import { type CachedStream, ConfigurationCache } from "./configuration-cache.ts";
 
 export interface CacheSizes {
   /** Stream table entries, context descriptors, translations; 0: none. */
@@ -19,6 +21,7 @@ export interface CacheSizes {
 
 export class SmmuCaches implements Stateful {
   readonly tags: AddressTags;
+  readonly requesters = new Requesters<CachedStream, CachedSpace>();
   readonly configurations: ConfigurationCache;
   readonly translations: TranslationCache;
   /** Null: none are kept. */
@@ -28,7 +31,15 @@ export class SmmuCaches implements Stateful {
   /** `e2h`: CR2.E2H as it is. */
   constructor(sizes: CacheSizes, features: SmmuFeatures, e2h: () => boolean) {
     this.tags = new AddressTags(this.#stamps);
-    this.configurations = new ConfigurationCache(sizes.streams, sizes.contexts, this.#stamps, this.tags, features, e2h);
+    this.configurations = new ConfigurationCache(
+      sizes.streams,
+      sizes.contexts,
+      this.#stamps,
+      this.requesters,
+      this.tags,
+      features,
+      e2h,
+    );
     this.translations = new TranslationCache(sizes.translations, this.tags);
     this.tables = sizes.tables === 0 ? null : new TableCache(sizes.tables, this.tags);
     this.#stamps.onExhausted = () => this.clear();

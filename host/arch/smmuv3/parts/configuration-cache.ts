@@ -4,6 +4,7 @@
 // structures are cached, and no level-1 descriptors.
 
 import type { AddressTags } from "../../../base/caches/address-tags.ts";
+import type { Requesters } from "../../../base/caches/requesters.ts";
 import type { Stamps } from "../../../base/caches/stamps.ts";
 import {
   StructureCache,
@@ -23,7 +24,7 @@ export class CachedStream implements StructureSlot {
   id = -1;
   stamp = 0;
   readonly words = new Int32Array(16);
-  // not state, to the blank line: what the words say, and a short cut.
+  // not state, to the blank line: what the words say.
   config = 0;
   first = false;
   /** There are substreams: S1CDMax and SSIDSIZE are above 0. */
@@ -41,9 +42,6 @@ export class CachedStream implements StructureSlot {
   readonly second = new SecondStage();
   /** Stage 2 alone. */
   readonly secondOnly = new CachedSpace();
-  /** What a request without SubstreamID goes through when nothing else has to be asked: `secondOnly`, or context 0's while it is cached. */
-  direct: CachedSpace | null = null;
-  directContext: CachedContext | null = null;
 
   readonly #tags: AddressTags;
   readonly #features: SmmuFeatures;
@@ -79,9 +77,6 @@ export class CachedStream implements StructureSlot {
     else this.second.disable();
     this.secondOnly.loadSecondOnly(this.second);
     this.secondOnly.settle(this.#tags, 0, false, this.vmid);
-    this.directContext = null;
-    // Only where no check, override or event comes first.
-    this.direct = translates && !this.first && this.second.enabled && this.plainRequests ? this.secondOnly : null;
   }
 
   /** Requests are taken as they come: no overrides. */
@@ -117,45 +112,23 @@ export class CachedContext implements SubstructureSlot {
   ownerStamp = 0;
   readonly words = new Int32Array(16);
   readonly space = new CachedSpace();
-  #stream: CachedStream | null = null; // not state: the one whose stamp it has
   readonly #tags: AddressTags;
   readonly #features: SmmuFeatures;
-  readonly #kept: boolean;
   readonly #streamOf: (stamp: number) => CachedStream | null;
 
-  /** `kept`: it will be found again. `streamOf` finds a cached stream. */
-  constructor(
-    tags: AddressTags,
-    features: SmmuFeatures,
-    kept: boolean,
-    streamOf: (stamp: number) => CachedStream | null,
-  ) {
+  /** `streamOf` finds a cached stream. */
+  constructor(tags: AddressTags, features: SmmuFeatures, streamOf: (stamp: number) => CachedStream | null) {
     this.#tags = tags;
     this.#features = features;
-    this.#kept = kept;
     this.#streamOf = streamOf;
-  }
-
-  /** Is no longer valid, nor what its stream's requests go through at once. */
-  release(): void {
-    this.ownerStamp = 0;
-    const stream = this.#stream;
-    if (stream === null || stream.directContext !== this) return;
-    stream.direct = null;
-    stream.directContext = null;
   }
 
   /** Takes a legal descriptor of `stream`. */
   load(stream: CachedStream, source: Int32Array): void {
-    this.#stream = stream;
     this.words.set(source);
     const w1 = source[1]!;
     this.space.load(source, stream.world, stream.second, this.#features);
     this.space.settle(this.#tags, w1 >>> 16, (w1 & (1 << 15)) !== 0, stream.vmid);
-    if (this.#kept && this.id === 0 && stream.usesContext0 && stream.plainRequests) {
-      stream.direct = this.space;
-      stream.directContext = this;
-    }
   }
 
   saveState(): StateRecord {
@@ -181,14 +154,15 @@ export class ConfigurationCache implements Stateful {
     streams: number,
     contexts: number,
     stamps: Stamps,
+    requesters: Requesters<unknown, unknown>,
     tags: AddressTags,
     features: SmmuFeatures,
     e2h: () => boolean,
   ) {
-    this.streams = new StructureCache(streams, stamps, () => new CachedStream(tags, features, e2h));
+    this.streams = new StructureCache(streams, stamps, requesters, () => new CachedStream(tags, features, e2h));
     const streamOf = (stamp: number): CachedStream | null =>
       stamp === 0 ? null : (this.streams.slots.find((stream) => stream.stamp === stamp) ?? null);
-    this.contexts = new SubstructureCache(contexts, () => new CachedContext(tags, features, contexts > 0, streamOf));
+    this.contexts = new SubstructureCache(contexts, requesters, () => new CachedContext(tags, features, streamOf));
   }
 
   saveState(): StateRecord {
@@ -228,7 +202,8 @@ export class ConfigurationCache implements Stateful {
       this.streams.invalidateAll();
       return;
     }
-    for (const slot of this.streams.slots) if (slot.id >= 0 && slot.id >>> bits === sid >>> bits) slot.stamp = 0;
+    for (const slot of this.streams.slots)
+      if (slot.id >= 0 && slot.id >>> bits === sid >>> bits) this.streams.drop(slot);
   }
 
   /** CFGI_CD: one descriptor of a stream. */

@@ -3,10 +3,14 @@
 //     translate ─ stream table entry ─ context descriptor ─ TLB ─┬─ hit ─────────────────────▶ resultPfn
 //                 (cache or §3.3.2)    (cache or §3.3.3)         └─ miss: stage 1, stage 2 ─▶ TLB ─▶ resultPfn
 //
+// A requester that was let through is remembered with its address space: the next requests ask for no entry and no descriptor (`translate`). All
+// others go the whole way (`#fully`).
+//
 // The hit path allocates nothing and branches little; everything that is not a plain hit is in methods of its own. ATS requests use the same
 // pieces (`streamFor`, `spaceFor`, `walkTables`) and make their own answers. A fault of those pieces is a number in `event` with what its
 // record needs in fields; `finish` decides by the rules of §5.5 how the transaction ends.
 
+import type { Requester, Requesters } from "../../../base/caches/requesters.ts";
 import type { SubstructureCache } from "../../../base/caches/structure-cache.ts";
 import { classOf, type TranslationCache } from "../../../base/caches/translation-cache.ts";
 import {
@@ -74,6 +78,9 @@ const MARKED_CLEAN = CLEAN;
 const WITHOUT_WRITE = ~(CLEAN | WRITE);
 const DONE = TRANSLATED;
 
+/** Where in a cached translation's flags the rights of privileged requests stand. */
+const PRIVILEGED_RIGHTS_AT = 3;
+
 export class Translator<P extends number> {
   // not state, to the blank line: the last request, its results and what its event needs
   resultPfn = -0 as P;
@@ -97,6 +104,9 @@ export class Translator<P extends number> {
   readonly #caches: SmmuCaches;
   readonly #configurations: ConfigurationCache;
   readonly #contexts: SubstructureCache<CachedContext>;
+  readonly #requesters: Requesters<CachedStream, CachedSpace>;
+  /** Entries and descriptors are cached: so a requester may be remembered. */
+  readonly #remembers: boolean;
   readonly #translations: TranslationCache;
   readonly #events: EventQueue;
   readonly #guestLimit: number;
@@ -106,6 +116,8 @@ export class Translator<P extends number> {
     this.#caches = caches;
     this.#configurations = caches.configurations;
     this.#contexts = caches.configurations.contexts;
+    this.#requesters = caches.requesters;
+    this.#remembers = caches.configurations.streams.enabled && this.#contexts.enabled;
     this.#translations = caches.translations;
     this.#events = events;
     this.#guestLimit = 2 ** (intermediateBits(state.features) - 12);
@@ -129,66 +141,65 @@ export class Translator<P extends number> {
     offset: number,
     translated: boolean,
   ): TranslationStatus {
-    const state = this.#state;
+    // Of a requester that was let through before: nothing but the TLB and the tables to ask.
     const kind = access === 1 ? READS : access === 2 ? WRITES : kindOf(access);
-    if (!translated && (state.regs[CR0_AT]! & ENABLED) !== 0) {
-      const stream = this.#configurations.streams.find(sid);
-      let space: CachedSpace | null = null;
-      if (stream !== null) {
-        if (ssid < 0) space = stream.direct;
-        // Substream 0 is not always to be had. The others, once found under the stream's stamp, are.
-        else if (ssid > 0 && stream.plainRequests) {
-          const context = this.#contexts.find(stream.stamp, ssid);
-          if (context !== null) space = context.space;
-        }
-      }
-      if (space !== null) {
-        const low = pfn | 0;
-        let high = (pfn * 2 ** -32) | 0;
-        if (space.ignoresTop) high = withoutTop(space, high);
-        else if ((space.stages & HAS_STAGE_1) === 0 && pfn >= this.#guestLimit)
-          return this.#fully(sid, ssid, privileged, kind, pfn, offset, translated);
+    const known = this.#requesters.placeOf(sid, ssid);
+    if (known.id === sid && known.pasid === ssid && !translated && (this.#state.regs[CR0_AT]! & ENABLED) !== 0) {
+      const rightsAt = privileged ? known.privilegedRightsAt : known.rightsAt;
+      if (rightsAt >= 0) {
+        const space = known.space!;
+        const at = space.ignoresTop ? withoutTop(space, pfn) : pfn;
+        const low = at | 0;
         const translations = this.#translations;
-        const tag = space.tag;
-        let entry = translations.find(tag, low, high);
-        if (entry < 0 && tag.global !== null && tag.global.sizes !== 0)
-          entry = translations.find(tag.global, low, high);
-        if (entry >= 0) {
-          if ((translations.flagsAt(entry) & (1 << (privileged ? kind + 3 : kind))) !== 0) {
-            this.resultPfn = translations.frameAt(entry, low, high) as P;
-            return DONE;
-          }
-          // Rights missing, or not known to be marked dirty: what the tables say now decides.
-          translations.drop(entry);
+        const entry = translations.findPage(space.tag, low, at === low ? 0 : (at * 2 ** -32) | 0);
+        if (entry >= 0 && (translations.flagsAt(entry) & (1 << (rightsAt + kind))) !== 0) {
+          this.resultPfn = translations.frameAt(entry, at) as P;
+          return DONE;
         }
-        return this.#walkDirect(stream!, ssid, space, low, high, privileged, kind, pfn, offset);
+        return this.#translateKnown(known, privileged, rightsAt, kind, pfn, at, offset);
       }
     }
     return this.#fully(sid, ssid, privileged, kind, pfn, offset, translated);
   }
 
-  /** A miss of the short way. */
-  #walkDirect(
-    stream: CachedStream,
-    ssid: number,
-    space: CachedSpace,
-    low: number,
-    high: number,
+  /** TLB and tables, for a requester that was let through. */
+  #translateKnown(
+    known: Requester<CachedStream, CachedSpace>,
     privileged: boolean,
+    rightsAt: number,
     kind: number,
     pfn: number,
+    at: number,
     offset: number,
   ): TranslationStatus {
+    const space = known.space!;
+    if ((space.stages & HAS_STAGE_1) === 0 && pfn >= this.#guestLimit)
+      return this.#fully(known.id, known.pasid, privileged, kind, pfn, offset, false);
+    const low = at | 0;
+    const high = at === low ? 0 : (at * 2 ** -32) | 0;
+    const translations = this.#translations;
+    const tag = space.tag;
+    let entry = translations.search(tag, low, high);
+    if (entry < 0 && tag.global !== null && tag.global.sizes !== 0) entry = translations.find(tag.global, low, high);
+    if (entry >= 0) {
+      if ((translations.flagsAt(entry) & (1 << (rightsAt + kind))) !== 0) {
+        this.resultPfn = translations.frameAt(entry, at) as P;
+        return DONE;
+      }
+      // Rights missing, or not known to be marked dirty: what the tables say now decides.
+      translations.drop(entry);
+    }
     const walker = this.walker;
     const shortly = walker.walkShortly(space, low, high, kind, privileged);
     if (shortly === 0 && !walker.walkPlainly(space, low, high, kind, privileged)) {
-      this.begin(stream.id, ssid, privileged, kind, pfn, offset);
+      const stream = known.structure!;
+      this.begin(known.id, known.pasid, privileged, kind, pfn, offset);
       this.stream = stream;
       this.event = walker.walkCarefully(space, low, high, kind, privileged);
       if (this.event !== 0) return this.finish(space, stream);
     }
-    this.#keep(space, low, high);
     this.resultPfn = walker.hostPfn as P;
+    this.#keep(space, at, low, high);
     return DONE;
   }
 
@@ -228,6 +239,9 @@ export class Translator<P extends number> {
       this.resultPfn = pfn as P;
       return TRANSLATED;
     }
+    // Only where no override comes first.
+    if (this.#remembers && stream.privilege < 2 && stream.instruction < 2)
+      this.#requesters.remember(sid, ssid, privileged, stream, space, privileged ? PRIVILEGED_RIGHTS_AT : 0);
     return this.#through(space, stream, pfn);
   }
 
@@ -235,22 +249,23 @@ export class Translator<P extends number> {
   #through(space: CachedSpace, stream: CachedStream, pfn: number): TranslationStatus {
     const kind = this.#kind;
     const privileged = this.#privileged;
-    const low = pfn | 0;
-    const high = withoutTop(space, (pfn * 2 ** -32) | 0);
+    const at = withoutTop(space, pfn);
+    const low = at | 0;
+    const high = (at * 2 ** -32) | 0;
     const translations = this.#translations;
     const tag = space.tag;
     let entry = translations.find(tag, low, high);
     if (entry < 0 && tag.global !== null && tag.global.sizes !== 0) entry = translations.find(tag.global, low, high);
     if (entry >= 0) {
-      if ((translations.flagsAt(entry) & (1 << (privileged ? kind + 3 : kind))) !== 0) {
-        this.resultPfn = translations.frameAt(entry, low, high) as P;
+      if ((translations.flagsAt(entry) & (1 << (privileged ? kind + PRIVILEGED_RIGHTS_AT : kind))) !== 0) {
+        this.resultPfn = translations.frameAt(entry, at) as P;
         return TRANSLATED;
       }
       translations.drop(entry);
     }
     if (!this.walkTables(space, low, high, kind, privileged)) return this.finish(space, stream);
-    this.#keep(space, low, high);
     this.resultPfn = this.walker.hostPfn as P;
+    this.#keep(space, at, low, high);
     return TRANSLATED;
   }
 
@@ -364,8 +379,8 @@ export class Translator<P extends number> {
     return this.event === 0;
   }
 
-  /** Caches what the walker found. */
-  #keep(space: CachedSpace, low: number, high: number): void {
+  /** Caches what the walker found, and `resultPfn`. */
+  #keep(space: CachedSpace, at: number, low: number, high: number): void {
     const walker = this.walker;
     const { firstShift, secondShift } = walker;
     const rights = (walker.rights & MARKED_CLEAN) !== 0 ? walker.rights & WITHOUT_WRITE : walker.rights;
@@ -373,15 +388,15 @@ export class Translator<P extends number> {
     const ofFirst = firstShift !== OFF_SHIFT;
     const leafShift = ofFirst ? firstShift : secondShift;
     const granule = ofFirst ? walker.firstGranule : walker.secondGranule;
-    const { hostLow, hostHigh } = walker;
+    const distance = this.resultPfn - at;
     if (leafShift === 0) {
-      this.#translations.insertPage(tag, low, high, hostLow, hostHigh, rights | ORIGIN_OF_PAGE);
+      this.#translations.insertPage(tag, low, high, distance, rights | ORIGIN_OF_PAGE);
       return;
     }
     const level = 3 - (leafShift - (granule - 12)) / (granule - 3);
     const flags = rights | originOf(granule, level);
     const size = classOf(firstShift < secondShift ? firstShift : secondShift);
-    this.#translations.insert(tag, low, high, size, classOf(leafShift), hostLow, hostHigh, flags);
+    this.#translations.insert(tag, low, high, size, classOf(leafShift), distance, flags);
   }
 
   /** §3.9.1: translated transactions. */
@@ -500,13 +515,13 @@ export class Translator<P extends number> {
   }
 }
 
-/** The frame number's high half once an ignored top byte is replaced by bit 55 (TBI, §3.4.1). */
-export function withoutTop(space: CachedSpace, high: number): number {
-  if (!space.ignoresTop) return high;
-  if (space.world === 1) return space.ignoresTopLower ? high & 0xfff : high;
-  const upper = (high & 0x800) !== 0;
-  if (upper) return space.ignoresTopUpper ? high | 0xff000 : high;
-  return space.ignoresTopLower ? high & 0xfff : high;
+/** The frame number once an ignored top byte is replaced by bit 55 (TBI, §3.4.1). */
+export function withoutTop(space: CachedSpace, pfn: number): number {
+  if (!space.ignoresTop) return pfn;
+  const high = (pfn * 2 ** -32) | 0;
+  const upper = space.world !== 1 && (high & 0x800) !== 0;
+  if (upper ? !space.ignoresTopUpper : !space.ignoresTopLower) return pfn;
+  return (upper ? high | 0xff000 : high & 0xfff) * 0x100000000 + ((pfn | 0) >>> 0);
 }
 
 function kindOf(access: number): number {

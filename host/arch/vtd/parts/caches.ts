@@ -2,6 +2,7 @@
 // and pointers to tables by domain id (second stage) or domain id and PASID (first stage, nested).
 
 import { type AddressTag, AddressTags, UNNUMBERED } from "../../../base/caches/address-tags.ts";
+import { Requesters } from "../../../base/caches/requesters.ts";
 import { Stamps } from "../../../base/caches/stamps.ts";
 import { TableCache } from "../../../base/caches/table-cache.ts";
 import { TranslationCache } from "../../../base/caches/translation-cache.ts";
@@ -9,6 +10,7 @@ import type { Stateful, StateRecord } from "../../../base/state.ts";
 import { PASID_CACHE_GLOBAL, PASID_CACHE_PASID } from "../invalidation-descriptors.ts";
 import { GRANULARITY_DEVICE, GRANULARITY_DOMAIN, GRANULARITY_GLOBAL } from "../registers.ts";
 import type { StructureRules } from "../structure-rules.ts";
+import type { TranslationSpace } from "../translation-space.ts";
 import { StructureCaches } from "./structure-caches.ts";
 
 export interface CacheSizes {
@@ -26,6 +28,8 @@ const ALL_FRAMES = 2 ** 52;
 
 export class VtdCaches implements Stateful {
   readonly tags: AddressTags;
+  /** Each with whether its faults are kept out of the records (FPD). */
+  readonly requesters = new Requesters<boolean, TranslationSpace>();
   readonly structures: StructureCaches;
   readonly translations: TranslationCache;
   /** Null: none are kept. */
@@ -34,7 +38,14 @@ export class VtdCaches implements Stateful {
 
   constructor(sizes: CacheSizes, rules: StructureRules) {
     this.tags = new AddressTags(this.#stamps);
-    this.structures = new StructureCaches(sizes.contexts, sizes.pasids, this.#stamps, this.tags, rules);
+    this.structures = new StructureCaches(
+      sizes.contexts,
+      sizes.pasids,
+      this.#stamps,
+      this.requesters,
+      this.tags,
+      rules,
+    );
     this.translations = new TranslationCache(sizes.translations, this.tags);
     this.tables = sizes.tables === 0 ? null : new TableCache(sizes.tables, this.tags);
     this.#stamps.onExhausted = () => this.clear();
@@ -66,17 +77,18 @@ export class VtdCaches implements Stateful {
         granularity === GRANULARITY_DEVICE
           ? ((slot.id ^ sourceId) & ~ignored) === 0
           : slot.domain < 0 || slot.domain === domain;
-      if (meant) slot.stamp = 0;
+      if (meant) contexts.drop(slot);
     }
   }
 
   /** PASID cache. */
   invalidatePasids(granularity: number, domain: number, pasid: number): void {
-    for (const slot of this.structures.pasids.slots) {
+    const { pasids } = this.structures;
+    for (const slot of pasids.slots) {
       if (slot.ownerStamp === 0) continue;
       if (granularity !== PASID_CACHE_GLOBAL && slot.space.domain !== domain) continue;
       if (granularity === PASID_CACHE_PASID && slot.id !== pasid) continue;
-      slot.release();
+      pasids.drop(slot);
     }
   }
 

@@ -3,6 +3,7 @@
 
 import type { AddressTags } from "../../../base/caches/address-tags.ts";
 import { UNNUMBERED } from "../../../base/caches/address-tags.ts";
+import type { Requesters } from "../../../base/caches/requesters.ts";
 import type { Stamps } from "../../../base/caches/stamps.ts";
 import {
   StructureCache,
@@ -23,7 +24,7 @@ export class CachedContext implements StructureSlot {
   /** 4 halves in legacy mode, 8 in scalable mode. */
   readonly words = new Int32Array(8);
   scalable = false;
-  // not state, to the blank line: what the words say, and a short cut.
+  // not state, to the blank line: what the words say.
   fpd = false;
   /** ATS is allowed (TT, DTE); PASIDs (PASIDE); page requests (PRE). */
   ats = false;
@@ -36,9 +37,6 @@ export class CachedContext implements StructureSlot {
   domain = 0;
   /** Legacy mode: what requests go through. */
   readonly space = new TranslationSpace();
-  /** What a request without PASID goes through when nothing else has to be asked: `space`, or that of RID_PASID's entry while it is cached. */
-  direct: TranslationSpace | null = null;
-  directEntry: CachedPasid | null = null;
 
   readonly #tags: AddressTags;
   readonly #rules: StructureRules;
@@ -54,8 +52,6 @@ export class CachedContext implements StructureSlot {
     this.scalable = scalable;
     const w0 = source[0]!;
     this.fpd = (w0 & FPD) !== 0;
-    this.direct = null;
-    this.directEntry = null;
     if (scalable) {
       this.ats = (w0 & 4) !== 0;
       this.pasids = (w0 & 8) !== 0;
@@ -75,7 +71,6 @@ export class CachedContext implements StructureSlot {
     space.loadContext(source, this.#rules);
     space.secondTag = space.tag = this.#tags.tagFor(space.domain, UNNUMBERED, 0);
     this.domain = space.domain;
-    this.direct = space;
   }
 
   saveState(): StateRecord {
@@ -99,22 +94,12 @@ export class CachedPasid implements SubstructureSlot {
   /** The entry, or the directory entry that led to it, has FPD. */
   fpd = false;
   readonly space = new TranslationSpace(); // not state: what the words say
-  #context: CachedContext | null = null; // not state: whose short cut this is
   readonly #tags: AddressTags;
   readonly #rules: StructureRules;
 
   constructor(tags: AddressTags, rules: StructureRules) {
     this.#tags = tags;
     this.#rules = rules;
-  }
-
-  release(): void {
-    this.ownerStamp = 0;
-    const context = this.#context;
-    this.#context = null;
-    if (context === null || context.directEntry !== this) return;
-    context.direct = null;
-    context.directEntry = null;
   }
 
   /** Takes a sound entry. */
@@ -125,13 +110,6 @@ export class CachedPasid implements SubstructureSlot {
     space.loadPasid(source, this.#rules);
     space.secondTag = this.#tags.tagFor(space.domain, UNNUMBERED, 0);
     space.tag = space.firstLevels === 0 ? space.secondTag : this.#tags.tagFor(space.domain, this.id, 0);
-  }
-
-  /** This is what requests without PASID of a context's source go through. */
-  serve(context: CachedContext): void {
-    this.#context = context;
-    context.direct = this.space;
-    context.directEntry = this;
   }
 
   saveState(): StateRecord {
@@ -149,13 +127,17 @@ export class CachedPasid implements SubstructureSlot {
 export class StructureCaches implements Stateful {
   readonly contexts: StructureCache<CachedContext>;
   readonly pasids: SubstructureCache<CachedPasid>;
-  /** PASID entries are found again. */
-  readonly #keepsPasids: boolean;
 
-  constructor(contexts: number, pasids: number, stamps: Stamps, tags: AddressTags, rules: StructureRules) {
-    this.contexts = new StructureCache(contexts, stamps, () => new CachedContext(tags, rules));
-    this.pasids = new SubstructureCache(pasids, () => new CachedPasid(tags, rules));
-    this.#keepsPasids = pasids > 0;
+  constructor(
+    contexts: number,
+    pasids: number,
+    stamps: Stamps,
+    requesters: Requesters<unknown, unknown>,
+    tags: AddressTags,
+    rules: StructureRules,
+  ) {
+    this.contexts = new StructureCache(contexts, stamps, requesters, () => new CachedContext(tags, rules));
+    this.pasids = new SubstructureCache(pasids, requesters, () => new CachedPasid(tags, rules));
   }
 
   loadContext(sourceId: number, words: Int32Array, scalable: boolean): CachedContext {
@@ -174,11 +156,6 @@ export class StructureCaches implements Stateful {
     return this.pasids.find(sourceId + 1, pasid);
   }
 
-  /** Of an entry that was found or loaded for requests without PASID: the next one need not look for it. */
-  shorten(context: CachedContext, entry: CachedPasid): void {
-    if (this.#keepsPasids && !context.ridPrivileged) entry.serve(context);
-  }
-
   saveState(): StateRecord {
     return {};
   }
@@ -195,6 +172,5 @@ export class StructureCaches implements Stateful {
   clear(): void {
     this.contexts.clear();
     this.pasids.clear();
-    for (const context of this.contexts.slots) context.direct = context.directEntry = null;
   }
 }

@@ -3,10 +3,14 @@
 //     translate ─ context ─ PASID entry ─ IOTLB ─┬─ hit ─────────────────────────────────▶ resultPfn
 //                 (cache or tables)              └─ miss: first stage, second stage ─▶ IOTLB ─▶ resultPfn
 //
+// A requester that was let through is remembered with its address space: the next requests ask for no structure (`translate`). All others go the
+// whole way (`#fully`).
+//
 // The hit path allocates nothing and branches little; everything that is not a plain hit is in methods of its own. Writes to the interrupt address range are
 // not for here (interrupt-remapper.ts). ATS requests use the same pieces and make their own answers.
 
-import type { StructureCache, SubstructureCache } from "../../../base/caches/structure-cache.ts";
+import type { Requester, Requesters } from "../../../base/caches/requesters.ts";
+import type { StructureCache } from "../../../base/caches/structure-cache.ts";
 import { CLASS_SHIFTS, classOf, type TranslationCache } from "../../../base/caches/translation-cache.ts";
 import { REFUSED, TRANSLATED, type TranslationStatus } from "../../../base/transaction.ts";
 import {
@@ -65,8 +69,6 @@ const MODE_OFF = -1;
 // Compiled code knows the constants of its own module, and looks up imported ones each time: here are those that every request meets.
 const READS = KIND_READ;
 const WRITES = KIND_WRITE;
-const SUPERVISOR_AT = SUPERVISOR_GRANTS;
-const SCALABLE = TTM_SCALABLE;
 const OFF_SHIFT = NO_STAGE_SHIFT;
 const DONE = TRANSLATED;
 
@@ -83,7 +85,9 @@ export class Translator<P extends number> {
   readonly #caches: VtdCaches;
   readonly #cached: StructureCaches;
   readonly #contexts: StructureCache<CachedContext>;
-  readonly #pasids: SubstructureCache<CachedPasid>;
+  readonly #requesters: Requesters<boolean, TranslationSpace>;
+  /** Structures are cached: so a requester may be remembered. */
+  readonly #remembers: boolean;
   readonly #translations: TranslationCache;
   readonly #limit: number;
   /** Root table: its mode, MODE_OFF without TE; and its frame. */
@@ -105,7 +109,8 @@ export class Translator<P extends number> {
     this.#caches = caches;
     this.#cached = caches.structures;
     this.#contexts = caches.structures.contexts;
-    this.#pasids = caches.structures.pasids;
+    this.#requesters = caches.requesters;
+    this.#remembers = this.#contexts.enabled && caches.structures.pasids.enabled;
     this.#translations = caches.translations;
     this.#limit = state.rules.frameLimit;
     this.walker = new TwoStageWalker(state.memory, state.rules);
@@ -120,6 +125,7 @@ export class Translator<P extends number> {
 
   /** TE or the latched RTADDR changed. */
   modeChanged(): void {
+    this.#requesters.forget();
     this.#mode = this.#state.translating ? this.#state.tableMode : MODE_OFF;
     this.#root = this.#state.rootPfn;
   }
@@ -151,44 +157,53 @@ export class Translator<P extends number> {
     pfn: number,
     translated: boolean,
   ): TranslationStatus {
-    const mode = this.#mode;
-    if (!translated && mode !== MODE_OFF) {
-      const context = this.#contexts.find(sourceId);
-      let entry: CachedPasid | null = null;
-      let space: TranslationSpace | null = null;
-      let supervisor = false;
-      if (context !== null) {
-        if (pasid < 0) {
-          entry = context.directEntry;
-          space = context.direct;
-        } else if (mode === SCALABLE && context.pasids && pasid < context.pasidLimit) {
-          entry = this.#pasids.find(sourceId + 1, pasid);
-          supervisor = privileged;
-          if (entry !== null && (!supervisor || entry.space.firstLevels === 0 || entry.space.sre)) space = entry.space;
-        }
-      }
-      if (space !== null && !space.identity) {
+    // Of a requester that was let through before: nothing but the IOTLB and the tables to ask.
+    const known = this.#requesters.placeOf(sourceId, pasid);
+    if (known.id === sourceId && known.pasid === pasid && !translated) {
+      const rightsAt = privileged ? known.privilegedRightsAt : known.rightsAt;
+      if (rightsAt >= 0) {
         const kind = access === 1 ? READS : access === 2 ? WRITES : kindOf(access);
         const low = pfn | 0;
-        const high = (pfn * 2 ** -32) | 0;
+        const high = pfn === low ? 0 : (pfn * 2 ** -32) | 0;
         const translations = this.#translations;
-        const found = translations.find(space.tag, low, high);
-        if (found >= 0) {
-          if ((translations.flagsAt(found) & (1 << (supervisor ? kind + SUPERVISOR_AT : kind))) !== 0) {
-            this.resultPfn = translations.frameAt(found, low, high) as P;
-            return DONE;
-          }
-          // Rights missing, or not known to be marked dirty: what the tables say now decides.
-          translations.drop(found);
+        const entry = translations.findPage(known.space!.tag, low, high);
+        if (entry >= 0 && (translations.flagsAt(entry) & (1 << (rightsAt + kind))) !== 0) {
+          this.resultPfn = translations.frameAt(entry, pfn) as P;
+          return DONE;
         }
-        const reason = this.#walk(space, low, high, kind, supervisor);
-        if (reason === 0) return DONE;
-        this.begin(sourceId, pasid, privileged, access, pfn, AT_UNTRANSLATED);
-        this.#fpd = context!.fpd || (entry?.fpd ?? false);
-        return this.#refuse(reason);
+        return this.#translateKnown(known, privileged, rightsAt, access, kind, pfn, low, high);
       }
     }
     return this.#fully(sourceId, pasid, privileged, access, pfn, translated);
+  }
+
+  /** IOTLB and tables, for a requester that was let through. */
+  #translateKnown(
+    known: Requester<boolean, TranslationSpace>,
+    privileged: boolean,
+    rightsAt: number,
+    access: number,
+    kind: number,
+    pfn: number,
+    low: number,
+    high: number,
+  ): TranslationStatus {
+    const translations = this.#translations;
+    const space = known.space!;
+    const entry = translations.search(space.tag, low, high);
+    if (entry >= 0) {
+      if ((translations.flagsAt(entry) & (1 << (rightsAt + kind))) !== 0) {
+        this.resultPfn = translations.frameAt(entry, pfn) as P;
+        return DONE;
+      }
+      // Rights missing, or not known to be marked dirty: what the tables say now decides.
+      translations.drop(entry);
+    }
+    const reason = this.#walk(space, pfn, low, high, kind, rightsAt !== 0);
+    if (reason === 0) return DONE;
+    this.begin(known.id, known.pasid, privileged, access, pfn, AT_UNTRANSLATED);
+    this.#fpd = known.structure!;
+    return this.#refuse(reason);
   }
 
   /** The whole process, for everything that the short way in `translate` does not decide. */
@@ -218,6 +233,10 @@ export class Translator<P extends number> {
       this.resultPfn = pfn as P;
       return TRANSLATED;
     }
+    if (this.#remembers) {
+      const rightsAt = this.#privileged ? SUPERVISOR_GRANTS : 0;
+      this.#requesters.remember(sourceId, pasid, privileged, this.#fpd, space, rightsAt);
+    }
     return this.#through(space, kindOf(access), pfn);
   }
 
@@ -240,17 +259,17 @@ export class Translator<P extends number> {
     const entry = translations.find(space.tag, low, high);
     if (entry >= 0) {
       if ((translations.flagsAt(entry) & (1 << (supervisor ? kind + SUPERVISOR_GRANTS : kind))) !== 0) {
-        this.resultPfn = translations.frameAt(entry, low, high) as P;
+        this.resultPfn = translations.frameAt(entry, pfn) as P;
         return TRANSLATED;
       }
       translations.drop(entry);
     }
-    const reason = this.#walk(space, low, high, kind, supervisor);
+    const reason = this.#walk(space, pfn, low, high, kind, supervisor);
     return reason === 0 ? TRANSLATED : this.#refuse(reason);
   }
 
   /** Both stages by the tables: 0 with `resultPfn`, and the translation cached; or a reason. */
-  #walk(space: TranslationSpace, low: number, high: number, kind: number, supervisor: boolean): number {
+  #walk(space: TranslationSpace, pfn: number, low: number, high: number, kind: number, supervisor: boolean): number {
     const walker = this.walker;
     let grants = walker.walkShortly(space, low, high, kind, supervisor);
     if (grants === 0) {
@@ -260,8 +279,8 @@ export class Translator<P extends number> {
       }
       grants = walker.grants(space);
     }
-    this.#keep(space, low, high, grants);
     this.resultPfn = walker.hostPfn as P;
+    this.#keep(space, pfn, low, high, grants);
     return 0;
   }
 
@@ -333,7 +352,6 @@ export class Translator<P extends number> {
     const { space } = entry;
     if (this.#pasid < 0) {
       this.#privileged = context.ridPrivileged;
-      this.#cached.shorten(context, entry);
     } else if (this.#privileged && space.firstLevels !== 0 && !space.sre) return this.#none(FAULT_NO_SUPERVISOR);
     return space;
   }
@@ -385,18 +403,19 @@ export class Translator<P extends number> {
   }
 
   /** Caches what the walker found, with what it grants. */
-  #keep(space: TranslationSpace, low: number, high: number, grants: number): void {
+  #keep(space: TranslationSpace, pfn: number, low: number, high: number, grants: number): void {
     const walker = this.walker;
-    const { firstShift, secondShift, hostLow, hostHigh } = walker;
+    const { firstShift, secondShift } = walker;
+    const distance = this.resultPfn - pfn;
     const leafShift = firstShift === OFF_SHIFT ? secondShift : firstShift;
     const shift = firstShift < secondShift ? firstShift : secondShift;
     if (shift === 0 && leafShift === 0) {
-      this.#translations.insertPage(space.tag, low, high, hostLow, hostHigh, grants);
+      this.#translations.insertPage(space.tag, low, high, distance, grants);
       return;
     }
     // A large page that reaches into the interrupt address range is kept page by page: the others must not stand for those.
-    const size = shift !== 0 && touchesInterrupts(walker.hostPfn, CLASS_SHIFTS[classOf(shift)]!) ? 0 : classOf(shift);
-    this.#translations.insert(space.tag, low, high, size, classOf(leafShift), hostLow, hostHigh, grants);
+    const size = shift !== 0 && touchesInterrupts(this.resultPfn, CLASS_SHIFTS[classOf(shift)]!) ? 0 : classOf(shift);
+    this.#translations.insert(space.tag, low, high, size, classOf(leafShift), distance, grants);
   }
 
   #refuse(reason: number): TranslationStatus {

@@ -207,10 +207,6 @@ export class CachedProcess implements SubstructureSlot {
     this.#tags = tags;
   }
 
-  release(): void {
-    this.ownerStamp = 0;
-  }
-
   /** Decodes a sound process context (halves) of `device`. */
   load(device: CachedDevice, pc: Uint32Array): void {
     const ta = pc[0]!;

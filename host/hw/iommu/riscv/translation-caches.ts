@@ -3,17 +3,19 @@
 import { deviceIdBits } from "../../../arch/riscv/device-context.ts";
 import { DDTP_1LVL, REG } from "../../../arch/riscv/registers.ts";
 import { type AddressTag, AddressTags } from "../../../base/caches/address-tags.ts";
+import { Requesters } from "../../../base/caches/requesters.ts";
 import { Stamps } from "../../../base/caches/stamps.ts";
 import { StructureCache, SubstructureCache } from "../../../base/caches/structure-cache.ts";
 import { TableCache } from "../../../base/caches/table-cache.ts";
 import { TranslationCache } from "../../../base/caches/translation-cache.ts";
 import type { Stateful, StateRecord } from "../../../base/state.ts";
-import { CachedDevice, CachedProcess, HOST, SECOND_STAGE_ONLY } from "./context-cache.ts";
+import { CachedDevice, CachedProcess, type CachedSpace, HOST, SECOND_STAGE_ONLY } from "./context-cache.ts";
 import type { HardwareState } from "./hardware-state.ts";
 
 export class TranslationCaches implements Stateful {
   readonly devices: StructureCache<CachedDevice>;
   readonly processes: SubstructureCache<CachedProcess>;
+  readonly requesters = new Requesters<CachedDevice, CachedSpace>();
   readonly translations: TranslationCache;
   readonly messages: TranslationCache;
   /** Pointers to tables of both stages; null: none are kept. */
@@ -28,8 +30,8 @@ export class TranslationCaches implements Stateful {
     this.#state = state;
     this.#stamps = stamps;
     this.tags = new AddressTags(stamps);
-    this.devices = new StructureCache(sizes.devices, stamps, () => new CachedDevice(this.tags));
-    this.processes = new SubstructureCache(sizes.processes, () => new CachedProcess(this.tags));
+    this.devices = new StructureCache(sizes.devices, stamps, this.requesters, () => new CachedDevice(this.tags));
+    this.processes = new SubstructureCache(sizes.processes, this.requesters, () => new CachedProcess(this.tags));
     this.translations = new TranslationCache(sizes.translations, this.tags);
     this.messages = new TranslationCache(sizes.messages, this.tags);
     this.tables = sizes.tables === 0 ? null : new TableCache(sizes.tables, this.tags);

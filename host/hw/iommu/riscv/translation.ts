@@ -4,6 +4,9 @@
 //     translate ─ device context ─ process context ─ IOTLB ─┬─ hit ───────────────────────────────▶ resultPfn
 //                 (cache or §3.3.1)  (cache or §3.3.2)       └─ miss: first stage, MSI?, second stage ─▶ IOTLB ─▶ resultPfn
 //
+// A requester that was let through is remembered with its address space: the next requests ask for no context (`translate`). All others go
+// the whole way (`translateFully`).
+//
 // The hit path allocates nothing and branches little; everything that is not a plain hit is in methods of its own. Step numbers in
 // comments are §3.3's. ATS requests, page requests and debug translations use the same pieces (`deviceFor`, `spaceFor`,
 // `walkTables`) and make their own answers.
@@ -20,9 +23,10 @@ import {
 import { interruptFileNumber, MessageTableWalker } from "../../../arch/riscv/message-table.ts";
 import { PTE_A, PTE_D, PTE_R, PTE_U, PTE_V, PTE_W } from "../../../arch/riscv/page-table-entry.ts";
 import { DDTP_BARE, DDTP_OFF, REG } from "../../../arch/riscv/registers.ts";
-import { KIND_EXECUTE, KIND_WRITE, OWN_ACCESS, TwoStageWalker } from "../../../arch/riscv/two-stage-walk.ts";
+import { KIND_EXECUTE, KIND_READ, KIND_WRITE, OWN_ACCESS, TwoStageWalker } from "../../../arch/riscv/two-stage-walk.ts";
 import type { WalkObserver } from "../../../arch/riscv/walk-observer.ts";
 import type { HpaPfn } from "../../../base/address.ts";
+import type { Requester, Requesters } from "../../../base/caches/requesters.ts";
 import type { StructureCache, SubstructureCache } from "../../../base/caches/structure-cache.ts";
 import { CLASS_SHIFTS, classOf, type TranslationCache } from "../../../base/caches/translation-cache.ts";
 import { CONSUMED, REFUSED, TRANSLATED, type TranslationStatus } from "../port.ts";
@@ -43,8 +47,10 @@ export const IN_MEMORY_FILE = -1;
 /** TTYP of an untranslated request of each kind; translated ones are 4 more. */
 const TTYP = Uint8Array.of(2, 3, TTYP_UNTRANSLATED_EXECUTE);
 
-// Compiled code knows the constants of its own module, and looks up imported ones each time: this one every request meets.
+// Compiled code knows the constants of its own module, and looks up imported ones each time: these every request meets.
 const DONE = TRANSLATED;
+const READS = KIND_READ;
+const WRITES = KIND_WRITE;
 
 // Not state: the last request, and what registers say.
 /** Frame numbers start as -0: a field that holds doubles from the first is never changed into one under compiled code. */
@@ -70,6 +76,9 @@ export class Translator {
   readonly #caches: TranslationCaches;
   readonly #devices: StructureCache<CachedDevice>;
   readonly #processes: SubstructureCache<CachedProcess>;
+  readonly #requesters: Requesters<CachedDevice, CachedSpace>;
+  /** Contexts are cached: so a requester may be remembered. */
+  readonly #remembers: boolean;
   readonly #translations: TranslationCache;
   readonly #faults: FaultQueue;
   // ddtp taken apart when it was written.
@@ -91,6 +100,8 @@ export class Translator {
     this.#caches = caches;
     this.#devices = caches.devices;
     this.#processes = caches.processes;
+    this.#requesters = caches.requesters;
+    this.#remembers = caches.devices.enabled && caches.processes.enabled;
     this.#translations = caches.translations;
     this.#faults = faults;
     this.walker = new TwoStageWalker(state.memory, state.rules);
@@ -117,6 +128,7 @@ export class Translator {
     const state = this.#state;
     this.#mode = state.reg(REG.ddtp) & 0xf;
     this.#root = state.frameIn(REG.ddtp);
+    this.#requesters.forget();
     this.#levels = this.#mode > DDTP_BARE ? this.#mode - 1 : 0;
     this.#deviceLimit = this.#levels === 0 ? 0 : 2 ** deviceIdBits(this.#levels, state.rules.MSI_FLAT);
   }
@@ -149,48 +161,56 @@ export class Translator {
     translated: boolean,
     data: number,
   ): TranslationStatus {
-    const kind = kindOf(access);
-    // A request of a known device, and process: nothing but the IOTLB and the tables to ask.
-    const device = deviceId < this.#deviceLimit ? this.#devices.find(deviceId) : null;
-    if (device !== null && !translated) {
-      let space: CachedSpace | null = null;
-      let supervisor = false;
-      if (processId >= 0 || device.dpe) {
-        // What is found under the device's stamp, its directory has room for.
-        const process = this.#processes.find(device.stamp, processId < 0 ? 0 : processId);
-        if (process !== null) {
-          supervisor = privileged && processId >= 0;
-          if (!supervisor || process.ens) space = process.space;
-        }
-      } else space = device.space;
-      if (space !== null) {
-        if (space.transparent) {
-          this.resultPfn = pfn as HpaPfn;
+    // Of a requester that was let through before: nothing but the IOTLB and the tables to ask.
+    const known = this.#requesters.placeOf(deviceId, processId);
+    if (known.id === deviceId && known.pasid === processId && !translated) {
+      const rightsAt = privileged ? known.privilegedRightsAt : known.rightsAt;
+      if (rightsAt >= 0) {
+        const kind = access === 1 ? READS : access === 2 ? WRITES : kindOf(access);
+        const low = pfn | 0;
+        const high = pfn === low ? 0 : (pfn * 2 ** -32) | 0;
+        const translations = this.#translations;
+        const entry = translations.findPage(known.space!.tag, low, high);
+        if (entry >= 0 && (translations.flagsAt(entry) & (1 << (rightsAt + kind))) !== 0) {
+          this.resultPfn = translations.frameAt(entry, pfn) as HpaPfn;
           return DONE;
         }
-        const low = pfn | 0;
-        const high = (pfn * 2 ** -32) | 0;
-        const translations = this.#translations;
-        const tag = space.tag;
-        let entry = translations.find(tag, low, high);
-        if (entry < 0 && tag.global !== null && tag.global.sizes !== 0)
-          entry = translations.find(tag.global, low, high);
-        if (entry >= 0) {
-          const rights = supervisor ? (space.sum ? SUPERVISOR_SUM_RIGHTS : SUPERVISOR_RIGHTS) : USER_RIGHTS;
-          if (((translations.flagsAt(entry) >>> rights) & (1 << kind)) !== 0) {
-            this.resultPfn = translations.frameAt(entry, low, high) as HpaPfn;
-            return DONE;
-          }
-          // Rights missing, or D not known to be set: what the tables say now decides.
-          translations.drop(entry);
-        }
-        const cause = this.#walkPair(device, space, low, high, kind, supervisor);
-        if (cause === 0) return DONE;
-        this.begin(deviceId, processId, privileged, TTYP[kind]!, pfn, offset);
-        return this.#finish(cause, device, kind, data);
+        return this.#translateKnown(known, privileged, rightsAt, kind, pfn, low, high, offset, data);
       }
     }
     return this.translateFully(deviceId, processId, privileged, access, pfn, offset, translated, data);
+  }
+
+  /** IOTLB and tables, for a requester that was let through. */
+  #translateKnown(
+    known: Requester<CachedDevice, CachedSpace>,
+    privileged: boolean,
+    rightsAt: number,
+    kind: number,
+    pfn: number,
+    low: number,
+    high: number,
+    offset: number,
+    data: number,
+  ): TranslationStatus {
+    const translations = this.#translations;
+    const space = known.space!;
+    const device = known.structure!;
+    const tag = space.tag;
+    let entry = translations.search(tag, low, high);
+    if (entry < 0 && tag.global !== null && tag.global.sizes !== 0) entry = translations.find(tag.global, low, high);
+    if (entry >= 0) {
+      if ((translations.flagsAt(entry) & (1 << (rightsAt + kind))) !== 0) {
+        this.resultPfn = translations.frameAt(entry, pfn) as HpaPfn;
+        return DONE;
+      }
+      // Rights missing, or D not known to be set: what the tables say now decides.
+      translations.drop(entry);
+    }
+    const cause = this.#walkPair(device, space, pfn, low, high, kind, rightsAt !== USER_RIGHTS);
+    if (cause === 0) return DONE;
+    this.begin(known.id, known.pasid, privileged, TTYP[kind]!, pfn, offset);
+    return this.#finish(cause, device, kind, data);
   }
 
   /**
@@ -218,6 +238,8 @@ export class Translator {
       this.cause = this.deviceCause;
       return this.#refuse(false);
     }
+    const supervisor = privileged && processId >= 0 && !translated;
+    let rightsAt = USER_RIGHTS;
     let space: CachedSpace | null;
     if (translated) {
       // Step 7, then 8 and 9: an address of ours needs no more, a guest-physical one the second stage.
@@ -230,13 +252,15 @@ export class Translator {
     } else {
       space = this.spaceFor(device, processId, privileged, kind);
       if (space === null) return this.#refuse(device.dtf);
+      if (supervisor) rightsAt = space.sum ? SUPERVISOR_SUM_RIGHTS : SUPERVISOR_RIGHTS;
+      if (this.#remembers && !space.transparent)
+        this.#requesters.remember(deviceId, processId, privileged, device, space, rightsAt);
     }
     this.space = space;
     if (space.transparent) {
       this.resultPfn = pfn as HpaPfn;
       return TRANSLATED;
     }
-    const supervisor = privileged && processId >= 0 && !translated;
     const tag = space.tag;
     const low = pfn | 0;
     const high = (pfn * 2 ** -32) | 0;
@@ -244,14 +268,13 @@ export class Translator {
     let entry = translations.find(tag, low, high);
     if (entry < 0 && tag.global !== null && tag.global.sizes !== 0) entry = translations.find(tag.global, low, high);
     if (entry >= 0) {
-      const rights = supervisor ? (space.sum ? SUPERVISOR_SUM_RIGHTS : SUPERVISOR_RIGHTS) : USER_RIGHTS;
-      if (((translations.flagsAt(entry) >>> rights) & (1 << kind)) !== 0) {
-        this.resultPfn = translations.frameAt(entry, low, high) as HpaPfn;
+      if ((translations.flagsAt(entry) & (1 << (rightsAt + kind))) !== 0) {
+        this.resultPfn = translations.frameAt(entry, pfn) as HpaPfn;
         return TRANSLATED;
       }
       translations.drop(entry);
     }
-    const cause = this.#walkPair(device, space, low, high, kind, supervisor);
+    const cause = this.#walkPair(device, space, pfn, low, high, kind, supervisor);
     return cause === 0 ? TRANSLATED : this.#finish(cause, device, kind, data);
   }
 
@@ -350,12 +373,13 @@ export class Translator {
    * `cause` with its iotval2.
    */
   walkTables(device: CachedDevice, space: CachedSpace, pfn: number, kind: number, supervisor: boolean): number {
-    return this.#walkPair(device, space, pfn | 0, (pfn * 2 ** -32) | 0, kind, supervisor);
+    return this.#walkPair(device, space, pfn, pfn | 0, (pfn * 2 ** -32) | 0, kind, supervisor);
   }
 
   #walkPair(
     device: CachedDevice,
     space: CachedSpace,
+    pfn: number,
     low: number,
     high: number,
     kind: number,
@@ -368,7 +392,7 @@ export class Translator {
     if (shortly === 0 && !walker.walkPlainly(space, low, high, kind, supervisor)) {
       const cause = walker.walkCarefully(space, low, high, kind, supervisor);
       if (cause !== 0) return this.#walkFault(cause);
-      if (walker.isMessage) return this.#walkMessage(device, space, low, high, kind);
+      if (walker.isMessage) return this.#walkMessage(device, space, pfn, low, high, kind);
       // An ATS request to which a leaf grants nothing leaves A as it is: not to be used without another look.
       if ((walker.firstLo & walker.secondLo & PTE_A) === 0) return 0;
     }
@@ -376,7 +400,7 @@ export class Translator {
     const shift = Math.min(walker.firstShift, walker.secondShift);
     let size = shift === 0 ? 0 : classOf(shift);
     if (size !== 0 && space.recognizesMessages) size = withoutMessages(space, walker.gpaLow, walker.gpaHigh, size);
-    this.#keep(space, low, high, size);
+    this.#keep(space, pfn, low, high, size);
     return 0;
   }
 
@@ -390,7 +414,7 @@ export class Translator {
   }
 
   /** §3.3.3: the guest-physical page is a virtual interrupt file's. */
-  #walkMessage(device: CachedDevice, space: CachedSpace, low: number, high: number, kind: number): number {
+  #walkMessage(device: CachedDevice, space: CachedSpace, pfn: number, low: number, high: number, kind: number): number {
     const walker = this.walker;
     const { gpaLow, gpaHigh } = walker;
     const cached = this.#caches.messages;
@@ -398,7 +422,7 @@ export class Translator {
     const entry = cached.find(guest, gpaLow, gpaHigh);
     let target: number;
     if (entry >= 0) {
-      target = cached.frameAt(entry, gpaLow, gpaHigh);
+      target = cached.frameAt(entry, walker.gpaPfn);
     } else {
       const index = interruptFileNumber(gpaLow, gpaHigh, space.messageMaskLow, space.messageMaskHigh);
       const cause = this.messages.locate(device.msiRoot, index);
@@ -413,7 +437,7 @@ export class Translator {
         return CAUSE_INSTRUCTION_ACCESS_FAULT;
       }
       target = this.messages.pfn;
-      cached.insertPage(guest, gpaLow, gpaHigh, target | 0, (target * 2 ** -32) | 0, 0);
+      cached.insertPage(guest, gpaLow, gpaHigh, target - walker.gpaPfn, 0);
     }
     if (kind === KIND_EXECUTE) {
       this.#noSpace(CAUSE_INSTRUCTION_ACCESS_FAULT);
@@ -426,12 +450,12 @@ export class Translator {
     walker.secondLo = PTE_V | PTE_R | PTE_W | PTE_U | PTE_A | PTE_D;
     walker.secondHi = 0;
     walker.secondShift = 0;
-    if ((walker.firstLo & PTE_A) !== 0) this.#keep(space, low, high, 0);
+    if ((walker.firstLo & PTE_A) !== 0) this.#keep(space, pfn, low, high, 0);
     return 0;
   }
 
   /** Caches what the walker just found, as an entry of class `size`. */
-  #keep(space: CachedSpace, low: number, high: number, size: number): void {
+  #keep(space: CachedSpace, pfn: number, low: number, high: number, size: number): void {
     const walker = this.walker;
     const tag = space.tag;
     const both = walker.firstLo & walker.secondLo;
@@ -447,9 +471,9 @@ export class Translator {
     const owner = walker.firstGlobal && tag.global !== null ? tag.global : tag;
     // What commands by address name is the first stage's leaf.
     const leaf = space.firstLevels === 0 ? size : classOf(walker.firstShift);
-    const { spaLow, spaHigh } = walker;
-    if (leaf === 0) this.#translations.insertPage(owner, low, high, spaLow, spaHigh, flags);
-    else this.#translations.insert(owner, low, high, size, leaf, spaLow, spaHigh, flags);
+    const distance = this.resultPfn - pfn;
+    if (leaf === 0) this.#translations.insertPage(owner, low, high, distance, flags);
+    else this.#translations.insert(owner, low, high, size, leaf, distance, flags);
   }
 
   /** AIA: a write to an MRIF's page is stored in it and noticed, or discarded; reads are aborted (without a record). */

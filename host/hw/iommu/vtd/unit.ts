@@ -59,7 +59,6 @@ export class VtdUnit extends QueuedIommu implements HardwareIommu, RegisterEffec
   readonly configuration: VtdConfiguration;
   /** All caches but the interrupt entries': for tests and benchmarks; software reaches them by descriptors. */
   readonly caches: VtdCaches;
-  resultPfn = -0 as HpaPfn; // not state: result of the last call
   readonly #state: VtdState<HpaPfn>;
   readonly #file: RegisterFile;
   protected readonly wires: EventInterrupts;
@@ -270,16 +269,17 @@ export class VtdUnit extends QueuedIommu implements HardwareIommu, RegisterEffec
     if (deviceId > 0xffff) return REFUSED;
     if (pfn <= INTERRUPT_LAST && pfn >= INTERRUPT_FIRST && pasid < 0 && !translated)
       return this.#interruptRequest(deviceId, access, pfn, offset, data);
-    const translator = this.#translator;
-    const status = translator.translate(deviceId, pasid, privileged, access, pfn, translated);
-    this.resultPfn = translator.resultPfn;
-    return status;
+    return this.#translator.translate(deviceId, pasid, privileged, access, pfn, translated);
+  }
+
+  get resultPfn(): HpaPfn {
+    return this.#translator.resultPfn;
   }
 
   /** A request without PASID to the interrupt address range (§3.14, §5.1): dword writes are interrupts. */
   #interruptRequest(sourceId: number, access: number, pfn: number, offset: number, data: number): TranslationStatus {
     const state = this.#state;
-    this.resultPfn = pfn as HpaPfn;
+    this.#translator.resultPfn = pfn as HpaPfn;
     if ((access & 3) !== 2 || data === -1 || (offset & 3) !== 0) {
       if (!state.translating && !state.remapsInterrupts) return TRANSLATED;
       const translator = this.#translator;
