@@ -93,8 +93,8 @@ export class StageWalks<P extends number> {
   /** IPA of a stage-2 fault (a frame), or the descriptor that could not be fetched. */
   faultPfn = -0;
   faultOffset = 0;
-  /** Rights besides read and write that an ATS request is after: EXECUTE where its reads count as fetches. */
-  wanted = 0;
+  /** The right that an ATS request's reads need: READ, or EXECUTE where they count as fetches. */
+  wanted = READ;
   observer: WalkObserver | null = null;
   /** Pointers to tables that earlier walks went through; null: none are kept. */
   tables: TableCache | null = null;

@@ -12,7 +12,7 @@ import { PendingLoads } from "../../base/walk-observer.ts";
 import { WORLD_EL2 } from "./context-descriptor.ts";
 import { CLASS_IN } from "./event-records.ts";
 import { ALL_RIGHTS, CLEAN, isDevice, PRIVILEGED, READ, UNPRIVILEGED, WRITE } from "./leaf-rights.ts";
-import { KIND_ATS, NEEDS, NO_STAGE_SHIFT, StageWalks, tellRemembered } from "./stage-walks.ts";
+import { KIND_ATS, KIND_ATS_WRITE, NEEDS, NO_STAGE_SHIFT, StageWalks, tellRemembered } from "./stage-walks.ts";
 import { type FirstStageHalf, STAGE_1, STAGE_2, type TableTree, type TranslationRegime } from "./translation-regime.ts";
 import { TABLE_STAGE_1, TABLE_STAGE_2, type WalkTable } from "./walk-observer.ts";
 
@@ -264,8 +264,9 @@ export class TwoStageWalker<P extends number> extends StageWalks<P> {
     let use = kind;
     const own = privileged ? PRIVILEGED : UNPRIVILEGED;
     if (kind >= KIND_ATS) {
-      // What stage 1 refuses never gets to stage 2.
-      if ((granted & (READ | WRITE | this.wanted) & own) === 0) {
+      // What stage 1 refuses never gets to stage 2: the reads' right, and writing, unless the page would have to be marked dirty for it.
+      const writes = kind === KIND_ATS_WRITE || (granted & CLEAN) === 0 ? WRITE : 0;
+      if ((granted & (this.wanted | writes) & own) === 0) {
         this.rights = 0;
         return 0;
       }

@@ -9,7 +9,7 @@ import {
   noTranslation,
 } from "../../../base/ats.ts";
 import { F_ADDR_SIZE, F_BAD_ATS_TREQ, F_PERMISSION, F_TRANSLATION } from "../event-records.ts";
-import { CLEAN, EXECUTE } from "../leaf-rights.ts";
+import { CLEAN, EXECUTE, READ } from "../leaf-rights.ts";
 import { CR0_ATSCHK, CR2_REC_CFG_ATS, REG } from "../registers.ts";
 import { CONFIG_BYPASS } from "../stream-table-entry.ts";
 import { KIND_ATS, KIND_ATS_WRITE, KIND_READ } from "../two-stage-walk.ts";
@@ -65,7 +65,7 @@ export class AtsTranslator<P extends number> {
     const own = translator.privileged;
     const kind = noWrite ? KIND_ATS : KIND_ATS_WRITE;
     const at = withoutTop(space, pfn);
-    walker.wanted = stream.instruction === 3 ? EXECUTE : 0;
+    walker.wanted = stream.instruction === 3 ? EXECUTE : READ;
     if (!translator.walkTables(space, at | 0, (at * 2 ** -32) | 0, kind, own)) {
       translation.pfn = 0;
       return this.#failed();

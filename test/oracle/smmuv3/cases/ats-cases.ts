@@ -7,6 +7,7 @@ import {
   CD,
   CD_BITS,
   D,
+  EVERYTHING,
   FIRST,
   IPA_PAGE,
   LEAF1,
@@ -142,6 +143,17 @@ export const ATS_CASES: readonly Case[] = [
   {
     name: "TR: what stage 1 forbids wholly does not go to stage 2 (§3.9.1.2)",
     scene: () => full(bothScene()).clear(FIRST.leaf, D.EL0).abort(SECOND.leaf),
+    request: ask,
+    expected: answer(NOTHING),
+  },
+  {
+    name: "TR: nor does a page that is not executable where reads count as fetches (§3.9.1.2, §5.2 INSTCFG)",
+    scene: () =>
+      full(bothScene())
+        .identify({ IDR1: EVERYTHING.IDR1 | (1n << 26n) })
+        .set(STE + 8n, STE_BITS.INSTCFG(3n))
+        .set(FIRST.leaf, D.UXN | D.READ_ONLY)
+        .abort(SECOND.leaf),
     request: ask,
     expected: answer(NOTHING),
   },

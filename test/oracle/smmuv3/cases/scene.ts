@@ -60,6 +60,7 @@ export const STE_BITS = {
   S1CDMAX: (value: bigint) => value << 59n,
   S1FMT: (value: bigint) => value << 4n,
   EATS: (value: bigint) => value << 28n,
+  INSTCFG: (value: bigint) => value << 50n,
   STRW: (value: bigint) => value << 30n,
   S1STALLD: 1n << 27n,
   S2AFFD: 1n << 53n,
