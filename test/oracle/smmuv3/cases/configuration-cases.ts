@@ -231,7 +231,7 @@ export const CONFIGURATION_CASES: readonly Case[] = [
   { name: "S2TG Reserved (§5.2.2)", scene: () => s2(bothScene(), 0n, 3n << 14n), expected: BAD_STE },
   {
     name: "S2TG of a granule that is not there (§5.2.2)",
-    scene: () => s2(bothScene(), 0n, 1n << 14n).identify({ IDR5: 5n | (1n << 4n) }),
+    scene: () => s2(bothScene(), 0n, 1n << 14n).identify({ IDR5: 5n | (1n << 4n) | (16n << 16n) }),
     expected: BAD_STE,
   },
   {
