@@ -7,6 +7,7 @@
 const SLOTS = 8;
 const NOBODY = -1;
 
+// Not state: what the structure caches would answer
 export class Requester<Structure, Space> {
   /** Device id, StreamID, source id. */
   id = NOBODY;
