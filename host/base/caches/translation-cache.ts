@@ -78,7 +78,7 @@ export class TranslationCache implements Stateful {
   /** The entry for a frame (bits 31:0, the rest) in the space of `tag`, or -1. */
   find(tag: AddressTag, low: number, high: number): number {
     const e = this.findPage(tag, low, high);
-    return e >= 0 || tag.sizes === 0 ? e : this.search(tag, low, high);
+    return e >= 0 || tag.sizes === 0 ? e : this.#search(tag, low, high);
   }
 
   /** `find` of a 4 KiB page where the last one with such an address was found: it may have gone since, or be another's. */
@@ -89,8 +89,7 @@ export class TranslationCache implements Stateful {
     return words[e] === low && words[e | 1] === stamp && words[e | 2] === high ? e : -1;
   }
 
-  /** `find` wherever it may stand. */
-  search(tag: AddressTag, low: number, high: number): number {
+  #search(tag: AddressTag, low: number, high: number): number {
     let sizes = tag.sizes;
     const words = this.#words;
     const stamp = tag.stamp << CLASS_BITS;
@@ -129,12 +128,16 @@ export class TranslationCache implements Stateful {
     return -1;
   }
 
+  /** `find` also where `findPage` does not look, and in what is global to the space. */
+  findAnywhere(tag: AddressTag, low: number, high: number): number {
+    const e = this.#search(tag, low, high);
+    const { global } = tag;
+    return e >= 0 || global === null || global.sizes === 0 ? e : this.find(global, low, high);
+  }
+
   /** The frame that a frame in the space of `tag`, or in what is global to it, translates to; -1 if that is not cached. */
   frameOf(tag: AddressTag, frame: number): number {
-    const low = frame | 0;
-    const high = (frame * 2 ** -32) | 0;
-    let entry = this.find(tag, low, high);
-    if (entry < 0 && tag.global !== null && tag.global.sizes !== 0) entry = this.find(tag.global, low, high);
+    const entry = this.findAnywhere(tag, frame | 0, (frame * 2 ** -32) | 0);
     return entry < 0 ? -1 : this.frameAt(entry, frame);
   }
 

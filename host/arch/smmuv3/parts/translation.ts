@@ -178,9 +178,7 @@ export class Translator<P extends number> {
     const low = at | 0;
     const high = at === low ? 0 : (at * 2 ** -32) | 0;
     const translations = this.#translations;
-    const tag = space.tag;
-    let entry = translations.search(tag, low, high);
-    if (entry < 0 && tag.global !== null && tag.global.sizes !== 0) entry = translations.find(tag.global, low, high);
+    const entry = translations.findAnywhere(space.tag, low, high);
     if (entry >= 0) {
       if ((translations.flagsAt(entry) & (1 << (rightsAt + kind))) !== 0) {
         this.resultPfn = translations.frameAt(entry, at) as P;
@@ -240,7 +238,7 @@ export class Translator<P extends number> {
       return TRANSLATED;
     }
     // Only where no override comes first.
-    if (this.#remembers && stream.privilege < 2 && stream.instruction < 2)
+    if (this.#remembers && stream.plainRequests)
       this.#requesters.remember(sid, ssid, privileged, stream, space, privileged ? PRIVILEGED_RIGHTS_AT : 0);
     return this.#through(space, stream, pfn);
   }
@@ -253,9 +251,7 @@ export class Translator<P extends number> {
     const low = at | 0;
     const high = (at * 2 ** -32) | 0;
     const translations = this.#translations;
-    const tag = space.tag;
-    let entry = translations.find(tag, low, high);
-    if (entry < 0 && tag.global !== null && tag.global.sizes !== 0) entry = translations.find(tag.global, low, high);
+    const entry = translations.findAnywhere(space.tag, low, high);
     if (entry >= 0) {
       if ((translations.flagsAt(entry) & (1 << (privileged ? kind + PRIVILEGED_RIGHTS_AT : kind))) !== 0) {
         this.resultPfn = translations.frameAt(entry, at) as P;

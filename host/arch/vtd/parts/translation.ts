@@ -190,7 +190,7 @@ export class Translator<P extends number> {
   ): TranslationStatus {
     const translations = this.#translations;
     const space = known.space!;
-    const entry = translations.search(space.tag, low, high);
+    const entry = translations.findAnywhere(space.tag, low, high);
     if (entry >= 0) {
       if ((translations.flagsAt(entry) & (1 << (rightsAt + kind))) !== 0) {
         this.resultPfn = translations.frameAt(entry, pfn) as P;

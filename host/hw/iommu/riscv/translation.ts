@@ -196,9 +196,7 @@ export class Translator {
     const translations = this.#translations;
     const space = known.space!;
     const device = known.structure!;
-    const tag = space.tag;
-    let entry = translations.search(tag, low, high);
-    if (entry < 0 && tag.global !== null && tag.global.sizes !== 0) entry = translations.find(tag.global, low, high);
+    const entry = translations.findAnywhere(space.tag, low, high);
     if (entry >= 0) {
       if ((translations.flagsAt(entry) & (1 << (rightsAt + kind))) !== 0) {
         this.resultPfn = translations.frameAt(entry, pfn) as HpaPfn;
@@ -261,12 +259,10 @@ export class Translator {
       this.resultPfn = pfn as HpaPfn;
       return TRANSLATED;
     }
-    const tag = space.tag;
     const low = pfn | 0;
     const high = (pfn * 2 ** -32) | 0;
     const translations = this.#translations;
-    let entry = translations.find(tag, low, high);
-    if (entry < 0 && tag.global !== null && tag.global.sizes !== 0) entry = translations.find(tag.global, low, high);
+    const entry = translations.findAnywhere(space.tag, low, high);
     if (entry >= 0) {
       if ((translations.flagsAt(entry) & (1 << (rightsAt + kind))) !== 0) {
         this.resultPfn = translations.frameAt(entry, pfn) as HpaPfn;
